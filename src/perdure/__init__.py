@@ -1,0 +1,72 @@
+"""Perdure: session state for long-running agents. It outlives the process, the machine and the framework that made it."""
+
+from perdure.backends.spi import Capabilities, Durability
+from perdure.config import Settings
+from perdure.engine.draft import Draft
+from perdure.engine.store import Store, open
+from perdure.engine.views import Info, Receipt, Verified, View
+from perdure.errors import (
+    AlreadyExists,
+    Closed,
+    Conflict,
+    Corrupt,
+    Deleted,
+    Error,
+    Fenced,
+    Invalid,
+    Moved,
+    NotFound,
+    QuotaExceeded,
+    Rewound,
+    TooLarge,
+    Truncated,
+    Unauthorized,
+    Unavailable,
+    Unknown,
+    Unsupported,
+)
+from perdure.model import ops as op
+from perdure.model.commit import Commit, Kind, Status
+from perdure.model.events import Event
+from perdure.model.ops import Op
+from perdure.model.policy import Clash
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AlreadyExists",
+    "Capabilities",
+    "Clash",
+    "Closed",
+    "Commit",
+    "Conflict",
+    "Corrupt",
+    "Deleted",
+    "Draft",
+    "Durability",
+    "Error",
+    "Event",
+    "Fenced",
+    "Info",
+    "Invalid",
+    "Kind",
+    "Moved",
+    "NotFound",
+    "Op",
+    "QuotaExceeded",
+    "Receipt",
+    "Rewound",
+    "Settings",
+    "Status",
+    "Store",
+    "TooLarge",
+    "Truncated",
+    "Unauthorized",
+    "Unavailable",
+    "Unknown",
+    "Unsupported",
+    "Verified",
+    "View",
+    "op",
+    "open",
+]

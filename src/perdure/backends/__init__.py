@@ -1,0 +1,1 @@
+"""Engines: each keeps the same chain behind the same specification, `spi`."""

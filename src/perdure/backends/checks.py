@@ -1,0 +1,20 @@
+"""What every engine checks of finished records before it stores them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from perdure.backends.spi import Head, Record
+from perdure.errors import Corrupt
+from perdure.model.ids import SessionKey
+
+
+def check_records(session: SessionKey, head: Head | None, records: Sequence[Record]) -> None:
+    """Raise `Corrupt` unless there are records and they follow the head, and one another, without a gap."""
+    if not records:
+        raise Corrupt(f"An append to session {session.id!r} was finished without a record.")
+    version = records[0].head.version - 1 if head is None else head.version
+    for record in records:
+        version += 1
+        if record.head.version != version or version < 1:
+            raise Corrupt(f"An append to session {session.id!r} has version {record.head.version} where {version} must follow.")

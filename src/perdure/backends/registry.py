@@ -1,0 +1,44 @@
+"""From a URL to an engine: by entry points, so that nothing here names what is installed elsewhere."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any
+
+from perdure.backends.spi import Backend
+from perdure.clock import Clock
+from perdure.errors import Invalid, Unsupported
+
+GROUP = "perdure.backends"
+"""The entry-point group in which engines register `scheme = "module:open"`."""
+_SHIPPED = {"memory": "perdure.backends.memory:open", "sqlite": "perdure.backends.sqlite:open"}
+
+
+def schemes() -> list[str]:
+    """The URL schemes that can be opened here, sorted."""
+    return sorted({*_SHIPPED, *(entry.name for entry in entry_points(group=GROUP))})
+
+
+async def open_backend(url: str, *, clock: Clock) -> Backend:
+    """Open the engine that a URL names. Raises `Invalid` for a URL nobody serves, `Unsupported` for a missing extra."""
+    scheme, colon, _ = url.partition(":") if type(url) is str else ("", "", "")
+    if not colon:
+        raise Invalid(f"{url!r} is no store URL: write memory: or sqlite:///file.db; the schemes here are {', '.join(schemes())}.")
+    backend: Backend = await _factory(scheme, url)(url, clock=clock)
+    return backend
+
+
+def _factory(scheme: str, url: str) -> Any:
+    target = _SHIPPED.get(scheme)
+    if target is None:
+        target = next((entry.value for entry in entry_points(group=GROUP, name=scheme)), None)
+    if target is None:
+        raise Invalid(f"No engine serves {url.split('@')[-1]!r}; the schemes here are {', '.join(schemes())}.")
+    module, _, name = target.partition(":")
+    try:
+        return getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("perdure"):
+            raise
+        raise Unsupported(f"{scheme}: needs the module {error.name!r}: run pip install 'perdure[{scheme}]'.") from error

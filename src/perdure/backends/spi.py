@@ -1,0 +1,276 @@
+"""The specification of every engine: a chain per session, one conditional write, and reads in one round trip.
+
+A backend stores finished records and never looks inside them. All truth about a session's head is in `Head`; a record
+carries the head that it makes, so a backend copies those fields and decides nothing.
+
+Vocabulary
+    head        the newest record's position and standing; the condition of every append
+    finish      the engine's pure function from a head to the records that go behind it. A backend calls it where the head
+                is certain (inside its transaction), or on the head it last saw and again after a lost race
+    durability  how safe a write is on return, see `Durability`
+
+Threads and loops: every method may be called from any event loop, and from a thread without one (the calls then block:
+see `bridge`). Cancelling an `append` leaves each session appended or not; read the heads back before sending anything else.
+
+Errors: only `perdure.errors`. `Unavailable` means that nothing was written, `Unknown` that it may have been.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from enum import IntEnum
+from typing import Generic, Protocol, TypeVar
+
+import msgspec
+
+from perdure.model.ids import SessionKey
+
+T = TypeVar("T")
+
+APPENDS_MAX = 256
+"""Most appends in one call."""
+
+
+class Durability(IntEnum):
+    """What a write survives, weakest first. A receipt names the level that was reached, never one that was hoped for."""
+
+    memory = 0
+    """Nothing: it is gone with the process."""
+    buffered = 1
+    """The process's death; not the machine's (the operating system, or another node's memory, holds it)."""
+    local = 2
+    """The machine's: synced to one node's disk."""
+    quorum = 3
+    """A minority of nodes: synced on a majority."""
+
+
+class Head(msgspec.Struct, frozen=True, gc=False):
+    """A session's newest position. `at` in nanoseconds; `data` is the version of the newest data commit (0: none yet);
+    `epoch` is the fencing token in force; `status` is a `model.commit.Status`."""
+
+    version: int
+    hash: bytes
+    at: int
+    epoch: int
+    status: int
+    data: int
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """A finished commit as an engine stores it. `meta` and `body` are opaque; `key` is its idempotency key.
+
+    `request` is the digest stored with the key: `append` returns it for a known key.
+    """
+
+    head: Head
+    id: bytes
+    kind: int
+    key: str | None
+    request: bytes
+    meta: bytes
+    body: bytes
+
+    @property
+    def stored_bytes(self) -> int:
+        """What this record weighs in a log, roughly and alike on every engine: its bytes and 96 for the columns."""
+        return len(self.meta) + len(self.body) + 96
+
+
+class Index(msgspec.Struct, frozen=True):
+    """A change to a session's index row. `tags` replaces all tags; `None` leaves them."""
+
+    tags: Mapping[str, str] | None = None
+
+
+class Append(msgspec.Struct, frozen=True):
+    """One session's part of an `append`.
+
+    `finish(head)` is pure and quick; `head` is `None` for a session that has no record. It returns the records to store,
+    the first at `head.version + 1` (a new chain may start anywhere), or `None` to refuse this head. `key` is looked up, in
+    everything up to the head, before `finish` is called.
+    """
+
+    session: SessionKey
+    finish: Callable[[Head | None], Sequence[Record] | None]
+    key: str | None = None
+    index: Index | None = None
+    durability: Durability = Durability.memory
+    """The least level asked for."""
+
+
+class Appended(msgspec.Struct, frozen=True, gc=False):
+    """The records are stored; `head` is what they made and `previous` what they were put behind."""
+
+    head: Head
+    previous: Head | None
+    id: bytes
+    durability: Durability
+
+
+class Refused(msgspec.Struct, frozen=True, gc=False):
+    """`finish` refused this head; nothing of this append was stored."""
+
+    head: Head | None
+
+
+class Known(msgspec.Struct, frozen=True, gc=False):
+    """The key was applied before, at `version`, for the request with this digest; nothing was stored now."""
+
+    version: int
+    request: bytes
+    head: Head
+
+
+Outcome = Appended | Refused | Known
+
+
+class Snapshot(msgspec.Struct, frozen=True, gc=False):
+    """A sealed state at a version. Derived and rebuildable; `hash` is the commit's whose state it is."""
+
+    version: int
+    hash: bytes
+    body: bytes
+
+
+class Row(msgspec.Struct, frozen=True):
+    """A session's index row. `created_at` is the first record's time in nanoseconds."""
+
+    session: SessionKey
+    head: Head
+    tags: Mapping[str, str]
+    created_at: int
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """What one round trip knows of a session: its index row, the newest snapshot at or below the version asked for, and
+    the records after that snapshot (all of them, when there is none) up to that version."""
+
+    row: Row
+    snapshot: Snapshot | None
+    records: Sequence[Record]
+
+
+class Query(msgspec.Struct, frozen=True):
+    """Which index rows `scan` returns: all conditions must hold. `status` of `None` is everything but deleted and moved."""
+
+    tenant: str
+    prefix: str = ""
+    tags: Mapping[str, str] = {}
+    status: int | None = None
+    order: str = "id"
+
+
+class Page(msgspec.Struct, Generic[T], frozen=True):
+    """Some results and the cursor of the next page; `None` at the end."""
+
+    items: Sequence[T]
+    cursor: str | None
+
+
+class Change(msgspec.Struct, frozen=True, gc=False):
+    """One record of `feed`, with the session that it belongs to."""
+
+    session: SessionKey
+    record: Record
+
+
+class Capabilities(msgspec.Struct, frozen=True):
+    """What an engine can do: declared, and checked by the conformance kit."""
+
+    durability: Durability
+    """The strongest level it can reach."""
+    linearizable_reads: bool
+    """A read that starts after an append returned sees it, from any process."""
+    failover_loss: Durability | None
+    """Writes acknowledged at this level or below may be lost by a failover; `None`: there is no failover."""
+    atomic_batch: bool
+    """All sessions of one `append` call become visible at once."""
+    keys_remembered: int | None
+    """How many newest idempotency keys of a session are known; `None`: all, for ever."""
+    notification: bool
+    """It can tell watchers of new records without being polled."""
+    record_bytes_max: int
+    """Largest `meta` plus `body` it takes as one record."""
+    scan_orders: tuple[str, ...] = ("id",)
+    shared: bool = True
+    """Several processes can open the same data at once."""
+
+
+class Backend(Protocol):
+    """One open engine. Every method is atomic and may be cancelled; see the module for what holds for all of them."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    @property
+    def store_id(self) -> str:
+        """The identity of the data, made when it was first initialised and kept for ever."""
+        ...
+
+    async def append(self, appends: Sequence[Append]) -> Sequence[Outcome | BaseException]:
+        """Add records behind each session's head, where `finish` accepts that head.
+
+        Atomic per session: all its records, its key and its index change, or none of them. Sessions of one call share a
+        transaction or a round trip where the engine can; one that lost its race does not stop the others. A session may
+        come several times: its appends are tried in order. Outcomes come in the order of `appends`; what `finish` raised
+        is an outcome too. Durable on return to the level that the outcome names.
+
+        Limits: 1 to 256 appends. Raises `Unavailable` (nothing was written), `Unknown` (it may have been).
+        """
+        ...
+
+    async def heads(self, sessions: Sequence[SessionKey]) -> Sequence[Head | None]:
+        """The sessions' heads, in order, `None` where there is no record. One round trip."""
+        ...
+
+    async def load(self, session: SessionKey, at: int | None = None) -> Loaded | None:
+        """Newest snapshot at or below version `at` (default: the head) and the records behind it up to `at`, as of one moment.
+
+        `None` if the session has no record. One round trip. A snapshot is offered only while the commit it belongs to is
+        still in the chain with the same hash, or below its first record.
+        """
+        ...
+
+    async def read(self, session: SessionKey, *, after: int = 0, before: int | None = None, limit: int = 256, reverse: bool = False) -> Sequence[Record]:
+        """Records with `after < version < before`, oldest first, or newest first with `reverse`.
+
+        At most `limit` of them and about 4 MiB, yet at least one where there is one: ask again behind the last. Empty when
+        there is none, and for an unknown session.
+        """
+        ...
+
+    async def find_key(self, session: SessionKey, key: str) -> Known | None:
+        """Where this idempotency key was applied, if it was (with the session's head)."""
+        ...
+
+    async def put_snapshot(self, session: SessionKey, snapshot: Snapshot) -> None:
+        """Keep this snapshot if its commit is in the chain with that hash, or silently not. Older snapshots may go."""
+        ...
+
+    async def scan(self, query: Query, *, cursor: str | None = None, limit: int = 100) -> Page[Row]:
+        """Index rows in the query's order, a page at a time. A session that is there from first page to last is seen exactly once."""
+        ...
+
+    async def feed(self, cursor: str | None = None, limit: int = 256) -> Page[Change]:
+        """All tenants' records in the engine's own order, from the start or behind a cursor, each at least once; one session's
+        records in version order. At the end, the page is empty and its cursor is the one to poll with later."""
+        ...
+
+    async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes]) -> None:
+        """Drop records with a version lower than `below` and the snapshots there; idempotency keys stay known.
+
+        Refused with `Invalid` unless record (version, hash) `anchor` is in the chain, is an anchor commit, and `below` is not
+        above its version.
+        """
+        ...
+
+    async def purge(self, session: SessionKey) -> None:
+        """Drop all of a deleted session but its head's stub (position, hash, status; an empty body), for ever.
+
+        Refused with `Invalid` unless the head's status is deleted. A late write meets the stub.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Finish what was handed over, then let go of every thread, task, socket and file. Calling it twice is calling it once."""
+        ...

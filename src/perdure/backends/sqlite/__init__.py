@@ -1,0 +1,224 @@
+"""SQLite: one file, one writing thread, group commit.
+
+Condition   the records are finished inside the transaction, on heads that no other process can move (BEGIN IMMEDIATE)
+Durability  local: WAL with synchronous=FULL, one sync a batch; buffered: synchronous=NORMAL, on request
+Processes   several may share the file; a writer waits `busy_timeout` for the others (default 30 s), readers never wait
+Errors      `schema.errors`, once; a COMMIT that failed is `Unknown`, everything before it wrote nothing
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import apsw
+
+from perdure.backends.bridge import Reply, Workers
+from perdure.backends.spi import (
+    APPENDS_MAX,
+    Append,
+    Capabilities,
+    Change,
+    Durability,
+    Head,
+    Known,
+    Loaded,
+    Outcome,
+    Page,
+    Query,
+    Record,
+    Row,
+    Snapshot,
+)
+from perdure.backends.sqlite import reader
+from perdure.backends.sqlite.schema import Options, connect, errors, initialise, parse_url
+from perdure.backends.sqlite.writer import BatchWriter
+from perdure.clock import Clock
+from perdure.errors import Closed, Invalid, Unsupported
+from perdure.model.commit import Kind, Status
+from perdure.model.ids import SessionKey
+
+T = TypeVar("T")
+
+SNAPSHOTS_KEPT = 2
+"""Newest snapshots kept of a session."""
+
+
+async def open(url: str, *, clock: Clock) -> SQLiteBackend:
+    """Open or create the file that a `sqlite:///` URL names. Raises `Invalid`, `Unsupported`, `Corrupt`, `Unavailable`."""
+    options = parse_url(url)
+    backend = SQLiteBackend(options, clock)
+    try:
+        await backend.start()
+    except BaseException:
+        await backend.close()
+        raise
+    return backend
+
+
+class SQLiteBackend:
+    """A `Backend` on one SQLite file. Made by `open`."""
+
+    capabilities = Capabilities(
+        durability=Durability.local,
+        linearizable_reads=True,
+        failover_loss=None,
+        atomic_batch=True,
+        keys_remembered=None,
+        notification=False,
+        record_bytes_max=64 << 20,
+    )
+    store_id = ""
+
+    def __init__(self, options: Options, clock: Clock) -> None:
+        self.options = options
+        self._clock = clock
+        self._queued: deque[tuple[Sequence[Append], Reply[Sequence[Outcome | BaseException]]]] = deque()
+        self._writing = Workers("perdure-sqlite-writer", 1, self._acquire_writer, lambda writer: writer.connection.close())
+        self._reading = Workers("perdure-sqlite-reader", options.readers, self._acquire_reader, lambda connection: connection.close())
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<SQLiteBackend [{'closed' if self._closed else 'open'}] {self.options.path}>"
+
+    async def start(self) -> None:
+        """Open the writing connection and create or check the schema."""
+        self.store_id = await self._writing.call(lambda writer: initialise(writer.connection, self.options, self._clock))
+
+    def _acquire_writer(self) -> BatchWriter:
+        return BatchWriter(connect(self.options), self.options)
+
+    def _acquire_reader(self) -> apsw.Connection:
+        return connect(self.options)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Closed
+
+    async def append(self, appends: Sequence[Append]) -> Sequence[Outcome | BaseException]:
+        """See `spi.Backend.append`. Calls that wait while a transaction runs share the next one."""
+        self._check_open()
+        if not 1 <= len(appends) <= APPENDS_MAX:
+            raise Invalid(f"One call takes 1 to {APPENDS_MAX} appends, not {len(appends)}.")
+        reply: Reply[Sequence[Outcome | BaseException]] = Reply()
+        self._queued.append((appends, reply))
+        self._writing.call(self._drain)
+        return await reply
+
+    def _drain(self, writer: BatchWriter) -> None:
+        """Write what is queued: up to `APPENDS_MAX` appends in one transaction; a call is never split over two."""
+        calls = []
+        count = 0
+        while self._queued and (not calls or count + len(self._queued[0][0]) <= APPENDS_MAX):
+            calls.append(self._queued.popleft())
+            count += len(calls[-1][0])
+        if not calls:
+            return
+        try:
+            outcomes = writer.write([append for appends, _ in calls for append in appends])
+        except BaseException as error:  # noqa: BLE001 - handed to every caller of the batch
+            for _, reply in calls:
+                reply.fail(error)
+            return
+        start = 0
+        for appends, reply in calls:
+            reply.set(outcomes[start : start + len(appends)])
+            start += len(appends)
+
+    async def heads(self, sessions: Sequence[SessionKey]) -> Sequence[Head | None]:
+        """See `spi.Backend.heads`."""
+        return await self._read(lambda connection: reader.heads(connection, sessions))
+
+    async def load(self, session: SessionKey, at: int | None = None) -> Loaded | None:
+        """See `spi.Backend.load`."""
+        return await self._read(lambda connection: reader.load(connection, session, at))
+
+    async def read(self, session: SessionKey, *, after: int = 0, before: int | None = None, limit: int = 256, reverse: bool = False) -> Sequence[Record]:
+        """See `spi.Backend.read`."""
+        return await self._read(lambda connection: reader.read(connection, session, after, before, limit, reverse))
+
+    async def find_key(self, session: SessionKey, key: str) -> Known | None:
+        """See `spi.Backend.find_key`."""
+        return await self._read(lambda connection: reader.find_key(connection, session, key))
+
+    async def scan(self, query: Query, *, cursor: str | None = None, limit: int = 100) -> Page[Row]:
+        """See `spi.Backend.scan`."""
+        if query.order != "id":
+            raise Unsupported(f"SQLite lists in the order 'id', not {query.order!r}.")
+        return await self._read(lambda connection: reader.scan(connection, query, cursor, limit))
+
+    async def feed(self, cursor: str | None = None, limit: int = 256) -> Page[Change]:
+        """See `spi.Backend.feed`: the order of the commits in the file, each exactly once."""
+        if cursor is not None and not cursor.isdecimal():
+            raise Invalid(f"{cursor!r} is no cursor of this feed.")
+        return await self._read(lambda connection: reader.feed(connection, cursor, limit))
+
+    async def _read(self, function: Callable[[apsw.Connection], T]) -> T:
+        self._check_open()
+
+        def guarded(connection: apsw.Connection) -> T:
+            with errors(self.options.path):
+                return function(connection)
+
+        return await self._reading.call(guarded)
+
+    async def put_snapshot(self, session: SessionKey, snapshot: Snapshot) -> None:
+        """See `spi.Backend.put_snapshot`; the newest `SNAPSHOTS_KEPT` are kept."""
+
+        def put(writer: BatchWriter) -> None:
+            n, connection = writer.place(session).n, writer.connection
+            if connection.execute("SELECT hash FROM log WHERE n = ? AND version = ?", (n, snapshot.version)).get != snapshot.hash:
+                return
+            connection.execute("INSERT OR REPLACE INTO snapshot VALUES (?, ?, ?, ?)", (n, snapshot.version, snapshot.hash, snapshot.body))
+            connection.execute(
+                "DELETE FROM snapshot WHERE n = ?1 AND version NOT IN (SELECT version FROM snapshot WHERE n = ?1 ORDER BY version DESC LIMIT ?2)",
+                (n, SNAPSHOTS_KEPT),
+            )
+
+        await self._write(put)
+
+    async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes]) -> None:
+        """See `spi.Backend.truncate`."""
+
+        def truncate(writer: BatchWriter) -> None:
+            n, connection = writer.place(session).n, writer.connection
+            row = connection.execute("SELECT hash, kind FROM log WHERE n = ? AND version = ?", (n, anchor[0])).fetchone()
+            if row != (anchor[1], int(Kind.anchor)) or below > anchor[0]:
+                raise Invalid(f"Session {session.id!r} has no anchor commit at version {anchor[0]} with this hash, or {below} is above it.")
+            connection.execute("DELETE FROM log WHERE n = ? AND version < ?", (n, below))
+            connection.execute("DELETE FROM snapshot WHERE n = ? AND version < ?", (n, below - 1))
+
+        await self._write(truncate)
+
+    async def purge(self, session: SessionKey) -> None:
+        """See `spi.Backend.purge`."""
+
+        def purge(writer: BatchWriter) -> None:
+            place, connection = writer.place(session), writer.connection
+            if place.head is None or place.head.status != Status.deleted:
+                raise Invalid(f"Session {session.id!r} is not deleted: delete it before it is purged.")
+            connection.execute("DELETE FROM log WHERE n = ? AND version < ?", (place.n, place.head.version))
+            connection.execute("UPDATE log SET body = x'' WHERE n = ?", (place.n,))
+            connection.execute("UPDATE session SET tags = '{}' WHERE n = ?", (place.n,))
+            for table in ("snapshot", "key"):
+                connection.execute(f"DELETE FROM {table} WHERE n = ?", (place.n,))
+            connection.execute("DELETE FROM tag WHERE tenant = ? AND id = ?", session)
+
+        await self._write(purge)
+
+    async def _write(self, change: Callable[[BatchWriter], None]) -> None:
+        self._check_open()
+
+        def transact(writer: BatchWriter) -> None:
+            with errors(self.options.path):
+                writer.transact(change)
+
+        await self._writing.call(transact)
+
+    async def close(self) -> None:
+        """See `spi.Backend.close`. The last process that closes the file folds the write-ahead log into it."""
+        self._closed = True
+        closing = Workers[None]("perdure-sqlite-close", 1, lambda: None, lambda _: None)
+        await closing.call(lambda _: (self._writing.close(), self._reading.close()))
+        closing.close()

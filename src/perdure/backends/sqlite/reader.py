@@ -1,0 +1,120 @@
+"""Queries of the reading threads: each a function from a connection to records, rows and pages, as of one moment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import apsw
+import msgspec
+
+from perdure.backends.spi import Change, Head, Known, Loaded, Page, Query, Record, Row, Snapshot
+from perdure.model.commit import Status
+from perdure.model.ids import SessionKey
+
+PAGE_BYTES = 4 << 20
+"""About how many bytes of records one read returns."""
+
+_RECORD = "version, hash, at, epoch, status, data, id, kind, key, request, meta, body"
+_HEAD = "SELECT version, hash, at, epoch, status, data FROM log WHERE n = ? ORDER BY version DESC LIMIT 1"
+_SESSION = "SELECT n, tags, created FROM session WHERE tenant = ? AND id = ?"
+
+
+def _record(row: tuple[object, ...]) -> Record:
+    return Record(Head(*row[:6]), *row[6:])  # type: ignore[arg-type]
+
+
+def heads(connection: apsw.Connection, sessions: Sequence[SessionKey]) -> list[Head | None]:
+    """The heads, in one read transaction."""
+    with connection:
+        return [_head(connection, connection.execute("SELECT n FROM session WHERE tenant = ? AND id = ?", session).get) for session in sessions]
+
+
+def _head(connection: apsw.Connection, n: int | None) -> Head | None:
+    row = None if n is None else connection.execute(_HEAD, (n,)).fetchone()
+    return None if row is None else Head(*row)
+
+
+def load(connection: apsw.Connection, session: SessionKey, at: int | None) -> Loaded | None:
+    """Index row, newest fitting snapshot and the records behind it."""
+    with connection:
+        found = connection.execute(_SESSION, session).fetchone()
+        if found is None:
+            return None
+        n, tags, created = found
+        head = _head(connection, n)
+        if head is None:
+            return None
+        upto = head.version if at is None else at
+        row = connection.execute("SELECT version, hash, body FROM snapshot WHERE n = ? AND version <= ? ORDER BY version DESC LIMIT 1", (n, upto)).fetchone()
+        snapshot = None if row is None else Snapshot(*row)
+        after = snapshot.version if snapshot else 0
+        cursor = connection.execute(f"SELECT {_RECORD} FROM log WHERE n = ? AND version > ? AND version <= ? ORDER BY version", (n, after, upto))
+        records = [_record(record) for record in cursor]
+    return Loaded(Row(session, head, msgspec.json.decode(tags), created), snapshot, records)
+
+
+def read(connection: apsw.Connection, session: SessionKey, after: int, before: int | None, limit: int, reverse: bool) -> list[Record]:
+    """A range of records, bounded in number and bytes."""
+    query = (
+        f"SELECT {_RECORD} FROM log WHERE n = (SELECT n FROM session WHERE tenant = ? AND id = ?) "
+        f"AND version > ? AND version < ? ORDER BY version {'DESC' if reverse else 'ASC'} LIMIT ?"
+    )
+    records: list[Record] = []
+    size = 0
+    for row in connection.execute(query, (*session, after, 1 << 62 if before is None else before, limit)):
+        records.append(_record(row))
+        size += records[-1].stored_bytes
+        if size > PAGE_BYTES:
+            break
+    return records
+
+
+def find_key(connection: apsw.Connection, session: SessionKey, key: str) -> Known | None:
+    """Where a key was applied."""
+    with connection:
+        n = connection.execute("SELECT n FROM session WHERE tenant = ? AND id = ?", session).get
+        head = _head(connection, n)
+        row = connection.execute("SELECT version, request FROM key WHERE n = ? AND key = ?", (n, key)).fetchone()
+    return None if row is None or head is None else Known(row[0], row[1], head)
+
+
+def scan(connection: apsw.Connection, query: Query, cursor: str | None, limit: int) -> Page[Row]:
+    """Index rows by id, behind the id that the cursor names."""
+    where, values = ["s.tenant = ?"], [query.tenant]
+    if query.prefix:
+        where.append("s.id >= ? AND substr(s.id, 1, ?) = ?")
+        values += [query.prefix, len(query.prefix), query.prefix]  # type: ignore[list-item]
+        where.append("s.id < ?")
+        values.append(query.prefix + "\U0010ffff" * 64)
+    if cursor is not None:
+        where.append("s.id > ?")
+        values.append(cursor)
+    if query.status is None:
+        where.append(f"s.status NOT IN ({int(Status.deleted)}, {int(Status.moved)})")
+    else:
+        where.append("s.status = ?")
+        values.append(query.status)  # type: ignore[arg-type]
+    for name, value in query.tags.items():
+        where.append("EXISTS (SELECT 1 FROM tag t WHERE t.tenant = s.tenant AND t.name = ? AND t.value = ? AND t.id = s.id)")
+        values += [name, value]
+    statement = (
+        "SELECT s.id, s.tags, s.created, l.version, l.hash, l.at, l.epoch, l.status, l.data FROM session s JOIN log l ON l.n = s.n "
+        f"AND l.version = (SELECT max(version) FROM log WHERE n = s.n) WHERE {' AND '.join(where)} ORDER BY s.id LIMIT ?"
+    )
+    rows = [
+        Row(SessionKey(query.tenant, id), Head(*head), msgspec.json.decode(tags), created)
+        for id, tags, created, *head in connection.execute(statement, (*values, limit))
+    ]
+    return Page(rows, rows[-1].session.id if len(rows) == limit else None)
+
+
+def feed(connection: apsw.Connection, cursor: str | None, limit: int) -> Page[Change]:
+    """The log in the order of its rows."""
+    statement = f"SELECT pos, tenant, session.id, {', '.join('log.' + name for name in _RECORD.split(', '))} FROM log JOIN session USING (n) WHERE pos > ? ORDER BY pos LIMIT ?"
+    position, changes, size = int(cursor or 0), [], 0
+    for position, tenant, id, *row in connection.execute(statement, (position, limit)):
+        changes.append(Change(SessionKey(tenant, id), _record(tuple(row))))
+        size += changes[-1].record.stored_bytes
+        if size > PAGE_BYTES:
+            break
+    return Page(changes, str(position))

@@ -1,0 +1,141 @@
+"""Opening a file: is it ours, is it whole, is its schema one that we know; and the errors of SQLite in Perdure's words."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from urllib.parse import parse_qsl, unquote
+
+import apsw
+import msgspec
+
+from perdure.clock import Clock
+from perdure.errors import Corrupt, Invalid, Unavailable, Unsupported
+from perdure.model.ids import uuid7
+
+APPLICATION_ID = 0x50455244
+"""Marks a SQLite file as Perdure's ("PERD")."""
+SCHEMA_VERSION = 1
+_WAL_FIXED = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
+"""SQLite versions in which a checkpoint that resets the log can no longer lose a commit: the first, and the backports."""
+
+
+class Options(msgspec.Struct, frozen=True):
+    """What a `sqlite:///` URL says. `busy_timeout` in seconds, `cache_kib` a connection."""
+
+    path: str
+    vfs: str = ""
+    busy_timeout: float = 30.0
+    readers: int = 4
+    cache_kib: int = 16_384
+
+
+def parse_url(url: str) -> Options:
+    """`sqlite:///relative`, `sqlite:////absolute`, with `?busy_timeout=&readers=&cache_kib=&vfs=`. Raises `Invalid`."""
+    match = re.fullmatch(r"sqlite:///([^?#]+)(?:\?([^#]*))?", url)
+    if match is None:
+        raise Invalid(f"{url!r} is no SQLite URL: write sqlite:///file.db for a relative path, sqlite:////folder/file.db for an absolute one.")
+    path = unquote(match[1])
+    if ":memory:" in path:
+        raise Invalid("A store in memory has the URL 'memory:'.")
+    options = dict(parse_qsl(match[2] or "", keep_blank_values=True))
+    try:
+        found = msgspec.convert({**options, "path": path}, Options, strict=False)
+    except msgspec.ValidationError as error:
+        raise Invalid(f"{url!r} has a bad option: {error}.") from None
+    if unknown := set(options) - set(Options.__struct_fields__):
+        raise Invalid(f"{url!r} has unknown options {sorted(unknown)}; there are busy_timeout, readers, cache_kib and vfs.")
+    if found.busy_timeout < 0 or not 1 <= found.readers <= 64 or found.cache_kib < 64:
+        raise Invalid(f"{url!r}: busy_timeout must be 0 or more seconds, readers 1 to 64, cache_kib at least 64.")
+    return found
+
+
+@contextlib.contextmanager
+def errors(path: str) -> Iterator[None]:
+    """SQLite's errors in Perdure's words. What failed inside a transaction was not written."""
+    try:
+        yield
+    except (apsw.BusyError, apsw.LockedError) as error:
+        raise Unavailable(f"{path} is locked by another process for longer than busy_timeout ({error}).") from error
+    except apsw.FullError as error:
+        raise Unavailable(f"The disk of {path} is full ({error}); nothing was written.") from error
+    except (apsw.NotADBError, apsw.CorruptError) as error:
+        raise Corrupt(f"{path} is not a whole SQLite database ({error}).") from error
+    except (apsw.ReadOnlyError, apsw.PermissionsError) as error:
+        raise Invalid(f"{path} cannot be written ({error}): check the rights of the file and of its folder.") from error
+    except apsw.CantOpenError as error:
+        raise Invalid(f"{path} cannot be opened ({error}): does its folder exist, and may it be written?") from error
+    except apsw.Error as error:
+        raise Unavailable(f"SQLite failed on {path}: {type(error).__name__}: {error}.") from error
+
+
+def connect(options: Options) -> apsw.Connection:
+    """A connection with our settings. Raises `Invalid`, `Unavailable`, `Corrupt`, `Unsupported`."""
+    check_library(apsw.sqlite_lib_version())
+    folder = Path(options.path).resolve().parent
+    if not options.vfs and not folder.is_dir():
+        raise Invalid(f"The folder {folder} does not exist: create it first.")
+    with errors(options.path):
+        connection = apsw.Connection(options.path, vfs=options.vfs or None)
+        try:
+            connection.set_busy_timeout(int(options.busy_timeout * 1000))
+            if connection.pragma("journal_mode", "wal") != "wal":
+                raise Unsupported(f"{options.path} lies where SQLite's write-ahead log does not work, such as a network share: use a local disk.")
+            for name, value in (
+                ("synchronous", "full"),
+                ("cache_size", -options.cache_kib),
+                ("journal_size_limit", 64 << 20),
+                ("wal_autocheckpoint", 4_000),
+                ("trusted_schema", 0),
+            ):
+                connection.pragma(name, value)
+            if sys.platform == "darwin":
+                connection.pragma("fullfsync", 1)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def check_library(version: str) -> None:
+    """Raise `Unsupported` for a SQLite whose write-ahead log can lose a commit when it is reset."""
+    number = tuple(int(part) for part in version.split("."))
+    if number < _WAL_FIXED[0] and not any(number[:2] == fixed[:2] and number >= fixed for fixed in _WAL_FIXED[1:]):
+        raise Unsupported(
+            f"The linked SQLite {version} can lose a commit when its log is reset (fixed in 3.51.3): "
+            "install apsw from its wheel, which brings its own SQLite."
+        )
+
+
+def initialise(connection: apsw.Connection, options: Options, clock: Clock) -> str:
+    """Create the schema in an empty file, or check that it is ours; the store's id. Several processes may do so at once."""
+    with errors(options.path):
+        if connection.pragma("user_version") != SCHEMA_VERSION or connection.pragma("application_id") != APPLICATION_ID:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                _create(connection, options.path, clock)
+                connection.execute("COMMIT")
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+        store_id = connection.execute("SELECT value FROM store WHERE name = 'id'").get
+    return str(store_id)
+
+
+def _create(connection: apsw.Connection, path: str, clock: Clock) -> None:
+    version, application = connection.pragma("user_version"), connection.pragma("application_id")
+    if application == APPLICATION_ID and version > SCHEMA_VERSION:
+        raise Unsupported(f"{path} has schema {version}, this library knows {SCHEMA_VERSION}: upgrade perdure.")
+    if application == APPLICATION_ID and version == SCHEMA_VERSION:
+        return
+    if connection.execute("SELECT count(*) FROM sqlite_schema").get:
+        raise Invalid(f"{path} is a database of something else: choose another file.")
+    connection.execute(resources.files(__package__).joinpath("schema.sql").read_text())
+    connection.execute("INSERT INTO store VALUES ('id', ?)", (uuid7(clock.now(), clock.bits(74)).hex(),))
+    connection.pragma("application_id", APPLICATION_ID)
+    connection.pragma("user_version", SCHEMA_VERSION)
+

@@ -1,0 +1,159 @@
+"""The one writing thread's work: a batch of appends in one transaction, with one sync.
+
+Heads are certain inside the transaction. They are remembered between batches, and forgotten when SQLite's `data_version`
+shows that another connection wrote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import apsw
+import msgspec
+
+from perdure.backends.checks import check_records
+from perdure.backends.spi import Append, Appended, Durability, Head, Known, Outcome, Record, Refused
+from perdure.backends.sqlite.schema import Options, errors
+from perdure.errors import Unknown, Unsupported
+from perdure.model.ids import SessionKey
+
+HEADS_REMEMBERED = 16_384
+"""Sessions whose heads the writer keeps; about 8 MiB."""
+
+_HEAD = "SELECT version, hash, at, epoch, status, data FROM log WHERE n = ? ORDER BY version DESC LIMIT 1"
+_SESSION = "SELECT n FROM session WHERE tenant = ? AND id = ?"
+_KEY = "SELECT version, request FROM key WHERE n = ? AND key = ?"
+_ADD_SESSION = "INSERT INTO session (tenant, id, created, status) VALUES (?, ?, ?, ?) RETURNING n"
+_ADD_KEY = "INSERT INTO key VALUES (?, ?, ?, ?)"
+_ADD_RECORD = (
+    "INSERT INTO log (n, version, hash, at, epoch, status, data, id, kind, key, request, meta, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+
+
+class Place(msgspec.Struct):
+    """What the writer knows of a session: its number (0: it has no row yet) and its head."""
+
+    n: int
+    head: Head | None
+
+
+class BatchWriter:
+    """Owns the writing connection. Used by one thread only."""
+
+    def __init__(self, connection: apsw.Connection, options: Options) -> None:
+        self.connection = connection
+        self._path = options.path
+        self._places: dict[SessionKey, Place] = {}
+        self._data_version = -1
+        self._synchronous = Durability.local
+
+    def write(self, appends: Sequence[Append]) -> list[Outcome | BaseException]:
+        """One transaction. Raises `Unavailable` when nothing was written, `Unknown` when the commit itself failed."""
+        least = max(min(append.durability, Durability.local) for append in appends)
+        with errors(self._path):
+            self._set_synchronous(Durability.local if least >= Durability.local else Durability.buffered)
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                self._refresh()
+                rows: list[tuple[object, ...]] = []
+                outcomes = [self._one(append, rows) for append in appends]
+                if rows:
+                    self.connection.executemany(_ADD_RECORD, rows)
+            except BaseException:
+                self._roll_back()
+                raise
+            self._commit()
+        return outcomes
+
+    def _commit(self) -> None:
+        try:
+            self.connection.execute("COMMIT")
+        except apsw.BusyError:
+            self._roll_back()
+            raise
+        except apsw.Error as error:
+            self._roll_back()
+            raise Unknown(f"SQLite failed while it committed to {self._path}: {type(error).__name__}: {error}.") from error
+
+    def _roll_back(self) -> None:
+        self._places.clear()
+        if self.connection.in_transaction:
+            self.connection.execute("ROLLBACK")
+
+    def _set_synchronous(self, level: Durability) -> None:
+        if level is not self._synchronous:
+            self.connection.pragma("synchronous", "full" if level is Durability.local else "normal")
+            self._synchronous = level
+
+    def _refresh(self) -> None:
+        version = self.connection.pragma("data_version")
+        if version != self._data_version or len(self._places) > HEADS_REMEMBERED:
+            self._places.clear()
+            self._data_version = version
+
+    def transact(self, change: Callable[[BatchWriter], None]) -> None:
+        """Any other change, in a transaction of its own; what is remembered of heads is dropped."""
+        self.connection.execute("BEGIN IMMEDIATE")
+        try:
+            self._places.clear()
+            change(self)
+            self.connection.execute("COMMIT")
+        finally:
+            self._roll_back()
+
+    def place(self, session: SessionKey) -> Place:
+        """The session's number and head; certain inside a transaction."""
+        place = self._places.get(session)
+        if place is None:
+            n = self.connection.execute(_SESSION, session).get
+            row = None if n is None else self.connection.execute(_HEAD, (n,)).fetchone()
+            place = self._places[session] = Place(n or 0, None if row is None else Head(*row))
+        return place
+
+    def _one(self, append: Append, rows: list[tuple[object, ...]]) -> Outcome | BaseException:
+        if append.durability > Durability.local:
+            return Unsupported(f"SQLite reaches the durability 'local', not {append.durability.name!r}: ask for less, or use a replicated engine.")
+        place = self.place(append.session)
+        head = place.head
+        if append.key is not None and head is not None:
+            known = self.connection.execute(_KEY, (place.n, append.key)).fetchone()
+            if known is not None:
+                return Known(known[0], known[1], head)
+        try:
+            records = append.finish(head)
+            if records is None:
+                return Refused(head)
+            check_records(append.session, head, records)
+        except Exception as error:  # noqa: BLE001 - the outcome of this append alone
+            return error
+        self._store(append, place, records, rows)
+        return Appended(records[-1].head, head, records[-1].id, self._synchronous)
+
+    def _store(self, append: Append, place: Place, records: Sequence[Record], rows: list[tuple[object, ...]]) -> None:
+        connection, session, last = self.connection, append.session, records[-1].head
+        if not place.n:
+            first = records[0].head
+            place.n = connection.execute(_ADD_SESSION, (*session, first.at, last.status)).get
+        elif place.head is not None and place.head.status != last.status:
+            connection.execute("UPDATE session SET status = ? WHERE n = ?", (last.status, place.n))
+        n = place.n
+        for record in records:
+            head = record.head
+            rows.append(
+                (
+                    n, head.version, head.hash, head.at, head.epoch, head.status, head.data,
+                    record.id, record.kind, record.key, record.request, record.meta, record.body,
+                )
+            )  # fmt: skip
+            if record.key is not None:
+                connection.execute(_ADD_KEY, (n, record.key, head.version, record.request))
+        if append.index is not None and append.index.tags is not None:
+            tags = append.index.tags
+            old = msgspec.json.decode(connection.execute("SELECT tags FROM session WHERE n = ?", (n,)).get, type=dict[str, str])
+            tenant, id = session
+            connection.executemany("DELETE FROM tag WHERE tenant = ? AND name = ? AND value = ? AND id = ?", [(tenant, *tag, id) for tag in old.items()])
+            connection.executemany("INSERT INTO tag VALUES (?, ?, ?, ?)", [(tenant, *tag, id) for tag in tags.items()])
+            connection.execute("UPDATE session SET tags = ? WHERE n = ?", (msgspec.json.encode(tags).decode(), n))
+        place.head = last
+
+

@@ -1,0 +1,48 @@
+"""JSON and MessagePack: events and states to bytes and back. Data only: nothing is imported because bytes say so."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from perdure.errors import Invalid
+from perdure.model.events import Event
+
+JSON, MSGPACK = 1, 2
+NAMES = {"json": JSON, "msgpack": MSGPACK}
+"""Format names as settings spell them, and the codes that are stored. Never reuse a code."""
+
+_INT64 = range(-(1 << 63), 1 << 64)
+
+_encoders: dict[int, msgspec.json.Encoder | msgspec.msgpack.Encoder] = {
+    JSON: msgspec.json.Encoder(),
+    MSGPACK: msgspec.msgpack.Encoder(),
+}
+_event_decoders: dict[int, Any] = {
+    JSON: msgspec.json.Decoder(tuple[Event, ...]),
+    MSGPACK: msgspec.msgpack.Decoder(tuple[Event, ...]),
+}
+_value_decoders: dict[int, Any] = {JSON: msgspec.json.Decoder(), MSGPACK: msgspec.msgpack.Decoder()}
+
+
+def encode(value: Any, code: int) -> tuple[bytes, int]:
+    """The bytes and the code of the format used: MessagePack has no integers beyond 64 bits, such a value is stored as JSON."""
+    try:
+        return _encoders[code].encode(value), code
+    except OverflowError:
+        return _encoders[JSON].encode(value), JSON
+    except (TypeError, ValueError, RecursionError) as error:
+        raise Invalid(f"This value cannot be stored: {error}.") from None
+
+
+def decode_events(payload: bytes, code: int) -> Sequence[Event]:
+    """The events of a body. Raises `msgspec.DecodeError`, `KeyError` (unknown format) or `RecursionError`."""
+    events: Sequence[Event] = _event_decoders[code].decode(payload)
+    return events
+
+
+def decode_value(payload: bytes, code: int) -> Any:
+    """Any JSON value. Raises as `decode_events`."""
+    return _value_decoders[code].decode(payload)

@@ -1,0 +1,45 @@
+"""Settings: frozen, each with its unit and default; from arguments and the environment."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+import msgspec
+
+from perdure.errors import Invalid
+
+URL_DEFAULT = "sqlite:///perdure.db"
+ENVIRONMENT_URL = "PERDURE_URL"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a store can be told. All sizes in bytes."""
+
+    format: Literal["json", "msgpack"] = "json"
+    """How new commits and snapshots are written; any format is read."""
+    cache_bytes: int = 64 << 20
+    """About how much memory the states of hot sessions may take, as encoded."""
+    snapshot_bytes_min: int = 64 << 10
+    """A snapshot is due when the log since the last one weighs more than this and more than the snapshot."""
+    attempts: int = 64
+    """How often a write that others overtake is tried on the new head before it is a `Conflict`."""
+
+
+def default_url() -> str:
+    """`PERDURE_URL`, else a file `perdure.db` in the working folder."""
+    return os.environ.get(ENVIRONMENT_URL) or URL_DEFAULT
+
+
+def make_settings(**options: object) -> Settings:
+    """Checked settings. Raises `Invalid` for an unknown name or a bad value."""
+    unknown = set(options) - set(Settings.__struct_fields__)
+    if unknown:
+        raise Invalid(f"Unknown settings {sorted(unknown)}; there are {', '.join(Settings.__struct_fields__)}.")
+    try:
+        settings = msgspec.convert(options, Settings)
+    except msgspec.ValidationError as error:
+        raise Invalid(f"Bad setting: {error}.") from None
+    if settings.cache_bytes < 0 or settings.snapshot_bytes_min < 0 or settings.attempts < 1:
+        raise Invalid("cache_bytes and snapshot_bytes_min must not be negative, attempts must be at least 1.")
+    return settings

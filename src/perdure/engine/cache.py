@@ -1,0 +1,71 @@
+"""States of hot sessions, least recently used first out, bounded by bytes."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from perdure.backends.spi import Head
+from perdure.model.ids import SessionKey
+
+
+class Working(msgspec.Struct, frozen=True):
+    """A session's state at a head, never changed in place: what changes is copied along its path.
+
+    `log_bytes` is the weight of the records since the last snapshot, `snapshot_bytes` that snapshot's.
+    """
+
+    head: Head
+    state: Any
+    log_bytes: int
+    snapshot_bytes: int
+    tags: Mapping[str, str]
+    created_at: int
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes the state takes, encoded."""
+        return 512 + self.snapshot_bytes + self.log_bytes
+
+
+class Cache:
+    """An LRU map from session to `Working`. Safe from any thread; only ever moves a session forward."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._entries: OrderedDict[SessionKey, Working] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, session: SessionKey) -> Working | None:
+        """The newest state known, which may not be the newest there is."""
+        with self._lock:
+            found = self._entries.get(session)
+            if found is not None:
+                self._entries.move_to_end(session)
+            return found
+
+    def put(self, session: SessionKey, working: Working) -> None:
+        """Keep this state, unless a newer one is known."""
+        with self._lock:
+            known = self._entries.get(session)
+            if known is not None:
+                if known.head.version > working.head.version:
+                    return
+                self._bytes -= known.weight
+            self._entries[session] = working
+            self._entries.move_to_end(session)
+            self._bytes += working.weight
+            while self._bytes > self._bytes_max and self._entries:
+                self._bytes -= self._entries.popitem(last=False)[1].weight
+
+    def drop(self, session: SessionKey) -> None:
+        """Forget a session."""
+        with self._lock:
+            known = self._entries.pop(session, None)
+            if known is not None:
+                self._bytes -= known.weight

@@ -1,0 +1,354 @@
+"""From an intent to a receipt: propose, append where the head allows it, rebase where it moved.
+
+    events only      need the head alone: any head is accepted
+    with operations  are validated against the state at the head; when others came first they are carried over (`rebase`)
+
+A control commit (tags, a pin, a fork's start) changes no state: nothing conflicts with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from perdure.backends.spi import Append, Appended, Backend, Durability, Head, Index, Known, Record, Snapshot
+from perdure.clock import Clock
+from perdure.codec import envelope, formats
+from perdure.codec.records import Position, Proposal, propose, request_digest
+from perdure.config import Settings
+from perdure.engine.cache import Cache, Working
+from perdure.engine.intent import Options
+from perdure.engine.reader import Reader, configured
+from perdure.engine.views import Receipt
+from perdure.engine.writer import Writer
+from perdure.errors import AlreadyExists, Conflict, Deleted, Error, Invalid, Moved, NotFound, Rewound, Unknown
+from perdure.model.commit import Kind, Status
+from perdure.model.events import Event
+from perdure.model.ids import SessionKey, uuid7
+from perdure.model.merge import rebase
+from perdure.model.ops import Op
+from perdure.model.policy import Clash, snapshot_due
+from perdure.model.state import MISSING, TestFailed, apply, lookup
+from perdure.model.values import same
+from perdure.telemetry import Telemetry, traceparent
+
+CONFLICT_COMMITS_MAX = 100
+"""Most commits that a `Conflict` carries."""
+
+
+class Change(msgspec.Struct, kw_only=True):
+    """One write on its way. `base` is the state that its operations were made on; it moves on as they are rebased."""
+
+    session: SessionKey
+    events: tuple[Event, ...]
+    options: Options
+    durability: Durability
+    base: Working | None = None
+    blind: bool = False
+    """The operations are meant for whatever state there is: they are applied again, not rebased."""
+    strict: bool = False
+    """Commit on the very state that was seen, or not at all."""
+    requires: Sequence[str] = ()
+    seen: int = 0
+    """The version that the caller decided on, for the message of a conflict."""
+    operation: str = "append"
+    check_request: bool = False
+
+    @property
+    def ops(self) -> list[Op]:
+        return [op for event in self.events for op in event.ops]
+
+
+class Committer:
+    """Writes commits for one store, of any tenant."""
+
+    def __init__(
+        self, backend: Backend, writer: Writer, reader: Reader, cache: Cache, clock: Clock, settings: Settings, telemetry: Telemetry
+    ) -> None:
+        self._backend, self._writer, self._reader, self._cache = backend, writer, reader, cache
+        self._clock, self._settings, self._telemetry = clock, settings, telemetry
+        self._format = formats.NAMES[settings.format]
+
+    def new_id(self) -> bytes:
+        """A UUIDv7."""
+        return uuid7(self._clock.now(), self._clock.bits(74))
+
+    async def commit(self, change: Change) -> Receipt:
+        """Write a change. Raises `Conflict`, `Invalid`, `Deleted`, `AlreadyExists`, `NotFound`, `Unknown`, `Unavailable`, `TooLarge`."""
+        request = request_digest(change.events) if change.options.key is not None else b""
+        has_ops = any(event.ops for event in change.events)
+        id = self.new_id()
+        lost = 0
+        head: Head | None = None
+        while True:
+            after: Any = MISSING
+            if has_ops or change.strict:
+                after = await self._place(change, head)
+            proposal = self._propose(change, id, request)
+            append = Append(change.session, self._finisher(change, proposal, has_ops or change.strict), change.options.key, None, change.durability)
+            try:
+                outcome = await self._writer.append(append)
+            except Unknown:
+                receipt = await self._find(change, proposal)
+                if receipt is None:
+                    raise
+                return receipt
+            if isinstance(outcome, Known):
+                return await self._known(change, outcome, request)
+            if isinstance(outcome, Appended):
+                self._telemetry.committed(change.operation, lost)
+                await self._remember(change.session, proposal, outcome, after)
+                return Receipt(outcome.head.version, id, outcome.head.hash, outcome.head.at, outcome.durability)
+            lost += 1
+            head = outcome.head
+            if change.strict or not has_ops or (change.options.on_conflict == "raise" and not change.blind):
+                raise await self._conflict(change, head, ())
+            if lost >= self._settings.attempts:
+                raise await self._conflict(change, head, (), f"{lost} tries in a row were overtaken; ")
+
+    def _propose(self, change: Change, id: bytes, request: bytes) -> Proposal:
+        options = change.options
+        return propose(
+            change.session,
+            change.events,
+            self._format,
+            id=id,
+            actor=options.actor,
+            key=options.key,
+            request=request,
+            trace=traceparent(),
+        )
+
+    async def _place(self, change: Change, head: Head | None) -> Any:
+        """Bring the change onto the newest state known, and give the state that it makes. `head` is one that refused it."""
+        now = await self._reader.current(change.session, head=head)
+        base = change.base
+        if now is not None and now.head.status == Status.deleted:
+            if not change.options.recreate:
+                raise Deleted(f"Session {change.session.id!r} was deleted at version {now.head.version}.", session=change.session.id)
+            if base is not None and base.head.status != Status.deleted and change.ops:
+                raise await self._conflict(change, now.head, ())
+        moved = base is not None and now is not None and now.head.version > base.head.version
+        if not moved or change.blind or now is None or base is None:
+            change.base = now
+            return self._apply(change, {} if now is None else now.state)
+        if change.strict and now.head.data > base.head.version:
+            raise await self._conflict(change, now.head, ())
+        theirs: list[Op] = []
+        async for commit in self._reader.commits(change.session, after=base.head.version, before=now.head.version + 1):
+            if commit.kind is Kind.data:
+                theirs += [op for event in commit.events for op in event.ops]
+        if change.options.on_conflict == "raise" and now.head.data > base.head.version:
+            raise await self._conflict(change, now.head, ())
+        touched = tuple(path for path in change.requires if not same(_seen(base.state, path), _seen(now.state, path)))
+        if touched:
+            raise await self._conflict(change, now.head, touched)
+        after = await self._rebase(change, base, now, theirs)
+        change.base = now
+        return after
+
+    async def _rebase(self, change: Change, base: Working, now: Working, theirs: Sequence[Op]) -> Any:
+        mine = change.ops
+        result = rebase(base.state, mine, theirs, now.state)
+        if not result.clashes:
+            change.events = _with_parts(change.events, result.parts)
+            return result.state
+        if not callable(change.options.on_conflict):
+            raise await self._conflict(change, now.head, result.clashes)
+        answer = tuple(change.options.on_conflict(Clash(base.state, now.state, mine, theirs, result.clashes)))
+        change.events = _with_answer(change.events, answer)
+        return self._apply(change, now.state)
+
+    def _apply(self, change: Change, state: Any) -> Any:
+        try:
+            return apply(state, change.ops)
+        except TestFailed as error:
+            raise Conflict(
+                f"A test on {error.path!r} does not hold in session {change.session.id!r}.",
+                session=change.session.id,
+                expected=change.seen,
+                actual=change.base.head.version if change.base else 0,
+                commits=(),
+                paths=(error.path,),
+            ) from None
+
+    def _finisher(self, change: Change, proposal: Proposal, on_state: bool) -> Callable[[Head | None], Sequence[Record] | None]:
+        options, now, base = change.options, self._clock.now(), change.base
+
+        def finish(head: Head | None) -> Sequence[Record] | None:
+            check_head(change.session, head, options)
+            if on_state:
+                if head is None:
+                    if base is not None:
+                        raise Rewound(f"Session {change.session.id!r} is gone; it was at version {base.head.version}.")
+                elif base is None or head.version < base.head.version or head.data > base.head.data or head.status != base.head.status:
+                    return None
+                elif head.version == base.head.version and head.hash != base.head.hash:
+                    return None
+            elif head is not None and options.expect is not None and options.on_conflict == "raise" and head.data > options.expect:
+                return None
+            status = int(Status.active) if head is not None and head.status == Status.deleted else None
+            return (as_record(proposal, *proposal.finish(head, now, status=status)),)
+
+        return finish
+
+    async def _remember(self, session: SessionKey, proposal: Proposal, outcome: Appended, after: Any) -> None:
+        """Keep the state that this commit made; snapshot it when the log outweighs the last one."""
+        known = self._cache.get(session)
+        previous = outcome.previous
+        if previous is None:
+            working = Working(outcome.head, {}, 0, 0, {}, outcome.head.at)
+        elif known is not None and known.head.hash == previous.hash:
+            working = known
+        else:
+            return
+        if after is MISSING:
+            after = {} if previous is not None and previous.status != outcome.head.status else working.state
+        weight = working.log_bytes + len(proposal.body) + len(proposal.meta) + 128
+        working = Working(outcome.head, after, weight, working.snapshot_bytes, working.tags, working.created_at)
+        self._cache.put(session, working)
+        if snapshot_due(weight, working.snapshot_bytes, self._settings.snapshot_bytes_min):
+            with contextlib.suppress(Error):  # A snapshot is never the truth: the next commit tries again.
+                await self.snapshot(session, working)
+
+    async def snapshot(self, session: SessionKey, working: Working) -> None:
+        """Store a snapshot of this state and start weighing the log anew."""
+        head = working.head
+        body = envelope.encode_snapshot(session, head.version, head.hash, working.state, self._format)
+        self._cache.put(session, msgspec.structs.replace(working, log_bytes=0, snapshot_bytes=len(body)))
+        await self._backend.put_snapshot(session, Snapshot(head.version, head.hash, body))
+
+    async def control(
+        self,
+        session: SessionKey,
+        kind: Kind,
+        event: Event,
+        *,
+        status: Status | None = None,
+        index: Index | None = None,
+        actor: str | None = None,
+        key: str | None = None,
+        durability: Durability,
+        base: tuple[int, bytes] | None = None,
+    ) -> Receipt:
+        """Write a control commit on whatever live head there is; with `base`, as the first commit of a fork."""
+        request = request_digest((event,)) if key is not None else b""
+        proposal = propose(session, (event,), self._format, id=self.new_id(), kind=kind, actor=actor, key=key, request=request, trace=traceparent())
+        options = Options(expect=0 if base is not None else None, create=False)
+        now = self._clock.now()
+
+        def finish(head: Head | None) -> Sequence[Record]:
+            check_head(session, head, options, starting=base is not None)
+            return (as_record(proposal, *proposal.finish(head, now, status=status, base=base)),)
+
+        outcome = await self._writer.append(Append(session, finish, key, index, durability))
+        if isinstance(outcome, Known):
+            return await self._known(Change(session=session, events=(event,), options=options, durability=durability), outcome, request)
+        if not isinstance(outcome, Appended):
+            raise Conflict(f"Session {session.id!r} moved on.", session=session.id)
+        known = self._cache.get(session)
+        if known is not None and outcome.previous is not None and known.head.hash == outcome.previous.hash:
+            state = {} if kind is Kind.tombstone else known.state
+            tags: Mapping[str, str] = configured((event,)).get("tags", known.tags)
+            self._cache.put(session, Working(outcome.head, state, known.log_bytes + 256, known.snapshot_bytes, tags, known.created_at))
+        return Receipt(outcome.head.version, outcome.id, outcome.head.hash, outcome.head.at, outcome.durability)
+
+    async def _find(self, change: Change, proposal: Proposal) -> Receipt | None:
+        """After a lost answer: is the commit in the chain? Only its id can tell."""
+        with contextlib.suppress(Error):
+            async for commit in self._reader.commits(change.session, newest_first=True):
+                if commit.id == proposal.id:
+                    return Receipt(commit.version, commit.id, commit.hash, commit.at, min(change.durability, self._backend.capabilities.durability))
+                if change.base is not None and commit.version <= change.base.head.version:
+                    break
+        return None
+
+    async def _known(self, change: Change, known: Known, request: bytes) -> Receipt:
+        if change.check_request and known.request != request:
+            raise Invalid(
+                f"The idempotency key {change.options.key!r} was used in session {change.session.id!r} for something else, at version {known.version}.",
+                session=change.session.id,
+                version=known.version,
+            )
+        return await self.first_receipt(change.session, known.version, change.durability)
+
+    async def find_key(self, session: SessionKey, key: str) -> Known | None:
+        """Where this key was applied, if it was."""
+        return await self._backend.find_key(session, key)
+
+    async def first_receipt(self, session: SessionKey, version: int, durability: Durability) -> Receipt:
+        """The receipt of a commit that a key was applied by."""
+        commit = await self._reader.record(session, version)
+        durability = min(durability, self._backend.capabilities.durability)
+        if commit is None:
+            return Receipt(version, b"", b"", 0, durability, duplicate=True)
+        return Receipt(version, commit.id, commit.hash, commit.at, durability, duplicate=True)
+
+    async def _conflict(self, change: Change, head: Head | None, paths: Sequence[str], why: str = "") -> Conflict:
+        commits = []
+        async for commit in self._reader.commits(change.session, after=change.seen):
+            commits.append(commit)
+            if len(commits) == CONFLICT_COMMITS_MAX:
+                break
+        actual = head.version if head else 0
+        where = f" on {', '.join(paths)}" if paths else ""
+        return Conflict(
+            f"{why}Session {change.session.id!r} moved from version {change.seen} to {actual} and your change does not combine with that{where}.",
+            session=change.session.id,
+            expected=change.seen,
+            actual=actual,
+            commits=tuple(commits),
+            paths=tuple(paths),
+        )
+
+
+def check_head(session: SessionKey, head: Head | None, options: Options, *, starting: bool = False) -> None:
+    """Raise what a head forbids, whatever the policy: `AlreadyExists`, `NotFound`, `Deleted`, `Moved`, `Invalid` for a future version."""
+    expect = options.expect
+    if head is None:
+        if (not options.create and not starting) or expect:
+            raise NotFound(f"There is no session {session.id!r}.", session=session.id)
+        return
+    if head.status == Status.moved:
+        raise Moved(f"Session {session.id!r} was moved.", session=session.id, to=None)
+    if head.status == Status.deleted:
+        if not options.recreate:
+            raise Deleted(f"Session {session.id!r} was deleted at version {head.version}.", session=session.id)
+    elif expect == 0:
+        raise AlreadyExists(f"Session {session.id!r} is at version {head.version}.", session=session.id, version=head.version)
+    if expect is not None and expect > head.version:
+        raise Invalid(f"expect={expect}, but session {session.id!r} is at version {head.version}: read it first.")
+
+
+def as_record(proposal: Proposal, position: Position, meta: bytes) -> Record:
+    """A finished record in the engine's terms."""
+    head = Head(position.version, position.hash, position.at, position.epoch, position.status, position.data)
+    return Record(head, proposal.id, int(proposal.kind), proposal.key, proposal.request, meta, proposal.body)
+
+
+def _seen(state: Any, path: str) -> Any:
+    try:
+        return lookup(state, path)
+    except KeyError:
+        return MISSING
+
+
+def _with_parts(events: Sequence[Event], parts: Sequence[Sequence[Op]]) -> tuple[Event, ...]:
+    """The events with their operations as rebased: each part came from one operation."""
+    rebased, start = [], 0
+    for event in events:
+        mine = parts[start : start + len(event.ops)]
+        start += len(event.ops)
+        rebased.append(Event(event.type, event.data, tuple([op for part in mine for op in part])))
+    return tuple(rebased)
+
+
+def _with_answer(events: Sequence[Event], ops: tuple[Op, ...]) -> tuple[Event, ...]:
+    """The events with the policy's operations in place of the ones that clashed, on the last event that had any."""
+    last = max(index for index, event in enumerate(events) if event.ops)
+    return tuple(Event(event.type, event.data, ops if index == last else ()) for index, event in enumerate(events))
+
+

@@ -1,0 +1,217 @@
+"""A draft: the state as dicts and lists whose calls become operations, the events to record, and the reads it rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from perdure.backends.spi import Durability
+from perdure.engine.cache import Working
+from perdure.engine.committer import Change, Committer
+from perdure.engine.intent import Options, check_events, check_ops
+from perdure.engine.reader import Reader
+from perdure.engine.views import Receipt
+from perdure.errors import Conflict, Deleted, Invalid, NotFound
+from perdure.model import ops as op
+from perdure.model.commit import Status
+from perdure.model.events import Event
+from perdure.model.ids import SessionKey
+from perdure.model.ops import Op
+from perdure.model.pointer import parse
+from perdure.model.tracked import Tracker
+from perdure.model.values import freeze
+from perdure.telemetry import Telemetry
+
+EDITED = "edited"
+"""The type of the event that carries what was done to `draft.state`."""
+
+
+class Draft:
+    """One commit in the making.
+
+    `state` is the session's JSON document, as real dicts and lists: whatever you do to them becomes operations.
+    `version` is the one the draft started from (0: a new session); `receipt` is there once the commit is stored.
+    """
+
+    def __init__(self, session: str, version: int, state: Any) -> None:
+        self.session = session
+        self.version = version
+        self.receipt: Receipt | None = None
+        self._base = state
+        self._tracker: Tracker | None = None
+        self._events: list[Event] = []
+        self._requires: list[str] = []
+
+    def __repr__(self) -> str:
+        stage = "stored" if self.receipt else "open"
+        return f"<Draft [{stage}] {self.session} from version {self.version}>"
+
+    @property
+    def state(self) -> Any:
+        """The document to read and change. Assigning replaces it whole."""
+        return self._tracked().root
+
+    @state.setter
+    def state(self, value: Any) -> None:
+        self._tracked().replace(value)
+
+    def event(self, type: str, data: Any = None, ops: tuple[Op, ...] = ()) -> None:
+        """Record that something happened. Raises `Invalid` at once for what cannot be stored."""
+        (event,) = check_events((Event(type, data, ops),))
+        for operation in event.ops:
+            self._tracked().do(operation)
+        self._events.append(Event(event.type, event.data))
+
+    def do(self, *operations: Op) -> None:
+        """Apply operations made with `perdure.op` to the state."""
+        check_ops(operations)
+        for operation in operations:
+            self._tracked().do(operation)
+
+    def add(self, path: str, number: int | float) -> None:
+        """Add to the number at `path` (missing: 0). Additions of several writers all count."""
+        self.do(op.add(path, number))
+
+    def union(self, path: str, items: list[Any]) -> None:
+        """Put those items into the list at `path` (missing: `[]`) that are not in it yet."""
+        self.do(op.union(path, items))
+
+    def require(self, path: str = "") -> None:
+        """Rest this edit on the value at `path` (all of the state, by default): if others change it first, `Conflict`."""
+        parse(path)
+        self._requires.append(path)
+
+    def _tracked(self) -> Tracker:
+        if self._tracker is None:
+            self._base = freeze(self._base)
+            self._tracker = Tracker(self._base)
+        return self._tracker
+
+    def _collect(self) -> tuple[Event, ...]:
+        operations = self._tracker.ops() if self._tracker is not None else ()
+        if not operations:
+            return tuple(self._events)
+        return (*self._events, Event(EDITED, None, operations))
+
+
+class Edit:
+    """`async with store.edit(...) as draft`: loads the session, commits at the end of the block, once.
+
+    An exception in the block writes nothing and goes on its way.
+    """
+
+    def __init__(self, committer: Committer, reader: Reader, session: SessionKey, options: Options, durability: Durability, telemetry: Telemetry) -> None:
+        self._committer, self._reader, self._telemetry = committer, reader, telemetry
+        self._session, self._options, self._durability = session, options, durability
+        self._draft: Draft | None = None
+        self._base: Working | None = None
+
+    async def __aenter__(self) -> Draft:
+        if self._draft is not None:
+            raise Invalid("An edit is used once: call store.edit again.")
+        self._draft, self._base = await start(self._reader, self._session, self._options)
+        if self._options.key is not None:
+            self._draft.receipt = await find_receipt(self._committer, self._session, self._options.key, self._durability)
+        return self._draft
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        draft = self._draft
+        if kind is not None or draft is None or draft.receipt is not None:
+            return
+        with self._telemetry.span("edit", *self._session):
+            draft.receipt = await finish(
+                self._committer, draft, self._base, self._session, self._options, self._durability, operation="edit"
+            )
+
+
+async def start(reader: Reader, session: SessionKey, options: Options, *, newest: bool = False) -> tuple[Draft, Working | None]:
+    """A draft on the state at the head (or at `expect`). Raises `NotFound`, `Deleted`, `AlreadyExists` as the options say."""
+    base = await (reader.strong(session) if newest else reader.current(session))
+    if base is None and not options.create:
+        raise NotFound(f"There is no session {session.id!r}.", session=session.id)
+    if base is not None and base.head.status == Status.deleted and not options.recreate:
+        base = await reader.strong(session)  # What is remembered may be older than a re-creation by another process.
+        if base is not None and base.head.status == Status.deleted:
+            raise Deleted(f"Session {session.id!r} was deleted at version {base.head.version}.", session=session.id)
+    base = await base_at(reader, session, options.expect, base)
+    return Draft(session.id, 0 if base is None else base.head.version, {} if base is None else base.state), base
+
+
+async def base_at(reader: Reader, session: SessionKey, expect: int | None, now: Working | None) -> Working | None:
+    """The state that the caller expects to change: the one at version `expect`, if it names an older one."""
+    if not expect or now is None or now.head.data <= expect <= now.head.version:
+        return now
+    if expect > now.head.version:
+        now = await reader.strong(session)
+        if now is None or expect > now.head.version:
+            raise Invalid(f"expect={expect}, but session {session.id!r} is at version {now.head.version if now else 0}: read it first.")
+        return await base_at(reader, session, expect, now)
+    return (await reader.at(session, expect))[0]
+
+
+async def find_receipt(committer: Committer, session: SessionKey, key: str, durability: Durability) -> Receipt | None:
+    """The receipt of the call that used this key first, if one did."""
+    known = await committer.find_key(session, key)
+    return None if known is None else await committer.first_receipt(session, known.version, durability)
+
+
+async def finish(
+    committer: Committer,
+    draft: Draft,
+    base: Working | None,
+    session: SessionKey,
+    options: Options,
+    durability: Durability,
+    *,
+    operation: str,
+    strict: bool = False,
+) -> Receipt | None:
+    """Commit what the draft holds; nothing, when it changed nothing."""
+    events = draft._collect()
+    if not events:
+        return None
+    if base is not None and draft._tracker is not None:
+        base = msgspec.structs.replace(base, state=draft._base)
+    change = Change(
+        session=session,
+        events=events,
+        options=options,
+        durability=durability,
+        base=base,
+        strict=strict,
+        requires=tuple(draft._requires),
+        seen=draft.version,
+        operation=operation,
+    )
+    return await committer.commit(change)
+
+
+async def update(
+    committer: Committer,
+    reader: Reader,
+    session: SessionKey,
+    function: Callable[[Draft], Any],
+    options: Options,
+    durability: Durability,
+    attempts: int,
+) -> tuple[Receipt | None, Any]:
+    """Run `function` on the newest state until its commit lands on the very state it saw."""
+    if options.key is not None and (receipt := await find_receipt(committer, session, options.key, durability)) is not None:
+        return receipt, None
+    for attempt in range(attempts):
+        draft, base = await start(reader, session, options, newest=attempt > 0)
+        answer = function(draft)
+        if isinstance(answer, Awaitable):
+            answer = await answer
+        try:
+            receipt = await finish(committer, draft, base, session, options, durability, operation="update", strict=True)
+        except Conflict:
+            if attempt == attempts - 1 or options.expect is not None:
+                raise
+            continue
+        draft.receipt = receipt
+        return receipt, answer
+    raise AssertionError  # the loop returns or raises

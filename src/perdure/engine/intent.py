@@ -1,0 +1,89 @@
+"""What a caller wants written, checked at the door, before anything is read or sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from perdure.backends.spi import Capabilities, Durability
+from perdure.errors import Invalid, Unsupported
+from perdure.model.events import Event, check_event_type
+from perdure.model.ids import check_name
+from perdure.model.ops import Op, check_op
+from perdure.model.policy import OnConflict, check_on_conflict
+from perdure.model.values import check
+
+EVENTS_MAX = 10_000
+"""Most events in one commit."""
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What `append`, `edit` and `update` share. See `Store.append` for each."""
+
+    expect: int | None = None
+    key: str | None = None
+    actor: str | None = None
+    on_conflict: OnConflict = "merge"
+    durability: Durability | str | None = None
+    recreate: bool = False
+    create: bool = True
+
+
+def check_options(options: Options) -> Options:
+    """Raise `Invalid` for what no engine could make sense of."""
+    expect = options.expect
+    if expect is not None and (type(expect) is not int or expect < 0):
+        raise Invalid(f"expect must be None, 0 (the session must not exist) or a version, not {expect!r}.")
+    if options.key is not None:
+        check_name("An idempotency key", options.key)
+    if options.actor is not None:
+        check_name("An actor", options.actor)
+    check_on_conflict(options.on_conflict)
+    return options
+
+
+def check_durability(asked: Durability | str | None, default: Durability, capabilities: Capabilities) -> Durability:
+    """The level asked for, as a `Durability`. Raises `Unsupported` for one that the engine cannot reach."""
+    if asked is None:
+        return default
+    try:
+        level = Durability[asked] if isinstance(asked, str) else Durability(asked)
+    except (KeyError, ValueError):
+        raise Invalid(f"durability must be one of {', '.join(Durability.__members__)}, not {asked!r}.") from None
+    if level > capabilities.durability:
+        raise Unsupported(f"This engine reaches the durability {capabilities.durability.name!r}, not {level.name!r}: ask for less.")
+    return level
+
+
+def check_events(events: Sequence[object]) -> tuple[Event, ...]:
+    """The events, sound: types, data and operations. Raises `Invalid`."""
+    if not events:
+        raise Invalid("There is nothing to append: pass at least one Event.")
+    if len(events) > EVENTS_MAX:
+        raise Invalid(f"One commit takes at most {EVENTS_MAX:,} events, not {len(events):,}.")
+    return tuple([_check_event(event) for event in events])
+
+
+def _check_event(event: object) -> Event:
+    if type(event) is not Event:
+        raise Invalid(f"Pass perdure.Event objects, not {type(event).__name__}.")
+    check_event_type(event.type)
+    if event.data is not None:
+        check(event.data)
+    if event.ops:
+        check_ops(event.ops)
+        if type(event.ops) is not tuple:
+            return Event(event.type, event.data, tuple(event.ops))
+    return event
+
+
+def check_ops(ops: Any) -> None:
+    """Raise `Invalid` unless these are operations."""
+    if not isinstance(ops, (tuple, list)):
+        raise Invalid(f"ops must be a tuple of operations, not {type(ops).__name__}.")
+    for op in ops:
+        if type(op) is not Op:
+            raise Invalid(f"Make operations with perdure.op, not {type(op).__name__}.")
+        check_op(op)

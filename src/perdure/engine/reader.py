@@ -1,0 +1,228 @@
+"""From records to states: load a snapshot and its tail, check the chain, fold; and read through a fork to its parent."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any
+
+from perdure.backends.spi import Backend, Head, Loaded, Record, Row
+from perdure.codec import envelope
+from perdure.codec.records import open_record
+from perdure.engine.cache import Cache, Working
+from perdure.errors import Corrupt, Invalid, NotFound, Rewound, Truncated
+from perdure.model.commit import GENESIS, Commit, Kind
+from perdure.model.events import Event
+from perdure.model.ids import SessionKey
+from perdure.model.state import Fold, TestFailed
+
+PAGE = 256
+"""Records in one read."""
+FORKED = "forked"
+"""The event of a fork's first commit: data {session, version, hash} name the parent's commit that it goes on from."""
+
+
+class Reader:
+    """Reads sessions of any tenant. States it returns are shared and read-only."""
+
+    def __init__(self, backend: Backend, cache: Cache) -> None:
+        self._backend = backend
+        self._cache = cache
+
+    async def current(self, session: SessionKey, *, head: Head | None = None) -> Working | None:
+        """The newest state known, from memory if it is there; at least as new as `head`, when given. `None`: no such session."""
+        working = self._cache.get(session)
+        if working is not None and head is not None and working.head.hash != head.hash:
+            working = await self._advance(session, working, head)
+        if working is None:
+            loaded = await self._backend.load(session)
+            if loaded is None:
+                return None
+            working = await self._working(session, loaded)
+            self._cache.put(session, working)
+        return working
+
+    async def strong(self, session: SessionKey) -> Working | None:
+        """The newest state there is: the head is asked for, and what is missing is read."""
+        known = self._cache.get(session)
+        if known is None:
+            return await self.current(session)
+        head = (await self._backend.heads([session]))[0]
+        if head is None:
+            self._cache.drop(session)
+            return None
+        return await self.current(session, head=head)
+
+    async def at(self, session: SessionKey, version: int) -> tuple[Working, bytes]:
+        """The state as of `version` and the hash of that commit. Raises `NotFound`, `Truncated`."""
+        loaded = await self._backend.load(session, version)
+        if loaded is None:
+            raise NotFound(f"There is no session {session.id!r}.", session=session.id)
+        if version > loaded.row.head.version:
+            raise NotFound(f"Session {session.id!r} has no version {version} yet; its head is {loaded.row.head.version}.", session=session.id)
+        if not loaded.records and loaded.snapshot is None:
+            parent, _ = await self._base(session, await self._first(session), version)
+            return await self.at(parent, version)
+        working = await self._working(session, loaded)
+        return working, working.head.hash
+
+    async def at_time(self, session: SessionKey, head: Head, limit: int) -> int:
+        """The last version whose time is not later than `limit` (ns): time rises along a chain, so a bisection finds it."""
+        low, high = 0, head.version
+        while low < high:
+            middle = (low + high + 1) // 2
+            commits = [commit async for commit in self.commits(session, after=middle - 1, before=middle + 1)]
+            if commits and commits[0].at <= limit:
+                low = middle
+            else:
+                high = middle - 1
+        if not low:
+            raise NotFound(f"Session {session.id!r} did not exist at that time.", session=session.id)
+        return low
+
+    async def commits(self, session: SessionKey, *, after: int = 0, before: int | None = None, newest_first: bool = False) -> AsyncIterator[Commit]:
+        """Commits with `after < version < before`, each checked against its neighbour, a page at a time, through forks."""
+        if newest_first:
+            async for commit in self._backwards(session, after, before):
+                yield commit
+            return
+        prev: bytes | None = GENESIS if after == 0 else None
+        records = await self._backend.read(session, after=after, before=before, limit=PAGE)
+        first = records[0] if records else await self._first_or_none(session)
+        if first is not None and first.head.version > after + 1 and not (before is not None and before <= after + 1):
+            parent, prev = await self._base(session, first, after + 1)
+            upto = first.head.version if before is None else min(before, first.head.version)
+            async for commit in self.commits(parent, after=after, before=upto):
+                yield commit
+        while records:
+            for record in records:
+                commit = open_record(session, record, prev)
+                prev = commit.hash
+                yield commit
+            records = await self._backend.read(session, after=records[-1].head.version, before=before, limit=PAGE)
+
+    async def _backwards(self, session: SessionKey, after: int, before: int | None) -> AsyncIterator[Commit]:
+        first: Record | None = None
+        expected: bytes | None = None
+        records = await self._backend.read(session, after=after, before=before, limit=PAGE, reverse=True)
+        while records:
+            for record in records:
+                commit = open_record(session, record)
+                if expected is not None and commit.hash != expected:
+                    raise Corrupt(f"Version {commit.version} of session {session.id!r} is not the one that the next commit follows.")
+                expected, first = commit.prev, record
+                yield commit
+            records = await self._backend.read(session, after=after, before=records[-1].head.version, limit=PAGE, reverse=True)
+        first = first or await self._first_or_none(session)
+        if first is not None and first.head.version > after + 1:
+            parent, _ = await self._base(session, first, after + 1)
+            upto = first.head.version if before is None else min(before, first.head.version)
+            async for commit in self._backwards(parent, after, upto):
+                yield commit
+
+    async def record(self, session: SessionKey, version: int) -> Commit | None:
+        """One commit of this very chain, or `None`."""
+        records = await self._backend.read(session, after=version - 1, before=version + 1, limit=1)
+        return open_record(session, records[0]) if records else None
+
+    async def own_first(self, session: SessionKey) -> Commit | None:
+        """The first commit of this very chain: for a fork, the one that names its parent."""
+        first = await self._first_or_none(session)
+        return None if first is None else open_record(session, first)
+
+    async def _first_or_none(self, session: SessionKey) -> Record | None:
+        records = await self._backend.read(session, limit=1)
+        return records[0] if records else None
+
+    async def _first(self, session: SessionKey) -> Record:
+        first = await self._first_or_none(session)
+        if first is None:
+            raise NotFound(f"There is no session {session.id!r}.", session=session.id)
+        return first
+
+    async def _base(self, session: SessionKey, first: Record, wanted: int) -> tuple[SessionKey, bytes]:
+        """The parent of a fork and the hash it goes on from, by the fork's first record. Raises `Truncated` if it is no fork."""
+        commit = open_record(session, first)
+        event = commit.events[0] if commit.events else Event("")
+        if commit.kind is not Kind.configure or event.type != FORKED:
+            raise Truncated(
+                f"Version {wanted} of session {session.id!r} was truncated; the first that is left is {commit.version}.",
+                session=session.id,
+                first=commit.version,
+            )
+        return SessionKey(session.tenant, event.data["session"]), bytes.fromhex(event.data["hash"])
+
+    async def _advance(self, session: SessionKey, working: Working, head: Head) -> Working | None:
+        """Fold what came after `working`; `None` if it is no longer on the chain (the caller loads anew)."""
+        records: list[Record] = []
+        after = working.head.version
+        if head.version <= after:
+            self._cache.drop(session)
+            return None
+        while page := await self._backend.read(session, after=after, limit=PAGE):
+            records += page
+            after = page[-1].head.version
+        if not records or records[0].meta[:32] != working.head.hash:
+            self._cache.drop(session)
+            return None
+        row = Row(session, records[-1].head, working.tags, working.created_at)
+        advanced = self._fold(session, row, working.state, working.head.hash, records, working.log_bytes, working.snapshot_bytes)
+        self._cache.put(session, advanced)
+        return advanced
+
+    async def _working(self, session: SessionKey, loaded: Loaded) -> Working:
+        row, snapshot, records = loaded.row, loaded.snapshot, loaded.records
+        state: Any = {}
+        prev, log_bytes, snapshot_bytes = GENESIS, 0, 0
+        if snapshot is not None:
+            state = envelope.decode_snapshot(session, snapshot.version, snapshot.hash, snapshot.body)
+            prev, snapshot_bytes = snapshot.hash, len(snapshot.body)
+            if not records and snapshot.version == row.head.version and snapshot.hash != row.head.hash:
+                raise Rewound(f"The snapshot of session {session.id!r} belongs to a commit that the chain no longer holds.")
+        elif records and records[0].head.version > 1:
+            parent, prev = await self._base(session, records[0], 1)
+            base, found = await self.at(parent, records[0].head.version - 1)
+            if found != prev:
+                raise Rewound(f"Session {session.id!r} was forked from a commit that its parent no longer holds.")
+            state, log_bytes = base.state, base.log_bytes + base.snapshot_bytes
+        if records:
+            row = Row(session, records[-1].head, row.tags, row.created_at)
+        elif snapshot is not None and snapshot.version != row.head.version:
+            head = row.head
+            row = Row(session, Head(snapshot.version, snapshot.hash, head.at, head.epoch, head.status, head.data), row.tags, row.created_at)
+        return self._fold(session, row, state, prev, records, log_bytes, snapshot_bytes)
+
+    def _fold(
+        self, session: SessionKey, row: Row, state: Any, prev: bytes, records: Sequence[Record], log_bytes: int, snapshot_bytes: int
+    ) -> Working:
+        tags = row.tags
+        fold = Fold(state)
+        for record in records:
+            commit = open_record(session, record, prev)
+            prev = commit.hash
+            log_bytes += record.stored_bytes
+            if commit.kind is Kind.data:
+                apply_events(session, fold, commit)
+            elif commit.kind is Kind.tombstone:
+                fold = Fold({})
+            elif commit.kind is Kind.configure:
+                tags = configured(commit.events).get("tags", tags)
+        return Working(row.head, fold.state, log_bytes, snapshot_bytes, tags, row.created_at)
+
+
+def apply_events(session: SessionKey, fold: Fold, commit: Commit) -> None:
+    """Fold one commit. Operations were validated when they were written, so one that does not fit is `Corrupt`."""
+    for event in commit.events:
+        if event.ops:
+            try:
+                fold.apply(event.ops)
+            except (Invalid, TestFailed) as error:
+                raise Corrupt(f"Version {commit.version} of session {session.id!r} does not fit the state before it: {error}") from error
+
+
+def configured(events: Iterable[Event]) -> dict[str, Any]:
+    """What the events of a configure commit set."""
+    settings: dict[str, Any] = {}
+    for event in events:
+        if event.type == "configured" and isinstance(event.data, dict):
+            settings |= event.data
+    return settings

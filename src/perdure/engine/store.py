@@ -1,0 +1,473 @@
+"""The use cases: one store, one tenant, every public call.
+
+A store belongs to no loop and no thread: calls from any of them are served.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import AsyncIterator, Callable, Collection, Generator, Mapping
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Literal
+from uuid import UUID
+
+import msgspec
+
+from perdure.backends.registry import open_backend
+from perdure.backends.spi import Backend, Capabilities, Durability, Index, Query, Row
+from perdure.clock import Clock, SystemClock
+from perdure.config import Settings, default_url, make_settings
+from perdure.engine import draft as drafts
+from perdure.engine import forks
+from perdure.engine.cache import Cache, Working
+from perdure.engine.committer import Change, Committer
+from perdure.engine.draft import Draft, Edit
+from perdure.engine.intent import Options, check_durability, check_events, check_options
+from perdure.engine.reader import Reader
+from perdure.engine.verify import verify
+from perdure.engine.views import Info, Receipt, Verified, View, to_nanoseconds
+from perdure.engine.writer import Writer
+from perdure.errors import AlreadyExists, Closed, Deleted, Invalid, NotFound
+from perdure.model.commit import Commit, Kind, Status
+from perdure.model.events import Event
+from perdure.model.ids import SessionKey, check_name
+from perdure.model.policy import OnConflict
+from perdure.telemetry import Telemetry
+
+TAGS_MAX = 64
+"""Most tags of a session."""
+
+
+class _Core:
+    """What the stores of all tenants on one connection share."""
+
+    def __init__(self, backend: Backend, url: str, clock: Clock, settings: Settings, durability: Durability) -> None:
+        self.backend, self.url, self.clock, self.settings, self.durability = backend, url, clock, settings, durability
+        self.telemetry = Telemetry()
+        self.cache = Cache(settings.cache_bytes)
+        self.reader = Reader(backend, self.cache)
+        self.writer = Writer(backend)
+        self.committer = Committer(backend, self.writer, self.reader, self.cache, clock, settings, self.telemetry)
+        self.pid = os.getpid()
+        self.closed = False
+
+    async def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            await self.writer.drain()
+            await self.backend.close()
+
+    def __del__(self) -> None:
+        if not self.closed and self.pid == os.getpid():
+            warnings.warn(f"A Perdure store on {self.url} was never closed: use `async with perdure.open(...)`.", ResourceWarning, stacklevel=1)
+
+
+class Store:
+    """Sessions of one tenant. Made by `perdure.open`; safe from any thread and event loop."""
+
+    def __init__(self, core: _Core, tenant: str) -> None:
+        self._core = core
+        self._tenant = tenant
+
+    def __repr__(self) -> str:
+        return f"<Store [{'closed' if self._core.closed else 'open'}] {self._core.url} tenant={self._tenant}>"
+
+    async def __aenter__(self) -> Store:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    @property
+    def id(self) -> str:
+        """The identity of the data, made when it was initialised."""
+        return self._core.backend.store_id
+
+    @property
+    def tenant(self) -> str:
+        """Whose sessions these are."""
+        return self._tenant
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the engine can do."""
+        return self._core.backend.capabilities
+
+    def for_tenant(self, tenant: str) -> Store:
+        """The same store, for another tenant's sessions. Closing one closes both."""
+        return Store(self._core, check_name("A tenant", tenant))
+
+    def _open(self) -> _Core:
+        core = self._core
+        if core.closed:
+            raise Closed
+        if core.pid != os.getpid():
+            raise Closed("This store was opened before a fork() and cannot be used in the child.")
+        return core
+
+    def _key(self, session: object) -> SessionKey:
+        return SessionKey(self._tenant, check_name("A session id", session))
+
+    def new_id(self) -> str:
+        """A fresh session id: a UUIDv7."""
+        return str(UUID(bytes=self._open().committer.new_id()))
+
+    async def append(
+        self,
+        session: str,
+        *events: Event,
+        expect: int | None = None,
+        key: str | None = None,
+        actor: str | None = None,
+        on_conflict: OnConflict = "merge",
+        durability: Durability | str | None = None,
+        recreate: bool = False,
+    ) -> Receipt:
+        """Append one commit with these events; starts the session if there is none. One round trip.
+
+        `expect`: `None` whatever the head is; `0` the session must not exist (`AlreadyExists`); `n` the version on which you
+        decided: what others committed since is merged or refused, as `on_conflict` says. `key`: an idempotency key; a second
+        call with it gets the first one's receipt. `actor`: who did it, for the audit. `durability`: the least level the
+        receipt may name. `recreate`: go on from the tombstone of a deleted session.
+
+        Atomic: all events or none. Raises `Conflict`, `Invalid`, `AlreadyExists`, `Deleted`, `TooLarge`, `Unknown`, `Unavailable`.
+        """
+        core = self._open()
+        target = self._key(session)
+        options = check_options(
+            Options(expect=expect, key=key, actor=actor, on_conflict=on_conflict, durability=durability, recreate=recreate)
+        )
+        level = check_durability(durability, core.durability, core.backend.capabilities)
+        checked = check_events(events)
+        with core.telemetry.span("append", *target):
+            base = None
+            if expect and any(event.ops for event in checked):
+                base = await drafts.base_at(core.reader, target, expect, await core.reader.current(target))
+            change = Change(
+                session=target,
+                events=checked,
+                options=options,
+                durability=level,
+                base=base,
+                blind=expect is None,
+                seen=expect or 0,
+                check_request=True,
+            )
+            return await core.committer.commit(change)
+
+    def edit(
+        self,
+        session: str,
+        *,
+        expect: int | None = None,
+        key: str | None = None,
+        actor: str | None = None,
+        on_conflict: OnConflict = "merge",
+        durability: Durability | str | None = None,
+        recreate: bool = False,
+        create: bool = True,
+    ) -> Edit:
+        """`async with store.edit(id) as draft`: change `draft.state` as dicts and lists; the block's end is one commit.
+
+        By default writes are merged, not reads: your operations are carried over what others committed meanwhile, or
+        `Conflict`. `draft.require(path)` or `on_conflict="raise"` makes it strict. An exception in the block writes nothing; an
+        edit that changes nothing writes nothing. Options as in `append`; `create=False` makes a missing session `NotFound`.
+        """
+        core = self._open()
+        options = check_options(
+            Options(expect=expect, key=key, actor=actor, on_conflict=on_conflict, durability=durability, recreate=recreate, create=create)
+        )
+        level = check_durability(durability, core.durability, core.backend.capabilities)
+        return Edit(core.committer, core.reader, self._key(session), options, level, core.telemetry)
+
+    async def update(
+        self,
+        session: str,
+        function: Callable[[Draft], Any],
+        *,
+        expect: int | None = None,
+        key: str | None = None,
+        actor: str | None = None,
+        durability: Durability | str | None = None,
+        recreate: bool = False,
+        create: bool = True,
+        attempts: int = 16,
+    ) -> tuple[Receipt | None, Any]:
+        """Run `function(draft)` and commit on the very state it saw, again on the new state while others win: serializable.
+
+        Returns the receipt (`None` when it changed nothing) and what the function returned (`None` when `key` was applied
+        before: the function is not run). The function may be a coroutine function and may run several times: keep side effects
+        out of it. Raises `Conflict` after `attempts` lost races, and as `append`.
+        """
+        core = self._open()
+        target = self._key(session)
+        options = check_options(
+            Options(expect=expect, key=key, actor=actor, on_conflict="raise", durability=durability, recreate=recreate, create=create)
+        )
+        if type(attempts) is not int or attempts < 1:
+            raise Invalid(f"attempts must be at least 1, not {attempts!r}.")
+        level = check_durability(durability, core.durability, core.backend.capabilities)
+        with core.telemetry.span("update", *target):
+            return await drafts.update(core.committer, core.reader, target, function, options, level, attempts)
+
+    async def read(
+        self, session: str, *, at: int | datetime | None = None, consistency: Literal["strong", "eventual"] = "strong"
+    ) -> View:
+        """The session's state at its head, at a version, or at a time (the last version not later; an aware datetime).
+
+        `strong` sees every commit acknowledged before the call, by any process; `eventual` may answer from memory.
+        Raises `NotFound`, `Deleted`, `Truncated`, `Invalid`.
+        """
+        core = self._open()
+        target = self._key(session)
+        if consistency not in ("strong", "eventual"):
+            raise Invalid(f"consistency must be 'strong' or 'eventual', not {consistency!r}.")
+        with core.telemetry.span("read", *target):
+            working = await self._live(target, strong=consistency == "strong")
+            if at is not None:
+                working = await self._past(target, working, at)
+            return _view(target, working)
+
+    async def _live(self, session: SessionKey, *, strong: bool = True) -> Working:
+        reader = self._core.reader
+        working = await (reader.strong(session) if strong else reader.current(session))
+        if working is None:
+            raise NotFound(f"There is no session {session.id!r} in tenant {session.tenant!r}.", session=session.id)
+        if working.head.status == Status.deleted:
+            raise Deleted(f"Session {session.id!r} was deleted at version {working.head.version}.", session=session.id)
+        return working
+
+    async def _past(self, session: SessionKey, now: Working, at: int | datetime) -> Working:
+        if isinstance(at, datetime):
+            if at.tzinfo is None:
+                raise Invalid("at needs an aware datetime, for instance datetime.now(UTC).")
+            at = await self._core.reader.at_time(session, now.head, to_nanoseconds(at))
+        if type(at) is not int or at < 1:
+            raise Invalid(f"at must be a version from 1 or an aware datetime, not {at!r}.")
+        return (await self._core.reader.at(session, at))[0]
+
+    async def history(
+        self,
+        session: str,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        types: Collection[str] | None = None,
+        newest_first: bool = False,
+        limit: int | None = None,
+    ) -> AsyncIterator[Commit]:
+        """The session's commits with `after < version < before`, checked link by link, through forks to their parents.
+
+        `types` keeps the commits that have an event of one of these types, and of their events only those. `limit` counts
+        commits. Read a page at a time. Raises `NotFound`, `Deleted`, `Truncated`, `Corrupt`.
+        """
+        core = self._open()
+        target = self._key(session)
+        for name, value in (("after", after), ("before", before), ("limit", limit)):
+            if value is not None and (type(value) is not int or value < 0):
+                raise Invalid(f"{name} must be a non-negative integer, not {value!r}.")
+        if isinstance(types, str):
+            raise Invalid("types must be a collection of event types, not one string.")
+        head = (await core.backend.heads([target]))[0]
+        if head is None:
+            raise NotFound(f"There is no session {session!r} in tenant {self._tenant!r}.", session=session)
+        if head.status == Status.deleted:
+            raise Deleted(f"Session {session!r} was deleted at version {head.version}.", session=session)
+        count = 0
+        if limit == 0:
+            return
+        async for commit in core.reader.commits(target, after=after, before=before, newest_first=newest_first):
+            chosen = commit if types is None else _only(commit, types)
+            if chosen is not None:
+                yield chosen
+                count += 1
+                if count == limit:
+                    return
+
+    async def list(
+        self,
+        *,
+        prefix: str = "",
+        tags: Mapping[str, str] | None = None,
+        status: Status | str | None = None,
+        order: str = "id",
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> AsyncIterator[Info]:
+        """This tenant's sessions by id prefix, tags (all must match) and status (default: all but deleted and moved).
+
+        Go on behind the last id seen by passing it as `cursor`. Raises `Invalid`, `Unsupported` for an order the engine lacks.
+        """
+        core = self._open()
+        if limit is not None and (type(limit) is not int or limit < 0):
+            raise Invalid(f"limit must be a non-negative integer, not {limit!r}.")
+        query = Query(self._tenant, prefix, _check_tags(tags or {}), _check_status(status), order)
+        left = limit
+        while left is None or left > 0:
+            page = await core.backend.scan(query, cursor=cursor, limit=100 if left is None else min(left, 100))
+            for row in page.items:
+                yield Info.of(row)
+            if left is not None:
+                left -= len(page.items)
+            cursor = page.cursor
+            if cursor is None:
+                return
+
+    async def fork(self, session: str, *, at: int | None = None, id: str | None = None, actor: str | None = None) -> str:
+        """A new session that goes on from this one at a version (default: the head); its id. The cost does not grow with history.
+
+        Raises `NotFound`, `Deleted`, `AlreadyExists` when `id` is taken.
+        """
+        core = self._open()
+        parent, child = self._key(session), self._key(self.new_id() if id is None else id)
+        with core.telemetry.span("fork", *parent):
+            working = await self._live(parent)
+            version = working.head.version if at is None else at
+            if type(version) is not int or version < 1:
+                raise Invalid(f"at must be a version from 1, not {at!r}.")
+            if child == parent or (await core.backend.heads([child]))[0] is not None:
+                raise AlreadyExists(f"Session {child.id!r} is there already.", session=child.id)
+            await forks.fork(core.committer, core.reader, parent, version, child, actor, core.durability)
+        return child.id
+
+    async def merge(
+        self,
+        session: str,
+        *,
+        into: str,
+        on_conflict: OnConflict = "raise",
+        key: str | None = None,
+        actor: str | None = None,
+        durability: Durability | str | None = None,
+    ) -> Receipt | None:
+        """Carry what a fork did since it was made (or last merged) into its parent, as one commit; `None` if there is nothing.
+
+        What both changed in ways that do not combine raises `Conflict` (with "raise" and with "merge"), or is decided by a
+        callable. Histories stay apart: the merge commit names the fork's version and hash. Raises `Invalid` if it is no fork of `into`.
+        """
+        core = self._open()
+        source, target = self._key(session), self._key(into)
+        policy: OnConflict = on_conflict if callable(on_conflict) else "merge"
+        check_options(Options(on_conflict=on_conflict))
+        options = check_options(Options(key=key, actor=actor, on_conflict=policy, create=False))
+        level = check_durability(durability, core.durability, core.backend.capabilities)
+        with core.telemetry.span("merge", *target):
+            await self._live(source)
+            await self._live(target)
+            if key is not None and (receipt := await drafts.find_receipt(core.committer, target, key, level)) is not None:
+                return receipt
+            return await forks.merge(core.committer, core.reader, source, target, options, level)
+
+    async def configure(self, session: str, *, tags: Mapping[str, str] | None = None, actor: str | None = None) -> Receipt:
+        """Set the session's tags: all of them, in place of those it had. Tags are indexed; see `list`. Raises `NotFound`, `Deleted`."""
+        core = self._open()
+        target = self._key(session)
+        if tags is None:
+            raise Invalid("There is nothing to configure: pass tags.")
+        checked = _check_tags(tags)
+        with core.telemetry.span("configure", *target):
+            event = Event("configured", {"tags": checked})
+            return await core.committer.control(target, Kind.configure, event, index=Index(checked), actor=actor, durability=core.durability)
+
+    async def delete(self, session: str, *, actor: str | None = None) -> Receipt:
+        """Close the session with a tombstone: later calls raise `Deleted`, a late writer too; versions never start again.
+
+        Its commits stay on disk until they are purged. Raises `NotFound`, `Deleted`.
+        """
+        core = self._open()
+        target = self._key(session)
+        with core.telemetry.span("delete", *target):
+            return await core.committer.control(
+                target, Kind.tombstone, Event("deleted"), status=Status.deleted, actor=actor, durability=core.durability
+            )
+
+    async def verify(self, session: str) -> Verified:
+        """Prove the session: each commit's hash and place, and each snapshot against the fold. Reads everything.
+
+        Works on deleted sessions too. Raises `Corrupt` naming what is wrong, `NotFound`.
+        """
+        core = self._open()
+        target = self._key(session)
+        with core.telemetry.span("verify", *target):
+            return await verify(core.backend, core.reader, target)
+
+    async def close(self) -> None:
+        """Finish what was handed over and let go of every file and thread. Calling it twice is calling it once."""
+        await self._core.close()
+
+
+class Opening:
+    """What `perdure.open` returns: `async with` it, or `await` it and close the store yourself."""
+
+    def __init__(self, url: str | None, tenant: str, clock: Clock | None, durability: Durability | str | None, settings: dict[str, Any]) -> None:
+        self._url, self._tenant, self._clock, self._durability, self._settings = url, tenant, clock, durability, settings
+        self._store: Store | None = None
+
+    async def _open(self) -> Store:
+        url = default_url() if self._url is None else self._url
+        tenant = check_name("A tenant", self._tenant)
+        settings = make_settings(**self._settings)
+        clock = self._clock or SystemClock()
+        backend = await open_backend(url, clock=clock)
+        try:
+            strongest = backend.capabilities.durability
+            durability = check_durability(self._durability, min(Durability.local, strongest), backend.capabilities)
+        except BaseException:
+            await backend.close()
+            raise
+        return Store(_Core(backend, url, clock, settings, durability), tenant)
+
+    def __await__(self) -> Generator[Any, Any, Store]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Store:
+        self._store = await self._open()
+        return self._store
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._store is not None:
+            await self._store.close()
+
+
+def open(
+    url: str | None = None,
+    *,
+    tenant: str = "default",
+    durability: Durability | str | None = None,
+    clock: Clock | None = None,
+    **settings: Any,
+) -> Opening:
+    """Open a store: `async with perdure.open("sqlite:///agents.db") as store`.
+
+    `url` chooses the engine; without one, the environment's `PERDURE_URL`, else `sqlite:///perdure.db`. `tenant` scopes every
+    call. `durability` is the least level that receipts may name (default: `local`, or the engine's strongest if that is
+    weaker). `settings` are the fields of `perdure.Settings`. Raises `Invalid`, `Unsupported`, `Unavailable`, `Corrupt`.
+    """
+    return Opening(url, tenant, clock, durability, settings)
+
+
+def _view(session: SessionKey, working: Working) -> View:
+    info = Info.of(Row(session, working.head, working.tags, working.created_at))
+    return View(session.id, working.head.version, working.head.hash, working.state, info)
+
+
+def _only(commit: Commit, types: Collection[str]) -> Commit | None:
+    events = tuple(event for event in commit.events if event.type in types)
+    return msgspec.structs.replace(commit, events=events) if events else None
+
+
+def _check_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    if not isinstance(tags, Mapping) or len(tags) > TAGS_MAX:
+        raise Invalid(f"tags must be a mapping of at most {TAGS_MAX} names to strings.")
+    return {check_name("A tag's name", name): check_name("A tag's value", value) for name, value in tags.items()}
+
+
+def _check_status(status: Status | str | None) -> int | None:
+    if status is None:
+        return None
+    try:
+        return int(Status[status] if isinstance(status, str) else Status(status))
+    except (KeyError, ValueError):
+        raise Invalid(f"status must be one of {', '.join(Status.__members__)}, not {status!r}.") from None

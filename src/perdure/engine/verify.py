@@ -1,0 +1,45 @@
+"""Proof of a session: every link of its chain, and every snapshot against the fold."""
+
+from __future__ import annotations
+
+from perdure.backends.spi import Backend
+from perdure.codec import envelope
+from perdure.engine.reader import Reader, apply_events
+from perdure.engine.views import Verified
+from perdure.errors import Corrupt, NotFound
+from perdure.model.commit import GENESIS, Kind
+from perdure.model.ids import SessionKey
+from perdure.model.state import Fold
+from perdure.model.values import same
+
+
+async def verify(backend: Backend, reader: Reader, session: SessionKey) -> Verified:
+    """Read the whole chain and fold it. Raises `Corrupt` at the first thing that is not as it was written, `NotFound`."""
+    loaded = await backend.load(session)
+    if loaded is None:
+        raise NotFound(f"There is no session {session.id!r}.", session=session.id)
+    head = loaded.row.head
+    snapshots = {}
+    snapshot = loaded.snapshot
+    while snapshot is not None:
+        snapshots[snapshot.version] = snapshot
+        earlier = await backend.load(session, snapshot.version - 1) if snapshot.version > 1 else None
+        snapshot = earlier.snapshot if earlier is not None else None
+    fold = Fold({})
+    count, version, prev, at = 0, 0, GENESIS, 0
+    async for commit in reader.commits(session, before=head.version + 1):
+        if commit.version != version + 1 or commit.prev != prev or commit.at <= at:
+            raise Corrupt(f"Version {commit.version} of session {session.id!r} does not follow version {version}.", session=session.id)
+        count, version, prev, at = count + 1, commit.version, commit.hash, commit.at
+        if commit.kind is Kind.data:
+            apply_events(session, fold, commit)
+        elif commit.kind is Kind.tombstone:
+            fold = Fold({})
+        found = snapshots.get(version)
+        if found is not None:
+            state = envelope.decode_snapshot(session, version, found.hash, found.body)
+            if found.hash != commit.hash or not same(state, fold.state):
+                raise Corrupt(f"The snapshot of session {session.id!r} at version {version} is not what its commits give.", session=session.id)
+    if (version, prev) != (head.version, head.hash):
+        raise Corrupt(f"Session {session.id!r} has version {version} where its head says {head.version}.", session=session.id)
+    return Verified(session.id, version, prev, count, len(snapshots))

@@ -1,0 +1,86 @@
+"""Group commit: appends that are ready in one turn of an event loop are handed to the engine together.
+
+A lone append goes at once; only while one is under way do others wait for the end of the loop's turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from weakref import WeakKeyDictionary
+
+from perdure.backends.bridge import is_blocking
+from perdure.backends.spi import APPENDS_MAX, Append, Backend, Outcome
+
+
+class _Turn:
+    """What one loop has collected, and how many calls it has under way."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Append, asyncio.Future[Outcome | BaseException]]] = []
+        self.calls = 0
+        self.tasks: set[asyncio.Task[None]] = set()
+
+
+class Writer:
+    """Hands appends to the backend. Called from any loop, or from a thread inside `bridge.blocking`."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+        self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turn] = WeakKeyDictionary()
+        self._lock = threading.Lock()
+
+    async def append(self, append: Append) -> Outcome:
+        """One session's append. Raises what its `finish` raised, and what the engine raises."""
+        if is_blocking():
+            return _answer((await self._backend.append((append,)))[0])
+        loop = asyncio.get_running_loop()
+        turn = self._turns.get(loop)
+        if turn is None:
+            with self._lock:
+                turn = self._turns.setdefault(loop, _Turn())
+        if not turn.calls and not turn.waiting:
+            turn.calls += 1
+            try:
+                return _answer((await self._backend.append((append,)))[0])
+            finally:
+                turn.calls -= 1
+        future: asyncio.Future[Outcome | BaseException] = loop.create_future()
+        if not turn.waiting:
+            loop.call_soon(self._hand_over, loop, turn)
+        turn.waiting.append((append, future))
+        return _answer(await future)
+
+    def _hand_over(self, loop: asyncio.AbstractEventLoop, turn: _Turn) -> None:
+        waiting, turn.waiting = turn.waiting, []
+        for start in range(0, len(waiting), APPENDS_MAX):
+            turn.calls += 1
+            task = loop.create_task(self._send(turn, waiting[start : start + APPENDS_MAX]))
+            turn.tasks.add(task)
+            task.add_done_callback(turn.tasks.discard)
+
+    async def _send(self, turn: _Turn, batch: Sequence[tuple[Append, asyncio.Future[Outcome | BaseException]]]) -> None:
+        try:
+            outcomes: Sequence[Outcome | BaseException] = await self._backend.append([append for append, _ in batch])
+        except BaseException as error:  # noqa: BLE001 - every caller of the batch gets it
+            outcomes = [error] * len(batch)
+        finally:
+            turn.calls -= 1
+        for (_, future), outcome in zip(batch, outcomes, strict=True):
+            if not future.done():
+                future.set_result(outcome)
+
+    async def drain(self) -> None:
+        """Wait for what this loop has handed over."""
+        if is_blocking():
+            return
+        turn = self._turns.get(asyncio.get_running_loop())
+        while turn is not None and (turn.tasks or turn.waiting):
+            await asyncio.gather(*turn.tasks) if turn.tasks else await asyncio.sleep(0)
+
+
+def _answer(outcome: Outcome | BaseException) -> Outcome:
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome

@@ -1,0 +1,146 @@
+"""Every error that Perdure raises: one root, three answers for machines, and a docstring that says what to do next."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, ClassVar
+
+
+class Error(Exception):
+    """Something in Perdure failed. Catch this class to catch every error of the library."""
+
+    code: ClassVar[str] = "error"
+    """A stable name for machines: logs, HTTP bodies, exit codes."""
+    retryable: ClassVar[bool] = False
+    """Whether the same call, sent again unchanged, may succeed."""
+    http_status: ClassVar[int] = 500
+
+    def __init__(self, detail: str = "", /, **facts: Any) -> None:
+        """`detail` says what happened; `facts` become attributes. Without a detail the class's docstring is the message."""
+        super().__init__(detail)
+        self.detail = detail
+        self.facts = facts
+
+    def __getattr__(self, name: str) -> Any:
+        facts = self.__dict__.get("facts", {})
+        if name in facts:
+            return facts[name]
+        raise AttributeError(f"{type(self).__name__} has no fact {name!r}; it has {sorted(facts)}")
+
+    def __str__(self) -> str:
+        advice = " ".join((inspect.getdoc(type(self)) or "").partition("\n\n")[0].split())
+        return f"{self.detail} {advice}".strip() if self.detail else advice
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        portable = {name: fact for name, fact in self.facts.items() if not callable(fact)}
+        return _rebuild, (type(self), self.detail, portable)
+
+
+def _rebuild(kind: type[Error], detail: str, facts: dict[str, Any]) -> Error:
+    return kind(detail, **facts)
+
+
+class Conflict(Error):
+    """Other commits came first and your change does not combine with them; nothing was written. Read the session again, decide anew, or pass `on_conflict`.
+
+    Facts: `session`, `expected` and `actual` (versions), `commits` (those you had not seen, oldest first, at most 100),
+    `paths` (JSON Pointers on which both sides wrote).
+    """
+
+    code, retryable, http_status = "conflict", False, 409
+
+
+class Fenced(Error):
+    """Another worker took this lease over; your write was refused and nothing changed. Read the session, acquire the lease, then decide anew."""
+
+    code, retryable, http_status = "fenced", False, 409
+
+
+class NotFound(Error):
+    """Nothing was changed. Check the tenant and the id, or write to the session to start it."""
+
+    code, retryable, http_status = "not_found", False, 404
+
+
+class Deleted(Error):
+    """This session was deleted. Pass `recreate=True` to go on from the tombstone's version, or use a new id."""
+
+    code, retryable, http_status = "deleted", False, 410
+
+
+class AlreadyExists(Error):
+    """The session exists already and nothing was written. Leave `expect` out to write to it, or choose another id."""
+
+    code, retryable, http_status = "already_exists", False, 409
+
+
+class Unknown(Error):
+    """The engine could not be asked whether the write arrived. Send the call again with the same idempotency key: it is applied once at most."""
+
+    code, retryable, http_status = "unknown", True, 503
+
+
+class Unavailable(Error):
+    """The engine could not be reached or refused to work; nothing was written. Try again later, or run `perdure doctor` on its URL."""
+
+    code, retryable, http_status = "unavailable", True, 503
+
+
+class TooLarge(Error):
+    """A limit on size was passed and nothing was written. Store large values elsewhere and keep a reference, or split the change."""
+
+    code, retryable, http_status = "too_large", False, 413
+
+
+class Invalid(Error):
+    """The input was refused and nothing was changed. Correct it and call again."""
+
+    code, retryable, http_status = "invalid", False, 400
+
+
+class Corrupt(Error):
+    """Stored bytes are not what was written. Stop writing, run `perdure verify`, and restore the session from a backup."""
+
+    code, retryable, http_status = "corrupt", False, 500
+
+
+class Unsupported(Error):
+    """This engine, build or version cannot do that. The message names what is missing and what can be used instead."""
+
+    code, retryable, http_status = "unsupported", False, 501
+
+
+class Unauthorized(Error):
+    """The engine or the service refused these credentials. Check user, password, token and rights."""
+
+    code, retryable, http_status = "unauthorized", False, 401
+
+
+class QuotaExceeded(Error):
+    """This tenant has used up a quota and nothing was written. Raise the quota or delete what is no longer needed."""
+
+    code, retryable, http_status = "quota_exceeded", False, 429
+
+
+class Moved(Error):
+    """The session lives elsewhere now; nothing was written here. Open the store named in `to` and call again."""
+
+    code, retryable, http_status = "moved", False, 410
+
+
+class Truncated(Error):
+    """The commits asked for were truncated. Read from version `first`, or restore the older ones from the archive."""
+
+    code, retryable, http_status = "truncated", False, 410
+
+
+class Rewound(Error):
+    """The store no longer holds the commit that this version or cursor names: it was restored or lost its newest writes. Read the session again before writing."""
+
+    code, retryable, http_status = "rewound", False, 409
+
+
+class Closed(Error):
+    """This store is closed. Open it again with `perdure.open(url)`; after a fork, open a store of your own in the child."""
+
+    code, retryable, http_status = "closed", False, 500

@@ -1,0 +1,79 @@
+"""A commit and its hash: the link of the chain that everything else derives from."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from enum import IntEnum
+
+import msgspec
+
+from perdure.model.events import Event
+
+GENESIS = bytes(32)
+"""The `prev` of a chain's first commit."""
+_TAG = b"perdure/commit/1\n"
+_DYNAMIC = struct.Struct(">QqQ")
+
+
+class Kind(IntEnum):
+    """What a commit does: `data` carries the caller's events, the others are control commits. Numbers are stored: never reuse one."""
+
+    data = 0
+    configure = 1
+    pin = 2
+    lease = 3
+    anchor = 4
+    tombstone = 5
+    moved = 6
+
+
+class Status(IntEnum):
+    """Where a session stands in its life. Numbers are stored: never reuse one."""
+
+    active = 0
+    idle = 1
+    archived = 2
+    deleted = 3
+    moved = 4
+
+
+class Commit(msgspec.Struct, frozen=True):
+    """One link of a session's chain, decoded. `at` is nanoseconds since 1970, strictly rising along a chain; order is by `version`."""
+
+    version: int
+    id: bytes
+    at: int
+    kind: Kind
+    actor: str | None
+    key: str | None
+    trace: str | None
+    events: tuple[Event, ...]
+    epoch: int
+    prev: bytes
+    hash: bytes
+
+
+def static_header(
+    tenant: str, session: str, id: bytes, kind: int, actor: str | None, key: str | None, request: bytes, trace: str | None, codec: int
+) -> bytes:
+    """The part of the header that a lost race does not change, in one canonical form: every field with its length before it.
+
+    `request` is the digest of what a keyed call asked for (empty without a key), so that a retry with another payload is told apart.
+    """
+    fields = (
+        tenant.encode(),
+        session.encode(),
+        id,
+        bytes((kind, codec)),
+        b"\0" if actor is None else b"\1" + actor.encode(),
+        b"\0" if key is None else b"\1" + key.encode(),
+        request,
+        b"\0" if trace is None else b"\1" + trace.encode(),
+    )
+    return b"".join([part for field in fields for part in (len(field).to_bytes(4, "big"), field)])
+
+
+def commit_hash(prev: bytes, version: int, at: int, epoch: int, static: bytes, body_digest: bytes) -> bytes:
+    """SHA-256(tag, prev, header, SHA-256(body)): every part has a fixed length or carries it, so no two inputs read the same."""
+    return hashlib.sha256(_TAG + prev + _DYNAMIC.pack(version, at, epoch) + static + body_digest).digest()

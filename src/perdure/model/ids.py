@@ -1,0 +1,43 @@
+"""Names of things: tenants, sessions, commit ids, idempotency keys, actors. Checked once, at the door."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from perdure.errors import Invalid
+
+NAME_BYTES_MAX = 255
+"""Longest tenant, session id, idempotency key or actor, in bytes of UTF-8."""
+
+
+class SessionKey(NamedTuple):
+    """A session's full name. Every path in every engine is scoped by the tenant."""
+
+    tenant: str
+    id: str
+
+
+def check_name(what: str, name: object) -> str:
+    """The name itself, if it is a string of 1 to 255 bytes of UTF-8 without control characters; else `Invalid`."""
+    if type(name) is not str:
+        raise Invalid(f"{what} must be a string, not {type(name).__name__}.")
+    if not name:
+        raise Invalid(f"{what} must not be empty.")
+    if len(name) <= 63 and name.isascii() and name.isprintable():
+        return name
+    if any(ord(char) < 32 or 127 <= ord(char) < 160 for char in name):
+        raise Invalid(f"{what} must not contain control characters: {name[:60]!r}.")
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise Invalid(f"{what} must be encodable as UTF-8; {name[:60]!r} holds a lone surrogate.") from None
+    if size > NAME_BYTES_MAX:
+        raise Invalid(f"{what} may have at most {NAME_BYTES_MAX} bytes; this one has {size}.")
+    return name
+
+
+def uuid7(now: int, bits: int) -> bytes:
+    """A UUIDv7 (RFC 9562, section 5.7) from a time in nanoseconds and 74 random bits."""
+    millis = now // 1_000_000
+    value = (millis & (1 << 48) - 1) << 80 | 7 << 76 | (bits >> 62 & 0xFFF) << 64 | 2 << 62 | bits & (1 << 62) - 1
+    return value.to_bytes(16, "big")

@@ -1,0 +1,272 @@
+"""The fold: what operations make of a state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from enum import Enum
+from math import isfinite
+from typing import Any, NoReturn
+
+from perdure.errors import Invalid
+from perdure.model.ops import Op
+from perdure.model.pointer import is_index, parse
+from perdure.model.values import INT_END, FrozenDict, FrozenList, freeze, same, spoken, thaw
+
+
+class _Missing(Enum):
+    MISSING = "nothing"
+
+
+MISSING = _Missing.MISSING
+"""What stands where nothing is: JSON's null is a value, and Python's None stands for it."""
+_GONE = object()
+
+
+class TestFailed(Exception):
+    """A `test` did not hold at `path`. Stays inside the model: who applies operations turns it into what it means there."""
+
+    __test__ = False  # pytest would take it for a test class.
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"The value at {path!a} is not the one that was tested for.")
+        self.path = path
+
+
+def apply(state: Any, ops: Iterable[Op]) -> Any:
+    """The state after `ops`. Pure: containers on the paths that are touched are copied, all else is shared with `state`.
+
+    If `state` is frozen the result is; else it is plain, and shares no container with the operations.
+    Raises `Invalid` (an operation does not fit, named with its path and what is there) or `TestFailed`.
+    """
+    fold = Fold(state)
+    fold.apply(ops)
+    return fold.state
+
+
+def lookup(state: Any, path: str) -> Any:
+    """The value at `path`. Raises `KeyError` where there is none, `Invalid` for a malformed path."""
+    node = state
+    for token in parse(path):
+        if isinstance(node, dict):
+            node = dict.get(node, token, MISSING)
+        elif isinstance(node, list) and is_index(token) and int(token) < list.__len__(node):
+            node = list.__getitem__(node, int(token))
+        else:
+            node = MISSING
+        if node is MISSING:
+            raise KeyError(path)
+    return node
+
+
+class Fold:
+    """Applies operations one after another, like `apply`, in time linear in the operations.
+
+    A container is copied when it is first touched and belongs to the fold until `state` is read: what was handed out, and what was
+    given, never changes. When an operation raises, those before it stay applied.
+    """
+
+    __slots__ = ("_owned", "_state", "_take")
+
+    def __init__(self, state: Any) -> None:
+        self._state = state
+        self._take: Callable[[Any], Any] = freeze if isinstance(state, (FrozenDict, FrozenList)) else thaw
+        # The containers themselves, not only their ids: an id is used again when its object is gone.
+        self._owned: dict[int, Any] = {}
+
+    @property
+    def state(self) -> Any:
+        """The state so far."""
+        self._owned.clear()
+        return self._state
+
+    def apply(self, ops: Iterable[Op]) -> None:
+        """Fold the operations in. Raises as `apply` of this module does."""
+        for op in ops:
+            self._apply_one(op)
+
+    def _apply_one(self, op: Op) -> None:
+        kind = op.kind
+        if kind == "test":
+            self._test(op)
+            return
+        act = _ACTS.get(kind)
+        if act is None:
+            raise Invalid(f"There is no operation {str(kind)[:40]!r}.")
+        nodes: list[Any] = []
+        keys: list[Any] = []
+        node = self._state
+        tokens = parse(op.path)
+        for token in tokens:
+            nodes.append(node)
+            if isinstance(node, dict):
+                keys.append(token)
+                node = dict.get(node, token, MISSING)
+            elif isinstance(node, list):
+                size = list.__len__(node)
+                if token == "-":
+                    keys.append(size)
+                    node = MISSING
+                elif is_index(token) and int(token) < size:
+                    keys.append(int(token))
+                    node = list.__getitem__(node, int(token))
+                else:
+                    raise Invalid(f"{kind} at {op.path!a} does not fit: there is a list of {size}, without element {token[:40]!a}.")
+            else:
+                _misfit(op, f"its parent is {_found(node)}")
+        value = act(self, op, node)
+        if value is not node:
+            self._put(op, nodes, keys, value)
+
+    def _test(self, op: Op) -> None:
+        try:
+            holds = same(lookup(self._state, op.path), op.value)
+        except KeyError:
+            holds = False
+        if not holds:
+            raise TestFailed(op.path)
+
+    def _put(self, op: Op, nodes: list[Any], keys: list[Any], value: Any) -> None:
+        """Put `value` (or nothing, if it is gone) at the end of the path, owning every container on the way."""
+        if not nodes:
+            if value is _GONE:
+                _misfit(op, "the whole document can be replaced, not removed")
+            self._state = value
+            return
+        parent = self._state = self._own(nodes[0])
+        for key, node in zip(keys, nodes[1:], strict=False):
+            child = self._own(node)
+            if child is not node:
+                _store(parent, key, child)
+            parent = child
+        key = keys[-1]
+        if value is not _GONE:
+            _store(parent, key, value)
+        elif isinstance(parent, dict):
+            dict.__delitem__(parent, key)
+        else:
+            list.__delitem__(parent, key)
+
+    def _own(self, node: Any) -> Any:
+        """The container itself if it belongs to the fold, else a shallow copy that does."""
+        if id(node) in self._owned:
+            return node
+        frozen = self._take is freeze
+        if isinstance(node, dict):
+            copy: Any = FrozenDict(dict.items(node)) if frozen else dict(dict.items(node))
+        else:
+            copy = FrozenList(list.__iter__(node)) if frozen else list.copy(node)
+        self._owned[id(copy)] = copy
+        return copy
+
+    def _set(self, op: Op, node: Any) -> Any:
+        return self._take(op.value)
+
+    def _remove(self, op: Op, node: Any) -> Any:
+        if node is MISSING:
+            _misfit(op, "there is nothing")
+        return _GONE
+
+    def _init(self, op: Op, node: Any) -> Any:
+        return self._take(op.value) if node is MISSING else node
+
+    def _append(self, op: Op, node: Any) -> Any:
+        target = self._list(op, node, op.value)
+        list.extend(target, self._items(op.value))
+        return target
+
+    def _union(self, op: Op, node: Any) -> Any:
+        target = self._list(op, node, op.value)
+        for item in op.value:
+            # `in` is fast and finds a bit too much (1 == 1.0 == True), never too little.
+            if not list.__contains__(target, item) or not any(same(item, held) for held in target):
+                list.append(target, self._take(item))
+        return target
+
+    def _splice(self, op: Op, node: Any) -> Any:
+        value = op.value
+        if not isinstance(value, list) or len(value) != 3 or type(value[0]) is not int or type(value[1]) is not int:
+            _misfit(op, "its value must be [index, out, items]")
+        index, out, items = value
+        if node is MISSING:
+            _misfit(op, "there is nothing")
+        if isinstance(node, list) and (index < 0 or out < 0 or index + out > list.__len__(node)):
+            _misfit(op, f"elements {index} to {index + out} of a list of {list.__len__(node)} are not there")
+        target = self._list(op, node, items)
+        list.__setitem__(target, slice(index, index + out), self._items(items))
+        return target
+
+    def _list(self, op: Op, node: Any, items: Any) -> Any:
+        """The list to be changed in place; a new one where there is nothing."""
+        if not isinstance(items, list):
+            _misfit(op, f"it takes a list of items, not {spoken(items)}")
+        if node is not MISSING and not isinstance(node, list):
+            _misfit(op, f"there is {_found(node)}, not a list")
+        return self._own([] if node is MISSING else node)
+
+    def _items(self, items: list[Any]) -> list[Any]:
+        take = self._take
+        return [take(item) for item in items]
+
+    def _add(self, op: Op, node: Any) -> Any:
+        number = op.value
+        if type(number) is not int and type(number) is not float:
+            _misfit(op, f"it takes a number, not {spoken(number)}")
+        if node is MISSING:
+            return number
+        if type(node) is not int and type(node) is not float:
+            _misfit(op, f"there is {_found(node)}, not a number")
+        try:
+            total = node + number
+        except OverflowError:
+            _misfit(op, "the integer is too large to be added to a float")
+        if not (isfinite(total) if type(total) is float else -INT_END < total < INT_END):
+            _misfit(op, "the sum is too large")
+        return total
+
+    def _merge(self, op: Op, node: Any) -> Any:
+        if not isinstance(op.value, dict):
+            _misfit(op, f"it takes an object, not {spoken(op.value)}")
+        return self._merged(node, op.value)
+
+    def _merged(self, node: Any, patch: dict[str, Any]) -> Any:
+        """RFC 7396: a member of the patch that is null is removed, an object is merged, anything else replaces."""
+        target = self._own(node if isinstance(node, dict) else {})
+        for key, value in dict.items(patch):
+            if value is None:
+                if dict.__contains__(target, key):
+                    dict.__delitem__(target, key)
+            elif isinstance(value, dict):
+                dict.__setitem__(target, key, self._merged(dict.get(target, key), value))
+            else:
+                dict.__setitem__(target, key, self._take(value))
+        return target
+
+
+_ACTS: dict[str, Callable[[Fold, Op, Any], Any]] = {
+    "set": Fold._set,
+    "remove": Fold._remove,
+    "init": Fold._init,
+    "append": Fold._append,
+    "splice": Fold._splice,
+    "add": Fold._add,
+    "union": Fold._union,
+    "merge": Fold._merge,
+}
+"""Each takes the operation and what stands at its path, and gives what shall stand there, or `_GONE`."""
+
+
+def _store(parent: Any, key: Any, value: Any) -> None:
+    if isinstance(parent, dict):
+        dict.__setitem__(parent, key, value)
+    elif key < list.__len__(parent):
+        list.__setitem__(parent, key, value)
+    else:
+        list.append(parent, value)
+
+
+def _found(node: Any) -> str:
+    return "not there" if node is MISSING else spoken(node)
+
+
+def _misfit(op: Op, why: str) -> NoReturn:
+    raise Invalid(f"{op.kind} at {op.path!a} does not fit: {why}.", path=op.path)

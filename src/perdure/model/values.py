@@ -1,0 +1,244 @@
+"""JSON values: what may be stored, when two are the same, and containers that nobody changes.
+
+Containers are read here by the methods of `dict` and `list` themselves, never by a subclass's own: what is walked, compared and
+copied is what an encoder written in C would see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import copysign, isfinite
+from typing import Any, NoReturn, TypeAlias
+
+from perdure.errors import Invalid
+from perdure.model.pointer import escape
+
+JSON: TypeAlias = dict[str, Any] | list[Any] | str | int | float | bool | None
+
+DEPTH_MAX = 100
+"""Deepest nesting of containers in one value."""
+INT_DIGITS_MAX = 4300
+"""Longest integer, in decimal digits: what Python turns into text and back by default."""
+INT_END = 10**INT_DIGITS_MAX
+"""The least positive integer that is too long."""
+
+CONTAINERS = (dict, list)
+_SPOKEN = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null", int: "a number", float: "a number"}
+
+
+def check(value: object, *, what: str = "data", at: str = "", depth: int = DEPTH_MAX, trust: tuple[type, ...] = ()) -> None:
+    """Raise `Invalid`, naming the place (as fact `path` too), unless `value` is made of what JSON can say, and says it exactly.
+
+    Allowed are dicts with string keys, lists, strings without lone surrogates, integers up to 4,300 digits, finite floats, booleans and
+    None. Subclasses of dict and list count as what they hold; subclasses of str, int and float are refused, for they would come back
+    as something else. `what` is the value's name in the message, `at` the pointer at which it stands, `depth` how many containers may
+    be nested; containers of the types `trust` are not looked into.
+    """
+    if not (_sound_container(value, depth, trust) if isinstance(value, CONTAINERS) else _sound([value], 1, trust)):
+        _explain(value, what, at, depth, trust)
+
+
+def _sound_container(node: dict[Any, Any] | list[Any], room: int, trust: tuple[type, ...]) -> bool:
+    if room <= 0:
+        return False
+    if isinstance(node, list):
+        return _sound(node if type(node) is list else list.__iter__(node), room, trust)
+    for key in node if type(node) is dict else dict.__iter__(node):
+        if type(key) is not str or not (key.isascii() or _is_text(key)):
+            return False
+    return _sound(dict.values(node), room, trust)
+
+
+def _sound(values: Any, room: int, trust: tuple[type, ...]) -> bool:
+    """Whether all values, standing in a container that has `room` levels, are sound. On the hot path of every write."""
+    for value in values:
+        kind = type(value)
+        if kind is str:
+            if not (value.isascii() or _is_text(value)):
+                return False
+        elif kind is int:
+            if not -INT_END < value < INT_END:
+                return False
+        elif kind is float:
+            if not isfinite(value):
+                return False
+        elif kind is bool or value is None or kind in trust:
+            continue
+        elif not isinstance(value, CONTAINERS) or not _sound_container(value, room - 1, trust):
+            return False
+    return True
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _explain(value: object, what: str, at: str, depth: int, trust: tuple[type, ...]) -> NoReturn:
+    """Walk again, slowly and without recursion, to find the first culprit, and raise."""
+    levels: list[tuple[object, Iterator[tuple[object, object]]]] = []
+    tokens: list[str] = []
+    entered: set[int] = set()
+    node: object = value
+    while True:
+        trouble: tuple[str, str] | None = None
+        if isinstance(node, CONTAINERS) and type(node) not in trust:
+            if id(node) in entered:
+                trouble = "a container that holds itself", ""
+            elif len(levels) >= depth:
+                trouble = f"more than {depth} containers inside one another", ""
+            else:
+                entered.add(id(node))
+                levels.append((node, iter(dict.items(node)) if isinstance(node, dict) else enumerate(list.__iter__(node))))
+                tokens.append("")
+        elif type(node) not in trust:
+            trouble = _trouble(node)
+        pair = None
+        while trouble is None and levels:
+            pair = next(levels[-1][1], None)
+            if pair is not None:
+                break
+            entered.discard(id(levels.pop()[0]))
+            tokens.pop()
+        key = pair[0] if pair is not None else ""
+        if trouble is None and pair is not None and isinstance(levels[-1][0], dict) and (wrong := _key_trouble(key)):
+            tokens.pop()
+            trouble = wrong
+        if trouble is not None:
+            path = at + "".join(["/" + escape(token) for token in tokens])
+            raise Invalid(f"{what[:1].upper()}{what[1:]} holds {trouble[0]}{_place(path)}{trouble[1]}.", path=path)
+        if pair is None:
+            raise Invalid(f"{what[:1].upper()}{what[1:]} was changed while it was being read.", path=at)
+        tokens[-1] = str(key)
+        node = pair[1]
+
+
+def _place(path: str) -> str:
+    if not path:
+        return " at its top"
+    text = path if len(path) <= 120 else f"{path[:80]}…{path[-30:]}"
+    return f" at {text!a}"
+
+
+def _trouble(value: Any) -> tuple[str, str] | None:
+    """What is wrong with a value that is no dict and no list, and why; None if nothing is."""
+    kind = type(value)
+    if kind is str:
+        return None if _is_text(value) else ("a string with a lone surrogate", ", which no encoder can write")
+    if kind is int:
+        return None if -INT_END < value < INT_END else (f"an integer of more than {INT_DIGITS_MAX:,} digits", "")
+    if kind is float:
+        return None if isfinite(value) else (f"the number {value!r}", ", and JSON has finite ones only")
+    if kind is bool or value is None:
+        return None
+    for plain in (str, int, float):
+        if isinstance(value, plain):
+            return f"a {kind.__name__}", f", which would come back as a plain {plain.__name__}: convert it"
+    if isinstance(value, tuple):
+        return f"a {kind.__name__}", ", which would come back as a list: convert it"
+    return f"a {kind.__name__}", ", and JSON has objects, lists, strings, numbers, booleans and null only"
+
+
+def _key_trouble(key: object) -> tuple[str, str] | None:
+    if type(key) is not str:
+        return f"a key of type {type(key).__name__}", ", and keys are strings"
+    return None if _is_text(key) else ("a key with a lone surrogate", ", which no encoder can write")
+
+
+def same(a: object, b: object) -> bool:
+    """Whether two JSON values are one: a bool is no number, `1` is not `1.0`, `0.0` is not `-0.0`, objects have no order."""
+    if a is b:
+        return True
+    if isinstance(a, dict):
+        return isinstance(b, dict) and dict.__len__(a) == dict.__len__(b) and _same_members(a, b)
+    if isinstance(a, list):
+        if not isinstance(b, list) or list.__len__(a) != list.__len__(b):
+            return False
+        for left, right in zip(list.__iter__(a), list.__iter__(b), strict=True):
+            if left is not right and not same(left, right):
+                return False
+        return True
+    kind = type(a)
+    if kind is not type(b) or a != b:
+        return False
+    return kind is not float or a != 0.0 or copysign(1.0, a) == copysign(1.0, b)  # type: ignore[arg-type]
+
+
+def _same_members(a: dict[Any, Any], b: dict[Any, Any]) -> bool:
+    for key, left in dict.items(a):
+        right = dict.get(b, key, CONTAINERS)
+        if left is not right and not same(left, right):
+            return False
+    return True
+
+
+def spoken(value: object) -> str:
+    """What a value is, in JSON's words, for messages: `an object`, `a number` …"""
+    for kind, name in _SPOKEN.items():
+        if isinstance(value, kind):
+            return name
+    return f"a {type(value).__name__}"
+
+
+def freeze(value: Any) -> Any:
+    """The value with every container frozen. What is frozen already is returned as it is; nothing given is changed."""
+    if isinstance(value, dict):
+        if type(value) is FrozenDict:
+            return value
+        return FrozenDict({key: freeze(item) if isinstance(item, CONTAINERS) else item for key, item in dict.items(value)})
+    if isinstance(value, list):
+        if type(value) is FrozenList:
+            return value
+        return FrozenList([freeze(item) if isinstance(item, CONTAINERS) else item for item in list.__iter__(value)])
+    return value
+
+
+def thaw(value: Any) -> Any:
+    """A deep copy in plain dicts and lists, which shares no container with the original."""
+    if isinstance(value, dict):
+        return {key: thaw(item) if isinstance(item, CONTAINERS) else item for key, item in dict.items(value)}
+    if isinstance(value, list):
+        return [thaw(item) if isinstance(item, CONTAINERS) else item for item in list.__iter__(value)]
+    return value
+
+
+def _refuse(self: object, *args: object, **named: object) -> NoReturn:
+    raise Invalid("This value belongs to the store's cached state and is never changed; reach it through draft.state, or copy it.")
+
+
+class FrozenDict(dict[str, Any]):
+    """A real, filled dict that refuses to be changed. Its copies, also by pickle, are plain."""
+
+    __slots__ = ()
+
+    __setitem__ = __delitem__ = clear = pop = popitem = setdefault = update = __ior__ = _refuse
+
+    def __copy__(self) -> dict[str, Any]:
+        return dict(self)
+
+    def __deepcopy__(self, memo: object) -> Any:
+        return thaw(self)
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        return dict, (), None, None, iter(self.items())
+
+
+class FrozenList(list[Any]):
+    """A real, filled list that refuses to be changed. Its copies, also by pickle, are plain."""
+
+    __slots__ = ()
+
+    __setitem__ = __delitem__ = append = clear = extend = insert = pop = remove = _refuse
+    reverse = sort = __iadd__ = __imul__ = _refuse
+
+    def __copy__(self) -> list[Any]:
+        return self[:]
+
+    def __deepcopy__(self, memo: object) -> Any:
+        return thaw(self)
+
+    def __reduce_ex__(self, protocol: object) -> Any:
+        return list, (), None, iter(self), None
