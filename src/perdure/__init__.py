@@ -1,5 +1,6 @@
 """Perdure: session state for long-running agents. It outlives the process, the machine and the framework that made it."""
 
+from perdure import sync
 from perdure.backends.spi import Capabilities, Durability
 from perdure.config import Settings
 from perdure.engine.draft import Draft
@@ -69,4 +70,5 @@ __all__ = [
     "View",
     "op",
     "open",
+    "sync",
 ]

@@ -13,6 +13,9 @@ COMMITS = "perdure.commits"
 CONFLICTS = "perdure.conflicts"
 DURATION = "perdure.operation.duration"
 
+LOOK_EVERY = 64
+"""Calls between two looks for an SDK, while there is none: a look costs more than the rest. The first call looks."""
+
 _NOTHING: AbstractContextManager[None] = nullcontext()
 
 
@@ -28,13 +31,15 @@ class Telemetry:
     """Spans and metrics of one store. Whether an SDK is there is looked up until it is, then remembered."""
 
     def __init__(self) -> None:
+        self._calls = -1
         self._tracer: trace.Tracer | None = None
         self._meters: tuple[metrics.Counter, metrics.Counter] | None = None
 
     def span(self, operation: str, tenant: str, session: str) -> AbstractContextManager[Any]:
         """A span around one public call; a no-op without an SDK."""
         if self._tracer is None:
-            if isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+            self._calls += 1
+            if self._calls % LOOK_EVERY or isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
                 return _NOTHING
             self._tracer = trace.get_tracer("perdure")
         attributes = {"perdure.tenant": tenant, "perdure.session": session}
@@ -43,7 +48,7 @@ class Telemetry:
     def committed(self, operation: str, conflicts: int = 0) -> None:
         """Count a commit, and how often it lost a race before."""
         if self._meters is None:
-            if not _metrics_on():
+            if self._calls % LOOK_EVERY or not _metrics_on():
                 return
             meter = metrics.get_meter("perdure")
             self._meters = (

@@ -133,7 +133,9 @@ class Committer:
                 raise await self._conflict(change, now.head, ())
         moved = base is not None and now is not None and now.head.version > base.head.version
         if not moved or change.blind or now is None or base is None:
-            change.base = now
+            if base is None or now is None or base.head.hash != now.head.hash:
+                change.base = base = now
+            now = base
             return self._apply(change, {} if now is None else now.state)
         if change.strict and now.head.data > base.head.version:
             raise await self._conflict(change, now.head, ())

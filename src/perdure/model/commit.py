@@ -14,6 +14,7 @@ GENESIS = bytes(32)
 """The `prev` of a chain's first commit."""
 _TAG = b"perdure/commit/1\n"
 _DYNAMIC = struct.Struct(">QqQ")
+_STATIC = msgspec.msgpack.Encoder()
 
 
 class Kind(IntEnum):
@@ -57,21 +58,11 @@ class Commit(msgspec.Struct, frozen=True):
 def static_header(
     tenant: str, session: str, id: bytes, kind: int, actor: str | None, key: str | None, request: bytes, trace: str | None, codec: int
 ) -> bytes:
-    """The part of the header that a lost race does not change, in one canonical form: every field with its length before it.
+    """The part of the header that a lost race does not change: a MessagePack array, every item in its shortest form.
 
     `request` is the digest of what a keyed call asked for (empty without a key), so that a retry with another payload is told apart.
     """
-    fields = (
-        tenant.encode(),
-        session.encode(),
-        id,
-        bytes((kind, codec)),
-        b"\0" if actor is None else b"\1" + actor.encode(),
-        b"\0" if key is None else b"\1" + key.encode(),
-        request,
-        b"\0" if trace is None else b"\1" + trace.encode(),
-    )
-    return b"".join([part for field in fields for part in (len(field).to_bytes(4, "big"), field)])
+    return _STATIC.encode((tenant, session, id, kind, actor, key, request, trace, codec))
 
 
 def commit_hash(prev: bytes, version: int, at: int, epoch: int, static: bytes, body_digest: bytes) -> bytes:

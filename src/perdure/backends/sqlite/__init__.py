@@ -140,7 +140,13 @@ class SQLiteBackend:
 
     async def find_key(self, session: SessionKey, key: str) -> Known | None:
         """See `spi.Backend.find_key`."""
-        return await self._read(lambda connection: reader.find_key(connection, session, key))
+        self._check_open()
+
+        def find(writer: BatchWriter) -> Known | None:
+            with errors(self.options.path):
+                return writer.find_key(session, key)
+
+        return await self._writing.call(find)
 
     async def scan(self, query: Query, *, cursor: str | None = None, limit: int = 100) -> Page[Row]:
         """See `spi.Backend.scan`."""

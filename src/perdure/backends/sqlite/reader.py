@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import apsw
 import msgspec
 
-from perdure.backends.spi import Change, Head, Known, Loaded, Page, Query, Record, Row, Snapshot
+from perdure.backends.spi import Change, Head, Loaded, Page, Query, Record, Row, Snapshot
 from perdure.model.commit import Status
 from perdure.model.ids import SessionKey
 
@@ -67,15 +67,6 @@ def read(connection: apsw.Connection, session: SessionKey, after: int, before: i
         if size > PAGE_BYTES:
             break
     return records
-
-
-def find_key(connection: apsw.Connection, session: SessionKey, key: str) -> Known | None:
-    """Where a key was applied."""
-    with connection:
-        n = connection.execute("SELECT n FROM session WHERE tenant = ? AND id = ?", session).get
-        head = _head(connection, n)
-        row = connection.execute("SELECT version, request FROM key WHERE n = ? AND key = ?", (n, key)).fetchone()
-    return None if row is None or head is None else Known(row[0], row[1], head)
 
 
 def scan(connection: apsw.Connection, query: Query, cursor: str | None, limit: int) -> Page[Row]:

@@ -63,7 +63,24 @@ class BatchWriter:
                 self._roll_back()
                 raise
             self._commit()
+            if any(type(outcome) is Known for outcome in outcomes):
+                self.sync()
         return outcomes
+
+    def sync(self) -> None:
+        """Sync what other processes wrote and perhaps died before syncing: a known key is acknowledged again, so it must last."""
+        self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+    def find_key(self, session: SessionKey, key: str) -> Known | None:
+        """Where a key was applied, durably."""
+        with self.connection:
+            self._refresh()
+            place = self.place(session)
+            row = self.connection.execute(_KEY, (place.n, key)).fetchone()
+        if row is None or place.head is None:
+            return None
+        self.sync()
+        return Known(row[0], row[1], place.head)
 
     def _commit(self) -> None:
         try:
@@ -86,7 +103,7 @@ class BatchWriter:
             self._synchronous = level
 
     def _refresh(self) -> None:
-        version = self.connection.pragma("data_version")
+        version = self.connection.execute("PRAGMA data_version").get
         if version != self._data_version or len(self._places) > HEADS_REMEMBERED:
             self._places.clear()
             self._data_version = version

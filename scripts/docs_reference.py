@@ -1,0 +1,239 @@
+"""Pages that come out of the code: the table of conflicts, the commands, the public names. `--check` changes nothing and fails on a difference."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import enum
+import inspect
+import os
+import re
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import perdure
+import perdure.sync
+from perdure.model.combine import RELATIONS, describe
+from perdure.model.ops import KINDS
+
+ROOT = Path(__file__).resolve().parents[1]
+WIDTH = 100
+START, END = "<!-- generated: {} -->", "<!-- end -->"
+
+GROUPS = {
+    "Opening": ["open", "Settings", "Capabilities"],
+    "A store": ["Store"],
+    "A draft": ["Draft"],
+    "What calls answer": ["Receipt", "View", "Info", "Verified", "Commit", "Clash"],
+    "Events and operations": ["Event", "Op", "op"],
+    "Words": ["Durability", "Kind", "Status"],
+}
+"""The order of the reference. Errors come last, as a table; a public name that stands in no group fails the run."""
+
+NOTE = "*Generated from the code by `python3 dev.py docs`; do not edit.*\n"
+
+
+def reference() -> str:
+    """docs/reference.md: each public name with its signature and docstring."""
+    errors = [name for name in perdure.__all__ if _is_error(getattr(perdure, name))]
+    missing = {*perdure.__all__} - {name for names in GROUPS.values() for name in names} - {*errors, "sync"}
+    if missing:
+        sys.exit(f"docs_reference: {sorted(missing)} stand in no group of the reference.")
+    parts = ["# Reference\n", NOTE, "Every public name of `perdure`. [Limits, defaults and units](operations.md) are on a page of their own.\n"]
+    for title, names in GROUPS.items():
+        parts.append(f"## {title}\n")
+        for name in names:
+            parts += _entry(name, getattr(perdure, name))
+    parts += ["## Errors\n", _doc(perdure.Error) + "\n", "| error | `code` | `retryable` | `http_status` | what it says |", "|---|---|---|---|---|"]
+    for name in errors:
+        error = getattr(perdure, name)
+        if error is not perdure.Error:
+            parts.append(f"| `{name}` | `{error.code}` | {'yes' if error.retryable else 'no'} | {error.http_status} | {_flat(error)} |")
+    parts += ["\n## `perdure.sync`\n", _doc(perdure.sync).split("\n\n")[0] + "\n", _differences()]
+    return "\n".join(parts)
+
+
+def _entry(name: str, thing: Any) -> Iterator[str]:
+    if inspect.ismodule(thing):
+        yield f"### `{name}`\n\n{_doc(thing)}\n"
+        for function in _public(thing):
+            yield _code(f"perdure.{name}.{function.__name__}", function)
+            yield _doc(function) + "\n"
+    elif not inspect.isclass(thing):
+        yield f"### `{name}`\n\n{_code(f'perdure.{name}', thing)}\n{_doc(thing)}\n"
+    elif issubclass(thing, enum.Enum):
+        docs = _attribute_docs(thing)
+        yield f"### `{name}`\n\n{_doc(thing)}\n"
+        yield "\n".join(f"- `{member.name}` ({member.value}){_after(docs.get(member.name))}" for member in thing) + "\n"
+    else:
+        yield f"### `{name}`\n\n{_doc(thing)}\n"
+        if issubclass(thing, msgspec.Struct):
+            docs = _attribute_docs(thing)
+            yield "\n".join(_field(thing, field, docs) for field in msgspec.structs.fields(thing)) + "\n"
+        for attribute, member in vars(thing).items():
+            if attribute.startswith("_"):
+                continue
+            if inspect.isfunction(member):
+                yield f"#### `{name}.{attribute}`\n\n{_code(attribute, member, bound=True)}\n{_doc(member)}\n"
+            elif isinstance(member, (property, cached_property)):
+                yield f"#### `{name}.{attribute}`\n\n{_doc(member)}\n"
+
+
+def _field(struct: Any, field: Any, docs: dict[str, str]) -> str:
+    annotation = next(base.__annotations__[field.name] for base in struct.__mro__ if field.name in base.__dict__.get("__annotations__", {}))
+    default = "" if field.default is msgspec.NODEFAULT else f" = {_value(field.default)}"
+    return f"- `{field.name}: {annotation}{default}`{_after(docs.get(field.name))}"
+
+
+def _after(text: str | None) -> str:
+    return f": {text}" if text else ""
+
+
+def _public(module: Any) -> list[Any]:
+    functions = [thing for thing in vars(module).values() if inspect.isfunction(thing) and thing.__module__ == module.__name__]
+    return [function for function in functions if function.__annotations__.get("return") == "Op" and not function.__name__.startswith("_")]
+
+
+def _code(name: str, function: Callable[..., Any], *, bound: bool = False) -> str:
+    """A signature as code, folded to one parameter a line where it is long."""
+    signature = inspect.signature(function)
+    parameters, star = [], False
+    for parameter in list(signature.parameters.values())[bound:]:
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            star = True
+        elif parameter.kind is parameter.KEYWORD_ONLY and not star:
+            parameters.append("*")
+            star = True
+        prefix = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
+        annotation = "" if parameter.annotation is parameter.empty else f": {parameter.annotation}"
+        default = "" if parameter.default is parameter.empty else f" = {_value(parameter.default)}"
+        parameters.append(prefix + parameter.name + annotation + default)
+    waits = "async " if inspect.iscoroutinefunction(function) else ""
+    answer = "" if signature.return_annotation is signature.empty else f" -> {signature.return_annotation}"
+    line = f"{waits}{name}({', '.join(parameters)}){answer}"
+    if len(line) > WIDTH:
+        line = f"{waits}{name}(\n" + "".join(f"    {parameter},\n" for parameter in parameters) + f"){answer}"
+    return f"```py\n{line}\n```\n"
+
+
+def _value(value: Any) -> str:
+    return f"{type(value).__name__}.{value.name}" if isinstance(value, enum.Enum) else repr(value)
+
+
+def _doc(thing: Any) -> str:
+    doc = inspect.getdoc(thing)
+    if not doc:
+        sys.exit(f"docs_reference: {thing!r} has no docstring.")
+    return doc
+
+
+def _flat(thing: Any) -> str:
+    return " ".join(_doc(thing).split()).replace("|", "\\|")
+
+
+def _attribute_docs(kind: type) -> dict[str, str]:
+    """The strings that stand under a class's attributes in its source."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body  # type: ignore[attr-defined]
+    docs = {}
+    for before, after in zip(body, body[1:], strict=False):
+        target = before.target if isinstance(before, ast.AnnAssign) else before.targets[0] if isinstance(before, ast.Assign) else None
+        if isinstance(target, ast.Name) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+            docs[target.id] = " ".join(str(after.value.value).split())
+    return docs
+
+
+def _is_error(thing: Any) -> bool:
+    return inspect.isclass(thing) and issubclass(thing, perdure.Error)
+
+
+def _differences() -> str:
+    """Which names the blocking API has more or fewer."""
+    here, there = ({name for name in vars(store) if not name.startswith("_")} for store in (perdure.Store, perdure.sync.Store))
+    lines = ["The same names, parameters, answers and errors as above, without `await`; `with` for `async with`, `for` for `async for`.\n"]
+    lines += [f"- `{name}` only here: {_flat(getattr(perdure.sync.Store, name))}" for name in sorted(there - here)]
+    lines += [f"- `{name}` only in the asynchronous API." for name in sorted(here - there)]
+    return "\n".join(lines) + "\n"
+
+
+def conflicts() -> str:
+    """docs/conflicts.md: written by hand, but for the table between the marks."""
+    table = ["| mine | theirs | how the targets lie | answer | why |", "|---|---|---|---|---|"]
+    for row in describe():
+        mine, theirs, relation = map(_words, (row.mine, row.theirs, row.relation))
+        table.append(f"| {mine} | {theirs} | {relation} | **{row.answer}** | {row.reason} |")
+    relations = [f"- `{name}`: {meaning}" for name, meaning in RELATIONS.items()]
+    page = (ROOT / "docs" / "conflicts.md").read_text()
+    return _between(_between(page, "table", table), "relations", relations)
+
+
+def _words(cell: str) -> str:
+    kinds = {*KINDS} - {"merge"}
+    words = cell.split(" / ")
+    if {*words} in (kinds, kinds - {"test"}):
+        return "any" if "test" in words else "any but `test`"
+    return "any" if {*words} == {*RELATIONS} - {"disjoint"} else " ".join(f"`{word}`" for word in words)
+
+
+def _between(page: str, mark: str, lines: list[str]) -> str:
+    start = START.format(mark)
+    if page.count(start) != 1:
+        sys.exit(f"docs_reference: docs/conflicts.md needs the mark {start} once.")
+    before, rest = page.split(start)
+    return "\n".join([before + start, "", *lines, "", END]) + rest.split(END, 1)[1]
+
+
+def commands() -> str:
+    """docs/cli.md: what `--help` says, for the program and for each command."""
+    text = _help()
+    names = re.findall(r"^│ ([a-z]+)  ", text, re.MULTILINE)
+    parts = ["# Commands\n", NOTE, f"```text\n{text}```\n"]
+    for name in names:
+        parts.append(f"## `perdure {name}`\n\n```text\n{_help(name)}```\n")
+    return "\n".join(parts)
+
+
+def _help(*arguments: str) -> str:
+    environment = {**os.environ, "COLUMNS": str(WIDTH), "NO_COLOR": "1", "TERM": "dumb", "PYTHONPATH": str(ROOT / "src")}
+    environment.pop("PERDURE_URL", None)
+    program = [sys.executable, "-c", "import sys; from perdure.cli import main; sys.exit(main())", *arguments, "--help"]
+    run = subprocess.run(program, check=True, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL)
+    return "".join(f"{line.rstrip()}\n" for line in run.stdout.strip().splitlines())
+
+
+_MAKERS: dict[str, Callable[[], str]] = {"docs/conflicts.md": conflicts, "docs/cli.md": commands, "docs/reference.md": reference}
+PAGES = tuple(_MAKERS)
+
+
+def render(page: str) -> str:
+    """The page as the code gives it now."""
+    return re.sub(r"\n{3,}", "\n\n", _MAKERS[page]()).rstrip() + "\n"
+
+
+def main() -> int:
+    """Write the pages that differ, or with `--check` show the differences and answer 1."""
+    differ = 0
+    for page in PAGES:
+        path, new = ROOT / page, render(page)
+        old = path.read_text() if path.exists() else ""
+        if old == new:
+            continue
+        differ = 1
+        if "--check" in sys.argv:
+            sys.stdout.writelines(difflib.unified_diff(old.splitlines(True), new.splitlines(True), page, "from the code"))
+        else:
+            path.write_text(new)
+            print(f"wrote {page}")
+    if differ and "--check" in sys.argv:
+        print("\nThese pages are old: run python3 dev.py docs", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

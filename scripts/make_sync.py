@@ -1,0 +1,160 @@
+"""Writes src/perdure/sync.py from the signatures and docstrings of engine/store.py. `--check` fails when the file is stale."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+SOURCE = ROOT / "src/perdure/engine/store.py"
+TARGET = ROOT / "src/perdure/sync.py"
+
+HEADER = '''"""The blocking API: `perdure.open` and `Store` without `await`, safe from many threads.
+
+Made by scripts/make_sync.py from engine/store.py: change that, then run it. Do not edit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Literal, TypeVar
+
+from perdure.backends.bridge import run_blocking
+from perdure.backends.spi import Capabilities, Durability
+from perdure.clock import Clock
+from perdure.engine import store as _async
+from perdure.engine.draft import Draft
+from perdure.engine.draft import Edit as _AsyncEdit
+from perdure.engine.views import Info, Receipt, Verified, View
+from perdure.model.commit import Commit, Status
+from perdure.model.events import Event
+from perdure.model.policy import OnConflict
+
+T = TypeVar("T")
+
+__all__ = ["Edit", "Store", "open"]
+
+
+def _iterate(items: AsyncIterator[T]) -> Iterator[T]:
+    try:
+        while True:
+            try:
+                item = run_blocking(items.__anext__())  # type: ignore[arg-type]
+            except StopAsyncIteration:
+                return
+            yield item
+    finally:
+        run_blocking(items.aclose())  # type: ignore[attr-defined]
+
+
+class Edit:
+    """`with store.edit(...) as draft`: loads the session, commits at the end of the block, once."""
+
+    def __init__(self, edit: _AsyncEdit) -> None:
+        self._edit = edit
+
+    def __enter__(self) -> Draft:
+        return run_blocking(self._edit.__aenter__())
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        run_blocking(self._edit.__aexit__(kind, error, trace))
+
+
+class Store:
+    """Sessions of one tenant, blocking. Made by `perdure.sync.open`; safe from any thread."""
+
+    def __init__(self, store: _async.Store) -> None:
+        self._store = store
+
+    def __repr__(self) -> str:
+        return repr(self._store)
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def asynchronous(self) -> _async.Store:
+        """The same store with the asynchronous API; both may be used at once."""
+        return self._store
+'''
+
+
+def main() -> int:
+    tree = ast.parse(SOURCE.read_text())
+    store = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Store")
+    parts = [HEADER]
+    parts += [indent(method(node)) for node in store.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name[0] != "_"]
+    parts.append(opening(next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "open")))
+    text = formatted("\n".join(parts))
+    if "--check" in sys.argv:
+        stale = not TARGET.exists() or TARGET.read_text() != text
+        print("src/perdure/sync.py is stale: run scripts/make_sync.py" if stale else "src/perdure/sync.py is what engine/store.py gives")
+        return int(stale)
+    TARGET.write_text(text)
+    return 0
+
+
+def method(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
+    """One blocking method: same signature, same docstring, one line of body."""
+    returns = ast.unparse(node.returns) if node.returns else "None"
+    call = f"self._store.{node.name}({arguments(node.args)})"
+    if any(ast.unparse(decorator) == "property" for decorator in node.decorator_list):
+        body = f"return self._store.{node.name}"
+    elif returns.startswith("AsyncIterator"):
+        returns = returns.replace("AsyncIterator", "Iterator")
+        body = f"return _iterate({call})"
+    elif isinstance(node, ast.AsyncFunctionDef):
+        body = f"return run_blocking({call})" if returns != "None" else f"run_blocking({call})"
+    else:
+        body = f"return {returns}({call})" if returns in ("Edit", "Store") else f"return {call}"
+    decorators = "".join(f"@{ast.unparse(decorator)}\n" for decorator in node.decorator_list)
+    return f'{decorators}def {node.name}({ast.unparse(node.args)}) -> {returns}:\n    """{docstring(node)}"""\n    {body}\n'
+
+
+def opening(node: ast.FunctionDef) -> str:
+    """The module's `open`, which opens at once."""
+    doc = docstring(node).replace("async with perdure.open", "with perdure.sync.open")
+    return (
+        f'\n\ndef open({ast.unparse(node.args)}) -> Store:\n    """{doc}"""\n'
+        f"    return Store(run_blocking(_async.open({arguments(node.args)})._open()))\n"
+    )
+
+
+def arguments(args: ast.arguments) -> str:
+    """The call that passes every parameter on."""
+    passed = [arg.arg for arg in args.args if arg.arg != "self"]
+    passed += [f"*{args.vararg.arg}"] if args.vararg else []
+    passed += [f"{arg.arg}={arg.arg}" for arg in args.kwonlyargs]
+    passed += [f"**{args.kwarg.arg}"] if args.kwarg else []
+    return ", ".join(passed)
+
+
+def docstring(node: ast.AST) -> str:
+    """The docstring as written, with blocking examples."""
+    text = ast.get_docstring(node, clean=False) or ""  # type: ignore[arg-type]
+    text = text.replace("`async with store.edit", "`with store.edit").replace("The function may be a coroutine function and may run", "The function may run")
+    return text if not isinstance(node, ast.FunctionDef) or node.name != "open" else text
+
+
+def indent(text: str) -> str:
+    """Into a class body. Docstrings keep their own indentation."""
+    lines = text.splitlines()
+    return "\n" + "\n".join(f"    {line}" if line and not line.startswith("        ") else line for line in lines)
+
+
+def formatted(text: str) -> str:
+    """As the project's formatter writes it."""
+    ruff = Path(sys.executable).with_name("ruff")
+    done = subprocess.run([ruff, "format", "--stdin-filename", TARGET, "-"], input=text, capture_output=True, text=True, check=True, cwd=ROOT)
+    return done.stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,289 @@
+"""The blocking API: `perdure.open` and `Store` without `await`, safe from many threads.
+
+Made by scripts/make_sync.py from engine/store.py: change that, then run it. Do not edit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Literal, TypeVar
+
+from perdure.backends.bridge import run_blocking
+from perdure.backends.spi import Capabilities, Durability
+from perdure.clock import Clock
+from perdure.engine import store as _async
+from perdure.engine.draft import Draft
+from perdure.engine.draft import Edit as _AsyncEdit
+from perdure.engine.views import Info, Receipt, Verified, View
+from perdure.model.commit import Commit, Status
+from perdure.model.events import Event
+from perdure.model.policy import OnConflict
+
+T = TypeVar("T")
+
+__all__ = ["Edit", "Store", "open"]
+
+
+def _iterate(items: AsyncIterator[T]) -> Iterator[T]:
+    try:
+        while True:
+            try:
+                item = run_blocking(items.__anext__())  # type: ignore[arg-type]
+            except StopAsyncIteration:
+                return
+            yield item
+    finally:
+        run_blocking(items.aclose())  # type: ignore[attr-defined]
+
+
+class Edit:
+    """`with store.edit(...) as draft`: loads the session, commits at the end of the block, once."""
+
+    def __init__(self, edit: _AsyncEdit) -> None:
+        self._edit = edit
+
+    def __enter__(self) -> Draft:
+        return run_blocking(self._edit.__aenter__())
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        run_blocking(self._edit.__aexit__(kind, error, trace))
+
+
+class Store:
+    """Sessions of one tenant, blocking. Made by `perdure.sync.open`; safe from any thread."""
+
+    def __init__(self, store: _async.Store) -> None:
+        self._store = store
+
+    def __repr__(self) -> str:
+        return repr(self._store)
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    @property
+    def asynchronous(self) -> _async.Store:
+        """The same store with the asynchronous API; both may be used at once."""
+        return self._store
+
+    @property
+    def id(self) -> str:
+        """The identity of the data, made when it was initialised."""
+        return self._store.id
+
+    @property
+    def tenant(self) -> str:
+        """Whose sessions these are."""
+        return self._store.tenant
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the engine can do."""
+        return self._store.capabilities
+
+    def for_tenant(self, tenant: str) -> Store:
+        """The same store, for another tenant's sessions. Closing one closes both."""
+        return Store(self._store.for_tenant(tenant))
+
+    def new_id(self) -> str:
+        """A fresh session id: a UUIDv7."""
+        return self._store.new_id()
+
+    def append(
+        self,
+        session: str,
+        *events: Event,
+        expect: int | None = None,
+        key: str | None = None,
+        actor: str | None = None,
+        on_conflict: OnConflict = "merge",
+        durability: Durability | str | None = None,
+        recreate: bool = False,
+    ) -> Receipt:
+        """Append one commit with these events; starts the session if there is none. One round trip.
+
+        `expect`: `None` whatever the head is; `0` the session must not exist (`AlreadyExists`); `n` the version on which you
+        decided: what others committed since is merged or refused, as `on_conflict` says. `key`: an idempotency key; a second
+        call with it gets the first one's receipt. `actor`: who did it, for the audit. `durability`: the least level the
+        receipt may name. `recreate`: go on from the tombstone of a deleted session.
+
+        Atomic: all events or none. Raises `Conflict`, `Invalid`, `AlreadyExists`, `Deleted`, `TooLarge`, `Unknown`, `Unavailable`.
+        """
+        return run_blocking(
+            self._store.append(
+                session, *events, expect=expect, key=key, actor=actor, on_conflict=on_conflict, durability=durability, recreate=recreate
+            )
+        )
+
+    def edit(
+        self,
+        session: str,
+        *,
+        expect: int | None = None,
+        key: str | None = None,
+        actor: str | None = None,
+        on_conflict: OnConflict = "merge",
+        durability: Durability | str | None = None,
+        recreate: bool = False,
+        create: bool = True,
+    ) -> Edit:
+        """`with store.edit(id) as draft`: change `draft.state` as dicts and lists; the block's end is one commit.
+
+        By default writes are merged, not reads: your operations are carried over what others committed meanwhile, or
+        `Conflict`. `draft.require(path)` or `on_conflict="raise"` makes it strict. An exception in the block writes nothing; an
+        edit that changes nothing writes nothing. Options as in `append`; `create=False` makes a missing session `NotFound`.
+        """
+        return Edit(
+            self._store.edit(
+                session,
+                expect=expect,
+                key=key,
+                actor=actor,
+                on_conflict=on_conflict,
+                durability=durability,
+                recreate=recreate,
+                create=create,
+            )
+        )
+
+    def update(
+        self,
+        session: str,
+        function: Callable[[Draft], Any],
+        *,
+        expect: int | None = None,
+        key: str | None = None,
+        actor: str | None = None,
+        durability: Durability | str | None = None,
+        recreate: bool = False,
+        create: bool = True,
+        attempts: int = 16,
+    ) -> tuple[Receipt | None, Any]:
+        """Run `function(draft)` and commit on the very state it saw, again on the new state while others win: serializable.
+
+        Returns the receipt (`None` when it changed nothing) and what the function returned (`None` when `key` was applied
+        before: the function is not run). The function may run several times: keep side effects
+        out of it. Raises `Conflict` after `attempts` lost races, and as `append`.
+        """
+        return run_blocking(
+            self._store.update(
+                session,
+                function,
+                expect=expect,
+                key=key,
+                actor=actor,
+                durability=durability,
+                recreate=recreate,
+                create=create,
+                attempts=attempts,
+            )
+        )
+
+    def read(self, session: str, *, at: int | datetime | None = None, consistency: Literal["strong", "eventual"] = "strong") -> View:
+        """The session's state at its head, at a version, or at a time (the last version not later; an aware datetime).
+
+        `strong` sees every commit acknowledged before the call, by any process; `eventual` may answer from memory.
+        Raises `NotFound`, `Deleted`, `Truncated`, `Invalid`.
+        """
+        return run_blocking(self._store.read(session, at=at, consistency=consistency))
+
+    def history(
+        self,
+        session: str,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        types: Collection[str] | None = None,
+        newest_first: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[Commit]:
+        """The session's commits with `after < version < before`, checked link by link, through forks to their parents.
+
+        `types` keeps the commits that have an event of one of these types, and of their events only those. `limit` counts
+        commits. Read a page at a time. Raises `NotFound`, `Deleted`, `Truncated`, `Corrupt`.
+        """
+        return _iterate(self._store.history(session, after=after, before=before, types=types, newest_first=newest_first, limit=limit))
+
+    def list(
+        self,
+        *,
+        prefix: str = "",
+        tags: Mapping[str, str] | None = None,
+        status: Status | str | None = None,
+        order: str = "id",
+        limit: int | None = None,
+        cursor: str | None = None,
+    ) -> Iterator[Info]:
+        """This tenant's sessions by id prefix, tags (all must match) and status (default: all but deleted and moved).
+
+        Go on behind the last id seen by passing it as `cursor`. Raises `Invalid`, `Unsupported` for an order the engine lacks.
+        """
+        return _iterate(self._store.list(prefix=prefix, tags=tags, status=status, order=order, limit=limit, cursor=cursor))
+
+    def fork(self, session: str, *, at: int | None = None, id: str | None = None, actor: str | None = None) -> str:
+        """A new session that goes on from this one at a version (default: the head); its id. The cost does not grow with history.
+
+        Raises `NotFound`, `Deleted`, `AlreadyExists` when `id` is taken.
+        """
+        return run_blocking(self._store.fork(session, at=at, id=id, actor=actor))
+
+    def merge(
+        self,
+        session: str,
+        *,
+        into: str,
+        on_conflict: OnConflict = "raise",
+        key: str | None = None,
+        actor: str | None = None,
+        durability: Durability | str | None = None,
+    ) -> Receipt | None:
+        """Carry what a fork did since it was made (or last merged) into its parent, as one commit; `None` if there is nothing.
+
+        What both changed in ways that do not combine raises `Conflict` (with "raise" and with "merge"), or is decided by a
+        callable. Histories stay apart: the merge commit names the fork's version and hash. Raises `Invalid` if it is no fork of `into`.
+        """
+        return run_blocking(self._store.merge(session, into=into, on_conflict=on_conflict, key=key, actor=actor, durability=durability))
+
+    def configure(self, session: str, *, tags: Mapping[str, str] | None = None, actor: str | None = None) -> Receipt:
+        """Set the session's tags: all of them, in place of those it had. Tags are indexed; see `list`. Raises `NotFound`, `Deleted`."""
+        return run_blocking(self._store.configure(session, tags=tags, actor=actor))
+
+    def delete(self, session: str, *, actor: str | None = None) -> Receipt:
+        """Close the session with a tombstone: later calls raise `Deleted`, a late writer too; versions never start again.
+
+        Its commits stay on disk until they are purged. Raises `NotFound`, `Deleted`.
+        """
+        return run_blocking(self._store.delete(session, actor=actor))
+
+    def verify(self, session: str) -> Verified:
+        """Prove the session: each commit's hash and place, and each snapshot against the fold. Reads everything.
+
+        Works on deleted sessions too. Raises `Corrupt` naming what is wrong, `NotFound`.
+        """
+        return run_blocking(self._store.verify(session))
+
+    def close(self) -> None:
+        """Finish what was handed over and let go of every file and thread. Calling it twice is calling it once."""
+        run_blocking(self._store.close())
+
+
+def open(
+    url: str | None = None,
+    *,
+    tenant: str = "default",
+    durability: Durability | str | None = None,
+    clock: Clock | None = None,
+    **settings: Any,
+) -> Store:
+    """Open a store: `with perdure.sync.open("sqlite:///agents.db") as store`.
+
+    `url` chooses the engine; without one, the environment's `PERDURE_URL`, else `sqlite:///perdure.db`. `tenant` scopes every
+    call. `durability` is the least level that receipts may name (default: `local`, or the engine's strongest if that is
+    weaker). `settings` are the fields of `perdure.Settings`. Raises `Invalid`, `Unsupported`, `Unavailable`, `Corrupt`.
+    """
+    return Store(run_blocking(_async.open(url, tenant=tenant, durability=durability, clock=clock, **settings)._open()))
