@@ -1,4 +1,4 @@
-"""Pages that come out of the code: the table of conflicts, the commands, the public names. `--check` changes nothing and fails on a difference."""
+"""Pages that come out of the code: conflicts, commands, public names. `--check` changes nothing and fails on a difference."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import msgspec
+
 import perdure
 import perdure.sync
 from perdure.model.combine import RELATIONS, describe
@@ -45,12 +47,21 @@ def reference() -> str:
     missing = {*perdure.__all__} - {name for names in GROUPS.values() for name in names} - {*errors, "sync"}
     if missing:
         sys.exit(f"docs_reference: {sorted(missing)} stand in no group of the reference.")
-    parts = ["# Reference\n", NOTE, "Every public name of `perdure`. [Limits, defaults and units](operations.md) are on a page of their own.\n"]
+    parts = [
+        "# Reference\n",
+        NOTE,
+        "Every public name of `perdure`. [Limits, defaults and units](operations.md) are on a page of their own.\n",
+    ]
     for title, names in GROUPS.items():
         parts.append(f"## {title}\n")
         for name in names:
             parts += _entry(name, getattr(perdure, name))
-    parts += ["## Errors\n", _doc(perdure.Error) + "\n", "| error | `code` | `retryable` | `http_status` | what it says |", "|---|---|---|---|---|"]
+    parts += [
+        "## Errors\n",
+        _doc(perdure.Error) + "\n",
+        "| error | `code` | `retryable` | `http_status` | what it says |",
+        "|---|---|---|---|---|",
+    ]
     for name in errors:
         error = getattr(perdure, name)
         if error is not perdure.Error:
@@ -86,7 +97,8 @@ def _entry(name: str, thing: Any) -> Iterator[str]:
 
 
 def _field(struct: Any, field: Any, docs: dict[str, str]) -> str:
-    annotation = next(base.__annotations__[field.name] for base in struct.__mro__ if field.name in base.__dict__.get("__annotations__", {}))
+    written = (inspect.get_annotations(base).get(field.name) for base in struct.__mro__)
+    annotation = next(text for text in written if text is not None)
     default = "" if field.default is msgspec.NODEFAULT else f" = {_value(field.default)}"
     return f"- `{field.name}: {annotation}{default}`{_after(docs.get(field.name))}"
 
@@ -141,7 +153,7 @@ def _attribute_docs(kind: type) -> dict[str, str]:
     """The strings that stand under a class's attributes in its source."""
     body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body  # type: ignore[attr-defined]
     docs = {}
-    for before, after in zip(body, body[1:], strict=False):
+    for before, after in pairwise(body):
         target = before.target if isinstance(before, ast.AnnAssign) else before.targets[0] if isinstance(before, ast.Assign) else None
         if isinstance(target, ast.Name) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
             docs[target.id] = " ".join(str(after.value.value).split())
@@ -193,9 +205,7 @@ def commands() -> str:
     text = _help()
     names = re.findall(r"^│ ([a-z]+)  ", text, re.MULTILINE)
     parts = ["# Commands\n", NOTE, f"```text\n{text}```\n"]
-    for name in names:
-        parts.append(f"## `perdure {name}`\n\n```text\n{_help(name)}```\n")
-    return "\n".join(parts)
+    return "\n".join(parts + [f"## `perdure {name}`\n\n```text\n{_help(name)}```\n" for name in names])
 
 
 def _help(*arguments: str) -> str:

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-SOURCE = ROOT / "src/perdure/engine/store.py"
+STORE = ROOT / "src/perdure/engine/store.py"
+OPENING = ROOT / "src/perdure/engine/opening.py"
 TARGET = ROOT / "src/perdure/sync.py"
 
 HEADER = '''"""The blocking API: `perdure.open` and `Store` without `await`, safe from many threads.
@@ -21,11 +22,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from perdure.backends.bridge import run_blocking
 from perdure.backends.spi import Capabilities, Durability
 from perdure.clock import Clock
+from perdure.engine import opening as _opening
 from perdure.engine import store as _async
 from perdure.engine.draft import Draft
 from perdure.engine.draft import Edit as _AsyncEdit
@@ -43,7 +45,7 @@ def _iterate(items: AsyncIterator[T]) -> Iterator[T]:
     try:
         while True:
             try:
-                item = run_blocking(items.__anext__())  # type: ignore[arg-type]
+                item: T = run_blocking(items.__anext__())  # type: ignore[arg-type]
             except StopAsyncIteration:
                 return
             yield item
@@ -73,7 +75,7 @@ class Store:
     def __repr__(self) -> str:
         return repr(self._store)
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -87,11 +89,14 @@ class Store:
 
 
 def main() -> int:
-    tree = ast.parse(SOURCE.read_text())
-    store = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Store")
+    """Write the file, or compare it."""
+    store = next(node for node in ast.parse(STORE.read_text()).body if isinstance(node, ast.ClassDef) and node.name == "Store")
+    opener = next(node for node in ast.parse(OPENING.read_text()).body if isinstance(node, ast.FunctionDef) and node.name == "open")
     parts = [HEADER]
-    parts += [indent(method(node)) for node in store.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name[0] != "_"]
-    parts.append(opening(next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "open")))
+    parts += [
+        indent(method(node)) for node in store.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name[0] != "_"
+    ]
+    parts.append(opening(opener))
     text = formatted("\n".join(parts))
     if "--check" in sys.argv:
         stale = not TARGET.exists() or TARGET.read_text() != text
@@ -123,7 +128,7 @@ def opening(node: ast.FunctionDef) -> str:
     doc = docstring(node).replace("async with perdure.open", "with perdure.sync.open")
     return (
         f'\n\ndef open({ast.unparse(node.args)}) -> Store:\n    """{doc}"""\n'
-        f"    return Store(run_blocking(_async.open({arguments(node.args)})._open()))\n"
+        f"    return Store(run_blocking(_opening.open({arguments(node.args)})._open()))\n"
     )
 
 
@@ -139,8 +144,10 @@ def arguments(args: ast.arguments) -> str:
 def docstring(node: ast.AST) -> str:
     """The docstring as written, with blocking examples."""
     text = ast.get_docstring(node, clean=False) or ""  # type: ignore[arg-type]
-    text = text.replace("`async with store.edit", "`with store.edit").replace("The function may be a coroutine function and may run", "The function may run")
-    return text if not isinstance(node, ast.FunctionDef) or node.name != "open" else text
+    text = text.replace("`async with store.edit", "`with store.edit").replace(
+        "The function may be a coroutine function and may run", "The function may run"
+    )
+    return text
 
 
 def indent(text: str) -> str:
@@ -152,7 +159,9 @@ def indent(text: str) -> str:
 def formatted(text: str) -> str:
     """As the project's formatter writes it."""
     ruff = Path(sys.executable).with_name("ruff")
-    done = subprocess.run([ruff, "format", "--stdin-filename", TARGET, "-"], input=text, capture_output=True, text=True, check=True, cwd=ROOT)
+    done = subprocess.run(
+        [ruff, "format", "--stdin-filename", TARGET, "-"], input=text, capture_output=True, text=True, check=True, cwd=ROOT
+    )
     return done.stdout
 
 

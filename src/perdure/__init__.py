@@ -4,7 +4,8 @@ from perdure import sync
 from perdure.backends.spi import Capabilities, Durability
 from perdure.config import Settings
 from perdure.engine.draft import Draft
-from perdure.engine.store import Store, open
+from perdure.engine.opening import open
+from perdure.engine.store import Store
 from perdure.engine.views import Info, Receipt, Verified, View
 from perdure.errors import (
     AlreadyExists,

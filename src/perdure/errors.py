@@ -41,7 +41,8 @@ def _rebuild(kind: type[Error], detail: str, facts: dict[str, Any]) -> Error:
 
 
 class Conflict(Error):
-    """Other commits came first and your change does not combine with them; nothing was written. Read the session again, decide anew, or pass `on_conflict`.
+    """Other commits came first and your change does not combine with them; nothing was written. Read the session
+    again, decide anew, or pass `on_conflict`.
 
     Facts: `session`, `expected` and `actual` (versions), `commits` (those you had not seen, oldest first, at most 100),
     `paths` (JSON Pointers on which both sides wrote).
@@ -51,7 +52,8 @@ class Conflict(Error):
 
 
 class Fenced(Error):
-    """Another worker took this lease over; your write was refused and nothing changed. Read the session, acquire the lease, then decide anew."""
+    """Another worker took this lease over; your write was refused and nothing changed. Read the session, acquire the
+    lease, then decide anew."""
 
     code, retryable, http_status = "fenced", False, 409
 
@@ -75,7 +77,8 @@ class AlreadyExists(Error):
 
 
 class Unknown(Error):
-    """The engine could not be asked whether the write arrived. Send the call again with the same idempotency key: it is applied once at most."""
+    """The engine could not be asked whether the write arrived. Send the call again with the same idempotency key: it
+    is applied once at most."""
 
     code, retryable, http_status = "unknown", True, 503
 
@@ -135,7 +138,8 @@ class Truncated(Error):
 
 
 class Rewound(Error):
-    """The store no longer holds the commit that this version or cursor names: it was restored or lost its newest writes. Read the session again before writing."""
+    """The store no longer holds the commit that this version or cursor names: it was restored or lost its newest
+    writes. Read the session again before writing."""
 
     code, retryable, http_status = "rewound", False, 409
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 from perdure.backends.bridge import run_blocking
 from perdure.backends.spi import Capabilities, Durability
 from perdure.clock import Clock
+from perdure.engine import opening as _opening
 from perdure.engine import store as _async
 from perdure.engine.draft import Draft
 from perdure.engine.draft import Edit as _AsyncEdit
@@ -30,7 +31,7 @@ def _iterate(items: AsyncIterator[T]) -> Iterator[T]:
     try:
         while True:
             try:
-                item = run_blocking(items.__anext__())  # type: ignore[arg-type]
+                item: T = run_blocking(items.__anext__())  # type: ignore[arg-type]
             except StopAsyncIteration:
                 return
             yield item
@@ -60,7 +61,7 @@ class Store:
     def __repr__(self) -> str:
         return repr(self._store)
 
-    def __enter__(self) -> Store:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -286,4 +287,4 @@ def open(
     call. `durability` is the least level that receipts may name (default: `local`, or the engine's strongest if that is
     weaker). `settings` are the fields of `perdure.Settings`. Raises `Invalid`, `Unsupported`, `Unavailable`, `Corrupt`.
     """
-    return Store(run_blocking(_async.open(url, tenant=tenant, durability=durability, clock=clock, **settings)._open()))
+    return Store(run_blocking(_opening.open(url, tenant=tenant, durability=durability, clock=clock, **settings)._open()))

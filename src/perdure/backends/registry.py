@@ -34,7 +34,7 @@ def _factory(scheme: str, url: str) -> Any:
     if target is None:
         target = next((entry.value for entry in entry_points(group=GROUP, name=scheme)), None)
     if target is None:
-        raise Invalid(f"No engine serves {url.split('@')[-1]!r}; the schemes here are {', '.join(schemes())}.")
+        raise Invalid(f"No engine serves {url.rpartition('@')[2]!r}; the schemes here are {', '.join(schemes())}.")
     module, _, name = target.partition(":")
     try:
         return getattr(import_module(module), name)

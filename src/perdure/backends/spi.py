@@ -231,7 +231,9 @@ class Backend(Protocol):
         """
         ...
 
-    async def read(self, session: SessionKey, *, after: int = 0, before: int | None = None, limit: int = 256, reverse: bool = False) -> Sequence[Record]:
+    async def read(
+        self, session: SessionKey, *, after: int = 0, before: int | None = None, limit: int = 256, reverse: bool = False
+    ) -> Sequence[Record]:
         """Records with `after < version < before`, oldest first, or newest first with `reverse`.
 
         At most `limit` of them and about 4 MiB, yet at least one where there is one: ask again behind the last. Empty when

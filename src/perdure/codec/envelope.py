@@ -66,7 +66,9 @@ def encode_snapshot(session: SessionKey, version: int, hash: bytes, state: Any, 
     """A sealed state at a version of a session's chain. Raises `TooLarge` over `STATE_BYTES_MAX`."""
     payload, code = formats.encode(state, code)
     if len(payload) > STATE_BYTES_MAX:
-        raise TooLarge(f"This state has {len(payload):,} bytes; the limit is {STATE_BYTES_MAX:,}.", size=len(payload), limit=STATE_BYTES_MAX)
+        raise TooLarge(
+            f"This state has {len(payload):,} bytes; the limit is {STATE_BYTES_MAX:,}.", size=len(payload), limit=STATE_BYTES_MAX
+        )
     wrapped = _wrap(_SNAPSHOT, payload, code, b"")
     return wrapped[:_PREFIX] + _seal(session, version, hash, wrapped) + wrapped[_PREFIX:]
 

@@ -76,7 +76,9 @@ def propose(
     """Encode a commit's events and the fixed part of its header. Raises `TooLarge`, `Invalid`."""
     body = envelope.encode_events(events, code)
     static = static_header(session.tenant, session.id, id, kind, actor, key, request, trace, body[2])
-    return Proposal(session, id, kind, actor, key, request, trace, body, hashlib.sha256(body).digest(), static, _META.encode((actor, trace, body[2])))
+    return Proposal(
+        session, id, kind, actor, key, request, trace, body, hashlib.sha256(body).digest(), static, _META.encode((actor, trace, body[2]))
+    )
 
 
 def request_digest(events: Sequence[Event]) -> bytes:

@@ -88,7 +88,9 @@ class Committer:
             if has_ops or change.strict:
                 after = await self._place(change, head)
             proposal = self._propose(change, id, request)
-            append = Append(change.session, self._finisher(change, proposal, has_ops or change.strict), change.options.key, None, change.durability)
+            append = Append(
+                change.session, self._finisher(change, proposal, has_ops or change.strict), change.options.key, None, change.durability
+            )
             try:
                 outcome = await self._writer.append(append)
             except Unknown:
@@ -183,12 +185,9 @@ class Committer:
         def finish(head: Head | None) -> Sequence[Record] | None:
             check_head(change.session, head, options)
             if on_state:
-                if head is None:
-                    if base is not None:
-                        raise Rewound(f"Session {change.session.id!r} is gone; it was at version {base.head.version}.")
-                elif base is None or head.version < base.head.version or head.data > base.head.data or head.status != base.head.status:
-                    return None
-                elif head.version == base.head.version and head.hash != base.head.hash:
+                if head is None and base is not None:
+                    raise Rewound(f"Session {change.session.id!r} is gone; it was at version {base.head.version}.")
+                if head is not None and not _same_state(base, head):
                     return None
             elif head is not None and options.expect is not None and options.on_conflict == "raise" and head.data > options.expect:
                 return None
@@ -238,7 +237,9 @@ class Committer:
     ) -> Receipt:
         """Write a control commit on whatever live head there is; with `base`, as the first commit of a fork."""
         request = request_digest((event,)) if key is not None else b""
-        proposal = propose(session, (event,), self._format, id=self.new_id(), kind=kind, actor=actor, key=key, request=request, trace=traceparent())
+        proposal = propose(
+            session, (event,), self._format, id=self.new_id(), kind=kind, actor=actor, key=key, request=request, trace=traceparent()
+        )
         options = Options(expect=0 if base is not None else None, create=False)
         now = self._clock.now()
 
@@ -263,7 +264,9 @@ class Committer:
         with contextlib.suppress(Error):
             async for commit in self._reader.commits(change.session, newest_first=True):
                 if commit.id == proposal.id:
-                    return Receipt(commit.version, commit.id, commit.hash, commit.at, min(change.durability, self._backend.capabilities.durability))
+                    return Receipt(
+                        commit.version, commit.id, commit.hash, commit.at, min(change.durability, self._backend.capabilities.durability)
+                    )
                 if change.base is not None and commit.version <= change.base.head.version:
                     break
         return None
@@ -271,7 +274,8 @@ class Committer:
     async def _known(self, change: Change, known: Known, request: bytes) -> Receipt:
         if change.check_request and known.request != request:
             raise Invalid(
-                f"The idempotency key {change.options.key!r} was used in session {change.session.id!r} for something else, at version {known.version}.",
+                f"The idempotency key {change.options.key!r} was used in session {change.session.id!r} for something else, "
+                f"at version {known.version}.",
                 session=change.session.id,
                 version=known.version,
             )
@@ -298,7 +302,8 @@ class Committer:
         actual = head.version if head else 0
         where = f" on {', '.join(paths)}" if paths else ""
         return Conflict(
-            f"{why}Session {change.session.id!r} moved from version {change.seen} to {actual} and your change does not combine with that{where}.",
+            f"{why}Session {change.session.id!r} moved from version {change.seen} to {actual} and your change does not combine "
+            f"with that{where}.",
             session=change.session.id,
             expected=change.seen,
             actual=actual,
@@ -331,6 +336,16 @@ def as_record(proposal: Proposal, position: Position, meta: bytes) -> Record:
     return Record(head, proposal.id, int(proposal.kind), proposal.key, proposal.request, meta, proposal.body)
 
 
+def _same_state(base: Working | None, head: Head) -> bool:
+    """Whether a head has the state that I hold: it is mine, or only control commits came behind mine."""
+    if base is None:
+        return False
+    mine = base.head
+    if head.version == mine.version:
+        return head.hash == mine.hash
+    return head.version > mine.version and head.data <= mine.data and head.status == mine.status
+
+
 def _seen(state: Any, path: str) -> Any:
     try:
         return lookup(state, path)
@@ -352,5 +367,3 @@ def _with_answer(events: Sequence[Event], ops: tuple[Op, ...]) -> tuple[Event, .
     """The events with the policy's operations in place of the ones that clashed, on the last event that had any."""
     last = max(index for index, event in enumerate(events) if event.ops)
     return tuple(Event(event.type, event.data, ops if index == last else ()) for index, event in enumerate(events))
-
-

@@ -71,7 +71,7 @@ class Draft:
         for operation in operations:
             self._tracked().do(operation)
 
-    def add(self, path: str, number: int | float) -> None:
+    def add(self, path: str, number: float) -> None:
         """Add to the number at `path` (missing: 0). Additions of several writers all count."""
         self.do(op.add(path, number))
 
@@ -103,7 +103,9 @@ class Edit:
     An exception in the block writes nothing and goes on its way.
     """
 
-    def __init__(self, committer: Committer, reader: Reader, session: SessionKey, options: Options, durability: Durability, telemetry: Telemetry) -> None:
+    def __init__(
+        self, committer: Committer, reader: Reader, session: SessionKey, options: Options, durability: Durability, telemetry: Telemetry
+    ) -> None:
         self._committer, self._reader, self._telemetry = committer, reader, telemetry
         self._session, self._options, self._durability = session, options, durability
         self._draft: Draft | None = None

@@ -26,7 +26,9 @@ MERGED = "merged"
 """The event of a merge commit: data {session, version, hash} name what was taken in, and are the next merge's base."""
 
 
-async def fork(committer: Committer, reader: Reader, session: SessionKey, at: int, child: SessionKey, actor: str | None, durability: Durability) -> None:
+async def fork(
+    committer: Committer, reader: Reader, session: SessionKey, at: int, child: SessionKey, actor: str | None, durability: Durability
+) -> None:
     """Pin the parent at `at`, then start the child behind it. A crash between the two leaves a pin without a fork: harmless."""
     hash = await _hash_at(reader, session, at)
     await committer.control(session, Kind.pin, Event(PINNED, {"fork": child.id, "version": at}), actor=actor, durability=durability)

@@ -58,7 +58,9 @@ class Reader:
         if loaded is None:
             raise NotFound(f"There is no session {session.id!r}.", session=session.id)
         if version > loaded.row.head.version:
-            raise NotFound(f"Session {session.id!r} has no version {version} yet; its head is {loaded.row.head.version}.", session=session.id)
+            raise NotFound(
+                f"Session {session.id!r} has no version {version} yet; its head is {loaded.row.head.version}.", session=session.id
+            )
         if not loaded.records and loaded.snapshot is None:
             parent, _ = await self._base(session, await self._first(session), version)
             return await self.at(parent, version)
@@ -79,7 +81,9 @@ class Reader:
             raise NotFound(f"Session {session.id!r} did not exist at that time.", session=session.id)
         return low
 
-    async def commits(self, session: SessionKey, *, after: int = 0, before: int | None = None, newest_first: bool = False) -> AsyncIterator[Commit]:
+    async def commits(
+        self, session: SessionKey, *, after: int = 0, before: int | None = None, newest_first: bool = False
+    ) -> AsyncIterator[Commit]:
         """Commits with `after < version < before`, each checked against its neighbour, a page at a time, through forks."""
         if newest_first:
             async for commit in self._backwards(session, after, before):

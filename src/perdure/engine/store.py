@@ -5,76 +5,44 @@ A store belongs to no loop and no thread: calls from any of them are served.
 
 from __future__ import annotations
 
-import os
-import warnings
-from collections.abc import AsyncIterator, Callable, Collection, Generator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Literal
-from uuid import UUID
+from typing import Any, Literal, Self
 
 import msgspec
 
-from perdure.backends.registry import open_backend
-from perdure.backends.spi import Backend, Capabilities, Durability, Index, Query, Row
-from perdure.clock import Clock, SystemClock
-from perdure.config import Settings, default_url, make_settings
+from perdure.backends.spi import Capabilities, Durability, Index, Query, Row
 from perdure.engine import draft as drafts
 from perdure.engine import forks
-from perdure.engine.cache import Cache, Working
-from perdure.engine.committer import Change, Committer
+from perdure.engine.cache import Working
+from perdure.engine.committer import Change
+from perdure.engine.core import Core
 from perdure.engine.draft import Draft, Edit
 from perdure.engine.intent import Options, check_durability, check_events, check_options
-from perdure.engine.reader import Reader
 from perdure.engine.verify import verify
 from perdure.engine.views import Info, Receipt, Verified, View, to_nanoseconds
-from perdure.engine.writer import Writer
-from perdure.errors import AlreadyExists, Closed, Deleted, Invalid, NotFound
+from perdure.errors import AlreadyExists, Deleted, Invalid, NotFound
 from perdure.model.commit import Commit, Kind, Status
 from perdure.model.events import Event
-from perdure.model.ids import SessionKey, check_name
+from perdure.model.ids import SessionKey, check_name, uuid_text
 from perdure.model.policy import OnConflict
-from perdure.telemetry import Telemetry
 
 TAGS_MAX = 64
 """Most tags of a session."""
 
 
-class _Core:
-    """What the stores of all tenants on one connection share."""
-
-    def __init__(self, backend: Backend, url: str, clock: Clock, settings: Settings, durability: Durability) -> None:
-        self.backend, self.url, self.clock, self.settings, self.durability = backend, url, clock, settings, durability
-        self.telemetry = Telemetry()
-        self.cache = Cache(settings.cache_bytes)
-        self.reader = Reader(backend, self.cache)
-        self.writer = Writer(backend)
-        self.committer = Committer(backend, self.writer, self.reader, self.cache, clock, settings, self.telemetry)
-        self.pid = os.getpid()
-        self.closed = False
-
-    async def close(self) -> None:
-        if not self.closed:
-            self.closed = True
-            await self.writer.drain()
-            await self.backend.close()
-
-    def __del__(self) -> None:
-        if not self.closed and self.pid == os.getpid():
-            warnings.warn(f"A Perdure store on {self.url} was never closed: use `async with perdure.open(...)`.", ResourceWarning, stacklevel=1)
-
-
 class Store:
     """Sessions of one tenant. Made by `perdure.open`; safe from any thread and event loop."""
 
-    def __init__(self, core: _Core, tenant: str) -> None:
+    def __init__(self, core: Core, tenant: str) -> None:
         self._core = core
         self._tenant = tenant
 
     def __repr__(self) -> str:
         return f"<Store [{'closed' if self._core.closed else 'open'}] {self._core.url} tenant={self._tenant}>"
 
-    async def __aenter__(self) -> Store:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -99,20 +67,16 @@ class Store:
         """The same store, for another tenant's sessions. Closing one closes both."""
         return Store(self._core, check_name("A tenant", tenant))
 
-    def _open(self) -> _Core:
-        core = self._core
-        if core.closed:
-            raise Closed
-        if core.pid != os.getpid():
-            raise Closed("This store was opened before a fork() and cannot be used in the child.")
-        return core
+    def _open(self) -> Core:
+        self._core.check_open()
+        return self._core
 
     def _key(self, session: object) -> SessionKey:
         return SessionKey(self._tenant, check_name("A session id", session))
 
     def new_id(self) -> str:
         """A fresh session id: a UUIDv7."""
-        return str(UUID(bytes=self._open().committer.new_id()))
+        return uuid_text(self._open().committer.new_id())
 
     async def append(
         self,
@@ -212,9 +176,7 @@ class Store:
         with core.telemetry.span("update", *target):
             return await drafts.update(core.committer, core.reader, target, function, options, level, attempts)
 
-    async def read(
-        self, session: str, *, at: int | datetime | None = None, consistency: Literal["strong", "eventual"] = "strong"
-    ) -> View:
+    async def read(self, session: str, *, at: int | datetime | None = None, consistency: Literal["strong", "eventual"] = "strong") -> View:
         """The session's state at its head, at a version, or at a time (the last version not later; an aware datetime).
 
         `strong` sees every commit acknowledged before the call, by any process; `eventual` may answer from memory.
@@ -369,7 +331,9 @@ class Store:
         checked = _check_tags(tags)
         with core.telemetry.span("configure", *target):
             event = Event("configured", {"tags": checked})
-            return await core.committer.control(target, Kind.configure, event, index=Index(checked), actor=actor, durability=core.durability)
+            return await core.committer.control(
+                target, Kind.configure, event, index=Index(checked), actor=actor, durability=core.durability
+            )
 
     async def delete(self, session: str, *, actor: str | None = None) -> Receipt:
         """Close the session with a tombstone: later calls raise `Deleted`, a late writer too; versions never start again.
@@ -398,56 +362,6 @@ class Store:
         await self._core.close()
 
 
-class Opening:
-    """What `perdure.open` returns: `async with` it, or `await` it and close the store yourself."""
-
-    def __init__(self, url: str | None, tenant: str, clock: Clock | None, durability: Durability | str | None, settings: dict[str, Any]) -> None:
-        self._url, self._tenant, self._clock, self._durability, self._settings = url, tenant, clock, durability, settings
-        self._store: Store | None = None
-
-    async def _open(self) -> Store:
-        url = default_url() if self._url is None else self._url
-        tenant = check_name("A tenant", self._tenant)
-        settings = make_settings(**self._settings)
-        clock = self._clock or SystemClock()
-        backend = await open_backend(url, clock=clock)
-        try:
-            strongest = backend.capabilities.durability
-            durability = check_durability(self._durability, min(Durability.local, strongest), backend.capabilities)
-        except BaseException:
-            await backend.close()
-            raise
-        return Store(_Core(backend, url, clock, settings, durability), tenant)
-
-    def __await__(self) -> Generator[Any, Any, Store]:
-        return self._open().__await__()
-
-    async def __aenter__(self) -> Store:
-        self._store = await self._open()
-        return self._store
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._store is not None:
-            await self._store.close()
-
-
-def open(
-    url: str | None = None,
-    *,
-    tenant: str = "default",
-    durability: Durability | str | None = None,
-    clock: Clock | None = None,
-    **settings: Any,
-) -> Opening:
-    """Open a store: `async with perdure.open("sqlite:///agents.db") as store`.
-
-    `url` chooses the engine; without one, the environment's `PERDURE_URL`, else `sqlite:///perdure.db`. `tenant` scopes every
-    call. `durability` is the least level that receipts may name (default: `local`, or the engine's strongest if that is
-    weaker). `settings` are the fields of `perdure.Settings`. Raises `Invalid`, `Unsupported`, `Unavailable`, `Corrupt`.
-    """
-    return Opening(url, tenant, clock, durability, settings)
-
-
 def _view(session: SessionKey, working: Working) -> View:
     info = Info.of(Row(session, working.head, working.tags, working.created_at))
     return View(session.id, working.head.version, working.head.hash, working.state, info)
@@ -459,7 +373,7 @@ def _only(commit: Commit, types: Collection[str]) -> Commit | None:
 
 
 def _check_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    if not isinstance(tags, Mapping) or len(tags) > TAGS_MAX:
+    if not isinstance(tags, Mapping) or len(tags) > TAGS_MAX:  # type: ignore[redundant-expr]
         raise Invalid(f"tags must be a mapping of at most {TAGS_MAX} names to strings.")
     return {check_name("A tag's name", name): check_name("A tag's value", value) for name, value in tags.items()}
 

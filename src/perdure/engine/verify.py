@@ -39,7 +39,9 @@ async def verify(backend: Backend, reader: Reader, session: SessionKey) -> Verif
         if found is not None:
             state = envelope.decode_snapshot(session, version, found.hash, found.body)
             if found.hash != commit.hash or not same(state, fold.state):
-                raise Corrupt(f"The snapshot of session {session.id!r} at version {version} is not what its commits give.", session=session.id)
+                raise Corrupt(
+                    f"The snapshot of session {session.id!r} at version {version} is not what its commits give.", session=session.id
+                )
     if (version, prev) != (head.version, head.hash):
         raise Corrupt(f"Session {session.id!r} has version {version} where its head says {head.version}.", session=session.id)
     return Verified(session.id, version, prev, count, len(snapshots))

@@ -10,6 +10,7 @@ What is noted are hints. Changes that nobody called for by a method, by `heapq` 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from operator import index as as_index
 from typing import Any, Protocol, SupportsIndex, TypeAlias
 
@@ -45,7 +46,8 @@ class TrackedDict(dict[str, Any]):
     _journal: Journal
     _up: Tracked | None
 
-    def __new__(cls, *args: Any, **members: Any) -> Any:  # noqa: D102 - `type(state)(…)` gives what dict(…) gives
+    # `type(state)(…)` gives what `dict(…)` gives.
+    def __new__(cls, /, *args: Any, **members: Any) -> Any:
         return dict(*args, **members)
 
     # The built-in fast paths for copying a dict are taken only where __iter__ is dict's own; they would give away frozen children.
@@ -74,7 +76,7 @@ class TrackedDict(dict[str, Any]):
 
     __copy__ = copy
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         return _deepcopy(self, memo)
 
     def __reduce_ex__(self, protocol: object) -> Any:
@@ -121,7 +123,7 @@ class TrackedDict(dict[str, Any]):
         _note(self, "init", key, default)
         return default
 
-    def update(self, *others: Any, **members: Any) -> None:
+    def update(self, /, *others: Any, **members: Any) -> None:
         for key, value in dict(*others, **members).items():
             self[key] = value
 
@@ -137,7 +139,8 @@ class TrackedList(list[Any]):
     _journal: Journal
     _up: Tracked | None
 
-    def __new__(cls, *args: Any) -> Any:  # noqa: D102 - `type(state)(…)` gives what list(…) gives
+    # `type(state)(…)` gives what `list(…)` gives.
+    def __new__(cls, *args: Any) -> Any:
         return list(*args)
 
     def __iter__(self) -> Iterator[Any]:
@@ -156,11 +159,12 @@ class TrackedList(list[Any]):
         return _hand(self, as_index(index) % len(self), value) if type(value) in _FROZEN else value
 
     def copy(self) -> list[Any]:
-        return self[:]
+        hand_all(self)
+        return list.copy(self)
 
     __copy__ = copy
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> list[Any]:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         return _deepcopy(self, memo)
 
     def __reduce_ex__(self, protocol: object) -> Any:
@@ -186,7 +190,7 @@ class TrackedList(list[Any]):
         self.extend(items)
         return self
 
-    def __imul__(self, times: SupportsIndex) -> Any:
+    def __imul__(self, times: Any) -> Any:
         hand_all(self)
         return list.__imul__(self, times)
 
@@ -380,8 +384,6 @@ def _identity(item: Any) -> Any:
 
 
 def _deepcopy(container: Any, memo: dict[int, Any]) -> Any:
-    from copy import deepcopy
-
     made: Any
     if isinstance(container, dict):
         made = memo[id(container)] = {}

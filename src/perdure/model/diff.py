@@ -92,7 +92,7 @@ class _Walk:
         self.gap(old, new, (start, old_end), (start, new_end), path, depth)
 
     def anchors(self, old: list[Any], new: list[Any]) -> list[tuple[int, int]] | None:
-        """Positions of elements that both lists hold, rising in both (patience diff: of elements that are unique), or None if most moved."""
+        """Positions of elements that both lists hold once, rising in both (patience diff), or None if most of them moved."""
         if not old or not new:
             return []
         places = self.unique(old)

@@ -36,6 +36,12 @@ def check_name(what: str, name: object) -> str:
     return name
 
 
+def uuid_text(id: bytes) -> str:
+    """A UUID as people write it: 8-4-4-4-12 hexadecimal digits."""
+    digits = id.hex()
+    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+
 def uuid7(now: int, bits: int) -> bytes:
     """A UUIDv7 (RFC 9562, section 5.7) from a time in nanoseconds and 74 random bits."""
     millis = now // 1_000_000

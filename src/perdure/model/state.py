@@ -20,6 +20,7 @@ class _Missing(Enum):
 MISSING = _Missing.MISSING
 """What stands where nothing is: JSON's null is a value, and Python's None stands for it."""
 _GONE = object()
+_BEHIND = "-"
 
 
 class TestFailed(Exception):
@@ -103,7 +104,7 @@ class Fold:
                 node = dict.get(node, token, MISSING)
             elif isinstance(node, list):
                 size = list.__len__(node)
-                if token == "-":
+                if token == _BEHIND:
                     keys.append(size)
                     node = MISSING
                 elif is_index(token) and int(token) < size:
@@ -158,7 +159,7 @@ class Fold:
         self._owned[id(copy)] = copy
         return copy
 
-    def _set(self, op: Op, node: Any) -> Any:
+    def _set(self, op: Op, _: Any) -> Any:
         return self._take(op.value)
 
     def _remove(self, op: Op, node: Any) -> Any:

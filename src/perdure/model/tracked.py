@@ -24,7 +24,6 @@ class Tracker:
         self._base = freeze(base)
         self._root = track(self._base, self)
         self._noted: list[Op] = []
-        self._tests = False
 
     @property
     def root(self) -> Any:
@@ -32,11 +31,8 @@ class Tracker:
         return self._root
 
     def replace(self, value: Any) -> None:
-        """Make `value` the whole document. It is read at commit, so it may still be changed until then."""
-        if value is self._root:
-            return
+        """Make `value` the whole document: what differs is found at commit, so it may still be changed until then."""
         self._root = value
-        # What is left of the old document is found by comparing; calls to it no longer count.
 
     def note(self, op: Op) -> None:
         """Take down an operation that was done to what the user sees."""
@@ -51,11 +47,9 @@ class Tracker:
         way = self._touch(tokens)
         fold = Fold(self._root)
         fold.apply((op,))
-        if op.kind == "test":
-            self._tests = True
-        elif not tokens:
+        if not tokens:
             self._root = _settle(self._root, fold.state, op.kind)
-        else:
+        elif op.kind != "test":
             _settle_below(way, tokens, fold.state, op.kind)
         self._noted.append(Op(op.kind, op.path, thaw(op.value)))
 
@@ -75,7 +69,7 @@ class Tracker:
         if all(op.kind == "test" for op in ops) or (noted and same(self._base, self._root)):
             return ()
         for op in ops:
-            check(op.value[2] if op.kind == "splice" else op.value, what="the state", at=op.path)
+            check(op.value, what="the state", at=op.path)
         return tuple(ops)
 
     def _explain(self, noted: list[Op]) -> list[Op] | None:

@@ -176,7 +176,7 @@ def _same_members(a: dict[Any, Any], b: dict[Any, Any]) -> bool:
 
 
 def spoken(value: object) -> str:
-    """What a value is, in JSON's words, for messages: `an object`, `a number` …"""
+    """What a value is, in JSON's words, for messages, such as `an object`."""
     for kind, name in _SPOKEN.items():
         if isinstance(value, kind):
             return name
@@ -205,7 +205,7 @@ def thaw(value: Any) -> Any:
     return value
 
 
-def _refuse(self: object, *args: object, **named: object) -> NoReturn:
+def _refuse(*_: object, **__: object) -> NoReturn:
     raise Invalid("This value belongs to the store's cached state and is never changed; reach it through draft.state, or copy it.")
 
 

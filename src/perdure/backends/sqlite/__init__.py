@@ -108,7 +108,7 @@ class SQLiteBackend:
 
     def _drain(self, writer: BatchWriter) -> None:
         """Write what is queued: up to `APPENDS_MAX` appends in one transaction; a call is never split over two."""
-        calls = []
+        calls: list[tuple[Sequence[Append], Reply[Sequence[Outcome | BaseException]]]] = []
         count = 0
         while self._queued and (not calls or count + len(self._queued[0][0]) <= APPENDS_MAX):
             calls.append(self._queued.popleft())
@@ -134,7 +134,9 @@ class SQLiteBackend:
         """See `spi.Backend.load`."""
         return await self._read(lambda connection: reader.load(connection, session, at))
 
-    async def read(self, session: SessionKey, *, after: int = 0, before: int | None = None, limit: int = 256, reverse: bool = False) -> Sequence[Record]:
+    async def read(
+        self, session: SessionKey, *, after: int = 0, before: int | None = None, limit: int = 256, reverse: bool = False
+    ) -> Sequence[Record]:
         """See `spi.Backend.read`."""
         return await self._read(lambda connection: reader.read(connection, session, after, before, limit, reverse))
 
@@ -178,7 +180,8 @@ class SQLiteBackend:
                 return
             connection.execute("INSERT OR REPLACE INTO snapshot VALUES (?, ?, ?, ?)", (n, snapshot.version, snapshot.hash, snapshot.body))
             connection.execute(
-                "DELETE FROM snapshot WHERE n = ?1 AND version NOT IN (SELECT version FROM snapshot WHERE n = ?1 ORDER BY version DESC LIMIT ?2)",
+                "DELETE FROM snapshot WHERE n = ?1 AND version NOT IN "
+                "(SELECT version FROM snapshot WHERE n = ?1 ORDER BY version DESC LIMIT ?2)",
                 (n, SNAPSHOTS_KEPT),
             )
 
@@ -222,9 +225,13 @@ class SQLiteBackend:
 
         await self._writing.call(transact)
 
+    def _end(self, _: None) -> None:
+        self._writing.close()
+        self._reading.close()
+
     async def close(self) -> None:
         """See `spi.Backend.close`. The last process that closes the file folds the write-ahead log into it."""
         self._closed = True
         closing = Workers[None]("perdure-sqlite-close", 1, lambda: None, lambda _: None)
-        await closing.call(lambda _: (self._writing.close(), self._reading.close()))
+        await closing.call(self._end)
         closing.close()

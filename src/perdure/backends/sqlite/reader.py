@@ -25,32 +25,38 @@ def _record(row: tuple[object, ...]) -> Record:
 
 def heads(connection: apsw.Connection, sessions: Sequence[SessionKey]) -> list[Head | None]:
     """The heads, in one read transaction."""
+    found = []
     with connection:
-        return [_head(connection, connection.execute("SELECT n FROM session WHERE tenant = ? AND id = ?", session).get) for session in sessions]
+        for session in sessions:
+            n = connection.execute("SELECT n FROM session WHERE tenant = ? AND id = ?", session).get
+            found.append(None if n is None else _head(connection, n))
+    return found
 
 
-def _head(connection: apsw.Connection, n: int | None) -> Head | None:
-    row = None if n is None else connection.execute(_HEAD, (n,)).fetchone()
+def _head(connection: apsw.Connection, n: int) -> Head | None:
+    row = connection.execute(_HEAD, (n,)).fetchone()
     return None if row is None else Head(*row)
 
 
 def load(connection: apsw.Connection, session: SessionKey, at: int | None) -> Loaded | None:
     """Index row, newest fitting snapshot and the records behind it."""
     with connection:
-        found = connection.execute(_SESSION, session).fetchone()
-        if found is None:
-            return None
-        n, tags, created = found
+        n, tags, created = connection.execute(_SESSION, session).fetchone() or (0, "{}", 0)
         head = _head(connection, n)
         if head is None:
             return None
+        index = Row(session, head, msgspec.json.decode(tags), created)
         upto = head.version if at is None else at
-        row = connection.execute("SELECT version, hash, body FROM snapshot WHERE n = ? AND version <= ? ORDER BY version DESC LIMIT 1", (n, upto)).fetchone()
+        row = connection.execute(
+            "SELECT version, hash, body FROM snapshot WHERE n = ? AND version <= ? ORDER BY version DESC LIMIT 1", (n, upto)
+        ).fetchone()
         snapshot = None if row is None else Snapshot(*row)
         after = snapshot.version if snapshot else 0
-        cursor = connection.execute(f"SELECT {_RECORD} FROM log WHERE n = ? AND version > ? AND version <= ? ORDER BY version", (n, after, upto))
+        cursor = connection.execute(
+            f"SELECT {_RECORD} FROM log WHERE n = ? AND version > ? AND version <= ? ORDER BY version", (n, after, upto)
+        )
         records = [_record(record) for record in cursor]
-    return Loaded(Row(session, head, msgspec.json.decode(tags), created), snapshot, records)
+    return Loaded(index, snapshot, records)
 
 
 def read(connection: apsw.Connection, session: SessionKey, after: int, before: int | None, limit: int, reverse: bool) -> list[Record]:
@@ -101,11 +107,13 @@ def scan(connection: apsw.Connection, query: Query, cursor: str | None, limit: i
 
 def feed(connection: apsw.Connection, cursor: str | None, limit: int) -> Page[Change]:
     """The log in the order of its rows."""
-    statement = f"SELECT pos, tenant, session.id, {', '.join('log.' + name for name in _RECORD.split(', '))} FROM log JOIN session USING (n) WHERE pos > ? ORDER BY pos LIMIT ?"
-    position, changes, size = int(cursor or 0), [], 0
-    for position, tenant, id, *row in connection.execute(statement, (position, limit)):
+    columns = ", ".join("log." + name for name in _RECORD.split(", "))
+    statement = f"SELECT pos, tenant, session.id, {columns} FROM log JOIN session USING (n) WHERE pos > ? ORDER BY pos LIMIT ?"
+    last, changes, size = int(cursor or 0), list[Change](), 0
+    for position, tenant, id, *row in connection.execute(statement, (last, limit)):
+        last = position
         changes.append(Change(SessionKey(tenant, id), _record(tuple(row))))
         size += changes[-1].record.stored_bytes
         if size > PAGE_BYTES:
             break
-    return Page(changes, str(position))
+    return Page(changes, str(last))

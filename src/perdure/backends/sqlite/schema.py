@@ -38,7 +38,9 @@ def parse_url(url: str) -> Options:
     """`sqlite:///relative`, `sqlite:////absolute`, with `?busy_timeout=&readers=&cache_kib=&vfs=`. Raises `Invalid`."""
     match = re.fullmatch(r"sqlite:///([^?#]+)(?:\?([^#]*))?", url)
     if match is None:
-        raise Invalid(f"{url!r} is no SQLite URL: write sqlite:///file.db for a relative path, sqlite:////folder/file.db for an absolute one.")
+        raise Invalid(
+            f"{url!r} is no SQLite URL: write sqlite:///file.db for a relative path, sqlite:////folder/file.db for an absolute one."
+        )
     path = unquote(match[1])
     if ":memory:" in path:
         raise Invalid("A store in memory has the URL 'memory:'.")
@@ -84,7 +86,9 @@ def connect(options: Options) -> apsw.Connection:
         try:
             connection.set_busy_timeout(int(options.busy_timeout * 1000))
             if connection.pragma("journal_mode", "wal") != "wal":
-                raise Unsupported(f"{options.path} lies where SQLite's write-ahead log does not work, such as a network share: use a local disk.")
+                raise Unsupported(
+                    f"{options.path} lies where SQLite's write-ahead log does not work, such as a network share: use a local disk."
+                )
             for name, value in (
                 ("synchronous", "full"),
                 ("cache_size", -options.cache_kib),
@@ -138,4 +142,3 @@ def _create(connection: apsw.Connection, path: str, clock: Clock) -> None:
     connection.execute("INSERT INTO store VALUES ('id', ?)", (uuid7(clock.now(), clock.bits(74)).hex(),))
     connection.pragma("application_id", APPLICATION_ID)
     connection.pragma("user_version", SCHEMA_VERSION)
-

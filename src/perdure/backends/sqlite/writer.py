@@ -26,7 +26,8 @@ _KEY = "SELECT version, request FROM key WHERE n = ? AND key = ?"
 _ADD_SESSION = "INSERT INTO session (tenant, id, created, status) VALUES (?, ?, ?, ?) RETURNING n"
 _ADD_KEY = "INSERT INTO key VALUES (?, ?, ?, ?)"
 _ADD_RECORD = (
-    "INSERT INTO log (n, version, hash, at, epoch, status, data, id, kind, key, request, meta, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO log (n, version, hash, at, epoch, status, data, id, kind, key, request, meta, body) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 
 
@@ -129,7 +130,9 @@ class BatchWriter:
 
     def _one(self, append: Append, rows: list[tuple[object, ...]]) -> Outcome | BaseException:
         if append.durability > Durability.local:
-            return Unsupported(f"SQLite reaches the durability 'local', not {append.durability.name!r}: ask for less, or use a replicated engine.")
+            return Unsupported(
+                f"SQLite reaches the durability 'local', not {append.durability.name!r}: ask for less, or use a replicated engine."
+            )
         place = self.place(append.session)
         head = place.head
         if append.key is not None and head is not None:
@@ -168,9 +171,9 @@ class BatchWriter:
             tags = append.index.tags
             old = msgspec.json.decode(connection.execute("SELECT tags FROM session WHERE n = ?", (n,)).get, type=dict[str, str])
             tenant, id = session
-            connection.executemany("DELETE FROM tag WHERE tenant = ? AND name = ? AND value = ? AND id = ?", [(tenant, *tag, id) for tag in old.items()])
+            connection.executemany(
+                "DELETE FROM tag WHERE tenant = ? AND name = ? AND value = ? AND id = ?", [(tenant, *tag, id) for tag in old.items()]
+            )
             connection.executemany("INSERT INTO tag VALUES (?, ?, ?, ?)", [(tenant, *tag, id) for tag in tags.items()])
             connection.execute("UPDATE session SET tags = ? WHERE n = ?", (msgspec.json.encode(tags).decode(), n))
         place.head = last
-
-

@@ -1,0 +1,49 @@
+"""What the stores of all tenants on one connection share: the engine's parts, put together once."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+from perdure.backends.spi import Backend, Durability
+from perdure.clock import Clock
+from perdure.config import Settings
+from perdure.engine.cache import Cache
+from perdure.engine.committer import Committer
+from perdure.engine.reader import Reader
+from perdure.engine.writer import Writer
+from perdure.errors import Closed
+from perdure.telemetry import Telemetry
+
+
+class Core:
+    """What the stores of all tenants on one connection share."""
+
+    def __init__(self, backend: Backend, url: str, clock: Clock, settings: Settings, durability: Durability) -> None:
+        self.backend, self.url, self.clock, self.settings, self.durability = backend, url, clock, settings, durability
+        self.telemetry = Telemetry()
+        self.cache = Cache(settings.cache_bytes)
+        self.reader = Reader(backend, self.cache)
+        self.writer = Writer(backend)
+        self.committer = Committer(backend, self.writer, self.reader, self.cache, clock, settings, self.telemetry)
+        self.pid = os.getpid()
+        self.closed = False
+
+    def check_open(self) -> None:
+        """Raise `Closed` after `close`, and in a child that was forked off."""
+        if self.closed:
+            raise Closed
+        if self.pid != os.getpid():
+            raise Closed("This store was opened before a fork() and cannot be used in the child.")
+
+    async def close(self) -> None:
+        if not self.closed:
+            self.closed = True
+            await self.writer.drain()
+            await self.backend.close()
+
+    def __del__(self) -> None:
+        if not self.closed and self.pid == os.getpid():
+            warnings.warn(
+                f"A Perdure store on {self.url} was never closed: use `async with perdure.open(...)`.", ResourceWarning, stacklevel=1
+            )

@@ -1,0 +1,68 @@
+"""From a URL to an open store."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from types import TracebackType
+from typing import Any
+
+from perdure.backends.registry import open_backend
+from perdure.backends.spi import Durability
+from perdure.clock import Clock, SystemClock
+from perdure.config import default_url, make_settings
+from perdure.engine.core import Core
+from perdure.engine.intent import check_durability
+from perdure.engine.store import Store
+from perdure.model.ids import check_name
+
+
+class Opening:
+    """What `perdure.open` returns: `async with` it, or `await` it and close the store yourself."""
+
+    def __init__(
+        self, url: str | None, tenant: str, clock: Clock | None, durability: Durability | str | None, settings: dict[str, Any]
+    ) -> None:
+        self._url, self._tenant, self._clock, self._durability, self._settings = url, tenant, clock, durability, settings
+        self._store: Store | None = None
+
+    async def _open(self) -> Store:
+        url = default_url() if self._url is None else self._url
+        tenant = check_name("A tenant", self._tenant)
+        settings = make_settings(**self._settings)
+        clock = self._clock or SystemClock()
+        backend = await open_backend(url, clock=clock)
+        try:
+            strongest = backend.capabilities.durability
+            durability = check_durability(self._durability, min(Durability.local, strongest), backend.capabilities)
+        except BaseException:
+            await backend.close()
+            raise
+        return Store(Core(backend, url, clock, settings, durability), tenant)
+
+    def __await__(self) -> Generator[Any, Any, Store]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Store:
+        self._store = await self._open()
+        return self._store
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._store is not None:
+            await self._store.close()
+
+
+def open(
+    url: str | None = None,
+    *,
+    tenant: str = "default",
+    durability: Durability | str | None = None,
+    clock: Clock | None = None,
+    **settings: Any,
+) -> Opening:
+    """Open a store: `async with perdure.open("sqlite:///agents.db") as store`.
+
+    `url` chooses the engine; without one, the environment's `PERDURE_URL`, else `sqlite:///perdure.db`. `tenant` scopes every
+    call. `durability` is the least level that receipts may name (default: `local`, or the engine's strongest if that is
+    weaker). `settings` are the fields of `perdure.Settings`. Raises `Invalid`, `Unsupported`, `Unavailable`, `Corrupt`.
+    """
+    return Opening(url, tenant, clock, durability, settings)
