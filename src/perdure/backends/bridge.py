@@ -116,13 +116,25 @@ class Reply(Generic[T]):
         yield from future
 
 
+class _Unanswered:
+    """Stands for a reply where only a failure matters."""
+
+    __slots__ = ("fail",)
+
+    def __init__(self, fail: Callable[[BaseException], None]) -> None:
+        self.fail = fail
+
+    def set(self, value: object) -> None:
+        """Nobody waits for it."""
+
+
 class Workers(Generic[S]):
     """Threads with a resource of their own each (a connection), started when the first call comes, ended by `close`."""
 
     def __init__(self, name: str, count: int, acquire: Callable[[], S], release: Callable[[S], None]) -> None:
         self._name, self._count = name, count
         self._acquire, self._release = acquire, release
-        self._calls: queue.SimpleQueue[tuple[Callable[[S], Any], Reply[Any]] | None] = queue.SimpleQueue()
+        self._calls: queue.SimpleQueue[tuple[Callable[[S], Any], Reply[Any] | _Unanswered] | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._lock = threading.Lock()
         self._waiting = 0
@@ -130,6 +142,14 @@ class Workers(Generic[S]):
     def call(self, function: Callable[[S], T]) -> Reply[T]:
         """Run `function(resource)` on one of the threads."""
         reply: Reply[T] = Reply()
+        self._put(function, reply)
+        return reply
+
+    def post(self, function: Callable[[S], None], *, fail: Callable[[BaseException], None]) -> None:
+        """Run `function(resource)` on one of the threads; what it raises goes to `fail`. Nobody waits for an answer."""
+        self._put(function, _Unanswered(fail))
+
+    def _put(self, function: Callable[[S], Any], reply: Reply[Any] | _Unanswered) -> None:
         with self._lock:
             self._waiting += 1
             if self._waiting > len(self._threads) and len(self._threads) < self._count:
@@ -137,7 +157,6 @@ class Workers(Generic[S]):
                 self._threads.append(thread)
                 thread.start()
         self._calls.put((function, reply))
-        return reply
 
     def _serve(self) -> None:
         resource: S | None = None

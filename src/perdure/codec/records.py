@@ -18,15 +18,8 @@ _META = msgspec.msgpack.Encoder()
 _META_DECODER = msgspec.msgpack.Decoder(tuple[str | None, str | None, int])
 
 
-class Position(msgspec.Struct, frozen=True, gc=False):
-    """Where a commit stands in its chain; the same fields as an engine's head."""
-
-    version: int
-    hash: bytes
-    at: int
-    epoch: int
-    status: int
-    data: int
+Position = tuple[int, bytes, int, int, int, int]
+"""Where a commit stands in its chain, as the fields of an engine's head: version, hash, at, epoch, status, data."""
 
 
 class Proposal(msgspec.Struct, frozen=True):
@@ -58,7 +51,7 @@ class Proposal(msgspec.Struct, frozen=True):
         version += 1
         hash = commit_hash(prev, version, at, epoch, self.static, self.digest)
         data = version if self.kind is Kind.data else data
-        return Position(version, hash, at, epoch, before if status is None else status, data), prev + self.meta
+        return (version, hash, at, epoch, before if status is None else status, data), prev + self.meta
 
 
 def propose(

@@ -79,18 +79,16 @@ class Committer:
     async def commit(self, change: Change) -> Receipt:
         """Write a change. Raises `Conflict`, `Invalid`, `Deleted`, `AlreadyExists`, `NotFound`, `Unknown`, `Unavailable`, `TooLarge`."""
         request = request_digest(change.events) if change.options.key is not None else b""
-        has_ops = any(event.ops for event in change.events)
+        on_state = change.strict or has_ops(change.events)
         id = self.new_id()
         lost = 0
         head: Head | None = None
         while True:
             after: Any = MISSING
-            if has_ops or change.strict:
+            if on_state:
                 after = await self._place(change, head)
             proposal = self._propose(change, id, request)
-            append = Append(
-                change.session, self._finisher(change, proposal, has_ops or change.strict), change.options.key, None, change.durability
-            )
+            append = Append(change.session, self._finisher(change, proposal, on_state), change.options.key, None, change.durability)
             try:
                 outcome = await self._writer.append(append)
             except Unknown:
@@ -106,7 +104,7 @@ class Committer:
                 return Receipt(outcome.head.version, id, outcome.head.hash, outcome.head.at, outcome.durability)
             lost += 1
             head = outcome.head
-            if change.strict or not has_ops or (change.options.on_conflict == "raise" and not change.blind):
+            if change.strict or not on_state or (change.options.on_conflict == "raise" and not change.blind):
                 raise await self._conflict(change, head, ())
             if lost >= self._settings.attempts:
                 raise await self._conflict(change, head, (), f"{lost} tries in a row were overtaken; ")
@@ -200,6 +198,8 @@ class Committer:
         """Keep the state that this commit made; snapshot it when the log outweighs the last one."""
         known = self._cache.get(session)
         previous = outcome.previous
+        if known is None and after is MISSING:
+            return  # Events alone need no state: nothing is kept for a session that only appends.
         if previous is None:
             working = Working(outcome.head, {}, 0, 0, {}, outcome.head.at)
         elif known is not None and known.head.hash == previous.hash:
@@ -211,16 +211,17 @@ class Committer:
         weight = working.log_bytes + len(proposal.body) + len(proposal.meta) + 128
         working = Working(outcome.head, after, weight, working.snapshot_bytes, working.tags, working.created_at)
         self._cache.put(session, working)
-        if snapshot_due(weight, working.snapshot_bytes, self._settings.snapshot_bytes_min):
-            with contextlib.suppress(Error):  # A snapshot is never the truth: the next commit tries again.
-                await self.snapshot(session, working)
+        await self.snapshot(session, working)
 
     async def snapshot(self, session: SessionKey, working: Working) -> None:
-        """Store a snapshot of this state and start weighing the log anew."""
+        """Store a snapshot of this state and start weighing the log anew, if the log outweighs the last one."""
+        if not snapshot_due(working.log_bytes, working.snapshot_bytes, self._settings.snapshot_bytes_min):
+            return
         head = working.head
         body = envelope.encode_snapshot(session, head.version, head.hash, working.state, self._format)
         self._cache.put(session, msgspec.structs.replace(working, log_bytes=0, snapshot_bytes=len(body)))
-        await self._backend.put_snapshot(session, Snapshot(head.version, head.hash, body))
+        with contextlib.suppress(Error):  # A snapshot is never the truth: the next commit tries again.
+            await self._backend.put_snapshot(session, Snapshot(head.version, head.hash, body))
 
     async def control(
         self,
@@ -312,6 +313,14 @@ class Committer:
         )
 
 
+def has_ops(events: Sequence[Event]) -> bool:
+    """Whether any of these events changes the state."""
+    for event in events:  # noqa: SIM110 - a generator costs more than the loop, on the hottest path there is
+        if event.ops:
+            return True
+    return False
+
+
 def check_head(session: SessionKey, head: Head | None, options: Options, *, starting: bool = False) -> None:
     """Raise what a head forbids, whatever the policy: `AlreadyExists`, `NotFound`, `Deleted`, `Moved`, `Invalid` for a future version."""
     expect = options.expect
@@ -332,8 +341,7 @@ def check_head(session: SessionKey, head: Head | None, options: Options, *, star
 
 def as_record(proposal: Proposal, position: Position, meta: bytes) -> Record:
     """A finished record in the engine's terms."""
-    head = Head(position.version, position.hash, position.at, position.epoch, position.status, position.data)
-    return Record(head, proposal.id, int(proposal.kind), proposal.key, proposal.request, meta, proposal.body)
+    return Record(Head(*position), proposal.id, int(proposal.kind), proposal.key, proposal.request, meta, proposal.body)
 
 
 def _same_state(base: Working | None, head: Head) -> bool:

@@ -26,7 +26,6 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     key: str | None = None
     actor: str | None = None
     on_conflict: OnConflict = "merge"
-    durability: Durability | str | None = None
     recreate: bool = False
     create: bool = True
 

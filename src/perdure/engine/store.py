@@ -16,7 +16,7 @@ from perdure.backends.spi import Capabilities, Durability, Index, Query, Row
 from perdure.engine import draft as drafts
 from perdure.engine import forks
 from perdure.engine.cache import Working
-from perdure.engine.committer import Change
+from perdure.engine.committer import Change, has_ops
 from perdure.engine.core import Core
 from perdure.engine.draft import Draft, Edit
 from perdure.engine.intent import Options, check_durability, check_events, check_options
@@ -28,6 +28,7 @@ from perdure.model.events import Event
 from perdure.model.ids import SessionKey, check_name, uuid_text
 from perdure.model.policy import OnConflict
 
+_PLAIN = Options()
 TAGS_MAX = 64
 """Most tags of a session."""
 
@@ -100,14 +101,14 @@ class Store:
         """
         core = self._open()
         target = self._key(session)
-        options = check_options(
-            Options(expect=expect, key=key, actor=actor, on_conflict=on_conflict, durability=durability, recreate=recreate)
-        )
+        options = _PLAIN
+        if expect is not None or key is not None or actor is not None or on_conflict != "merge" or recreate:
+            options = check_options(Options(expect=expect, key=key, actor=actor, on_conflict=on_conflict, recreate=recreate))
         level = check_durability(durability, core.durability, core.backend.capabilities)
         checked = check_events(events)
         with core.telemetry.span("append", *target):
             base = None
-            if expect and any(event.ops for event in checked):
+            if expect and has_ops(checked):
                 base = await drafts.base_at(core.reader, target, expect, await core.reader.current(target))
             change = Change(
                 session=target,
@@ -140,9 +141,7 @@ class Store:
         edit that changes nothing writes nothing. Options as in `append`; `create=False` makes a missing session `NotFound`.
         """
         core = self._open()
-        options = check_options(
-            Options(expect=expect, key=key, actor=actor, on_conflict=on_conflict, durability=durability, recreate=recreate, create=create)
-        )
+        options = check_options(Options(expect=expect, key=key, actor=actor, on_conflict=on_conflict, recreate=recreate, create=create))
         level = check_durability(durability, core.durability, core.backend.capabilities)
         return Edit(core.committer, core.reader, self._key(session), options, level, core.telemetry)
 
@@ -167,9 +166,7 @@ class Store:
         """
         core = self._open()
         target = self._key(session)
-        options = check_options(
-            Options(expect=expect, key=key, actor=actor, on_conflict="raise", durability=durability, recreate=recreate, create=create)
-        )
+        options = check_options(Options(expect=expect, key=key, actor=actor, on_conflict="raise", recreate=recreate, create=create))
         if type(attempts) is not int or attempts < 1:
             raise Invalid(f"attempts must be at least 1, not {attempts!r}.")
         level = check_durability(durability, core.durability, core.backend.capabilities)
@@ -199,6 +196,7 @@ class Store:
             raise NotFound(f"There is no session {session.id!r} in tenant {session.tenant!r}.", session=session.id)
         if working.head.status == Status.deleted:
             raise Deleted(f"Session {session.id!r} was deleted at version {working.head.version}.", session=session.id)
+        await self._core.committer.snapshot(session, working)
         return working
 
     async def _past(self, session: SessionKey, now: Working, at: int | datetime) -> Working:
@@ -373,7 +371,7 @@ def _only(commit: Commit, types: Collection[str]) -> Commit | None:
 
 
 def _check_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    if not isinstance(tags, Mapping) or len(tags) > TAGS_MAX:  # type: ignore[redundant-expr]
+    if not isinstance(tags, Mapping) or len(tags) > TAGS_MAX:
         raise Invalid(f"tags must be a mapping of at most {TAGS_MAX} names to strings.")
     return {check_name("A tag's name", name): check_name("A tag's value", value) for name, value in tags.items()}
 

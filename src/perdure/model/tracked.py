@@ -158,7 +158,8 @@ def tidy(ops: Iterable[Op]) -> list[Op]:
     moved: dict[str, int] = {}
     for op in ops:
         last = made[-1] if made else None
-        if op.kind == "append" and last is not None and last.kind == "append" and last.path == op.path:
+        behind = op.path.endswith("/-")  # Names another place each time.
+        if op.kind == "append" and last is not None and last.kind == "append" and last.path == op.path and not behind:
             if not joined:
                 last = made[-1] = Op("append", op.path, list(last.value))
             last.value.extend(op.value)
@@ -167,7 +168,7 @@ def tidy(ops: Iterable[Op]) -> list[Op]:
         joined = False
         number, above = len(made), _ancestors(op.path)
         before = last_set.pop(op.path, -1)
-        if op.kind == "set" and not op.path.endswith("/-"):
+        if op.kind == "set" and not behind:
             if before >= 0 and used.get(op.path, -1) < before and all(moved.get(path, -1) < before for path in above):
                 made[before] = None
             last_set[op.path] = number

@@ -103,7 +103,7 @@ class SQLiteBackend:
             raise Invalid(f"One call takes 1 to {APPENDS_MAX} appends, not {len(appends)}.")
         reply: Reply[Sequence[Outcome | BaseException]] = Reply()
         self._queued.append((appends, reply))
-        self._writing.call(self._drain)
+        self._writing.post(self._drain, fail=reply.fail)
         return await reply
 
     def _drain(self, writer: BatchWriter) -> None:
