@@ -13,6 +13,10 @@ from perdure.backends.spi import Head
 from perdure.model.ids import SessionKey
 
 
+ASKED_MAX = 4_096
+"""Sessions remembered as having been read once."""
+
+
 class Working(msgspec.Struct, frozen=True):
     """A session's state at a head, never changed in place: what changes is copied along its path.
 
@@ -39,6 +43,7 @@ class Cache:
         self._bytes_max = bytes_max
         self._bytes = 0
         self._entries: OrderedDict[SessionKey, Working] = OrderedDict()
+        self._asked: OrderedDict[SessionKey, bool] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, session: SessionKey) -> Working | None:
@@ -62,6 +67,16 @@ class Cache:
             self._bytes += working.weight
             while self._bytes > self._bytes_max and self._entries:
                 self._bytes -= self._entries.popitem(last=False)[1].weight
+
+    def admit(self, session: SessionKey) -> bool:
+        """Whether a state that was loaded to be read once is worth keeping: when the session is asked for a second time."""
+        with self._lock:
+            if self._asked.pop(session, False):
+                return True
+            self._asked[session] = True
+            if len(self._asked) > ASKED_MAX:
+                self._asked.popitem(last=False)
+            return False
 
     def drop(self, session: SessionKey) -> None:
         """Forget a session."""

@@ -28,8 +28,11 @@ class Reader:
         self._backend = backend
         self._cache = cache
 
-    async def current(self, session: SessionKey, *, head: Head | None = None) -> Working | None:
-        """The newest state known, from memory if it is there; at least as new as `head`, when given. `None`: no such session."""
+    async def current(self, session: SessionKey, *, head: Head | None = None, keep: bool = True) -> Working | None:
+        """The newest state known, from memory if it is there; at least as new as `head`, when given. `None`: no such session.
+
+        With `keep` false, a state that had to be loaded is not kept: it is the caller's alone.
+        """
         working = self._cache.get(session)
         if working is not None and head is not None and working.head.hash != head.hash:
             working = await self._advance(session, working, head)
@@ -38,14 +41,15 @@ class Reader:
             if loaded is None:
                 return None
             working = await self._working(session, loaded)
-            self._cache.put(session, working)
+            if keep:
+                self._cache.put(session, working)
         return working
 
     async def strong(self, session: SessionKey) -> Working | None:
         """The newest state there is: the head is asked for, and what is missing is read."""
         known = self._cache.get(session)
         if known is None:
-            return await self.current(session)
+            return await self.current(session, keep=self._cache.admit(session))
         head = (await self._backend.heads([session]))[0]
         if head is None:
             self._cache.drop(session)

@@ -187,7 +187,8 @@ class Store:
             working = await self._live(target, strong=consistency == "strong")
             if at is not None:
                 working = await self._past(target, working, at)
-            return _view(target, working)
+            kept = core.cache.get(target)
+            return _view(target, working, owned=kept is None or kept.state is not working.state)
 
     async def _live(self, session: SessionKey, *, strong: bool = True) -> Working:
         reader = self._core.reader
@@ -360,9 +361,9 @@ class Store:
         await self._core.close()
 
 
-def _view(session: SessionKey, working: Working) -> View:
+def _view(session: SessionKey, working: Working, *, owned: bool) -> View:
     info = Info.of(Row(session, working.head, working.tags, working.created_at))
-    return View(session.id, working.head.version, working.head.hash, working.state, info)
+    return View(session.id, working.head.version, working.head.hash, working.state, info, owned=owned)
 
 
 def _only(commit: Commit, types: Collection[str]) -> Commit | None:

@@ -71,7 +71,7 @@ class Verified(msgspec.Struct, frozen=True):
 class View:
     """A session as of one version. `state` is yours: a plain JSON value, made at first access, which nothing else sees."""
 
-    def __init__(self, session: str, version: int, hash: bytes, state: Any, info: Info) -> None:
+    def __init__(self, session: str, version: int, hash: bytes, state: Any, info: Info, *, owned: bool = False) -> None:
         self.session = session
         self.version = version
         self.hash = hash
@@ -80,11 +80,12 @@ class View:
         self.created_at = info.created_at
         self.updated_at = info.updated_at
         self._state = state
+        self._owned = owned
 
     @cached_property
     def state(self) -> Any:
         """The JSON document that folding all operations up to `version` gives; `{}` before the first."""
-        return thaw(self._state)
+        return self._state if self._owned else thaw(self._state)
 
     def __repr__(self) -> str:
         return f"<View [{self.status.name}] {self.session} version={self.version}>"

@@ -32,7 +32,7 @@ from perdure.backends.spi import (
     Snapshot,
 )
 from perdure.backends.sqlite import reader
-from perdure.backends.sqlite.schema import Options, connect, errors, initialise, parse_url
+from perdure.backends.sqlite.schema import Options, connect, errors, initialise, known_id, parse_url
 from perdure.backends.sqlite.writer import BatchWriter
 from perdure.clock import Clock
 from perdure.errors import Closed, Invalid, Unsupported
@@ -69,7 +69,6 @@ class SQLiteBackend:
         notification=False,
         record_bytes_max=64 << 20,
     )
-    store_id = ""
 
     def __init__(self, options: Options, clock: Clock) -> None:
         self.options = options
@@ -78,19 +77,23 @@ class SQLiteBackend:
         self._writing = Workers("perdure-sqlite-writer", 1, self._acquire_writer, lambda writer: writer.connection.close())
         self._reading = Workers("perdure-sqlite-reader", options.readers, self._acquire_reader, lambda connection: connection.close())
         self._closed = False
+        self.store_id = ""
 
     def __repr__(self) -> str:
         return f"<SQLiteBackend [{'closed' if self._closed else 'open'}] {self.options.path}>"
 
     async def start(self) -> None:
-        """Open the writing connection and create or check the schema."""
-        self.store_id = await self._writing.call(lambda writer: initialise(writer.connection, self.options, self._clock))
+        """Create or check the schema. The writing connection is opened by the first write, or to create it."""
+        known = await self._read(known_id)
+        if known is None:
+            known = await self._writing.call(lambda writer: initialise(writer.connection, self.options, self._clock))
+        self.store_id = known
 
     def _acquire_writer(self) -> BatchWriter:
-        return BatchWriter(connect(self.options), self.options)
+        return BatchWriter(connect(self.options, writing=True), self.options)
 
     def _acquire_reader(self) -> apsw.Connection:
-        return connect(self.options)
+        return connect(self.options, writing=False)
 
     def _check_open(self) -> None:
         if self._closed:

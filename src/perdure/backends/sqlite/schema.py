@@ -75,34 +75,41 @@ def errors(path: str) -> Iterator[None]:
         raise Unavailable(f"SQLite failed on {path}: {type(error).__name__}: {error}.") from error
 
 
-def connect(options: Options) -> apsw.Connection:
+def connect(options: Options, *, writing: bool) -> apsw.Connection:
     """A connection with our settings. Raises `Invalid`, `Unavailable`, `Corrupt`, `Unsupported`."""
     check_library(apsw.sqlite_lib_version())
-    folder = Path(options.path).resolve().parent
+    folder = Path(options.path).absolute().parent
     if not options.vfs and not folder.is_dir():
         raise Invalid(f"The folder {folder} does not exist: create it first.")
     with errors(options.path):
         connection = apsw.Connection(options.path, vfs=options.vfs or None)
         try:
             connection.set_busy_timeout(int(options.busy_timeout * 1000))
-            if connection.pragma("journal_mode", "wal") != "wal":
-                raise Unsupported(
-                    f"{options.path} lies where SQLite's write-ahead log does not work, such as a network share: use a local disk."
-                )
-            for name, value in (
-                ("synchronous", "full"),
-                ("cache_size", -options.cache_kib),
-                ("journal_size_limit", 64 << 20),
-                ("wal_autocheckpoint", 4_000),
-                ("trusted_schema", 0),
-            ):
-                connection.pragma(name, value)
-            if sys.platform == "darwin":
-                connection.pragma("fullfsync", 1)
+            connection.pragma("cache_size", -options.cache_kib)
+            if writing:
+                _prepare_writing(connection, options.path)
         except BaseException:
             connection.close()
             raise
     return connection
+
+
+def _prepare_writing(connection: apsw.Connection, path: str) -> None:
+    if connection.pragma("journal_mode", "wal") != "wal":
+        raise Unsupported(f"{path} lies where SQLite's write-ahead log does not work, such as a network share: use a local disk.")
+    connection.pragma("synchronous", "full")
+    connection.pragma("journal_size_limit", 64 << 20)
+    connection.pragma("wal_autocheckpoint", 4_000)
+    connection.pragma("trusted_schema", 0)
+    if sys.platform == "darwin":
+        connection.pragma("fullfsync", 1)
+
+
+def known_id(connection: apsw.Connection) -> str | None:
+    """The store's id if the file has our schema, in our version; `None` if `initialise` must look closer."""
+    if connection.pragma("user_version") != SCHEMA_VERSION or connection.pragma("application_id") != APPLICATION_ID:
+        return None
+    return str(connection.execute("SELECT value FROM store WHERE name = 'id'").get)
 
 
 def check_library(version: str) -> None:
@@ -118,7 +125,7 @@ def check_library(version: str) -> None:
 def initialise(connection: apsw.Connection, options: Options, clock: Clock) -> str:
     """Create the schema in an empty file, or check that it is ours; the store's id. Several processes may do so at once."""
     with errors(options.path):
-        if connection.pragma("user_version") != SCHEMA_VERSION or connection.pragma("application_id") != APPLICATION_ID:
+        if known_id(connection) is None:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 _create(connection, options.path, clock)
@@ -126,8 +133,7 @@ def initialise(connection: apsw.Connection, options: Options, clock: Clock) -> s
             except BaseException:
                 connection.execute("ROLLBACK")
                 raise
-        store_id = connection.execute("SELECT value FROM store WHERE name = 'id'").get
-    return str(store_id)
+        return str(known_id(connection))
 
 
 def _create(connection: apsw.Connection, path: str, clock: Clock) -> None:
