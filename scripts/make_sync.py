@@ -21,12 +21,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from datetime import datetime
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 from perdure.backends.bridge import run_blocking
 from perdure.backends.spi import Capabilities, Durability
 from perdure.clock import Clock
+from perdure.codec.upcast import Upcaster
 from perdure.engine import opening as _opening
 from perdure.engine import store as _async
 from perdure.engine.draft import Draft

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from datetime import datetime
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Literal, Self, TypeVar
 
 from perdure.backends.bridge import run_blocking
 from perdure.backends.spi import Capabilities, Durability
 from perdure.clock import Clock
+from perdure.codec.upcast import Upcaster
 from perdure.engine import opening as _opening
 from perdure.engine import store as _async
 from perdure.engine.draft import Draft
@@ -279,12 +280,16 @@ def open(
     tenant: str = "default",
     durability: Durability | str | None = None,
     clock: Clock | None = None,
+    upcasters: Mapping[str, Upcaster] = MappingProxyType({}),
     **settings: Any,
 ) -> Store:
     """Open a store: `with perdure.sync.open("sqlite:///agents.db") as store`.
 
     `url` chooses the engine; without one, the environment's `PERDURE_URL`, else `sqlite:///perdure.db`. `tenant` scopes every
     call. `durability` is the least level that receipts may name (default: `local`, or the engine's strongest if that is
-    weaker). `settings` are the fields of `perdure.Settings`. Raises `Invalid`, `Unsupported`, `Unavailable`, `Corrupt`.
+    weaker). `upcasters` say, by event type, how old events read today; `history` applies them.
+    `settings` are the fields of `perdure.Settings`. Raises `Invalid`, `Unsupported`, `Unavailable`, `Corrupt`.
     """
-    return Store(run_blocking(_opening.open(url, tenant=tenant, durability=durability, clock=clock, **settings)._open()))
+    return Store(
+        run_blocking(_opening.open(url, tenant=tenant, durability=durability, clock=clock, upcasters=upcasters, **settings)._open())
+    )

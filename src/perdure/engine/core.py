@@ -7,6 +7,7 @@ import warnings
 
 from perdure.backends.spi import Backend, Durability
 from perdure.clock import Clock
+from perdure.codec.upcast import Upcasters
 from perdure.config import Settings
 from perdure.engine.cache import Cache
 from perdure.engine.committer import Committer
@@ -19,7 +20,8 @@ from perdure.telemetry import Telemetry
 class Core:
     """What the stores of all tenants on one connection share."""
 
-    def __init__(self, backend: Backend, url: str, clock: Clock, settings: Settings, durability: Durability) -> None:
+    def __init__(self, backend: Backend, url: str, clock: Clock, settings: Settings, durability: Durability, upcasters: Upcasters) -> None:
+        self.upcasters = upcasters
         self.backend, self.url, self.clock, self.settings, self.durability = backend, url, clock, settings, durability
         self.telemetry = Telemetry()
         self.cache = Cache(settings.cache_bytes)

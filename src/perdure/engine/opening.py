@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from types import TracebackType
+from collections.abc import Generator, Mapping
+from types import MappingProxyType, TracebackType
 from typing import Any
 
 from perdure.backends.registry import open_backend
 from perdure.backends.spi import Durability
 from perdure.clock import Clock, SystemClock
+from perdure.codec.upcast import Upcaster, Upcasters
 from perdure.config import default_url, make_settings
 from perdure.engine.core import Core
 from perdure.engine.intent import check_durability
@@ -20,15 +21,23 @@ class Opening:
     """What `perdure.open` returns: `async with` it, or `await` it and close the store yourself."""
 
     def __init__(
-        self, url: str | None, tenant: str, clock: Clock | None, durability: Durability | str | None, settings: dict[str, Any]
+        self,
+        url: str | None,
+        tenant: str,
+        clock: Clock | None,
+        durability: Durability | str | None,
+        upcasters: Mapping[str, Upcaster],
+        settings: dict[str, Any],
     ) -> None:
-        self._url, self._tenant, self._clock, self._durability, self._settings = url, tenant, clock, durability, settings
+        self._url, self._tenant, self._clock, self._durability = url, tenant, clock, durability
+        self._upcasters, self._settings = upcasters, settings
         self._store: Store | None = None
 
     async def _open(self) -> Store:
         url = default_url() if self._url is None else self._url
         tenant = check_name("A tenant", self._tenant)
         settings = make_settings(**self._settings)
+        upcasters = Upcasters(self._upcasters)
         clock = self._clock or SystemClock()
         backend = await open_backend(url, clock=clock)
         try:
@@ -37,7 +46,7 @@ class Opening:
         except BaseException:
             await backend.close()
             raise
-        return Store(Core(backend, url, clock, settings, durability), tenant)
+        return Store(Core(backend, url, clock, settings, durability, upcasters), tenant)
 
     def __await__(self) -> Generator[Any, Any, Store]:
         return self._open().__await__()
@@ -57,12 +66,14 @@ def open(
     tenant: str = "default",
     durability: Durability | str | None = None,
     clock: Clock | None = None,
+    upcasters: Mapping[str, Upcaster] = MappingProxyType({}),
     **settings: Any,
 ) -> Opening:
     """Open a store: `async with perdure.open("sqlite:///agents.db") as store`.
 
     `url` chooses the engine; without one, the environment's `PERDURE_URL`, else `sqlite:///perdure.db`. `tenant` scopes every
     call. `durability` is the least level that receipts may name (default: `local`, or the engine's strongest if that is
-    weaker). `settings` are the fields of `perdure.Settings`. Raises `Invalid`, `Unsupported`, `Unavailable`, `Corrupt`.
+    weaker). `upcasters` say, by event type, how old events read today; `history` applies them.
+    `settings` are the fields of `perdure.Settings`. Raises `Invalid`, `Unsupported`, `Unavailable`, `Corrupt`.
     """
-    return Opening(url, tenant, clock, durability, settings)
+    return Opening(url, tenant, clock, durability, upcasters, settings)

@@ -240,7 +240,8 @@ class Store:
         if limit == 0:
             return
         async for commit in core.reader.commits(target, after=after, before=before, newest_first=newest_first):
-            chosen = commit if types is None else _only(commit, types)
+            today = core.upcasters.commit(commit)
+            chosen = today if types is None else _only(today, types)
             if chosen is not None:
                 yield chosen
                 count += 1

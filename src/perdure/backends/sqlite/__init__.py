@@ -33,7 +33,7 @@ from perdure.backends.spi import (
 )
 from perdure.backends.sqlite import reader
 from perdure.backends.sqlite.schema import Options, connect, errors, initialise, known_id, parse_url
-from perdure.backends.sqlite.writer import BatchWriter
+from perdure.backends.sqlite.writer import RECORD_BYTES_MAX, BatchWriter
 from perdure.clock import Clock
 from perdure.errors import Closed, Invalid, Unsupported
 from perdure.model.commit import Kind, Status
@@ -67,7 +67,7 @@ class SQLiteBackend:
         atomic_batch=True,
         keys_remembered=None,
         notification=False,
-        record_bytes_max=64 << 20,
+        record_bytes_max=RECORD_BYTES_MAX,
     )
 
     def __init__(self, options: Options, clock: Clock) -> None:

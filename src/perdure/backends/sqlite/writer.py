@@ -20,6 +20,9 @@ from perdure.model.ids import SessionKey
 HEADS_REMEMBERED = 16_384
 """Sessions whose heads the writer keeps; about 8 MiB."""
 
+RECORD_BYTES_MAX = 64 << 20
+"""Largest `meta` plus `body` of one record."""
+
 _HEAD = "SELECT version, hash, at, epoch, status, data FROM log WHERE n = ? ORDER BY version DESC LIMIT 1"
 _SESSION = "SELECT n FROM session WHERE tenant = ? AND id = ?"
 _KEY = "SELECT version, request FROM key WHERE n = ? AND key = ?"
@@ -143,7 +146,7 @@ class BatchWriter:
             records = append.finish(head)
             if records is None:
                 return Refused(head)
-            check_records(append.session, head, records)
+            check_records(append.session, head, records, RECORD_BYTES_MAX)
         except Exception as error:  # noqa: BLE001 - the outcome of this append alone
             return error
         self._store(append, place, records, rows)

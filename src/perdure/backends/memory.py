@@ -1,0 +1,251 @@
+"""Memory: dictionaries under one lock. The reference model of every engine; nothing outlives the process."""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import islice
+
+import msgspec
+
+from perdure.backends.checks import check_records
+from perdure.backends.spi import (
+    APPENDS_MAX,
+    Append,
+    Appended,
+    Capabilities,
+    Change,
+    Durability,
+    Head,
+    Known,
+    Loaded,
+    Outcome,
+    Page,
+    Query,
+    Record,
+    Refused,
+    Row,
+    Snapshot,
+)
+from perdure.clock import Clock
+from perdure.errors import Closed, Invalid, Unsupported
+from perdure.model.commit import Kind, Status
+from perdure.model.ids import SessionKey, uuid7
+
+PAGE_BYTES = 4 << 20
+RECORD_BYTES_MAX = 64 << 20
+
+
+async def open(url: str, *, clock: Clock) -> MemoryBackend:
+    """A new, empty engine. Raises `Invalid` unless the URL is `memory:`."""
+    if url != "memory:":
+        raise Invalid(f"{url!r} is no URL of the memory engine: write memory: and nothing more.")
+    return MemoryBackend(clock)
+
+
+class _Chain(msgspec.Struct):
+    """One session: records by version, oldest first; what its keys gave; snapshots by version; tags."""
+
+    records: list[Record]
+    keys: dict[str, tuple[int, bytes]]
+    snapshots: dict[int, Snapshot]
+    tags: dict[str, str]
+    created_at: int
+
+    @property
+    def head(self) -> Head:
+        return self.records[-1].head
+
+    def after(self, version: int) -> int:
+        """The place of the first record behind `version`."""
+        return bisect_left(self.records, version + 1, key=lambda record: record.head.version)
+
+    def find(self, version: int) -> Record | None:
+        place = self.after(version - 1)
+        found = self.records[place] if place < len(self.records) else None
+        return found if found is not None and found.head.version == version else None
+
+
+class MemoryBackend:
+    """A `Backend` in this process. Safe from any thread; its methods never wait."""
+
+    capabilities = Capabilities(
+        durability=Durability.memory,
+        linearizable_reads=True,
+        failover_loss=None,
+        atomic_batch=True,
+        keys_remembered=None,
+        notification=False,
+        record_bytes_max=RECORD_BYTES_MAX,
+        shared=False,
+    )
+
+    def __init__(self, clock: Clock) -> None:
+        self.store_id = uuid7(clock.now(), clock.bits(74)).hex()
+        self._chains: dict[SessionKey, _Chain] = {}
+        self._feed: dict[int, Change] = {}
+        self._position = 0
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<MemoryBackend [{'closed' if self._closed else 'open'}] {len(self._chains)} sessions>"
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Closed
+
+    async def append(self, appends: Sequence[Append]) -> Sequence[Outcome | BaseException]:
+        """See `spi.Backend.append`."""
+        self._check_open()
+        if not 1 <= len(appends) <= APPENDS_MAX:
+            raise Invalid(f"One call takes 1 to {APPENDS_MAX} appends, not {len(appends)}.")
+        with self._lock:
+            return [self._one(append) for append in appends]
+
+    def _one(self, append: Append) -> Outcome | BaseException:
+        if append.durability > self.capabilities.durability:
+            return Unsupported(f"Memory reaches the durability 'memory', not {append.durability.name!r}: ask for less, or open a file.")
+        chain = self._chains.get(append.session)
+        head = None if chain is None else chain.head
+        if chain is not None and append.key is not None and append.key in chain.keys:
+            return Known(*chain.keys[append.key], chain.head)
+        try:
+            records = append.finish(head)
+            if records is None:
+                return Refused(head)
+            check_records(append.session, head, records, RECORD_BYTES_MAX)
+        except Exception as error:  # noqa: BLE001 - the outcome of this append alone
+            return error
+        if chain is None:
+            chain = self._chains[append.session] = _Chain([], {}, {}, {}, records[0].head.at)
+        for record in records:
+            chain.records.append(record)
+            self._position += 1
+            self._feed[self._position] = Change(append.session, record)
+            if record.key is not None:
+                chain.keys[record.key] = (record.head.version, record.request)
+        if append.index is not None and append.index.tags is not None:
+            chain.tags = dict(append.index.tags)
+        return Appended(chain.head, head, records[-1].id, Durability.memory)
+
+    async def heads(self, sessions: Sequence[SessionKey]) -> Sequence[Head | None]:
+        """See `spi.Backend.heads`."""
+        self._check_open()
+        with self._lock:
+            chains = [self._chains.get(session) for session in sessions]
+            return [None if chain is None else chain.head for chain in chains]
+
+    async def load(self, session: SessionKey, at: int | None = None) -> Loaded | None:
+        """See `spi.Backend.load`."""
+        self._check_open()
+        with self._lock:
+            chain = self._chains.get(session)
+            if chain is None:
+                return None
+            upto = chain.head.version if at is None else at
+            version = max((version for version in chain.snapshots if version <= upto), default=None)
+            snapshot = None if version is None else chain.snapshots[version]
+            records = chain.records[chain.after(version or 0) : chain.after(upto)]
+            return Loaded(self._row(session, chain), snapshot, records)
+
+    def _row(self, session: SessionKey, chain: _Chain) -> Row:
+        return Row(session, chain.head, dict(chain.tags), chain.created_at)
+
+    async def read(
+        self, session: SessionKey, *, after: int = 0, before: int | None = None, limit: int = 256, reverse: bool = False
+    ) -> Sequence[Record]:
+        """See `spi.Backend.read`."""
+        self._check_open()
+        with self._lock:
+            chain = self._chains.get(session)
+            if chain is None:
+                return []
+            records = chain.records[chain.after(after) : None if before is None else chain.after(before - 1)]
+        page: list[Record] = []
+        size = 0
+        for record in reversed(records) if reverse else records:
+            if len(page) == limit:
+                break
+            page.append(record)
+            size += record.stored_bytes
+            if size > PAGE_BYTES:
+                break
+        return page
+
+    async def find_key(self, session: SessionKey, key: str) -> Known | None:
+        """See `spi.Backend.find_key`."""
+        self._check_open()
+        with self._lock:
+            chain = self._chains.get(session)
+            return None if chain is None or key not in chain.keys else Known(*chain.keys[key], chain.head)
+
+    async def put_snapshot(self, session: SessionKey, snapshot: Snapshot) -> None:
+        """See `spi.Backend.put_snapshot`."""
+        self._check_open()
+        with self._lock:
+            chain = self._chains.get(session)
+            record = None if chain is None else chain.find(snapshot.version)
+            if chain is not None and record is not None and record.head.hash == snapshot.hash:
+                chain.snapshots[snapshot.version] = snapshot
+
+    async def scan(self, query: Query, *, cursor: str | None = None, limit: int = 100) -> Page[Row]:
+        """See `spi.Backend.scan`."""
+        self._check_open()
+        if query.order not in self.capabilities.scan_orders:
+            raise Unsupported(f"Memory lists in the order 'id', not {query.order!r}.")
+        with self._lock:
+            rows = [self._row(session, chain) for session, chain in self._chains.items() if _matches(query, cursor, session, chain)]
+        rows.sort(key=lambda row: row.session.id.encode())
+        return Page(rows[:limit], rows[limit - 1].session.id if len(rows) > limit else None)
+
+    async def feed(self, cursor: str | None = None, limit: int = 256) -> Page[Change]:
+        """See `spi.Backend.feed`: each record exactly once, in the order of the appends."""
+        self._check_open()
+        if cursor is not None and not cursor.isdecimal():
+            raise Invalid(f"{cursor!r} is no cursor of this feed.")
+        start = int(cursor or 0)
+        with self._lock:
+            page = list(islice(((position, change) for position, change in self._feed.items() if position > start), limit))
+        return Page([change for _, change in page], str(page[-1][0] if page else start))
+
+    async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes]) -> None:
+        """See `spi.Backend.truncate`."""
+        self._check_open()
+        with self._lock:
+            chain = self._chains.get(session)
+            record = None if chain is None else chain.find(anchor[0])
+            if chain is None or record is None or (record.head.hash, record.kind) != (anchor[1], Kind.anchor) or below > anchor[0]:
+                raise Invalid(f"Session {session.id!r} has no anchor commit at version {anchor[0]} with this hash, or {below} is above it.")
+            chain.records = chain.records[chain.after(below - 1) :]
+            chain.snapshots = {version: snapshot for version, snapshot in chain.snapshots.items() if version >= below - 1}
+
+    async def purge(self, session: SessionKey) -> None:
+        """See `spi.Backend.purge`."""
+        self._check_open()
+        with self._lock:
+            chain = self._chains.get(session)
+            if chain is None or chain.head.status != Status.deleted:
+                raise Invalid(f"Session {session.id!r} is not deleted: delete it before it is purged.")
+            stub = msgspec.structs.replace(chain.records[-1], body=b"")
+            self._chains[session] = _Chain([stub], {}, {}, {}, chain.created_at)
+            positions = [position for position, change in self._feed.items() if change.session == session]
+            self._feed[positions.pop()] = Change(session, stub)
+            for position in positions:
+                del self._feed[position]
+
+    async def close(self) -> None:
+        """See `spi.Backend.close`. The data is gone."""
+        self._closed = True
+
+
+def _matches(query: Query, cursor: str | None, session: SessionKey, chain: _Chain) -> bool:
+    status = chain.head.status
+    return (
+        session.tenant == query.tenant
+        and session.id.startswith(query.prefix)
+        and (cursor is None or session.id.encode() > cursor.encode())
+        and (status == query.status if query.status is not None else status not in (Status.deleted, Status.moved))
+        and all(chain.tags.get(name) == value for name, value in query.tags.items())
+    )
