@@ -58,7 +58,7 @@ def splice(path: str, index: int, out: int = 0, items: Iterable[Any] = ()) -> Op
     return _made("splice", path, [index, out, _listed("splice", items)])
 
 
-def add(path: str, number: int | float) -> Op:
+def add(path: str, number: float) -> Op:
     """Add `number` to the number at `path`. A missing one is created from zero; a result that is not finite is `Invalid`."""
     return _made("add", path, number)
 

@@ -1,0 +1,36 @@
+"""The conformance kit on the engines that need no server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from perdure.backends.conformance import CASES, Case
+from perdure.backends.registry import open_backend
+from perdure.backends.spi import Backend
+from perdure.clock import SystemClock
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Backend]:
+    backend = await open_backend(url, clock=SystemClock())
+    try:
+        yield backend
+    finally:
+        await backend.close()
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if not case.needs_another], ids=str)
+def test_memory_conforms(case: Case) -> None:
+    """The reference model does what the specification says."""
+    case.run(lambda: opened("memory:"))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_sqlite_conforms(case: Case, tmp_path: Path) -> None:
+    """SQLite does what the specification says, through two handles on one file where the case asks for them."""
+    url = f"sqlite:///{tmp_path}/store.db"
+    case.run(lambda: opened(url), lambda _: opened(url))
