@@ -22,6 +22,7 @@ from perdure.config import Settings
 from perdure.engine.cache import Cache, Working
 from perdure.engine.intent import Options
 from perdure.engine.reader import Reader, configured
+from perdure.engine.turnstile import Turnstile
 from perdure.engine.views import Receipt
 from perdure.engine.writer import Writer
 from perdure.errors import AlreadyExists, Conflict, Deleted, Error, Invalid, Moved, NotFound, Rewound, Unknown
@@ -70,6 +71,7 @@ class Committer:
     ) -> None:
         self._backend, self._writer, self._reader, self._cache = backend, writer, reader, cache
         self._clock, self._settings, self._telemetry = clock, settings, telemetry
+        self._turnstile = Turnstile()
         self._format = formats.NAMES[settings.format]
 
     def new_id(self) -> bytes:
@@ -78,8 +80,13 @@ class Committer:
 
     async def commit(self, change: Change) -> Receipt:
         """Write a change. Raises `Conflict`, `Invalid`, `Deleted`, `AlreadyExists`, `NotFound`, `Unknown`, `Unavailable`, `TooLarge`."""
+        if not (change.strict or has_ops(change.events)):
+            return await self._commit(change, on_state=False)
+        async with self._turnstile.turn(change.session):
+            return await self._commit(change, on_state=True)
+
+    async def _commit(self, change: Change, *, on_state: bool) -> Receipt:
         request = request_digest(change.events) if change.options.key is not None else b""
-        on_state = change.strict or has_ops(change.events)
         id = self.new_id()
         lost = 0
         head: Head | None = None

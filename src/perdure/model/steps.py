@@ -117,9 +117,7 @@ def resolve(op: Op, before: Any, after: Any, source: int) -> list[Step]:
         items = thaw(grown[len(parent) :])
         return [Step("append", at[:-1], path, source, index=len(parent), items=items)] if items else []
     if kind == "remove" and isinstance(parent, list):
-        index = at[-1]
-        assert isinstance(index, int)
-        return [Step("splice", at[:-1], path, source, index=index, out=1, single=True)]
+        return [Step("splice", at[:-1], path, source, index=int(at[-1]), out=1, single=True)]
     if kind == "splice":
         index, out, items = value
         return [Step("splice", at, path, source, index=index, out=min(out, len(target) - index), items=items)]

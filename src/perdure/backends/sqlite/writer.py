@@ -28,6 +28,8 @@ _SESSION = "SELECT n FROM session WHERE tenant = ? AND id = ?"
 _KEY = "SELECT version, request FROM key WHERE n = ? AND key = ?"
 _ADD_SESSION = "INSERT INTO session (tenant, id, created, status) VALUES (?, ?, ?, ?) RETURNING n"
 _ADD_KEY = "INSERT INTO key VALUES (?, ?, ?, ?)"
+_TOUCH = "UPDATE store SET value = value WHERE name = 'id'"
+"""Makes a transaction sync what another process wrote and perhaps died before syncing: a known key is acknowledged again, so it must last."""
 _ADD_RECORD = (
     "INSERT INTO log (n, version, hash, at, epoch, status, data, id, kind, key, request, meta, body) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
@@ -63,28 +65,28 @@ class BatchWriter:
                 outcomes = [self._one(append, rows) for append in appends]
                 if rows:
                     self.connection.executemany(_ADD_RECORD, rows)
+                elif any(type(outcome) is Known for outcome in outcomes):
+                    self.connection.execute(_TOUCH)
             except BaseException:
                 self._roll_back()
                 raise
             self._commit()
-            if any(type(outcome) is Known for outcome in outcomes):
-                self.sync()
         return outcomes
-
-    def sync(self) -> None:
-        """Sync what other processes wrote and perhaps died before syncing: a known key is acknowledged again, so it must last."""
-        self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
 
     def find_key(self, session: SessionKey, key: str) -> Known | None:
         """Where a key was applied, durably."""
-        with self.connection:
-            self._refresh()
-            place = self.place(session)
+        found: list[Known] = []
+
+        def find(writer: BatchWriter) -> None:
+            place = writer.place(session)
             row = self.connection.execute(_KEY, (place.n, key)).fetchone()
-        if row is None or place.head is None:
-            return None
-        self.sync()
-        return Known(row[0], row[1], place.head)
+            if row is not None and place.head is not None:
+                self.connection.execute(_TOUCH)
+                found.append(Known(row[0], row[1], place.head))
+
+        self._set_synchronous(Durability.local)
+        self.transact(find)
+        return found[0] if found else None
 
     def _commit(self) -> None:
         try:

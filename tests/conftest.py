@@ -1,0 +1,12 @@
+"""Settings that all tests share: how Hypothesis searches."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+# No deadline: a test never asserts time. In CI the same commit gives the same verdict; elsewhere every run looks somewhere new.
+settings.register_profile("dev", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("dev"), derandomize=True, max_examples=100)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")

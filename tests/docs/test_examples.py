@@ -1,0 +1,71 @@
+"""Examples on the pages: run as they stand, and their output is the one shown."""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import doctest
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import perdure
+from tests.docs.pages import PAGES, ROOT, Block, blocks, name
+
+SHOWN = [page for page in PAGES if any(block.language == "python" for block in blocks(page))]
+
+
+def assert_shown(expected: str, printed: str, where: str) -> None:
+    """The output is the one shown; `...` stands for anything."""
+    if not doctest.OutputChecker().check_output(expected, printed, doctest.ELLIPSIS):
+        pytest.fail(f"{where} shows\n\n{expected}\nbut the block before it prints\n\n{printed}", pytrace=False)
+
+
+def run(block: Block, page: Path, namespace: dict[str, Any], runner: asyncio.Runner) -> None:
+    """Run a block, which may await outside of functions; a traceback names the line of the page."""
+    code = compile("\n" * (block.line - 1) + block.text, page, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    result = eval(code, namespace)
+    if inspect.iscoroutine(result):
+        runner.run(result)
+
+
+@pytest.mark.parametrize("page", SHOWN, ids=name)
+def test_a_page_runs_from_top_to_bottom(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each Python block runs after those above it, in one namespace and an empty folder; a text block right behind it is what it prints."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PERDURE_URL", raising=False)
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    printed = None
+    with asyncio.Runner() as runner:
+        try:
+            for block in blocks(page):
+                if block.language == "python":
+                    run(block, page, namespace, runner)
+                    printed = capsys.readouterr().out
+                    continue
+                if block.language == "text" and printed is not None and not block.between.strip():
+                    assert_shown(block.text, printed, f"{name(page)}:{block.line}")
+                printed = None
+        except BaseException:
+            for store in namespace.values():  # The page did not come to its end, where it closes what it opened.
+                if isinstance(store, perdure.Store):
+                    runner.run(store.close())
+            raise
+
+
+def test_the_first_program_works_when_pasted(tmp_path: Path) -> None:
+    """The README's program is at most ten lines of code, runs as a script of its own, and goes on from where it was when it runs again."""
+    program = next(block for block in blocks(ROOT / "README.md") if block.language == "python")
+    (tmp_path / "first.py").write_text(program.text)
+    command, environment = [sys.executable, "-W", "error", "first.py"], {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    runs = [subprocess.check_output(command, cwd=tmp_path, env=environment, text=True) for _ in range(2)]
+    assert len([line for line in program.text.splitlines() if line.strip()]) <= 10
+    assert [run.split()[:2] for run in runs] == [["version", "1"], ["version", "2"]]
+    assert "[{'id': 7}, {'id': 7}]" in runs[1]

@@ -1,0 +1,32 @@
+"""Pages that come out of the code: they say what the code says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import perdure
+from scripts import docs_reference
+from tests.docs.pages import ROOT
+
+
+@pytest.mark.parametrize("page", docs_reference.PAGES, ids=str)
+def test_a_generated_page_is_up_to_date(page: str) -> None:
+    """The page in the repository is the one that the code gives: conflicts from the table, commands from --help, names from docstrings."""
+    assert (ROOT / page).read_text() == docs_reference.render(page), f"{page} is old: run python3 dev.py docs"
+
+
+def test_every_public_name_is_described() -> None:
+    """The reference has every name of `perdure.__all__`, and each has a docstring."""
+    reference = (ROOT / "docs" / "reference.md").read_text()
+    for public in perdure.__all__:
+        assert f"`{public}" in reference, public
+        assert getattr(perdure, public).__doc__, public
+
+
+def test_the_check_sees_a_page_that_differs() -> None:
+    """The command that CI runs passes on the pages as they are."""
+    command = [sys.executable, "scripts/docs_reference.py", "--check"]
+    assert subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True).returncode == 0
