@@ -6,9 +6,8 @@ import ast
 import difflib
 import enum
 import inspect
-import os
+import io
 import re
-import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
@@ -18,9 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from cyclopts import App
+from rich.console import Console
 
 import perdure
 import perdure.sync
+from perdure.backends.conformance import CASES
+from perdure.cli import make_app
 from perdure.model.combine import RELATIONS, describe
 from perdure.model.ops import KINDS
 
@@ -38,6 +41,10 @@ GROUPS = {
 }
 """The order of the reference. Errors come last, as a table; a public name that stands in no group fails the run."""
 
+SHELL = """\
+Tables on a terminal; elsewhere, and with `--json`, JSON lines of the same rows. Errors are one sentence on standard error that
+begins with the error's code, and an exit code of the list below. `perdure --install-completion` sets up completion in your shell.
+"""
 NOTE = "*Generated from the code by `python3 dev.py docs`; do not edit.*\n"
 
 
@@ -57,8 +64,7 @@ def reference() -> str:
         for name in names:
             parts += _entry(name, getattr(perdure, name))
     parts += [
-        "## Errors\n",
-        _doc(perdure.Error) + "\n",
+        "The root is `Error`. " + _doc(perdure.Error) + "\n",
         "| error | `code` | `retryable` | `http_status` | what it says |",
         "|---|---|---|---|---|",
     ]
@@ -184,6 +190,13 @@ def conflicts() -> str:
     return _between(_between(page, "table", table), "relations", relations)
 
 
+def cases() -> str:
+    """docs/engines/own.md: written by hand, but for the list of the kit's cases."""
+    lines = ["| case | claim |", "|---|---|"]
+    lines += [f"| `{case.name}`{' (two handles)' if case.needs_another else ''} | {' '.join(case.claim.split())} |" for case in CASES]
+    return _between((ROOT / "docs" / "engines" / "own.md").read_text(), "cases", lines)
+
+
 def _words(cell: str) -> str:
     kinds = {*KINDS} - {"merge"}
     words = cell.split(" / ")
@@ -195,38 +208,43 @@ def _words(cell: str) -> str:
 def _between(page: str, mark: str, lines: list[str]) -> str:
     start = START.format(mark)
     if page.count(start) != 1:
-        sys.exit(f"docs_reference: docs/conflicts.md needs the mark {start} once.")
+        sys.exit(f"docs_reference: a page needs the mark {start} once.")
     before, rest = page.split(start)
     return "\n".join([before + start, "", *lines, "", END]) + rest.split(END, 1)[1]
 
 
 def commands() -> str:
     """docs/cli.md: what `--help` says, for the program and for each command."""
-    text = _help()
-    names = re.findall(r"^│ ([a-z]+)  ", text, re.MULTILINE)
-    parts = ["# Commands\n", NOTE, f"```text\n{text}```\n"]
-    return "\n".join(parts + [f"## `perdure {name}`\n\n```text\n{_help(name)}```\n" for name in names])
+    app = make_app()
+    names = [name for name in app if not name.startswith("-")]
+    parts = ["# Commands\n", NOTE, SHELL, _help(app)]
+    return "\n".join(parts + [f"## `perdure {name}`\n\n{_help(app, name)}" for name in names])
 
 
-def _help(*arguments: str) -> str:
-    environment = {**os.environ, "COLUMNS": str(WIDTH), "NO_COLOR": "1", "TERM": "dumb", "PYTHONPATH": str(ROOT / "src")}
-    environment.pop("PERDURE_URL", None)
-    program = [sys.executable, "-c", "import sys; from perdure.cli import main; sys.exit(main())", *arguments, "--help"]
-    run = subprocess.run(program, check=True, capture_output=True, text=True, env=environment, stdin=subprocess.DEVNULL)
-    return "".join(f"{line.rstrip()}\n" for line in run.stdout.strip().splitlines())
+def _help(app: App, *command: str) -> str:
+    """The help as a pipe of a fixed width would get it."""
+    out = io.StringIO()
+    app.help_print([*command], console=Console(file=out, width=WIDTH, color_system=None, force_terminal=False, legacy_windows=False))
+    text = "".join(f"{line.rstrip()}\n" for line in out.getvalue().strip().splitlines())
+    return f"```text\n{text}```\n"
 
 
-_MAKERS: dict[str, Callable[[], str]] = {"docs/conflicts.md": conflicts, "docs/cli.md": commands, "docs/reference.md": reference}
-PAGES = tuple(_MAKERS)
+MAKERS: dict[str, Callable[[], str]] = {
+    "docs/conflicts.md": conflicts,
+    "docs/engines/own.md": cases,
+    "docs/cli.md": commands,
+    "docs/reference.md": reference,
+}
+PAGES = tuple(MAKERS)
 
 
 def render(page: str) -> str:
     """The page as the code gives it now."""
-    return re.sub(r"\n{3,}", "\n\n", _MAKERS[page]()).rstrip() + "\n"
+    return re.sub(r"\n{3,}", "\n\n", MAKERS[page]()).rstrip() + "\n"
 
 
-def main() -> int:
-    """Write the pages that differ, or with `--check` show the differences and answer 1."""
+def main(*, check: bool) -> int:
+    """Write the pages that differ; or show the differences, change nothing, and answer 1 if there is one."""
     differ = 0
     for page in PAGES:
         path, new = ROOT / page, render(page)
@@ -234,16 +252,16 @@ def main() -> int:
         if old == new:
             continue
         differ = 1
-        if "--check" in sys.argv:
+        if check:
             sys.stdout.writelines(difflib.unified_diff(old.splitlines(True), new.splitlines(True), page, "from the code"))
         else:
             path.write_text(new)
             print(f"wrote {page}")
-    if differ and "--check" in sys.argv:
+    if differ and check:
         print("\nThese pages are old: run python3 dev.py docs", file=sys.stderr)
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(check="--check" in sys.argv))

@@ -145,10 +145,9 @@ def arguments(args: ast.arguments) -> str:
 def docstring(node: ast.AST) -> str:
     """The docstring as written, with blocking examples."""
     text = ast.get_docstring(node, clean=False) or ""  # type: ignore[arg-type]
-    text = text.replace("`async with store.edit", "`with store.edit").replace(
+    return text.replace("`async with store.edit", "`with store.edit").replace(
         "The function may be a coroutine function and may run", "The function may run"
     )
-    return text
 
 
 def indent(text: str) -> str:

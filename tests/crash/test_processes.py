@@ -23,7 +23,8 @@ async def main(url, process, tasks, turns):
                 # Every key is sent by this process and by the next one.
                 for owner in (process, (process + 1) % 4):
                     name = f"{owner}-{number}-{turn}"
-                    await store.append("shared", Event("turn", {"name": name}, (op.add("/count", 1), op.append("/names", [name]))), key=name)
+                    ops = (op.add("/count", 1), op.append("/names", [name]))
+                    await store.append("shared", Event("turn", {"name": name}, ops), key=name)
                 async with store.edit("shared") as draft:
                     draft.add("/edits", 1)
                     draft.state.setdefault("by", {}).setdefault(f"p{process}-{number}", []).append(turn)
@@ -48,9 +49,7 @@ def test_four_processes_race_on_one_session(tmp_path: Path) -> None:
             assert view.state["count"] == len(names)
             assert sorted(view.state["names"]) == sorted(names)
             assert view.state["edits"] == len(names)
-            assert view.state["by"] == {
-                f"p{process}-{task}": list(range(TURNS)) for process in range(PROCESSES) for task in range(TASKS)
-            }
+            assert view.state["by"] == {f"p{process}-{task}": list(range(TURNS)) for process in range(PROCESSES) for task in range(TASKS)}
             versions = [commit.version async for commit in store.history("shared")]
             assert versions == list(range(1, 2 * len(names) + 1))
             await store.verify("shared")

@@ -12,7 +12,6 @@ import msgspec
 from perdure.backends.spi import Head
 from perdure.model.ids import SessionKey
 
-
 ASKED_MAX = 4_096
 """Sessions remembered as having been read once."""
 

@@ -86,7 +86,7 @@ async def what_finish_raises_is_one_outcome(kit: Kit) -> None:
     """An error in one append's `finish` is its outcome; the appends beside it are stored."""
 
     def fail(head: Head | None) -> Sequence[Record]:
-        raise Invalid("no")
+        raise Invalid(f"I do not like {head}.")
 
     t = SessionKey("acme", "t")
     outcomes = await kit.backend.append([Append(S, fail, None, Index({"a": "b"})), behind(t)])

@@ -29,7 +29,7 @@ _KEY = "SELECT version, request FROM key WHERE n = ? AND key = ?"
 _ADD_SESSION = "INSERT INTO session (tenant, id, created, status) VALUES (?, ?, ?, ?) RETURNING n"
 _ADD_KEY = "INSERT INTO key VALUES (?, ?, ?, ?)"
 _TOUCH = "UPDATE store SET value = value WHERE name = 'id'"
-"""Makes a transaction sync what another process wrote and perhaps died before syncing: a known key is acknowledged again, so it must last."""
+"""Makes a transaction sync what another process wrote and perhaps died before syncing: a known key is acknowledged again."""
 _ADD_RECORD = (
     "INSERT INTO log (n, version, hash, at, epoch, status, data, id, kind, key, request, meta, body) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
