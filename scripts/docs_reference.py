@@ -6,24 +6,23 @@ import ast
 import difflib
 import enum
 import inspect
-import io
+import os
 import re
+import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from cyclopts import App
-from rich.console import Console
 
 import perdure
 import perdure.sync
 from perdure.backends.conformance import CASES
-from perdure.cli import make_app
 from perdure.model.combine import RELATIONS, describe
 from perdure.model.ops import KINDS
 
@@ -43,7 +42,7 @@ GROUPS = {
 
 SHELL = """\
 Tables on a terminal; elsewhere, and with `--json`, JSON lines of the same rows. Errors are one sentence on standard error that
-begins with the error's code, and an exit code of the list below. `perdure --install-completion` sets up completion in your shell.
+begins with the error's code, and an exit code of the list below. `perdure completion` sets up your shell.
 """
 NOTE = "*Generated from the code by `python3 dev.py docs`; do not edit.*\n"
 
@@ -73,7 +72,7 @@ def reference() -> str:
         if error is not perdure.Error:
             parts.append(f"| `{name}` | `{error.code}` | {'yes' if error.retryable else 'no'} | {error.http_status} | {_flat(error)} |")
     parts += ["\n## `perdure.sync`\n", _doc(perdure.sync).split("\n\n")[0] + "\n", _differences()]
-    return "\n".join(parts)
+    return _joined(parts)
 
 
 def _entry(name: str, thing: Any) -> Iterator[str]:
@@ -215,18 +214,19 @@ def _between(page: str, mark: str, lines: list[str]) -> str:
 
 def commands() -> str:
     """docs/cli.md: what `--help` says, for the program and for each command."""
-    app = make_app()
-    names = [name for name in app if not name.startswith("-")]
-    parts = ["# Commands\n", NOTE, SHELL, _help(app)]
-    return "\n".join(parts + [f"## `perdure {name}`\n\n{_help(app, name)}" for name in names])
+    program = _help()
+    names = re.findall(r"^│ ([a-z]+) ", program, re.MULTILINE)
+    with ThreadPoolExecutor() as pool:
+        helps = zip(names, pool.map(_help, names), strict=True)
+        return _joined(["# Commands\n", NOTE, SHELL, program, *(f"## `perdure {name}`\n\n{text}" for name, text in helps)])
 
 
-def _help(app: App, *command: str) -> str:
-    """The help as a pipe of a fixed width would get it."""
-    out = io.StringIO()
-    app.help_print([*command], console=Console(file=out, width=WIDTH, color_system=None, force_terminal=False, legacy_windows=False))
-    text = "".join(f"{line.rstrip()}\n" for line in out.getvalue().strip().splitlines())
-    return f"```text\n{text}```\n"
+def _help(*command: str) -> str:
+    """The help as a pipe gets it, in lines of WIDTH."""
+    environment = {**os.environ, "COLUMNS": str(WIDTH), "NO_COLOR": "1", "TERM": "dumb", "PYTHONPATH": str(ROOT / "src")}
+    environment.pop("PERDURE_URL", None)
+    text = subprocess.check_output([sys.executable, "-m", "perdure", *command, "--help"], text=True, env=environment)
+    return "````text\n" + "".join(f"{line.rstrip()}\n" for line in text.strip().splitlines()) + "````\n"
 
 
 MAKERS: dict[str, Callable[[], str]] = {
@@ -238,15 +238,19 @@ MAKERS: dict[str, Callable[[], str]] = {
 PAGES = tuple(MAKERS)
 
 
+def _joined(parts: list[str]) -> str:
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(parts))
+
+
 def render(page: str) -> str:
     """The page as the code gives it now."""
-    return re.sub(r"\n{3,}", "\n\n", MAKERS[page]()).rstrip() + "\n"
+    return MAKERS[page]().rstrip() + "\n"
 
 
 def main(*, check: bool) -> int:
     """Write the pages that differ; or show the differences, change nothing, and answer 1 if there is one."""
     differ = 0
-    for page in PAGES:
+    for page in MAKERS:
         path, new = ROOT / page, render(page)
         old = path.read_text() if path.exists() else ""
         if old == new:

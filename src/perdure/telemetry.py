@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from opentelemetry import metrics, trace
@@ -30,35 +31,59 @@ def traceparent() -> str | None:
 class Telemetry:
     """Spans and metrics of one store. Whether an SDK is there is looked up until it is, then remembered."""
 
-    def __init__(self) -> None:
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        """`monotonic` gives seconds, for durations."""
+        self._monotonic = monotonic
         self._calls = -1
         self._tracer: trace.Tracer | None = None
-        self._meters: tuple[metrics.Counter, metrics.Counter] | None = None
+        self._instruments: _Instruments | None = None
 
     def span(self, operation: str, tenant: str, session: str) -> AbstractContextManager[Any]:
-        """A span around one public call; a no-op without an SDK."""
-        if self._tracer is None:
+        """A span around one public call, timed; nothing without an SDK."""
+        if self._tracer is None and self._instruments is None:
             self._calls += 1
-            if self._calls % LOOK_EVERY or isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
+            if self._calls % LOOK_EVERY:
                 return _NOTHING
+        self._look()
+        if self._tracer is None and self._instruments is None:
+            return _NOTHING
+        return self._measured(operation, tenant, session)
+
+    def _look(self) -> None:
+        if self._tracer is None and not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
             self._tracer = trace.get_tracer("perdure")
+        if self._instruments is None and not type(metrics.get_meter_provider()).__name__.startswith("_Proxy"):
+            self._instruments = _Instruments()
+
+    @contextmanager
+    def _measured(self, operation: str, tenant: str, session: str) -> Iterator[None]:
+        start = self._monotonic()
         attributes = {"perdure.tenant": tenant, "perdure.session": session}
-        return self._tracer.start_as_current_span(SPAN_PREFIX + operation, attributes=attributes)
+        span = self._tracer.start_as_current_span(SPAN_PREFIX + operation, attributes=attributes) if self._tracer else _NOTHING
+        error = ""
+        try:
+            with span:
+                yield
+        except Exception as raised:
+            error = str(getattr(raised, "code", type(raised).__name__))
+            raise
+        finally:
+            if self._instruments is not None:
+                outcome = {"operation": operation, "error.type": error} if error else {"operation": operation}
+                self._instruments.duration.record(self._monotonic() - start, outcome)
 
     def committed(self, operation: str, conflicts: int = 0) -> None:
         """Count a commit, and how often it lost a race before."""
-        if self._meters is None:
-            if self._calls % LOOK_EVERY or not _metrics_on():
-                return
-            meter = metrics.get_meter("perdure")
-            self._meters = (
-                meter.create_counter(COMMITS, unit="{commit}", description="Commits stored."),
-                meter.create_counter(CONFLICTS, unit="{conflict}", description="Races lost before a commit was stored."),
-            )
-        self._meters[0].add(1, {"operation": operation})
+        if self._instruments is None:
+            return
+        self._instruments.commits.add(1, {"operation": operation})
         if conflicts:
-            self._meters[1].add(conflicts, {"operation": operation})
+            self._instruments.conflicts.add(conflicts, {"operation": operation})
 
 
-def _metrics_on() -> bool:
-    return not type(metrics.get_meter_provider()).__name__.startswith("_Proxy")
+class _Instruments:
+    def __init__(self) -> None:
+        meter = metrics.get_meter("perdure")
+        self.commits = meter.create_counter(COMMITS, unit="{commit}", description="Commits stored.")
+        self.conflicts = meter.create_counter(CONFLICTS, unit="{conflict}", description="Races lost before a commit was stored.")
+        self.duration = meter.create_histogram(DURATION, unit="s", description="How long public calls took.")

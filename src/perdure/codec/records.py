@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Sequence
 from typing import Any
 
@@ -101,7 +102,7 @@ def check_record(session: SessionKey, record: Any) -> bytes:
         actor, trace, code = _META_DECODER.decode(meta[32:])
         static = static_header(session.tenant, session.id, record.id, record.kind, actor, record.key, record.request, trace, code)
         found = commit_hash(meta[:32], head.version, head.at, head.epoch, static, envelope.body_digest(body))
-    except (msgspec.DecodeError, IndexError, ValueError, UnicodeError) as error:
+    except (msgspec.DecodeError, IndexError, ValueError, TypeError, AttributeError, OverflowError, struct.error) as error:
         raise Corrupt(f"Version {head.version} of session {session.id!r} is damaged: {error}.", session=session.id) from error
     if found != head.hash:
         raise Corrupt(f"Version {head.version} of session {session.id!r} is not what was written: its hash differs.", session=session.id)

@@ -93,7 +93,13 @@ class Committer:
         while True:
             after: Any = MISSING
             if on_state:
-                after = await self._place(change, head)
+                try:
+                    after = await self._place(change, head)
+                except Error:
+                    known = await self._applied(change)
+                    if known is None:
+                        raise
+                    return await self._known(change, known, request)
             proposal = self._propose(change, id, request)
             append = Append(change.session, self._finisher(change, proposal, on_state), change.options.key, None, change.durability)
             try:
@@ -220,15 +226,21 @@ class Committer:
         self._cache.put(session, working)
         await self.snapshot(session, working)
 
-    async def snapshot(self, session: SessionKey, working: Working) -> None:
-        """Store a snapshot of this state and start weighing the log anew, if the log outweighs the last one."""
+    async def snapshot(self, session: SessionKey, working: Working, *, keep: bool = True) -> None:
+        """Store a snapshot of this state if the log outweighs the last one, and start weighing anew.
+
+        A snapshot is never the truth: one that cannot be stored (too large, a full disk) is done without until the next is due.
+        `keep` is false for a state that is not to be shared with the cache.
+        """
         if not snapshot_due(working.log_bytes, working.snapshot_bytes, self._settings.snapshot_bytes_min):
             return
-        head = working.head
-        body = envelope.encode_snapshot(session, head.version, head.hash, working.state, self._format)
-        self._cache.put(session, msgspec.structs.replace(working, log_bytes=0, snapshot_bytes=len(body)))
-        with contextlib.suppress(Error):  # A snapshot is never the truth: the next commit tries again.
+        head, size = working.head, working.snapshot_bytes
+        with contextlib.suppress(Error):
+            body = envelope.encode_snapshot(session, head.version, head.hash, working.state, self._format)
+            size = len(body)
             await self._backend.put_snapshot(session, Snapshot(head.version, head.hash, body))
+        if keep:
+            self._cache.put(session, msgspec.structs.replace(working, log_bytes=0, snapshot_bytes=size))
 
     async def control(
         self,
@@ -267,6 +279,10 @@ class Committer:
             self._cache.put(session, Working(outcome.head, state, known.log_bytes + 256, known.snapshot_bytes, tags, known.created_at))
         return Receipt(outcome.head.version, outcome.id, outcome.head.hash, outcome.head.at, outcome.durability)
 
+    async def _applied(self, change: Change) -> Known | None:
+        """Where this change's key was applied: a retry must find it, though its operations may not fit any more."""
+        return None if change.options.key is None else await self._backend.find_key(change.session, change.options.key)
+
     async def _find(self, change: Change, proposal: Proposal) -> Receipt | None:
         """After a lost answer: is the commit in the chain? Only its id can tell."""
         with contextlib.suppress(Error):
@@ -302,13 +318,16 @@ class Committer:
         return Receipt(version, commit.id, commit.hash, commit.at, durability, duplicate=True)
 
     async def _conflict(self, change: Change, head: Head | None, paths: Sequence[str], why: str = "") -> Conflict:
+        known = self._cache.get(change.session)
+        if known is not None and head is not None and known.head.hash != head.hash:
+            self._cache.drop(change.session)  # What I remember is behind: whoever tries again must not meet the same conflict.
         commits = []
         async for commit in self._reader.commits(change.session, after=change.seen):
             commits.append(commit)
             if len(commits) == CONFLICT_COMMITS_MAX:
                 break
         actual = head.version if head else 0
-        where = f" on {', '.join(paths)}" if paths else ""
+        where = f" on {', '.join(path or 'the whole state' for path in paths)}" if paths else ""
         return Conflict(
             f"{why}Session {change.session.id!r} moved from version {change.seen} to {actual} and your change does not combine "
             f"with that{where}.",

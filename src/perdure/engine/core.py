@@ -23,7 +23,7 @@ class Core:
     def __init__(self, backend: Backend, url: str, clock: Clock, settings: Settings, durability: Durability, upcasters: Upcasters) -> None:
         self.upcasters = upcasters
         self.backend, self.url, self.clock, self.settings, self.durability = backend, url, clock, settings, durability
-        self.telemetry = Telemetry()
+        self.telemetry = Telemetry(clock.monotonic)
         self.cache = Cache(settings.cache_bytes)
         self.reader = Reader(backend, self.cache)
         self.writer = Writer(backend)

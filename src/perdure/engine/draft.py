@@ -114,7 +114,7 @@ class Edit:
     async def __aenter__(self) -> Draft:
         if self._draft is not None:
             raise Invalid("An edit is used once: call store.edit again.")
-        self._draft, self._base = await start(self._reader, self._session, self._options)
+        self._draft, self._base = await start(self._reader, self._session, self._options, newest=True)
         if self._options.key is not None:
             self._draft.receipt = await find_receipt(self._committer, self._session, self._options.key, self._durability)
         return self._draft

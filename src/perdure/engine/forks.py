@@ -12,7 +12,7 @@ from perdure.engine.intent import Options
 from perdure.engine.reader import FORKED, Reader
 from perdure.engine.views import Receipt
 from perdure.errors import Conflict, Invalid, NotFound
-from perdure.model.commit import Commit, Kind
+from perdure.model.commit import Kind
 from perdure.model.diff import diff
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
@@ -96,27 +96,22 @@ def _combine(base: Any, target: Working, mine: Sequence[Op], policy: OnConflict,
 
 async def _base_version(reader: Reader, source: SessionKey, into: SessionKey) -> int:
     """The version of `source` up to which `into` has it: the last merge's, else the fork's."""
-    merged = 0
-    async for commit in reader.commits(into, newest_first=True):
-        merged = _merged_version(commit, source)
-        if merged:
-            break
-    first = await _fork_commit(reader, source)
-    if merged:
-        return merged
-    if first is not None and first.events[0].data["session"] == into.id:
-        return int(first.events[0].data["version"])
-    raise Invalid(f"Session {source.id!r} was not forked from {into.id!r}: only a fork can be merged into its parent.")
+    first = await reader.own_first(source)
+    if first is None or first.kind is not Kind.configure or first.events[0].type != FORKED or first.events[0].data["session"] != into.id:
+        raise Invalid(f"Session {source.id!r} was not forked from {into.id!r}: only a fork can be merged into its parent.")
+    forked = int(first.events[0].data["version"])
+    async for commit in reader.commits(into, after=forked, newest_first=True):
+        for event in commit.events:
+            if event.type == MERGED and (version := _merged_version(event.data, source)) > forked:
+                taken = [found.hash.hex() async for found in reader.commits(source, after=version - 1, before=version + 1)]
+                if taken == [event.data["hash"]]:  # Anyone may name an event so: only a true hash makes it a merge.
+                    return version
+    return forked
 
 
-def _merged_version(commit: Commit, source: SessionKey) -> int:
-    for event in commit.events:
-        if event.type == MERGED and event.data["session"] == source.id:
-            return int(event.data["version"])
-    return 0
-
-
-async def _fork_commit(reader: Reader, session: SessionKey) -> Commit | None:
-    """The first commit of a fork's own chain, if the session is a fork."""
-    first = await reader.own_first(session)
-    return first if first is not None and first.events and first.events[0].type == FORKED else None
+def _merged_version(data: Any, source: SessionKey) -> int:
+    """The version of `source` that a merge event names; 0 if it is none of `source`."""
+    if not isinstance(data, dict) or data.get("session") != source.id or not isinstance(data.get("hash"), str):
+        return 0
+    version = data.get("version")
+    return version if type(version) is int and version < 1 << 62 else 0

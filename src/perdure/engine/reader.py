@@ -28,11 +28,8 @@ class Reader:
         self._backend = backend
         self._cache = cache
 
-    async def current(self, session: SessionKey, *, head: Head | None = None, keep: bool = True) -> Working | None:
-        """The newest state known, from memory if it is there; at least as new as `head`, when given. `None`: no such session.
-
-        With `keep` false, a state that had to be loaded is not kept: it is the caller's alone.
-        """
+    async def current(self, session: SessionKey, *, head: Head | None = None) -> Working | None:
+        """The newest state known, from memory if it is there; at least as new as `head`, when given. `None`: no such session."""
         working = self._cache.get(session)
         if working is not None and head is not None and working.head.hash != head.hash:
             working = await self._advance(session, working, head)
@@ -41,20 +38,26 @@ class Reader:
             if loaded is None:
                 return None
             working = await self._working(session, loaded)
-            if keep:
-                self._cache.put(session, working)
+            self._cache.put(session, working)
         return working
 
     async def strong(self, session: SessionKey) -> Working | None:
         """The newest state there is: the head is asked for, and what is missing is read."""
         known = self._cache.get(session)
         if known is None:
-            return await self.current(session, keep=self._cache.admit(session))
+            return await self.current(session)
         head = (await self._backend.heads([session]))[0]
         if head is None:
             self._cache.drop(session)
             return None
         return await self.current(session, head=head)
+
+    async def once(self, session: SessionKey) -> tuple[Working | None, bool]:
+        """As `strong`, for one who only reads; and whether the state is the caller's alone, because nobody keeps it."""
+        if self._cache.get(session) is None and not self._cache.admit(session):
+            loaded = await self._backend.load(session)
+            return (None if loaded is None else await self._working(session, loaded)), True
+        return await self.strong(session), False
 
     async def at(self, session: SessionKey, version: int) -> tuple[Working, bytes]:
         """The state as of `version` and the hash of that commit. Raises `NotFound`, `Truncated`."""

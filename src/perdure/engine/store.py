@@ -28,6 +28,8 @@ from perdure.model.events import Event
 from perdure.model.ids import SessionKey, check_name, uuid_text
 from perdure.model.policy import OnConflict
 
+VERSION_MAX = (1 << 62) - 1
+"""Largest version that can be asked for."""
 _PLAIN = Options()
 TAGS_MAX = 64
 """Most tags of a session."""
@@ -167,6 +169,8 @@ class Store:
         core = self._open()
         target = self._key(session)
         options = check_options(Options(expect=expect, key=key, actor=actor, on_conflict="raise", recreate=recreate, create=create))
+        if not callable(function):
+            raise Invalid(f"update needs a function that takes a draft, not {function!r}.")
         if type(attempts) is not int or attempts < 1:
             raise Invalid(f"attempts must be at least 1, not {attempts!r}.")
         level = check_durability(durability, core.durability, core.backend.capabilities)
@@ -184,20 +188,22 @@ class Store:
         if consistency not in ("strong", "eventual"):
             raise Invalid(f"consistency must be 'strong' or 'eventual', not {consistency!r}.")
         with core.telemetry.span("read", *target):
-            working = await self._live(target, strong=consistency == "strong")
-            if at is not None:
-                working = await self._past(target, working, at)
-            kept = core.cache.get(target)
-            return _view(target, working, owned=kept is None or kept.state is not working.state)
+            reader = core.reader
+            found, owned = await reader.once(target) if consistency == "strong" else (await reader.current(target), False)
+            now = self._check_live(target, found)
+            await core.committer.snapshot(target, now, keep=not owned)
+            if at is None:
+                return _view(target, now, now, owned=owned)
+            return _view(target, now, await self._past(target, now, at), owned=True)
 
-    async def _live(self, session: SessionKey, *, strong: bool = True) -> Working:
-        reader = self._core.reader
-        working = await (reader.strong(session) if strong else reader.current(session))
+    async def _live(self, session: SessionKey) -> Working:
+        return self._check_live(session, await self._core.reader.strong(session))
+
+    def _check_live(self, session: SessionKey, working: Working | None) -> Working:
         if working is None:
             raise NotFound(f"There is no session {session.id!r} in tenant {session.tenant!r}.", session=session.id)
         if working.head.status == Status.deleted:
             raise Deleted(f"Session {session.id!r} was deleted at version {working.head.version}.", session=session.id)
-        await self._core.committer.snapshot(session, working)
         return working
 
     async def _past(self, session: SessionKey, now: Working, at: int | datetime) -> Working:
@@ -205,7 +211,7 @@ class Store:
             if at.tzinfo is None:
                 raise Invalid("at needs an aware datetime, for instance datetime.now(UTC).")
             at = await self._core.reader.at_time(session, now.head, to_nanoseconds(at))
-        if type(at) is not int or at < 1:
+        if type(at) is not int or not 1 <= at <= VERSION_MAX:
             raise Invalid(f"at must be a version from 1 or an aware datetime, not {at!r}.")
         return (await self._core.reader.at(session, at))[0]
 
@@ -227,11 +233,11 @@ class Store:
         core = self._open()
         target = self._key(session)
         for name, value in (("after", after), ("before", before), ("limit", limit)):
-            if value is not None and (type(value) is not int or value < 0):
-                raise Invalid(f"{name} must be a non-negative integer, not {value!r}.")
-        if isinstance(types, str):
-            raise Invalid("types must be a collection of event types, not one string.")
-        head = (await core.backend.heads([target]))[0]
+            _check_count(name, value)
+        if types is not None and (isinstance(types, str) or not isinstance(types, Collection)):
+            raise Invalid("types must be a collection of event types, such as {'message'}.")
+        with core.telemetry.span("history", *target):
+            head = (await core.backend.heads([target]))[0]
         if head is None:
             raise NotFound(f"There is no session {session!r} in tenant {self._tenant!r}.", session=session)
         if head.status == Status.deleted:
@@ -263,12 +269,17 @@ class Store:
         Go on behind the last id seen by passing it as `cursor`. Raises `Invalid`, `Unsupported` for an order the engine lacks.
         """
         core = self._open()
-        if limit is not None and (type(limit) is not int or limit < 0):
-            raise Invalid(f"limit must be a non-negative integer, not {limit!r}.")
+        _check_count("limit", limit)
+        for name, value in (("prefix", prefix), ("cursor", cursor)):
+            if value:
+                check_name(f"A {name}", value)
+            elif value not in ("", None):
+                raise Invalid(f"A {name} must be a string, not {value!r}.")
         query = Query(self._tenant, prefix, _check_tags(tags or {}), _check_status(status), order)
         left = limit
         while left is None or left > 0:
-            page = await core.backend.scan(query, cursor=cursor, limit=100 if left is None else min(left, 100))
+            with core.telemetry.span("list", self._tenant, prefix):
+                page = await core.backend.scan(query, cursor=cursor, limit=100 if left is None else min(left, 100))
             for row in page.items:
                 yield Info.of(row)
             if left is not None:
@@ -287,7 +298,7 @@ class Store:
         with core.telemetry.span("fork", *parent):
             working = await self._live(parent)
             version = working.head.version if at is None else at
-            if type(version) is not int or version < 1:
+            if type(version) is not int or not 1 <= version <= VERSION_MAX:
                 raise Invalid(f"at must be a version from 1, not {at!r}.")
             if child == parent or (await core.backend.heads([child]))[0] is not None:
                 raise AlreadyExists(f"Session {child.id!r} is there already.", session=child.id)
@@ -362,14 +373,19 @@ class Store:
         await self._core.close()
 
 
-def _view(session: SessionKey, working: Working, *, owned: bool) -> View:
-    info = Info.of(Row(session, working.head, working.tags, working.created_at))
+def _view(session: SessionKey, now: Working, working: Working, *, owned: bool) -> View:
+    info = Info.of(Row(session, now.head, now.tags, now.created_at))
     return View(session.id, working.head.version, working.head.hash, working.state, info, owned=owned)
 
 
 def _only(commit: Commit, types: Collection[str]) -> Commit | None:
     events = tuple(event for event in commit.events if event.type in types)
     return msgspec.structs.replace(commit, events=events) if events else None
+
+
+def _check_count(name: str, value: object) -> None:
+    if value is not None and (type(value) is not int or not 0 <= value <= VERSION_MAX):
+        raise Invalid(f"{name} must be an integer from 0 to {VERSION_MAX}, not {value!r}.")
 
 
 def _check_tags(tags: Mapping[str, str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from perdure.codec import envelope
 from perdure.engine.reader import Reader, apply_events
 from perdure.engine.views import Verified
 from perdure.errors import Corrupt, NotFound
-from perdure.model.commit import GENESIS, Kind
+from perdure.model.commit import GENESIS, Kind, Status
 from perdure.model.ids import SessionKey
 from perdure.model.state import Fold
 from perdure.model.values import same
@@ -42,6 +42,26 @@ async def verify(backend: Backend, reader: Reader, session: SessionKey) -> Verif
                 raise Corrupt(
                     f"The snapshot of session {session.id!r} at version {version} is not what its commits give.", session=session.id
                 )
+    await _check_columns(backend, session)
     if (version, prev) != (head.version, head.hash):
         raise Corrupt(f"Session {session.id!r} has version {version} where its head says {head.version}.", session=session.id)
     return Verified(session.id, version, prev, count, len(snapshots))
+
+
+async def _check_columns(backend: Backend, session: SessionKey) -> None:
+    """The columns that no hash covers, because they follow from the commits before: a head's standing and its last data version."""
+    status: int | None = None
+    data = version = 0
+    while records := await backend.read(session, after=version):
+        for record in records:
+            head, version = record.head, record.head.version
+            if status is None:
+                status, data = int(Status.active), version - 1
+            if record.kind == Kind.tombstone:
+                status = int(Status.deleted)
+            elif record.kind == Kind.moved:
+                status = int(Status.moved)
+            elif record.kind == Kind.data:
+                data, status = version, int(Status.active) if status == Status.deleted else status
+            if (head.status, head.data) != (status, data):
+                raise Corrupt(f"Version {version} of session {session.id!r} has another status or data version than its commits give.")

@@ -69,7 +69,9 @@ class Verified(msgspec.Struct, frozen=True):
 
 
 class View:
-    """A session as of one version. `state` is yours: a plain JSON value, made at first access, which nothing else sees."""
+    """A session as of one version: `version`, `hash` and `state` are of the version asked for; `status`, `tags`, `created_at` and
+    `updated_at` are the session's today. `state` is yours: a plain JSON value, made at first access, which nothing else sees.
+    """
 
     def __init__(self, session: str, version: int, hash: bytes, state: Any, info: Info, *, owned: bool = False) -> None:
         self.session = session

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import NoneType
+from typing import Any
 
 import apsw
 import msgspec
 
 from perdure.backends.spi import Change, Head, Loaded, Page, Query, Record, Row, Snapshot
+from perdure.errors import Corrupt
 from perdure.model.commit import Status
 from perdure.model.ids import SessionKey
 
@@ -19,8 +22,19 @@ _HEAD = "SELECT version, hash, at, epoch, status, data FROM log WHERE n = ? ORDE
 _SESSION = "SELECT n, tags, created FROM session WHERE tenant = ? AND id = ?"
 
 
-def _record(row: tuple[object, ...]) -> Record:
-    return Record(Head(*row[:6]), *row[6:])  # type: ignore[arg-type]
+def make_head(row: Sequence[Any]) -> Head:
+    """A head from its six columns. Raises `Corrupt` if one has another type than it was written with."""
+    version, hash, at, epoch, status, data = row
+    if type(hash) is not bytes or {type(version), type(at), type(epoch), type(status), type(data)} != {int}:
+        raise Corrupt(f"A row of the log has columns that were not written so: {row!r:.200}.")
+    return Head(version, hash, at, epoch, status, data)
+
+
+def _record(row: Sequence[Any]) -> Record:
+    id, kind, key, request, meta, body = row[6:]
+    if {type(id), type(request), type(meta), type(body)} != {bytes} or type(kind) is not int or type(key) not in (str, NoneType):
+        raise Corrupt(f"A row of the log has columns that were not written so: {row[:8]!r:.200}.")
+    return Record(make_head(row[:6]), id, kind, key, request, meta, body)
 
 
 def heads(connection: apsw.Connection, sessions: Sequence[SessionKey]) -> list[Head | None]:
@@ -35,7 +49,7 @@ def heads(connection: apsw.Connection, sessions: Sequence[SessionKey]) -> list[H
 
 def _head(connection: apsw.Connection, n: int) -> Head | None:
     row = connection.execute(_HEAD, (n,)).fetchone()
-    return None if row is None else Head(*row)
+    return None if row is None else make_head(row)
 
 
 def load(connection: apsw.Connection, session: SessionKey, at: int | None) -> Loaded | None:
@@ -99,7 +113,7 @@ def scan(connection: apsw.Connection, query: Query, cursor: str | None, limit: i
         f"AND l.version = (SELECT max(version) FROM log WHERE n = s.n) WHERE {' AND '.join(where)} ORDER BY s.id LIMIT ?"
     )
     rows = [
-        Row(SessionKey(query.tenant, id), Head(*head), msgspec.json.decode(tags), created)
+        Row(SessionKey(query.tenant, id), make_head(head), msgspec.json.decode(tags), created)
         for id, tags, created, *head in connection.execute(statement, (*values, limit))
     ]
     return Page(rows, rows[-1].session.id if len(rows) == limit else None)
@@ -112,7 +126,7 @@ def feed(connection: apsw.Connection, cursor: str | None, limit: int) -> Page[Ch
     last, changes, size = int(cursor or 0), list[Change](), 0
     for position, tenant, id, *row in connection.execute(statement, (last, limit)):
         last = position
-        changes.append(Change(SessionKey(tenant, id), _record(tuple(row))))
+        changes.append(Change(SessionKey(tenant, id), _record(row)))
         size += changes[-1].record.stored_bytes
         if size > PAGE_BYTES:
             break

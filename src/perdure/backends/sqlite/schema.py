@@ -42,6 +42,8 @@ def parse_url(url: str) -> Options:
             f"{url!r} is no SQLite URL: write sqlite:///file.db for a relative path, sqlite:////folder/file.db for an absolute one."
         )
     path = unquote(match[1])
+    if not path.isprintable() or "\N{REPLACEMENT CHARACTER}" in path:
+        raise Invalid(f"{url!r} names a path with characters that no file should have.")
     if ":memory:" in path:
         raise Invalid("A store in memory has the URL 'memory:'.")
     options = dict(parse_qsl(match[2] or "", keep_blank_values=True))
@@ -51,8 +53,8 @@ def parse_url(url: str) -> Options:
         raise Invalid(f"{url!r} has a bad option: {error}.") from None
     if unknown := set(options) - set(Options.__struct_fields__):
         raise Invalid(f"{url!r} has unknown options {sorted(unknown)}; there are busy_timeout, readers, cache_kib and vfs.")
-    if found.busy_timeout < 0 or not 1 <= found.readers <= 64 or found.cache_kib < 64:
-        raise Invalid(f"{url!r}: busy_timeout must be 0 or more seconds, readers 1 to 64, cache_kib at least 64.")
+    if not 0 <= found.busy_timeout <= 86_400 or not 1 <= found.readers <= 64 or found.cache_kib < 64:
+        raise Invalid(f"{url!r}: busy_timeout must be 0 to 86,400 seconds, readers 1 to 64, cache_kib at least 64.")
     return found
 
 
@@ -67,6 +69,8 @@ def errors(path: str) -> Iterator[None]:
         raise Unavailable(f"The disk of {path} is full ({error}); nothing was written.") from error
     except (apsw.NotADBError, apsw.CorruptError) as error:
         raise Corrupt(f"{path} is not a whole SQLite database ({error}).") from error
+    except (apsw.SQLError, UnicodeDecodeError, msgspec.DecodeError) as error:
+        raise Corrupt(f"{path} has tables or rows that are not as they were written ({error}).") from error
     except (apsw.ReadOnlyError, apsw.PermissionsError) as error:
         raise Invalid(f"{path} cannot be written ({error}): check the rights of the file and of its folder.") from error
     except apsw.CantOpenError as error:

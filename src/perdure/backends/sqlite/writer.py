@@ -13,6 +13,7 @@ import msgspec
 
 from perdure.backends.checks import check_records
 from perdure.backends.spi import Append, Appended, Durability, Head, Known, Outcome, Record, Refused
+from perdure.backends.sqlite.reader import make_head
 from perdure.backends.sqlite.schema import Options, errors
 from perdure.errors import Unknown, Unsupported
 from perdure.model.ids import SessionKey
@@ -130,7 +131,7 @@ class BatchWriter:
         if place is None:
             n = self.connection.execute(_SESSION, session).get
             row = None if n is None else self.connection.execute(_HEAD, (n,)).fetchone()
-            place = self._places[session] = Place(n or 0, None if row is None else Head(*row))
+            place = self._places[session] = Place(n or 0, None if row is None else make_head(row))
         return place
 
     def _one(self, append: Append, rows: list[tuple[object, ...]]) -> Outcome | BaseException:

@@ -1,0 +1,168 @@
+"""Makes the golden files. Run it only to add a format or a schema: files that are there stay as they are, for ever.
+
+The bytes of a SQLite file, and of a compressed body, may differ with the version of the library that wrote them; what they read as may not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import perdure
+from perdure.backends.sqlite.schema import SCHEMA_VERSION
+from perdure.clock import SeededClock
+from perdure.codec import envelope, formats
+from perdure.codec.records import propose, request_digest
+from perdure.model.commit import GENESIS, Kind, commit_hash, static_header
+from perdure.model.events import Event
+from perdure.model.ids import SessionKey
+from perdure.model.ops import Op
+
+HERE = Path(__file__).parent
+BODIES: dict[str, Any] = {
+    "plain": [["message", {"role": "user", "content": "hi"}, []]],
+    "ops": [["edited", None, [[kind, "/a~1b/é", value] for kind, value in (("set", 1), ("remove", None), ("init", []), ("append", [1]))]]],
+    "more ops": [
+        ["x", None, [["splice", "/l", [0, 1, ["a"]]], ["add", "/n", 0.5], ["union", "/u", [1]], ["merge", "", {"k": None}]]],
+        ["y", 0, [["test", "/n", 0.5]]],
+    ],
+    "numbers": [["n", [0, -1, 2**63 - 1, -(2**63), 2**64 - 1, 0.0, -0.0, 5e-324, 1.7976931348623157e308, 1e16], []]],
+    "big integers": [["n", [2**64, -(2**63) - 1, 10**200], []]],
+    "text": [["é\U0001f600", {"": "\u0000\u001f\u007f\u2028\ud7ff\uffff\U0010ffff", "~/": None, "quote": '"\\/'}, []]],
+    "compressed": [["message", {"text": "the quick brown fox " * 60}, []]],
+}
+STATES: dict[str, Any] = {
+    "empty": {},
+    "document": {"tokens": 512, "offers": [{"id": 7, "price": -0.0}], "done": False, "note": None, "big": 2**70},
+    "list": [1, [2, [3]]],
+    "compressed": {f"key {number}": ["value"] * 3 for number in range(50)},
+}
+
+
+def events(plain: Any) -> tuple[Event, ...]:
+    """Events from the JSON in which the golden files spell them."""
+    return tuple(Event(type, data, tuple(Op(*op) for op in ops)) for type, data, ops in plain)
+
+
+def as_bytes() -> dict[str, Any]:
+    """Bodies, snapshots and hashes, each beside what it was made from."""
+    session, commit_id = SessionKey("acme", "trip-42"), bytes(range(16))
+    bodies, snapshots, records = [], [], []
+    for name, plain in BODIES.items():
+        for format, code in sorted(formats.NAMES.items()):
+            body = envelope.encode_events(events(plain), code)
+            bodies.append({"name": name, "format": format, "events": plain, "body": body.hex(), "digest": envelope.body_digest(body).hex()})
+    for name, state in STATES.items():
+        for format, code in sorted(formats.NAMES.items()):
+            body = envelope.encode_snapshot(session, 300, bytes(range(32)), state, code)
+            snapshots.append({"name": name, "format": format, "state": state, "body": body.hex()})
+    facts: list[tuple[int, int, int, int, Kind, str | None, str | None, str | None]] = [
+        (0, 1_700_000_000_000_000_000, 0, 1, Kind.data, None, None, None),
+        (1, 1_700_000_000_000_000_001, 0, 2, Kind.data, "planner", "key-1", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        (2**40, 2**62, 2**33, 1, Kind.tombstone, "é", None, None),
+    ]
+    for before, at, epoch, code, kind, actor, key, trace in facts:
+        prev = GENESIS if before == 0 else bytes(range(32))
+        request = b"" if key is None else request_digest(events(BODIES["plain"]))
+        made = propose(session, events(BODIES["plain"]), code, id=commit_id, kind=kind, actor=actor, key=key, request=request, trace=trace)
+        static = static_header(session.tenant, session.id, commit_id, kind, actor, key, request, trace, made.body[2])
+        assert static == made.static
+        hash = commit_hash(prev, before + 1, at, epoch, static, made.digest)
+        columns = {"version": before + 1, "at": at, "epoch": epoch, "kind": int(kind), "actor": actor, "key": key, "trace": trace}
+        stored = {"prev": prev, "request": request, "body": made.body, "static": static, "meta": prev + made.meta, "hash": hash}
+        records.append({**columns, **{name: value.hex() for name, value in stored.items()}})
+    erased = envelope.erase_body(envelope.encode_events(events(BODIES["plain"]), formats.JSON))
+    return {
+        "session": list(session),
+        "id": commit_id.hex(),
+        "bodies": bodies,
+        "snapshots": snapshots,
+        "records": records,
+        "erased": erased.hex(),
+    }
+
+
+async def fill(url: str) -> None:
+    """A store that has one of each: formats, kinds, keys, actors, a fork and its merge, a deletion and a re-creation, a snapshot, tenants."""
+    for format in sorted(formats.NAMES):
+        async with perdure.open(url, clock=SeededClock(len(format)), format=format, snapshot_bytes_min=1_500) as store:
+            name = f"trip-{format}"
+            await store.append(name, Event("message", {"role": "user", "content": "hi"}), key="first", actor="planner")
+            async with store.edit(name) as draft:
+                draft.state.update({"status": "searching", "offers": [{"id": 7}], "zero": -0.0, "big": 2**70})
+                draft.event("tool_called", {"name": "search"})
+            await store.configure(name, tags={"team": "ops", "format": format})
+            for number in range(12):
+                async with store.edit(name, actor="worker") as draft:
+                    draft.add("/tokens", 128)
+                    draft.state["offers"].insert(0, {"id": number, "text": "offer " * 5})
+            fork = await store.fork(name, at=4, id=f"fork-{format}")
+            async with store.edit(fork) as draft:
+                draft.state["status"] = "booked"
+            await store.merge(fork, into=name)
+            await store.append("gone-" + format, Event("x", None, (Op("set", "/a", 1),)))
+            await store.delete("gone-" + format)
+            await store.append("back-" + format, Event("x", None, (Op("set", "/a", 1),)))
+            await store.delete("back-" + format)
+            await store.append("back-" + format, Event("y", None, (Op("set", "/b", 2),)), recreate=True)
+            await store.for_tenant("acme").append(name, Event("other", format))
+
+
+async def describe(url: str) -> dict[str, Any]:
+    """All that a reader sees: of every session its row, and each commit with the state behind it."""
+    found: dict[str, Any] = {}
+    async with perdure.open(url) as store:
+        found["id"] = store.id
+        for tenant in ("acme", "default"):
+            scoped = store.for_tenant(tenant)
+            infos = [info async for info in scoped.list()] + [info async for info in scoped.list(status="deleted")]
+            for info in infos:
+                proof = await scoped.verify(info.session)
+                session: dict[str, Any] = {
+                    "version": info.version,
+                    "status": info.status.name,
+                    "tags": dict(info.tags),
+                    "created_at": info.created_at.isoformat(),
+                    "updated_at": info.updated_at.isoformat(),
+                    "hash": proof.hash.hex(),
+                    "snapshots": proof.snapshots,
+                }
+                if info.status.name != "deleted":
+                    session["state"] = (await scoped.read(info.session)).state
+                    session["commits"] = [
+                        {
+                            "version": commit.version,
+                            "kind": commit.kind.name,
+                            "at": commit.at,
+                            "actor": commit.actor,
+                            "key": commit.key,
+                            "hash": commit.hash.hex(),
+                            "events": [
+                                [event.type, event.data, [[op.kind, op.path, op.value] for op in event.ops]] for event in commit.events
+                            ],
+                            "state": (await scoped.read(info.session, at=commit.version)).state,
+                        }
+                        async for commit in scoped.history(info.session)
+                    ]
+                found[f"{tenant}/{info.session}"] = session
+    return found
+
+
+def main() -> None:
+    """Write what is missing."""
+    if not (HERE / "bytes.json").exists():
+        (HERE / "bytes.json").write_text(json.dumps(as_bytes(), indent=1) + "\n")
+    name = f"schema{SCHEMA_VERSION}"
+    if not (HERE / f"{name}.db").exists():
+        with tempfile.TemporaryDirectory() as folder:
+            url = f"sqlite:///{folder}/{name}.db"
+            asyncio.run(fill(url))
+            (HERE / f"{name}.json").write_text(json.dumps(asyncio.run(describe(url)), indent=1) + "\n")
+            (HERE / f"{name}.db").write_bytes(Path(folder, f"{name}.db").read_bytes())
+
+
+if __name__ == "__main__":
+    main()

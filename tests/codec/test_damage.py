@@ -1,0 +1,194 @@
+"""Damage: whatever is cut, flipped or made up, the answer is `Corrupt`: never other data, never another exception, never more memory."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import tracemalloc
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perdure.backends.spi import Head, Record
+from perdure.codec import compress, envelope, formats
+from perdure.codec.records import open_record, propose, request_digest
+from perdure.errors import Corrupt
+from perdure.model import ops as op
+from perdure.model.events import Event
+from perdure.model.ids import SessionKey
+
+SESSION = SessionKey("acme", "trip-42")
+SMALL = (Event("message", {"n": 1, "text": "hé"}, (op.add("/n", 1), op.append("/log", [{"a": None}]))),)
+LARGE = (Event("message", {"words": [f"word {number}" for number in range(90)]}),)
+BODIES = [envelope.encode_events(events, code) for events in (SMALL, LARGE) for code in (formats.JSON, formats.MSGPACK)]
+STATES = [{"n": 1, "log": [{"a": None}, -0.0]}, {"words": [f"word {number}" for number in range(90)]}]
+SNAPSHOTS = [(state, envelope.encode_snapshot(SESSION, 7, bytes(32), state, code)) for state in STATES for code in (1, 2)]
+
+
+def flips(data: bytes) -> Iterator[bytes]:
+    """The data with each of its bits flipped in turn."""
+    for place in range(len(data) * 8):
+        changed = bytearray(data)
+        changed[place >> 3] ^= 1 << (place & 7)
+        yield bytes(changed)
+
+
+def cuts(data: bytes) -> Iterator[bytes]:
+    """Every true beginning, every true end, and the data with something behind it."""
+    for place in range(len(data)):
+        yield data[:place]
+        if place:
+            yield data[place:]
+    yield from (data + tail for tail in (b"\x00", b" ", data))
+
+
+def made(body: bytes, events: tuple[Event, ...]) -> Record:
+    proposal = propose(SESSION, events, body[2], id=bytes(16), actor="me", key="k", request=request_digest(events), trace=None)
+    assert proposal.body == body
+    position, meta = proposal.finish(None, 1_000)
+    return Record(Head(*position), proposal.id, 0, "k", proposal.request, meta, body)
+
+
+RECORDS = [made(body, events) for body, events in zip(BODIES, (SMALL, SMALL, LARGE, LARGE), strict=True)]
+
+
+def refuses(call: Callable[[], object]) -> None:
+    with pytest.raises(Corrupt):
+        call()
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=["json", "msgpack", "json+zstd", "msgpack+zstd"])
+@pytest.mark.parametrize("change", [flips, cuts])
+def test_a_damaged_record_is_corrupt(record: Record, change: Callable[[bytes], Iterator[bytes]]) -> None:
+    """Each flipped bit and each cut of body, meta, id, request and hash is found."""
+    for body in change(record.body):
+        refuses(lambda body=body: open_record(SESSION, msgspec.structs.replace(record, body=body)))
+    for field in ("meta", "id", "request"):
+        for value in change(getattr(record, field)):
+            refuses(lambda field=field, value=value: open_record(SESSION, msgspec.structs.replace(record, **{field: value})))
+    for hash in change(record.head.hash):
+        head = msgspec.structs.replace(record.head, hash=hash)
+        refuses(lambda head=head: open_record(SESSION, msgspec.structs.replace(record, head=head)))
+
+
+@pytest.mark.parametrize(("state", "body"), SNAPSHOTS, ids=["json", "msgpack", "json+zstd", "msgpack+zstd"])
+@pytest.mark.parametrize("change", [flips, cuts])
+def test_a_damaged_snapshot_is_corrupt(state: Any, body: bytes, change: Callable[[bytes], Iterator[bytes]]) -> None:
+    """Each flipped bit and each cut of a snapshot is found by its seal."""
+    assert envelope.decode_snapshot(SESSION, 7, bytes(32), body) == state
+    for changed in change(body):
+        refuses(lambda changed=changed: envelope.decode_snapshot(SESSION, 7, bytes(32), changed))
+
+
+def answers(body: bytes) -> object:
+    """What the decoder makes of bytes that no hash stands for: events, or None for `Corrupt`. Anything else is let through."""
+    try:
+        return envelope.decode_events(body)
+    except Corrupt:
+        return None
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_are_corrupt_or_data(noise: bytes) -> None:
+    """Behind any prefix, noise is refused or reads as events: no other exception comes out of the decoder."""
+    answers(noise)
+    for code in (0, 1, 2, 3, 255):
+        for compression in (0, 1, 2):
+            found = answers(bytes((0xD5, 1, code, compression)) + noise)
+            assert found is None or all(type(event) is Event for event in found)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("body", BODIES, ids=["json", "msgpack", "json+zstd", "msgpack+zstd"])
+def test_the_decoder_alone_survives_damage(body: bytes) -> None:
+    """Without the hash's protection too, a flipped or cut body is `Corrupt` or events."""
+    for changed in (*flips(body), *cuts(body)):
+        answers(changed)
+    chance = random.Random(17)
+    for _ in range(3_000):
+        noisy = bytearray(body)
+        for _ in range(chance.randint(1, 6)):
+            noisy[chance.randrange(4, len(noisy))] = chance.randrange(256)
+        answers(bytes(noisy))
+
+
+@pytest.mark.parametrize("code", [formats.JSON, formats.MSGPACK])
+def test_depth_is_bounded(code: int) -> None:
+    """A hundred thousand lists in one another are `Corrupt`, not the end of the stack."""
+    deep = b"[" * 100_000 + b"]" * 100_000 if code == formats.JSON else b"\x91" * 100_000 + b"\xc0"
+    head = b'[["t",' if code == formats.JSON else b"\x91\x92\xa1t"
+    refuses(lambda: envelope.decode_events(bytes((0xD5, 1, code, 0)) + head + deep + (b"]]" if code == formats.JSON else b"")))
+    refuses(lambda: envelope.decode_events(bytes((0xD5, 1, code, 1)) + compress.compress(head + deep)))
+
+
+@pytest.mark.parametrize("start", [b"\xdd\xff\xff\xff\xff", b"\x91\x92\xa1t\xdd\xff\xff\xff\xff", b"\x91\x92\xa1t\xdf\xff\xff\xff\xff"])
+@pytest.mark.parametrize("tail", [b"", b"\xc0" * 50])
+def test_a_count_is_not_believed(start: bytes, tail: bytes) -> None:
+    """A list or object that claims four thousand million members and has none is `Corrupt`; nothing is set aside for them."""
+    refuses(lambda: envelope.decode_events(bytes((0xD5, 1, formats.MSGPACK, 0)) + start + tail))
+
+
+def test_an_integer_of_many_digits_is_corrupt_or_a_number() -> None:
+    """Digits beyond Python's limit for text are refused as damage."""
+    refuses(lambda: envelope.decode_events(b'\xd5\x01\x01\x00[["t",' + b"9" * 100_000 + b"]]"))
+
+
+def test_a_decompression_bomb_is_bounded() -> None:
+    """A frame of a few KiB that unfolds to 4 GiB is `Corrupt`, and no more than the limit of a body was unfolded on the way."""
+    block = compress.zstd.ZstdCompressor(level=19)
+    zeros = bytes(1 << 24)
+    bomb = b"".join(block.compress(zeros) for _ in range(256)) + block.flush()
+    assert len(bomb) < 1 << 20
+    with pytest.raises(ValueError, match="larger than"):
+        compress.decompress(bomb, 1 << 16)
+    tracemalloc.start()
+    try:
+        refuses(lambda: envelope.decode_events(bytes((0xD5, 1, 1, 1)) + bomb))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * envelope.BODY_BYTES_MAX
+
+
+def test_a_frame_that_lies_about_its_size_is_corrupt() -> None:
+    """A frame whose header names another content size, or a window of gigabytes, is refused."""
+    frame = compress.compress(b'[["t",1]]' * 100)
+    for place in range(4, 12):
+        for value in range(256):
+            changed = frame[:place] + bytes((value,)) + frame[place + 1 :]
+            if changed != frame:
+                answers(bytes((0xD5, 1, 1, 1)) + changed)
+    # RFC 8878: magic, a descriptor without content size, the largest window descriptor there is, an empty last block.
+    refuses(lambda: envelope.decode_events(bytes((0xD5, 1, 1, 1)) + bytes.fromhex("28b52ffd00ff010000")))
+
+
+def test_a_frame_is_exactly_one() -> None:
+    """Two frames, a frame with bytes behind it, and a frame without its end are refused."""
+    frame = compress.compress(b"x" * 1_000)
+    assert compress.decompress(frame, 1_000) == b"x" * 1_000
+    for changed in (frame + frame, frame + b"\x00", frame[:-1], b""):
+        with pytest.raises(ValueError, match="payload"):
+            compress.decompress(changed, 1_000)
+    with pytest.raises(ValueError, match="larger than 999"):
+        compress.decompress(frame, 999)
+
+
+def test_what_is_not_ours_is_corrupt() -> None:
+    """Unknown magic, envelope version, format or compression is `Corrupt`: nothing is guessed."""
+    payload = msgspec.json.encode([["t", 1]])
+    assert envelope.decode_events(b"\xd5\x01\x01\x00" + payload) == (Event("t", 1),)
+    for prefix in (
+        b"\xd4\x01\x01\x00",
+        b"\xd5\x02\x01\x00",
+        b"\xd5\x01\x00\x00",
+        b"\xd5\x01\x03\x00",
+        b"\xd5\x01\x01\x02",
+        b"\xd7\x01\x01\x00",
+    ):
+        refuses(lambda prefix=prefix: envelope.decode_events(prefix + payload))
+    refuses(lambda: envelope.decode_snapshot(SESSION, 7, bytes(32), b"\xd7\x01\x01\x00" + hashlib.sha256(b"").digest() + b"{}"))
+    for short in (b"", b"\xd5", b"\xd5\x01\x01"):
+        refuses(lambda short=short: envelope.decode_events(short))

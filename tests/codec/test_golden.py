@@ -1,0 +1,134 @@
+"""Golden files: what was once stored is read for ever, and the bytes that are written today are the same."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perdure.backends.spi import Head, Record
+from perdure.codec import envelope, formats
+from perdure.codec.records import open_record, propose
+from perdure.model.commit import Kind, commit_hash, static_header
+from perdure.model.ids import SessionKey
+from perdure.model.values import same
+
+GOLDEN = Path(__file__).parent / "golden"
+BYTES: dict[str, Any] = json.loads((GOLDEN / "bytes.json").read_text())
+SESSION, ID = SessionKey(*BYTES["session"]), bytes.fromhex(BYTES["id"])
+SCHEMAS = sorted(path.stem for path in GOLDEN.glob("schema*.db"))
+
+
+def load_maker() -> Any:
+    spec = importlib.util.spec_from_file_location("golden_make", GOLDEN / "make.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+make = load_maker()
+
+
+def named(cases: list[dict[str, Any]]) -> Any:
+    return pytest.mark.parametrize("case", cases, ids=lambda case: f"{case['name']}-{case['format']}".replace(" ", "-"))
+
+
+@named(BYTES["bodies"])
+def test_a_body_is_read_and_written_as_ever(case: dict[str, Any]) -> None:
+    """The bytes give the events, and the events give the bytes (a compressed body: the same payload, whatever the frame)."""
+    body, code = bytes.fromhex(case["body"]), formats.NAMES[case["format"]]
+    events = make.events(case["events"])
+    found = envelope.decode_events(body)
+    assert [event.type for event in found] == [event.type for event in events]
+    assert same([event.data for event in found], [event.data for event in events])
+    assert same([[op.kind, op.path, op.value] for event in found for op in event.ops], [op for event in case["events"] for op in event[2]])
+    assert envelope.body_digest(body).hex() == case["digest"]
+    written = envelope.encode_events(events, code)
+    assert written[:4] == body[:4]
+    if not body[3]:
+        assert written == body
+
+
+@named(BYTES["snapshots"])
+def test_a_snapshot_is_read_and_written_as_ever(case: dict[str, Any]) -> None:
+    """The same for snapshots, with their seal."""
+    body, code = bytes.fromhex(case["body"]), formats.NAMES[case["format"]]
+    assert same(envelope.decode_snapshot(SESSION, 300, bytes(range(32)), body), case["state"])
+    written = envelope.encode_snapshot(SESSION, 300, bytes(range(32)), case["state"], code)
+    assert written[:4] == body[:4]
+    if not body[3]:
+        assert written == body
+
+
+@pytest.mark.parametrize("case", BYTES["records"], ids=lambda case: f"version-{case['version']}")
+def test_a_hash_is_computed_as_ever(case: dict[str, Any]) -> None:
+    """Header, meta and hash of a commit are the golden ones, and its record opens."""
+    prev, request, body, static, meta, hash = (bytes.fromhex(case[name]) for name in ("prev", "request", "body", "static", "meta", "hash"))
+    kind = Kind(case["kind"])
+    assert static == static_header(*SESSION, ID, kind, case["actor"], case["key"], request, case["trace"], body[2])
+    assert hash == commit_hash(prev, case["version"], case["at"], case["epoch"], static, envelope.body_digest(body))
+    events = envelope.decode_events(body)
+    made = propose(SESSION, events, body[2], id=ID, kind=kind, actor=case["actor"], key=case["key"], request=request, trace=case["trace"])
+    assert (made.static, prev + made.meta, made.body) == (static, meta, body)
+    head = Head(case["version"], hash, case["at"], case["epoch"], 0, case["version"])
+    commit = open_record(SESSION, Record(head, ID, case["kind"], case["key"], request, meta, body), prev)
+    assert (commit.kind, commit.actor, commit.trace, commit.events) == (kind, case["actor"], case["trace"], events)
+
+
+def test_an_erased_body_is_as_ever() -> None:
+    """The marker of an erased body keeps its layout."""
+    plain = next(case for case in BYTES["bodies"] if case["name"] == "plain" and case["format"] == "json")
+    assert envelope.erase_body(bytes.fromhex(plain["body"])).hex() == BYTES["erased"]
+    assert envelope.body_digest(bytes.fromhex(BYTES["erased"])).hex() == plain["digest"]
+
+
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_an_old_file_reads_as_ever(schema: str, tmp_path: Path) -> None:
+    """A file of each schema there was opens, verifies, and gives every commit, hash, tag and state that it gave when it was made."""
+    shutil.copy(GOLDEN / f"{schema}.db", tmp_path / "old.db")
+    expected = json.loads((GOLDEN / f"{schema}.json").read_text())
+    found = asyncio.run(make.describe(f"sqlite:///{tmp_path}/old.db"))
+    assert found.keys() == expected.keys()
+    for name in expected:
+        assert found[name] == expected[name], name
+    assert same(found, expected)
+
+
+def test_an_old_file_goes_on(tmp_path: Path) -> None:
+    """Sessions of an old file take new commits, remember their keys and merge their forks."""
+    shutil.copy(GOLDEN / "schema1.db", tmp_path / "old.db")
+
+    async def scenario() -> None:
+        async with make.perdure.open(f"sqlite:///{tmp_path}/old.db") as store:
+            again = await store.append("trip-json", make.Event("message", {"role": "user", "content": "hi"}), key="first", actor="planner")
+            assert (again.version, again.duplicate) == (1, True)
+            before = await store.read("trip-json")
+            async with store.edit("fork-json") as draft:
+                draft.state["note"] = "new"
+            receipt = await store.merge("fork-json", into="trip-json")
+            assert receipt is not None
+            assert receipt.version == before.version + 1
+            after = await store.read("trip-json")
+            assert after.state == {**before.state, "note": "new"}
+            await store.verify("trip-json")
+
+    asyncio.run(scenario())
+
+
+def test_the_maker_still_makes_them(tmp_path: Path) -> None:
+    """The script that made the golden files gives the same store today, hash by hash, but where a compressed frame changed."""
+    url = f"sqlite:///{tmp_path}/new.db"
+    asyncio.run(make.fill(url))
+    found = asyncio.run(make.describe(url))
+    expected = json.loads((GOLDEN / "schema1.json").read_text())
+    assert found.keys() == expected.keys()
+    for name, session in expected.items():
+        if name != "id" and "commits" in session:
+            assert [commit["state"] for commit in found[name]["commits"]] == [commit["state"] for commit in session["commits"]], name
+            assert [commit["events"] for commit in found[name]["commits"]] == [commit["events"] for commit in session["commits"]], name
