@@ -10,9 +10,9 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-COMPRESS_ABOVE = 512
+COMPRESS_ABOVE = 1024
 """Bytes above which a payload is compressed, if that makes it smaller."""
-LEVEL = 3
+LEVEL = 1
 
 _local = threading.local()
 

@@ -1,0 +1,77 @@
+"""What every benchmark shares: rounds that alternate between systems, fresh folders on one disk, medians, ratios, the machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import apsw
+
+BODY = "says what agents say when they plan a trip, at some length and with few surprises; "
+
+
+def message(role: str, number: int) -> dict[str, str]:
+    """A message of about 400 bytes of JSON, not quite like the one before."""
+    return {"role": role, "content": f"{number:08d} {role} " + (BODY * 5)[:345]}
+
+
+def turn(number: int) -> list[dict[str, str]]:
+    """What one turn stores: a user's message and an agent's, 400 bytes each."""
+    return [message("user", number), message("assistant", number)]
+
+
+@contextmanager
+def folder() -> Iterator[Path]:
+    """An empty folder, on the disk of the working folder unless TMPDIR says otherwise."""
+    with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR") or ".", prefix=".bench-") as place:
+        yield Path(place)
+
+
+def alternate(systems: Mapping[str, Callable[[Path], float]], rounds: int) -> dict[str, float]:
+    """The median figure of each system, measured in turn: A B C A B C …"""
+    figures: dict[str, list[float]] = {name: [] for name in systems}
+    for _ in range(rounds):
+        for name, measure in systems.items():
+            with folder() as place:
+                figures[name].append(measure(place))
+    return {name: statistics.median(found) for name, found in figures.items()}
+
+
+def sync_microseconds() -> float:
+    """The median time of a 4 KiB write and its sync on the disk that is measured."""
+    times = []
+    with folder() as place, (place / "probe").open("wb") as file:
+        for _ in range(100):
+            start = time.perf_counter()
+            file.write(bytes(4096))
+            file.flush()
+            os.fsync(file.fileno())
+            times.append(time.perf_counter() - start)
+    return statistics.median(times) * 1e6
+
+
+def table(title: str, rows: list[tuple[str, ...]]) -> None:
+    """Print rows as Markdown; the first is the header."""
+    print(f"\n### {title}\n")
+    for number, row in enumerate(rows):
+        print("| " + " | ".join(row) + " |")
+        if number == 0:
+            print("|" + " --- |" * len(row))
+
+
+def machine() -> None:
+    """Say what was measured on."""
+    system = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    print(f"{system}, SQLite {apsw.sqlite_lib_version()}, write and sync of 4 KiB {sync_microseconds():.0f} µs")
+
+
+def small() -> bool:
+    """Whether to run at the size for tests."""
+    return "--small" in sys.argv
