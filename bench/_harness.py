@@ -35,7 +35,7 @@ def folder() -> Iterator[Path]:
 
 
 def alternate(systems: Mapping[str, Callable[[Path], float]], rounds: int) -> dict[str, float]:
-    """The median figure of each system, measured in turn: A B C A B C …"""
+    """The median figure of each system, measured in turn: A B C A B C …."""
     figures: dict[str, list[float]] = {name: [] for name in systems}
     for _ in range(rounds):
         for name, measure in systems.items():

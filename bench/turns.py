@@ -27,7 +27,10 @@ RIVAL_TURNS = 2 if small() else 6
 LONE = 10 if small() else 600
 ROUNDS = 1 if small() else 5
 
-ROW = "INSERT INTO log (n, version, hash, at, epoch, status, data, id, kind, key, request, meta, body) VALUES (?, ?, ?, ?, 0, 0, ?, ?, 0, NULL, ?, ?, ?)"
+ROW = (
+    "INSERT INTO log (n, version, hash, at, epoch, status, data, id, kind, key, request, meta, body) "
+    "VALUES (?, ?, ?, ?, 0, 0, ?, ?, 0, NULL, ?, ?, ?)"
+)
 
 
 def bare(place: Path, sessions: int, turns: int) -> list[float]:
@@ -155,7 +158,7 @@ class LangGraphLone:
         saver = await self._opening.__aenter__()
         return lambda version: put(saver, 0, version)
 
-    async def __aexit__(self, *error: Any) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self._opening.__aexit__(*error)
 
 
@@ -168,7 +171,7 @@ class OpenAILone:
     async def __aenter__(self) -> Callable[[int], Awaitable[None]]:
         return lambda version: self._session.add_items(turn(version))  # type: ignore[arg-type]
 
-    async def __aexit__(self, *error: Any) -> None:
+    async def __aexit__(self, *error: object) -> None:
         self._session.close()
 
 
@@ -186,7 +189,7 @@ def main() -> None:
     )
     ours = together["Perdure"]
     rows = [("64 sessions at once", "turns/s", "Perdure is")]
-    table("Together", rows + [(name, f"{figure:,.0f}", f"{ours / figure:.2f}×") for name, figure in together.items()])
+    table("Together", rows + [(name, f"{figure:,.0f}", f"{ours / figure:.2f} x") for name, figure in together.items()])
     lone = alternate(
         {
             "Perdure": lone_async,
@@ -199,7 +202,7 @@ def main() -> None:
     )
     ours = lone["Perdure"]
     rows = [("one session, turn after turn", "p50 µs", "Perdure's p50 is")]
-    table("Alone", rows + [(name, f"{figure:,.0f}", f"{ours / figure:.2f}×") for name, figure in lone.items()])
+    table("Alone", rows + [(name, f"{figure:,.0f}", f"{ours / figure:.2f} x") for name, figure in lone.items()])
 
 
 if __name__ == "__main__":

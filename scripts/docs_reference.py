@@ -42,7 +42,7 @@ GROUPS = {
 
 SHELL = """\
 Tables on a terminal; elsewhere, and with `--json`, JSON lines of the same rows. Errors are one sentence on standard error that
-begins with the error's code, and an exit code of the list below. `perdure completion` sets up your shell.
+begins with the error's code, and an exit code of the list below.
 """
 NOTE = "*Generated from the code by `python3 dev.py docs`; do not edit.*\n"
 

@@ -7,6 +7,7 @@ import asyncio
 import doctest
 import inspect
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -34,11 +35,17 @@ def run(block: Block, page: Path, namespace: dict[str, Any], runner: asyncio.Run
         runner.run(result)
 
 
+def command(line: str) -> str:
+    """What a `perdure` command prints to a pipe; it must succeed."""
+    words = shlex.split(line, comments=True)
+    return subprocess.check_output([sys.executable, "-m", *words], env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, text=True)
+
+
 @pytest.mark.parametrize("page", SHOWN, ids=name)
 def test_a_page_runs_from_top_to_bottom(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each Python block runs after those above it, in one namespace and an empty folder; a text block right behind it is what it prints."""
+    """Python blocks and `perdure` commands run in order, in one namespace and an empty folder; a text block behind is their output."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PERDURE_URL", raising=False)
     namespace: dict[str, Any] = {"__name__": "__main__"}
@@ -49,6 +56,9 @@ def test_a_page_runs_from_top_to_bottom(
                 if block.language == "python":
                     run(block, page, namespace, runner)
                     printed = capsys.readouterr().out
+                    continue
+                if block.language == "sh" and block.text.startswith("perdure "):
+                    printed = "".join(command(line) for line in block.text.splitlines())
                     continue
                 if block.language == "text" and printed is not None and not block.between.strip():
                     assert_shown(block.text, printed, f"{name(page)}:{block.line}")

@@ -86,7 +86,7 @@ def as_bytes() -> dict[str, Any]:
 
 
 async def fill(url: str) -> None:
-    """A store that has one of each: formats, kinds, keys, actors, a fork and its merge, a deletion and a re-creation, a snapshot, tenants."""
+    """A store that has one of each: formats, kinds, keys, actors, a merged fork, a deletion, a re-creation, snapshots, tenants."""
     for format in sorted(formats.NAMES):
         async with perdure.open(url, clock=SeededClock(len(format)), format=format, snapshot_bytes_min=1_500) as store:
             name = f"trip-{format}"

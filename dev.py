@@ -1,0 +1,164 @@
+"""Every verb of this repository, from a bare clone: `python3 dev.py test`. Standard library only; makes .venv when it is missing or old.
+
+tour            set up, then the two-minute tour
+test [ARGS]     set up, then every check, then the tests with coverage; ARGS go to pytest
+check [STEP]    the checks alone, or some of: lint format types rooms sync docs
+docs            write again what is generated: the blocking API and pages of docs/
+bench NAME      one benchmark of bench/, against its rivals; without a name, the list
+lock            write requirements/*.lock anew (needs uv)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
+PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
+NEEDED = (3, 11)
+ADVICE = f"On Debian and Ubuntu: apt install python3.{sys.version_info[1]}-venv (or python3-venv)."
+
+CHECKS = {
+    "lint": ["ruff", "check", "."],
+    "format": ["ruff", "format", "--check", "."],
+    "types": ["mypy"],
+    "rooms": ["lint-imports"],
+    "sync": ["python", "scripts/make_sync.py", "--check"],
+    "docs": ["python", "scripts/docs_reference.py", "--check"],
+}
+
+
+def main() -> int:
+    """Run one verb; the exit code is that of the first command that fails, 2 for a verb that does not exist."""
+    verb, arguments = (sys.argv[1:2] or ["help"])[0], sys.argv[2:]
+    if verb not in VERBS:
+        print(__doc__)
+        return 0 if verb in ("help", "-h", "--help") else 2
+    if sys.version_info < NEEDED:
+        return newer_python()
+    try:
+        VERBS[verb](arguments)
+    except subprocess.CalledProcessError as error:
+        print(f"\ndev.py: failed ({error.returncode}): {shlex.join(map(str, error.cmd))}", file=sys.stderr)
+        return error.returncode if error.returncode > 0 else 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def newer_python() -> int:
+    """Hand over to a newer Python of this machine. A name on PATH may be a shim of a version that is not active, so each is tried."""
+    test = f"import sys; sys.exit(sys.version_info < {NEEDED})"
+    for minor in range(20, NEEDED[1] - 1, -1):
+        found = shutil.which(f"python3.{minor}")
+        if found and subprocess.run([found, "-c", test], check=False, capture_output=True).returncode == 0:
+            return subprocess.run([found, *sys.argv], check=False).returncode
+    here = ".".join(map(str, sys.version_info[:3]))
+    print(
+        f"dev.py: Perdure needs Python 3.11 or newer; this is {here} ({sys.executable}) and there is no newer one on PATH.", file=sys.stderr
+    )
+    return 2
+
+
+def set_up(lock: str = "dev") -> None:
+    """Make .venv hold what the lock names, hash-checked, and this package editable; nothing is done while neither has changed."""
+    wanted = hashlib.sha256()
+    for path in (ROOT / "requirements" / f"{lock}.lock", ROOT / "pyproject.toml"):
+        wanted.update(path.read_bytes())
+    stamp, state = VENV / f"{lock}.stamp", f"{wanted.hexdigest()} {sys.version_info[:2]}"
+    if PYTHON.exists() and stamp.exists() and stamp.read_text() == state:
+        return
+    print("Setting up .venv from the lock file (about half a minute, once) …", flush=True)
+    pip = make_venv()
+    quiet = ["--quiet", "--disable-pip-version-check"]
+    run([*pip, "install", *quiet, "--require-hashes", "-r", f"requirements/{lock}.lock"])
+    run([*pip, "install", *quiet, "--no-deps", "--no-build-isolation", "-e", "."])
+    stamp.write_text(state)
+
+
+def make_venv() -> list[str]:
+    """A fresh or still good .venv, and the command that is its pip. Debian splits both venv and pip off: what is there is used."""
+    right = f"import sys; sys.exit(sys.version_info[:2] != {sys.version_info[:2]})"
+    if not (PYTHON.exists() and subprocess.run([PYTHON, "-c", right], check=False).returncode == 0):
+        shutil.rmtree(VENV, ignore_errors=True)
+        if subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(VENV)], check=False).returncode:
+            sys.exit(f"dev.py: this Python cannot make a virtual environment. {ADVICE}")
+    own, lent = [str(PYTHON), "-m", "pip"], [sys.executable, "-m", "pip", "--python", str(PYTHON)]
+    for attempt in ([*own, "--version"], [str(PYTHON), "-m", "ensurepip", "--default-pip"]):
+        if subprocess.run(attempt, check=False, capture_output=True).returncode == 0:
+            return own
+    if subprocess.run([*lent, "--version"], check=False, capture_output=True).returncode == 0:
+        return lent
+    sys.exit(f"dev.py: this Python has neither ensurepip nor pip. {ADVICE}")
+
+
+def run(command: list[object]) -> None:
+    """Run a command in the repository's folder; a failure raises."""
+    subprocess.run([str(part) for part in command], check=True, cwd=ROOT)
+
+
+def run_tool(name: str, *arguments: str) -> None:
+    """Run a program of .venv, which comes first on PATH for what it starts in turn."""
+    path = os.pathsep.join([str(BIN), os.environ.get("PATH", "")])
+    subprocess.run([str(BIN / name), *arguments], check=True, cwd=ROOT, env={**os.environ, "PATH": path, "VIRTUAL_ENV": str(VENV)})
+
+
+def check(arguments: list[str]) -> None:
+    """Run the checks named, or all, in the order of CHECKS; stop at the first that fails."""
+    set_up()
+    for step in arguments or CHECKS:
+        if step not in CHECKS:
+            sys.exit(f"dev.py: there is no check {step!r}; there are {', '.join(CHECKS)}.")
+        print(f"── {step}: {shlex.join(CHECKS[step])}", flush=True)
+        run_tool(*CHECKS[step])
+
+
+def test(arguments: list[str]) -> None:
+    """All checks, then the tests; coverage is printed to be read, and fails nothing."""
+    check([])
+    command = ["-n", "2", "--cov", "--cov-report=term", *arguments]
+    print(f"── tests: pytest {shlex.join(command)}", flush=True)
+    run_tool("pytest", *command)
+
+
+def docs(_: list[str]) -> None:
+    """Write the files that come out of the code; `check sync docs` says whether they are up to date."""
+    set_up()
+    run_tool("python", "scripts/make_sync.py")
+    run_tool("python", "scripts/docs_reference.py")
+
+
+def tour(arguments: list[str]) -> None:
+    """The tour, in a temporary folder that it removes."""
+    set_up()
+    run_tool("perdure", "tour", *arguments)
+
+
+def bench(arguments: list[str]) -> None:
+    """One benchmark, its rivals installed from a lock of their own."""
+    names = sorted(path.stem for path in (ROOT / "bench").glob("[!_]*.py"))
+    if not arguments or arguments[0] not in names:
+        sys.exit(f"dev.py: name a benchmark: {', '.join(names)}.")
+    set_up("bench")
+    run_tool("python", f"bench/{arguments[0]}.py", *arguments[1:])
+
+
+def lock(_: list[str]) -> None:
+    """Resolve for all platforms and Pythons from 3.11; the benchmarks' lock holds the same versions as ours and more."""
+    compile_ = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version=3.11", "--generate-hashes", "--no-header"]
+    compile_ += ["--no-emit-index-url", "--annotation-style=line", "--upgrade", "pyproject.toml", "--group=dev"]
+    run([*compile_, "-o", "requirements/dev.lock"])
+    run([*compile_, "--group=bench", "-c", "requirements/dev.lock", "-o", "requirements/bench.lock"])
+
+
+VERBS = {"tour": tour, "test": test, "check": check, "docs": docs, "bench": bench, "lock": lock}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,567 @@
+"""Bad input to an open store: an error that says what to do, nothing changed, and the store goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import pytest
+
+import perdure
+from perdure import Event, Op, Store, op
+from perdure.model.ids import NAME_BYTES_MAX
+
+T = TypeVar("T")
+Call = Callable[[Store], Any]
+MIB_40 = "x" * (40 << 20)
+
+
+async def everything(store: Store) -> list[Any]:
+    """All that can be seen of a store's sessions, dead ones included."""
+    infos = [info async for info in store.list()] + [info async for info in store.list(status="deleted")]
+    found: list[Any] = list(infos)
+    for info in infos:
+        if info.status is not perdure.Status.deleted:
+            found.append([commit async for commit in store.history(info.session)])
+            found.append((await store.read(info.session)).state)
+    return found
+
+
+async def consume(call: Any) -> None:
+    """Await or iterate whatever a public call returned."""
+    if isinstance(call, AsyncIterator):
+        async for _ in call:
+            pass
+    elif isinstance(call, Awaitable):
+        await call
+    else:
+        async with call as draft:
+            draft.state["touched"] = True
+
+
+def refused(url: str, call: Call | Iterable[Call], error: type[perdure.Error], words: str) -> None:
+    """The claim of this module for one call, or for several, one after another, on one store."""
+    calls = [call] if callable(call) else list(call)
+
+    async def scenario() -> None:
+        async with perdure.open(url) as store:
+            await store.append("s", Event("begun", {"n": 1}, (op.set("", {"text": "t", "list": [1], "n": 1}),)))
+            await store.append("s", Event("note"))
+            await store.append("dead", Event("begun"))
+            await store.delete("dead")
+            before = await everything(store)
+            for each_call in calls:
+                with pytest.raises(error) as caught:
+                    await consume(each_call(store))
+                message = str(caught.value)
+                assert words in message, message
+                assert len(message) < 1_000
+                assert (error.__doc__ or "?").split()[0] in message, "the class's advice stands in the message"
+                assert await everything(store) == before
+            receipt = await store.append("s", Event("after", None, (op.add("/n", 1),)))
+            assert receipt.version == 3
+            assert (await store.read("s")).state["n"] == 2
+            await store.verify("s")
+
+    asyncio.run(scenario())
+
+
+def each(cases: Iterable[tuple[str, T]]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    named = list(cases)
+    return pytest.mark.parametrize("case", [case for _, case in named], ids=[name for name, _ in named])
+
+
+def event(data: Any = None, ops: Any = ()) -> Event:
+    return Event("x", data, ops)
+
+
+ADD = event(None, (op.add("/n", 1),))
+BAD_NAMES: list[tuple[str, tuple[Any, str]]] = [
+    ("empty", ("", "must not be empty")),
+    ("long", ("a" * (NAME_BYTES_MAX + 1), "at most 255 bytes")),
+    ("long in bytes", ("é" * 128, "at most 255 bytes; this one has 256")),
+    ("newline", ("a\nb", "control characters")),
+    ("nul", ("a\0b", "control characters")),
+    ("delete", ("a\x7f", "control characters")),
+    ("c1", ("a\x85", "control characters")),
+    ("surrogate", ("a\ud800", "lone surrogate")),
+    ("bytes", (b"s", "must be a string, not bytes")),
+    ("int", (7, "must be a string, not int")),
+    ("none", (None, "must be a string, not NoneType")),
+]
+CALLS: dict[str, Callable[[Store, Any], Any]] = {
+    "append": lambda store, id: store.append(id, event()),
+    "edit": lambda store, id: store.edit(id),
+    "update": lambda store, id: store.update(id, lambda draft: draft.add("/n", 1)),
+    "read": lambda store, id: store.read(id),
+    "history": lambda store, id: store.history(id),
+    "fork": lambda store, id: store.fork(id),
+    "merge": lambda store, id: store.merge(id, into="s"),
+    "configure": lambda store, id: store.configure(id, tags={}),
+    "delete": lambda store, id: store.delete(id),
+    "verify": lambda store, id: store.verify(id),
+}
+
+
+@each(BAD_NAMES)
+@pytest.mark.parametrize("name", CALLS)
+def test_session_ids(name: str, case: tuple[Any, str]) -> None:
+    """Every call refuses an id that is no string of 1 to 255 bytes without control characters and lone surrogates."""
+    refused("memory:", lambda store: CALLS[name](store, case[0]), perdure.Invalid, case[1])
+
+
+@each(BAD_NAMES)
+def test_names_beside_the_session(url: str, case: tuple[Any, str]) -> None:
+    """Fork ids, merge targets, actors, keys, tags and tenants follow the same rules."""
+    name, words = case
+    calls: list[Call] = [
+        lambda store: store.merge("s", into=name),
+        lambda store: store.configure("s", tags={"a": name}),
+        lambda store: store.configure("s", tags={name: "a"}),
+        lambda store: store.list(tags={name: "a"}),
+    ]
+    if name is not None:
+        calls += [
+            lambda store: store.fork("s", id=name),
+            lambda store: store.append("s", event(), actor=name),
+            lambda store: store.append("s", event(), key=name),
+            lambda store: store.edit("s", key=name),
+            lambda store: store.update("s", lambda draft: draft.add("/n", 1), actor=name),
+            lambda store: store.configure("s", tags={}, actor=name),
+            lambda store: store.delete("s", actor=name),
+            lambda store: store.fork("s", actor=name),
+        ]
+    refused(url, calls, perdure.Invalid, words)
+    with pytest.raises(perdure.Invalid, match="A tenant"):
+        asyncio.run(consume(perdure.open("memory:", tenant=name)))
+
+
+def cycle() -> list[Any]:
+    made: list[Any] = []
+    made.append({"again": made})
+    return made
+
+
+def nested(depth: int) -> Any:
+    made: Any = 1
+    for _ in range(depth):
+        made = [made]
+    return made
+
+
+class Thing:
+    """Something that no format knows."""
+
+
+BAD_DATA: list[tuple[str, tuple[Any, str]]] = [
+    ("nan", (float("nan"), "nan")),
+    ("infinity", (float("inf"), "inf")),
+    ("minus infinity", ({"deep": [float("-inf")]}, "'/deep/0'")),
+    ("bytes", ({"a": b"b"}, "a bytes at '/a'")),
+    ("bytearray", (bytearray(b"b"), "bytearray")),
+    ("set", ([{1, 2}], "a set at '/0'")),
+    ("object", ({"thing": Thing()}, "a Thing at '/thing'")),
+    ("class", (Thing, "a type")),
+    ("datetime", (datetime(2026, 1, 1, tzinfo=UTC), "datetime")),
+    ("tuple", ((1, 2), "come back as a list")),
+    ("cycle", (cycle(), "a container that holds itself")),
+    ("int key", ({1: 2}, "a key of type int")),
+    ("none key", ({"a": {None: 2}}, "a key of type NoneType")),
+    ("tuple key", ({("a",): 2}, "a key of type tuple")),
+    ("surrogate", ("\ud800", "lone surrogate")),
+    ("surrogate key", ({"\udfff": 1}, "lone surrogate")),
+    ("depth 101", (nested(101), "containers inside one another")),
+    ("depth 5000", (nested(5_000), "containers inside one another")),
+    ("huge integer", (10**5_000, "digits")),
+]
+
+
+@each(BAD_DATA)
+def test_data(url: str, case: tuple[Any, str]) -> None:
+    """What JSON cannot say is refused with its kind or place, wherever it would go in: event, operation, state."""
+    value, words = case
+
+    def edited(store: Store) -> Any:
+        async def scenario() -> None:
+            async with store.edit("s") as draft:
+                draft.state["value"] = value
+
+        return scenario()
+
+    def noted(store: Store) -> Any:
+        async def scenario() -> None:
+            async with store.edit("s") as draft:
+                draft.state["sound"] = True
+                draft.event("x", value)
+
+        return scenario()
+
+    plain = words.split(" at ")[0].split("'")[0]
+    new = event(None, (Op("set", "", value),))
+    refused(
+        url, [lambda store: store.append("s", event(value)), lambda store: store.append("new", new), edited, noted], perdure.Invalid, plain
+    )
+    with pytest.raises(perdure.Invalid):
+        op.set("/a", value)
+
+
+def test_data_of_40_mib(url: str) -> None:
+    """A commit over 16 MiB is `TooLarge` with size and limit, as an event, as an operation and as an edit."""
+
+    def edited(store: Store) -> Any:
+        async def scenario() -> None:
+            async with store.edit("s") as draft:
+                draft.state["value"] = MIB_40
+
+        return scenario()
+
+    calls: list[Call] = [
+        lambda store: store.append("s", event(MIB_40)),
+        lambda store: store.append("s", event(None, (op.set("/a", MIB_40),))),
+        lambda store: store.append("s", *[event("x" * (3 << 20)) for _ in range(10)]),
+        edited,
+    ]
+    refused(url, calls, perdure.TooLarge, "the limit is 16,777,216")
+
+
+BAD_TYPES: list[tuple[str, tuple[Any, str]]] = [
+    ("empty", ("", "non-empty string")),
+    ("long", ("a" * 256, "at most 255 bytes")),
+    ("huge", ("a" * (1 << 20), "at most 255 bytes")),
+    ("long in bytes", ("é" * 128, "at most 255 bytes")),
+    ("control", ("a\tb", "control characters")),
+    ("surrogate", ("\ud800", "control characters")),
+    ("int", (7, "non-empty string")),
+    ("none", (None, "non-empty string")),
+]
+
+
+@each(BAD_TYPES)
+def test_event_types(url: str, case: tuple[Any, str]) -> None:
+    """An event's type is a string of 1 to 255 bytes, in `append` and in a draft."""
+
+    def noted(store: Store) -> Any:
+        async def scenario() -> None:
+            async with store.edit("s") as draft:
+                draft.event(case[0])
+
+        return scenario()
+
+    refused(url, [lambda store: store.append("s", Event(case[0])), noted], perdure.Invalid, case[1])
+
+
+@each(
+    [
+        ("none", ((), "at least one Event")),
+        ("a string", (("message",), "perdure.Event objects, not str")),
+        ("a dict", (({"type": "message"},), "perdure.Event objects, not dict")),
+        ("a list", (([Event("x")],), "perdure.Event objects, not list")),
+        ("null", ((None,), "perdure.Event objects, not NoneType")),
+        ("one bad among good", ((Event("x"), Event("y", float("nan"))), "nan")),
+        ("too many", ((Event("x"),) * 10_001, "at most 10,000 events")),
+    ]
+)
+def test_events(url: str, case: tuple[tuple[Any, ...], str]) -> None:
+    """A commit takes 1 to 10,000 events, and nothing but events."""
+    refused(url, lambda store: store.append("s", *case[0]), perdure.Invalid, case[1])
+
+
+BAD_EXPECT: list[tuple[str, tuple[Any, str]]] = [
+    ("negative", (-1, "expect must be None, 0")),
+    ("float", (2.0, "expect must be None, 0")),
+    ("string", ("2", "expect must be None, 0")),
+    ("bool", (True, "expect must be None, 0")),
+    ("list", ([], "expect must be None, 0")),
+    ("future", (3, "is at version 2: read it first")),
+    ("far future", (2**70, "is at version 2: read it first")),
+]
+
+
+@each(BAD_EXPECT)
+def test_expect(url: str, case: tuple[Any, str]) -> None:
+    """`expect` is None or a version that the session has had, in every call that takes it."""
+    value, words = case
+    calls: list[Call] = [
+        lambda store: store.append("s", event(), expect=value),
+        lambda store: store.append("s", event(None, (op.add("/n", 1),)), expect=value),
+        lambda store: store.edit("s", expect=value),
+        lambda store: store.update("s", lambda draft: draft.add("/n", 1), expect=value),
+    ]
+    refused(url, calls, perdure.Invalid, words)
+
+
+@each(
+    [
+        ("on_conflict", ({"on_conflict": "force"}, "on_conflict must be 'merge', 'raise' or a callable")),
+        ("on_conflict none", ({"on_conflict": None}, "on_conflict must be")),
+        ("on_conflict list", ({"on_conflict": []}, "on_conflict must be")),
+        ("durability", ({"durability": "disk"}, "durability must be one of memory, buffered, local, quorum")),
+        ("durability number", ({"durability": 9}, "durability must be one of")),
+    ]
+)
+def test_policies(url: str, case: tuple[dict[str, Any], str]) -> None:
+    """A policy that does not exist is refused with those that do."""
+    options, words = case
+    calls: list[Call] = [
+        lambda store: store.append("s", event(), **options),
+        lambda store: store.edit("s", **options),
+        lambda store: store.merge("s", into="s", **options),
+    ]
+    refused(url, calls, perdure.Invalid, words)
+
+
+def test_a_durability_out_of_reach(url: str) -> None:
+    """A level that the engine cannot reach is `Unsupported`, at `open` and at a call."""
+    refused(url, lambda store: store.append("s", event(), durability="quorum"), perdure.Unsupported, "ask for less")
+    with pytest.raises(perdure.Unsupported, match="ask for less"):
+        asyncio.run(consume(perdure.open(url, durability="quorum")))
+
+
+@each(
+    [
+        ("no slash", ("a/b", "start with '/'")),
+        ("bad escape", ("/a~2", "'~'")),
+        ("lone tilde", ("/~", "'~'")),
+        ("surrogate", ("/\ud800", "lone surrogate")),
+        ("int", (7, "JSON Pointer string")),
+        ("none", (None, "JSON Pointer string")),
+        ("list", (["a"], "JSON Pointer string")),
+        ("long", ("/" + "a" * 5_000, "at most 4096 bytes")),
+        ("deep", ("/a" * 101, "at most 100 tokens")),
+    ]
+)
+def test_pointers(url: str, case: tuple[Any, str]) -> None:
+    """A malformed JSON Pointer is refused where it is written: in an operation, in `add`, in `require`."""
+    path, words = case
+
+    def required(store: Store) -> Any:
+        async def scenario() -> None:
+            async with store.edit("s") as draft:
+                draft.state["n"] = 5
+                draft.require(path)
+
+        return scenario()
+
+    with pytest.raises(perdure.Invalid, match="path"):
+        op.set(path, 1)
+    calls: list[Call] = [
+        lambda store: store.append("s", event(None, (Op("set", path, 1),))),
+        lambda store: store.update("s", lambda draft: draft.add(path, 1)),
+        required,
+    ]
+    refused(url, calls, perdure.Invalid, words)
+
+
+MISFITS: list[tuple[str, tuple[tuple[Op, ...], str]]] = [
+    ("add to a string", ((op.add("/text", 1),), "'/text'")),
+    ("append to a string", ((op.append("/text", [1]),), "'/text'")),
+    ("union to a number", ((op.union("/n", [1]),), "'/n'")),
+    ("remove what is not there", ((op.remove("/nothing"),), "there is nothing")),
+    ("set below what is not there", ((op.set("/nothing/a", 1),), "'/nothing/a'")),
+    ("set below a number", ((op.set("/n/a", 1),), "'/n/a'")),
+    ("index behind the end", ((op.set("/list/5", 1),), "'/list/5'")),
+    ("key of a list", ((op.set("/list/a", 1),), "'/list/a'")),
+    ("leading zero", ((op.set("/list/00", 1),), "'/list/00'")),
+    ("splice behind the end", ((op.splice("/list", 3, 1, []),), "'/list'")),
+    ("splice of an object", ((op.splice("", 0, 0, [1]),), "''")),
+    ("overflow", ((op.add("/n", 1.7976931348623157e308), op.add("/n", 1.7976931348623157e308)), "'/n'")),
+]
+
+
+@each(MISFITS)
+def test_operations_that_do_not_fit(url: str, case: tuple[tuple[Op, ...], str]) -> None:
+    """An operation that the state has no place for is refused with its path, alone and behind others that fit."""
+    operations, words = case
+    calls: list[Call] = [
+        lambda store: store.append("s", event(None, operations)),
+        lambda store: store.append("s", event(None, (op.set("/n", 7), *operations))),
+        lambda store: store.append("s", Event("a", None, (op.add("/n", 7),)), event(None, operations)),
+        lambda store: store.update("s", lambda draft: draft.do(op.set("/n", 7), *operations)),
+    ]
+    refused(url, calls, perdure.Invalid, words)
+
+
+@each(
+    [
+        ("unknown kind", Op("nope", "/a", 1)),
+        ("kind of another type", Op(7, "/a", 1)),  # type: ignore[arg-type]
+        ("value missing", Op("append", "/list")),
+        ("value of another type", Op("add", "/n", "1")),
+        ("bool is no number", Op("add", "/n", True)),
+        ("splice without count", Op("splice", "/list", [0])),
+        ("not an operation", {"kind": "set"}),
+        ("tuple", ("set", "/a", 1)),
+    ]
+)
+def test_malformed_operations(url: str, case: Any) -> None:
+    """Operations made past the constructors are checked all the same."""
+    calls: list[Call] = [
+        lambda store: store.append("s", event(None, (case,))),
+        lambda store: store.append("s", event(None, case)),
+        lambda store: store.update("s", lambda draft: draft.do(case)),
+    ]
+    refused(url, calls, perdure.Invalid, "")
+
+
+@each(
+    [
+        ("read", (lambda store: store.read("none"), perdure.NotFound, "There is no session 'none'")),
+        ("history", (lambda store: store.history("none"), perdure.NotFound, "There is no session 'none'")),
+        ("edit", (lambda store: store.edit("none", create=False), perdure.NotFound, "There is no session 'none'")),
+        ("update", (lambda store: store.update("none", print, create=False), perdure.NotFound, "There is no session 'none'")),
+        ("expect a version", (lambda store: store.append("none", event(), expect=3), perdure.NotFound, "There is no session 'none'")),
+        ("fork", (lambda store: store.fork("none"), perdure.NotFound, "There is no session 'none'")),
+        ("merge", (lambda store: store.merge("none", into="s"), perdure.NotFound, "There is no session 'none'")),
+        ("merge into", (lambda store: store.merge("s", into="none"), perdure.NotFound, "There is no session 'none'")),
+        ("configure", (lambda store: store.configure("none", tags={}), perdure.NotFound, "There is no session 'none'")),
+        ("delete", (lambda store: store.delete("none"), perdure.NotFound, "There is no session 'none'")),
+        ("verify", (lambda store: store.verify("none"), perdure.NotFound, "There is no session 'none'")),
+        ("other tenant", (lambda store: store.for_tenant("acme").read("s"), perdure.NotFound, "'acme'")),
+        ("version not yet", (lambda store: store.read("s", at=3), perdure.NotFound, "no version 3 yet; its head is 2")),
+        ("version never", (lambda store: store.read("s", at=2**70), perdure.Invalid, "at must be")),
+        ("fork version not yet", (lambda store: store.fork("s", at=3), perdure.NotFound, "no version 3")),
+        ("fork version never", (lambda store: store.fork("s", at=2**70), perdure.Invalid, "at must be")),
+        ("version 0", (lambda store: store.read("s", at=0), perdure.Invalid, "version from 1")),
+        ("version -1", (lambda store: store.read("s", at=-1), perdure.Invalid, "version from 1")),
+        ("version 1.5", (lambda store: store.read("s", at=1.5), perdure.Invalid, "version from 1")),
+        ("version true", (lambda store: store.read("s", at=True), perdure.Invalid, "version from 1")),
+        ("fork version 0", (lambda store: store.fork("s", at=0), perdure.Invalid, "version from 1")),
+        ("naive time", (lambda store: store.read("s", at=datetime(2026, 1, 1)), perdure.Invalid, "aware datetime")),  # noqa: DTZ001
+        ("time before", (lambda store: store.read("s", at=datetime(1999, 1, 1, tzinfo=UTC)), perdure.NotFound, "did not exist")),
+        ("consistency", (lambda store: store.read("s", consistency="soon"), perdure.Invalid, "'strong' or 'eventual'")),
+        ("deleted read", (lambda store: store.read("dead"), perdure.Deleted, "recreate=True")),
+        ("deleted append", (lambda store: store.append("dead", event()), perdure.Deleted, "recreate=True")),
+        ("deleted edit", (lambda store: store.edit("dead"), perdure.Deleted, "recreate=True")),
+        ("deleted history", (lambda store: store.history("dead"), perdure.Deleted, "recreate=True")),
+        ("deleted delete", (lambda store: store.delete("dead"), perdure.Deleted, "was deleted at version 2")),
+        ("deleted fork", (lambda store: store.fork("dead"), perdure.Deleted, "recreate=True")),
+        ("deleted configure", (lambda store: store.configure("dead", tags={}), perdure.Deleted, "recreate=True")),
+        ("fork onto itself", (lambda store: store.fork("s", id="s"), perdure.AlreadyExists, "there already")),
+        ("fork onto another", (lambda store: store.fork("s", id="dead"), perdure.AlreadyExists, "there already")),
+        ("expect none", (lambda store: store.append("s", event(), expect=0), perdure.AlreadyExists, "is at version 2")),
+        ("expect none, ops", (lambda store: store.append("s", ADD, expect=0), perdure.AlreadyExists, "is at version 2")),
+        ("edit expects none", (lambda store: store.edit("s", expect=0), perdure.AlreadyExists, "is at version 2")),
+        ("merge of a stranger", (lambda store: store.merge("s", into="s"), perdure.Invalid, "was not forked")),
+    ]
+)  # fmt: skip
+def test_what_is_not_there(url: str, case: tuple[Call, type[perdure.Error], str]) -> None:
+    """Sessions, versions and times that do not exist, and sessions that do where they must not, are told by name."""
+    refused(url, *case)
+
+
+@each(
+    [
+        ("limit", (lambda store: store.history("s", limit=-1), "limit")),
+        ("limit 1.5", (lambda store: store.history("s", limit=1.5), "limit")),
+        ("after", (lambda store: store.history("s", after="1"), "after")),
+        ("after none", (lambda store: store.history("s", after=-1), "after")),
+        ("after never", (lambda store: store.history("s", after=2**70), "after")),
+        ("before", (lambda store: store.history("s", before=-1), "before")),
+        ("before never", (lambda store: store.history("s", before=2**70), "before")),
+        ("types string", (lambda store: store.history("s", types="begun"), "types")),
+        ("types int", (lambda store: store.history("s", types=7), "types")),
+        ("list limit", (lambda store: store.list(limit=-1), "limit")),
+        ("list prefix", (lambda store: store.list(prefix=7), "prefix")),
+        ("list prefix surrogate", (lambda store: store.list(prefix="\ud800"), "prefix")),
+        ("list cursor", (lambda store: store.list(cursor=7), "cursor")),
+        ("list cursor surrogate", (lambda store: store.list(cursor="\ud800"), "cursor")),
+        ("list tags", (lambda store: store.list(tags=["team"]), "tags")),
+        ("list tag value", (lambda store: store.list(tags={"team": 7}), "tag")),
+        ("list status", (lambda store: store.list(status="gone"), "active, idle, archived, deleted, moved")),
+        ("tags", (lambda store: store.configure("s", tags=["team"]), "tags")),
+        ("tags many", (lambda store: store.configure("s", tags={str(n): "x" for n in range(65)}), "at most 64")),
+        ("nothing to configure", (lambda store: store.configure("s"), "pass tags")),
+        ("attempts", (lambda store: store.update("s", print, attempts=0), "attempts")),
+        ("no function", (lambda store: store.update("s", "not a function"), "function")),
+    ]
+)
+def test_other_arguments(url: str, case: tuple[Call, str]) -> None:
+    """Ranges, limits, filters and tags of the wrong kind are refused by the argument's name."""
+    refused(url, case[0], perdure.Invalid, case[1])
+
+
+def test_an_unknown_order(url: str) -> None:
+    """An order that the engine lacks is `Unsupported`, and the message says which there is."""
+    refused(url, lambda store: store.list(order="updated"), perdure.Unsupported, "'id'")
+
+
+def test_an_edit_is_used_once(url: str) -> None:
+    """Entering the same edit again is refused: nobody knows which block would be meant."""
+
+    async def scenario() -> None:
+        async with perdure.open(url) as store:
+            edit = store.edit("s")
+            async with edit as draft:
+                draft.state["a"] = 1
+            with pytest.raises(perdure.Invalid, match="used once"):
+                async with edit:
+                    pass
+            assert (await store.read("s")).version == 1
+
+    asyncio.run(scenario())
+
+
+ALL_CALLS: dict[str, Call] = {
+    **{name: (lambda store, call=call: call(store, "s")) for name, call in CALLS.items()},  # type: ignore[misc]
+    "list": lambda store: store.list(),
+    "for_tenant": lambda store: store.for_tenant("acme").read("s"),
+}
+
+
+@pytest.mark.parametrize("name", ALL_CALLS)
+def test_a_closed_store(url: str, name: str) -> None:
+    """After `close` every call is `Closed` and says how to open the store again; closing twice is closing once."""
+
+    async def scenario() -> None:
+        store = await perdure.open(url)
+        await store.append("s", event())
+        await store.close()
+        await store.close()
+        with pytest.raises(perdure.Closed, match=r"perdure\.open"):
+            await consume(ALL_CALLS[name](store))
+        with pytest.raises(perdure.Closed):
+            store.new_id()
+        assert "closed" in repr(store)
+
+    asyncio.run(scenario())
+
+
+def test_a_store_closed_inside_an_edit(url: str) -> None:
+    """An edit whose store is closed before the block ends writes nothing and says so."""
+
+    async def scenario() -> None:
+        store = await perdure.open(url)
+        await store.append("s", event())
+        edit = store.edit("s")
+        draft = await edit.__aenter__()
+        draft.state["a"] = 1
+        await store.close()
+        with pytest.raises(perdure.Closed):
+            await edit.__aexit__(None, None, None)
+        assert draft.receipt is None
+        if url != "memory:":
+            async with perdure.open(url) as again:
+                assert (await again.read("s")).version == 1
+
+    asyncio.run(scenario())
+
+
+def test_the_blocking_api_refuses_alike(url: str) -> None:
+    """`perdure.sync` raises the same errors at the same doors."""
+    with perdure.sync.open(url) as store:
+        store.append("s", event())
+        with pytest.raises(perdure.Invalid, match="control characters"):
+            store.append("a\nb", event())
+        with pytest.raises(perdure.Invalid, match="nan"):
+            store.append("s", event(float("nan")))
+        with pytest.raises(perdure.NotFound):
+            store.read("none")
+        with pytest.raises(perdure.Invalid, match="limit"):
+            list(store.history("s", limit=-1))
+        with pytest.raises(perdure.Invalid), store.edit("s") as draft:
+            draft.state["a"] = {1, 2}
+        assert store.read("s").version == 1
+    with pytest.raises(perdure.Closed):
+        store.read("s")
