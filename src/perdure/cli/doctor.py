@@ -69,7 +69,7 @@ def _file(url: str, deep: bool) -> Iterator[Finding]:
     with errors(options.path):
         connection = apsw.Connection(options.path, flags=apsw.SQLITE_OPEN_READONLY)
         try:
-            yield Finding("schema", "ok" if known_id(connection) else "error", f"schema {SCHEMA_VERSION}")
+            yield Finding("schema", "ok" if known_id(connection, options.path) else "error", f"schema {SCHEMA_VERSION}")
             mode = connection.pragma("journal_mode")
             yield Finding(
                 "journal", "ok" if mode == "wal" else "error", f"journal mode {mode}", "" if mode == "wal" else "open it for writing once"

@@ -43,14 +43,21 @@ def check_options(options: Options) -> Options:
     return options
 
 
-def check_durability(asked: Durability | str | None, default: Durability, capabilities: Capabilities) -> Durability:
-    """The level asked for, as a `Durability`. Raises `Unsupported` for one that the engine cannot reach."""
+def parse_durability(asked: Durability | str | None) -> Durability | None:
+    """The level asked for, as a `Durability`. Raises `Invalid` for a name that is none."""
     if asked is None:
-        return default
+        return None
     try:
-        level = Durability[asked] if isinstance(asked, str) else Durability(asked)
+        return Durability[asked] if isinstance(asked, str) else Durability(asked)
     except (KeyError, ValueError):
         raise Invalid(f"durability must be one of {', '.join(Durability.__members__)}, not {asked!r}.") from None
+
+
+def check_durability(asked: Durability | str | None, default: Durability, capabilities: Capabilities) -> Durability:
+    """The level asked for, else the default. Raises `Unsupported` for one that the engine cannot reach."""
+    level = parse_durability(asked)
+    if level is None:
+        return default
     if level > capabilities.durability:
         raise Unsupported(f"This engine reaches the durability {capabilities.durability.name!r}, not {level.name!r}: ask for less.")
     return level

@@ -12,7 +12,7 @@ from perdure.clock import Clock, SystemClock
 from perdure.codec.upcast import Upcaster, Upcasters
 from perdure.config import default_url, make_settings
 from perdure.engine.core import Core
-from perdure.engine.intent import check_durability
+from perdure.engine.intent import check_durability, parse_durability
 from perdure.engine.store import Store
 from perdure.model.ids import check_name
 
@@ -38,6 +38,7 @@ class Opening:
         tenant = check_name("A tenant", self._tenant)
         settings = make_settings(**self._settings)
         upcasters = Upcasters(self._upcasters)
+        parse_durability(self._durability)
         clock = self._clock or SystemClock()
         backend = await open_backend(url, clock=clock)
         try:

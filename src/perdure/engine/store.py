@@ -295,6 +295,7 @@ class Store:
         """
         core = self._open()
         parent, child = self._key(session), self._key(self.new_id() if id is None else id)
+        check_options(Options(actor=actor))
         with core.telemetry.span("fork", *parent):
             working = await self._live(parent)
             version = working.head.version if at is None else at
@@ -337,6 +338,7 @@ class Store:
         """Set the session's tags: all of them, in place of those it had. Tags are indexed; see `list`. Raises `NotFound`, `Deleted`."""
         core = self._open()
         target = self._key(session)
+        check_options(Options(actor=actor))
         if tags is None:
             raise Invalid("There is nothing to configure: pass tags.")
         checked = _check_tags(tags)
@@ -353,6 +355,7 @@ class Store:
         """
         core = self._open()
         target = self._key(session)
+        check_options(Options(actor=actor))
         with core.telemetry.span("delete", *target):
             return await core.committer.control(
                 target, Kind.tombstone, Event("deleted"), status=Status.deleted, actor=actor, durability=core.durability

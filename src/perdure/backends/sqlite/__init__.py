@@ -84,7 +84,7 @@ class SQLiteBackend:
 
     async def start(self) -> None:
         """Create or check the schema. The writing connection is opened by the first write, or to create it."""
-        known = await self._read(known_id)
+        known = await self._read(lambda connection: known_id(connection, self.options.path))
         if known is None:
             known = await self._writing.call(lambda writer: initialise(writer.connection, self.options, self._clock))
         self.store_id = known

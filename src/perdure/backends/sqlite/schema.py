@@ -85,6 +85,8 @@ def connect(options: Options, *, writing: bool) -> apsw.Connection:
     folder = Path(options.path).absolute().parent
     if not options.vfs and not folder.is_dir():
         raise Invalid(f"The folder {folder} does not exist: create it first.")
+    if options.vfs and options.vfs not in apsw.vfs_names():
+        raise Invalid(f"vfs={options.vfs!r} names no VFS of this process; there are {', '.join(apsw.vfs_names())}.")
     with errors(options.path):
         connection = apsw.Connection(options.path, vfs=options.vfs or None)
         try:
@@ -109,10 +111,18 @@ def _prepare_writing(connection: apsw.Connection, path: str) -> None:
         connection.pragma("fullfsync", 1)
 
 
-def known_id(connection: apsw.Connection) -> str | None:
-    """The store's id if the file has our schema, in our version; `None` if `initialise` must look closer."""
-    if connection.pragma("user_version") != SCHEMA_VERSION or connection.pragma("application_id") != APPLICATION_ID:
+def known_id(connection: apsw.Connection, path: str) -> str | None:
+    """The store's id if the file has our schema, `None` if it is empty. Writes nothing.
+
+    Raises `Unsupported` for a newer schema, `Invalid` for a database of something else.
+    """
+    version, application = connection.pragma("user_version"), connection.pragma("application_id")
+    if application != APPLICATION_ID:
+        if connection.execute("SELECT count(*) FROM sqlite_schema").get:
+            raise Invalid(f"{path} is a database of something else: choose another file.")
         return None
+    if version != SCHEMA_VERSION:
+        raise Unsupported(f"{path} has schema {version}, this library knows {SCHEMA_VERSION}: upgrade perdure.")
     return str(connection.execute("SELECT value FROM store WHERE name = 'id'").get)
 
 
@@ -129,25 +139,19 @@ def check_library(version: str) -> None:
 def initialise(connection: apsw.Connection, options: Options, clock: Clock) -> str:
     """Create the schema in an empty file, or check that it is ours; the store's id. Several processes may do so at once."""
     with errors(options.path):
-        if known_id(connection) is None:
+        if known_id(connection, options.path) is None:
             connection.execute("BEGIN IMMEDIATE")
             try:
-                _create(connection, options.path, clock)
+                if known_id(connection, options.path) is None:
+                    _create(connection, clock)
                 connection.execute("COMMIT")
             except BaseException:
                 connection.execute("ROLLBACK")
                 raise
-        return str(known_id(connection))
+        return str(known_id(connection, options.path))
 
 
-def _create(connection: apsw.Connection, path: str, clock: Clock) -> None:
-    version, application = connection.pragma("user_version"), connection.pragma("application_id")
-    if application == APPLICATION_ID and version > SCHEMA_VERSION:
-        raise Unsupported(f"{path} has schema {version}, this library knows {SCHEMA_VERSION}: upgrade perdure.")
-    if application == APPLICATION_ID and version == SCHEMA_VERSION:
-        return
-    if connection.execute("SELECT count(*) FROM sqlite_schema").get:
-        raise Invalid(f"{path} is a database of something else: choose another file.")
+def _create(connection: apsw.Connection, clock: Clock) -> None:
     connection.execute(resources.files(__package__).joinpath("schema.sql").read_text())
     connection.execute("INSERT INTO store VALUES ('id', ?)", (uuid7(clock.now(), clock.bits(74)).hex(),))
     connection.pragma("application_id", APPLICATION_ID)
