@@ -1,7 +1,6 @@
-"""`python -m perdure` is `perdure`."""
-
-import sys
+"""`python -m perdure` is the command `perdure`."""
 
 from perdure.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":
+    main()

@@ -1,35 +1,38 @@
-"""`perdure append`: one event, from the shell."""
+"""`perdure append`: one commit with one event."""
 
 from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from cyclopts import Parameter
 
-from perdure.cli.common import Common, moment, opened, show_row
-from perdure.engine.views import Receipt
+from perdure.cli.common import COMMON, Common, parse_json, rfc3339
 from perdure.errors import Invalid
 from perdure.model.events import Event
+from perdure.model.ids import uuid_text
 from perdure.model.ops import Op
 
 
 class ReceiptRow(msgspec.Struct, frozen=True):
-    """`version`, `id` and `hash` (hex), `at` (RFC 3339), `durability`, and whether the key was applied before (`duplicate`)."""
+    """The proof of a commit."""
 
+    session: str
+    """Where it was appended."""
     version: int
+    """Its place in the chain."""
     id: str
+    """A UUIDv7."""
     hash: str
+    """Its hash, hexadecimal."""
     at: str
+    """When, RFC 3339 in UTC."""
     durability: str
+    """What it survives: memory, buffered, local or quorum."""
     duplicate: bool
-
-    @classmethod
-    def of(cls, receipt: Receipt) -> ReceiptRow:
-        """From a receipt."""
-        return cls(receipt.version, receipt.id.hex(), receipt.hash.hex(), moment(receipt.at), receipt.durability.name, receipt.duplicate)
+    """Whether the key had been applied before; the receipt is then the first call's."""
 
 
 def append(
@@ -37,42 +40,73 @@ def append(
     type: str,
     /,
     *,
-    data: Annotated[str | None, Parameter(help="JSON; @FILE reads a file, - reads standard input.")] = None,
-    op: Annotated[
-        list[str] | None, Parameter(help='An operation as JSON, such as \'["set", "/status", "done"]\'; may be repeated.')
-    ] = None,
-    expect: Annotated[int | None, Parameter(help="The version you decided on; 0: the session must not exist.")] = None,
-    strict: Annotated[bool, Parameter(help="Refuse, rather than merge, when others wrote since --expect.")] = False,
-    key: Annotated[str | None, Parameter(help="An idempotency key.")] = None,
-    actor: Annotated[str | None, Parameter(help="Who did it.")] = None,
-    recreate: Annotated[bool, Parameter(help="Go on from the tombstone of a deleted session.")] = False,
-    common: Common | None = None,
-) -> int:
-    """Append an event; starts the session, and the store, if there is none."""
-    common = common or Common()
-    event = Event(type, _value(data), tuple(_operation(text) for text in op or []))
-    with opened(common, create=True) as store:
-        receipt = store.append(
-            session, event, expect=expect, key=key, actor=actor, on_conflict="raise" if strict else "merge", recreate=recreate
-        )
-    show_row(common, ReceiptRow.of(receipt))
-    return 0
+    data: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
+    op: Annotated[list[str] | None, Parameter(negative=())] = None,
+    expect: int | None = None,
+    key: str | None = None,
+    actor: str | None = None,
+    on_conflict: Literal["merge", "raise"] = "merge",
+    durability: str | None = None,
+    common: Common = COMMON,
+) -> None:
+    """Append one commit with one event; starts the session, and the store, if there is none.
+
+    Parameters
+    ----------
+    session
+        The session's id.
+    type
+        The event's type, such as message.
+    data
+        The event's data as JSON; @FILE reads a file, - reads stdin.
+    op
+        An operation on the state, ["set", "/path", value] or {"op": "set", "path": "/path", "value": 1}; may be given several times.
+    expect
+        The version on which you decided; 0: the session must not exist.
+    key
+        An idempotency key: a second call with it changes nothing and answers with the first one's receipt.
+    actor
+        Who did it.
+    on_conflict
+        What to do if others committed after --expect.
+    durability
+        The least level the receipt may name: memory, buffered, local or quorum.
+    """
+    terminal = common.terminal()
+    event = Event(type, None if data is None else _data(data), tuple(map(_operation, op or ())))
+    with common.open(create=True) as store:
+        receipt = store.append(session, event, expect=expect, key=key, actor=actor, on_conflict=on_conflict, durability=durability)
+    row = ReceiptRow(
+        session=session,
+        version=receipt.version,
+        id=uuid_text(receipt.id),
+        hash=receipt.hash.hex(),
+        at=rfc3339(receipt.at),
+        durability=receipt.durability.name,
+        duplicate=receipt.duplicate,
+    )
+    if terminal.json:
+        terminal.object(row)
+    elif not terminal.quiet:
+        again = ", applied before with this key" if row.duplicate else ""
+        terminal.print(f"{row.session} version {row.version}, durability {row.durability}{again}")
 
 
-def _value(text: str | None) -> Any:
-    if text is None:
-        return None
-    try:
-        source = sys.stdin.read() if text == "-" else Path(text[1:]).read_text() if text.startswith("@") else text
-        return msgspec.json.decode(source)
-    except OSError as error:
-        raise Invalid(f"--data: {error}.") from None
-    except msgspec.DecodeError as error:
-        raise Invalid(f"--data is not JSON: {error}. A text needs its quotes: --data '\"hello\"'.") from None
+def _data(word: str) -> Any:
+    if word == "-":
+        return parse_json(sys.stdin.buffer.read(), "stdin")
+    if word.startswith("@"):
+        try:
+            return parse_json(Path(word[1:]).read_bytes(), word[1:])
+        except OSError as error:
+            raise Invalid(f"{word[1:]} cannot be read: {error.strerror}.") from None
+    return parse_json(word, "--data")
 
 
-def _operation(text: str) -> Op:
-    try:
-        return msgspec.json.decode(text, type=Op)
-    except msgspec.DecodeError as error:
-        raise Invalid(f"--op {text!r} is no operation: {error}. Write a JSON array: kind, path, value.") from None
+def _operation(word: str) -> Op:
+    value = parse_json(word, "--op")
+    if isinstance(value, dict) and {"op", "path"} <= value.keys() <= {"op", "path", "value"}:
+        value = [value["op"], value["path"], value.get("value")]
+    if not isinstance(value, list) or not 2 <= len(value) <= 3 or not all(isinstance(part, str) for part in value[:2]):
+        raise Invalid(f'--op must be ["kind", "/path", value] or {{"op": kind, "path": "/path", "value": value}}, not {word[:60]}.')
+    return Op(*value)

@@ -1,115 +1,117 @@
-"""What every command shares: which store, how to print, and how bytes and times read."""
+"""What all commands share: the common options, opening a store, words that become values."""
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-from cyclopts import Parameter
-from rich.console import Console
-from rich.table import Table
+from cyclopts import Group, Parameter
 
-from perdure import sync
+import perdure.sync
 from perdure.backends.sqlite.schema import parse_url
-from perdure.config import default_url
-from perdure.engine.views import to_datetime
-from perdure.errors import NotFound
+from perdure.cli.exits import UsageError
+from perdure.cli.terminal import Terminal
+from perdure.config import ENVIRONMENT_URL, default_url
+from perdure.errors import Invalid, NotFound
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=Group("Common options", sort_key=100))
 @dataclass(frozen=True)
 class Common:
-    """Options of every command."""
+    """Options that every command takes."""
 
-    url: Annotated[str | None, Parameter(help="The store. Default: the environment's PERDURE_URL, else sqlite:///perdure.db.")] = None
-    tenant: Annotated[str, Parameter(help="Whose sessions.")] = "default"
-    json: Annotated[bool, Parameter(help="JSON lines, one object a row; the default where the output is no terminal.")] = False
+    url: Annotated[str | None, Parameter(show_default=False)] = None
+    """Which store. Without it: the environment's PERDURE_URL, else sqlite:///perdure.db."""
+    tenant: str = "default"
+    """Whose sessions."""
+    json: Annotated[bool | None, Parameter(negative="--no-json", show_default=False)] = None
+    """JSON lines, or tables. Without it: JSON lines when stdout is no terminal."""
+    quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative=(), show_default=False)] = False
+    """No notes and no progress; answers and errors only."""
 
     @property
-    def store_url(self) -> str:
-        """The URL that is meant."""
-        return self.url or default_url()
+    def address(self) -> str:
+        """The store's URL."""
+        return default_url() if self.url is None else self.url
 
-    @property
-    def machine(self) -> bool:
-        """Whether to print for machines."""
-        return self.json or not sys.stdout.isatty()
+    def terminal(self) -> Terminal:
+        """Where the answer goes."""
+        return Terminal(json=not sys.stdout.isatty() if self.json is None else self.json, quiet=self.quiet)
 
-
-@contextlib.contextmanager
-def opened(common: Common, *, create: bool = False) -> Iterator[sync.Store]:
-    """The store, open. Unless `create`, a file that is not there is `NotFound`: a command that reads must not make one."""
-    url = common.store_url
-    if not create and url.startswith("sqlite:"):
-        path = Path(parse_url(url).path)
-        if not path.exists():
-            raise NotFound(f"There is no store at {path.absolute()}.")
-    with sync.open(url, tenant=common.tenant) as store:
-        yield store
+    def open(self, *, create: bool = False) -> perdure.sync.Store:
+        """The store. Without `create` one that is not there is `NotFound`, and no file is made."""
+        if not create:
+            check_exists(self.address)
+        return perdure.sync.open(self.address, tenant=self.tenant)
 
 
-def show_rows(common: Common, rows: Iterable[msgspec.Struct], columns: Sequence[str], *, title: str | None = None) -> int:
-    """Print rows: every field as JSON lines for machines, the named columns as a table for people. Returns how many."""
-    count = 0
-    if common.machine:
-        for row in rows:
-            print(msgspec.json.encode(row).decode())
-            count += 1
-        return count
-    table = Table(title=title, header_style="bold", box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column.replace("_", " "), overflow="fold")
-    for row in rows:
-        table.add_row(*[_cell(getattr(row, column)) for column in columns])
-        count += 1
-    Console().print(table)
-    return count
+COMMON = Common()
 
 
-def show_row(common: Common, row: msgspec.Struct) -> None:
-    """Print one row: JSON for machines, a line a field for people."""
-    if common.machine:
-        print(msgspec.json.encode(row).decode())
+def check_exists(url: str) -> None:
+    """Raise `NotFound` if the URL names a file that is not there or holds nothing."""
+    path = store_file(url)
+    if path is None or (path.exists() and (path.is_dir() or path.stat().st_size)):
         return
-    table = Table(show_header=False, box=None, pad_edge=False)
-    for field in row.__struct_fields__:
-        table.add_row(f"[bold]{field.replace('_', ' ')}[/]", _cell(getattr(row, field)))
-    Console().print(table)
+    what = "is empty" if path.exists() else "does not exist"
+    raise NotFound(f"The store {str(path)!r} {what}: name yours with --url or {ENVIRONMENT_URL}, or start one with `perdure append`.")
 
 
-def moment(at: int) -> str:
-    """Nanoseconds since 1970 as RFC 3339 in UTC, with microseconds."""
-    return to_datetime(at).isoformat(timespec="microseconds").replace("+00:00", "Z")
+def store_file(url: str) -> Path | None:
+    """The file of a SQLite store; `None` for other engines. Raises `Invalid` for a malformed URL."""
+    if not url.startswith("sqlite:"):
+        return None
+    options = parse_url(url)
+    return None if options.vfs else Path(options.path)
 
 
-def preview(value: Any, width: int = 60) -> str:
-    """A value in a few words. A message reads as people think of it: role, then text."""
-    if isinstance(value, dict) and isinstance(value.get("role"), str):
-        said = value.get("content")
-        if not said and value.get("tool_calls"):
-            said = f"calls {', '.join(_tool(call) for call in value['tool_calls'])}"
-        text = f"{value['role']}: {said if isinstance(said, str) else msgspec.json.encode(said).decode()}"
-    elif value is None:
-        return ""
-    else:
-        text = msgspec.json.encode(value).decode()
-    text = " ".join(text.split())
-    return text if len(text) <= width else text[: width - 1] + "…"
+def parse_at(text: str | None) -> int | datetime | None:
+    """A version, or a moment as RFC 3339 writes it."""
+    if text is None:
+        return None
+    if text.isascii() and text.removeprefix("-").isdecimal():
+        return int(text)
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise Invalid(f"{text!r} is neither a version nor a time such as 2026-11-23T14:02:10Z.") from None
 
 
-def _tool(call: Any) -> str:
-    function = call.get("function", call) if isinstance(call, dict) else {}
-    return str(function.get("name", "a tool")) if isinstance(function, dict) else "a tool"
+def parse_pairs(pairs: list[str] | None) -> dict[str, str]:
+    """NAME=VALUE words as a mapping."""
+    found = {}
+    for pair in pairs or ():
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--tag takes NAME=VALUE, not {pair!r}.")
+        found[name] = value
+    return found
 
 
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, str):
-        return value.replace("[", "\\[")
-    return msgspec.json.encode(value).decode().replace("[", "\\[")
+def parse_json(text: str | bytes, what: str) -> Any:
+    """A JSON value. Raises `Invalid`."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        shown = text[:40] if isinstance(text, str) else text[:40].decode(errors="replace")
+        raise Invalid(f"{what} must be JSON: {error}; this starts {shown!r}. A string needs its own quotes: '\"hello\"'.") from None
+
+
+def rfc3339(at: int) -> str:
+    """Nanoseconds since 1970 as RFC 3339 in UTC, all nine digits."""
+    seconds, rest = divmod(at, 1_000_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+
+
+def moment(at: datetime) -> str:
+    """An aware datetime as RFC 3339 in UTC, microseconds."""
+    return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}Z"
+
+
+def short_time(text: str) -> str:
+    """An RFC 3339 time for people: to the second."""
+    return text[:19].replace("T", " ")

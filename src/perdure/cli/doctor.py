@@ -1,124 +1,154 @@
-"""`perdure doctor`: what a store is, how durable it is, what is wrong with it, and how to mend that."""
+"""`perdure doctor`: what a URL is, how safe its writes are, what is wrong and how to mend it. It reads and changes nothing."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Literal
+import re
+from typing import Any, Literal
 
-import apsw
 import msgspec
+from rich.table import Table
+from rich.text import Text
 
-from perdure import sync
-from perdure.backends.sqlite.schema import SCHEMA_VERSION, check_library, errors, known_id, parse_url
-from perdure.cli.common import Common, opened, show_rows
+import perdure.sync
+from perdure.backends.spi import Durability
+from perdure.cli import checkup
+from perdure.cli.common import COMMON, Common, store_file
+from perdure.cli.exits import OK, status_of
+from perdure.cli.terminal import Terminal, clean, size
 from perdure.errors import Error
-
-DISK_FREE_MIN = 256 << 20
-"""Bytes of free disk below which doctor warns."""
-WAL_BYTES_MAX = 256 << 20
-"""Size of the write-ahead log above which doctor warns."""
-_NETWORK = {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "fuse.sshfs", "ceph", "glusterfs", "afs"}
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """`check` names what was looked at, `verdict` is ok, warning or error, `found` says what is, `mend` what to do."""
+    """Something that is wrong, or may become so."""
 
-    check: str
-    verdict: Literal["ok", "warning", "error"]
-    found: str
-    mend: str = ""
+    level: Literal["bad", "warning"]
+    """bad: not healthy, and the exit code says so; warning: worth knowing."""
+    code: str
+    """The code of the error that it is or would become."""
+    what: str
+    """What is wrong."""
+    mend: str
+    """What to do about it."""
 
 
-def doctor(*, deep: bool = False, common: Common | None = None) -> int:
-    """Examine a store. Exit code 0 when nothing is wrong, 1 with warnings or errors.
+class Diagnosis(msgspec.Struct, frozen=True):
+    """What a URL is. Facts that do not apply, or could not be found out, are null. Sizes in bytes."""
+
+    url: str
+    """The URL asked about."""
+    engine: str
+    """Its scheme."""
+    healthy: bool
+    """Whether no finding is bad."""
+    findings: list[Finding]
+    """What is wrong, worst first."""
+    durability: str | None = None
+    """What an acknowledged commit survives by default: memory, buffered, local or quorum."""
+    store_id: str | None = None
+    """The identity of the data."""
+    sessions: int | None = None
+    """How many sessions it holds: of all tenants, deleted ones included, on SQLite; else this tenant's live ones."""
+    commits: int | None = None
+    """How many commits it holds."""
+    schema: int | None = None
+    """Its schema's version."""
+    path: str | None = None
+    """Its file."""
+    file_bytes: int | None = None
+    """The size of the file."""
+    wal_bytes: int | None = None
+    """The size of the write-ahead log beside it."""
+    pages: int | None = None
+    """How many pages the database has."""
+    page_bytes: int | None = None
+    """The size of one."""
+    free_pages: int | None = None
+    """How many of them are unused."""
+    sqlite: str | None = None
+    """The version of the SQLite library in use."""
+    sqlite_wal_reset_fixed: bool | None = None
+    """Whether that version has the fix of the defect by which a reset of the write-ahead log can lose a commit."""
+    journal_mode: str | None = None
+    """The file's journal mode: wal is what Perdure uses."""
+    synchronous: str | None = None
+    """When a writer syncs: full is after every transaction."""
+    file_system: str | None = None
+    """The kind of file system it lies on, where that can be told."""
+    disk_free_bytes: int | None = None
+    """What is left on its disk."""
+    deep: str | None = None
+    """With --deep: what SQLite's quick_check said; "ok" if the file is whole."""
+
+
+WORDS = {"sqlite_wal_reset_fixed": "WAL-reset fix", "sqlite": "SQLite", "wal_bytes": "write-ahead log", "disk_free_bytes": "disk free"}
+
+
+def doctor(*, deep: bool = False, common: Common = COMMON) -> int:
+    """Examine a store: what it is, how safe its writes are, what is wrong and how to mend it. Changes nothing.
+
+    Leaves with 0 only when the store is healthy, else with the exit code of the worst finding.
 
     Parameters
     ----------
     deep
-        Read the whole file: SQLite's quick check, and `verify` on every session of the tenant.
+        Also read all of the file and check its structure (SQLite's quick_check).
     """
-    common = common or Common()
-    findings = list(_examine(common, deep))
-    show_rows(common, findings, ["verdict", "check", "found", "mend"])
-    return int(any(finding.verdict != "ok" for finding in findings))
+    terminal = common.terminal()
+    diagnosis = _examine(common, deep=deep)
+    if terminal.json:
+        terminal.object(diagnosis)
+    else:
+        _tell(terminal, diagnosis)
+    bad = [finding for finding in diagnosis.findings if finding.level == "bad"]
+    return status_of(bad[0].code) if bad else OK
 
 
-def _examine(common: Common, deep: bool) -> Iterator[Finding]:
-    try:
-        with opened(common) as store:
-            yield Finding("open", "ok", f"{common.store_url}, store {store.id}, tenant {store.tenant}")
-            durability = store.capabilities.durability.name
-            yield Finding("durability", "ok" if durability != "memory" else "warning", f"acknowledged writes are {durability}")
-            if common.store_url.startswith("sqlite:"):
-                yield from _file(common.store_url, deep)
-            if deep:
-                yield from _sessions(store)
-    except Error as error:
-        yield Finding("open", "error", f"{error.code}: {error.detail or error}", " ".join(str(error).removeprefix(error.detail).split()))
-
-
-def _file(url: str, deep: bool) -> Iterator[Finding]:
-    options = parse_url(url)
-    path = Path(options.path)
-    library = apsw.sqlite_lib_version()
-    check_library(library)
-    yield Finding("library", "ok", f"SQLite {library}, with the fix of the log that loses a commit when it is reset")
-    with errors(options.path):
-        connection = apsw.Connection(options.path, flags=apsw.SQLITE_OPEN_READONLY)
+def _examine(common: Common, *, deep: bool) -> Diagnosis:
+    url = common.address
+    facts: dict[str, Any] = {}
+    findings: list[Finding] = []
+    path = store_file(url)
+    if path is not None:
+        facts, found = checkup.examine(path, deep=deep)
+        findings = [Finding(*one) for one in found]
+    if not any(finding.level == "bad" for finding in findings):
         try:
-            yield Finding("schema", "ok" if known_id(connection, options.path) else "error", f"schema {SCHEMA_VERSION}")
-            mode = connection.pragma("journal_mode")
-            yield Finding(
-                "journal", "ok" if mode == "wal" else "error", f"journal mode {mode}", "" if mode == "wal" else "open it for writing once"
-            )
-            sessions = connection.execute("SELECT count(*) FROM session").get
-            yield Finding("size", "ok", f"{sessions:,} sessions of all tenants in {path.stat().st_size:,} bytes")
-            if deep:
-                verdict = connection.pragma("quick_check")
-                yield Finding(
-                    "file", "ok" if verdict == "ok" else "error", f"quick check: {verdict}", "" if verdict == "ok" else "restore a backup"
-                )
-        finally:
-            connection.close()
-    yield from _place(path)
-
-
-def _place(path: Path) -> Iterator[Finding]:
-    log = path.with_name(path.name + "-wal")
-    size = log.stat().st_size if log.exists() else 0
-    mend = "a reader keeps an old snapshot open: end long reads" if size > WAL_BYTES_MAX else ""
-    yield Finding("log", "warning" if mend else "ok", f"write-ahead log of {size:,} bytes", mend)
-    free = shutil.disk_usage(path.absolute().parent).free
-    mend = "free some disk: a full one refuses writes" if free < DISK_FREE_MIN else ""
-    yield Finding("disk", "warning" if mend else "ok", f"{free:,} bytes free", mend)
-    kind = _file_system(path.absolute())
-    mend = "move the file to a local disk: locks and syncs are not reliable there" if kind in _NETWORK else ""
-    yield Finding("file system", "error" if mend else "ok", kind or "unknown", mend)
-    writable = os.access(path, os.W_OK) and os.access(path.absolute().parent, os.W_OK)
-    yield Finding("rights", "ok" if writable else "error", "writable" if writable else "read-only", "" if writable else "chmod u+w")
-
-
-def _file_system(path: Path) -> str:
-    """The kind of file system, by the longest mount point above the path (Linux; elsewhere empty)."""
-    try:
-        lines = Path("/proc/mounts").read_text().splitlines()
-    except OSError:
-        return ""
-    mounts = [line.split()[1:3] for line in lines]
-    above = [(len(point), kind) for point, kind in mounts if path.is_relative_to(point)]
-    return max(above)[1] if above else ""
-
-
-def _sessions(store: sync.Store) -> Iterator[Finding]:
-    count = 0
-    for info in store.list():
-        try:
-            store.verify(info.session)
+            facts |= _open(common, count=path is None)
         except Error as error:
-            yield Finding("chain", "error", f"{info.session}: {error.detail}", "restore it from a backup")
-        else:
-            count += 1
-    yield Finding("chains", "ok", f"{count:,} sessions verified")
+            findings.append(Finding("bad", error.code, error.detail, str(type(error)())))
+    findings.sort(key=lambda finding: finding.level)
+    healthy = not any(finding.level == "bad" for finding in findings)
+    return Diagnosis(re.sub(r"//[^/@]*@", "//", url), url.partition(":")[0], healthy, findings, **facts)
+
+
+def _open(common: Common, *, count: bool) -> dict[str, Any]:
+    with perdure.sync.open(common.address, tenant=common.tenant) as store:
+        facts: dict[str, Any] = {"store_id": store.id, "durability": min(Durability.local, store.capabilities.durability).name}
+        if count:
+            facts["sessions"] = sum(1 for _ in store.list())
+    return facts
+
+
+def _tell(terminal: Terminal, diagnosis: Diagnosis) -> None:
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for field in diagnosis.__struct_fields__:
+        value = getattr(diagnosis, field)
+        if value is None or field in ("findings", "healthy"):
+            continue
+        name = WORDS.get(field, field.removesuffix("_bytes").replace("_", " "))
+        table.add_row(name, Text(clean(_shown(value, in_bytes=field.endswith("_bytes")))))
+    if not terminal.quiet:
+        terminal.print(table)
+    for finding in diagnosis.findings:
+        terminal.print(Text(f"{finding.level}: ", style="bold red" if finding.level == "bad" else "bold yellow") + f"{clean(finding.what)}")
+        terminal.print(Text(f"  mend: {clean(finding.mend)}"))
+    if diagnosis.healthy and not terminal.quiet:
+        terminal.print(Text("healthy", style="bold green"))
+
+
+def _shown(value: Any, *, in_bytes: bool) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return size(value) if in_bytes else f"{value:,}" if isinstance(value, int) else str(value)

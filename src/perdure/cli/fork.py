@@ -1,35 +1,47 @@
-"""`perdure fork`: a new session that goes on from a point of another."""
+"""`perdure fork`: a new session that goes on from a version of another."""
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import msgspec
-from cyclopts import Parameter
 
-from perdure.cli.common import Common, opened, show_row
+from perdure.cli.common import COMMON, Common
 
 
 class ForkRow(msgspec.Struct, frozen=True):
-    """`session`, the new id; `parent`; and `version`, where they part."""
+    """A fork."""
 
     session: str
+    """The new session's id."""
     parent: str
+    """The session that it goes on from."""
+    at: int
+    """The version of the parent that it shares."""
     version: int
+    """The new session's own version."""
 
 
-def fork(
-    session: str,
-    /,
-    *,
-    at: Annotated[int | None, Parameter(help="The version to go on from. Default: the head.")] = None,
-    id: Annotated[str | None, Parameter(help="The new session's id. Default: a fresh UUIDv7.")] = None,
-    actor: Annotated[str | None, Parameter(help="Who did it.")] = None,
-    common: Common | None = None,
-) -> int:
-    """Fork a session."""
-    common = common or Common()
-    with opened(common) as store:
-        version = store.read(session).version if at is None else at
-        show_row(common, ForkRow(store.fork(session, at=version, id=id, actor=actor), session, version))
-    return 0
+def fork(session: str, /, *, at: int | None = None, id: str | None = None, actor: str | None = None, common: Common = COMMON) -> None:
+    """Fork a session: the cost does not grow with its history.
+
+    Parameters
+    ----------
+    session
+        The id of the session to fork.
+    at
+        The version to go on from; without it, the newest.
+    id
+        The new session's id; without it, a UUIDv7.
+    actor
+        Who did it.
+    """
+    terminal = common.terminal()
+    with common.open() as store:
+        child = store.fork(session, at=at, id=id, actor=actor)
+        version = store.read(child).version
+    row = ForkRow(child, session, version - 1, version)
+    if terminal.json:
+        terminal.object(row)
+    elif terminal.quiet:
+        terminal.print(row.session)
+    else:
+        terminal.print(f"{row.session} goes on from {row.parent} version {row.at}")

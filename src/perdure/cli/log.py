@@ -2,66 +2,76 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from rich.text import Text
 
-import msgspec
-from cyclopts import Parameter
+from perdure.cli.common import COMMON, Common, short_time
+from perdure.cli.rows import CommitRow, preview
+from perdure.cli.terminal import Column, clean
 
-from perdure.cli.common import Common, moment, opened, preview, show_rows
-from perdure.model.commit import Commit
-
-
-class CommitRow(msgspec.Struct, frozen=True):
-    """`version`, `at` (RFC 3339), `kind`, `actor`, `key`, `trace`, `id` and `hash` (hex), `events` (type, data, ops), and
-    `what`, a preview for people."""
-
-    version: int
-    at: str
-    kind: str
-    actor: str | None
-    key: str | None
-    trace: str | None
-    id: str
-    hash: str
-    events: list[dict[str, Any]]
-    what: str
-
-    @classmethod
-    def of(cls, commit: Commit) -> CommitRow:
-        """From a commit."""
-        events = [
-            {"type": event.type, "data": event.data, "ops": [[op.kind, op.path, op.value] for op in event.ops]} for event in commit.events
-        ]
-        what = "; ".join(_what(event) for event in events)
-        at = moment(commit.at)
-        return cls(
-            commit.version, at, commit.kind.name, commit.actor, commit.key, commit.trace, commit.id.hex(), commit.hash.hex(), events, what
-        )
+LIMIT = 20
+"""Commits shown to people who do not say how many."""
 
 
-def _what(event: dict[str, Any]) -> str:
-    changed = ", ".join(f"{kind} {path or '(all)'}" for kind, path, _ in event["ops"][:4])
-    more = f" and {len(event['ops']) - 4} more" if len(event["ops"]) > 4 else ""
-    said = preview(event["data"])
-    return " ".join(part for part in (event["type"], said, f"<{changed}{more}>" if changed else "") if part)
+def _events(row: CommitRow) -> str:
+    return " ".join(dict.fromkeys(event.type for event in row.events))
+
+
+def _preview(row: CommitRow) -> Text:
+    return Text("\n".join(preview(event) for event in row.events[:3]) + ("\n…" if len(row.events) > 3 else ""))
+
+
+def _key(row: CommitRow) -> str:
+    return row.key or ""
 
 
 def log(
     session: str,
     /,
     *,
-    after: Annotated[int, Parameter(help="Only versions above this.")] = 0,
-    before: Annotated[int | None, Parameter(help="Only versions below this.")] = None,
-    types: Annotated[list[str] | None, Parameter(help="Only events of this type; may be repeated.")] = None,
-    oldest_first: Annotated[bool, Parameter(help="In the order in which they happened.")] = False,
-    limit: Annotated[int | None, Parameter(help="At most so many commits. Default on a terminal: 50.")] = None,
-    common: Common | None = None,
-) -> int:
-    """Show a session's commits."""
-    common = common or Common()
-    if limit is None and not common.machine:
-        limit = 50
-    with opened(common) as store:
-        commits = store.history(session, after=after, before=before, types=types, newest_first=not oldest_first, limit=limit)
-        show_rows(common, (CommitRow.of(commit) for commit in commits), ["version", "at", "actor", "key", "what"])
-    return 0
+    limit: int | None = None,
+    types: str | None = None,
+    after: int = 0,
+    before: int | None = None,
+    oldest_first: bool = False,
+    common: Common = COMMON,
+) -> None:
+    """Show a session's commits, newest first.
+
+    Parameters
+    ----------
+    session
+        Its id.
+    limit
+        At most so many; without it all as JSON, 20 as a table.
+    types
+        Event types, separated by commas: only commits that have one of them, and only those events.
+    after
+        Only versions greater than this.
+    before
+        Only versions less than this.
+    oldest_first
+        From the first to the last.
+    """
+    terminal = common.terminal()
+    cut = limit is None and not terminal.json
+    names = None if types is None else {name.strip() for name in types.split(",")}
+    with common.open() as store:
+        found = store.history(
+            session, after=after, before=before, types=names, newest_first=not oldest_first, limit=LIMIT + 1 if cut else limit
+        )
+        rows = [CommitRow.of(commit) for commit in found] if cut else map(CommitRow.of, found)
+        shown = rows[:LIMIT] if isinstance(rows, list) else rows
+        count = terminal.rows(
+            shown,
+            Column("version", lambda row: row.version, style="cyan", justify="right"),
+            Column("time (UTC)", lambda row: short_time(row.at)),
+            Column("actor", lambda row: row.actor or ""),
+            *([Column("key", _key)] if isinstance(shown, list) and any(map(_key, shown)) else []),
+            Column("events", lambda row: clean(_events(row)), style="green"),
+            Column("what", _preview),
+        )
+    if not count:
+        terminal.note("There are no such commits.")
+    elif isinstance(rows, list) and len(rows) > LIMIT:
+        more = f"--after {rows[LIMIT - 1].version}" if oldest_first else f"--before {rows[LIMIT - 1].version}"
+        terminal.note(f"There are more: {more}, or --limit.")

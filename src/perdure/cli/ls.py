@@ -7,47 +7,74 @@ from typing import Annotated
 import msgspec
 from cyclopts import Parameter
 
-from perdure.cli.common import Common, opened, show_rows
+from perdure.cli.common import COMMON, Common, moment, parse_pairs, short_time
+from perdure.cli.terminal import Column
 from perdure.engine.views import Info
-from perdure.errors import Invalid
+
+LIMIT = 100
+"""Sessions shown to people who do not say how many."""
 
 
 class SessionRow(msgspec.Struct, frozen=True):
-    """`session` (id), `version` of its head, `status`, `tags`, `created_at` and `updated_at` (RFC 3339, UTC)."""
+    """A session."""
 
     session: str
+    """Its id."""
     version: int
+    """The version of its newest commit."""
     status: str
+    """active, idle, archived, deleted or moved."""
     tags: dict[str, str]
+    """Its tags."""
     created_at: str
+    """Its first commit, RFC 3339 in UTC."""
     updated_at: str
+    """Its newest commit, RFC 3339 in UTC."""
 
     @classmethod
     def of(cls, info: Info) -> SessionRow:
-        """From what the store answers."""
-        created, updated = (time.isoformat().replace("+00:00", "Z") for time in (info.created_at, info.updated_at))
-        return cls(info.session, info.version, info.status.name, dict(info.tags), created, updated)
+        return cls(info.session, info.version, info.status.name, dict(info.tags), moment(info.created_at), moment(info.updated_at))
+
+
+COLUMNS: tuple[Column[SessionRow], ...] = (
+    Column("session", lambda row: row.session, style="cyan", wrap=True),
+    Column("version", lambda row: row.version, justify="right"),
+    Column("status", lambda row: row.status),
+    Column("updated (UTC)", lambda row: short_time(row.updated_at)),
+    Column("tags", lambda row: " ".join(f"{name}={value}" for name, value in row.tags.items()), wrap=True),
+)
 
 
 def ls(
+    prefix: str = "",
+    /,
     *,
-    prefix: Annotated[str, Parameter(help="Only ids that begin like this.")] = "",
-    tag: Annotated[list[str] | None, Parameter(help="Only sessions with this tag, NAME=VALUE; may be repeated.")] = None,
-    status: Annotated[str | None, Parameter(help="Only this status: active, idle, archived, deleted or moved.")] = None,
-    limit: Annotated[int | None, Parameter(help="At most so many.")] = None,
-    common: Common | None = None,
-) -> int:
-    """List sessions by id."""
-    common = common or Common()
-    tags = dict(_tag(text) for text in tag or [])
-    with opened(common) as store:
-        rows = (SessionRow.of(info) for info in store.list(prefix=prefix, tags=tags, status=status, limit=limit))
-        show_rows(common, rows, ["session", "version", "status", "tags", "updated_at"])
-    return 0
+    tag: Annotated[list[str] | None, Parameter(negative=())] = None,
+    status: str | None = None,
+    limit: int | None = None,
+    common: Common = COMMON,
+) -> None:
+    """List sessions, ordered by id.
 
-
-def _tag(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise Invalid(f"A tag is written NAME=VALUE, not {text!r}.")
-    return name, value
+    Parameters
+    ----------
+    prefix
+        Only ids that begin so.
+    tag
+        NAME=VALUE that a session must have; may be given several times.
+    status
+        active, idle, archived, deleted or moved; without it, all but deleted and moved.
+    limit
+        At most so many; without it all as JSON, 100 as a table.
+    """
+    terminal = common.terminal()
+    tags = parse_pairs(tag)
+    cut = limit is None and not terminal.json
+    with common.open() as store:
+        found = store.list(prefix=prefix, tags=tags, status=status, limit=LIMIT + 1 if cut else limit)
+        rows = (SessionRow.of(info) for number, info in enumerate(found) if not cut or number < LIMIT)
+        count = terminal.rows(rows, *COLUMNS)
+    if not count:
+        terminal.note(f"There are no such sessions of tenant {common.tenant!r}.")
+    elif cut and count == LIMIT:
+        terminal.note(f"The first {LIMIT}; --limit shows more, a prefix or --tag shows fewer.")

@@ -1,56 +1,83 @@
-"""`perdure show`: a session's state, at its head or at any point."""
+"""`perdure show`: a session's state, now or as it was."""
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
-from cyclopts import Parameter
-from rich.console import Console
 from rich.json import JSON
 
-from perdure.cli.common import Common, opened
-from perdure.errors import Invalid
+from perdure.cli.common import COMMON, Common, moment, parse_at, short_time
+from perdure.cli.terminal import pretty_json
+from perdure.errors import NotFound
+from perdure.model.pointer import parse
 
 
-class ViewRow(msgspec.Struct, frozen=True):
-    """`session`, `version`, `hash` (hex), `status`, `tags`, and `state`, the JSON document."""
+class StateRow(msgspec.Struct, frozen=True):
+    """A session as of one version."""
 
     session: str
+    """Its id."""
     version: int
+    """The version that the state is of."""
     hash: str
+    """The hash of that commit, hexadecimal."""
     status: str
+    """active, idle or archived."""
     tags: dict[str, str]
+    """Its tags."""
+    created_at: str
+    """Its first commit, RFC 3339 in UTC."""
+    updated_at: str
+    """The commit of this version, RFC 3339 in UTC."""
+    path: str
+    """The part that was asked for, a JSON Pointer; "" for all of it."""
     state: Any
+    """The JSON value there."""
 
 
-def show(
-    session: str,
-    /,
-    *,
-    at: Annotated[str | None, Parameter(help="A version, or a time in RFC 3339 with its zone.")] = None,
-    common: Common | None = None,
-) -> int:
-    """Show a session's state."""
-    common = common or Common()
-    with opened(common) as store:
-        view = store.read(session, at=point(at))
-    row = ViewRow(view.session, view.version, view.hash.hex(), view.status.name, dict(view.tags), view.state)
-    if common.machine:
-        print(msgspec.json.encode(row).decode())
-        return 0
-    console = Console()
-    console.print(f"[bold]{row.session}[/]  version {row.version}  {row.status}  {row.hash[:16]}")
-    console.print(JSON(msgspec.json.encode(row.state).decode()))
-    return 0
+def show(session: str, /, *, at: str | None = None, path: str = "", common: Common = COMMON) -> None:
+    """Show a session's state.
+
+    Parameters
+    ----------
+    session
+        Its id.
+    at
+        The version, or the time (2026-11-23T14:02:10Z), to show it as of; without it, now.
+    path
+        A JSON Pointer: only the value there.
+    """
+    terminal = common.terminal()
+    moment_or_version = parse_at(at)
+    with common.open() as store:
+        view = store.read(session, at=moment_or_version)
+        row = StateRow(
+            session=view.session,
+            version=view.version,
+            hash=view.hash.hex(),
+            status=view.status.name,
+            tags=dict(view.tags),
+            created_at=moment(view.created_at),
+            updated_at=moment(view.updated_at),
+            path=path,
+            state=resolve(view.state, path),
+        )
+    if terminal.json:
+        terminal.object(row)
+        return
+    tags = "".join(f", {name}={value}" for name, value in row.tags.items())
+    terminal.note(f"{row.session} version {row.version}, {row.status}, {short_time(row.updated_at)} UTC{tags}")
+    text = pretty_json(row.state)
+    terminal.print(JSON(text, indent=2, ensure_ascii=False) if terminal.console.is_terminal else text)
 
 
-def point(text: str | None) -> int | datetime | None:
-    """A version or a moment, as people write it. Raises `Invalid`."""
-    if text is None or text.isdecimal():
-        return None if text is None else int(text)
-    try:
-        return datetime.fromisoformat(text)
-    except ValueError:
-        raise Invalid(f"{text!r} is neither a version nor a time such as 2026-01-31T12:00:00Z.") from None
+def resolve(state: Any, path: str) -> Any:
+    """The value at a JSON Pointer. Raises `Invalid` for a malformed pointer, `NotFound` where nothing is there."""
+    value = state
+    for token in parse(path):
+        try:
+            value = value[int(token)] if isinstance(value, list) and token.isdecimal() else value[str(token)]
+        except (KeyError, IndexError, TypeError):
+            raise NotFound(f"The state has nothing at {path!r}.") from None
+    return value

@@ -1,178 +1,214 @@
-"""`perdure tour`: two minutes on real files. Every step shows the code that runs, then what happened, and fails loudly if it did not."""
+"""`perdure tour`: a session's life in two minutes, on real files; every claim is checked as it is made."""
 
 from __future__ import annotations
 
 import inspect
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 import textwrap
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import apsw
-from cyclopts import Parameter
-from rich.console import Console
+import msgspec
 from rich.syntax import Syntax
+from rich.text import Text
 
-import perdure
-from perdure import op, sync
+from perdure.cli import tour_steps as steps
+from perdure.cli.common import COMMON, Common
+from perdure.cli.exits import OK, OTHER, UsageError
+from perdure.cli.rows import compact
+from perdure.cli.terminal import Terminal, clean
 from perdure.errors import Conflict, Corrupt
-from perdure.model.events import Event
 
-Say = Callable[[str], None]
-
-
-class TourFailed(perdure.Error):
-    """What the tour claims did not hold on this machine. Run `perdure doctor`, and report what it printed."""
-
-    code = "tour_failed"
+Told = Iterator[tuple[bool, str]]
+"""Claims: whether each held, and what it says."""
 
 
-def claim(holds: bool, what: str) -> None:
-    """Stop the tour unless this holds."""
-    if not holds:
-        raise TourFailed(f"This did not hold: {what}.")
+class ClaimRow(msgspec.Struct, frozen=True):
+    """Something that the tour claims."""
+
+    text: str
+    """What happened."""
+    held: bool
+    """Whether it was so."""
 
 
-def an_agents_session(url: str, say: Say) -> None:
-    """An agent keeps its session: state as dicts and lists, what happened as events."""
-    with sync.open(url) as store:
-        with store.edit("trip-42", actor="planner") as draft:
-            draft.state["status"] = "searching"
-            draft.state.setdefault("offers", []).append({"id": 7, "price": 320})
-            draft.event("message", {"role": "user", "content": "A flight to Lisbon, please."})
-        receipt = store.append("trip-42", Event("tool_called", {"name": "search_flights"}), actor="planner")
-        say(f"version {receipt.version}, durability {receipt.durability.name}: synced to disk before the call returned")
-        claim(store.read("trip-42").state == {"status": "searching", "offers": [{"id": 7, "price": 320}]}, "the state is what was written")
+class StepRow(msgspec.Struct, frozen=True):
+    """A step of the tour."""
+
+    number: int
+    """From 1."""
+    title: str
+    """What it is about."""
+    code: str
+    """The code that was run, as it stands in the library."""
+    claims: list[ClaimRow]
+    """What happened."""
 
 
-def killed_in_mid_write(url: str, say: Say) -> None:
-    """A child process appends as fast as it can, and is killed with -9."""
-    program = (
-        "import sys, perdure.sync as p; from perdure import Event\n"
-        "with p.open(sys.argv[1]) as store:\n"
-        "    while True: print(store.append('crash', Event('step')).version, flush=True)"
-    )
-    with subprocess.Popen([sys.executable, "-c", program, url], stdout=subprocess.PIPE, text=True) as child:
-        out = child.stdout
-        first = out.readline() if out else ""
-        time.sleep(0.4)
-        child.send_signal(signal.SIGKILL)
-        acknowledged = int([first, *[line for line in out or () if line.endswith("\n")]][-1])
-    with sync.open(url) as store:
-        kept = store.read("crash").version
-        say(f"acknowledged {acknowledged} commits before it died; the file holds {kept}: none lost, at most one more")
-        claim(acknowledged <= kept <= acknowledged + 1, "what was acknowledged is kept, and at most the next one besides")
-        receipt = store.append("crash", Event("resumed"))
-        say(f"the session goes on at version {receipt.version}")
-        claim(receipt.version == kept + 1, "the session goes on")
+def tour(folder: Path | None = None, /, *, keep: bool = False, pause: float = 0.0, common: Common = COMMON) -> int:
+    """Watch a session survive: a crash, a retry, two writers, time travel, a fork, tampering.
 
+    Each step shows the code that it runs and what happened. Leaves with 0 only if every claim held. Text, unless --json is given.
 
-def two_writers(url: str, say: Say) -> None:
-    """Two agents change one session at once: what combines is merged, what does not is a Conflict."""
-    with sync.open(url) as store:
-        with store.edit("trip-42", actor="pricer") as mine:
-            mine.state["offers"].append({"id": 8, "price": 290})
-            with store.edit("trip-42", actor="searcher") as theirs:
-                theirs.state["offers"].append({"id": 9, "price": 410})
-                theirs.state["status"] = "comparing"
-        ids = [offer["id"] for offer in store.read("trip-42").state["offers"]]
-        say(f"both appended: offers {ids}; nobody's was lost")
-        claim(ids == [7, 9, 8], "both offers are there, the first writer's first")
-        try:
-            with store.edit("trip-42", actor="pricer") as mine:
-                mine.state["status"] = "priced"
-                with store.edit("trip-42", actor="searcher") as theirs:
-                    theirs.state["status"] = "cancelled"
-        except Conflict as conflict:
-            say(f"both set the status: Conflict on {conflict.paths[0]}, {len(conflict.commits)} commit unseen, nothing of mine written")
-        claim(store.read("trip-42").state["status"] == "cancelled", "the second writer was refused")
-
-
-def applied_once(url: str, say: Say) -> None:
-    """A retry with the same idempotency key finds its first outcome."""
-    with sync.open(url) as store:
-        first = store.append("trip-42", Event("paid", ops=(op.add("/paid", 290),)), key="payment-1")
-        again = store.append("trip-42", Event("paid", ops=(op.add("/paid", 290),)), key="payment-1")
-        say(f"first: version {first.version}; again: version {again.version}, duplicate={again.duplicate}")
-        claim(again.duplicate and again.hash == first.hash, "the retry was not applied")
-        claim(store.read("trip-42").state["paid"] == 290, "the payment counts once")
-
-
-def back_in_time(url: str, say: Say) -> None:
-    """Any version can be read, forked and merged back."""
-    with sync.open(url) as store:
-        say(f"at version 1 the status was {store.read('trip-42', at=1).state['status']!r}")
-        claim(store.read("trip-42", at=1).state["status"] == "searching", "the past is as it was")
-        fork = store.fork("trip-42", id="what-if")
-        with store.edit(fork) as draft:
-            draft.state["seat"] = "12A"
-        claim("seat" not in store.read("trip-42").state, "a fork leaves its parent alone")
-        receipt = store.merge(fork, into="trip-42")
-        say(f"a fork tried seat 12A; merged back as version {receipt.version if receipt else None}")
-        claim(store.read("trip-42").state["seat"] == "12A", "the merge brought it over")
-        for commit in store.history("trip-42", limit=3):
-            say(f"  {commit.version}  {commit.actor}  {', '.join(event.type for event in commit.events)}")
-
-
-def tampering_is_found(url: str, say: Say) -> None:
-    """Each commit carries the hash of the one before: a changed byte is found."""
-    with sync.open(url) as store:
-        proof = store.verify("trip-42")
-        say(f"trip-42: {proof.commits} commits hang together, head {proof.hash.hex()[:16]}…")
-    copy = url.removeprefix("sqlite:///") + ".tampered"
-    shutil.copy(url.removeprefix("sqlite:///"), copy)
-    tampered = apsw.Connection(copy)
-    tampered.execute("UPDATE log SET body = CAST(replace(CAST(body AS TEXT), '320', '020') AS BLOB) WHERE version = 1")
-    tampered.close()
-    with sync.open(f"sqlite:///{copy}") as store:
-        try:
-            store.verify("trip-42")
-        except Corrupt as corrupt:
-            say(f"in a copy, one price changed behind our back: {corrupt.detail}")
-            return
-    claim(False, "the changed byte was found")
-
-
-STEPS = (an_agents_session, killed_in_mid_write, two_writers, applied_once, back_in_time, tampering_is_found)
-
-
-def tour(
-    folder: Path | None = None,
-    /,
-    *,
-    keep: Annotated[bool, Parameter(help="Leave the files, to look at with the other commands.")] = False,
-    pause: Annotated[float, Parameter(help="Seconds between steps.")] = 0.0,
-) -> int:
-    """Watch a session survive: a crash, two writers, a retry, time travel, tampering. Exit code 0 only if every claim held."""
-    console = Console(width=None if sys.stdout.isatty() else 110)
-    place = Path(tempfile.mkdtemp(prefix="perdure-tour-", dir=folder))
+    Parameters
+    ----------
+    folder
+        Where to make the tour's own folder; without it, where temporary files go.
+    keep
+        Leave the files there, to look at them with the other commands.
+    pause
+        Seconds between two steps.
+    """
+    if folder is not None and not folder.is_dir():
+        raise UsageError(f"The folder {str(folder)!r} does not exist.")
+    terminal = Terminal(json=bool(common.json), quiet=common.quiet)
+    place = Path(tempfile.mkdtemp(prefix="perdure-tour-", dir=folder)).absolute()
+    url = f"sqlite:///{place / 'agents.db'}"
+    held = True
+    memory: dict[str, Any] = {}
     try:
-        url = f"sqlite:///{place / 'agents.db'}"
-        for number, step in enumerate(STEPS, 1):
-            _tell(console, number, step)
-            step(url, lambda text: console.print(f"  [green]→[/] {text}", highlight=False))
-            time.sleep(pause)
-        console.print("\nEvery claim held on this machine.", style="bold green")
-        if keep:
-            console.print(f"The files are in {place}. Try: perdure log trip-42 --url {url}", soft_wrap=True)
+        for number, (step, tell) in enumerate(STEPS, 1):
+            if number > 1:
+                time.sleep(max(pause, 0))
+            held &= _take(terminal, number, step, tell, url, memory)
     finally:
         if not keep:
             shutil.rmtree(place)
-    return 0
+    if not terminal.json:
+        _end(terminal, url, held=held, keep=keep)
+    return OK if held else OTHER
 
 
-def _tell(console: Console, number: int, step: Callable[..., Any]) -> None:
-    """The step's own source: what is shown is what runs."""
-    lines = inspect.getsource(step).splitlines()
-    body = "\n".join(line for line in lines[2:] if "claim(" not in line and "assert " not in line)
-    console.print(f"\n[bold]{number}. {inspect.getdoc(step)}[/]\n")
-    console.print(
-        Syntax(textwrap.indent(textwrap.dedent(body), "  "), "python", theme="ansi_dark", background_color="default", word_wrap=True)
+def _take(terminal: Terminal, number: int, step: Callable[[str], Any], tell: Callable[..., Told], url: str, memory: dict[str, Any]) -> bool:
+    """One step: its code, then what happened."""
+    title, code = inspect.getdoc(step) or "", _code(step)
+    if not terminal.json:
+        terminal.print(Text(f"\n{number}. {title}\n", style="bold"))
+        syntax = Syntax(textwrap.indent(code, "   "), "python", theme="ansi_dark", background_color="default")
+        # Code is for reading and copying: where no terminal sets a width it is never folded.
+        terminal.print(syntax) if terminal.console.is_terminal else print(textwrap.indent(code, "   "))
+    answer = step(url)
+    claims = [ClaimRow(clean(text), bool(held)) for held, text in tell(answer, memory)]
+    if terminal.json:
+        terminal.object(StepRow(number, title, code, claims))
+    else:
+        print()
+        for claim in claims:
+            mark, style = ("→", "green") if claim.held else ("✗ this did not hold:", "bold red")
+            terminal.print(Text.assemble("   ", (mark, style), " ", claim.text))
+    return all(claim.held for claim in claims)
+
+
+def _end(terminal: Terminal, url: str, *, held: bool, keep: bool) -> None:
+    if held:
+        terminal.print(Text("\nEvery claim held, on this machine, just now.", style="bold green"))
+    else:
+        terminal.print(Text("\nNot every claim held: please report this, with what `perdure doctor` says.", style="bold red"))
+    if keep:
+        terminal.print(f"The files stay. Look at them: perdure log trip-42 --url {url}")
+
+
+def _code(step: Callable[..., Any]) -> str:
+    """The body of the function, as it stands in its file, without its docstring; for the child's step, the child's program too."""
+    body = textwrap.dedent(inspect.getsource(step).split('"""\n', 1)[1]).rstrip()
+    return f'WRITER = """{steps.WRITER}"""\n{body}' if "WRITER" in body else body
+
+
+def _session(answer: Any, _: dict[str, Any]) -> Told:
+    receipt, state = answer
+    yield (
+        receipt.version == 2,
+        f"{receipt.version} commits; the newest is durable to the level {receipt.durability.name!r}: synced before the call came back",
     )
-    console.print()
+    yield state == {"status": "searching", "offers": [{"hotel": "Alfama", "price": 240}], "tokens": 512}, f"state: {compact(state)}"
+
+
+def _killed(answer: Any, memory: dict[str, Any]) -> Told:
+    status, memory["said"] = answer
+    yield status != 0, f"the child is dead (exit status {status})"
+    yield (
+        len(memory["said"]) >= 200,
+        f"it had acknowledged {len(memory['said'])} commits, the last as version {max(memory['said'], default=0)}",
+    )
+
+
+def _resumed(answer: Any, memory: dict[str, Any]) -> Told:
+    found, version, commits = answer
+    lost, more = set(memory["said"]) - set(found), len(found) - len(memory["said"])
+    yield not lost, f"acknowledged: {len(memory['said'])}; found: {len(found)}; lost: {len(lost)}"
+    yield 0 <= more <= 1, f"written but not yet acknowledged when it died: {more} (it can be one at most)"
+    yield found == list(range(1, len(found) + 1)), f"the versions are 1 to {len(found)} without a gap"
+    yield version == commits == len(found) + 1, f"the session goes on at version {version}, and the chain of {commits} is proved"
+
+
+def _sent_again(answer: Any, _: dict[str, Any]) -> Told:
+    first, again, paid = answer
+    yield (
+        again.duplicate and again.hash == first.hash,
+        f"both answers are the receipt of version {first.version}; duplicate={again.duplicate}",
+    )
+    yield paid == 50, f"paid: {paid}"
+
+
+def _merged(answer: Any, _: dict[str, Any]) -> Told:
+    base, other, hotels, flights, state = answer
+    yield base == other, f"both started from version {base}"
+    yield (
+        {hotels.version, flights.version} == {base + 1, base + 2},
+        f"flights became version {flights.version}, hotels was carried over it: {hotels.version}",
+    )
+    yield len(state["offers"]) == 3, f"offers: {compact(state['offers'])}: nobody's was lost"
+    yield state["tokens"] == 512 + 100 + 40, f"tokens: 512 + 40 + 100 = {state['tokens']}"
+
+
+def _refused(answer: Any, _: dict[str, Any]) -> Told:
+    if answer is None:
+        yield False, "the second edit was refused"
+        return
+    conflict, status = answer
+    yield isinstance(conflict, Conflict) and conflict.paths == ("/status",), f"Conflict on {', '.join(conflict.paths)}"
+    unseen = [(commit.version, commit.actor) for commit in conflict.commits]
+    yield [actor for _, actor in unseen] == ["flights"], f"it names what was not seen: version {unseen[0][0]} by {unseen[0][1]}"
+    yield status == "cancelled", f"status: {status!r}; nothing of the refused edit was written"
+
+
+def _past(answer: Any, memory: dict[str, Any]) -> Told:
+    state, told = answer
+    memory["past"] = state
+    yield "paid" not in state and len(state["offers"]) == 1, f"at version 2: {compact(state)}"
+    for version, actor, type in told:
+        yield True, f"version {version}: {type}{f' by {actor}' if actor else ''}"
+
+
+def _forked(answer: Any, _: dict[str, Any]) -> Told:
+    before, after = answer
+    yield "insurance" not in before, "while the fork tried it, the session itself did not change"
+    yield after == {**before, "insurance": True}, "merged, the session has both: its own later commits, and the fork's insurance"
+
+
+def _proved(answer: Any, _: dict[str, Any]) -> Told:
+    for proof in answer:
+        yield True, f"{proof.session}: {proof.commits} commits hang together, up to {proof.hash.hex()[:16]}…"
+    yield len(answer) == 3, f"{len(answer)} sessions proved"
+
+
+def _found(answer: Any, _: dict[str, Any]) -> Told:
+    yield isinstance(answer, Corrupt), f"{answer.code}: {answer.detail}" if isinstance(answer, Corrupt) else "the changed byte was found"
+
+
+STEPS: tuple[tuple[Callable[[str], Any], Callable[..., Told]], ...] = (
+    (steps.an_agents_session, _session),
+    (steps.killed_in_mid_write, _killed),
+    (steps.resumed, _resumed),
+    (steps.sent_again, _sent_again),
+    (steps.two_writers, _merged),
+    (steps.two_that_do_not_combine, _refused),
+    (steps.back_in_time, _past),
+    (steps.what_if, _forked),
+    (steps.proved, _proved),
+    (steps.tampered, _found),
+)
+"""What is run and shown, and what is claimed of its answer."""

@@ -1,62 +1,92 @@
-"""`perdure verify`: prove sessions, commit by commit."""
+"""`perdure verify`: proof that chains and snapshots are what was written."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 
 import msgspec
-from rich.console import Console
-from rich.progress import Progress
 
-from perdure import sync
-from perdure.cli.common import Common, opened, show_rows
-from perdure.errors import Corrupt, Invalid
+import perdure.sync
+from perdure.cli.common import COMMON, Common
+from perdure.cli.exits import OK, UsageError, status_of
+from perdure.cli.terminal import Column
+from perdure.errors import Corrupt, Rewound, Truncated
+from perdure.model.commit import Status
 
 
-class ProofRow(msgspec.Struct, frozen=True):
-    """`session`, whether it is `sound`, its `version` and `hash` (hex), how many `commits` and `snapshots` were proved, and
-    what is wrong (`error`)."""
+class VerifyRow(msgspec.Struct, frozen=True):
+    """What was found of a session."""
 
     session: str
-    sound: bool
-    version: int
-    hash: str
-    commits: int
-    snapshots: int
-    error: str | None
+    """Its id."""
+    ok: bool
+    """Whether all of it is as it was written."""
+    version: int | None
+    """The version up to which the chain hangs together; null if it does not."""
+    hash: str | None
+    """The hash of that commit, hexadecimal: keep it outside the store to prove later that nothing was rewritten."""
+    commits: int | None
+    """How many commits were checked, those shared with a parent included."""
+    snapshots: int | None
+    """How many snapshots equal the fold."""
+    code: str | None = None
+    """What is wrong: the error's code."""
+    problem: str | None = None
+    """What is wrong, in words."""
 
 
-def verify(*sessions: str, all: bool = False, common: Common | None = None) -> int:
-    """Verify sessions: every hash, every link, every snapshot against the fold. Exit code 7 if any is corrupt.
+COLUMNS: tuple[Column[VerifyRow], ...] = (
+    Column("", lambda row: "ok" if row.ok else "BAD"),
+    Column("session", lambda row: row.session, style="cyan", wrap=True),
+    Column("version", lambda row: "" if row.version is None else row.version, justify="right"),
+    Column("commits", lambda row: "" if row.commits is None else row.commits, justify="right"),
+    Column("snapshots", lambda row: "" if row.snapshots is None else row.snapshots, justify="right"),
+    Column("hash, or what is wrong", lambda row: row.problem or (row.hash or "")[:16], wrap=True),
+)
+
+
+def verify(*sessions: str, all: bool = False, common: Common = COMMON) -> int:
+    """Prove sessions: each commit's hash and place, each snapshot against the fold. Reads everything.
 
     Parameters
     ----------
+    sessions
+        Their ids.
     all
-        Every session of the tenant.
+        Every session of the tenant, deleted ones too; so it is when no id is given.
     """
-    common = common or Common()
-    if bool(sessions) == all:
-        raise Invalid("Name the sessions to verify, or pass --all.")
-    with opened(common) as store:
-        names = [info.session for info in store.list()] if all else list(sessions)
-        rows: list[ProofRow] = []
-        with Progress(console=Console(stderr=True), disable=not sys.stderr.isatty() or common.json) as progress:
-            rows.extend(progress.track(_proofs(store, names), total=len(names), description="verifying"))
-    show_rows(common, rows, ["session", "sound", "version", "commits", "snapshots", "error"])
-    return 0 if all_sound(rows) else 7
+    if all and sessions:
+        raise UsageError("--all is every session: leave the ids out, or leave --all out.")
+    terminal = common.terminal()
+    worst = OK
+    with common.open() as store:
+        names = list(sessions) if sessions else list(_every(store))
+        with terminal.progress("verifying", len(names)) as advance:
+            rows: list[VerifyRow] = []
+            for name in names:
+                row = _verify(store, name)
+                advance(1)
+                if not row.ok:
+                    worst = max(worst, status_of(row.code or ""))
+                if terminal.json:
+                    terminal.object(row)
+                elif not terminal.quiet or not row.ok:
+                    rows.append(row)
+    if not terminal.json:
+        terminal.rows(rows, *COLUMNS)
+    terminal.note(f"{len(names)} session{'s' if len(names) != 1 else ''} verified." if worst == OK else "Not everything is sound.")
+    return worst
 
 
-def _proofs(store: sync.Store, names: list[str]) -> Iterator[ProofRow]:
-    for name in names:
-        try:
-            proof = store.verify(name)
-        except Corrupt as error:
-            yield ProofRow(name, False, 0, "", 0, 0, error.detail)
-        else:
-            yield ProofRow(name, True, proof.version, proof.hash.hex(), proof.commits, proof.snapshots, None)
+def _every(store: perdure.sync.Store) -> Iterator[str]:
+    for status in (None, Status.deleted, Status.moved):
+        for info in store.list(status=status):
+            yield info.session
 
 
-def all_sound(rows: list[ProofRow]) -> bool:
-    """Whether every session was proved."""
-    return all(row.sound for row in rows)
+def _verify(store: perdure.sync.Store, session: str) -> VerifyRow:
+    try:
+        proof = store.verify(session)
+    except (Corrupt, Rewound, Truncated) as error:
+        return VerifyRow(session, False, None, None, None, None, error.code, str(error))
+    return VerifyRow(session, True, proof.version, proof.hash.hex(), proof.commits, proof.snapshots)

@@ -1,0 +1,458 @@
+"""What a write means: keys, expectations, requirements, conflicts, and writes that are none."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import pickle
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+import perdure
+from perdure import Clash, Conflict, Event, op
+
+
+def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(coroutine)
+
+
+async def versions(store: perdure.Store, session: str = "s") -> list[int]:
+    return [commit.version async for commit in store.history(session)]
+
+
+def test_a_key_is_applied_once(url: str) -> None:
+    """The same key with the same payload gets the first receipt back, in any order of an object's members; another payload is `Invalid`."""
+
+    async def scenario() -> None:
+        async with perdure.open(url) as store:
+            first = await store.append("s", Event("paid", {"sum": 3, "to": "me"}, (op.add("/n", 1),)), key="k")
+            again = await store.append("s", Event("paid", {"to": "me", "sum": 3}, (op.add("/n", 1),)), key="k")
+            assert not first.duplicate
+            assert again == copy.replace(first, duplicate=True) if hasattr(copy, "replace") else again.duplicate
+            assert (again.version, again.id, again.hash, again.at) == (first.version, first.id, first.hash, first.at)
+            for other in (Event("paid", {"sum": 3.0, "to": "me"}, (op.add("/n", 1),)), Event("paid", {"sum": 3, "to": "me"})):
+                with pytest.raises(perdure.Invalid, match="'k' was used in session 's' for something else, at version 1"):
+                    await store.append("s", other, key="k")
+            assert (await store.append("t", Event("else"), key="k")).version == 1
+            assert await versions(store) == [1]
+            assert (await store.read("s")).state == {"n": 1}
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("options", "ops"),
+    [
+        ({}, (op.remove("/a"),)),
+        ({}, (op.test("/a", 1), op.set("/a", 2))),
+        ({}, (op.splice("/list", 2, 1),)),
+        ({"expect": 1, "on_conflict": "raise"}, (op.set("/b", 1),)),
+        ({"expect": 1}, (op.splice("/list", 0, 3, [9]),)),
+        ({"expect": 0, "session": "new"}, (op.set("/b", 1),)),
+        ({"expect": 1, "on_conflict": "raise"}, ()),
+    ],
+)
+def test_a_retry_finds_its_commit_though_it_no_longer_fits(url: str, options: dict[str, Any], ops: tuple[perdure.Op, ...]) -> None:
+    """A keyed append that is sent again gets its first receipt, even where its operations or its `expect` would be refused by now."""
+
+    async def scenario() -> None:
+        async with perdure.open(url) as store:
+            session = options.pop("session", "s")
+            await store.append("s", Event("begun", None, (op.set("", {"a": 1, "list": [1, 2, 3]}),)))
+            first = await store.append(session, Event("x", None, ops), key="k", **options)
+            await store.append(session, Event("later", None, (op.set("/list", "gone"),)))
+            again = await store.append(session, Event("x", None, ops), key="k", **options)
+            assert (again.version, again.hash, again.duplicate) == (first.version, first.hash, True)
+
+    options = dict(options)
+    run(scenario())
+
+
+def test_keys_outlive_the_store(file_url: str) -> None:
+    """A key is known after the store was closed, and by another store on the same file."""
+
+    async def scenario() -> None:
+        async with perdure.open(file_url) as store:
+            first = await store.append("s", Event("x"), key="k")
+        async with perdure.open(file_url) as store, perdure.open(file_url) as other:
+            for each in (store, other):
+                again = await each.append("s", Event("x"), key="k")
+                assert (again.version, again.hash, again.duplicate) == (first.version, first.hash, True)
+
+    run(scenario())
+
+
+def test_an_edit_with_a_key_already_applied(url: str) -> None:
+    """The first call's receipt is there on entry, and whatever the block does then is dropped."""
+
+    async def scenario() -> None:
+        async with perdure.open(url) as store:
+            async with store.edit("s", key="k") as draft:
+                assert draft.receipt is None
+                draft.state["n"] = 1
+            async with store.edit("s", key="k") as again:
+                assert again.receipt is not None
+                assert again.receipt.duplicate
+                again.state["n"] = 2
+            assert again.receipt.hash == draft.receipt.hash
+            assert (await store.read("s")).state == {"n": 1}
+
+            def never(draft: perdure.Draft) -> None:
+                raise AssertionError
+
+            receipt, answer = await store.update("s", never, key="k")
+            assert receipt is not None
+            assert (receipt.version, receipt.duplicate, answer) == (1, True, None)
+
+    run(scenario())
+
+
+def test_twenty_tasks_with_one_key(url: str) -> None:
+    """Sent twenty times at once, by appends and updates, a key is applied once and all get the same commit."""
+
+    async def scenario() -> None:
+        async with perdure.open(url) as store:
+            event = Event("x", None, (op.add("/n", 1),))
+            receipts = await asyncio.gather(*[store.append("s", event, key="k") for _ in range(20)])
+            assert len({receipt.hash for receipt in receipts}) == 1
+            assert sum(not receipt.duplicate for receipt in receipts) == 1
+            answers = await asyncio.gather(*[store.update("s", lambda draft: draft.add("/n", 1), key="u") for _ in range(20)])
+            assert len({receipt.hash for receipt, _ in answers if receipt}) == 1
+            assert (await store.read("s")).state == {"n": 2}
+
+    run(scenario())
+
+
+def test_expect_nothing(url: str) -> None:
+    """`expect=0` starts a session and only that; of many who start it at once one succeeds."""
+
+    async def scenario() -> None:
+        async with perdure.open(url) as store:
+            results = await asyncio.gather(
+                *[store.append("s", Event("x", number), expect=0) for number in range(8)],
+                *[store.append("s", Event("x", None, (op.add("/n", 1),)), expect=0) for _ in range(8)],
+                return_exceptions=True,
+            )
+            assert sum(isinstance(result, perdure.Receipt) for result in results) == 1
+            assert sum(isinstance(result, perdure.AlreadyExists) for result in results) == 15
+            assert await versions(store) == [1]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("policy", ["raise", "merge"])
+def test_control_commits_are_no_conflict(url: str, policy: Any) -> None:
+    """`expect=n` holds when only tags were set and forks made since n, whatever the policy."""
+
+    async def scenario() -> None:
+        async with perdure.open(url) as store:
+            await store.append("s", Event("x", None, (op.set("/a", 1),)))
+            await store.configure("s", tags={"a": "b"})
+            await store.fork("s")
+            assert (await store.append("s", Event("y"), expect=1, on_conflict=policy)).version == 4
+            await store.configure("s", tags={"a": "c"})
+            assert (await store.append("s", Event("y", None, (op.set("/a", 2),)), expect=4, on_conflict=policy)).version == 6
+            await store.configure("s", tags={})
+            async with store.edit("s", expect=6, on_conflict=policy) as draft:
+                draft.state["a"] += 1
+            assert draft.receipt.version == 8
+            assert (await store.read("s")).state == {"a": 3}
+
+    run(scenario())
+
+
+def test_the_policies(url: str) -> None:
+    """Behind data that came in between: "raise" refuses, "merge" combines what combines and refuses the rest, a callable decides."""
+
+    async def scenario() -> None:
+        async with perdure.open(url) as store:
+            await store.append("s", Event("x", None, (op.set("", {"a": 1, "list": [1]}),)))
+            await store.append("s", Event("y", None, (op.set("/a", 2), op.append("/list", [2]))))
+            for events in ((Event("z"),), (Event("z", None, (op.set("/c", 1),)),)):
+                with pytest.raises(Conflict):
+                    await store.append("s", *events, expect=1, on_conflict="raise")
+            assert (await store.append("s", Event("z"), expect=1)).version == 3
+            await store.append("s", Event("z", None, (op.append("/list", [3]), op.set("/c", 1))), expect=1)
+            assert (await store.read("s")).state == {"a": 2, "list": [1, 2, 3], "c": 1}
+            with pytest.raises(Conflict) as caught:
+                await store.append("s", Event("z", None, (op.set("/a", 7), op.set("/d", 1))), expect=1)
+            assert (caught.value.session, caught.value.expected, caught.value.actual) == ("s", 1, 4)
+            assert caught.value.paths == ("/a",)
+            assert [commit.version for commit in caught.value.commits] == [2, 3, 4]
+            assert caught.value.commits[0].events[0].type == "y"
+
+            def decide(clash: Clash) -> list[perdure.Op]:
+                assert (clash.base, clash.now["a"], clash.paths) == ({"a": 1, "list": [1]}, 2, ("/a",))
+                assert [each.path for each in clash.mine] == ["/a", "/d"]
+                assert "/a" in [each.path for each in clash.theirs]
+                return [op.set("/a", clash.now["a"] + 7)]
+
+            receipt = await store.append("s", Event("z", "kept", (op.set("/a", 8), op.set("/d", 1))), expect=1, on_conflict=decide)
+            view = await store.read("s")
+            assert (view.version, view.state["a"], "d" in view.state) == (receipt.version, 9, False)
+            last = [commit async for commit in store.history("s", newest_first=True, limit=1)][0]
+            assert (last.events[0].type, last.events[0].data, last.events[0].ops) == ("z", "kept", (op.set("/a", 9),))
+
+    run(scenario())
+
+
+def test_a_policy_that_fails(url: str) -> None:
+    """What a callable raises goes to the caller; an answer that does not fit is `Invalid`; nothing is written either way."""
+
+    async def scenario() -> None:
+        async with perdure.open(url) as store:
+            await store.append("s", Event("x", None, (op.set("/a", 1),)))
+            await store.append("s", Event("y", None, (op.set("/a", 2),)))
+
+            def refuse(clash: Clash) -> list[perdure.Op]:
+                raise LookupError("not mine to say")
+
+            with pytest.raises(LookupError, match="not mine to say"):
+                await store.append("s", Event("z", None, (op.set("/a", 3),)), expect=1, on_conflict=refuse)
+            for answer in (
+                [op.remove("/nothing")],
+                [perdure.Op("nope", "/a")],
+                ["not an operation"],
+                None,
+                [perdure.Op("set", "/a", float("nan"))],
+            ):
+                with pytest.raises(perdure.Invalid):
+                    await store.append("s", Event("z", None, (op.set("/a", 3),)), expect=1, on_conflict=lambda _, answer=answer: answer)
+            assert await versions(store) == [1, 2]
+            assert (await store.append("s", Event("z", None, (op.set("/a", 3),)), expect=2)).version == 3
+
+    run(scenario())
+
+
+def test_an_edit_of_an_older_version(url: str) -> None:
+    """`expect=n` opens the draft on the state at n; its writes are carried over what came since."""
+
+    async def scenario() -> None:
+        async with perdure.open(url) as store:
+            await store.append("s", Event("x", None, (op.set("", {"list": ["a", "b"]}),)))
+            await store.append("s", Event("x", None, (op.splice("/list", 0, 0, ["new"]),)))
+            async with store.edit("s", expect=1) as draft:
+                assert (draft.version, draft.state) == (1, {"list": ["a", "b"]})
+                draft.state["list"][1] = "B"
+            assert (await store.read("s")).state == {"list": ["new", "a", "B"]}
+            with pytest.raises(Conflict):
+                await store.update("s", lambda draft: draft.add("/n", 1), expect=1)
+
+    run(scenario())
+
+
+def test_requirements(url: str) -> None:
+    """An edit that rests on a path is refused when others changed the value there, and passes when it is as it was."""
+
+    async def scenario() -> None:
+        async with perdure.open(url) as store:
+            await store.append("s", Event("x", None, (op.set("", {"budget": 10, "other": 1, "deep": {"a": [1]}}),)))
+
+            async def spend(path: str, *theirs: perdure.Op) -> None:
+                async with store.edit("s") as draft:
+                    draft.require(path)
+                    draft.add("/spent", 1)
+                    await store.append("s", Event("theirs", None, theirs))
+
+            await spend("/budget", op.set("/other", 2))
+            await spend("/budget", op.set("/budget", 9), op.set("/budget", 10))
+            await spend("/none", op.set("/other", 3))
+            for path, theirs in (
+                ("/budget", op.set("/budget", 9)),
+                ("/deep", op.append("/deep/a", [2])),
+                ("/none", op.set("/none", None)),
+                ("", op.set("/other", 9)),
+            ):
+                before = await store.read("s")
+                with pytest.raises(Conflict) as caught:
+                    await spend(path, theirs)
+                assert caught.value.paths == (path,)
+                assert "the whole state" in str(caught.value) if not path else path in str(caught.value)
+                after = await store.read("s")
+                assert (after.version, after.state["spent"]) == (before.version + 1, 3)
+
+    run(scenario())
+
+
+def test_a_strict_edit_begins_at_the_head(file_url: str) -> None:
+    """An edit that may not merge sees what another process wrote before it began, and succeeds when nobody writes meanwhile."""
+
+    async def scenario() -> None:
+        async with perdure.open(file_url) as mine, perdure.open(file_url) as other:
+            for number in range(4):
+                async with mine.edit("s", on_conflict="raise") as draft:
+                    assert draft.state.get("other", 0) == number
+                    draft.add("/mine", 1)
+                async with other.edit("s") as draft:
+                    draft.require()
+                    assert draft.state["mine"] == number + 1
+                    draft.add("/other", 1)
+            with pytest.raises(Conflict):
+                async with mine.edit("s", on_conflict="raise") as draft:
+                    draft.add("/mine", 1)
+                    await other.append("s", Event("between"))
+            async with mine.edit("s", on_conflict="raise") as draft:
+                draft.add("/mine", 1)
+            assert (await other.read("s")).state == {"mine": 5, "other": 4}
+
+    run(scenario())
+
+
+def test_update_is_serializable(url: str) -> None:
+    """Read-modify-write by many tasks loses nothing: the function runs again on the state that it was overtaken by."""
+
+    async def scenario() -> None:
+        async with perdure.open(url) as store:
+            runs = 0
+
+            async def double(draft: perdure.Draft) -> int:
+                nonlocal runs
+                runs += 1
+                before: int = draft.state.get("n", 0)
+                await asyncio.sleep(0)
+                draft.state["n"] = before + 1
+                return before
+
+            answers = await asyncio.gather(*[store.update("s", double, attempts=64) for _ in range(12)])
+            assert sorted(answer for _, answer in answers) == list(range(12))
+            assert (await store.read("s")).state == {"n": 12}
+            assert runs >= 12
+
+    run(scenario())
+
+
+def test_attempts_are_bounded(url: str) -> None:
+    """A function that is always overtaken ends in `Conflict` after its attempts."""
+
+    async def scenario() -> None:
+        async with perdure.open(url) as store:
+            runs = 0
+
+            async def overtaken(draft: perdure.Draft) -> None:
+                nonlocal runs
+                runs += 1
+                draft.state["n"] = runs
+                await store.append("s", Event("theirs"))
+
+            with pytest.raises(Conflict):
+                await store.update("s", overtaken, attempts=3)
+            assert runs == 3
+            assert await versions(store) == [1, 2, 3]
+
+    run(scenario())
+
+
+def test_what_changes_nothing_writes_nothing(url: str) -> None:
+    """Looking, changing and changing back, and putting what is there already make no commit and start no session."""
+
+    async def scenario() -> None:
+        async with perdure.open(url) as store:
+            async with store.edit("s") as draft:
+                assert draft.state == {}
+            assert draft.receipt is None
+            with pytest.raises(perdure.NotFound):
+                await store.read("s")
+            await store.append("s", Event("x", None, (op.set("", {"a": [1, {"b": 2}]}),)))
+            async with store.edit("s") as draft:
+                assert draft.state["a"][1]["b"] == 2
+                draft.require("/a")
+            assert draft.receipt is None
+            receipt, answer = await store.update("s", lambda draft: len(draft.state["a"]))
+            assert (receipt, answer) == (None, 2)
+            assert await versions(store) == [1]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("mine"), asyncio.CancelledError(), KeyboardInterrupt()], ids=lambda error: type(error).__name__
+)
+def test_an_exception_in_the_block_writes_nothing(url: str, error: BaseException) -> None:
+    """What the block raises goes on its way, and neither state nor events of the draft are stored."""
+
+    async def scenario() -> None:
+        async with perdure.open(url) as store:
+            for session in ("new", "s"):
+                if session == "s":
+                    await store.append("s", Event("x", None, (op.set("/a", [1]),)))
+                with pytest.raises(type(error)) as caught:
+                    async with store.edit(session) as draft:
+                        draft.state.setdefault("a", []).append(2)
+                        draft.event("noted")
+                        raise error
+                assert caught.value is error
+                assert draft.receipt is None
+            assert [info.session async for info in store.list()] == ["s"]
+            view = await store.read("s")
+            assert (view.version, view.state) == (1, {"a": [1]})
+            with pytest.raises(type(error)):
+                await store.update("s", lambda draft: draft.state["a"].append(2) or _raise(error))
+            assert (await store.read("s")).state == {"a": [1]}
+
+    run(scenario())
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+def test_users_may_call_their_events_as_they_like(url: str) -> None:
+    """Events that are named like Perdure's own, of any shape, neither break a merge nor forge one."""
+
+    async def scenario() -> None:
+        async with perdure.open(url) as store:
+            await store.append("s", Event("x", None, (op.set("/a", 1),)))
+            fork = await store.fork("s")
+            await store.append(fork, Event("x", None, (op.set("/b", 2),)))
+            head = await store.read(fork)
+            shapes: list[Any] = [None, 1, [], {}, {"session": fork}, {"session": fork, "version": head.version, "hash": "00" * 32}]
+            for name in ("merged", "forked", "pinned", "configured", "deleted", "edited"):
+                await store.append("s", *[Event(name, shape) for shape in shapes])
+                await store.append(fork, *[Event(name, shape) for shape in shapes])
+                await store.append(f"own-{name}", *[Event(name, shape) for shape in shapes])
+                with pytest.raises(perdure.Invalid, match="was not forked"):
+                    await store.merge(f"own-{name}", into="s")
+            assert (await store.merge(fork, into="s")).version == 9
+            assert (await store.read("s")).state == {"a": 1, "b": 2}
+            assert await store.merge(fork, into="s") is None
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("kind", [each for each in vars(perdure).values() if isinstance(each, type) and issubclass(each, perdure.Error)])
+def test_errors_travel(kind: type[perdure.Error]) -> None:
+    """Every error keeps its class, message and facts through pickle and copy, and says something without a detail too."""
+    error = kind("It did.", session="s", version=3)
+    for found in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+        assert type(found) is kind
+        assert (str(found), found.session, found.version, found.facts) == (str(error), "s", 3, error.facts)
+    assert str(error).startswith("It did. ")
+    assert len(str(kind())) > 20
+    with pytest.raises(AttributeError, match="no fact 'nothing'"):
+        _ = error.nothing
+    assert isinstance(kind.code, str) and isinstance(kind.retryable, bool) and 400 <= kind.http_status < 600
+
+
+def test_error_codes_are_distinct() -> None:
+    """Each class has a code of its own: machines tell errors apart by it."""
+    kinds = [each for each in vars(perdure).values() if isinstance(each, type) and issubclass(each, perdure.Error)]
+    assert len({kind.code for kind in kinds}) == len(kinds) >= 18
+
+
+def test_a_true_conflict_travels(url: str) -> None:
+    """A conflict from a store, with its commits, arrives whole in another process."""
+
+    async def scenario() -> None:
+        async with perdure.open(url) as store:
+            async with store.edit("s", actor="me") as draft:
+                draft.state["deep"] = {"list": [1, {"a": None}]}
+            await store.append("s", Event("y", {"n": 1}, (op.set("/deep", 2),)))
+            with pytest.raises(Conflict) as caught:
+                await store.append("s", Event("z", None, (op.set("/deep", 3),)), expect=1)
+            found = pickle.loads(pickle.dumps(caught.value))
+            assert (str(found), found.facts) == (str(caught.value), caught.value.facts)
+            assert found.commits[0].events == (Event("y", {"n": 1}, (op.set("/deep", 2),)),)
+
+    run(scenario())
