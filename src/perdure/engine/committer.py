@@ -17,50 +17,28 @@ import msgspec
 from perdure.backends.spi import Append, Appended, Backend, Durability, Head, Index, Known, Record, Snapshot
 from perdure.clock import Clock
 from perdure.codec import envelope, formats
-from perdure.codec.records import Position, Proposal, propose, request_digest
+from perdure.codec.records import Proposal, propose, request_digest
 from perdure.config import Settings
 from perdure.engine.cache import Cache, Working
-from perdure.engine.intent import Options
+from perdure.engine.change import NOTHING, Change, as_record, check_head, has_ops, same_state, seen, with_answer, with_parts
+from perdure.engine.intent import Options, ask
 from perdure.engine.reader import Reader, configured
 from perdure.engine.turnstile import Turnstile
 from perdure.engine.views import Receipt
 from perdure.engine.writer import Writer
-from perdure.errors import AlreadyExists, Conflict, Deleted, Error, Invalid, Moved, NotFound, Rewound, Unknown
+from perdure.errors import Conflict, Error, Invalid, Rewound, Unknown
 from perdure.model.commit import Kind, Status
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey, uuid7
 from perdure.model.merge import rebase
 from perdure.model.ops import Op
 from perdure.model.policy import Clash, snapshot_due
-from perdure.model.state import MISSING, TestFailed, apply, lookup
+from perdure.model.state import MISSING, TestFailed, apply
 from perdure.model.values import same
 from perdure.telemetry import Telemetry, traceparent
 
 CONFLICT_COMMITS_MAX = 100
 """Most commits that a `Conflict` carries."""
-
-
-class Change(msgspec.Struct, kw_only=True):
-    """One write on its way. `base` is the state that its operations were made on; it moves on as they are rebased."""
-
-    session: SessionKey
-    events: tuple[Event, ...]
-    options: Options
-    durability: Durability
-    base: Working | None = None
-    blind: bool = False
-    """The operations are meant for whatever state there is: they are applied again, not rebased."""
-    strict: bool = False
-    """Commit on the very state that was seen, or not at all."""
-    requires: Sequence[str] = ()
-    seen: int = 0
-    """The version that the caller decided on, for the message of a conflict."""
-    operation: str = "append"
-    check_request: bool = False
-
-    @property
-    def ops(self) -> list[Op]:
-        return [op for event in self.events for op in event.ops]
 
 
 class Committer:
@@ -139,26 +117,27 @@ class Committer:
         """Bring the change onto the newest state known, and give the state that it makes. `head` is one that refused it."""
         now = await self._reader.current(change.session, head=head)
         base = change.base
-        if now is not None and now.head.status == Status.deleted:
-            if not change.options.recreate:
-                raise Deleted(f"Session {change.session.id!r} was deleted at version {now.head.version}.", session=change.session.id)
-            if base is not None and base.head.status != Status.deleted and change.ops:
+        if now is not None:
+            check_head(change.session, now.head, change.options)
+            if now.head.status == Status.deleted and base is not None and base.head.status != Status.deleted and change.ops:
                 raise await self._conflict(change, now.head, ())
-        moved = base is not None and now is not None and now.head.version > base.head.version
-        if not moved or change.blind or now is None or base is None:
+        if base is None and now is not None and not change.blind and now.head.status != Status.deleted:
+            base = NOTHING  # The session was started while this change was made: what others wrote counts from its beginning.
+        if change.blind or now is None or base is None or now.head.version <= base.head.version:
             if base is None or now is None or base.head.hash != now.head.hash:
                 change.base = base = now
-            now = base
-            return self._apply(change, {} if now is None else now.state)
+            return self._apply(change, {} if base is None else base.state)
         if change.strict and now.head.data > base.head.version:
             raise await self._conflict(change, now.head, ())
         theirs: list[Op] = []
         async for commit in self._reader.commits(change.session, after=base.head.version, before=now.head.version + 1):
+            if commit.kind is Kind.tombstone:
+                raise await self._conflict(change, now.head, ())
             if commit.kind is Kind.data:
                 theirs += [op for event in commit.events for op in event.ops]
         if change.options.on_conflict == "raise" and now.head.data > base.head.version:
             raise await self._conflict(change, now.head, ())
-        touched = tuple(path for path in change.requires if not same(_seen(base.state, path), _seen(now.state, path)))
+        touched = tuple(path for path in change.requires if not same(seen(base.state, path), seen(now.state, path)))
         if touched:
             raise await self._conflict(change, now.head, touched)
         after = await self._rebase(change, base, now, theirs)
@@ -169,12 +148,12 @@ class Committer:
         mine = change.ops
         result = rebase(base.state, mine, theirs, now.state)
         if not result.clashes:
-            change.events = _with_parts(change.events, result.parts)
+            change.events = with_parts(change.events, result.parts)
             return result.state
         if not callable(change.options.on_conflict):
             raise await self._conflict(change, now.head, result.clashes)
-        answer = tuple(change.options.on_conflict(Clash(base.state, now.state, mine, theirs, result.clashes)))
-        change.events = _with_answer(change.events, answer)
+        answer = ask(change.options.on_conflict, Clash(base.state, now.state, mine, theirs, result.clashes))
+        change.events = with_answer(change.events, answer)
         return self._apply(change, now.state)
 
     def _apply(self, change: Change, state: Any) -> Any:
@@ -198,7 +177,7 @@ class Committer:
             if on_state:
                 if head is None and base is not None:
                     raise Rewound(f"Session {change.session.id!r} is gone; it was at version {base.head.version}.")
-                if head is not None and not _same_state(base, head):
+                if head is not None and not same_state(base, head):
                     return None
             elif head is not None and options.expect is not None and options.on_conflict == "raise" and head.data > options.expect:
                 return None
@@ -337,67 +316,3 @@ class Committer:
             commits=tuple(commits),
             paths=tuple(paths),
         )
-
-
-def has_ops(events: Sequence[Event]) -> bool:
-    """Whether any of these events changes the state."""
-    for event in events:  # noqa: SIM110 - a generator costs more than the loop, on the hottest path there is
-        if event.ops:
-            return True
-    return False
-
-
-def check_head(session: SessionKey, head: Head | None, options: Options, *, starting: bool = False) -> None:
-    """Raise what a head forbids, whatever the policy: `AlreadyExists`, `NotFound`, `Deleted`, `Moved`, `Invalid` for a future version."""
-    expect = options.expect
-    if head is None:
-        if (not options.create and not starting) or expect:
-            raise NotFound(f"There is no session {session.id!r}.", session=session.id)
-        return
-    if head.status == Status.moved:
-        raise Moved(f"Session {session.id!r} was moved.", session=session.id, to=None)
-    if head.status == Status.deleted:
-        if not options.recreate:
-            raise Deleted(f"Session {session.id!r} was deleted at version {head.version}.", session=session.id)
-    elif expect == 0:
-        raise AlreadyExists(f"Session {session.id!r} is at version {head.version}.", session=session.id, version=head.version)
-    if expect is not None and expect > head.version:
-        raise Invalid(f"expect={expect}, but session {session.id!r} is at version {head.version}: read it first.")
-
-
-def as_record(proposal: Proposal, position: Position, meta: bytes) -> Record:
-    """A finished record in the engine's terms."""
-    return Record(Head(*position), proposal.id, int(proposal.kind), proposal.key, proposal.request, meta, proposal.body)
-
-
-def _same_state(base: Working | None, head: Head) -> bool:
-    """Whether a head has the state that I hold: it is mine, or only control commits came behind mine."""
-    if base is None:
-        return False
-    mine = base.head
-    if head.version == mine.version:
-        return head.hash == mine.hash
-    return head.version > mine.version and head.data <= mine.data and head.status == mine.status
-
-
-def _seen(state: Any, path: str) -> Any:
-    try:
-        return lookup(state, path)
-    except KeyError:
-        return MISSING
-
-
-def _with_parts(events: Sequence[Event], parts: Sequence[Sequence[Op]]) -> tuple[Event, ...]:
-    """The events with their operations as rebased: each part came from one operation."""
-    rebased, start = [], 0
-    for event in events:
-        mine = parts[start : start + len(event.ops)]
-        start += len(event.ops)
-        rebased.append(Event(event.type, event.data, tuple([op for part in mine for op in part])))
-    return tuple(rebased)
-
-
-def _with_answer(events: Sequence[Event], ops: tuple[Op, ...]) -> tuple[Event, ...]:
-    """The events with the policy's operations in place of the ones that clashed, on the last event that had any."""
-    last = max(index for index, event in enumerate(events) if event.ops)
-    return tuple(Event(event.type, event.data, ops if index == last else ()) for index, event in enumerate(events))

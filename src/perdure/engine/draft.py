@@ -10,7 +10,8 @@ import msgspec
 
 from perdure.backends.spi import Durability
 from perdure.engine.cache import Working
-from perdure.engine.committer import Change, Committer
+from perdure.engine.change import Change
+from perdure.engine.committer import Committer
 from perdure.engine.intent import Options, check_events, check_ops
 from perdure.engine.reader import Reader
 from perdure.engine.views import Receipt

@@ -7,8 +7,9 @@ from typing import Any
 
 from perdure.backends.spi import Durability
 from perdure.engine.cache import Working
-from perdure.engine.committer import Change, Committer
-from perdure.engine.intent import Options
+from perdure.engine.change import Change
+from perdure.engine.committer import Committer
+from perdure.engine.intent import Options, ask
 from perdure.engine.reader import FORKED, Reader
 from perdure.engine.views import Receipt
 from perdure.errors import Conflict, Invalid, NotFound
@@ -83,7 +84,7 @@ def _combine(base: Any, target: Working, mine: Sequence[Op], policy: OnConflict,
     if not result.clashes:
         return result.ops
     if callable(policy):
-        return tuple(policy(Clash(base, target.state, mine, theirs, result.clashes)))
+        return ask(policy, Clash(base, target.state, mine, theirs, result.clashes))
     raise Conflict(
         f"Session {source.id!r} and {into.id!r} both changed {', '.join(result.clashes)} since they parted.",
         session=into.id,

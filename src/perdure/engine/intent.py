@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -12,7 +12,7 @@ from perdure.errors import Invalid, Unsupported
 from perdure.model.events import Event, check_event_type
 from perdure.model.ids import check_name
 from perdure.model.ops import Op, check_op
-from perdure.model.policy import OnConflict, check_on_conflict
+from perdure.model.policy import Clash, OnConflict, check_on_conflict
 from perdure.model.values import check
 
 EVENTS_MAX = 10_000
@@ -93,3 +93,12 @@ def check_ops(ops: Any) -> None:
         if type(op) is not Op:
             raise Invalid(f"Make operations with perdure.op, not {type(op).__name__}.")
         check_op(op)
+
+
+def ask(policy: Callable[[Clash], object], clash: Clash) -> tuple[Op, ...]:
+    """What a conflict policy answers, sound. Raises `Invalid` for anything but operations; what the policy raises passes through."""
+    answer = policy(clash)
+    if not isinstance(answer, (tuple, list)):
+        raise Invalid(f"An on_conflict policy answers with a list of operations (perdure.op), not {type(answer).__name__}.")
+    check_ops(answer)
+    return tuple(answer)

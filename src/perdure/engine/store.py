@@ -16,7 +16,7 @@ from perdure.backends.spi import Capabilities, Durability, Index, Query, Row
 from perdure.engine import draft as drafts
 from perdure.engine import forks
 from perdure.engine.cache import Working
-from perdure.engine.committer import Change, has_ops
+from perdure.engine.change import Change, has_ops
 from perdure.engine.core import Core
 from perdure.engine.draft import Draft, Edit
 from perdure.engine.intent import Options, check_durability, check_events, check_options

@@ -1,0 +1,110 @@
+"""One write on its way to the chain: what it would do, and what a head makes of it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from perdure.backends.spi import Durability, Head, Record
+from perdure.codec.records import Position, Proposal
+from perdure.engine.cache import Working
+from perdure.engine.intent import Options
+from perdure.errors import AlreadyExists, Deleted, Invalid, Moved, NotFound
+from perdure.model.commit import GENESIS, Status
+from perdure.model.events import Event
+from perdure.model.ids import SessionKey
+from perdure.model.ops import Op
+from perdure.model.state import MISSING, lookup
+
+NOTHING = Working(Head(0, GENESIS, 0, 0, int(Status.active), 0), {}, 0, 0, {}, 0)
+"""What a change to a session that does not exist yet is made on."""
+
+
+class Change(msgspec.Struct, kw_only=True):
+    """One write on its way. `base` is the state that its operations were made on; it moves on as they are rebased."""
+
+    session: SessionKey
+    events: tuple[Event, ...]
+    options: Options
+    durability: Durability
+    base: Working | None = None
+    blind: bool = False
+    """The operations are meant for whatever state there is: they are applied again, not rebased."""
+    strict: bool = False
+    """Commit on the very state that was seen, or not at all."""
+    requires: Sequence[str] = ()
+    seen: int = 0
+    """The version that the caller decided on, for the message of a conflict."""
+    operation: str = "append"
+    check_request: bool = False
+
+    @property
+    def ops(self) -> list[Op]:
+        return [op for event in self.events for op in event.ops]
+
+
+def has_ops(events: Sequence[Event]) -> bool:
+    """Whether any of these events changes the state."""
+    for event in events:  # noqa: SIM110 - a generator costs more than the loop, on the hottest path there is
+        if event.ops:
+            return True
+    return False
+
+
+def check_head(session: SessionKey, head: Head | None, options: Options, *, starting: bool = False) -> None:
+    """Raise what a head forbids, whatever the policy: `AlreadyExists`, `NotFound`, `Deleted`, `Moved`, `Invalid` for a future version."""
+    expect = options.expect
+    if head is None:
+        if (not options.create and not starting) or expect:
+            raise NotFound(f"There is no session {session.id!r}.", session=session.id)
+        return
+    if head.status == Status.moved:
+        raise Moved(f"Session {session.id!r} was moved.", session=session.id, to=None)
+    if head.status == Status.deleted:
+        if not options.recreate:
+            raise Deleted(f"Session {session.id!r} was deleted at version {head.version}.", session=session.id)
+    elif expect == 0:
+        raise AlreadyExists(f"Session {session.id!r} is at version {head.version}.", session=session.id, version=head.version)
+    if expect is not None and expect > head.version:
+        raise Invalid(f"expect={expect}, but session {session.id!r} is at version {head.version}: read it first.")
+
+
+def as_record(proposal: Proposal, position: Position, meta: bytes) -> Record:
+    """A finished record in the engine's terms."""
+    return Record(Head(*position), proposal.id, int(proposal.kind), proposal.key, proposal.request, meta, proposal.body)
+
+
+def same_state(base: Working | None, head: Head) -> bool:
+    """Whether a head has the state that I hold: it is mine, or only control commits came behind mine."""
+    if base is None:
+        return False
+    mine = base.head
+    if head.version == mine.version:
+        return head.hash == mine.hash
+    return head.version > mine.version and head.data <= mine.data and head.status == mine.status
+
+
+def seen(state: Any, path: str) -> Any:
+    """The value at a path, or `MISSING`."""
+    try:
+        return lookup(state, path)
+    except KeyError:
+        return MISSING
+
+
+def with_parts(events: Sequence[Event], parts: Sequence[Sequence[Op]]) -> tuple[Event, ...]:
+    """The events with their operations as rebased: each part came from one operation."""
+    rebased, start = [], 0
+    for event in events:
+        mine = parts[start : start + len(event.ops)]
+        start += len(event.ops)
+        rebased.append(Event(event.type, event.data, tuple([op for part in mine for op in part])))
+    return tuple(rebased)
+
+
+def with_answer(events: Sequence[Event], ops: tuple[Op, ...]) -> tuple[Event, ...]:
+    """The events with the policy's operations in place of the ones that clashed, on the last event that had any."""
+    last = max(index for index, event in enumerate(events) if event.ops)
+    return tuple(Event(event.type, event.data, ops if index == last else ()) for index, event in enumerate(events))
