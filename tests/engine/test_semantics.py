@@ -192,7 +192,7 @@ def test_the_policies(url: str) -> None:
             receipt = await store.append("s", Event("z", "kept", (op.set("/a", 8), op.set("/d", 1))), expect=1, on_conflict=decide)
             view = await store.read("s")
             assert (view.version, view.state["a"], "d" in view.state) == (receipt.version, 9, False)
-            last = [commit async for commit in store.history("s", newest_first=True, limit=1)][0]
+            (last,) = [commit async for commit in store.history("s", newest_first=True, limit=1)]
             assert (last.events[0].type, last.events[0].data, last.events[0].ops) == ("z", "kept", (op.set("/a", 9),))
 
     run(scenario())
@@ -289,13 +289,69 @@ def test_a_strict_edit_begins_at_the_head(file_url: str) -> None:
                     draft.require()
                     assert draft.state["mine"] == number + 1
                     draft.add("/other", 1)
-            with pytest.raises(Conflict):
+
+            async def overtaken() -> None:
                 async with mine.edit("s", on_conflict="raise") as draft:
                     draft.add("/mine", 1)
                     await other.append("s", Event("between"))
+
+            with pytest.raises(Conflict):
+                await overtaken()
             async with mine.edit("s", on_conflict="raise") as draft:
                 draft.add("/mine", 1)
             assert (await other.read("s")).state == {"mine": 5, "other": 4}
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("ops", [(op.add("/n", 1),), (op.append("/list", [9]),), (op.set("/q", 1),)], ids=["add", "append", "set"])
+@pytest.mark.parametrize("theirs", [(), (op.set("/other", 1),)], ids=["empty", "other"])
+def test_a_late_write_does_not_land_in_a_second_life(url: str, ops: tuple[perdure.Op, ...], theirs: tuple[perdure.Op, ...]) -> None:
+    """What was decided before a session was deleted is refused after it was re-created, by `expect` and from an open draft."""
+
+    async def scenario() -> None:
+        async with perdure.open(url) as store:
+            await store.append("s", Event("x", None, (op.set("", {"list": [1], "n": 1}),)))
+            edit = store.edit("s")
+            draft = await edit.__aenter__()
+            draft.do(*ops)
+            draft.event("late")
+            await store.delete("s")
+            with pytest.raises(perdure.Deleted):
+                await store.append("s", Event("late", None, ops), expect=1)
+            await store.append("s", Event("again", None, theirs), recreate=True)
+            with pytest.raises((Conflict, perdure.Deleted)):
+                await edit.__aexit__(None, None, None)
+            with pytest.raises((Conflict, perdure.Deleted)):
+                await store.append("s", Event("late", None, ops), expect=1)
+            assert await versions(store) == [1, 2, 3]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("how", ["merge", "raise", "require", "expect"])
+def test_what_began_on_nothing_meets_what_came(url: str, how: str) -> None:
+    """A draft on a session that did not exist yet is rebased over what others started it with, or refused, as on any other."""
+
+    async def scenario() -> None:
+        async with perdure.open(url) as store:
+
+            async def begin(session: str, path: str) -> None:
+                options: dict[str, Any] = {"raise": {"on_conflict": "raise"}, "expect": {"expect": 0}}.get(how, {})
+                async with store.edit(session, **options) as draft:
+                    if how == "require":
+                        draft.require("/a")
+                    draft.state[path] = "mine"
+                    await store.append(session, Event("theirs", None, (op.set("/a", "theirs"),)))
+
+            for session, path in (("one", "a"), ("other", "b")):
+                if (how, path) == ("merge", "b"):
+                    await begin(session, path)
+                    assert (await store.read(session)).state == {"a": "theirs", "b": "mine"}
+                else:
+                    with pytest.raises((Conflict, perdure.AlreadyExists)):
+                        await begin(session, path)
+                    assert (await store.read(session)).state == {"a": "theirs"}
 
     run(scenario())
 
@@ -374,16 +430,18 @@ def test_an_exception_in_the_block_writes_nothing(url: str, error: BaseException
 
     async def scenario() -> None:
         async with perdure.open(url) as store:
+
+            async def broken(session: str) -> None:
+                async with store.edit(session) as draft:
+                    draft.state.setdefault("a", []).append(2)
+                    draft.event("noted")
+                    raise error
+
+            await store.append("s", Event("x", None, (op.set("/a", [1]),)))
             for session in ("new", "s"):
-                if session == "s":
-                    await store.append("s", Event("x", None, (op.set("/a", [1]),)))
                 with pytest.raises(type(error)) as caught:
-                    async with store.edit(session) as draft:
-                        draft.state.setdefault("a", []).append(2)
-                        draft.event("noted")
-                        raise error
+                    await broken(session)
                 assert caught.value is error
-                assert draft.receipt is None
             assert [info.session async for info in store.list()] == ["s"]
             view = await store.read("s")
             assert (view.version, view.state) == (1, {"a": [1]})

@@ -32,6 +32,8 @@ class Change(msgspec.Struct, kw_only=True):
     base: Working | None = None
     blind: bool = False
     """The operations are meant for whatever state there is: they are applied again, not rebased."""
+    since: int | None = None
+    """For events alone: the version decided on. Data commits behind it are looked at before this is stored; `None`: any head will do."""
     strict: bool = False
     """Commit on the very state that was seen, or not at all."""
     requires: Sequence[str] = ()

@@ -37,6 +37,8 @@ from perdure.model.state import MISSING, TestFailed, apply
 from perdure.model.values import same
 from perdure.telemetry import Telemetry, traceparent
 
+DIED = "It was deleted and made anew meanwhile; "
+"""What a conflict says first when a tombstone lies between."""
 CONFLICT_COMMITS_MAX = 100
 """Most commits that a `Conflict` carries."""
 
@@ -58,7 +60,7 @@ class Committer:
 
     async def commit(self, change: Change) -> Receipt:
         """Write a change. Raises `Conflict`, `Invalid`, `Deleted`, `AlreadyExists`, `NotFound`, `Unknown`, `Unavailable`, `TooLarge`."""
-        if not (change.strict or has_ops(change.events)):
+        if not (change.strict or change.requires or has_ops(change.events)):
             return await self._commit(change, on_state=False)
         async with self._turnstile.turn(change.session):
             return await self._commit(change, on_state=True)
@@ -95,8 +97,11 @@ class Committer:
                 return Receipt(outcome.head.version, id, outcome.head.hash, outcome.head.at, outcome.durability)
             lost += 1
             head = outcome.head
-            if change.strict or not on_state or (change.options.on_conflict == "raise" and not change.blind):
+            if change.strict or (change.options.on_conflict == "raise" and not change.blind):
                 raise await self._conflict(change, head, ())
+            if not on_state and head is not None:
+                await self._same_life(change, change.since or 0, head)
+                change.since = head.version
             if lost >= self._settings.attempts:
                 raise await self._conflict(change, head, (), f"{lost} tries in a row were overtaken; ")
 
@@ -132,7 +137,7 @@ class Committer:
         theirs: list[Op] = []
         async for commit in self._reader.commits(change.session, after=base.head.version, before=now.head.version + 1):
             if commit.kind is Kind.tombstone:
-                raise await self._conflict(change, now.head, ())
+                raise await self._conflict(change, now.head, (), DIED)
             if commit.kind is Kind.data:
                 theirs += [op for event in commit.events for op in event.ops]
         if change.options.on_conflict == "raise" and now.head.data > base.head.version:
@@ -143,6 +148,12 @@ class Committer:
         after = await self._rebase(change, base, now, theirs)
         change.base = now
         return after
+
+    async def _same_life(self, change: Change, since: int, head: Head) -> None:
+        """Raise `Conflict` if the session was deleted, and made anew, after the version that the caller decided on."""
+        async for commit in self._reader.commits(change.session, after=since, before=head.version + 1):
+            if commit.kind is Kind.tombstone:
+                raise await self._conflict(change, head, (), DIED)
 
     async def _rebase(self, change: Change, base: Working, now: Working, theirs: Sequence[Op]) -> Any:
         mine = change.ops
@@ -179,7 +190,7 @@ class Committer:
                     raise Rewound(f"Session {change.session.id!r} is gone; it was at version {base.head.version}.")
                 if head is not None and not same_state(base, head):
                     return None
-            elif head is not None and options.expect is not None and options.on_conflict == "raise" and head.data > options.expect:
+            elif head is not None and change.since is not None and head.data > change.since:
                 return None
             status = int(Status.active) if head is not None and head.status == Status.deleted else None
             return (as_record(proposal, *proposal.finish(head, now, status=status)),)

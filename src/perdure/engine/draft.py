@@ -184,6 +184,7 @@ async def finish(
         options=options,
         durability=durability,
         base=base,
+        since=draft.version,
         strict=strict,
         requires=tuple(draft._requires),
         seen=draft.version,

@@ -119,6 +119,7 @@ class Store:
                 durability=level,
                 base=base,
                 blind=expect is None,
+                since=expect,
                 seen=expect or 0,
                 check_request=True,
             )
