@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from _harness import alternate, machine, small, table, turn
 from agents import SQLiteSession
 from langgraph.checkpoint.base import empty_checkpoint
@@ -18,7 +17,8 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 import perdure
 from perdure.backends.sqlite.schema import connect, initialise, parse_url
 from perdure.clock import SystemClock
-from perdure.codec.compress import compress
+from perdure.codec.envelope import encode_events
+from perdure.codec.formats import JSON
 from perdure.model.events import Event
 
 SESSIONS = 64
@@ -38,7 +38,7 @@ def bare(place: Path, sessions: int, turns: int) -> list[float]:
     options = parse_url(f"sqlite:///{place}/bare.db")
     connection = connect(options, writing=True)
     initialise(connection, options, SystemClock())
-    body = compress(msgspec.json.encode([Event("message", item) for item in turn(1)]))
+    body = encode_events([Event("message", item) for item in turn(1)], JSON)
     hash, times = bytes(range(32)), []
     for version in range(1, turns + 1):
         start = time.perf_counter()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any, ClassVar
 
 
@@ -28,7 +27,7 @@ class Error(Exception):
         raise AttributeError(f"{type(self).__name__} has no fact {name!r}; it has {sorted(facts)}")
 
     def __str__(self) -> str:
-        advice = " ".join((inspect.getdoc(type(self)) or "").partition("\n\n")[0].split())
+        advice = " ".join((type(self).__doc__ or "").partition("\n\n")[0].split())
         return f"{self.detail} {advice}".strip() if self.detail else advice
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -135,9 +135,10 @@ def test_a_store_left_unclosed_warns(url: str) -> None:
     store = asyncio.run(opened())
     asyncio.run(store.append("s", Event("x")))
     backend = store._core.backend
+    held = [store]
+    del store
     with pytest.warns(ResourceWarning, match="never closed") as caught:
-        del store
-        gc.collect()
+        held.clear()
     assert url in str(caught[0].message)
     asyncio.run(backend.close())
     with warnings.catch_warnings(record=True) as quiet:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import NoneType
 from typing import Any
 
@@ -20,6 +21,17 @@ PAGE_BYTES = 4 << 20
 _RECORD = "version, hash, at, epoch, status, data, id, kind, key, request, meta, body"
 _HEAD = "SELECT version, hash, at, epoch, status, data FROM log WHERE n = ? ORDER BY version DESC LIMIT 1"
 _SESSION = "SELECT n, tags, created FROM session WHERE tenant = ? AND id = ?"
+
+
+@contextmanager
+def as_of_one_moment(connection: apsw.Connection) -> Iterator[None]:
+    """A read transaction. SQLite ends it by itself where it fails."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 def make_head(row: Sequence[Any]) -> Head:
@@ -40,7 +52,7 @@ def _record(row: Sequence[Any]) -> Record:
 def heads(connection: apsw.Connection, sessions: Sequence[SessionKey]) -> list[Head | None]:
     """The heads, in one read transaction."""
     found = []
-    with connection:
+    with as_of_one_moment(connection):
         for session in sessions:
             n = connection.execute("SELECT n FROM session WHERE tenant = ? AND id = ?", session).get
             found.append(None if n is None else _head(connection, n))
@@ -54,7 +66,7 @@ def _head(connection: apsw.Connection, n: int) -> Head | None:
 
 def load(connection: apsw.Connection, session: SessionKey, at: int | None) -> Loaded | None:
     """Index row, newest fitting snapshot and the records behind it."""
-    with connection:
+    with as_of_one_moment(connection):
         n, tags, created = connection.execute(_SESSION, session).fetchone() or (0, "{}", 0)
         head = _head(connection, n)
         if head is None:

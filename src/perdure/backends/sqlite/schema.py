@@ -145,9 +145,9 @@ def initialise(connection: apsw.Connection, options: Options, clock: Clock) -> s
                 if known_id(connection, options.path) is None:
                     _create(connection, clock)
                 connection.execute("COMMIT")
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
         return str(known_id(connection, options.path))
 
 

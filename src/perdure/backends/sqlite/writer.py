@@ -29,8 +29,9 @@ _SESSION = "SELECT n FROM session WHERE tenant = ? AND id = ?"
 _KEY = "SELECT version, request FROM key WHERE n = ? AND key = ?"
 _ADD_SESSION = "INSERT INTO session (tenant, id, created, status) VALUES (?, ?, ?, ?) RETURNING n"
 _ADD_KEY = "INSERT INTO key VALUES (?, ?, ?, ?)"
-_TOUCH = "UPDATE store SET value = value WHERE name = 'id'"
-"""Makes a transaction sync what another process wrote and perhaps died before syncing: a known key is acknowledged again."""
+_TOUCH = "INSERT INTO store VALUES ('touched', '1') ON CONFLICT (name) DO UPDATE SET value = value + 1"
+"""Makes a transaction sync what another process wrote and perhaps died before syncing: a known key is acknowledged again. The value
+must change: SQLite writes no page, and so syncs nothing, for an update to what is there."""
 _ADD_RECORD = (
     "INSERT INTO log (n, version, hash, at, epoch, status, data, id, kind, key, request, meta, body) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
