@@ -23,9 +23,9 @@ from perdure.model.ids import SessionKey
 
 SESSION = SessionKey("acme", "trip-42")
 SMALL = (Event("message", {"n": 1, "text": "hé"}, (op.add("/n", 1), op.append("/log", [{"a": None}]))),)
-LARGE = (Event("message", {"words": [f"word {number}" for number in range(90)]}),)
+LARGE = (Event("message", {"words": [f"word {number}" for number in range(160)]}),)
 BODIES = [envelope.encode_events(events, code) for events in (SMALL, LARGE) for code in (formats.JSON, formats.MSGPACK)]
-STATES = [{"n": 1, "log": [{"a": None}, -0.0]}, {"words": [f"word {number}" for number in range(90)]}]
+STATES = [{"n": 1, "log": [{"a": None}, -0.0]}, {"words": [f"word {number}" for number in range(160)]}]
 SNAPSHOTS = [(state, envelope.encode_snapshot(SESSION, 7, bytes(32), state, code)) for state in STATES for code in (1, 2)]
 
 
@@ -53,6 +53,7 @@ def made(body: bytes, events: tuple[Event, ...]) -> Record:
     return Record(Head(*position), proposal.id, 0, "k", proposal.request, meta, body)
 
 
+assert [body[3] for body in BODIES] == [0, 0, 1, 1], "the large ones are compressed"
 RECORDS = [made(body, events) for body, events in zip(BODIES, (SMALL, SMALL, LARGE, LARGE), strict=True)]
 
 

@@ -46,10 +46,10 @@ class Recording(NamedTuple):
     journal: list[Entry]
 
 
-async def record(path: Path, name: str, life: Sequence[Step]) -> Recording:
+async def record(path: Path, name: str, life: Sequence[Step], *, durability: str = "local") -> Recording:
     """Live it, on the watched disk of this name."""
     with Disk(name) as disk:
-        store = await opening(str(path), name)
+        store = await opening(str(path), name, durability=durability)
         opened, store_id = len(disk.journal), store.id
         moments: list[Moment] = []
         hashes: dict[tuple[str, int], bytes] = {}
@@ -59,7 +59,7 @@ async def record(path: Path, name: str, life: Sequence[Step]) -> Recording:
             begin = len(disk.journal)
             if step is REOPENING:
                 await store.close()
-                store = await opening(str(path), name, 100 + seed)
+                store = await opening(str(path), name, 100 + seed, durability=durability)
             elif step is CHECKPOINT:
                 checkpoint(str(path), name, next(modes))
             receipts = await step.run(store)

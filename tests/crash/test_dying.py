@@ -75,10 +75,10 @@ async def die_and_go_on(number: int, folder: Path, recording: Recording) -> bool
                 add(acknowledged, await died.step.run(store))
             else:
                 add(acknowledged, {"a": await store.append("a", Event("second life"), key="second life")})
+            platter = Platter()
+            for entry in disk.journal:
+                platter.feed(entry)
             for seed in range(3):
-                platter = Platter()
-                for entry in disk.journal:
-                    platter.feed(entry)
                 lay_out(platter.after_power_loss(number * 10 + seed), folder / "found")
                 assert acknowledged <= stored(folder / "found" / "store.db"), f"{disk.calls[number : number + 1]} {number}, seed {seed}"
             for session in {session for session, _, _ in acknowledged}:

@@ -1,4 +1,5 @@
-"""A full disk and a failing one, met at every write, truncation and sync: an error that says what is known, never a wrong acknowledgement."""
+"""A full disk and a failing one, met at every write, truncation and sync: an error that says what is known, never a
+wrong acknowledgement."""
 
 from __future__ import annotations
 
@@ -80,7 +81,7 @@ class Witness:
 
 def stored(path: Path) -> Acknowledged:
     """Every commit in the file, deleted sessions' too."""
-    connection = apsw.Connection(str(path))
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
     try:
         assert connection.pragma("integrity_check") == "ok"
         return set(connection.execute("SELECT session.id, version, hash FROM log JOIN session USING (n)"))
@@ -88,9 +89,9 @@ def stored(path: Path) -> Acknowledged:
         connection.close()
 
 
-async def check_whole(path: Path, recording: Recording) -> None:
+async def check_whole(path: Path, disk: Disk, recording: Recording) -> None:
     """Every session verifies and is where the undisturbed life left it."""
-    async with opening(str(path), seed=10_000) as store:
+    async with opening(str(path), disk.name, seed=10_000) as store:
         found = await heads(store)
         for session, link in recording.moments[-1].heads.items():
             state = recording.states.get((session, link.version))
@@ -113,8 +114,9 @@ async def live_with(fault: Fault, folder: Path, recording: Recording) -> int:
         witness = Witness(live / "store.db", disk, recording)
         try:
             await witness.live()
+            disk.fault = None
+            await check_whole(witness.path, disk, recording)
             assert witness.acknowledged <= stored(witness.path)
-            await check_whole(witness.path, recording)
             platter = Platter()
             for entry in disk.journal[: witness.before_close]:
                 platter.feed(entry)

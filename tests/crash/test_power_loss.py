@@ -1,4 +1,5 @@
-"""The power fails after every write, truncation and sync: what was acknowledged is there, whole, and what was under way can be sent again."""
+"""The power fails after every write, truncation and sync: what was acknowledged is there, whole, and what was under
+way can be sent again."""
 
 from __future__ import annotations
 
@@ -131,3 +132,27 @@ async def send_again(recording: Recording, store: perdure.Store, last: Moment | 
         else:
             with pytest.raises(perdure.Deleted):
                 await store.read(session)
+
+
+def test_buffered_commits_can_be_lost_but_never_torn(tmp_path: Path) -> None:
+    """Written with less durability on request, the newest commits may be lost to a power loss, and the harness sees that; what is left
+    of each session is a whole beginning of it."""
+
+    async def run() -> int:
+        live, found = tmp_path / "live", tmp_path / "found"
+        live.mkdir()
+        recording = await record(live / "store.db", "buffered", LIFE, durability="buffered")
+        platter, lost = Platter(), 0
+        for position, entry in enumerate(recording.journal, 1):
+            platter.feed(entry)
+            last, _, _ = at(recording, position)
+            if position < recording.opened or position % 3:
+                continue
+            lay_out(platter.after_power_loss(position), found)
+            async with opening(str(found / "store.db"), seed=1_000) as store:
+                for session, link in (await heads(store)).items():
+                    assert recording.hashes[session, link.version] == link.hash
+                    lost += last is not None and session in last.heads and link.version < last.heads[session].version
+        return lost
+
+    assert asyncio.run(run()) > 0

@@ -149,8 +149,8 @@ def checkpoint(path: str, vfs: str, mode: int) -> None:
         connection.close()
 
 
-def opening(path: str, vfs: str = "", seed: int = 1) -> Any:
+def opening(path: str, vfs: str = "", seed: int = 1, *, durability: str = "local") -> Any:
     """The store on a file, with settings so small that every mechanism is met. A higher seed comes later in time."""
     suffix = f"&vfs={vfs}" if vfs else ""
     clock = SeededClock(seed, start=1_700_000_000_000_000_000 + seed * 3_600_000_000_000)
-    return perdure.open(f"sqlite:///{path}?readers=1{suffix}", clock=clock, snapshot_bytes_min=600)
+    return perdure.open(f"sqlite:///{path}?readers=1{suffix}", clock=clock, durability=durability, snapshot_bytes_min=600)

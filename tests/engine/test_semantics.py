@@ -1,10 +1,8 @@
-"""What a write means: keys, expectations, requirements, conflicts, and writes that are none."""
+"""What a write means: expectations, requirements, conflicts, and writes that are none."""
 
 from __future__ import annotations
 
 import asyncio
-import copy
-import pickle
 from collections.abc import Coroutine
 from typing import Any
 
@@ -20,109 +18,6 @@ def run(coroutine: Coroutine[Any, Any, None]) -> None:
 
 async def versions(store: perdure.Store, session: str = "s") -> list[int]:
     return [commit.version async for commit in store.history(session)]
-
-
-def test_a_key_is_applied_once(url: str) -> None:
-    """The same key with the same payload gets the first receipt back, in any order of an object's members; another payload is `Invalid`."""
-
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            first = await store.append("s", Event("paid", {"sum": 3, "to": "me"}, (op.add("/n", 1),)), key="k")
-            again = await store.append("s", Event("paid", {"to": "me", "sum": 3}, (op.add("/n", 1),)), key="k")
-            assert not first.duplicate
-            assert again == copy.replace(first, duplicate=True) if hasattr(copy, "replace") else again.duplicate
-            assert (again.version, again.id, again.hash, again.at) == (first.version, first.id, first.hash, first.at)
-            for other in (Event("paid", {"sum": 3.0, "to": "me"}, (op.add("/n", 1),)), Event("paid", {"sum": 3, "to": "me"})):
-                with pytest.raises(perdure.Invalid, match="'k' was used in session 's' for something else, at version 1"):
-                    await store.append("s", other, key="k")
-            assert (await store.append("t", Event("else"), key="k")).version == 1
-            assert await versions(store) == [1]
-            assert (await store.read("s")).state == {"n": 1}
-
-    run(scenario())
-
-
-@pytest.mark.parametrize(
-    ("options", "ops"),
-    [
-        ({}, (op.remove("/a"),)),
-        ({}, (op.test("/a", 1), op.set("/a", 2))),
-        ({}, (op.splice("/list", 2, 1),)),
-        ({"expect": 1, "on_conflict": "raise"}, (op.set("/b", 1),)),
-        ({"expect": 1}, (op.splice("/list", 0, 3, [9]),)),
-        ({"expect": 0, "session": "new"}, (op.set("/b", 1),)),
-        ({"expect": 1, "on_conflict": "raise"}, ()),
-    ],
-)
-def test_a_retry_finds_its_commit_though_it_no_longer_fits(url: str, options: dict[str, Any], ops: tuple[perdure.Op, ...]) -> None:
-    """A keyed append that is sent again gets its first receipt, even where its operations or its `expect` would be refused by now."""
-
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            session = options.pop("session", "s")
-            await store.append("s", Event("begun", None, (op.set("", {"a": 1, "list": [1, 2, 3]}),)))
-            first = await store.append(session, Event("x", None, ops), key="k", **options)
-            await store.append(session, Event("later", None, (op.set("/list", "gone"),)))
-            again = await store.append(session, Event("x", None, ops), key="k", **options)
-            assert (again.version, again.hash, again.duplicate) == (first.version, first.hash, True)
-
-    options = dict(options)
-    run(scenario())
-
-
-def test_keys_outlive_the_store(file_url: str) -> None:
-    """A key is known after the store was closed, and by another store on the same file."""
-
-    async def scenario() -> None:
-        async with perdure.open(file_url) as store:
-            first = await store.append("s", Event("x"), key="k")
-        async with perdure.open(file_url) as store, perdure.open(file_url) as other:
-            for each in (store, other):
-                again = await each.append("s", Event("x"), key="k")
-                assert (again.version, again.hash, again.duplicate) == (first.version, first.hash, True)
-
-    run(scenario())
-
-
-def test_an_edit_with_a_key_already_applied(url: str) -> None:
-    """The first call's receipt is there on entry, and whatever the block does then is dropped."""
-
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            async with store.edit("s", key="k") as draft:
-                assert draft.receipt is None
-                draft.state["n"] = 1
-            async with store.edit("s", key="k") as again:
-                assert again.receipt is not None
-                assert again.receipt.duplicate
-                again.state["n"] = 2
-            assert again.receipt.hash == draft.receipt.hash
-            assert (await store.read("s")).state == {"n": 1}
-
-            def never(draft: perdure.Draft) -> None:
-                raise AssertionError
-
-            receipt, answer = await store.update("s", never, key="k")
-            assert receipt is not None
-            assert (receipt.version, receipt.duplicate, answer) == (1, True, None)
-
-    run(scenario())
-
-
-def test_twenty_tasks_with_one_key(url: str) -> None:
-    """Sent twenty times at once, by appends and updates, a key is applied once and all get the same commit."""
-
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            event = Event("x", None, (op.add("/n", 1),))
-            receipts = await asyncio.gather(*[store.append("s", event, key="k") for _ in range(20)])
-            assert len({receipt.hash for receipt in receipts}) == 1
-            assert sum(not receipt.duplicate for receipt in receipts) == 1
-            answers = await asyncio.gather(*[store.update("s", lambda draft: draft.add("/n", 1), key="u") for _ in range(20)])
-            assert len({receipt.hash for receipt, _ in answers if receipt}) == 1
-            assert (await store.read("s")).state == {"n": 2}
-
-    run(scenario())
 
 
 def test_expect_nothing(url: str) -> None:
@@ -329,6 +224,26 @@ def test_a_late_write_does_not_land_in_a_second_life(url: str, ops: tuple[perdur
     run(scenario())
 
 
+def test_a_store_that_is_behind_writes_on_the_true_state(file_url: str) -> None:
+    """Operations of a store that has not seen the newest commits are checked on the state at the head, not on what it remembers."""
+
+    async def scenario() -> None:
+        async with perdure.open(file_url) as mine, perdure.open(file_url) as other:
+            await mine.append("s", Event("x", None, (op.set("", {"a": 1, "list": [1, 2]}),)))
+            await other.append("s", Event("x", None, (op.remove("/a"), op.set("/list", []))))
+            for ops in ((op.remove("/a"),), (op.splice("/list", 1, 1),), (op.set("/list/1", 9),)):
+                with pytest.raises(perdure.Invalid):
+                    await mine.append("s", Event("x", None, ops))
+                await other.append("s", Event("x", None, (op.set("/a", 1), op.remove("/a"))))
+            with pytest.raises(Conflict):
+                await mine.append("s", Event("x", None, (op.test("/list", [1, 2]),)))
+            assert (await mine.append("s", Event("x", None, (op.init("/a", 2), op.append("/list", [3]))))).version == 6
+            assert (await other.read("s")).state == {"a": 2, "list": [3]}
+            await other.verify("s")
+
+    run(scenario())
+
+
 @pytest.mark.parametrize("how", ["merge", "raise", "require", "expect"])
 def test_what_began_on_nothing_meets_what_came(url: str, how: str) -> None:
     """A draft on a session that did not exist yet is rebased over what others started it with, or refused, as on any other."""
@@ -475,42 +390,5 @@ def test_users_may_call_their_events_as_they_like(url: str) -> None:
             assert (await store.merge(fork, into="s")).version == 9
             assert (await store.read("s")).state == {"a": 1, "b": 2}
             assert await store.merge(fork, into="s") is None
-
-    run(scenario())
-
-
-@pytest.mark.parametrize("kind", [each for each in vars(perdure).values() if isinstance(each, type) and issubclass(each, perdure.Error)])
-def test_errors_travel(kind: type[perdure.Error]) -> None:
-    """Every error keeps its class, message and facts through pickle and copy, and says something without a detail too."""
-    error = kind("It did.", session="s", version=3)
-    for found in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
-        assert type(found) is kind
-        assert (str(found), found.session, found.version, found.facts) == (str(error), "s", 3, error.facts)
-    assert str(error).startswith("It did. ")
-    assert len(str(kind())) > 20
-    with pytest.raises(AttributeError, match="no fact 'nothing'"):
-        _ = error.nothing
-    assert isinstance(kind.code, str) and isinstance(kind.retryable, bool) and 400 <= kind.http_status < 600
-
-
-def test_error_codes_are_distinct() -> None:
-    """Each class has a code of its own: machines tell errors apart by it."""
-    kinds = [each for each in vars(perdure).values() if isinstance(each, type) and issubclass(each, perdure.Error)]
-    assert len({kind.code for kind in kinds}) == len(kinds) >= 18
-
-
-def test_a_true_conflict_travels(url: str) -> None:
-    """A conflict from a store, with its commits, arrives whole in another process."""
-
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            async with store.edit("s", actor="me") as draft:
-                draft.state["deep"] = {"list": [1, {"a": None}]}
-            await store.append("s", Event("y", {"n": 1}, (op.set("/deep", 2),)))
-            with pytest.raises(Conflict) as caught:
-                await store.append("s", Event("z", None, (op.set("/deep", 3),)), expect=1)
-            found = pickle.loads(pickle.dumps(caught.value))
-            assert (str(found), found.facts) == (str(caught.value), caught.value.facts)
-            assert found.commits[0].events == (Event("y", {"n": 1}, (op.set("/deep", 2),)),)
 
     run(scenario())

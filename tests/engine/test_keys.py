@@ -1,0 +1,124 @@
+"""Idempotency keys: sent again, however late and however often, a call finds its first outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+import perdure
+from perdure import Event, op
+
+
+def run(coroutine: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(coroutine)
+
+
+async def versions(store: perdure.Store, session: str = "s") -> list[int]:
+    return [commit.version async for commit in store.history(session)]
+
+
+def test_a_key_is_applied_once(url: str) -> None:
+    """The same key with the same payload gets the first receipt back, in any order of an object's members; another payload is `Invalid`."""
+
+    async def scenario() -> None:
+        async with perdure.open(url) as store:
+            first = await store.append("s", Event("paid", {"sum": 3, "to": "me"}, (op.add("/n", 1),)), key="k")
+            again = await store.append("s", Event("paid", {"to": "me", "sum": 3}, (op.add("/n", 1),)), key="k")
+            assert not first.duplicate
+            assert again == copy.replace(first, duplicate=True) if hasattr(copy, "replace") else again.duplicate
+            assert (again.version, again.id, again.hash, again.at) == (first.version, first.id, first.hash, first.at)
+            for other in (Event("paid", {"sum": 3.0, "to": "me"}, (op.add("/n", 1),)), Event("paid", {"sum": 3, "to": "me"})):
+                with pytest.raises(perdure.Invalid, match="'k' was used in session 's' for something else, at version 1"):
+                    await store.append("s", other, key="k")
+            assert (await store.append("t", Event("else"), key="k")).version == 1
+            assert await versions(store) == [1]
+            assert (await store.read("s")).state == {"n": 1}
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("options", "ops"),
+    [
+        ({}, (op.remove("/a"),)),
+        ({}, (op.test("/a", 1), op.set("/a", 2))),
+        ({}, (op.splice("/list", 2, 1),)),
+        ({"expect": 1, "on_conflict": "raise"}, (op.set("/b", 1),)),
+        ({"expect": 1}, (op.splice("/list", 0, 3, [9]),)),
+        ({"expect": 0, "session": "new"}, (op.set("/b", 1),)),
+        ({"expect": 1, "on_conflict": "raise"}, ()),
+    ],
+)
+def test_a_retry_finds_its_commit_though_it_no_longer_fits(url: str, options: dict[str, Any], ops: tuple[perdure.Op, ...]) -> None:
+    """A keyed append that is sent again gets its first receipt, even where its operations or its `expect` would be refused by now."""
+
+    async def scenario() -> None:
+        async with perdure.open(url) as store:
+            session = options.pop("session", "s")
+            await store.append("s", Event("begun", None, (op.set("", {"a": 1, "list": [1, 2, 3]}),)))
+            first = await store.append(session, Event("x", None, ops), key="k", **options)
+            await store.append(session, Event("later", None, (op.set("/list", "gone"),)))
+            again = await store.append(session, Event("x", None, ops), key="k", **options)
+            assert (again.version, again.hash, again.duplicate) == (first.version, first.hash, True)
+
+    options = dict(options)
+    run(scenario())
+
+
+def test_keys_outlive_the_store(file_url: str) -> None:
+    """A key is known after the store was closed, and by another store on the same file."""
+
+    async def scenario() -> None:
+        async with perdure.open(file_url) as store:
+            first = await store.append("s", Event("x"), key="k")
+        async with perdure.open(file_url) as store, perdure.open(file_url) as other:
+            for each in (store, other):
+                again = await each.append("s", Event("x"), key="k")
+                assert (again.version, again.hash, again.duplicate) == (first.version, first.hash, True)
+
+    run(scenario())
+
+
+def test_an_edit_with_a_key_already_applied(url: str) -> None:
+    """The first call's receipt is there on entry, and whatever the block does then is dropped."""
+
+    async def scenario() -> None:
+        async with perdure.open(url) as store:
+            async with store.edit("s", key="k") as draft:
+                assert draft.receipt is None
+                draft.state["n"] = 1
+            async with store.edit("s", key="k") as again:
+                assert again.receipt is not None
+                assert again.receipt.duplicate
+                again.state["n"] = 2
+            assert again.receipt.hash == draft.receipt.hash
+            assert (await store.read("s")).state == {"n": 1}
+
+            def never(draft: perdure.Draft) -> None:
+                raise AssertionError
+
+            receipt, answer = await store.update("s", never, key="k")
+            assert receipt is not None
+            assert (receipt.version, receipt.duplicate, answer) == (1, True, None)
+
+    run(scenario())
+
+
+def test_twenty_tasks_with_one_key(url: str) -> None:
+    """Sent twenty times at once, by appends and updates, a key is applied once and all get the same commit."""
+
+    async def scenario() -> None:
+        async with perdure.open(url) as store:
+            event = Event("x", None, (op.add("/n", 1),))
+            receipts = await asyncio.gather(*[store.append("s", event, key="k") for _ in range(20)])
+            assert len({receipt.hash for receipt in receipts}) == 1
+            assert sum(not receipt.duplicate for receipt in receipts) == 1
+            answers = await asyncio.gather(*[store.update("s", lambda draft: draft.add("/n", 1), key="u") for _ in range(20)])
+            assert len({receipt.hash for receipt, _ in answers if receipt}) == 1
+            assert (await store.read("s")).state == {"n": 2}
+
+    run(scenario())
