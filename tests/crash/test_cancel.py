@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import threading
-from collections.abc import Awaitable, Callable
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,10 @@ CALLS: dict[str, Callable[[perdure.Store], Awaitable[Any]]] = {
     "history": history,
     "verify": lambda store: store.verify("s"),
 }
+WRITES = {"append", "append with operations", "edit", "update"}
+"""Those with a key."""
+CHANGES = WRITES - {"append"}
+READS = {"read", "history", "verify"}
 
 
 @pytest.mark.parametrize("engine", ["memory", "sqlite"])
@@ -57,7 +63,7 @@ def test_a_cancelled_call_is_whole_or_absent(name: str, engine: str, tmp_path: P
             view = await store.read("s")
             assert view.version in (1, 2)
             assert view.state["list"] in ([], ["x"])
-            if name in ("append", "append with operations", "edit", "update"):
+            if name in WRITES:
                 await CALLS[name](store)
                 again = await store.read("s")
                 assert again.version == 2
@@ -72,6 +78,88 @@ def test_a_cancelled_call_is_whole_or_absent(name: str, engine: str, tmp_path: P
 
     asyncio.run(all_steps())
     assert threading.active_count() == threads
+
+
+@types.coroutine
+def cancelled_at(coroutine: Coroutine[Any, Any, Any], number: int, reached: list[int], *, late: bool) -> Generator[Any, Any, Any]:
+    """Run a coroutine and cancel it at its suspension of this number (from 0): while it waits or, `late`, when its answer has come and
+    it was about to go on. `reached` gets the numbers of all suspensions."""
+    send: Callable[[], Any] = functools.partial(coroutine.send, None)
+    try:
+        while True:
+            waiting = send()
+            reached.append(len(reached))
+            if reached[-1] == number and not late:
+                task = asyncio.current_task()
+                assert task is not None
+                task.cancel()
+            try:
+                yield waiting
+            except BaseException as error:  # noqa: BLE001 - handed on to where it belongs
+                send = functools.partial(coroutine.throw, error)
+            else:
+                send = functools.partial(coroutine.send, None)
+            if reached[-1] == number and late:
+                send = functools.partial(coroutine.throw, asyncio.CancelledError())
+    except StopIteration as stop:
+        return stop.value
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["waiting", "answered"])
+@pytest.mark.parametrize("busy", [False, True], ids=["alone", "among others"])
+@pytest.mark.parametrize("name", CALLS)
+def test_cancelled_at_each_of_its_awaits(name: str, busy: bool, late: bool, tmp_path: Path) -> None:
+    """At every single await, with its answer still on the way or just there: one commit or none, the calls beside it finish, and sent
+    again it makes one in all."""
+    threads = set(threading.enumerate())
+
+    async def at(number: int) -> bool:
+        reached: list[int] = []
+        async with perdure.open(f"sqlite:///{tmp_path}/{number}.db") as store:
+            await store.append("s", Event("start", None, (op.set("/list", []),)))
+            beside = [asyncio.ensure_future(store.append("s" if index == 2 else f"o{index}", Event("x"))) for index in range(3 * busy)]
+            await asyncio.sleep(0)
+
+            async def call() -> None:
+                await CALLS[name](store)
+
+            task = asyncio.ensure_future(call_as_task(cancelled_at(call(), number, reached, late=late)))
+            (ended,) = await asyncio.gather(task, return_exceptions=True)
+            was_reached = len(reached) > number
+            assert isinstance(ended, asyncio.CancelledError) == was_reached, ended
+            for receipt in await asyncio.gather(*beside):
+                assert isinstance(receipt, perdure.Receipt)
+            before = await store.read("s")
+            own = before.version - 1 - busy
+            assert own in ((0, 1) if was_reached else (0,) if name in READS else (1,))
+            assert before.state["list"] == (["x"] * own if name in CHANGES else [])
+            if name in WRITES:
+                await CALLS[name](store)
+                again = await store.read("s")
+                assert again.version == 2 + busy
+                assert again.state["list"] == (["x"] if name in CHANGES else [])
+            await store.verify("s")
+            await store.append("s", Event("after", None, (op.add("/n", 1),)))
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+        return was_reached
+
+    async def everywhere() -> int:
+        number = met = misses = 0
+        while misses < 3:  # An answer can be there before it is waited for: a miss alone does not say that the awaits are through.
+            if await at(number):
+                met, misses = met + 1, 0
+            else:
+                misses += 1
+            number += 1
+        return met
+
+    assert asyncio.run(everywhere()) > 0
+    assert set(threading.enumerate()) == threads
+
+
+async def call_as_task(awaitable: Awaitable[Any]) -> Any:
+    """A coroutine, as tasks want one."""
+    return await awaitable
 
 
 def test_a_cancelled_wait_for_a_turn_lets_the_next_one_in(tmp_path: Path) -> None:

@@ -155,8 +155,7 @@ class Beside(RuleBasedStateMachine):
         except perdure.Conflict:
             assert opinion is None
         else:
-            over = [step for step in steps if step[0] != "remove" or step[1] in session.state]
-            state = done(session.state, over) if opinion else self.wait(self.store.read(name)).state
+            state = done(session.state, steps, gone_is_gone=True) if opinion else self.wait(self.store.read(name)).state
             session.add("data", types, state)
         self.compare(name)
 

@@ -53,16 +53,16 @@ class Session(msgspec.Struct):
         return any(link.kind == "data" for link in self.links[after:])
 
 
-def done(state: Plain, steps: list[Step]) -> Plain:
-    """The state after the steps, in a copy. Raises `Misfit`."""
+def done(state: Plain, steps: list[Step], *, gone_is_gone: bool = False) -> Plain:
+    """The state after the steps, in a copy. Raises `Misfit`, also for removing what is not there, unless `gone_is_gone`."""
     state = copy.deepcopy(state)
     for kind, key, value in steps:
         if kind == "set":
             state[key] = copy.deepcopy(value)
         elif kind == "remove":
-            if key not in state:
+            if key not in state and not gone_is_gone:
                 raise Misfit
-            del state[key]
+            state.pop(key, None)
         elif kind == "add":
             if isinstance(state.get(key, 0), bool) or not isinstance(state.get(key, 0), (int, float)):
                 raise Misfit

@@ -225,21 +225,34 @@ def test_a_late_write_does_not_land_in_a_second_life(url: str, ops: tuple[perdur
 
 
 def test_a_store_that_is_behind_writes_on_the_true_state(file_url: str) -> None:
-    """Operations of a store that has not seen the newest commits are checked on the state at the head, not on what it remembers."""
+    """Operations of a store that has not seen the newest commits are judged by the state at the head, not by what it remembers."""
 
     async def scenario() -> None:
         async with perdure.open(file_url) as mine, perdure.open(file_url) as other:
             await mine.append("s", Event("x", None, (op.set("", {"a": 1, "list": [1, 2]}),)))
             await other.append("s", Event("x", None, (op.remove("/a"), op.set("/list", []))))
-            for ops in ((op.remove("/a"),), (op.splice("/list", 1, 1),), (op.set("/list/1", 9),)):
+            for misfit in (op.remove("/a"), op.splice("/list", 1, 1), op.set("/list/1", 9)):
                 with pytest.raises(perdure.Invalid):
-                    await mine.append("s", Event("x", None, ops))
+                    await mine.append("s", Event("x", None, (misfit,)))
                 await other.append("s", Event("x", None, (op.set("/a", 1), op.remove("/a"))))
             with pytest.raises(Conflict):
                 await mine.append("s", Event("x", None, (op.test("/list", [1, 2]),)))
-            assert (await mine.append("s", Event("x", None, (op.init("/a", 2), op.append("/list", [3]))))).version == 6
-            assert (await other.read("s")).state == {"a": 2, "list": [3]}
-            await other.verify("s")
+            await mine.append("s", Event("x", None, (op.init("/a", 2), op.append("/list", [3]))))
+            fits = [
+                ("/b", 1, op.remove("/b")),
+                ("/c", 1, op.test("/c", 1)),
+                ("/d", [0], op.splice("/d", 1, 0, [1])),
+                ("/e", {}, op.set("/e/x", 2)),
+            ]
+            for path, value, fit in fits:
+                await other.append("s", Event("x", None, (op.set(path, value),)))
+                await mine.append("s", Event("x", None, (fit,)))
+            assert (await other.read("s")).state == {"a": 2, "list": [3], "c": 1, "d": [0, 1], "e": {"x": 2}}
+            await other.delete("s")
+            for event in (Event("x"), Event("x", None, (op.remove("/nothing"),)), Event("x", None, (op.add("/n", 1),))):
+                for expect in (None, 1):
+                    with pytest.raises(perdure.Deleted):
+                        await mine.append("s", event, expect=expect)
 
     run(scenario())
 

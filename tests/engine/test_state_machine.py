@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -14,8 +14,6 @@ import perdure
 from perdure import Event
 from tests.engine.life import NAMES, PART, STEPS, TYPES, Beside, act, as_op
 from tests.engine.plain import Misfit, Session, Step, done
-
-T = TypeVar("T")
 
 
 class Life(Beside):
