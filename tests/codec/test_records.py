@@ -64,7 +64,7 @@ def test_control_commits_keep_the_version_of_the_newest_data() -> None:
 def test_a_fork_starts_behind_the_commit_it_names() -> None:
     """The first record of a fork goes on from its parent's version and hash."""
     made = proposal(kind=Kind.configure)
-    position, meta = made.finish(None, 2_000, base=(41, FIRST.head.hash))
+    position, meta = made.finish(None, 2_000, base=(41, FIRST.head.hash, 1_500))
     assert (position[0], position[5], meta[:32]) == (42, 41, FIRST.head.hash)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 from collections.abc import Coroutine
 from typing import Any
 
+import msgspec
 import pytest
 
 import perdure
@@ -29,8 +29,7 @@ def test_a_key_is_applied_once(url: str) -> None:
             first = await store.append("s", Event("paid", {"sum": 3, "to": "me"}, (op.add("/n", 1),)), key="k")
             again = await store.append("s", Event("paid", {"to": "me", "sum": 3}, (op.add("/n", 1),)), key="k")
             assert not first.duplicate
-            assert again == copy.replace(first, duplicate=True) if hasattr(copy, "replace") else again.duplicate
-            assert (again.version, again.id, again.hash, again.at) == (first.version, first.id, first.hash, first.at)
+            assert again == msgspec.structs.replace(first, duplicate=True)
             for other in (Event("paid", {"sum": 3.0, "to": "me"}, (op.add("/n", 1),)), Event("paid", {"sum": 3, "to": "me"})):
                 with pytest.raises(perdure.Invalid, match="'k' was used in session 's' for something else, at version 1"):
                     await store.append("s", other, key="k")

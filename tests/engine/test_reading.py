@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import apsw
@@ -336,3 +337,18 @@ def test_history_by_page_type_and_direction(url: str) -> None:
                 assert [commit.hash for commit in even] == [c.hash for c in whole if any(e.type == "even" for e in c.events)][:5]
 
     run(scenario())
+
+
+def test_a_fork_verifies_after_the_clock_stepped_back(tmp_path: Path) -> None:
+    """A fork's first commit is later than its parent's, whatever the clock says by then."""
+
+    async def scenario() -> None:
+        url = f"sqlite:///{tmp_path}/store.db"
+        async with perdure.open(url, clock=SeededClock(1)) as store:
+            for _ in range(5):
+                await store.append("p", Event("x"))
+        async with perdure.open(url, clock=SeededClock(2, start=1_000)) as store:
+            await store.fork("p", at=3, id="child")
+            assert (await store.verify("child")).version == 4
+
+    asyncio.run(scenario())

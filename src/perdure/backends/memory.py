@@ -29,7 +29,7 @@ from perdure.backends.spi import (
     Snapshot,
 )
 from perdure.clock import Clock
-from perdure.errors import Closed, Invalid, Unsupported
+from perdure.errors import Closed, Corrupt, Invalid, Unsupported
 from perdure.model.commit import Kind, Status
 from perdure.model.ids import SessionKey, uuid7
 
@@ -116,6 +116,7 @@ class MemoryBackend:
             if records is None:
                 return Refused(head)
             check_records(append.session, head, records, RECORD_BYTES_MAX)
+            _check_keys(append.session, chain, records)
         except Exception as error:  # noqa: BLE001 - the outcome of this append alone
             return error
         if chain is None:
@@ -198,7 +199,8 @@ class MemoryBackend:
         with self._lock:
             rows = [self._row(session, chain) for session, chain in self._chains.items() if _matches(query, cursor, session, chain)]
         rows.sort(key=lambda row: row.session.id.encode())
-        return Page(rows[:limit], rows[limit - 1].session.id if len(rows) > limit else None)
+        page = rows[:limit]
+        return Page(page, page[-1].session.id if len(page) < len(rows) else None)
 
     async def feed(self, cursor: str | None = None, limit: int = 256) -> Page[Change]:
         """See `spi.Backend.feed`: each record exactly once, in the order of the appends."""
@@ -219,6 +221,7 @@ class MemoryBackend:
             if chain is None or record is None or (record.head.hash, record.kind) != (anchor[1], Kind.anchor) or below > anchor[0]:
                 raise Invalid(f"Session {session.id!r} has no anchor commit at version {anchor[0]} with this hash, or {below} is above it.")
             chain.records = chain.records[chain.after(below - 1) :]
+            self._forget(session, below)
             chain.snapshots = {version: snapshot for version, snapshot in chain.snapshots.items() if version >= below - 1}
 
     async def purge(self, session: SessionKey) -> None:
@@ -230,10 +233,15 @@ class MemoryBackend:
                 raise Invalid(f"Session {session.id!r} is not deleted: delete it before it is purged.")
             stub = msgspec.structs.replace(chain.records[-1], body=b"")
             self._chains[session] = _Chain([stub], {}, {}, {}, chain.created_at)
-            positions = [position for position, change in self._feed.items() if change.session == session]
-            self._feed[positions.pop()] = Change(session, stub)
-            for position in positions:
-                del self._feed[position]
+            self._forget(session, stub.head.version)
+            (last,) = (position for position, change in self._feed.items() if change.session == session)
+            self._feed[last] = Change(session, stub)
+
+    def _forget(self, session: SessionKey, below: int) -> None:
+        """Take what the chain dropped out of the feed. The positions stay taken."""
+        gone = [at for at, change in self._feed.items() if change.session == session and change.record.head.version < below]
+        for position in gone:
+            del self._feed[position]
 
     async def close(self) -> None:
         """See `spi.Backend.close`. The data is gone."""
@@ -249,3 +257,10 @@ def _matches(query: Query, cursor: str | None, session: SessionKey, chain: _Chai
         and (status == query.status if query.status is not None else status not in (Status.deleted, Status.moved))
         and all(chain.tags.get(name) == value for name, value in query.tags.items())
     )
+
+
+def _check_keys(session: SessionKey, chain: _Chain | None, records: Sequence[Record]) -> None:
+    """Raise `Corrupt` for a record whose key is taken: its append named no key, or another, so nothing has looked it up."""
+    for record in records:
+        if chain is not None and record.key in chain.keys:
+            raise Corrupt(f"A record of session {session.id!r} has an idempotency key that was applied before: {record.key!r}.")

@@ -38,14 +38,17 @@ class Proposal(msgspec.Struct, frozen=True):
     static: bytes
     meta: bytes
 
-    def finish(self, head: Any, now: int, *, status: int | None = None, base: tuple[int, bytes] | None = None) -> tuple[Position, bytes]:
-        """The position behind `head` (`None`: the first of a chain, behind `base` for a fork) and the record's `meta`.
+    def finish(
+        self, head: Any, now: int, *, status: int | None = None, base: tuple[int, bytes, int] | None = None
+    ) -> tuple[Position, bytes]:
+        """The position behind `head` (`None`: the first of a chain, behind `base` for a fork: the parent's version, hash and time)
+        and the record's `meta`.
 
         `at` is `max(now, head.at + 1)`, so time rises along a chain.
         """
         if head is None:
-            version, prev = base or (0, GENESIS)
-            at, epoch, before, data = now, 0, int(Status.active), version
+            version, prev, since = base or (0, GENESIS, 0)
+            at, epoch, before, data = max(now, since + 1), 0, int(Status.active), version
         else:
             version, prev, at = head.version, head.hash, max(now, head.at + 1)
             epoch, before, data = head.epoch, head.status, head.data

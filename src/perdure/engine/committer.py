@@ -243,7 +243,7 @@ class Committer:
         actor: str | None = None,
         key: str | None = None,
         durability: Durability,
-        base: tuple[int, bytes] | None = None,
+        base: tuple[int, bytes, int] | None = None,
     ) -> Receipt:
         """Write a control commit on whatever live head there is; with `base`, as the first commit of a fork."""
         request = request_digest((event,)) if key is not None else b""

@@ -13,7 +13,7 @@ from perdure.engine.intent import Options, ask
 from perdure.engine.reader import FORKED, Reader
 from perdure.engine.views import Receipt
 from perdure.errors import Conflict, Invalid, NotFound
-from perdure.model.commit import Kind
+from perdure.model.commit import Commit, Kind
 from perdure.model.diff import diff
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
@@ -31,15 +31,15 @@ async def fork(
     committer: Committer, reader: Reader, session: SessionKey, at: int, child: SessionKey, actor: str | None, durability: Durability
 ) -> None:
     """Pin the parent at `at`, then start the child behind it. A crash between the two leaves a pin without a fork: harmless."""
-    hash = await _hash_at(reader, session, at)
+    parent = await _commit_at(reader, session, at)
     await committer.control(session, Kind.pin, Event(PINNED, {"fork": child.id, "version": at}), actor=actor, durability=durability)
-    event = Event(FORKED, {"session": session.id, "version": at, "hash": hash.hex()})
-    await committer.control(child, Kind.configure, event, actor=actor, durability=durability, base=(at, hash))
+    event = Event(FORKED, {"session": session.id, "version": at, "hash": parent.hash.hex()})
+    await committer.control(child, Kind.configure, event, actor=actor, durability=durability, base=(at, parent.hash, parent.at))
 
 
-async def _hash_at(reader: Reader, session: SessionKey, version: int) -> bytes:
+async def _commit_at(reader: Reader, session: SessionKey, version: int) -> Commit:
     async for commit in reader.commits(session, after=version - 1, before=version + 1):
-        return commit.hash
+        return commit
     raise NotFound(f"Session {session.id!r} has no version {version}.", session=session.id)
 
 
