@@ -77,9 +77,13 @@ class Committer:
                     after = await self._place(change, head)
                 except Error:
                     known = await self._applied(change)
-                    if known is None:
+                    if known is not None:
+                        return await self._known(change, known, request)
+                    behind = await self._behind(change.session, head)
+                    if behind is None:
                         raise
-                    return await self._known(change, known, request)
+                    head = behind
+                    continue
             proposal = self._propose(change, id, request)
             append = Append(change.session, self._finisher(change, proposal, on_state), change.options.key, None, change.durability)
             try:
@@ -268,6 +272,14 @@ class Committer:
             tags: Mapping[str, str] = configured((event,)).get("tags", known.tags)
             self._cache.put(session, Working(outcome.head, state, known.log_bytes + 256, known.snapshot_bytes, tags, known.created_at))
         return Receipt(outcome.head.version, outcome.id, outcome.head.hash, outcome.head.at, outcome.durability)
+
+    async def _behind(self, session: SessionKey, head: Head | None) -> Head | None:
+        """The true head, if what I remembered when I judged was older: what is refused must be refused by the newest state."""
+        remembered = self._cache.get(session)
+        true = (await self._backend.heads([session]))[0]
+        if true is None or true == head or (remembered is not None and remembered.head == true):
+            return None
+        return true
 
     async def _applied(self, change: Change) -> Known | None:
         """Where this change's key was applied: a retry must find it, though its operations may not fit any more."""

@@ -69,7 +69,7 @@ def errors(path: str) -> Iterator[None]:
         raise Unavailable(f"The disk of {path} is full ({error}); nothing was written.") from error
     except (apsw.NotADBError, apsw.CorruptError) as error:
         raise Corrupt(f"{path} is not a whole SQLite database ({error}).") from error
-    except (apsw.SQLError, UnicodeDecodeError, msgspec.DecodeError) as error:
+    except (apsw.SQLError, UnicodeDecodeError, msgspec.DecodeError, TypeError) as error:
         raise Corrupt(f"{path} has tables or rows that are not as they were written ({error}).") from error
     except (apsw.ReadOnlyError, apsw.PermissionsError) as error:
         raise Invalid(f"{path} cannot be written ({error}): check the rights of the file and of its folder.") from error
