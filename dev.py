@@ -3,8 +3,10 @@
 tour            set up, then the two-minute tour
 test [ARGS]     set up, then every check, then the tests with coverage; ARGS go to pytest
 check [STEP]    the checks alone, or some of: lint format types rooms sync docs
+oldest [ARGS]   the tests of adapters on the oldest versions that pyproject.toml allows, in .venv-oldest
 docs            write again what is generated: the blocking API and pages of docs/
 bench NAME      one benchmark of bench/, against its rivals; without a name, the list
+fetch           download what tests need and no lock holds: servers that are no wheels, suites that frameworks ship as sources
 lock            write requirements/*.lock anew (needs uv)
 """
 
@@ -20,8 +22,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
-BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
-PYTHON = BIN / ("python.exe" if os.name == "nt" else "python")
+OLDEST = ROOT / ".venv-oldest"
+BIN, SUFFIX = ("Scripts", ".exe") if os.name == "nt" else ("bin", "")
 NEEDED = (3, 11)
 ADVICE = f"On Debian and Ubuntu: apt install python3.{sys.version_info[1]}-venv (or python3-venv)."
 
@@ -67,31 +69,37 @@ def newer_python() -> int:
     return 2
 
 
-def set_up(lock: str = "dev") -> None:
-    """Make .venv hold what the lock names, hash-checked, and this package editable; nothing is done while neither has changed."""
+def set_up(lock: str = "dev", venv: Path = VENV) -> None:
+    """Make a venv hold what the lock names, hash-checked, and this package editable; nothing is done while neither has changed."""
     wanted = hashlib.sha256()
     for path in (ROOT / "requirements" / f"{lock}.lock", ROOT / "pyproject.toml"):
         wanted.update(path.read_bytes())
-    stamp, state = VENV / f"{lock}.stamp", f"{wanted.hexdigest()} {sys.version_info[:2]}"
-    if PYTHON.exists() and stamp.exists() and stamp.read_text() == state:
+    stamp, state = venv / f"{lock}.stamp", f"{wanted.hexdigest()} {sys.version_info[:2]}"
+    if python_of(venv).exists() and stamp.exists() and stamp.read_text() == state:
         return
-    print("Setting up .venv from the lock file (about half a minute, once) …", flush=True)
-    pip = make_venv()
+    print(f"Setting up {venv.name} from the lock file (about half a minute, once) …", flush=True)
+    pip = make_venv(venv)
     quiet = ["--quiet", "--disable-pip-version-check"]
-    run([*pip, "install", *quiet, "--require-hashes", "-r", f"requirements/{lock}.lock"])
+    run([*pip, "install", *quiet, "--no-deps", "--require-hashes", "-r", f"requirements/{lock}.lock"])
     run([*pip, "install", *quiet, "--no-deps", "--no-build-isolation", "-e", "."])
     stamp.write_text(state)
 
 
-def make_venv() -> list[str]:
-    """A fresh or still good .venv, and the command that is its pip. Debian splits both venv and pip off: what is there is used."""
+def python_of(venv: Path) -> Path:
+    """The interpreter of a venv."""
+    return venv / BIN / f"python{SUFFIX}"
+
+
+def make_venv(venv: Path) -> list[str]:
+    """A fresh or still good venv, and the command that is its pip. Debian splits both venv and pip off: what is there is used."""
     right = f"import sys; sys.exit(sys.version_info[:2] != {sys.version_info[:2]})"
-    if not (PYTHON.exists() and subprocess.run([PYTHON, "-c", right], check=False).returncode == 0):
-        shutil.rmtree(VENV, ignore_errors=True)
-        if subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(VENV)], check=False).returncode:
+    python = python_of(venv)
+    if not (python.exists() and subprocess.run([python, "-c", right], check=False).returncode == 0):
+        shutil.rmtree(venv, ignore_errors=True)
+        if subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=False).returncode:
             sys.exit(f"dev.py: this Python cannot make a virtual environment. {ADVICE}")
-    own, lent = [str(PYTHON), "-m", "pip"], [sys.executable, "-m", "pip", "--python", str(PYTHON)]
-    for attempt in ([*own, "--version"], [str(PYTHON), "-m", "ensurepip", "--default-pip"]):
+    own, lent = [str(python), "-m", "pip"], [sys.executable, "-m", "pip", "--python", str(python)]
+    for attempt in ([*own, "--version"], [str(python), "-m", "ensurepip", "--default-pip"]):
         if subprocess.run(attempt, check=False, capture_output=True).returncode == 0:
             return own
     if subprocess.run([*lent, "--version"], check=False, capture_output=True).returncode == 0:
@@ -104,10 +112,11 @@ def run(command: list[object]) -> None:
     subprocess.run([str(part) for part in command], check=True, cwd=ROOT)
 
 
-def run_tool(name: str, *arguments: str) -> None:
-    """Run a program of .venv, which comes first on PATH for what it starts in turn."""
-    path = os.pathsep.join([str(BIN), os.environ.get("PATH", "")])
-    subprocess.run([str(BIN / name), *arguments], check=True, cwd=ROOT, env={**os.environ, "PATH": path, "VIRTUAL_ENV": str(VENV)})
+def run_tool(name: str, *arguments: str, venv: Path = VENV, **environment: str) -> None:
+    """Run a program of a venv, which comes first on PATH for what it starts in turn."""
+    path = os.pathsep.join([str(venv / BIN), os.environ.get("PATH", "")])
+    environment = {**os.environ, "PATH": path, "VIRTUAL_ENV": str(venv), **environment}
+    subprocess.run([str(venv / BIN / name), *arguments], check=True, cwd=ROOT, env=environment)
 
 
 def check(arguments: list[str]) -> None:
@@ -128,6 +137,13 @@ def test(arguments: list[str]) -> None:
     run_tool("pytest", *command)
 
 
+def oldest(arguments: list[str]) -> None:
+    """The other end of the supported versions. Old packages warn of what is new, and the suites that were fetched are of the newest."""
+    set_up("oldest", OLDEST)
+    command = ["tests/adapters", "-n", "2", "-p", "no:cacheprovider", "-o", "filterwarnings=", *arguments]
+    run_tool("pytest", *command, venv=OLDEST, PERDURE_REQUIRE_SERVERS="0")
+
+
 def docs(_: list[str]) -> None:
     """Write the files that come out of the code; `check sync docs` says whether they are up to date."""
     set_up()
@@ -137,28 +153,37 @@ def docs(_: list[str]) -> None:
 
 def tour(arguments: list[str]) -> None:
     """The tour, in a temporary folder that it removes."""
-    set_up()
+    set_up("core")
     run_tool("perdure", "tour", *arguments)
 
 
 def bench(arguments: list[str]) -> None:
-    """One benchmark, its rivals installed from a lock of their own."""
+    """One benchmark."""
     names = sorted(path.stem for path in (ROOT / "bench").glob("[!_]*.py"))
     if not arguments or arguments[0] not in names:
         sys.exit(f"dev.py: name a benchmark: {', '.join(names)}.")
-    set_up("bench")
+    set_up()
     run_tool("python", f"bench/{arguments[0]}.py", *arguments[1:])
 
 
+def fetch(_: list[str]) -> None:
+    """What the tests skip where it is missing, saying so; what is there already is left alone."""
+    set_up()
+    run_tool("python", "scripts/fetch_servers.py")
+    run_tool("python", "scripts/fetch_suites.py")
+
+
 def lock(_: list[str]) -> None:
-    """Resolve for all platforms and Pythons from 3.11; the benchmarks' lock holds the same versions as ours and more."""
+    """Resolve for all platforms and Pythons from 3.11; the locks name the same versions."""
     compile_ = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version=3.11", "--generate-hashes", "--no-header"]
-    compile_ += ["--no-emit-index-url", "--annotation-style=line", "--upgrade", "pyproject.toml", "--group=dev"]
-    run([*compile_, "-o", "requirements/dev.lock"])
-    run([*compile_, "--group=bench", "-c", "requirements/dev.lock", "-o", "requirements/bench.lock"])
+    compile_ += ["--no-emit-index-url", "--annotation-style=line", "--upgrade", "pyproject.toml"]
+    most = ["--all-extras", "--group=dev", "--group=suites"]
+    run([*compile_, *most, "--group=servers", "-o", "requirements/dev.lock"])
+    run([*compile_, *most, "--resolution=lowest-direct", "-o", "requirements/oldest.lock"])
+    run([*compile_, "--group=build", "-c", "requirements/dev.lock", "-o", "requirements/core.lock"])
 
 
-VERBS = {"tour": tour, "test": test, "check": check, "docs": docs, "bench": bench, "lock": lock}
+VERBS = {"tour": tour, "test": test, "check": check, "oldest": oldest, "docs": docs, "bench": bench, "fetch": fetch, "lock": lock}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,10 +1,14 @@
-"""Settings that all tests share: how Hypothesis searches."""
+"""What all tests share: how Hypothesis searches, and real servers."""
 
 from __future__ import annotations
 
 import os
 
 from hypothesis import HealthCheck, settings
+
+from tests.servers.fixture import server_of_my_own, servers
+
+__all__ = ["server_of_my_own", "servers"]
 
 # No deadline: a test never asserts time. In CI the same commit gives the same verdict; elsewhere every run looks somewhere new.
 settings.register_profile("dev", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])

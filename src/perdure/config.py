@@ -31,6 +31,14 @@ def default_url() -> str:
     return os.environ.get(ENVIRONMENT_URL) or URL_DEFAULT
 
 
+def shown_url(url: str) -> str:
+    """A URL as it may be shown: without user, password and options where it names a host; a path is shown whole."""
+    scheme, slashes, rest = url.partition("://")
+    if not slashes or rest.startswith("/"):
+        return url
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
+
+
 def make_settings(**options: object) -> Settings:
     """Checked settings. Raises `Invalid` for an unknown name or a bad value."""
     unknown = set(options) - set(Settings.__struct_fields__)

@@ -122,6 +122,10 @@ class Store:
             )
         )
 
+    def find(self, session: str, key: str) -> Receipt | None:
+        """The receipt of the commit that this idempotency key was applied by (`duplicate` is true), or `None`. One or two round trips."""
+        return run_blocking(self._store.find(session, key))
+
     def edit(
         self,
         session: str,
@@ -258,7 +262,7 @@ class Store:
     def delete(self, session: str, *, actor: str | None = None) -> Receipt:
         """Close the session with a tombstone: later calls raise `Deleted`, a late writer too; versions never start again.
 
-        Its commits stay on disk until they are purged. Raises `NotFound`, `Deleted`.
+        Its commits stay on disk until they are purged; its tags end here. Raises `NotFound`, `Deleted`.
         """
         return run_blocking(self._store.delete(session, actor=actor))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from opentelemetry import metrics, trace
+from opentelemetry import trace
 
 SPAN_PREFIX = "perdure."
 """Spans are named perdure.append, perdure.edit, perdure.read …; attributes: perdure.session, perdure.tenant, perdure.version."""
@@ -22,7 +24,10 @@ _NOTHING: AbstractContextManager[None] = nullcontext()
 
 def traceparent() -> str | None:
     """The caller's trace context as a W3C traceparent, if there is one."""
-    context = trace.get_current_span().get_span_context()
+    span = trace.get_current_span()
+    if span is trace.INVALID_SPAN:
+        return None
+    context = span.get_span_context()
     if not context.is_valid:
         return None
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
@@ -52,7 +57,7 @@ class Telemetry:
     def _look(self) -> None:
         if self._tracer is None and not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
             self._tracer = trace.get_tracer("perdure")
-        if self._instruments is None and not type(metrics.get_meter_provider()).__name__.startswith("_Proxy"):
+        if self._instruments is None and _has_meter():
             self._instruments = _Instruments()
 
     @contextmanager
@@ -81,8 +86,19 @@ class Telemetry:
             self._instruments.conflicts.add(conflicts, {"operation": operation})
 
 
+def _has_meter() -> bool:
+    """Whether an SDK measures. Nobody can have set one who has not imported the API, which takes a fifth of Perdure's own import."""
+    if "opentelemetry.metrics" not in sys.modules and "OTEL_PYTHON_METER_PROVIDER" not in os.environ:
+        return False
+    from opentelemetry import metrics
+
+    return not type(metrics.get_meter_provider()).__name__.startswith("_Proxy")
+
+
 class _Instruments:
     def __init__(self) -> None:
+        from opentelemetry import metrics
+
         meter = metrics.get_meter("perdure")
         self.commits = meter.create_counter(COMMITS, unit="{commit}", description="Commits stored.")
         self.conflicts = meter.create_counter(CONFLICTS, unit="{conflict}", description="Races lost before a commit was stored.")

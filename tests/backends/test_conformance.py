@@ -34,3 +34,10 @@ def test_sqlite_conforms(case: Case, tmp_path: Path) -> None:
     """SQLite does what the specification says, through two handles on one file where the case asks for them."""
     url = f"sqlite:///{tmp_path}/store.db"
     case.run(lambda: opened(url), lambda _: opened(url))
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_folders_conform(case: Case, tmp_path: Path) -> None:
+    """A folder of segments does what the specification says, through two handles that share nothing but the files."""
+    url = f"file://{tmp_path}/store?shards=3"
+    case.run(lambda: opened(url), lambda _: opened(url))

@@ -101,7 +101,7 @@ def test_a_reader_that_goes_away(tmp_path: Path) -> None:
         child.stdout.close()
         errors = child.stderr.read()
         child.stderr.close()
-        assert (child.wait(), errors) == (141, b"")
+        assert (child.wait(60), errors) == (141, b"")
 
 
 def test_ctrl_c(tmp_path: Path) -> None:
@@ -109,13 +109,14 @@ def test_ctrl_c(tmp_path: Path) -> None:
     child = subprocess.Popen(
         [sys.executable, "-m", "perdure", "tour", str(tmp_path), "--pause", "60"],
         env={**os.environ, "PYTHONPATH": str(SOURCE), "PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - background jobs of a shell ignore it
     )  # fmt: skip
     assert child.stdout is not None
     while b"state:" not in child.stdout.readline():
         assert child.poll() is None
     time.sleep(0.2)
     child.send_signal(signal.SIGINT)
-    _, errors = child.communicate()
+    _, errors = child.communicate(timeout=60)
     assert (child.returncode, errors) == (130, b"")
     assert list(tmp_path.iterdir()) == []
 

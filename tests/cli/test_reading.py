@@ -91,6 +91,14 @@ def test_log_reads_as_people_think(run: Run, url: str) -> None:
     assert "assistant: hi \\x1b[31m" in other and "\x1b" not in other
 
 
+def test_log_reads_messages_made_of_parts(run: Run, tmp_path: Path) -> None:
+    """A message whose content has a role and parts is shown by its author, its text and the names of the tools it calls."""
+    parts = [{"text": "One moment."}, {"function_call": {"name": "search", "args": {"q": "hotel"}}}, {"function_response": {"name": "x"}}]
+    with perdure.sync.open(f"sqlite:///{tmp_path}/perdure.db") as store:
+        store.append("s", perdure.Event("tool_call", {"author": "planner", "content": {"role": "model", "parts": parts}}))
+    assert 'planner: One moment. search(…) {"function_response":{"name":"x"}}' in " ".join(run("log", "s", "--no-json").out.split())
+
+
 def test_log_of_many_says_how_to_go_on(run: Run, tmp_path: Path) -> None:
     """A table stops at 20 commits and says how to see more; JSON lines are complete."""
     with perdure.sync.open(f"sqlite:///{tmp_path}/perdure.db") as store:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.version import Version
 
 from tests.docs.pages import PAGES, ROOT, blocks, name
 
@@ -62,7 +63,7 @@ def test_the_readme_and_the_guide_are_short() -> None:
     assert len((ROOT / "CONTRIBUTING.md").read_text().splitlines()) <= 45
 
 
-@pytest.mark.parametrize("lock", ["dev", "bench"])
+@pytest.mark.parametrize("lock", ["core", "dev", "oldest"])
 def test_a_lock_holds_hashes_and_no_place(lock: str) -> None:
     """Every pinned package of a lock has hashes; none names where it came from, or a path of the machine that wrote it."""
     text = (ROOT / "requirements" / f"{lock}.lock").read_text()
@@ -74,10 +75,25 @@ def test_a_lock_holds_hashes_and_no_place(lock: str) -> None:
 def test_the_locks_fit_the_project() -> None:
     """What pyproject.toml asks for is in the lock at a version that it allows, and the two locks agree."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    texts = {lock: (ROOT / "requirements" / f"{lock}.lock").read_text() for lock in ("dev", "bench")}
-    locked = {lock: dict(re.findall(r"^([a-z0-9-]+)==(\S+)", text, re.MULTILINE)) for lock, text in texts.items()}
-    groups = project["dependency-groups"]
-    for lock, wanted in (("dev", groups["dev"]), ("bench", groups["dev"] + groups["bench"])):
-        for requirement in map(Requirement, project["project"]["dependencies"] + wanted + project["build-system"]["requires"]):
+    texts = {lock: (ROOT / "requirements" / f"{lock}.lock").read_text() for lock in ("core", "dev")}
+    locked = {lock: dict(re.findall(r"^([a-z0-9-]+)(?:\[[a-z,]+\])?==([^\s;]+)", text, re.MULTILINE)) for lock, text in texts.items()}
+    core = [*project["project"]["dependencies"], *project["build-system"]["requires"]]
+    more = [name for group in project["dependency-groups"].values() for name in group if isinstance(name, str)]
+    extras = [name for extra in project["project"]["optional-dependencies"].values() for name in extra]
+    for lock, wanted in (("core", core), ("dev", core + more + extras)):
+        for requirement in map(Requirement, wanted):
             assert locked[lock][requirement.name.replace(".", "-").replace("_", "-")] in requirement.specifier
-    assert locked["dev"].items() <= locked["bench"].items()
+    assert locked["core"].items() <= locked["dev"].items()
+
+
+def test_the_oldest_versions_are_those_that_are_tested() -> None:
+    """The lock of the oldest versions names, for each adapter, the lowest that pyproject.toml allows; the adapter itself says the same."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    locked = dict(re.findall(r"^([a-z0-9-]+)==([^\s;]+)", (ROOT / "requirements" / "oldest.lock").read_text(), re.MULTILINE))
+    adapters = [path.read_text() for path in (ROOT / "src" / "perdure" / "adapters").glob("*/__init__.py")]
+    required = [re.search(r"^require\((.*)\)$", text, re.MULTILINE) for text in adapters]
+    ranges = [ast.literal_eval(f"({found[1]})") for found in required if found]
+    assert len(ranges) == len(required)
+    for package, low, high, extra in ranges:
+        assert extras[extra] == [f"{package}>={low},<{high}"]
+        assert Version(locked[package]).release[: low.count(".") + 1] == Version(low).release

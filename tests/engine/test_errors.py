@@ -12,6 +12,7 @@ import pytest
 
 import perdure
 from perdure import Conflict, Event, op
+from perdure.config import shown_url
 
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:
@@ -57,3 +58,17 @@ def test_a_true_conflict_travels(url: str) -> None:
             assert found.commits[0].events == (Event("y", {"n": 1}, (op.set("/deep", 2),)),)
 
     run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:p%40ss/w@rd@db:5432/agents?sslpassword=x", "postgresql://db:5432/agents"),
+        ("redis://:secret@h", "redis://h"),
+        ("sqlite:///some/a@b.db?readers=2", "sqlite:///some/a@b.db?readers=2"),
+        ("memory:", "memory:"),
+    ],
+)
+def test_a_url_is_shown_without_its_secrets(url: str, shown: str) -> None:
+    """User, password and options of a URL with a host are in no message; a path is shown as it is."""
+    assert shown_url(url) == shown

@@ -121,3 +121,19 @@ def test_twenty_tasks_with_one_key(url: str) -> None:
             assert (await store.read("s")).state == {"n": 2}
 
     run(scenario())
+
+
+def test_a_key_can_be_looked_up(url: str) -> None:
+    """`find` gives the receipt of the commit that a key was applied by, and `None` for a key that nobody used."""
+
+    async def scenario() -> None:
+        async with perdure.open(url) as store:
+            first = await store.append("s", Event("a"), key="k")
+            await store.append("s", Event("b"))
+            assert await store.find("s", "k") == msgspec.structs.replace(first, duplicate=True)
+            assert await store.find("s", "other") is None
+            assert await store.find("nobody", "k") is None
+            with pytest.raises(perdure.Invalid):
+                await store.find("s", "")
+
+    run(scenario())

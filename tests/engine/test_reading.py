@@ -104,43 +104,6 @@ def test_a_damaged_snapshot_is_found(file_url: str) -> None:
     run(scenario())
 
 
-TAMPERINGS = {
-    "a body": "UPDATE log SET body = (SELECT body FROM log WHERE version = 2) WHERE version = 3",
-    "an actor": "UPDATE log SET meta = (SELECT meta FROM log WHERE version = 2) WHERE version = 3",
-    "a time": "UPDATE log SET at = at + 1 WHERE version = 3",
-    "a kind": "UPDATE log SET kind = 1 WHERE version = 3",
-    "a key": "UPDATE log SET key = 'other' WHERE version = 3",
-    "a commit taken out": "DELETE FROM log WHERE version = 3",
-    "a commit moved": "UPDATE log SET version = 9 WHERE version = 3",
-    "two exchanged": "UPDATE log SET version = CASE version WHEN 2 THEN -3 WHEN 3 THEN -2 END WHERE version IN (2, 3); "
-    "UPDATE log SET version = -version WHERE version < 0",
-    "the status": "UPDATE log SET status = 1 WHERE version = 3",
-    "the last data version": "UPDATE log SET data = 1 WHERE version = 3",
-    "the epoch": "UPDATE log SET epoch = 1 WHERE version = 3",
-    "the first": "DELETE FROM log WHERE version = 1",
-    "an erased body in its place": "UPDATE log SET body = x'd6010000' || randomblob(32) WHERE version = 3",
-}
-
-
-@pytest.mark.parametrize("name", TAMPERINGS)
-def test_tampering_is_found(name: str, file_url: str) -> None:
-    """What anyone without the whole chain's rewriting changes in the file, `verify` finds."""
-
-    async def scenario() -> None:
-        async with perdure.open(file_url) as store:
-            for number in range(5):
-                await store.append("s", Event("x", number, (op.add("/n", 1),)), actor=f"a{number}", key=f"k{number}")
-            await store.verify("s")
-        connection = apsw.Connection(file_url.removeprefix("sqlite:///"))
-        connection.execute(TAMPERINGS[name])
-        connection.close()
-        async with perdure.open(file_url) as store:
-            with pytest.raises((perdure.Corrupt, perdure.Truncated)):
-                await store.verify("s")
-
-    run(scenario())
-
-
 def test_a_view_is_yours(url: str) -> None:
     """Whatever is done to a view's state, no other reader, draft or version sees it."""
 
@@ -339,6 +302,30 @@ def test_history_by_page_type_and_direction(url: str) -> None:
     run(scenario())
 
 
+def test_the_end_of_a_long_history_is_read_alone(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest few of 600 commits cost one small read; all of them, newest first, are complete and in order over growing pages."""
+    read: list[int] = []
+
+    async def scenario() -> None:
+        async with perdure.open(url) as store:
+            for number in range(600):
+                await store.append("s", Event("step", number))
+            backend = store._core.backend
+            original = backend.read
+
+            async def counted(*args: Any, **kwargs: Any) -> Any:
+                records = await original(*args, **kwargs)
+                read.append(len(records))
+                return records
+
+            monkeypatch.setattr(backend, "read", counted)
+            newest = [commit.events[0].data async for commit in store.history("s", newest_first=True, limit=3)]
+            assert (newest, read) == ([599, 598, 597], [16])
+            assert [commit.events[0].data async for commit in store.history("s", newest_first=True)] == list(range(599, -1, -1))
+
+    run(scenario())
+
+
 def test_a_fork_verifies_after_the_clock_stepped_back(tmp_path: Path) -> None:
     """A fork's first commit is later than its parent's, whatever the clock says by then."""
 
@@ -352,3 +339,19 @@ def test_a_fork_verifies_after_the_clock_stepped_back(tmp_path: Path) -> None:
             assert (await store.verify("child")).version == 4
 
     asyncio.run(scenario())
+
+
+def test_the_shared_state_is_the_copied_one(url: str) -> None:
+    """`view.shared` says what `view.state` says, at the head and in the past, and changing the copy leaves it as it is."""
+
+    async def scenario() -> None:
+        async with perdure.open(url) as store:
+            await store.append("s", Event("e", None, (op.set("/a", [1]),)))
+            await store.append("s", Event("e", None, (op.append("/a", [2]),)))
+            for view, expected in ((await store.read("s"), [1, 2]), (await store.read("s", at=1), [1])):
+                assert view.shared == view.state == {"a": expected}
+            now = await store.read("s")
+            now.state["a"].append(3)
+            assert now.shared == (await store.read("s")).state == {"a": [1, 2]}
+
+    run(scenario())

@@ -282,6 +282,7 @@ class Life(Beside):
         else:
             receipt = self.wait(self.store.delete(name))
             session.add("tombstone", ("deleted",))
+            session.tags = {}
             session.links[-1].state = {}
             session.deleted = True
             assert receipt.version == session.version

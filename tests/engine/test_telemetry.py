@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from opentelemetry import trace
+from opentelemetry import metrics, trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 import perdure
@@ -106,7 +106,7 @@ def test_without_an_sdk_no_span_is_made(url: str, monkeypatch: pytest.MonkeyPatc
         raise AssertionError
 
     monkeypatch.setattr(perdure.telemetry.trace, "get_tracer", never)
-    monkeypatch.setattr(perdure.telemetry.metrics, "get_meter", never)
+    monkeypatch.setattr(metrics, "get_meter", never)
     monkeypatch.setattr(trace.NoOpTracer, "start_as_current_span", never)
     monkeypatch.setattr(trace.NoOpTracer, "start_span", never)
 

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perdure.errors import Invalid
-from perdure.model.values import DEPTH_MAX, INT_END, FrozenDict, FrozenList, check, freeze, same, spoken, thaw
+from perdure.errors import Invalid, TooLarge
+from perdure.model.values import DEPTH_MAX, INT_END, VALUES_MAX, FrozenDict, FrozenList, check, freeze, same, spoken, thaw
 
 JSONS = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -120,6 +120,49 @@ def test_the_deepest_and_the_longest_are_sound() -> None:
     with pytest.raises(Invalid):
         check([[]], depth=1)
     check([[{1, 2}]], trust=(list,))
+
+
+def doubled(levels: int, bottom: Any) -> Any:
+    """A value that holds one container twice, and so on, level by level."""
+    value = bottom
+    for _ in range(levels):
+        value = [value, value] if levels % 2 else {"a": value, "b": value}
+    return value
+
+
+@pytest.mark.parametrize("levels", [24, 97])
+def test_one_container_at_many_places_costs_no_more_than_it_is(levels: int) -> None:
+    """A value that doubles at every level is refused at once, with both numbers, whatever is at its bottom."""
+    with pytest.raises(TooLarge, match=f"the limit is {VALUES_MAX:,}") as refused:
+        check(doubled(levels, [1]))
+    assert refused.value.facts["size"] == 2 ** (levels + 1) - 1 + 2**levels
+    for bottom in (float("nan"), {1: 2}, [object()]):
+        with pytest.raises(Invalid) as wrong:
+            check([doubled(levels, [1]), bottom])
+        assert wrong.value.facts["path"].startswith("/1")
+
+
+def test_a_container_too_deep_is_found_behind_one_that_doubles() -> None:
+    """Depth is counted on every way: a container that is fine at one place may be too deep at another."""
+    shared = doubled(90, [1])
+    check_fine = doubled(10, [1])
+    check([check_fine, [check_fine]])
+    deep: Any = shared
+    for _ in range(10):
+        deep = [deep]
+    with pytest.raises(Invalid, match="more than 100 containers"):
+        check([shared, deep])
+
+
+def test_many_values_that_share_nothing_have_no_other_limit_than_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A wide value, and one whose sharing stays below the limit, are sound."""
+    monkeypatch.setattr("perdure.model.values._FEW", 1 << 10)
+    monkeypatch.setattr("perdure.model.values.VALUES_MAX", 1 << 12)
+    check(doubled(10, [1]))
+    check([0] * (1 << 12) + [[1]])
+    shared = [1]
+    with pytest.raises(TooLarge):
+        check([0] * (1 << 12) + [shared, shared])
 
 
 @given(JSONS, JSONS)

@@ -49,6 +49,35 @@ def run_blocking(coroutine: Coroutine[Any, Any, T]) -> T:
     raise RuntimeError("The blocking API awaited something that is not a reply of a Perdure engine: use the asynchronous API here.")
 
 
+class Mailbox:
+    """Hands functions to an event loop from other threads. What comes before the loop has looked wakes it once, in the order it came."""
+
+    __slots__ = ("_lock", "_loop", "_waiting")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._lock = threading.Lock()
+        self._waiting: list[Callable[[], None]] = []
+
+    def put(self, function: Callable[[], None]) -> None:
+        """Have the loop call it soon. Raises `RuntimeError` when the loop is closed."""
+        with self._lock:
+            self._waiting.append(function)
+            if len(self._waiting) > 1:
+                return
+        try:
+            self._loop.call_soon_threadsafe(self._empty)
+        except RuntimeError:
+            self._waiting.clear()
+            raise
+
+    def _empty(self) -> None:
+        with self._lock:
+            functions, self._waiting = self._waiting, []
+        for function in functions:
+            function()
+
+
 class Reply(Generic[T]):
     """The answer to one call: set once by the thread that serves it, awaited once by whoever asked."""
 

@@ -1,11 +1,12 @@
-"""What every engine checks of finished records before it stores them."""
+"""What engines share: the check of finished records before they are stored, and of index rows that are held in memory."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from perdure.backends.spi import Head, Record
+from perdure.backends.spi import Head, Query, Record
 from perdure.errors import Corrupt, TooLarge
+from perdure.model.commit import Status
 from perdure.model.ids import SessionKey
 
 
@@ -28,3 +29,14 @@ def check_records(session: SessionKey, head: Head | None, records: Sequence[Reco
         keys = [record.key for record in records if record.key is not None]
         if len({*keys}) < len(keys):
             raise Corrupt(f"An append to session {session.id!r} has two records with one idempotency key.")
+
+
+def matches(query: Query, cursor: str | None, session: SessionKey, head: Head, tags: Mapping[str, str]) -> bool:
+    """Whether a session belongs to the rows that a query asks for, behind the id that the cursor names."""
+    return (
+        session.tenant == query.tenant
+        and session.id.startswith(query.prefix)
+        and (cursor is None or session.id.encode() > cursor.encode())
+        and (head.status == query.status if query.status is not None else head.status not in (Status.deleted, Status.moved))
+        and all(tags.get(name) == value for name, value in query.tags.items())
+    )

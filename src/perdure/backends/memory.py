@@ -9,7 +9,7 @@ from itertools import islice
 
 import msgspec
 
-from perdure.backends.checks import check_records
+from perdure.backends.checks import check_records, matches
 from perdure.backends.spi import (
     APPENDS_MAX,
     Append,
@@ -197,7 +197,11 @@ class MemoryBackend:
         if query.order not in self.capabilities.scan_orders:
             raise Unsupported(f"Memory lists in the order 'id', not {query.order!r}.")
         with self._lock:
-            rows = [self._row(session, chain) for session, chain in self._chains.items() if _matches(query, cursor, session, chain)]
+            rows = [
+                self._row(session, chain)
+                for session, chain in self._chains.items()
+                if matches(query, cursor, session, chain.head, chain.tags)
+            ]
         rows.sort(key=lambda row: row.session.id.encode())
         page = rows[:limit]
         return Page(page, page[-1].session.id if len(page) < len(rows) else None)
@@ -246,17 +250,6 @@ class MemoryBackend:
     async def close(self) -> None:
         """See `spi.Backend.close`. The data is gone."""
         self._closed = True
-
-
-def _matches(query: Query, cursor: str | None, session: SessionKey, chain: _Chain) -> bool:
-    status = chain.head.status
-    return (
-        session.tenant == query.tenant
-        and session.id.startswith(query.prefix)
-        and (cursor is None or session.id.encode() > cursor.encode())
-        and (status == query.status if query.status is not None else status not in (Status.deleted, Status.moved))
-        and all(chain.tags.get(name) == value for name, value in query.tags.items())
-    )
 
 
 def _check_keys(session: SessionKey, chain: _Chain | None, records: Sequence[Record]) -> None:

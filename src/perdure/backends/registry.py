@@ -7,11 +7,37 @@ from typing import Any
 
 from perdure.backends.spi import Backend
 from perdure.clock import Clock
+from perdure.config import shown_url
 from perdure.errors import Invalid, Unsupported
 
 GROUP = "perdure.backends"
 """The entry-point group in which engines register `scheme = "module:open"`."""
-_SHIPPED = {"memory": "perdure.backends.memory:open", "sqlite": "perdure.backends.sqlite:open"}
+_SHIPPED = {
+    "memory": "perdure.backends.memory:open",
+    "sqlite": "perdure.backends.sqlite:open",
+    "postgresql": "perdure.backends.postgresql:open",
+    "postgres": "perdure.backends.postgresql:open",
+    "cassandra": "perdure.backends.cassandra:open",
+    "mongodb": "perdure.backends.mongodb:open",
+    "mongodb+srv": "perdure.backends.mongodb:open",
+    "dynamodb": "perdure.backends.dynamodb:open",
+    "etcd": "perdure.backends.etcd:open",
+    "file": "perdure.backends.objects:open",
+    "s3": "perdure.backends.objects.s3:open",
+    "redis": "perdure.backends.redis:open",
+    "rediss": "perdure.backends.redis:open",
+    "redis+sentinel": "perdure.backends.redis:open",
+    "rediss+sentinel": "perdure.backends.redis:open",
+    "redis+cluster": "perdure.backends.redis:open",
+    "rediss+cluster": "perdure.backends.redis:open",
+}
+_EXTRAS = {
+    "postgres": "postgresql",
+    "mongodb+srv": "mongodb",
+    "s3": "objects",
+    **dict.fromkeys(("rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"), "redis"),
+}
+"""The extra of a scheme, where it is not the scheme's own name."""
 
 
 def schemes() -> list[str]:
@@ -39,11 +65,12 @@ def _factory(scheme: str, url: str) -> Any:
     if target is None:
         target = _registered().get(scheme)
     if target is None:
-        raise Invalid(f"No engine serves {url.rpartition('@')[2]!r}; the schemes here are {', '.join(schemes())}.")
+        raise Invalid(f"No engine serves {shown_url(url)!r}; the schemes here are {', '.join(schemes())}.")
     module, _, name = target.partition(":")
     try:
         return getattr(import_module(module), name)
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("perdure"):
             raise
-        raise Unsupported(f"{scheme}: needs the module {error.name!r}: run pip install 'perdure[{scheme}]'.") from error
+        extra = _EXTRAS.get(scheme, scheme)
+        raise Unsupported(f"{scheme}: needs the module {error.name!r}: run pip install 'perdure[{extra}]'.") from error

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
@@ -192,8 +192,47 @@ class Capabilities(msgspec.Struct, frozen=True):
     record_bytes_max: int
     """Largest `meta` plus `body` it takes as one record."""
     scan_orders: tuple[str, ...] = ("id",)
+    batched: bool = True
+    """Appends of one call share a transaction or a round trip. Where each is a write of its own, each is handed over by itself, so that
+    none waits for the slowest."""
     shared: bool = True
     """Several processes can open the same data at once."""
+    read_proves: Durability | None = None
+    """The level that a commit has for certain when a read has shown it; `None`: the strongest."""
+
+    def proven(self, asked: Durability) -> Durability:
+        """What a receipt may say of a commit that a read has shown, when this level was asked for."""
+        return min(asked, self.durability, self.durability if self.read_proves is None else self.read_proves)
+
+
+class Finding(NamedTuple):
+    """Something about a server that is wrong, or may become so."""
+
+    level: Literal["bad", "warning"]
+    """bad: commits can be lost or refused; warning: worth knowing."""
+    code: str
+    """The `code` of the error that it is or would become."""
+    what: str
+    """What is wrong, as one sentence."""
+    mend: str
+    """What to do about it."""
+
+
+class Checkup(NamedTuple):
+    """What a server says of itself."""
+
+    facts: Mapping[str, str]
+    """By short names, as a person reads them: `{"server": "PostgreSQL 18.1", "fsync": "on"}`."""
+    findings: Sequence[Finding]
+
+
+@runtime_checkable
+class Examined(Protocol):
+    """A backend that can say what weakens it: `perdure doctor` asks. Not every backend does."""
+
+    async def checkup(self) -> Checkup:
+        """Ask the server. Reads only."""
+        ...
 
 
 class Backend(Protocol):

@@ -7,7 +7,7 @@ from typing import Literal
 from cyclopts import App
 
 import perdure
-from perdure.cli import append, bench, diff, doctor, fork, log, ls, show, tour, verify
+from perdure.cli import append, bench, diff, doctor, fork, import_, log, ls, show, tour, verify
 from perdure.cli.exits import table
 from perdure.cli.terminal import make_console
 
@@ -21,6 +21,7 @@ app = App(
 )
 for command in (tour.tour, ls.ls, show.show, log.log, diff.diff, append.append, fork.fork, verify.verify, doctor.doctor, bench.bench):
     app.command(command, help_epilogue="")
+app.command(import_.import_, name="import", help_epilogue="")
 
 
 @app.command(help_epilogue="")

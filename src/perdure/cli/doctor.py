@@ -1,8 +1,11 @@
-"""`perdure doctor`: what a URL is, how safe its writes are, what is wrong and how to mend it. It reads and changes nothing."""
+"""`perdure doctor`: what a URL is, how safe its writes are, what is wrong and how to mend it. It changes nothing.
+
+A file is looked at from outside first; a server is asked about itself. Opening an empty place on a server makes the store there, as always.
+"""
 
 from __future__ import annotations
 
-import re
+import asyncio
 from typing import Any, Literal
 
 import msgspec
@@ -10,11 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 import perdure.sync
-from perdure.backends.spi import Durability
+from perdure.backends.registry import open_backend
+from perdure.backends.spi import Checkup, Durability, Examined
 from perdure.cli import checkup
 from perdure.cli.common import COMMON, Common, store_file
 from perdure.cli.exits import OK, status_of
 from perdure.cli.terminal import Terminal, clean, size
+from perdure.clock import SystemClock
+from perdure.config import shown_url
 from perdure.errors import Error
 
 
@@ -50,6 +56,8 @@ class Diagnosis(msgspec.Struct, frozen=True):
     """How many sessions it holds: of all tenants, deleted ones included, on SQLite; else this tenant's live ones."""
     commits: int | None = None
     """How many commits it holds."""
+    server: dict[str, str] | None = None
+    """What an engine's server says of itself, by name."""
     schema: int | None = None
     """Its schema's version."""
     path: str | None = None
@@ -114,11 +122,28 @@ def _examine(common: Common, *, deep: bool) -> Diagnosis:
     if not any(finding.level == "bad" for finding in findings):
         try:
             facts |= _open(common, count=path is None)
+            said = _ask(url) if path is None else None
+            if said is not None:
+                facts["server"] = dict(said.facts)
+                findings += [Finding(*one) for one in said.findings]
         except Error as error:
             findings.append(Finding("bad", error.code, error.detail, str(type(error)())))
     findings.sort(key=lambda finding: finding.level)
     healthy = not any(finding.level == "bad" for finding in findings)
-    return Diagnosis(re.sub(r"//[^/@]*@", "//", url), url.partition(":")[0], healthy, findings, **facts)
+    return Diagnosis(shown_url(url), url.partition(":")[0], healthy, findings, **facts)
+
+
+def _ask(url: str) -> Checkup | None:
+    """What the engine's server says of itself; `None` from an engine that has nothing to say."""
+
+    async def ask() -> Checkup | None:
+        backend = await open_backend(url, clock=SystemClock())
+        try:
+            return await backend.checkup() if isinstance(backend, Examined) else None
+        finally:
+            await backend.close()
+
+    return asyncio.run(ask())
 
 
 def _open(common: Common, *, count: bool) -> dict[str, Any]:
@@ -136,6 +161,10 @@ def _tell(terminal: Terminal, diagnosis: Diagnosis) -> None:
     for field in diagnosis.__struct_fields__:
         value = getattr(diagnosis, field)
         if value is None or field in ("findings", "healthy"):
+            continue
+        if field == "server":
+            for name, said in value.items():
+                table.add_row(name.replace("_", " "), Text(clean(said)))
             continue
         name = WORDS.get(field, field.removesuffix("_bytes").replace("_", " "))
         table.add_row(name, Text(clean(_shown(value, in_bytes=field.endswith("_bytes")))))

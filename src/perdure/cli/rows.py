@@ -103,8 +103,9 @@ def preview(event: EventRow) -> str:
 def _message(data: Any) -> str | None:
     if not isinstance(data, dict):
         return None
-    message = data["message"] if isinstance(data.get("message"), dict) else data
-    role, content = message.get("role"), message.get("content")
+    message = next((data[name] for name in ("message", "content") if isinstance(data.get(name), dict)), data)
+    role = data.get("author", message.get("role"))
+    content = next((message[name] for name in ("content", "parts", "contents") if name in message), None)
     if not isinstance(role, str):
         return None
     said = _said(content)
@@ -122,8 +123,20 @@ def _said(content: Any) -> str:
     if isinstance(content, str):
         return content
     if isinstance(content, list):
-        return " ".join(part["text"] if isinstance(part, dict) and isinstance(part.get("text"), str) else compact(part) for part in content)
+        return " ".join(map(_part, content))
     return compact(content)
+
+
+def _part(part: Any) -> str:
+    if not isinstance(part, dict):
+        return compact(part)
+    call = part.get("function_call", part)
+    if call is not part or any(name in call for name in ("arguments", "args", "input")):
+        return f"{call.get('name', call.get('tool_name', '?')) if isinstance(call, dict) else '?'}(…)"
+    for name in ("text", "content", "result", "thinking"):
+        if name in part:
+            return _said(part[name])
+    return compact(part)
 
 
 def describe(op: OpRow) -> str:

@@ -53,6 +53,9 @@ class Cache:
                 self._entries.move_to_end(session)
             return found
 
+    def __contains__(self, session: SessionKey) -> bool:
+        return session in self._entries
+
     def put(self, session: SessionKey, working: Working) -> None:
         """Keep this state, unless a newer one is known."""
         with self._lock:

@@ -18,6 +18,7 @@ from perdure.model.ids import SessionKey
 from perdure.model.ops import Op
 from perdure.model.state import MISSING, lookup
 
+_ACTIVE = int(Status.active)
 NOTHING = Working(Head(0, GENESIS, 0, 0, int(Status.active), 0), {}, 0, 0, {}, 0)
 """What a change to a session that does not exist yet is made on."""
 
@@ -61,6 +62,8 @@ def check_head(session: SessionKey, head: Head | None, options: Options, *, star
     if head is None:
         if (not options.create and not starting) or expect:
             raise NotFound(f"There is no session {session.id!r}.", session=session.id)
+        return
+    if expect is None and head.status == _ACTIVE:
         return
     if head.status == Status.moved:
         raise Moved(f"Session {session.id!r} was moved.", session=session.id, to=None)

@@ -9,7 +9,7 @@ A control commit (tags, a pin, a fork's start) changes no state: nothing conflic
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -58,10 +58,16 @@ class Committer:
         """A UUIDv7."""
         return uuid7(self._clock.now(), self._clock.bits(74))
 
-    async def commit(self, change: Change) -> Receipt:
-        """Write a change. Raises `Conflict`, `Invalid`, `Deleted`, `AlreadyExists`, `NotFound`, `Unknown`, `Unavailable`, `TooLarge`."""
-        if not (change.strict or change.requires or has_ops(change.events)):
-            return await self._commit(change, on_state=False)
+    def commit(self, change: Change) -> Coroutine[Any, Any, Receipt]:
+        """Write a change, once it is awaited.
+
+        Raises `Conflict`, `Invalid`, `Deleted`, `AlreadyExists`, `NotFound`, `Unknown`, `Unavailable`, `TooLarge`.
+        """
+        if change.strict or change.requires or has_ops(change.events):
+            return self._in_turn(change)
+        return self._commit(change, on_state=False)
+
+    async def _in_turn(self, change: Change) -> Receipt:
         async with self._turnstile.turn(change.session):
             return await self._commit(change, on_state=True)
 
@@ -97,7 +103,8 @@ class Committer:
                 return await self._known(change, outcome, request)
             if isinstance(outcome, Appended):
                 self._telemetry.committed(change.operation, lost)
-                await self._remember(change.session, proposal, outcome, after)
+                if after is not MISSING or change.session in self._cache:
+                    await self._remember(change.session, proposal, outcome, after)
                 return Receipt(outcome.head.version, id, outcome.head.hash, outcome.head.at, outcome.durability)
             lost += 1
             head = outcome.head
@@ -269,7 +276,7 @@ class Committer:
         known = self._cache.get(session)
         if known is not None and outcome.previous is not None and known.head.hash == outcome.previous.hash:
             state = {} if kind is Kind.tombstone else known.state
-            tags: Mapping[str, str] = configured((event,)).get("tags", known.tags)
+            tags: Mapping[str, str] = {} if kind is Kind.tombstone else configured((event,)).get("tags", known.tags)
             self._cache.put(session, Working(outcome.head, state, known.log_bytes + 256, known.snapshot_bytes, tags, known.created_at))
         return Receipt(outcome.head.version, outcome.id, outcome.head.hash, outcome.head.at, outcome.durability)
 
@@ -286,13 +293,12 @@ class Committer:
         return None if change.options.key is None else await self._backend.find_key(change.session, change.options.key)
 
     async def _find(self, change: Change, proposal: Proposal) -> Receipt | None:
-        """After a lost answer: is the commit in the chain? Only its id can tell."""
+        """After a lost answer: is the commit in the chain, at the level asked for? Only its id can tell."""
         with contextlib.suppress(Error):
             async for commit in self._reader.commits(change.session, newest_first=True):
                 if commit.id == proposal.id:
-                    return Receipt(
-                        commit.version, commit.id, commit.hash, commit.at, min(change.durability, self._backend.capabilities.durability)
-                    )
+                    level = self._backend.capabilities.proven(change.durability)
+                    return None if level < change.durability else Receipt(commit.version, commit.id, commit.hash, commit.at, level)
                 if change.base is not None and commit.version <= change.base.head.version:
                     break
         return None
@@ -314,7 +320,7 @@ class Committer:
     async def first_receipt(self, session: SessionKey, version: int, durability: Durability) -> Receipt:
         """The receipt of a commit that a key was applied by."""
         commit = await self._reader.record(session, version)
-        durability = min(durability, self._backend.capabilities.durability)
+        durability = self._backend.capabilities.proven(durability)
         if commit is None:
             return Receipt(version, b"", b"", 0, durability, duplicate=True)
         return Receipt(version, commit.id, commit.hash, commit.at, durability, duplicate=True)

@@ -8,7 +8,7 @@ import warnings
 from perdure.backends.spi import Backend, Durability
 from perdure.clock import Clock
 from perdure.codec.upcast import Upcasters
-from perdure.config import Settings
+from perdure.config import Settings, shown_url
 from perdure.engine.cache import Cache
 from perdure.engine.committer import Committer
 from perdure.engine.reader import Reader
@@ -46,6 +46,6 @@ class Core:
 
     def __del__(self) -> None:
         if not self.closed and self.pid == os.getpid():
-            warnings.warn(
-                f"A Perdure store on {self.url} was never closed: use `async with perdure.open(...)`.", ResourceWarning, stacklevel=1
-            )
+            place = shown_url(self.url)
+            message = f"A Perdure store on {place} was never closed: use `async with perdure.open(...)`."
+            warnings.warn(message, ResourceWarning, stacklevel=1)

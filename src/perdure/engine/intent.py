@@ -55,7 +55,7 @@ def parse_durability(asked: Durability | str | None) -> Durability | None:
 
 def check_durability(asked: Durability | str | None, default: Durability, capabilities: Capabilities) -> Durability:
     """The level asked for, else the default. Raises `Unsupported` for one that the engine cannot reach."""
-    level = parse_durability(asked)
+    level = None if asked is None else parse_durability(asked)
     if level is None:
         return default
     if level > capabilities.durability:

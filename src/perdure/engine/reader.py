@@ -17,6 +17,8 @@ from perdure.model.state import Fold, TestFailed
 
 PAGE = 256
 """Records in one read."""
+TAIL_PAGE = 16
+"""Records in the first read from the end, which is often the only one: each next read takes twice as many, up to `PAGE`."""
 FORKED = "forked"
 """The event of a fork's first commit: data {session, version, hash} name the parent's commit that it goes on from."""
 
@@ -114,7 +116,8 @@ class Reader:
     async def _backwards(self, session: SessionKey, after: int, before: int | None) -> AsyncIterator[Commit]:
         first: Record | None = None
         expected: bytes | None = None
-        records = await self._backend.read(session, after=after, before=before, limit=PAGE, reverse=True)
+        page = TAIL_PAGE
+        records = await self._backend.read(session, after=after, before=before, limit=page, reverse=True)
         while records:
             for record in records:
                 commit = open_record(session, record)
@@ -122,7 +125,8 @@ class Reader:
                     raise Corrupt(f"Version {commit.version} of session {session.id!r} is not the one that the next commit follows.")
                 expected, first = commit.prev, record
                 yield commit
-            records = await self._backend.read(session, after=after, before=records[-1].head.version, limit=PAGE, reverse=True)
+            page = min(2 * page, PAGE)
+            records = await self._backend.read(session, after=after, before=records[-1].head.version, limit=page, reverse=True)
         first = first or await self._first_or_none(session)
         if first is not None and first.head.version > after + 1:
             parent, _ = await self._base(session, first, after + 1)
@@ -214,7 +218,7 @@ class Reader:
             if commit.kind is Kind.data:
                 apply_events(session, fold, commit)
             elif commit.kind is Kind.tombstone:
-                fold = Fold({})
+                fold, tags = Fold({}), {}
             elif commit.kind is Kind.configure:
                 tags = configured(commit.events).get("tags", tags)
         return Working(row.head, fold.state, log_bytes, snapshot_bytes, tags, row.created_at)

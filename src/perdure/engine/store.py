@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 import msgspec
 
 from perdure.backends.spi import Capabilities, Durability, Index, Query, Row
+from perdure.config import shown_url
 from perdure.engine import draft as drafts
 from perdure.engine import forks
 from perdure.engine.cache import Working
@@ -43,7 +44,7 @@ class Store:
         self._tenant = tenant
 
     def __repr__(self) -> str:
-        return f"<Store [{'closed' if self._core.closed else 'open'}] {self._core.url} tenant={self._tenant}>"
+        return f"<Store [{'closed' if self._core.closed else 'open'}] {shown_url(self._core.url)} tenant={self._tenant}>"
 
     async def __aenter__(self) -> Self:
         return self
@@ -124,6 +125,16 @@ class Store:
                 check_request=True,
             )
             return await core.committer.commit(change)
+
+    async def find(self, session: str, key: str) -> Receipt | None:
+        """The receipt of the commit that this idempotency key was applied by (`duplicate` is true), or `None`. One or two round trips."""
+        core = self._open()
+        target = self._key(session)
+        if key is None:
+            raise Invalid("find needs the idempotency key to look for.")
+        check_options(Options(key=key))
+        with core.telemetry.span("find", *target):
+            return await drafts.find_receipt(core.committer, target, key, core.durability)
 
     def edit(
         self,
@@ -352,14 +363,14 @@ class Store:
     async def delete(self, session: str, *, actor: str | None = None) -> Receipt:
         """Close the session with a tombstone: later calls raise `Deleted`, a late writer too; versions never start again.
 
-        Its commits stay on disk until they are purged. Raises `NotFound`, `Deleted`.
+        Its commits stay on disk until they are purged; its tags end here. Raises `NotFound`, `Deleted`.
         """
         core = self._open()
         target = self._key(session)
         check_options(Options(actor=actor))
         with core.telemetry.span("delete", *target):
             return await core.committer.control(
-                target, Kind.tombstone, Event("deleted"), status=Status.deleted, actor=actor, durability=core.durability
+                target, Kind.tombstone, Event("deleted"), status=Status.deleted, index=Index({}), actor=actor, durability=core.durability
             )
 
     async def verify(self, session: str) -> Verified:

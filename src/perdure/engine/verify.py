@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from perdure.backends.spi import Backend
+from perdure.backends.spi import Backend, Head
 from perdure.codec import envelope
-from perdure.engine.reader import Reader, apply_events
+from perdure.engine.reader import FORKED, Reader, apply_events, configured
 from perdure.engine.views import Verified
 from perdure.errors import Corrupt, NotFound
 from perdure.model.commit import GENESIS, Kind, Status
@@ -25,7 +25,7 @@ async def verify(backend: Backend, reader: Reader, session: SessionKey) -> Verif
         snapshots[snapshot.version] = snapshot
         earlier = await backend.load(session, snapshot.version - 1) if snapshot.version > 1 else None
         snapshot = earlier.snapshot if earlier is not None else None
-    fold = Fold({})
+    fold, tags = Fold({}), dict[str, str]()
     count, version, prev, at = 0, 0, GENESIS, 0
     async for commit in reader.commits(session, before=head.version + 1):
         if commit.version != version + 1 or commit.prev != prev or commit.at <= at:
@@ -34,7 +34,10 @@ async def verify(backend: Backend, reader: Reader, session: SessionKey) -> Verif
         if commit.kind is Kind.data:
             apply_events(session, fold, commit)
         elif commit.kind is Kind.tombstone:
-            fold = Fold({})
+            fold, tags = Fold({}), {}
+        elif commit.kind is Kind.configure:
+            fork = any(event.type == FORKED for event in commit.events)  # It has none of its parent's tags.
+            tags = configured(commit.events).get("tags", {} if fork else tags)
         found = snapshots.get(version)
         if found is not None:
             state = envelope.decode_snapshot(session, version, found.hash, found.body)
@@ -42,19 +45,27 @@ async def verify(backend: Backend, reader: Reader, session: SessionKey) -> Verif
                 raise Corrupt(
                     f"The snapshot of session {session.id!r} at version {version} is not what its commits give.", session=session.id
                 )
-    await _check_columns(backend, session)
+    last = await _check_columns(backend, session, head.version)
     if (version, prev) != (head.version, head.hash):
         raise Corrupt(f"Session {session.id!r} has version {version} where its head says {head.version}.", session=session.id)
+    if last is not None and head != last:
+        raise Corrupt(f"The index row of session {session.id!r} has another status or place than its commits give.", session=session.id)
+    if dict(loaded.row.tags) != tags:
+        raise Corrupt(f"The index row of session {session.id!r} has other tags than its commits give.", session=session.id)
     return Verified(session.id, version, prev, count, len(snapshots))
 
 
-async def _check_columns(backend: Backend, session: SessionKey) -> None:
-    """The columns that no hash covers, because they follow from the commits before: a head's standing and its last data version."""
+async def _check_columns(backend: Backend, session: SessionKey, newest: int) -> Head | None:
+    """The columns that no hash covers, because they follow from the commits before: a head's standing and its last data version.
+    The head that the record of the version `newest` made, which the index row repeats."""
     status: int | None = None
+    last: Head | None = None
     data = version = 0
     while records := await backend.read(session, after=version):
         for record in records:
             head, version = record.head, record.head.version
+            if version == newest:
+                last = head
             if status is None:
                 status, data = int(Status.active), version - 1
             if record.kind == Kind.tombstone:
@@ -65,3 +76,4 @@ async def _check_columns(backend: Backend, session: SessionKey) -> None:
                 data, status = version, int(Status.active) if status == Status.deleted else status
             if (head.status, head.data) != (status, data):
                 raise Corrupt(f"Version {version} of session {session.id!r} has another status or data version than its commits give.")
+    return last

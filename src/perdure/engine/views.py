@@ -89,5 +89,10 @@ class View:
         """The JSON document that folding all operations up to `version` gives; `{}` before the first."""
         return self._state if self._owned else thaw(self._state)
 
+    @property
+    def shared(self) -> Any:
+        """The same document as the store holds it, without the copy that `state` makes. To be read only: others look at it too."""
+        return self._state
+
     def __repr__(self) -> str:
         return f"<View [{self.status.name}] {self.session} version={self.version}>"

@@ -1,14 +1,15 @@
 """Group commit: appends that are ready in one turn of an event loop are handed to the engine together.
 
-A lone append goes at once; only while one is under way do others wait for the end of the loop's turn.
+A lone append goes at once; only while one is under way do others wait for the end of the loop's turn, and only for an engine that makes
+one write of them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
-from weakref import WeakKeyDictionary
+import weakref
+from collections.abc import Callable, Sequence
 
 from perdure.backends.bridge import is_blocking
 from perdure.backends.spi import APPENDS_MAX, Append, Backend, Outcome
@@ -28,7 +29,8 @@ class Writer:
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
-        self._turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turn] = WeakKeyDictionary()
+        self._turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Turn] = weakref.WeakKeyDictionary()
+        self._last: tuple[Callable[[], object], _Turn] = (lambda: None, _Turn())
         self._lock = threading.Lock()
 
     async def append(self, append: Append) -> Outcome:
@@ -36,11 +38,10 @@ class Writer:
         if is_blocking():
             return _answer((await self._backend.append((append,)))[0])
         loop = asyncio.get_running_loop()
-        turn = self._turns.get(loop)
-        if turn is None:
-            with self._lock:
-                turn = self._turns.setdefault(loop, _Turn())
-        if not turn.calls and not turn.waiting:
+        last, turn = self._last
+        if last() is not loop:
+            turn = self._turn(loop)
+        if not self._backend.capabilities.batched or not (turn.calls or turn.waiting):
             turn.calls += 1
             try:
                 return _answer((await self._backend.append((append,)))[0])
@@ -51,6 +52,12 @@ class Writer:
             loop.call_soon(self._hand_over, loop, turn)
         turn.waiting.append((append, future))
         return _answer(await future)
+
+    def _turn(self, loop: asyncio.AbstractEventLoop) -> _Turn:
+        with self._lock:
+            turn = self._turns.setdefault(loop, _Turn())
+            self._last = weakref.ref(loop), turn
+            return turn
 
     def _hand_over(self, loop: asyncio.AbstractEventLoop, turn: _Turn) -> None:
         waiting, turn.waiting = turn.waiting, []

@@ -14,7 +14,7 @@ from copy import deepcopy
 from operator import index as as_index
 from typing import Any, Protocol, SupportsIndex, TypeAlias
 
-from perdure.errors import Invalid
+from perdure.errors import Invalid, TooLarge
 from perdure.model.diff import below
 from perdure.model.ops import Op
 from perdure.model.pointer import escape
@@ -329,7 +329,7 @@ def _note(container: Tracked, kind: str, token: str | int | None, value: Any = N
         path = longer
     try:
         check(value)
-    except (Invalid, UnicodeError):
+    except (Invalid, TooLarge, UnicodeError):
         return
     journal.note(Op(kind, path, thaw(value)))
 

@@ -23,7 +23,7 @@ def check_name(what: str, name: object) -> str:
         raise Invalid(f"{what} must be a string, not {type(name).__name__}.")
     if not name:
         raise Invalid(f"{what} must not be empty.")
-    if len(name) <= 63 and name.isascii() and name.isprintable():
+    if len(name) <= NAME_BYTES_MAX and name.isascii() and name.isprintable():
         return name
     if any(ord(char) < 32 or 127 <= ord(char) < 160 for char in name):
         raise Invalid(f"{what} must not contain control characters: {name[:60]!r}.")

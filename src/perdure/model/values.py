@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from math import copysign, isfinite
 from typing import Any, NoReturn, TypeAlias
 
-from perdure.errors import Invalid
+from perdure.errors import Invalid, TooLarge
 from perdure.model.pointer import escape
 
 JSON: TypeAlias = dict[str, Any] | list[Any] | str | int | float | bool | None
@@ -21,6 +21,12 @@ INT_DIGITS_MAX = 4300
 """Longest integer, in decimal digits: what Python turns into text and back by default."""
 INT_END = 10**INT_DIGITS_MAX
 """The least positive integer that is too long."""
+VALUES_MAX = 8 << 20
+"""Most values that one value may hold when it is written out and some of its containers stand in it several times: 16 MiB, the largest
+commit, have room for no more, at two bytes each. Without such containers the limits on bytes are the only ones."""
+_FEW = 1 << 20
+"""So many values are walked before anyone asks whether some containers stand there several times."""
+_UNSOUND, _MANY = -1, -2
 
 CONTAINERS = (dict, list)
 _SPOKEN = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null", int: "a number", float: "a number"}
@@ -32,41 +38,63 @@ def check(value: object, *, what: str = "data", at: str = "", depth: int = DEPTH
     Allowed are dicts with string keys, lists, strings without lone surrogates, integers up to 4,300 digits, finite floats, booleans and
     None. Subclasses of dict and list count as what they hold; subclasses of str, int and float are refused, for they would come back
     as something else. `what` is the value's name in the message, `at` the pointer at which it stands, `depth` how many containers may
-    be nested; containers of the types `trust` are not looked into.
+    be nested; containers of the types `trust` are not looked into. A container may stand in the value several times: it is written out
+    each time, and a value that grows beyond `VALUES_MAX` by that is `TooLarge`. Time is linear in what is there, not in what is written.
     """
-    if not (_sound_container(value, depth, trust) if isinstance(value, CONTAINERS) else _sound([value], 1, trust)):
-        _explain(value, what, at, depth, trust)
+    left = _sound_container(value, depth, trust, _FEW) if isinstance(value, CONTAINERS) else _sound([value], 1, trust, _FEW)
+    if left < 0:
+        written, there = _walk(value, what, at, depth, trust)
+        if left == _UNSOUND:
+            raise Invalid(f"{what[:1].upper()}{what[1:]} was changed while it was being read.", path=at)
+        if VALUES_MAX < written != there:
+            raise TooLarge(
+                f"{what[:1].upper()}{what[1:]} holds {there:,} values, some containers several times: written out they are "
+                f"{_counted(written)}; the limit is {VALUES_MAX:,}.",
+                size=written,
+                limit=VALUES_MAX,
+            )
 
 
-def _sound_container(node: dict[Any, Any] | list[Any], room: int, trust: tuple[type, ...]) -> bool:
+def _sound_container(node: dict[Any, Any] | list[Any], room: int, trust: tuple[type, ...], left: int) -> int:
+    """How many more values may be walked when these are; `_UNSOUND` or `_MANY` otherwise."""
     if room <= 0:
-        return False
+        return _UNSOUND
     if isinstance(node, list):
-        return _sound(node if type(node) is list else list.__iter__(node), room, trust)
+        return _sound(node if type(node) is list else list.__iter__(node), room, trust, left - list.__len__(node))
     for key in node if type(node) is dict else dict.__iter__(node):
         if type(key) is not str or not (key.isascii() or _is_text(key)):
-            return False
-    return _sound(dict.values(node), room, trust)
+            return _UNSOUND
+    return _sound(dict.values(node), room, trust, left - dict.__len__(node))
 
 
-def _sound(values: Any, room: int, trust: tuple[type, ...]) -> bool:
-    """Whether all values, standing in a container that has `room` levels, are sound. On the hot path of every write."""
+def _sound(values: Any, room: int, trust: tuple[type, ...], left: int) -> int:
+    """The same for all values that stand in a container that has `room` levels. On the hot path of every write."""
+    if left < 0:
+        return _MANY
     for value in values:
         kind = type(value)
         if kind is str:
             if not (value.isascii() or _is_text(value)):
-                return False
+                return _UNSOUND
         elif kind is int:
             if not -INT_END < value < INT_END:
-                return False
+                return _UNSOUND
         elif kind is float:
             if not isfinite(value):
-                return False
+                return _UNSOUND
         elif kind is bool or value is None or kind in trust:
             continue
-        elif not isinstance(value, CONTAINERS) or not _sound_container(value, room - 1, trust):
-            return False
-    return True
+        elif not isinstance(value, CONTAINERS):
+            return _UNSOUND
+        else:
+            left = _sound_container(value, room - 1, trust, left)
+            if left < 0:
+                return left
+    return left
+
+
+def _counted(number: int) -> str:
+    return f"{number:,}" if number < 10**15 else f"about 10^{len(str(number)) - 1}"
 
 
 def _is_text(value: str) -> bool:
@@ -77,23 +105,34 @@ def _is_text(value: str) -> bool:
     return True
 
 
-def _explain(value: object, what: str, at: str, depth: int, trust: tuple[type, ...]) -> NoReturn:
-    """Walk again, slowly and without recursion, to find the first culprit, and raise."""
+def _walk(value: object, what: str, at: str, depth: int, trust: tuple[type, ...]) -> tuple[int, int]:
+    """Walk slowly and without recursion, each container once for each depth at which it stands. Raise for the first culprit, or tell how
+    many values are written out and how many are there."""
     levels: list[tuple[object, Iterator[tuple[object, object]]]] = []
     tokens: list[str] = []
     entered: set[int] = set()
+    fine: dict[int, tuple[int, int]] = {}  # Containers that were walked: how deep they stood, and how many values they hold written out.
+    written = [0]
+    there = 0
     node: object = value
     while True:
         trouble: tuple[str, str] | None = None
+        written[-1] += 1
         if isinstance(node, CONTAINERS) and type(node) not in trust:
+            deepest, size = fine.get(id(node), (-1, 0))
             if id(node) in entered:
                 trouble = "a container that holds itself", ""
+            elif len(levels) <= deepest:
+                written[-1] += size
             elif len(levels) >= depth:
                 trouble = f"more than {depth} containers inside one another", ""
             else:
+                if deepest < 0:
+                    there += dict.__len__(node) if isinstance(node, dict) else list.__len__(node)
                 entered.add(id(node))
                 levels.append((node, iter(dict.items(node)) if isinstance(node, dict) else enumerate(list.__iter__(node))))
                 tokens.append("")
+                written.append(0)
         elif type(node) not in trust:
             trouble = _trouble(node)
         pair = None
@@ -101,8 +140,12 @@ def _explain(value: object, what: str, at: str, depth: int, trust: tuple[type, .
             pair = next(levels[-1][1], None)
             if pair is not None:
                 break
-            entered.discard(id(levels.pop()[0]))
+            done, _ = levels.pop()
+            entered.discard(id(done))
             tokens.pop()
+            fine[id(done)] = len(levels), written[-1]
+            size = written.pop()
+            written[-1] += size
         key = pair[0] if pair is not None else ""
         if trouble is None and pair is not None and isinstance(levels[-1][0], dict) and (wrong := _key_trouble(key)):
             tokens.pop()
@@ -111,7 +154,7 @@ def _explain(value: object, what: str, at: str, depth: int, trust: tuple[type, .
             path = at + "".join(["/" + escape(token) for token in tokens])
             raise Invalid(f"{what[:1].upper()}{what[1:]} holds {trouble[0]}{_place(path)}{trouble[1]}.", path=path)
         if pair is None:
-            raise Invalid(f"{what[:1].upper()}{what[1:]} was changed while it was being read.", path=at)
+            return written[0], there + 1
         tokens[-1] = str(key)
         node = pair[1]
 

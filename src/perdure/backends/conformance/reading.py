@@ -129,6 +129,27 @@ async def listing_hides_the_deleted_unless_asked(kit: Kit) -> None:
 
 
 @case
+async def tags_end_with_the_tombstone_that_says_so(kit: Kit) -> None:
+    """An append without tags leaves them; one with `{}` ends them, for listings and loads, also in the life that follows."""
+
+    async def tagged() -> tuple[int, dict[str, str]]:
+        loaded = await kit.backend.load(S)
+        assert loaded is not None
+        rows = [
+            (await kit.backend.scan(Query("acme", tags={"team": "ops"}, status=status))).items for status in (None, int(Status.deleted))
+        ]
+        return sum(map(len, rows)), dict(loaded.row.tags)
+
+    await kit.one(behind(S, index=Index({"team": "ops"})))
+    await kit.chain(S, 1)
+    assert await tagged() == (1, {"team": "ops"})
+    await kit.one(behind(S, kind=Kind.tombstone, status=Status.deleted, index=Index({})))
+    assert await tagged() == (0, {})
+    await kit.chain(S, 1, status=Status.active)
+    assert await tagged() == (0, {})
+
+
+@case
 async def the_feed_has_everything_in_order(kit: Kit) -> None:
     """Every record of every tenant comes at least once, a session's in version order, and the last cursor goes on later."""
     sessions = [SessionKey("acme", "a"), SessionKey("acme", "b"), SessionKey("other", "a")]

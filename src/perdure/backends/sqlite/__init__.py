@@ -32,7 +32,7 @@ from perdure.backends.spi import (
     Snapshot,
 )
 from perdure.backends.sqlite import reader
-from perdure.backends.sqlite.schema import Options, connect, errors, initialise, known_id, parse_url
+from perdure.backends.sqlite.schema import Options, connect, errors, initialise, known_id, parse_url, settled
 from perdure.backends.sqlite.writer import RECORD_BYTES_MAX, BatchWriter
 from perdure.clock import Clock
 from perdure.errors import Closed, Invalid, Unsupported
@@ -46,9 +46,11 @@ SNAPSHOTS_KEPT = 2
 
 
 async def open(url: str, *, clock: Clock) -> SQLiteBackend:
-    """Open or create the file that a `sqlite:///` URL names. Raises `Invalid`, `Unsupported`, `Corrupt`, `Unavailable`."""
-    options = parse_url(url)
-    backend = SQLiteBackend(options, clock)
+    """Open or create the file that a `sqlite:///` URL names, a relative path from the folder of now.
+
+    Raises `Invalid`, `Unsupported`, `Corrupt`, `Unavailable`.
+    """
+    backend = SQLiteBackend(settled(parse_url(url)), clock)
     try:
         await backend.start()
     except BaseException:

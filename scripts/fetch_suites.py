@@ -1,0 +1,136 @@
+"""Fetch the tests that frameworks ship in source distributions only, into .cache/suites/: tests/adapters runs them unchanged."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+CACHE = ROOT / ".cache" / "suites"
+
+
+class Suite(NamedTuple):
+    """Tests in a source distribution: the package, its version, and the files wanted of it."""
+
+    package: str
+    version: str
+    files: tuple[str, ...]
+
+    @property
+    def folder(self) -> Path:
+        """Where the files are put."""
+        return CACHE / f"{self.package}-{self.version}"
+
+
+SUITES = (
+    Suite(
+        "claude-agent-sdk",
+        "0.2.187",
+        (
+            "tests/conftest.py",
+            "tests/test_session_helpers_store.py",
+            "tests/test_session_import.py",
+            "tests/test_session_resume.py",
+            "tests/test_session_store_conformance.py",
+            "tests/test_session_summary.py",
+            "tests/test_transcript_mirror.py",
+        ),
+    ),
+    Suite(
+        "langgraph-checkpoint-sqlite",
+        "3.1.2",
+        (
+            "tests/__init__.py",
+            "tests/test_store.py",
+            "tests/test_async_store.py",
+            "tests/test_conformance_delta.py",
+            "tests/test_delta_channel_migration.py",
+            "tests/test_delta_parent_walk.py",
+            "tests/test_get_delta_channel_history.py",
+        ),
+    ),
+    Suite(
+        "openai-agents",
+        "0.24.0",
+        (
+            "tests/__init__.py",
+            "tests/_fake_workspace_paths.py",
+            "tests/conftest.py",
+            "tests/deferred_session_writes/__init__.py",
+            "tests/deferred_session_writes/helpers.py",
+            "tests/deferred_session_writes/test_compaction.py",
+            "tests/deferred_session_writes/test_filters.py",
+            "tests/deferred_session_writes/test_max_turns.py",
+            "tests/deferred_session_writes/test_pending_write.py",
+            "tests/deferred_session_writes/test_recovery.py",
+            "tests/deferred_session_writes/test_resume.py",
+            "tests/extensions/memory/test_encrypt_session.py",
+            "tests/memory/test_compaction_model_visibility.py",
+            "tests/memory/test_compaction_suffix.py",
+            "tests/memory/test_openai_responses_compaction_session.py",
+            "tests/memory/test_session.py",
+            "tests/memory/test_session_limit.py",
+            "tests/model_test_helpers.py",
+            "tests/test_responses.py",
+            "tests/testing_processor.py",
+            "tests/utils/factories.py",
+            "tests/utils/hitl.py",
+            "tests/utils/simple_session.py",
+        ),
+    ),
+    Suite(
+        "strands-agents",
+        "1.62.0",
+        (
+            "tests/__init__.py",
+            "tests/fixtures/mock_session_repository.py",
+            "tests/fixtures/mocked_model_provider.py",
+            "tests/strands/session/test_repository_session_manager.py",
+            "tests/strands/session/test_snapshot_session_manager.py",
+            "tests/strands/storage/test_in_memory_storage.py",
+        ),
+    ),
+)
+
+
+def pip() -> list[str]:
+    """This environment's pip, or the one of the machine."""
+    for python in (sys.executable, "python3"):
+        command = [python, "-m", "pip"]
+        if subprocess.run([*command, "--version"], check=False, capture_output=True).returncode == 0:
+            return command
+    sys.exit("fetch_suites: there is no pip here.")
+
+
+def fetch(suite: Suite) -> None:
+    """Download one source distribution with pip, by the registry that pip is set up for, and keep the files wanted."""
+    with tempfile.TemporaryDirectory() as place:
+        wanted = f"{suite.package}=={suite.version}"
+        options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-binary", ":all:", "--dest", place]
+        subprocess.run([*pip(), "download", *options, wanted], check=True)
+        (archive,) = Path(place).iterdir()
+        with tarfile.open(archive) as opened:
+            for file in suite.files:
+                member = opened.extractfile(f"{archive.name.removesuffix('.tar.gz')}/{file}")
+                assert member is not None, f"{archive.name} has no {file}"
+                target = suite.folder / file
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(member.read())
+
+
+def main() -> None:
+    """Fetch what is not there yet."""
+    for suite in SUITES:
+        if all((suite.folder / file).exists() for file in suite.files):
+            print(f"{suite.package} {suite.version} is there")
+        else:
+            fetch(suite)
+            print(f"fetched {suite.package} {suite.version}")
+
+
+if __name__ == "__main__":
+    main()

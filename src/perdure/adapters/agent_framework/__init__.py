@@ -1,0 +1,28 @@
+"""Microsoft Agent Framework: `Agent(…, context_providers=[PerdureHistoryProvider(store)])`, `PerdureCheckpointStorage(store)` for
+workflows, and `PerdureSessionStore(store)` for sessions.
+
+Needs `pip install 'perdure[agent-framework]'`.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from perdure.adapters.versions import require
+
+require("agent-framework-core", "1.20", "2", "agent-framework")
+
+from perdure.adapters.agent_framework.checkpoints import PerdureCheckpointStorage
+from perdure.adapters.agent_framework.history import PerdureHistoryProvider
+
+if TYPE_CHECKING:
+    from perdure.adapters.agent_framework.sessions import PerdureSessionStore
+
+__all__ = ["PerdureCheckpointStorage", "PerdureHistoryProvider", "PerdureSessionStore"]
+
+
+def __getattr__(name: str) -> Any:
+    """The session store when it is asked for: the framework calls its interface experimental, and warns whoever touches it."""
+    if name == "PerdureSessionStore":
+        from perdure.adapters.agent_framework.sessions import PerdureSessionStore
+
+        return PerdureSessionStore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,262 @@
+"""The checkpoint storage: a run of a workflow is one Perdure session, its newest checkpoint the state, one commit for each.
+
+    agent-framework/workflows/<name>/<first checkpoint>    {"checkpoint": {…}, "removed": {id: true}}
+    agent-framework/checkpoints/<2 digits>                 in which session a checkpoint was put (see `lookup`)
+
+A checkpoint is written as its difference from the one it follows. Older ones are the state at an older version. Whoever goes on from an
+older one gets a fork of the session, named after the first checkpoint that is its own.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
+from datetime import datetime
+from typing import Any
+
+from agent_framework import WorkflowCheckpoint, WorkflowCheckpointException
+
+from perdure.adapters.agent_framework.values import Codec
+from perdure.adapters.faces import AnyStore, asynchronous
+from perdure.adapters.lookup import Lookup
+from perdure.adapters.matching import changes
+from perdure.adapters.naming import compose, decompose
+from perdure.engine.views import View
+from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, NotFound, TooLarge
+from perdure.model import ops as op
+from perdure.model.events import Event
+from perdure.model.pointer import join
+from perdure.model.state import apply
+from perdure.model.values import same
+
+ROOT, WORKFLOWS, CHECKPOINTS = "agent-framework", "workflows", "agent-framework/checkpoints"
+SAVED, REMOVED = "checkpoint", "checkpoint_removed"
+ATTEMPTS = 16
+"""How often a checkpoint is offered anew while others write to the same run."""
+KNOWN_MAX = 1024
+"""Of how many checkpoints a storage remembers where they lie."""
+
+
+class PerdureCheckpointStorage:
+    """Keeps workflow checkpoints in an open store, which stays the caller's to close.
+
+    A checkpoint costs what it changed. Two workers that go on from one checkpoint both succeed, as the framework has it: the later
+    one's checkpoints are a branch, listed with the others. A checkpoint saved twice is there once. What was deleted is not listed or
+    loaded any more; it stays in the history. Values are stored as data (see `values`), never pickled: classes of the program are allowed
+    by the framework's `register_checkpoint_type`, or here by class or "module:qualname".
+    """
+
+    def __init__(self, store: AnyStore, *, allowed_checkpoint_types: Iterable[type | str] = ()) -> None:
+        self._store = asynchronous(store)
+        self._lookup = Lookup(self._store, CHECKPOINTS)
+        self._codec = Codec(allowed_checkpoint_types)
+        self._known: OrderedDict[str, str] = OrderedDict()
+
+    async def save(self, checkpoint: WorkflowCheckpoint) -> str:
+        """Store a checkpoint as it is now; its id. Raises `WorkflowCheckpointException` for a value that is not allowed, or too large."""
+        id = checkpoint.checkpoint_id
+        encoded = self._codec.encode(checkpoint.to_dict(), f"Checkpoint {id}")
+        try:
+            own = _session(checkpoint.workflow_name, id)
+            line = await self._line(checkpoint)
+            entry = await self._lookup.put(id, {"session": line, "own": own})
+            line = entry["session"]
+            for _ in range(ATTEMPTS):
+                try:
+                    await self._append(line, own, encoded)
+                except (AlreadyExists, Conflict):
+                    continue
+                except _Passed:
+                    line = own
+                    continue
+                self._remember(id, line)
+                return id
+        except (Invalid, TooLarge) as error:
+            raise WorkflowCheckpointException(f"Checkpoint {id} cannot be stored. {error}") from error
+        raise WorkflowCheckpointException(f"Checkpoint {id} was overtaken by others {ATTEMPTS} times in a row: try again.")
+
+    async def load(self, checkpoint_id: str) -> WorkflowCheckpoint:
+        """The checkpoint, the caller's own. Raises `WorkflowCheckpointException` if there is none, or it holds what is not allowed."""
+        view = await self._find(checkpoint_id)
+        if view is None:
+            raise WorkflowCheckpointException(f"No checkpoint found with ID {checkpoint_id}")
+        return self._restored(view.state["checkpoint"])
+
+    async def list_checkpoints(self, *, workflow_name: str) -> list[WorkflowCheckpoint]:
+        """All checkpoints of a workflow's runs, by their time. One pass over each run's log."""
+        found = [self._restored(document) async for document in self._documents(workflow_name)]
+        return sorted(found, key=_time)
+
+    async def list_checkpoint_ids(self, *, workflow_name: str) -> list[str]:
+        """The ids of `list_checkpoints`."""
+        documents = [(document["timestamp"], document["checkpoint_id"]) async for document in self._documents(workflow_name)]
+        return [id for _, id in sorted(documents, key=lambda pair: datetime.fromisoformat(pair[0]))]
+
+    async def get_latest(self, *, workflow_name: str) -> WorkflowCheckpoint | None:
+        """The checkpoint with the latest time of all the workflow's runs, or `None`. One read a run."""
+        latest: dict[str, Any] | None = None
+        async for session in self._sessions(workflow_name):
+            view = await self._view(session)
+            if view is None:
+                continue
+            document = view.shared["checkpoint"]
+            if document["checkpoint_id"] in view.shared["removed"]:
+                document = max([kept async for kept in self._own(session)], key=_document_time, default=None)
+            if document is not None and (latest is None or _document_time(document) > _document_time(latest)):
+                latest = document
+        return None if latest is None else self._restored(latest)
+
+    async def delete(self, checkpoint_id: str) -> bool:
+        """Take a checkpoint out of what is listed and loaded; whether there was one. The run goes on from it all the same."""
+        for _ in range(ATTEMPTS):
+            found = await self._find(checkpoint_id)
+            if found is None:
+                return False
+            view = await self._store.read(found.session)
+            event = Event(REMOVED, {"checkpoint_id": checkpoint_id}, (op.set(join(["removed", checkpoint_id]), True),))
+            try:
+                await self._store.append(found.session, event, expect=view.version, on_conflict="raise")
+            except Conflict:
+                continue
+            return True
+        raise WorkflowCheckpointException(f"Checkpoint {checkpoint_id} was overtaken by others {ATTEMPTS} times in a row: try again.")
+
+    async def _line(self, checkpoint: WorkflowCheckpoint) -> str:
+        """The session of the run that a checkpoint goes on with: the one before it is there, or else it is the first."""
+        before = checkpoint.previous_checkpoint_id
+        if before is not None:
+            session = self._known.get(before) or await self._place(before)
+            if session is not None and session.startswith(_session(checkpoint.workflow_name, "")):
+                return session
+        return _session(checkpoint.workflow_name, checkpoint.checkpoint_id)
+
+    async def _append(self, line: str, own: str, encoded: dict[str, Any]) -> None:
+        """Write a checkpoint behind the one it follows. Raises `_Passed` when another follows that already: go on in `own`, a fork."""
+        id, before = encoded["checkpoint_id"], encoded["previous_checkpoint_id"]
+        view = await self._view(line)
+        told = {name: encoded[name] for name in ("checkpoint_id", "iteration_count", "timestamp")}
+        if view is None:
+            event = Event(SAVED, told, (op.set("", {"checkpoint": encoded, "removed": {}}),))
+            await self._store.append(line, event, expect=0)
+            return
+        held = view.shared["checkpoint"]
+        if held["checkpoint_id"] not in {id, before}:
+            await self._aside(line, own, encoded)
+            return
+        ops = changes(held, encoded, "/checkpoint")
+        if id in view.shared["removed"]:
+            ops.append(op.remove(join(["removed", id])))
+        if ops:
+            await self._store.append(line, Event(SAVED, told, tuple(ops)), expect=view.version, on_conflict="raise")
+
+    async def _aside(self, line: str, own: str, encoded: dict[str, Any]) -> None:
+        """Others follow the checkpoint before: fork the run there, and raise `_Passed`. Nothing happens to a checkpoint that is there."""
+        id, before = encoded["checkpoint_id"], encoded["previous_checkpoint_id"]
+        version = await self._version(line, id)
+        if version is not None:
+            if not same((await self._store.read(line, at=version)).shared["checkpoint"], encoded):
+                raise Invalid("Others follow a checkpoint of this id that has other content.", session=line)
+            return
+        version = None if before is None or line == own else await self._version(line, before)
+        if version is None:
+            raise Invalid(f"Session {line!r} lacks checkpoint {before}, which it is said to hold.", session=line)
+        with suppress(AlreadyExists):
+            await self._store.fork(line, at=version, id=own)
+        raise _Passed
+
+    async def _place(self, id: str) -> str | None:
+        """The session that holds a checkpoint: one of its own, or that of the run it went on with."""
+        entry = await self._lookup.get(id)
+        if entry is None:
+            return None
+        for session in dict.fromkeys((entry["own"], entry["session"])):
+            if await self._version(session, id) is not None:
+                self._remember(id, session)
+                return str(session)
+        return None
+
+    async def _find(self, id: str) -> View | None:
+        """The session as of a checkpoint that was not deleted, or `None`."""
+        session = self._known.get(id) or await self._place(id)
+        view = None if session is None else await self._view(session)
+        if session is None or view is None or id in view.shared["removed"]:
+            return None
+        if view.shared["checkpoint"]["checkpoint_id"] == id:
+            return view
+        version = await self._version(session, id)
+        return None if version is None else await self._store.read(session, at=version)
+
+    async def _version(self, session: str, id: str) -> int | None:
+        """Where a session's log has a checkpoint. It is read from its end."""
+        try:
+            async for commit in self._store.history(session, types={SAVED}, newest_first=True):
+                if any(_id(event) == id for event in commit.events):
+                    return commit.version
+        except (NotFound, Deleted):
+            pass
+        return None
+
+    async def _sessions(self, workflow_name: str) -> AsyncIterator[str]:
+        async for info in self._store.list(prefix=_session(workflow_name, "")):
+            yield info.session
+
+    async def _documents(self, workflow_name: str) -> AsyncIterator[dict[str, Any]]:
+        async for session in self._sessions(workflow_name):
+            async for document in self._own(session):
+                yield document
+
+    async def _own(self, session: str) -> AsyncIterator[dict[str, Any]]:
+        """A session's checkpoints that were not deleted, encoded, without those that a fork has from its parent."""
+        parts = decompose(session, 4)
+        first = None if parts is None else await self._version(session, parts[3])
+        view = await self._view(session)
+        if first is None or view is None:
+            return
+        state = (await self._store.read(session, at=first)).shared
+        found = {state["checkpoint"]["checkpoint_id"]: state["checkpoint"]}
+        async for commit in self._store.history(session, after=first, before=view.version + 1):
+            for event in commit.events:
+                state = apply(state, event.ops)
+                if event.type == SAVED:
+                    found[_id(event)] = state["checkpoint"]
+        for id, document in found.items():
+            if id not in view.shared["removed"]:
+                yield document
+
+    async def _view(self, session: str) -> View | None:
+        try:
+            view = await self._store.read(session)
+        except (NotFound, Deleted):
+            return None
+        if not isinstance(view.shared, dict) or not view.shared.keys() >= {"checkpoint", "removed"}:
+            raise Invalid(f"Session {session!r} is no run of a workflow: something else made it.", session=session)
+        return view
+
+    def _restored(self, document: dict[str, Any]) -> WorkflowCheckpoint:
+        return WorkflowCheckpoint.from_dict(self._codec.decode(document))
+
+    def _remember(self, id: str, session: str) -> None:
+        self._known[id] = session
+        while len(self._known) > KNOWN_MAX:
+            self._known.popitem(last=False)
+
+
+class _Passed(Exception):
+    """Another checkpoint follows the one before."""
+
+
+def _session(workflow_name: str, id: str) -> str:
+    return compose("An Agent Framework workflow", ROOT, WORKFLOWS, workflow_name, id)
+
+
+def _id(event: Event) -> str:
+    return str(event.data.get("checkpoint_id")) if isinstance(event.data, dict) else ""
+
+
+def _time(checkpoint: WorkflowCheckpoint) -> datetime:
+    return datetime.fromisoformat(checkpoint.timestamp)
+
+
+def _document_time(document: dict[str, Any]) -> datetime:
+    return datetime.fromisoformat(document["timestamp"])

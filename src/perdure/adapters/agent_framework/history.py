@@ -1,0 +1,122 @@
+"""The history provider: a session's messages, one event of the log each.
+
+agent-framework/history/<session>               messages that a provider with the usual source id keeps
+agent-framework/history/<session>/<source id>   those of another provider, an audit for instance
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, ClassVar
+
+from agent_framework import HistoryProvider, Message
+from agent_framework._sessions import filter_new_messages
+
+from perdure.adapters.faces import AnyStore, asynchronous
+from perdure.adapters.naming import compose
+from perdure.errors import AlreadyExists, Conflict, Invalid, NotFound, TooLarge, Unavailable, Unsupported
+from perdure.model.commit import Commit
+from perdure.model.events import Event
+
+MESSAGE = "message"
+ATTEMPTS = 16
+"""How often messages are offered anew while others append to the same session."""
+NAMELESS = "default"
+"""The session of calls that name none, as in the framework's own providers."""
+COMMIT_MAX = 1000
+"""Most messages of one commit."""
+
+
+class PerdureHistoryProvider(HistoryProvider):
+    """Keeps the messages of Agent Framework sessions in an open store, which stays the caller's to close.
+
+    One run is one commit, or a few if it is larger than one can be. Messages that the end of the history holds already are not written
+    again, by the framework's own rule, so a run that is stored twice is there once. Runs that end at the same time are both kept, one
+    behind the other. Only what is asked for is read: saving looks at the end of the log, however long it is.
+    """
+
+    DEFAULT_SOURCE_ID: ClassVar[str] = "perdure"
+
+    def __init__(
+        self,
+        store: AnyStore,
+        source_id: str = DEFAULT_SOURCE_ID,
+        *,
+        load_messages: bool = True,
+        store_inputs: bool = True,
+        store_context_messages: bool = False,
+        store_context_from: set[str] | None = None,
+        store_outputs: bool = True,
+        skip_excluded: bool = False,
+    ) -> None:
+        """The options are the framework's; `skip_excluded` leaves out messages that compaction marked as excluded."""
+        super().__init__(
+            source_id,
+            load_messages=load_messages,
+            store_inputs=store_inputs,
+            store_context_messages=store_context_messages,
+            store_context_from=store_context_from,
+            store_outputs=store_outputs,
+        )
+        self.skip_excluded = skip_excluded
+        self._store = asynchronous(store)
+
+    async def get_messages(self, session_id: str | None, *, state: dict[str, Any] | None = None, **kwargs: Any) -> list[Message]:
+        """The session's messages in the order in which they were stored. Raises `Deleted`, `Invalid`, `Unsupported`."""
+        messages = [message async for _, message in self._messages(self._session(session_id))]
+        return [message for message in messages if not (self.skip_excluded and message.additional_properties.get("_excluded"))]
+
+    async def save_messages(
+        self, session_id: str | None, messages: Sequence[Message], *, state: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        """Append those messages that the end of the history does not hold yet. Raises `Deleted`, `Invalid`, `TooLarge`."""
+        session = self._session(session_id)
+        data = {id(message): message.to_dict() for message in messages}
+        left, room = list(messages), COMMIT_MAX
+        for _ in range(ATTEMPTS):
+            version, tail = 0, []
+            # The framework's rule compares what comes in with the end of what is there. One more than comes in is enough for it to
+            # see that there is more.
+            async for commit, message in self._messages(session, newest_first=True):
+                version = version or commit.version
+                tail.append(message)
+                if len(tail) > len(left):
+                    break
+            left = filter_new_messages(tail[::-1], left)
+            events = [Event(MESSAGE, data[id(message)]) for message in left[:room]]
+            if not events:
+                return
+            try:
+                await self._store.append(session, *events, expect=version, on_conflict="raise")
+            except (AlreadyExists, Conflict):
+                continue
+            except TooLarge:
+                if len(events) == 1:
+                    raise
+                room = len(events) // 2
+                continue
+            left = left[room:]
+            if not left:
+                return
+        raise Unavailable(f"Session {session!r} was changed by others {ATTEMPTS} times in a row.", session=session)
+
+    async def _messages(self, session: str, *, newest_first: bool = False) -> AsyncIterator[tuple[Commit, Message]]:
+        try:
+            async for commit in self._store.history(session, types={MESSAGE}, newest_first=newest_first):
+                for event in reversed(commit.events) if newest_first else commit.events:
+                    yield commit, _message(event, session)
+        except NotFound:
+            return
+
+    def _session(self, session_id: str | None) -> str:
+        parts = [session_id or NAMELESS, *([] if self.source_id == self.DEFAULT_SOURCE_ID else [self.source_id])]
+        return compose("An Agent Framework session", "agent-framework", "history", *parts)
+
+
+def _message(event: Event, session: str) -> Message:
+    if not isinstance(event.data, dict) or "role" not in event.data:
+        raise Invalid(f"Session {session!r} holds a message that is not Agent Framework's: something else wrote it.", session=session)
+    try:
+        return Message.from_dict(dict(event.data))
+    except (KeyError, TypeError, ValueError) as error:
+        raise Unsupported(f"Session {session!r} holds a message that this agent-framework-core does not understand: {error}.") from error

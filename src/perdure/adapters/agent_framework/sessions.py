@@ -1,0 +1,124 @@
+"""The session store: an `AgentSession` is one Perdure session, its snapshot the state, member by member.
+
+agent-framework/sessions/<id>    {"type": "session", "session_id": …, "service_session_id": …, "state": {…}}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from agent_framework import AgentSession, SessionStore
+
+from perdure.adapters.faces import AnyStore, asynchronous
+from perdure.adapters.matching import changes
+from perdure.adapters.naming import compose
+from perdure.engine.views import View
+from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, NotFound, Unavailable, Unsupported
+from perdure.model.events import Event
+from perdure.model.values import same
+
+SAVED = "session_saved"
+ATTEMPTS = 16
+"""How often a whole snapshot is tried anew while others write."""
+STALE = -1
+"""What stands for the version of an object that no longer says what the session holds."""
+
+
+class PerdureSessionStore(SessionStore):
+    """Keeps Agent Framework sessions in an open store, which stays the caller's to close.
+
+    What is written is what differs. A session that was got from here and is set again is merged with what others wrote meanwhile: new
+    messages of both are kept, changes in different places too; where both changed the same place the later is refused with `Conflict`.
+    After a merge the object is behind: get the session again before it is set once more. A session object that did not come from here
+    replaces what is there, as in the framework's own stores; what it replaced stays in the history.
+    """
+
+    def __init__(self, store: AnyStore) -> None:
+        super().__init__()
+        self._store = asynchronous(store)
+        self._seen: WeakKeyDictionary[AgentSession, tuple[str, int]] = WeakKeyDictionary()
+
+    async def get(self, session_id: str) -> AgentSession | None:
+        """The session as it is now, the caller's own; `None` if there is none. Raises `ValueError`, `Invalid`, `Unsupported`."""
+        view = await self._view(_name(session_id))
+        if view is None:
+            return None
+        try:
+            session = AgentSession.from_dict(view.state)
+        except (KeyError, TypeError, ValueError) as error:
+            raise Unsupported(f"Session {view.session!r} is not one that this agent-framework-core understands: {error}.") from error
+        self._seen[session] = view.session, view.version
+        return session
+
+    async def set(self, session_id: str, session: AgentSession) -> None:
+        """Keep a session. Raises `Conflict`, `Deleted` if it was deleted since it was got, `ValueError`, `TypeError`, `Invalid`."""
+        name = _name(session_id)
+        if type(session) is not AgentSession:
+            raise TypeError(f"PerdureSessionStore keeps AgentSession objects, not {type(session).__name__}.")
+        document = _document(session)
+        where, version = self._seen.get(session, ("", 0))
+        if where != name:
+            version = await self._replace(name, document)
+        elif version == STALE:
+            raise Conflict(f"This object of session {session_id!r} was merged with what others wrote: get the session again.", session=name)
+        else:
+            version = await self._merge(name, version, document)
+        self._seen[session] = name, version
+
+    async def delete(self, session_id: str) -> None:
+        """Close the session with a tombstone, which those who got it before meet; nothing happens if there is none."""
+        try:
+            await self._store.delete(_name(session_id))
+        except (NotFound, Deleted):
+            return
+
+    async def _merge(self, name: str, version: int, document: dict[str, Any]) -> int:
+        """Write what the object changed since `version`; the version that it now stands for."""
+        now = await self._store.read(name)
+        base = now if now.version == version else await self._store.read(name, at=version)
+        ops = changes(base.shared, document)
+        if not ops:
+            return version
+        receipt = await self._store.append(name, Event(SAVED, None, tuple(ops)), expect=version)
+        if receipt.version > version + 1 and not same((await self._store.read(name, at=receipt.version)).shared, document):
+            return STALE
+        return receipt.version
+
+    async def _replace(self, name: str, document: dict[str, Any]) -> int:
+        for _ in range(ATTEMPTS):
+            view = await self._view(name)
+            ops = changes({} if view is None else view.shared, document)
+            if view is not None and not ops:
+                return view.version
+            expected = 0 if view is None else view.version
+            try:
+                receipt = await self._store.append(
+                    name, Event(SAVED, None, tuple(ops)), expect=expected, on_conflict="raise", recreate=view is None
+                )
+            except (AlreadyExists, Conflict, Deleted):
+                continue
+            return receipt.version
+        raise Unavailable(f"Session {name!r} was changed by others {ATTEMPTS} times in a row.", session=name)
+
+    async def _view(self, name: str) -> View | None:
+        try:
+            view = await self._store.read(name)
+        except (NotFound, Deleted):
+            return None
+        if not isinstance(view.shared, dict) or view.shared.get("type") != "session":
+            raise Invalid(f"Session {name!r} is not Agent Framework's: something else made it.", session=name)
+        return view
+
+
+def _name(session_id: str) -> str:
+    SessionStore.validate_session_id(session_id)
+    return compose("An Agent Framework session", "agent-framework", "sessions", session_id)
+
+
+def _document(session: AgentSession) -> dict[str, Any]:
+    """The framework's own snapshot of a session, as JSON."""
+    document = session.to_dict()
+    service = document["service_session_id"]
+    return {**document, "service_session_id": dict(service) if isinstance(service, Mapping) else service}

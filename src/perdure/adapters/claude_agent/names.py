@@ -1,0 +1,68 @@
+"""Which Perdure sessions hold the transcripts that the SDK's keys name.
+
+claude/<project key>/<session id>              a session's main transcript
+claude/<project key>/<session id>/<subpath>    one beside it: a subagent's, mostly
+
+A project key is made of a folder's path and may be long, a subpath too. One that would leave no room for the rest is cut, and ends
+with `%~` and a digest, which no other name does; the transcript's state holds the key in full.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from perdure.adapters.naming import escape, unescape
+from perdure.errors import Invalid
+
+ROOT = "claude"
+PART_BYTES_MAX = 100
+"""Longest project key or subpath, in bytes when escaped, that stands in a session id as it is."""
+HEAD_BYTES = 60
+"""How much is shown of one that is longer."""
+CUT = "%~"
+
+
+class Place(NamedTuple):
+    """Where a transcript lies. `main` is the session of the main transcript, `None` if this is the one; `state` is what it starts with."""
+
+    session: str
+    main: str | None
+    state: dict[str, Any]
+
+
+def place(key: Mapping[str, Any]) -> Place:
+    """Where the transcript of the SDK's key lies. Raises `Invalid` for a key that is none."""
+    if not isinstance(key, Mapping):
+        raise Invalid(f"A session key is a dict with project_key and session_id, not {type(key).__name__}.")
+    state = {name: _text(name, key.get(name)) for name in ("project_key", "session_id")}
+    session = f"{project(state['project_key'])}{escape(state['session_id'])}"
+    if key.get("subpath") is None:
+        return Place(session, None, state)
+    state["subpath"] = _text("subpath", key["subpath"])
+    return Place(f"{session}/{_short('/'.join(map(escape, state['subpath'].split('/'))))}", session, state)
+
+
+def project(project_key: str) -> str:
+    """What the ids of a project's sessions begin with."""
+    return f"{ROOT}/{_short(escape(_text('project_key', project_key)))}/"
+
+
+def subpath(name: str) -> str | None:
+    """The SDK's subpath, given what stands behind the main transcript's id; `None` if it was cut."""
+    parts = [unescape(part) for part in name.split("/")]
+    return None if None in parts else "/".join(map(str, parts))
+
+
+def _short(text: str) -> str:
+    encoded = text.encode(errors="surrogatepass")
+    if len(encoded) <= PART_BYTES_MAX:
+        return text
+    return f"{encoded[:HEAD_BYTES].decode(errors='ignore').replace('/', '.')}{CUT}{hashlib.sha256(encoded).hexdigest()[:32]}"
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str) or not value:
+        raise Invalid(f"A session key's {name} is a string that is not empty, not {value!r:.60}.")
+    return value

@@ -1,0 +1,280 @@
+"""The SDK's session store: a transcript is a session, a batch of lines is a commit, the summary for listings is its state.
+
+{"project_key": "-home-ann-trip", "session_id": "3f0c…", "summary": {…}}
+{"project_key": "-home-ann-trip", "session_id": "3f0c…", "subpath": "subagents/agent-7"}
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar, cast
+
+import anyio.to_thread
+from claude_agent_sdk import SessionKey, SessionStore, SessionStoreEntry, fold_session_summary
+from claude_agent_sdk.types import SessionListSubkeysKey, SessionStoreListEntry, SessionSummaryEntry
+
+from perdure.adapters.claude_agent import names
+from perdure.adapters.claude_agent.names import Place
+from perdure.adapters.claude_agent.seen import Seen, SeenIds
+from perdure.adapters.claude_agent.transcript import Batch, Line, batches, entry_of, id_of
+from perdure.adapters.faces import AnyStore, asynchronous, wait
+from perdure.adapters.matching import changes
+from perdure.adapters.naming import unescape
+from perdure.engine.views import Info, Receipt, View
+from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, NotFound, Unavailable, Unknown
+from perdure.model import ops as op
+from perdure.model.commit import Commit, Kind
+from perdure.model.events import Event
+from perdure.model.values import check
+
+T = TypeVar("T")
+
+ATTEMPTS = 64
+"""How often lines are offered anew because others wrote first."""
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class PerdureSessionStore(SessionStore):
+    """Keeps the transcripts of the Claude Agent SDK in an open store, which stays the caller's to close.
+
+    `append` is one commit, durable when it returns, whatever the transcript's length. A line that has a uuid is there once, whoever
+    sends it how often; a batch that is sent again adds nothing. Two processes that mirror one session are both kept, in the order of
+    their commits. A session that was deleted stays so: what an agent still mirrors to it is refused with `Deleted`.
+
+    Any number of objects, threads, event loops (of asyncio or trio) and processes may use one store.
+    Raises `perdure.Error`s, which the SDK reports as `MirrorErrorMessage`, or as `RuntimeError` on resuming.
+    """
+
+    def __init__(self, store: AnyStore) -> None:
+        self._store = asynchronous(store)
+        self._seen = SeenIds()
+
+    async def append(self, key: SessionKey, entries: list[SessionStoreEntry]) -> None:
+        """Add lines behind the transcript's end; starts it if there is none.
+
+        All of them or none, up to 8 MiB or 5,000 lines; more is several commits, and sending all again completes them.
+        Raises `Deleted`, `Invalid` for what is no JSON, `TooLarge` for a line over 16 MiB, `Unknown`, `Unavailable`.
+        """
+        await _served(self._append(key, entries))
+
+    async def load(self, key: SessionKey) -> list[SessionStoreEntry] | None:
+        """All lines, oldest first; `None` for a transcript that was never written, or was deleted."""
+        return await _served(self._load(key))
+
+    async def list_sessions(self, project_key: str) -> list[SessionStoreListEntry]:
+        """The project's sessions with the time of their last commit, newest first. Reads the index alone."""
+        return await _served(self._list_sessions(project_key))
+
+    async def list_session_summaries(self, project_key: str) -> list[SessionSummaryEntry]:
+        """The same sessions with what the SDK's fold made of their lines, kept at each append. Reads no transcript in full."""
+        return await _served(self._list_session_summaries(project_key))
+
+    async def delete(self, key: SessionKey) -> None:
+        """Close a transcript with a tombstone; a main transcript's subagents too. Nothing happens if there is none."""
+        await _served(self._delete(key))
+
+    async def list_subkeys(self, key: SessionListSubkeysKey) -> list[str]:
+        """The subpaths of the transcripts beside a main one."""
+        return await _served(self._list_subkeys(key))
+
+    async def _append(self, key: Mapping[str, Any], entries: list[SessionStoreEntry]) -> None:
+        place = names.place(key)
+        for batch in batches(cast("list[dict[str, Any]]", entries)):
+            await self._commit(place, batch)
+
+    async def _commit(self, place: Place, batch: Batch) -> None:
+        """Append what the transcript lacks of a batch, on the very version that says so."""
+        strong = False  # what this process remembers will mostly do: the append finds out if it is old
+        for _ in range(ATTEMPTS):
+            view = await self._view(place.session, strong=strong)
+            version, seen = 0 if view is None else view.version, await self._known(place.session, view)
+            lines = _lacking(batch, seen)
+            key = f"batch/{seen.life}/{batch.digest}" if batch.marked else seen.unsure.get(batch.digest) or self._store.new_id()
+            if len(lines) < len(batch.lines):
+                if not strong:  # Sent before, it seems: then what counts is what is there now, for it may be deleted.
+                    strong = True
+                    continue
+                if not lines or (view is not None and await self._store.find(place.session, key) is not None):
+                    return
+            try:
+                receipt = await self._sent(place.session, _events(place, view, lines), version, key)
+            except Unknown:
+                seen.unsure[batch.digest] = key
+                raise
+            except (AlreadyExists, Conflict):
+                strong = True
+                continue
+            seen.unsure.pop(batch.digest, None)
+            if receipt is None or receipt.duplicate:
+                await self._store.read(place.session)  # it was there once; raises `Deleted` if it no longer is
+                return
+            self._seen.add(place.session, [line.id for line in lines if line.id], after=version, version=receipt.version)
+            if view is None and place.main is not None:
+                await self._refuse_orphan(place.session, place.main)
+            return
+        raise Unavailable(f"Others wrote to {place.session!r} {ATTEMPTS} times in a row.", session=place.session)
+
+    async def _sent(self, session: str, events: list[Event], version: int, key: str) -> Receipt | None:
+        """One commit on this version; `None` if the batch is there, but was stored on another version, which made it another payload."""
+        try:
+            return await self._store.append(session, *events, expect=version, on_conflict="raise", key=key)
+        except Invalid as error:
+            if "version" not in error.facts:
+                raise
+            return None
+
+    async def _known(self, session: str, view: View | None) -> Seen:
+        """The ids of the transcript's lines up to a version, or beyond."""
+        if view is None:
+            self._seen.forget(session)
+            return self._seen.of(session)
+        while (seen := self._seen.of(session)).version < view.version:
+            async for commit in self._store.history(session, after=seen.version, before=view.version + 1):
+                self._learn(session, commit)
+        return seen
+
+    def _learn(self, session: str, commit: Commit) -> list[dict[str, Any]]:
+        """The lines of the commit behind those that are known, or of one of these."""
+        entries = [entry for event in commit.events if (entry := entry_of(event)) is not None]
+        if commit.version > self._seen.of(session).version:
+            if commit.kind is Kind.tombstone:
+                self._seen.forget(session, life=commit.version)
+            ids = [id for entry in entries if (id := id_of(entry))]
+            self._seen.add(session, ids, after=commit.version - 1, version=commit.version)
+        return entries
+
+    async def _refuse_orphan(self, session: str, main: str) -> None:
+        """Take a subagent's transcript back that began after its session was deleted. Raises `Deleted` then."""
+        try:
+            await self._store.read(main)
+        except NotFound:
+            return
+        except Deleted:
+            await self._end(session)
+            raise
+
+    async def _load(self, key: Mapping[str, Any]) -> list[SessionStoreEntry] | None:
+        session = names.place(key).session
+        view = await self._view(session)
+        if view is None:
+            return None
+        entries: list[dict[str, Any]] = []
+        async for commit in self._store.history(session, before=view.version + 1):
+            if commit.kind is Kind.tombstone:
+                entries.clear()
+            entries += self._learn(session, commit)
+        return cast("list[SessionStoreEntry]", entries) or None
+
+    async def _list_sessions(self, project_key: str) -> list[SessionStoreListEntry]:
+        return [{"session_id": id, "mtime": _milliseconds(info.updated_at)} for id, info in await self._sessions(project_key)]
+
+    async def _list_session_summaries(self, project_key: str) -> list[SessionSummaryEntry]:
+        found: list[SessionSummaryEntry] = []
+        for id, info in await self._sessions(project_key):
+            view = await self._view(info.session, strong=False)
+            if view is not None and view.version < info.version:
+                view = await self._view(info.session)
+            if view is not None:
+                found.append({"session_id": id, "mtime": _milliseconds(view.updated_at), "data": view.state.get("summary", {})})
+        return found
+
+    async def _sessions(self, project_key: str) -> list[tuple[str, Info]]:
+        """The project's sessions, the last written first: the SDK's order, which knows milliseconds only, then keeps ours."""
+        prefix = names.project(project_key)
+        found = [
+            (id, info)
+            async for info in self._store.list(prefix=prefix)
+            if (id := unescape(info.session.removeprefix(prefix))) is not None  # what lies beside a main transcript has a "/" more
+        ]
+        return sorted(found, key=lambda pair: pair[1].updated_at, reverse=True)
+
+    async def _delete(self, key: Mapping[str, Any]) -> None:
+        place = names.place(key)
+        await self._end(place.session)  # first, so that no subagent begins unseen: see _refuse_orphan
+        if place.main is None:
+            for session in [info.session async for info in self._store.list(prefix=f"{place.session}/")]:
+                await self._end(session)
+
+    async def _end(self, session: str) -> None:
+        try:
+            await self._store.delete(session)
+        except (NotFound, Deleted):
+            return
+
+    async def _list_subkeys(self, key: Mapping[str, Any]) -> list[str]:
+        prefix = f"{names.place({**key, 'subpath': None}).session}/"
+        found = []
+        for session in [info.session async for info in self._store.list(prefix=prefix)]:
+            subpath = names.subpath(session.removeprefix(prefix))
+            if subpath is None and (view := await self._view(session)) is not None:
+                subpath = view.shared.get("subpath")
+            if isinstance(subpath, str):
+                found.append(subpath)
+        return found
+
+    async def _view(self, session: str, *, strong: bool = True) -> View | None:
+        """The transcript as it is now, or else as this process knows it. Raises `Invalid` for what something else made.
+
+        One that was deleted is `None` to readers, who ask strongly, and to a writer the append says so.
+        """
+        try:
+            view = await self._store.read(session, consistency="strong" if strong else "eventual")
+        except (NotFound, Deleted):
+            return None
+        if not isinstance(view.shared, dict) or not isinstance(view.shared.get("project_key"), str):
+            raise Invalid(f"Session {session!r} is no transcript of the Claude Agent SDK: something else made it.", session=session)
+        return view
+
+
+async def _served(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run on asyncio's loop as it is; where another kind of loop runs, which is trio's, in a thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return await anyio.to_thread.run_sync(wait, coroutine)
+    return await coroutine
+
+
+def _lacking(batch: Batch, seen: Seen) -> list[Line]:
+    """The lines that have no id, or one that neither the transcript nor an earlier line of the batch has."""
+    here: set[str] = set()
+    lines = []
+    for line in batch.lines:
+        if line.id is not None:
+            if line.id in seen.ids or line.id in here:
+                continue
+            here.add(line.id)
+        lines.append(line)
+    return lines
+
+
+def _events(place: Place, view: View | None, lines: list[Line]) -> list[Event]:
+    """The lines' events; what they change in the summary goes with the last, the state that they start with the first."""
+    events = [line.event for line in lines]
+    if view is None:
+        state = place.state if place.main is not None else place.state | {"summary": _fold(place, None, lines)}
+        events[0] = Event(events[0].type, events[0].data, (op.set("", state),))
+    elif place.main is None:
+        old = view.shared.get("summary", {})
+        ops = changes(old, _fold(place, old, lines), "/summary")
+        events[-1] = Event(events[-1].type, events[-1].data, tuple(ops))
+    return events
+
+
+def _fold(place: Place, old: Mapping[str, Any] | None, lines: list[Line]) -> dict[str, Any]:
+    """What the SDK makes of the lines for its listings."""
+    id = place.state["session_id"]
+    before: SessionSummaryEntry | None = None if old is None else {"session_id": id, "mtime": 0, "data": dict(old)}
+    key: SessionKey = {"project_key": place.state["project_key"], "session_id": id}
+    data = fold_session_summary(before, key, cast("list[SessionStoreEntry]", [line.entry for line in lines]))["data"]
+    try:
+        check(data)
+    except Invalid:  # half of a surrogate pair, in a text that the SDK cut: here it is for people to read
+        return {name: value.encode(errors="replace").decode() if isinstance(value, str) else value for name, value in data.items()}
+    return data
+
+
+def _milliseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // timedelta(milliseconds=1)

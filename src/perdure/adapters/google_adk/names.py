@@ -1,0 +1,55 @@
+"""Where an ADK session lies: its own Perdure session, and those of the app's and the user's shared state."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from perdure.adapters.naming import compose, decompose
+
+ROOT = "adk"
+
+
+class Names:
+    """The three ids by which ADK names a session, and the Perdure session ids that they make.
+
+        adk/<app>/sessions/<user>/<session>   events in the log, session-scope state
+        adk/<app>/users/<user>                what `user:` keys hold
+        adk/<app>/app                         what `app:` keys hold
+
+    In each part `%`, `/` and control characters are percent-encoded, so the ids can be read back and never collide.
+    """
+
+    def __init__(self, app: str, user: str, id: str) -> None:
+        self.app, self.user, self.id = app, user, id
+
+    @cached_property
+    def session(self) -> str:
+        """The Perdure session's id. Raises `Invalid` for ids that are too long together."""
+        return compose("An ADK session", ROOT, self.app, "sessions", self.user, self.id)
+
+    def scopes(self) -> tuple[tuple[str, str], ...]:
+        """The prefixes of shared state keys, and the Perdure session that each goes to."""
+        return ("app:", app_scope(self.app)), ("user:", user_scope(self.app, self.user))
+
+
+def app_scope(app: str) -> str:
+    """The Perdure session of an app's shared state."""
+    return compose("An ADK app", ROOT, app, "app")
+
+
+def user_scope(app: str, user: str) -> str:
+    """The Perdure session of a user's shared state."""
+    return compose("An ADK user", ROOT, app, "users", user)
+
+
+def sessions_prefix(app: str, user: str | None) -> str:
+    """What the ids of an app's sessions, or of one user's, begin with."""
+    return compose("An ADK user", ROOT, app, "sessions", *([] if user is None else [user]), "")
+
+
+def parse(id: str) -> Names | None:
+    """The ADK ids of a Perdure session, or `None` if it is no ADK session."""
+    parts = decompose(id, 5)
+    if parts is None or (parts[0], parts[2]) != (ROOT, "sessions"):
+        return None
+    return Names(parts[1], parts[3], parts[4])

@@ -1,0 +1,275 @@
+"""The session service: ADK sessions as Perdure sessions, an event and its state delta in one commit."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
+from typing import Any, NamedTuple, cast
+
+from google.adk.errors import StaleSessionError
+from google.adk.errors.already_exists_error import AlreadyExistsError
+from google.adk.errors.session_not_found_error import SessionNotFoundError
+from google.adk.events.event import Event as AdkEvent
+from google.adk.platform import time as platform_time
+from google.adk.platform import uuid as platform_uuid
+from google.adk.sessions import BaseSessionService, Session
+from google.adk.sessions.base_session_service import GetSessionConfig, ListSessionsResponse
+
+from perdure.adapters.faces import AnyStore, asynchronous
+from perdure.adapters.google_adk import events, names
+from perdure.adapters.google_adk.names import Names
+from perdure.adapters.google_adk.shared import SharedState
+from perdure.adapters.lives import start
+from perdure.engine.turnstile import Turnstile
+from perdure.engine.views import Receipt, View
+from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, NotFound
+from perdure.model.commit import Commit
+from perdure.model.ids import SessionKey
+
+_ALL = GetSessionConfig()
+_NONE = GetSessionConfig(num_recent_events=0)
+
+
+class _Known(NamedTuple):
+    """As of when a session object knows its session: the version, and the life it is in ("" for the first)."""
+
+    version: int
+    life: str
+
+    @classmethod
+    def of(cls, version: int, document: Mapping[str, Any]) -> _Known:
+        return cls(version, *document.get("life", ("",)))
+
+    @classmethod
+    def parse(cls, mark: str | None) -> _Known | None:
+        """From what `mark` gave; `None` for what another storage wrote there."""
+        version, _, life = (mark or "").partition(" ")
+        return cls(int(version), life) if version.isdecimal() else None
+
+    def mark(self) -> str:
+        return f"{self.version} {self.life}".rstrip()
+
+    def key(self, id: str) -> str:
+        """The idempotency key of an event."""
+        return f"{id} {self.life}".rstrip()
+
+
+class _Tail(NamedTuple):
+    """The end of a session's log: commits, oldest first; the newest that ADK made; the time (s) that its event names."""
+
+    commits: list[Commit]
+    newest: Commit
+    updated: float
+
+
+class PerdureSessionService(BaseSessionService):
+    """Keeps ADK sessions in an open store, which stays the caller's to close.
+
+    One `append_event` is one commit of the session: the event and the session-scope part of its state delta, both or neither, at
+    the store's durability. The event's id is the idempotency key: the same event appended again is there once. What goes to
+    `app:` and `user:` keys is committed to sessions of their own right behind it, once; if the process dies in between, whoever
+    loads the session next carries it out (keys that were set anew meanwhile keep the newer value).
+
+    Who appends to a session that others changed since it was loaded gets `StaleSessionError`, whatever the clocks say.
+    """
+
+    def __init__(self, store: AnyStore) -> None:
+        self._store = asynchronous(store)
+        self._shared = SharedState(self._store)
+        self._turns = Turnstile()
+
+    async def create_session(
+        self, *, app_name: str, user_id: str, state: dict[str, Any] | None = None, session_id: str | None = None
+    ) -> Session:
+        """Start a session. Raises `AlreadyExistsError`, and `Invalid` for ids that are too long together."""
+        found = Names(app_name, user_id, (session_id or "").strip() or platform_uuid.new_uuid())
+        delta = events.safe_state(state or {})
+        mine = events.own(delta)
+        now = platform_time.get_time()
+        left = {key: value for key, value in delta.items() if key.startswith(("app:", "user:"))}
+        data = {"timestamp": now, "actions": {"state_delta": left}}
+        try:
+            receipt, document = await start(self._store, found.session, events.CREATED, data, {"state": mine}, actor=_actor(user_id))
+        except AlreadyExists as error:
+            raise AlreadyExistsError(f"Session with id {found.id} already exists. {error}") from error
+        await self._shared.write(found, delta, receipt.id)
+        return _session(found, mine | await self._shared.seen_by(found), [], now, _Known.of(receipt.version, document))
+
+    async def get_session(self, *, app_name: str, user_id: str, session_id: str, config: GetSessionConfig | None = None) -> Session | None:
+        """The session with its events in the order in which they were appended, or `None`.
+
+        With a `config` only the end of the log is read. `after_timestamp` gives the events behind the last one that is older.
+        Raises `Invalid` for a session that something else made, `Unsupported` for events that this google-adk does not understand.
+        """
+        found = Names(app_name, user_id, session_id.strip())
+        try:
+            view = await self._view(found)
+            tail = await self._tail(found, view.version, config or _ALL)
+            loaded = await self._events(found, tail.commits, config or _ALL)
+        except (NotFound, Deleted):
+            return None
+        await self._shared.catch_up(found, tail.newest)
+        state = view.state["state"] | await self._shared.seen_by(found)
+        return _session(found, state, loaded, tail.updated, _Known.of(view.version, view.shared))
+
+    async def list_sessions(self, *, app_name: str, user_id: str | None = None) -> ListSessionsResponse:
+        """The app's sessions, or one user's, without events, least recently updated first. Costs two reads a session."""
+        sessions = []
+        seen: dict[str, dict[str, Any]] = {}
+        async for info in self._store.list(prefix=names.sessions_prefix(app_name, user_id)):
+            found = names.parse(info.session)
+            if found is None:
+                continue
+            try:
+                view = await self._view(found)
+                tail = await self._tail(found, view.version, _NONE)
+            except (NotFound, Deleted):  # by somebody else, since it was listed
+                continue
+            if found.user not in seen:
+                seen[found.user] = await self._shared.seen_by(found)
+            state = view.state["state"] | seen[found.user]
+            sessions.append(_session(found, state, [], tail.updated, _Known.of(view.version, view.shared)))
+        sessions.sort(key=lambda session: (session.last_update_time, session.user_id, session.id))
+        return ListSessionsResponse(sessions=sessions)
+
+    async def delete_session(self, *, app_name: str, user_id: str, session_id: str) -> None:
+        """Close the session with a tombstone, which late writers meet; nothing happens if there is none. Shared state stays."""
+        try:
+            await self._store.delete(Names(app_name, user_id, session_id.strip()).session)
+        except (NotFound, Deleted):
+            return
+
+    async def get_user_state(self, *, app_name: str, user_id: str) -> dict[str, Any]:
+        """What the user's `user:` keys hold, without the prefix."""
+        return await self._shared.of(names.user_scope(app_name, user_id))
+
+    async def append_event(self, session: Session, event: AdkEvent) -> AdkEvent:
+        """Append an event and its state delta. A partial event is not stored.
+
+        Raises `StaleSessionError` (nothing was written), `SessionNotFoundError`, `AlreadyExistsError` for an event id that the
+        session holds with other content.
+        """
+        if event.partial:
+            return event
+        self._apply_temp_state(session, event)
+        event = self._trim_temp_delta_state(event)
+        if not event.id:
+            event.id = AdkEvent.new_id()
+        found = Names(session.app_name, session.user_id, session.id)
+        # Appends by one session object take turns: each goes on from the version that the one before it reached.
+        async with self._turns.turn(SessionKey(self._store.tenant, found.session)):
+            known = await self._known(found, session)
+            data = events.as_json(event)
+            receipt = await self._append(found, data, known)
+            await self._shared.write(found, events.delta_of(data), receipt.id)
+            if receipt.version <= known.version:
+                return event  # It was appended before the session was loaded.
+            session._storage_update_marker = known._replace(version=receipt.version).mark()
+            session.last_update_time = event.timestamp
+            return self._commit_event_to_session(session, event)
+
+    async def _append(self, found: Names, data: dict[str, Any], known: _Known) -> Receipt:
+        try:
+            state = None
+            if events.is_large(events.own(events.delta_of(data))):
+                state = (await self._view(found)).shared["state"]
+            return await self._store.append(
+                found.session,
+                events.written(data, state),
+                expect=known.version,
+                key=known.key(data["id"]),
+                actor=_actor(data["author"]),
+                on_conflict="raise",
+            )
+        except (NotFound, Deleted) as error:
+            raise SessionNotFoundError(f"Session {found.id} not found. {error}") from error
+        except Conflict as error:
+            raise _stale(found, f"loaded at version {known.version}, now at {error.actual}") from error
+        except Invalid as error:
+            if "version" not in error.facts:
+                raise
+            raise AlreadyExistsError(f"Session {found.id} has an event {data['id']!r} with other content. {error}") from error
+
+    async def _known(self, found: Names, session: Session) -> _Known:
+        """The version at which the session was loaded. Without a mark of it, a session that ends with the newest event is current."""
+        known = _Known.parse(session._storage_update_marker)
+        if known is not None:
+            return known
+        try:
+            view = await self._view(found)
+            tail = await self._tail(found, view.version, GetSessionConfig(num_recent_events=1))
+        except (NotFound, Deleted) as error:
+            raise SessionNotFoundError(f"Session {found.id} not found. {error}") from error
+        newest = [event.data["id"] for event in tail.newest.events if events.is_adk(event)]
+        if newest[-1:] != [event.id for event in session.events[-1:]]:
+            raise _stale(found, f"it carries no version, and does not end with the newest event of version {view.version}")
+        return _Known.of(view.version, view.shared)
+
+    async def _view(self, found: Names) -> View:
+        """The session as it is now. Raises `NotFound`, `Deleted`, and `Invalid` for what something else made."""
+        view = await self._store.read(found.session)
+        document = view.shared
+        if not isinstance(document, dict) or not isinstance(document.get("state"), dict):
+            raise _foreign(found)
+        return view
+
+    async def _tail(self, found: Names, version: int, config: GetSessionConfig) -> _Tail:
+        """The newest commits as of a version, back to where `config` is satisfied or the session's life began; at least one of ADK's."""
+        commits: list[Commit] = []
+        newest: Commit | None = None
+        updated, count = 0.0, 0
+        newest_first = self._store.history(found.session, before=version + 1, newest_first=True)
+        async with aclosing(cast(AsyncGenerator[Commit, None], newest_first)) as history:
+            async for commit in history:
+                mine = [event.data["timestamp"] for event in commit.events if events.is_adk(event)]
+                began = [event.data["timestamp"] for event in commit.events if events.is_created(event)]
+                commits.append(commit)
+                if newest is None and (mine or began):
+                    newest, updated = commit, (mine or began)[-1]
+                count += len(mine)
+                if began or (newest is not None and _satisfied(config, count, mine)):
+                    break
+        if newest is None:
+            raise _foreign(found)
+        return _Tail(commits[::-1], newest, updated)
+
+    async def _events(self, found: Names, commits: list[Commit], config: GetSessionConfig) -> list[AdkEvent]:
+        """The events that `config` asks for, of the commits at the log's end."""
+        if config.num_recent_events == 0:
+            return []
+        leaning = next((number for number, commit in enumerate(commits) if events.leans_on_state(commit)), len(commits))
+        loaded = events.read_back(found.session, commits[:leaning])
+        if leaning < len(commits):
+            before = await self._store.read(found.session, at=commits[leaning].version - 1)
+            loaded += events.read_back(found.session, commits[leaning:], before.shared)
+        if config.num_recent_events is not None:
+            loaded = loaded[-config.num_recent_events :]
+        if config.after_timestamp is not None:
+            old = [number for number, event in enumerate(loaded) if event.timestamp < config.after_timestamp]
+            loaded = loaded[old[-1] + 1 :] if old else loaded
+        return loaded
+
+
+def _satisfied(config: GetSessionConfig, count: int, timestamps: list[float]) -> bool:
+    if config.num_recent_events is not None and count >= config.num_recent_events:
+        return True
+    return config.after_timestamp is not None and any(timestamp < config.after_timestamp for timestamp in timestamps)
+
+
+def _session(found: Names, state: Mapping[str, Any], loaded: list[AdkEvent], updated: float, known: _Known) -> Session:
+    session = Session(id=found.id, app_name=found.app, user_id=found.user, state=dict(state), events=loaded, last_update_time=updated)
+    session._storage_update_marker = known.mark()  # where ADK has a storage keep its revision
+    return session
+
+
+def _stale(found: Names, why: str) -> StaleSessionError:
+    return StaleSessionError(f"Session {found.id} was modified in storage since it was loaded ({why}): load it again, then append.")
+
+
+def _foreign(found: Names) -> Invalid:
+    return Invalid(f"Session {found.session!r} is no ADK session: something else made it.", session=found.session)
+
+
+def _actor(name: str) -> str | None:
+    """The author as the commit's actor, where it can be one."""
+    return name if name and name.isprintable() and len(name.encode(errors="replace")) <= 255 else None

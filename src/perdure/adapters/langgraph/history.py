@@ -1,0 +1,161 @@
+"""Older checkpoints: the document at an older version, found by a checkpoint's key or by folding a stretch of the chain once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from perdure.adapters.langgraph.layout import CHECKPOINT, WRITES, key_of, slot
+from perdure.engine.store import Store
+from perdure.errors import Corrupt
+from perdure.model.commit import Commit, Kind
+from perdure.model.state import Fold, apply
+from perdure.model.values import freeze
+
+Tasks = Mapping[str, Mapping[str, Any]]
+"""The writes on one checkpoint, by task: their indices and `path`."""
+
+
+GRACE = 3
+"""Behind how many later checkpoints of its namespace writes on one are still looked for, unless it is marked as having some later."""
+
+
+class Past(NamedTuple):
+    """A checkpoint as it was put: where, and the part of the document in which it stood."""
+
+    version: int
+    ns: str
+    id: str
+    slot: Mapping[str, Any]
+
+
+class Stretch(NamedTuple):
+    """The checkpoints of a stretch of the chain, oldest first, and the writes on them that were made within it."""
+
+    past: list[Past]
+    writes: dict[tuple[str, str], Tasks]
+
+    def tasks(self, ns: str, id: str) -> Tasks:
+        """The writes on a checkpoint."""
+        return self.writes.get((ns, id), {})
+
+
+def hidden(state: Mapping[str, Any], version: int, ns: str, id: str) -> bool:
+    """Whether a checkpoint was deleted or pruned: it is in the chain, and no longer in the thread."""
+    if id in state.get("removed", {}).get(ns, ()):
+        return True
+    pruned = state.get("pruned")
+    return pruned is not None and version <= pruned["version"] and pruned["kept"].get(ns) != id
+
+
+async def locate(store: Store, session: str, state: Mapping[str, Any], ns: str, id: str) -> int | None:
+    """The version at which a checkpoint was put, or `None`. One look-up by key; a thread that is a copy reads back to find its own."""
+    key = key_of(state, ns, id)
+    receipt = await store.find(session, key)
+    if receipt is not None:
+        return receipt.version
+    async for commit in store.history(session, types={CHECKPOINT}, newest_first=True):
+        if commit.key == key:
+            return commit.version
+    return None
+
+
+async def older(store: Store, session: str, state: Mapping[str, Any], ns: str, id: str) -> tuple[Past, Tasks] | None:
+    """A checkpoint that no longer stands in the document `state`, with its writes; `None` if it is not there, or was deleted."""
+    version = await locate(store, session, state, ns, id)
+    if version is None or hidden(state, version, ns, id):
+        return None
+    then = (await store.read(session, at=version)).state
+    late = id in state.get("late", {}).get(ns, ())
+    tasks: dict[str, Any] = {}
+    _add(tasks, then.get("writes", {}).get(ns, {}).get(id, {}))
+    beyond = 0
+    async for commit in store.history(session, after=version):
+        for event in commit.events:
+            if event.type == WRITES:
+                made = apply({}, event.ops)
+                _add(tasks, made["writes"].get(ns, {}).get(id, {}))
+        if (ending := _put_in(commit, ns)) is not None:
+            if ending.get("again"):
+                then = (await store.read(session, at=commit.version)).state
+            else:
+                beyond += 1
+                if beyond == GRACE and not late:
+                    break
+    return Past(version, ns, id, _slot(session, version, then, ns)), tasks
+
+
+async def stretch(store: Store, session: str, *, after: int, ns: str | None, upto: int | None = None) -> Stretch:
+    """Fold the commits with `after < version <= upto` once; `ns` chooses one namespace. What did not change is shared between states."""
+    base: Any = (await store.read(session, at=after)).state if after else {}
+    fold = Fold(freeze(base))
+    past: list[Past] = []
+    writes: dict[tuple[str, str], Tasks] = {}
+    _collect(writes, base)
+    async for commit in store.history(session, after=after, before=None if upto is None else upto + 1):
+        if commit.kind is Kind.tombstone:
+            fold, past, writes = Fold(freeze({})), [], {}
+            continue
+        if commit.kind is not Kind.data:
+            continue
+        for event in commit.events:
+            fold.apply(event.ops)
+        kinds = {event.type for event in commit.events}
+        if CHECKPOINT in kinds:
+            put = next(event.data for event in commit.events if event.type == CHECKPOINT) or {}
+            name = put.get("ns", "")
+            if ns is None or name == ns:
+                found = _slot(session, commit.version, fold.state, name)
+                entry = Past(commit.version, name, found["checkpoint"]["id"], found)
+                if put.get("again"):
+                    past = [other for other in past if (other.ns, other.id) != (entry.ns, entry.id)]
+                past.append(entry)
+        if WRITES in kinds:
+            _collect(writes, fold.state)
+    return Stretch(past, writes)
+
+
+async def start_of(store: Store, session: str, ns: str, count: int, said: Mapping[str, Any], before: int | None) -> int:
+    """The version before the `count`th newest checkpoint of the namespace whose event says what `said` says; 0 if all are needed."""
+    async for commit in store.history(session, types={CHECKPOINT}, newest_first=True, before=before):
+        put = _put_in(commit, ns)
+        if put is not None and not put.get("again") and all(put.get(name) == value for name, value in said.items()):
+            count -= 1
+            if not count:
+                return commit.version - 1
+    return 0
+
+
+def _slot(session: str, version: int, state: Mapping[str, Any], ns: str) -> Mapping[str, Any]:
+    found = slot(state, ns)
+    if found is None:
+        raise Corrupt(f"Version {version} of session {session!r} puts a checkpoint that the state does not hold.", session=session)
+    return found
+
+
+def _put_in(commit: Commit, ns: str) -> Mapping[str, Any] | None:
+    """What the commit says of the checkpoint that it put in this namespace."""
+    for event in commit.events:
+        if event.type == CHECKPOINT and (event.data or {}).get("ns", "") == ns:
+            return event.data or {}
+    return None
+
+
+def _collect(writes: dict[tuple[str, str], Tasks], state: Mapping[str, Any]) -> None:
+    """Note the writes that the document holds now: a later put drops them from it."""
+    for ns, checkpoints in state.get("writes", {}).items():
+        for id, tasks in checkpoints.items():
+            held = writes.get((ns, id))
+            if held is None:
+                writes[ns, id] = tasks
+            elif held is not tasks:
+                merged: dict[str, Any] = dict(held)
+                _add(merged, tasks)
+                writes[ns, id] = merged
+
+
+def _add(tasks: dict[str, Any], more: Tasks) -> None:
+    """Later writes of the same tasks: a node's output counts once, the first time; errors and interrupts (below 0) are replaced."""
+    for task, entries in more.items():
+        held = tasks.get(task, {})
+        tasks[task] = held | {index: entry for index, entry in entries.items() if index not in held or index.startswith("-")}

@@ -1,0 +1,146 @@
+"""Threads as wholes: delete, copy, prune, and take out the checkpoints of some runs.
+
+The chain keeps what it was given until the store's retention says otherwise: what is pruned or taken out here is no longer found by any
+of the framework's calls, and the audit still shows it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from perdure.adapters.langgraph.history import Past, Stretch, hidden, stretch
+from perdure.adapters.langgraph.layout import SECTIONS, check_layout, slot_of, standing
+from perdure.adapters.langgraph.threads import PREFIX, load, session_of
+from perdure.engine.store import Store
+from perdure.engine.views import View
+from perdure.errors import Conflict, Deleted, Invalid, NotFound
+from perdure.model.diff import diff
+from perdure.model.events import Event
+from perdure.model.values import thaw
+
+ATTEMPTS = 64
+"""How often a change is decided anew because others came first."""
+
+
+async def delete(store: Store, thread: str) -> None:
+    """End a thread with a tombstone; nothing happens if there is none. A new run may begin it anew; a late writer is refused."""
+    session = session_of(thread)
+    view = await load(store, session)
+    if view is None:
+        return
+    check_layout(view.shared, session)
+    try:
+        await store.delete(session)
+    except (NotFound, Deleted):
+        return
+
+
+async def copy(store: Store, source: str, target: str) -> None:
+    """A new thread that begins as the other one stands now: a fork, at a cost that does not grow with the history.
+
+    Raises `NotFound` if there is no such thread, `AlreadyExists` if the target was ever there.
+    """
+    session = session_of(source)
+    view = await load(store, session)
+    if view is None:
+        raise NotFound(f"There is no thread {source!r} to copy.", session=session)
+    check_layout(view.shared, session)
+    await store.fork(session, at=view.version, id=session_of(target))
+
+
+async def prune(store: Store, threads: Sequence[str], strategy: str) -> None:
+    """`keep_latest` leaves each namespace its newest checkpoint; `delete` deletes the threads. What is not there is passed over."""
+    if strategy == "delete":
+        for thread in threads:
+            await delete(store, thread)
+        return
+    if strategy != "keep_latest":
+        raise Invalid(f"There is no pruning strategy {strategy!r}: use 'keep_latest' or 'delete'.")
+    for thread in threads:
+        await _change(store, session_of(thread), _pruned)
+
+
+async def delete_for_runs(store: Store, runs: Sequence[str]) -> None:
+    """Take out the checkpoints whose metadata name one of these runs. Reads every thread: the framework does not say where they ran."""
+    wanted = frozenset(runs)
+    if not wanted:
+        return
+
+    async def without(store: Store, session: str, view: View) -> Event | None:
+        return _without(wanted, view.shared, await stretch(store, session, after=0, ns=None, upto=view.version))
+
+    async for info in store.list(prefix=PREFIX):
+        await _change(store, info.session, without)
+
+
+async def _change(store: Store, session: str, decide: Any) -> None:
+    """Write what `decide` makes of a thread, on the very version that it saw."""
+    for _ in range(ATTEMPTS):
+        view = await load(store, session)
+        if view is None:
+            return
+        check_layout(view.shared, session)
+        event = await decide(store, session, view)
+        if event is None:
+            return
+        try:
+            await store.append(session, event, expect=view.version, on_conflict="raise")
+        except (Conflict, Deleted):
+            continue
+        return
+    raise Conflict(f"{ATTEMPTS} tries to change session {session!r} were overtaken.", session=session)
+
+
+async def _pruned(_store: Store, _session: str, view: View) -> Event | None:
+    state = view.shared
+    kept = dict(state.get("namespaces", {}))
+    for part in _parts(state).values():
+        kept[part.get("ns", "")] = part["checkpoint"]["id"]
+    if not kept or (state.get("pruned") or {}).get("kept") == kept:
+        return None
+    new = {**state, "pruned": {"version": view.version, "kept": kept}}
+    return Event("pruned", {"strategy": "keep_latest"}, tuple(diff(state, new)))
+
+
+def _without(runs: frozenset[str], state: Mapping[str, Any], found: Stretch) -> Event | None:
+    """The document without these runs' checkpoints: where one of them was the newest, the one before it takes its place."""
+    alive = [past for past in found.past if not hidden(state, past.version, past.ns, past.id)]
+    gone = [past for past in alive if past.slot["checkpoint"]["metadata"].get("run_id") in runs]
+    if not gone:
+        return None
+    taken = {(past.ns, past.id) for past in gone}
+    newest = {past.ns: past for past in alive if (past.ns, past.id) not in taken}
+    new: dict[str, Any] = thaw(dict(state))
+    for past in gone:
+        new.setdefault("removed", {}).setdefault(past.ns, {})[past.id] = True
+        new.get("writes", {}).get(past.ns, {}).pop(past.id, None)
+        left = newest.get(past.ns)
+        if standing(state, past.ns, past.id) is not None:
+            _replace(new, past.ns, left)
+        elif new.get("namespaces", {}).get(past.ns) == past.id:
+            new["namespaces"].pop(past.ns)
+            if left is not None:
+                new["namespaces"][past.ns] = left.id
+        if left is not None and (tasks := found.tasks(left.ns, left.id)):
+            new.setdefault("writes", {}).setdefault(left.ns, {})[left.id] = thaw(dict(tasks))
+    return Event("removed", {"runs": sorted(runs), "checkpoints": len(gone)}, tuple(diff(state, new)))
+
+
+def _replace(new: dict[str, Any], ns: str, left: Past | None) -> None:
+    """Put an older checkpoint in the newest one's place. The count goes on, so that whoever saw the old one does not write on this one."""
+    place = new if not ns else new["subgraphs"].pop(slot_of(ns))
+    count = place["n"] + 1
+    for name in (*SECTIONS, "values", "n"):
+        place.pop(name, None)
+    if left is not None:
+        place |= {name: thaw(left.slot[name]) for name in (*SECTIONS, "values")} | {"n": count}
+        if ns:
+            new["subgraphs"][slot_of(ns)] = place
+
+
+def _parts(state: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    parts: dict[str, Mapping[str, Any]] = dict(state.get("subgraphs", {}))
+    if "checkpoint" in state:
+        parts[""] = state
+    return parts

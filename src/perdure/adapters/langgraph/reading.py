@@ -1,0 +1,146 @@
+"""Reading threads: the newest checkpoint, one by its id, all of them, and what a delta channel was made of."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from langgraph.checkpoint.base import CheckpointTuple
+
+from perdure.adapters.langgraph.history import Past, Stretch, hidden, locate, older, start_of, stretch
+from perdure.adapters.langgraph.layout import check_layout, newest_id, standing
+from perdure.adapters.langgraph.threads import Place, load, session_of
+from perdure.adapters.langgraph.tuples import decode_checkpoint, decode_metadata, decode_writes
+from perdure.adapters.langgraph.values import Codec
+from perdure.engine.store import Store
+from perdure.errors import Invalid
+
+_SAID = frozenset({"step", "source"})
+"""Metadata that a checkpoint's event repeats, so that it can be looked for without folding."""
+
+
+async def get(store: Store, codec: Codec, here: Place) -> CheckpointTuple | None:
+    """The checkpoint that `here` names, or `None`. The newest costs one read; an older one a look-up and a read at its version."""
+    view = await load(store, here.session)
+    if view is None:
+        return None
+    state = view.shared
+    check_layout(state, here.session)
+    id = here.id or newest_id(state, here.ns)
+    if id is None:
+        return None
+    found = standing(state, here.ns, id)
+    if found is not None:
+        return decode_checkpoint(codec, here, found, state.get("writes", {}).get(here.ns, {}).get(id, {}), seen=view.version)
+    past = await older(store, here.session, state, here.ns, id)
+    if past is None:
+        return None
+    tasks = past[1]
+    if id == newest_id(state, here.ns):
+        tasks = {**tasks, **state.get("writes", {}).get(here.ns, {}).get(id, {})}
+    return decode_checkpoint(codec, here, past[0].slot, tasks, seen=view.version)
+
+
+class Listing:
+    """Checkpoints that were found, newest first, made into tuples one by one. Those of one listing share the messages that they have."""
+
+    def __init__(self, codec: Codec, thread: str, past: Sequence[Past], found: Stretch) -> None:
+        self.ids = [entry.id for entry in past]
+        self._codec, self._thread, self._past, self._found = codec, thread, past, found
+        self._shared: dict[int, Any] = {}
+
+    def __iter__(self) -> Iterator[CheckpointTuple]:
+        return map(self.make, range(len(self._past)))
+
+    def make(self, index: int) -> CheckpointTuple:
+        """One of them."""
+        entry = self._past[index]
+        here = Place(self._thread, entry.ns, None, None)
+        return decode_checkpoint(self._codec, here, entry.slot, self._found.tasks(entry.ns, entry.id), shared=self._shared)
+
+
+async def find(
+    store: Store,
+    codec: Codec,
+    thread: str,
+    *,
+    ns: str | None,
+    id: str | None,
+    filter: Mapping[str, Any] | None,
+    before: str | None,
+    limit: int | None,
+) -> Listing:
+    """A thread's checkpoints, newest first: of one namespace or (`None`) all, with this id, this metadata, ids less than `before`.
+
+    The part of the chain that they stand in is folded once, whatever their number.
+    """
+    if limit is not None and (type(limit) is not int or limit < 0):
+        raise Invalid(f"limit must be an integer from 0, not {limit!r}.")
+    session = session_of(thread)
+    view = await load(store, session)
+    if view is None or limit == 0:
+        return Listing(codec, thread, [], Stretch([], {}))
+    state = view.shared
+    check_layout(state, session)
+    after = 0
+    wanted = dict(filter or {})
+    if ns is not None and id is None and limit is not None and wanted.keys() <= _SAID and not ("removed" in state or "pruned" in state):
+        end = None if before is None else await locate(store, session, state, ns, before)
+        if before is None or end is not None:
+            after = await start_of(store, session, ns, limit, wanted, end)
+    found = await stretch(store, session, after=after, ns=ns, upto=view.version)
+    chosen: deque[Past] = deque(maxlen=limit)
+    for entry in found.past:
+        if (id is not None and entry.id != id) or (before is not None and entry.id >= before):
+            continue
+        if hidden(state, entry.version, entry.ns, entry.id):
+            continue
+        if wanted:
+            metadata = decode_metadata(codec, entry.slot)
+            if any(name not in metadata or metadata[name] != value for name, value in wanted.items()):
+                continue
+        chosen.append(entry)
+    return Listing(codec, thread, list(chosen)[::-1], found)
+
+
+async def delta_history(store: Store, codec: Codec, here: Place, channels: Sequence[str]) -> dict[str, Any]:
+    """For each channel the nearest ancestor's value and the writes from there on, oldest first, along the parents of the checkpoint.
+
+    The chain is read backwards in growing stretches, as far as the channels' values lie. Ancestors that were deleted or pruned count:
+    what was written on them made the value.
+    """
+    result: dict[str, Any] = {channel: {"writes": []} for channel in channels}
+    view = await load(store, here.session) if channels else None
+    if view is None:
+        return result
+    state = view.shared
+    check_layout(state, here.session)
+    id = here.id or newest_id(state, here.ns)
+    found = standing(state, here.ns, id) if id is not None else None
+    if id is not None and found is None:
+        past = await older(store, here.session, state, here.ns, id)
+        found = None if past is None else past[0].slot
+    parent = None if found is None else found["checkpoint"].get("parent")
+    writes: dict[str, list[list[Any]]] = {channel: [] for channel in channels}
+    open_channels, width, after = set(channels), 64, view.version
+    part = Stretch([], {})
+    known: dict[str, Past] = {}
+    while parent is not None and open_channels:
+        if parent not in known:
+            if not after:
+                break
+            after, width = max(0, after - width), width * 2
+            part = await stretch(store, here.session, after=after, ns=here.ns, upto=view.version)
+            known = {entry.id: entry for entry in part.past}
+            continue
+        slot, tasks = known[parent].slot, part.tasks(here.ns, parent)
+        for channel in list(open_channels):
+            writes[channel].append(decode_writes(codec, tasks, channel=channel))
+            if channel in slot["values"]:
+                result[channel]["seed"] = codec.decode(slot["values"][channel])
+                open_channels.discard(channel)
+        parent = slot["checkpoint"].get("parent")
+    for channel in channels:
+        result[channel]["writes"] = [write for step in reversed(writes[channel]) for write in step]
+    return result

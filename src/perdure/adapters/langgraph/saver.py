@@ -1,0 +1,184 @@
+"""`PerdureSaver`: LangGraph's checkpointer, both halves of it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.base import BaseCheckpointSaver, ChannelVersions, Checkpoint, CheckpointMetadata, CheckpointTuple
+from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+
+from perdure.adapters.faces import AnyStore, asynchronous, wait
+from perdure.adapters.langgraph import keeping, reading, writing
+from perdure.adapters.langgraph.memory import Memory, Recent
+from perdure.adapters.langgraph.threads import PREFIX, place, thread_of
+from perdure.adapters.langgraph.values import Codec
+from perdure.adapters.langgraph.writing import OnRace, Writer
+from perdure.errors import Invalid
+
+
+class PerdureSaver(BaseCheckpointSaver[Any]):
+    """A checkpointer that keeps each thread as one session: `graph.compile(checkpointer=PerdureSaver(store))`.
+
+    `store` is an open `perdure.Store` or `perdure.sync.Store`; the graph may be run by `invoke` and by `ainvoke`, from any thread and any
+    event loop. What is written at a step is what changed at it. Thread `trip-42` is the session `langgraph/trip-42`.
+
+    `allow`: classes of yours (pydantic models, dataclasses, enums) that may stand in a state; others are refused by name when they are
+    written. `serde`: a serialiser of the framework in place of the default one, which makes messages, plain values and the framework's
+    own types and nothing else; with an encrypted one the store holds its bytes. `on_race`: what becomes of a checkpoint whose
+    parent another run has gone on from since this run loaded it: "refuse" (`Conflict`, the default) or "branch".
+    """
+
+    def __init__(
+        self, store: AnyStore, *, serde: SerializerProtocol | None = None, allow: Sequence[type] = (), on_race: OnRace = "refuse"
+    ) -> None:
+        if on_race not in ("refuse", "branch"):
+            raise Invalid(f"on_race must be 'refuse' or 'branch', not {on_race!r}.")
+        if serde is None:
+            serde = JsonPlusSerializer(allowed_msgpack_modules=tuple(allow) or None)
+        elif allow:
+            raise Invalid("allow belongs to the default serialiser: tell the one that you pass as serde what it may make.")
+        super().__init__(serde=serde)
+        self._store = asynchronous(store)
+        self._on_race: OnRace = on_race
+        self._memory, self._recent = Memory(), Recent()
+        self._coded: tuple[SerializerProtocol, Codec] = self.serde, Codec(self.serde, self._memory)
+
+    def __repr__(self) -> str:
+        return f"<PerdureSaver on {self._store!r}>"
+
+    @property
+    def _codec(self) -> Codec:
+        # The framework clones a saver and gives the clone another serialiser (`with_allowlist`).
+        if self._coded[0] is not self.serde:
+            self._coded = self.serde, Codec(self.serde, self._memory)
+        return self._coded[1]
+
+    @property
+    def _writer(self) -> Writer:
+        return Writer(self._store, self._codec, self._recent, self._on_race)
+
+    async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """The checkpoint that the config names, or the newest of its namespace; `None` if there is none."""
+        return await reading.get(self._store, self._codec, place(config))
+
+    def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
+        """As `aget_tuple`, blocking."""
+        return wait(self.aget_tuple(config))
+
+    async def alist(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> AsyncIterator[CheckpointTuple]:
+        """Checkpoints, newest first: of the config's thread, or of all threads; of its namespace, if it names one.
+
+        Checkpoints of one listing share the message objects that they have in common; lists and dicts are each one's own.
+        """
+        for found in await self._find(config, filter, before, limit):
+            yield found
+
+    def list(
+        self,
+        config: RunnableConfig | None,
+        *,
+        filter: dict[str, Any] | None = None,
+        before: RunnableConfig | None = None,
+        limit: int | None = None,
+    ) -> Iterator[CheckpointTuple]:
+        """As `alist`, blocking."""
+        yield from wait(self._find(config, filter, before, limit))
+
+    async def _find(
+        self, config: RunnableConfig | None, filter: dict[str, Any] | None, before: RunnableConfig | None, limit: int | None
+    ) -> Iterator[CheckpointTuple]:
+        bound = None if before is None else (before.get("configurable") or {}).get("checkpoint_id")
+        wanted: dict[str, Any] = {"filter": filter, "before": bound, "limit": limit}
+        if config is not None:
+            here = place(config)
+            ns = here.ns if "checkpoint_ns" in config["configurable"] else None
+            return iter(await reading.find(self._store, self._codec, here.thread, ns=ns, id=here.id, **wanted))
+        threads = [thread_of(info.session) async for info in self._store.list(prefix=PREFIX)]
+        found = [await reading.find(self._store, self._codec, thread, ns=None, id=None, **wanted) for thread in threads]
+        places = sorted(((id, number, index) for number, listing in enumerate(found) for index, id in enumerate(listing.ids)), reverse=True)
+        return (found[number].make(index) for _, number, index in places[:limit])
+
+    async def aput(
+        self,
+        config: RunnableConfig,
+        checkpoint: Checkpoint,
+        metadata: CheckpointMetadata,
+        new_versions: ChannelVersions,
+    ) -> RunnableConfig:
+        """Store a checkpoint: one commit that holds what changed. Sent again it changes nothing.
+
+        Raises `Conflict` for a lost race, `NotFound` for a parent that is gone, `Deleted` when the thread was deleted during the run,
+        `Invalid` for a value that could not be read back.
+        """
+        return await writing.put(self._writer, config, checkpoint, metadata)
+
+    def put(
+        self, config: RunnableConfig, checkpoint: Checkpoint, metadata: CheckpointMetadata, new_versions: ChannelVersions
+    ) -> RunnableConfig:
+        """As `aput`, blocking."""
+        return wait(self.aput(config, checkpoint, metadata, new_versions))
+
+    async def aput_writes(self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = "") -> None:
+        """Store what a task wrote on a checkpoint. Sent again it changes nothing."""
+        await writing.put_writes(self._writer, config, writes, task_id, task_path)
+
+    def put_writes(self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = "") -> None:
+        """As `aput_writes`, blocking."""
+        wait(self.aput_writes(config, writes, task_id, task_path))
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        """Delete a thread with all namespaces; a new run may begin it anew."""
+        await keeping.delete(self._store, str(thread_id))
+
+    def delete_thread(self, thread_id: str) -> None:
+        """As `adelete_thread`, blocking."""
+        wait(self.adelete_thread(thread_id))
+
+    async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """Take out the checkpoints of these runs, in all threads."""
+        await keeping.delete_for_runs(self._store, run_ids)
+
+    def delete_for_runs(self, run_ids: Sequence[str]) -> None:
+        """As `adelete_for_runs`, blocking."""
+        wait(self.adelete_for_runs(run_ids))
+
+    async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """Make a new thread that begins as the other one stands now: a fork, which copies nothing."""
+        await keeping.copy(self._store, str(source_thread_id), str(target_thread_id))
+
+    def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
+        """As `acopy_thread`, blocking."""
+        wait(self.acopy_thread(source_thread_id, target_thread_id))
+
+    async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """Leave each namespace its newest checkpoint (`keep_latest`), or delete the threads (`delete`)."""
+        await keeping.prune(self._store, [str(thread) for thread in thread_ids], strategy)
+
+    def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
+        """As `aprune`, blocking."""
+        wait(self.aprune(thread_ids, strategy=strategy))
+
+    async def aget_delta_channel_history(self, *, config: RunnableConfig, channels: Sequence[str]) -> Mapping[str, Any]:
+        """For each channel its nearest stored value among the checkpoint's ancestors, and the writes since."""
+        return await reading.delta_history(self._store, self._codec, place(config), channels)
+
+    def get_delta_channel_history(self, *, config: RunnableConfig, channels: Sequence[str]) -> Mapping[str, Any]:
+        """As `aget_delta_channel_history`, blocking."""
+        return wait(self.aget_delta_channel_history(config=config, channels=channels))
+
+    def get_next_version(self, current: Any, channel: None) -> Any:
+        """Versions of channels are counted; where a thread was imported with versions that are strings, they stay strings."""
+        if isinstance(current, str):
+            return f"{int(current.partition('.')[0]) + 1:032}.{random.random():016}"
+        return 1 if current is None else current + 1

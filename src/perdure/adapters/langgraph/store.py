@@ -1,0 +1,260 @@
+"""`PerdureStore`: LangGraph's long-term memory, with namespaces, filters, expiry and vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.store.base import (
+    BaseStore,
+    GetOp,
+    IndexConfig,
+    InvalidNamespaceError,
+    Item,
+    ListNamespacesOp,
+    Op,
+    PutOp,
+    Result,
+    SearchItem,
+    SearchOp,
+    TTLConfig,
+    ensure_embeddings,
+    get_text_at_path,
+    tokenize_path,
+)
+
+from perdure.adapters.faces import AnyStore, asynchronous, wait
+from perdure.adapters.langgraph import items
+from perdure.adapters.langgraph.items import Namespace
+from perdure.adapters.langgraph.memory import Memory
+from perdure.adapters.langgraph.values import Codec
+from perdure.clock import SystemClock
+from perdure.engine.store import Store
+from perdure.engine.views import to_datetime
+from perdure.errors import Conflict, Deleted, Invalid, NotFound
+from perdure.model import ops as op
+from perdure.model.events import Event
+from perdure.model.pointer import escape
+
+_Vectors = dict[str, list[float]]
+_Put = dict[tuple[Namespace, str], PutOp]
+
+
+class PerdureStore(BaseStore):
+    """LangGraph's store: `graph.compile(store=PerdureStore(store))`. Each namespace is one session, `langgraph-store/users.42`.
+
+    `store` is an open `perdure.Store` or `perdure.sync.Store`; all methods serve any thread and event loop. Puts of one batch to one
+    namespace are one commit; of two writers to one key the later wins, and the history shows both.
+
+    `index` turns on search by meaning (`dims`, `embed`, `fields`, as in the framework): vectors lie in the items, and a search compares
+    all of the namespace. `ttl` sets what the framework's `TTLConfig` says: an item whose time is over is no longer found, and
+    `sweep_ttl` removes it. `allow`: classes of yours that may stand in values.
+    """
+
+    supports_ttl = True
+
+    def __init__(
+        self, store: AnyStore, *, index: IndexConfig | None = None, ttl: TTLConfig | None = None, allow: Sequence[type] = ()
+    ) -> None:
+        self._store: Store = asynchronous(store)
+        self._codec = Codec(JsonPlusSerializer(allowed_msgpack_modules=tuple(allow) or None), Memory())
+        self._clock = SystemClock()
+        self.ttl_config = ttl
+        self.index_config = index
+        self.embeddings = None if index is None else ensure_embeddings(index.get("embed"))
+        fields: Any = (index or {}).get("fields") or (index or {}).get("text_fields") or ["$"]
+        self._fields = [(path, path if path == "$" else tokenize_path(path)) for path in fields]
+
+    def __repr__(self) -> str:
+        return f"<PerdureStore on {self._store!r}>"
+
+    def batch(self, ops: Iterable[Op]) -> list[Result]:
+        """Run operations together, blocking: the reads see what was there before; puts to one namespace are one commit."""
+        todo = _checked(ops)
+        texts = self._texts(todo)
+        vectors = dict(zip(texts, self.embeddings.embed_documents(texts), strict=True)) if texts and self.embeddings else {}
+        queries = {query: self.embeddings.embed_query(query) for query in _queries(todo)} if self.embeddings else {}
+        return wait(self._run(todo, vectors, queries))
+
+    async def abatch(self, ops: Iterable[Op]) -> list[Result]:
+        """As `batch`, without blocking."""
+        todo = _checked(ops)
+        texts = self._texts(todo)
+        vectors = dict(zip(texts, await self.embeddings.aembed_documents(texts), strict=True)) if texts and self.embeddings else {}
+        queries = {query: await self.embeddings.aembed_query(query) for query in _queries(todo)} if self.embeddings else {}
+        return await self._run(todo, vectors, queries)
+
+    def sweep_ttl(self) -> int:
+        """Remove the items whose time is over, in all namespaces; how many there were."""
+        return wait(self.asweep_ttl())
+
+    async def asweep_ttl(self) -> int:
+        """As `sweep_ttl`, without blocking."""
+        count, now = 0, self._now()
+        for namespace, state in await self._namespaces(()):
+            over = [key for key, item in state.get("items", {}).items() if items.is_expired(item, now)]
+            if over:
+                guards = [op.test(f"/items/{escape(key)}/expires", state["items"][key]["expires"]) for key in over]
+                gone = op.merge("", {"items": dict.fromkeys(over)})
+                try:
+                    await self._store.append(items.session_of(namespace), Event("expired", {"keys": over}, (*guards, gone)))
+                except (Conflict, Deleted):
+                    continue  # one of them was put or read meanwhile: the next sweep finds the others
+                count += len(over)
+        return count
+
+    def _now(self) -> datetime:
+        return to_datetime(self._clock.now())
+
+    def _texts(self, todo: Sequence[Op]) -> list[str]:
+        """Every text of the batch that needs a vector, once."""
+        if self.embeddings is None:
+            return []
+        puts = [one for one in todo if isinstance(one, PutOp) and one.value is not None]
+        return list(dict.fromkeys(text for put in puts for text in self._texts_of(put)))
+
+    def _texts_of(self, put: PutOp) -> list[str]:
+        if put.index is False or put.value is None:
+            return []
+        fields = self._fields if put.index is None else [(path, path if path == "$" else tokenize_path(path)) for path in put.index]
+        return [text for _, path in fields for text in get_text_at_path(put.value, path)]
+
+    async def _run(self, todo: Sequence[Op], vectors: _Vectors, queries: _Vectors) -> list[Result]:
+        results: list[Result] = []
+        puts: _Put = {}
+        for one in todo:
+            if isinstance(one, GetOp):
+                results.append(await self._get(one))
+            elif isinstance(one, SearchOp):
+                results.append(await self._search(one, queries))
+            elif isinstance(one, ListNamespacesOp):
+                results.append(await self._list(one))
+            else:
+                puts[one.namespace, one.key] = one
+                results.append(None)
+        for namespace in dict.fromkeys(namespace for namespace, _ in puts):
+            await self._put(namespace, [put for (other, _), put in puts.items() if other == namespace], vectors)
+        return results
+
+    async def _state(self, namespace: Namespace) -> Mapping[str, Any]:
+        session = items.session_of(namespace)
+        try:
+            state: Mapping[str, Any] = (await self._store.read(session)).shared
+        except (NotFound, Deleted):
+            return {}
+        items.check_layout(state, session)
+        return state
+
+    async def _namespaces(self, prefix: Namespace) -> list[tuple[Namespace, Mapping[str, Any]]]:
+        start = items.session_of(prefix) if prefix else items.PREFIX
+        found = [items.namespace_of(info.session) async for info in self._store.list(prefix=start)]
+        return [(namespace, await self._state(namespace)) for namespace in found if namespace[: len(prefix)] == prefix]
+
+    async def _put(self, namespace: Namespace, puts: Sequence[PutOp], vectors: _Vectors) -> None:
+        session, now = items.session_of(namespace), self._now()
+        state = await self._state(namespace)
+        held: Mapping[str, Any] = state.get("items", {})
+        operations, kept, gone = [], [], []
+        for put in puts:
+            if put.value is None:
+                gone.append(put.key)
+                continue
+            old = held.get(put.key)
+            item: dict[str, Any] = {"value": self._codec.encode(dict(put.value), f"Item {put.key!r} of {'.'.join(namespace)}")}
+            item["created"] = now.isoformat() if old is None or items.is_expired(old, now) else old["created"]
+            item["updated"] = now.isoformat()
+            if put.ttl is not None:
+                item |= {"ttl": put.ttl, "expires": items.expiry(put.ttl, now)}
+            if packed := [vectors[text] for text in self._texts_of(put) if text in vectors]:
+                item["vectors"] = items.pack_vectors(packed)
+            operations.append(op.set(f"/items/{escape(put.key)}", item))
+            kept.append(put.key)
+        if not kept and not any(key in held for key in gone):
+            return
+        first = {"langgraph_store": items.LAYOUT, "items": {}} if not state else {"items": {}}
+        first["items"] = dict.fromkeys(gone)
+        said = {name: keys for name, keys in (("put", kept), ("deleted", gone)) if keys}
+        head = [op.merge("", first)] if gone or not state else []
+        await self._store.append(session, Event("items", said, (*head, *operations)), recreate=True)
+
+    async def _get(self, get: GetOp) -> Item | None:
+        now = self._now()
+        item = (await self._state(get.namespace)).get("items", {}).get(get.key)
+        if item is None or items.is_expired(item, now):
+            return None
+        if get.refresh_ttl:
+            await self._refresh(get.namespace, {get.key: item}, now)
+        return Item(**self._fields_of(get.namespace, get.key, item))
+
+    async def _refresh(self, namespace: Namespace, read: Mapping[str, Mapping[str, Any]], now: datetime) -> None:
+        """Items that were read live on from now, if they expire at all."""
+        operations = []
+        for key, item in read.items():
+            if "ttl" in item:
+                place = f"/items/{escape(key)}/expires"
+                operations += [op.test(place, item["expires"]), op.set(place, items.expiry(item["ttl"], now))]
+        if operations:
+            try:
+                await self._store.append(items.session_of(namespace), Event("refreshed", None, tuple(operations)))
+            except (Conflict, Deleted):
+                return  # somebody else put or read one of them since: they live on by that
+
+    def _fields_of(self, namespace: Namespace, key: str, item: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            "namespace": namespace,
+            "key": key,
+            "value": self._codec.decode(item["value"]),
+            "created_at": datetime.fromisoformat(item["created"]),
+            "updated_at": datetime.fromisoformat(item["updated"]),
+        }
+
+    async def _search(self, search: SearchOp, queries: _Vectors) -> list[SearchItem]:
+        now = self._now()
+        query = queries.get(search.query) if search.query else None
+        found: list[tuple[float | None, Namespace, str, Mapping[str, Any]]] = []
+        for namespace, state in await self._namespaces(search.namespace_prefix):
+            for key, item in items.alive(state, now):
+                if items.chosen(self._codec.decode(item["value"]) if search.filter else {}, search.filter):
+                    found.append((None if query is None else items.similarity(item, query), namespace, key, item))
+        # By likeness, those without vectors last; else what was changed last comes first.
+        found.sort(key=lambda entry: (entry[0] is not None, entry[0] or 0.0, entry[3]["updated"]), reverse=True)
+        page = found[search.offset : search.offset + search.limit]
+        if search.refresh_ttl:
+            for namespace in dict.fromkeys(entry[1] for entry in page):
+                await self._refresh(namespace, {key: item for _, other, key, item in page if other == namespace}, now)
+        return [SearchItem(**self._fields_of(namespace, key, item), score=score) for score, namespace, key, item in page]
+
+    async def _list(self, listing: ListNamespacesOp) -> list[Namespace]:
+        now, conditions = self._now(), listing.match_conditions or ()
+        found = {
+            namespace[: listing.max_depth]
+            for namespace, state in await self._namespaces(())
+            if items.fits(namespace, conditions) and any(True for _ in items.alive(state, now))
+        }
+        return sorted(found)[listing.offset : listing.offset + listing.limit]
+
+
+def _checked(ops: Iterable[Op]) -> list[Op]:
+    todo = list(ops)
+    for one in todo:
+        if not isinstance(one, (GetOp, SearchOp, ListNamespacesOp, PutOp)):
+            raise Invalid(f"A batch holds the framework's operations, not {type(one).__name__}.")
+        for namespace in _named(one):
+            if not all(isinstance(label, str) and label and "." not in label for label in namespace):
+                raise InvalidNamespaceError(f"Labels of a namespace are strings that are not empty and have no '.': {namespace!r:.200}.")
+    return todo
+
+
+def _named(one: Op) -> list[Sequence[Any]]:
+    """The namespaces that an operation names: the framework's methods look at them, a batch passed directly does not come by those."""
+    if isinstance(one, SearchOp):
+        return [one.namespace_prefix]
+    if isinstance(one, ListNamespacesOp):
+        return [condition.path for condition in one.match_conditions or ()]
+    return [one.namespace]
+
+
+def _queries(todo: Sequence[Op]) -> list[str]:
+    return list(dict.fromkeys(one.query for one in todo if isinstance(one, SearchOp) and one.query))

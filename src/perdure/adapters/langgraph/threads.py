@@ -1,0 +1,70 @@
+"""What a config names: thread, namespace and checkpoint; and the session that a thread is kept in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from langchain_core.runnables import RunnableConfig
+
+from perdure.engine.store import Store
+from perdure.engine.views import View
+from perdure.errors import Deleted, Invalid, NotFound
+from perdure.model.ids import check_name
+
+PREFIX = "langgraph/"
+"""What the ids of threads' sessions begin with, so that threads are listed apart from everything else in the store."""
+SEEN = "__perdure_version"
+"""In a config that a load returned: the session's version then. LangGraph carries it through the run to each put, and into no metadata."""
+
+
+class Place(NamedTuple):
+    """What a config points at. `id` is `None` for the newest checkpoint; `seen` is the version at which the run loaded the thread."""
+
+    thread: str
+    ns: str
+    id: str | None
+    seen: int | None
+
+    @property
+    def session(self) -> str:
+        """The session's id."""
+        return session_of(self.thread)
+
+    def config(self, id: str, seen: int | None = None) -> RunnableConfig:
+        """The config that names a checkpoint of this namespace."""
+        configurable = {"thread_id": self.thread, "checkpoint_ns": self.ns, "checkpoint_id": id}
+        if seen is not None:
+            configurable[SEEN] = seen  # type: ignore[assignment]
+        return {"configurable": configurable}
+
+
+def place(config: Mapping[str, Any]) -> Place:
+    """What a config points at. Raises `Invalid` for one without a thread or with names that are no strings."""
+    configurable = config.get("configurable") or {}
+    thread = configurable.get("thread_id")
+    if thread is None:
+        raise Invalid("The config has no thread_id: pass {'configurable': {'thread_id': 'trip-42'}}.")
+    ns, id, seen = configurable.get("checkpoint_ns") or "", configurable.get("checkpoint_id") or None, configurable.get(SEEN)
+    for name, value in (("checkpoint_ns", ns), ("checkpoint_id", id)):
+        if value is not None and not isinstance(value, str):
+            raise Invalid(f"{name} must be a string, not {type(value).__name__}.")
+    return Place(str(thread), ns, id, seen if type(seen) is int else None)
+
+
+def session_of(thread: str) -> str:
+    """The session that keeps a thread. Raises `Invalid` for an id that no session can have."""
+    return check_name("A thread id, with what stands before it,", PREFIX + thread)
+
+
+def thread_of(session: str) -> str:
+    """The thread that a session keeps."""
+    return session.removeprefix(PREFIX)
+
+
+async def load(store: Store, session: str) -> View | None:
+    """The session as it is now, or `None` if there is none or it was deleted."""
+    try:
+        return await store.read(session)
+    except (NotFound, Deleted):
+        return None

@@ -1,0 +1,26 @@
+"""A session that a framework deletes and creates again under its old id: each life has its own idempotency keys."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from perdure.engine.store import Store
+from perdure.engine.views import Receipt
+from perdure.errors import Deleted
+from perdure.model import ops as op
+from perdure.model.events import Event
+
+
+async def start(
+    store: Store, session: str, type: str, data: Any, state: dict[str, Any], *, actor: str | None = None
+) -> tuple[Receipt, dict[str, Any]]:
+    """Start a session's life with this state; the state as it was stored. Raises `AlreadyExists`.
+
+    Idempotency keys of a session outlive its deletion. So the state of every life after the first holds its `life`, a list with one
+    id: keys are made with it, and what the first life holds under the same names is never taken for this one's.
+    """
+    try:
+        return await store.append(session, Event(type, data, (op.set("", state),)), expect=0, actor=actor), state
+    except Deleted:
+        state = {**state, "life": [store.new_id()]}
+        return await store.append(session, Event(type, data, (op.set("", state),)), expect=0, actor=actor, recreate=True), state

@@ -1,0 +1,56 @@
+"""An index by id over many sessions, for frameworks that ask for something by an id alone which does not say where it lies.
+
+    <prefix>/<two hexadecimal digits of the id's SHA-256>    one event for each id, under the id as idempotency key
+
+What an id leads to is decided by who comes first, and never changes. An entry is written before what it leads to, so nothing that
+exists is ever missed; an entry that leads nowhere is one whose writer stopped in between.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from perdure.engine.store import Store
+from perdure.errors import Deleted, Invalid, NotFound
+from perdure.model.events import Event
+
+ENTRY = "entry"
+
+
+class Lookup:
+    """Entries of one kind."""
+
+    def __init__(self, store: Store, prefix: str) -> None:
+        self._store, self._prefix = store, prefix
+
+    async def put(self, id: str, value: Any) -> Any:
+        """Enter what an id leads to, if nothing is entered yet. The entry that holds: this one, or the first. One commit at most."""
+        session, key = self._place(id)
+        try:
+            await self._store.append(session, Event(ENTRY, {"id": id, "value": value}), key=key)
+        except Invalid as error:
+            if "version" not in error.facts:
+                raise
+            return await self._entry(session, id, error.version)
+        return value
+
+    async def get(self, id: str) -> Any:
+        """What an id leads to, or `None`."""
+        session, key = self._place(id)
+        try:
+            receipt = await self._store.find(session, key)
+            return None if receipt is None else await self._entry(session, id, receipt.version)
+        except (NotFound, Deleted):
+            return None
+
+    async def _entry(self, session: str, id: str, version: int) -> Any:
+        async for commit in self._store.history(session, after=version - 1, before=version + 1):
+            for event in commit.events:
+                if event.type == ENTRY and isinstance(event.data, dict) and event.data.get("id") == id:
+                    return event.data.get("value")
+        raise Invalid(f"Session {session!r} is no index: something else wrote it.", session=session)
+
+    def _place(self, id: str) -> tuple[str, str]:
+        digest = hashlib.sha256(id.encode(errors="surrogatepass")).hexdigest()
+        return f"{self._prefix}/{digest[:2]}", digest

@@ -1,0 +1,9 @@
+"""OpenAI Agents SDK: `Runner.run(agent, "…", session=PerdureSession("trip-42", store))`. Needs `pip install 'perdure[openai-agents]'`."""
+
+from perdure.adapters.versions import require
+
+require("openai-agents", "0.21", "0.25", "openai-agents")
+
+from perdure.adapters.openai_agents.session import PerdureSession
+
+__all__ = ["PerdureSession"]

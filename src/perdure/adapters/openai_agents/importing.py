@@ -1,0 +1,116 @@
+"""What the SDK's SQLiteSession stored, brought over: every item of every session, in its order."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from perdure.adapters.imports import Imported
+from perdure.adapters.naming import compose
+from perdure.adapters.openai_agents import transcript
+from perdure.adapters.openai_agents.session import ROOT
+from perdure.engine.store import Store
+from perdure.errors import AlreadyExists, Corrupt, Invalid, NotFound, Unsupported
+from perdure.model.commit import Commit
+
+KEY = "import/"
+"""What the idempotency key of an imported commit begins with; the row id of its last item follows."""
+BATCH = 64
+"""Items in one commit."""
+
+
+class OpenAISource:
+    """An open file of SQLiteSessions."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    async def ids(self) -> list[str]:
+        """The ids of its sessions."""
+        return [id for (id,) in self._connection.execute("SELECT session_id FROM agent_sessions ORDER BY session_id")]
+
+    async def bring(self, id: str, store: Store) -> Imported:
+        """Copy one session and compare it. See `perdure.adapters.imports.Source`."""
+        if self._connection.execute("SELECT 1 FROM agent_sessions WHERE session_id = ?", (id,)).fetchone() is None:
+            raise NotFound(f"The source has no session {id!r}.")
+        session = compose("A conversation", ROOT, id)
+        here = await _imported(store, session)
+        after = int((here[-1].key or KEY).removeprefix(KEY)) if here else -1
+        skipped, written = sum(len(commit.events) for commit in here), 0
+        rows = self._rows(id, after)
+        version = here[-1].version if here else 0
+        while batch := list(islice(rows, BATCH)):
+            events = [transcript.event(item) for _, item in batch]
+            receipt = await store.append(session, *events, expect=version, key=f"{KEY}{batch[-1][0]}", on_conflict="raise")
+            version, written = receipt.version, written + len(batch)
+        await self._compare(store, session, id)
+        return Imported(id, session, written, skipped)
+
+    async def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+    def _rows(self, id: str, after: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        found = self._connection.execute(
+            "SELECT id, message_data FROM agent_messages WHERE session_id = ? AND id > ? ORDER BY id", (id, after)
+        )
+        for number, text in found:
+            try:
+                item = json.loads(text)
+            except ValueError as error:
+                raise Invalid(f"Row {number} of agent_messages is no JSON: {error}.") from error
+            if not isinstance(item, dict):
+                raise Invalid(f"Row {number} of agent_messages is no item: {text[:60]!r}.")
+            yield number, item
+
+    async def _compare(self, store: Store, session: str, id: str) -> None:
+        """Raise `Corrupt` unless the items that were brought over are those of the source, in its order."""
+        mine = [event.data for commit in await _imported(store, session) for event in commit.events]
+        theirs = [item for _, item in self._rows(id, -1)]
+        for place, (one, other) in enumerate(zip(mine, theirs, strict=False)):
+            if one != other:
+                raise Corrupt(f"Item {place} of session {id!r} is not what the source says.", session=session)
+        if len(mine) != len(theirs):
+            raise Corrupt(f"Session {id!r} has {len(mine)} items here and {len(theirs)} in the source.", session=session)
+
+
+async def _imported(store: Store, session: str) -> list[Commit]:
+    """The commits that an import made. Raises `AlreadyExists` for a conversation that began here, or went on here."""
+    commits = []
+    try:
+        async for commit in store.history(session):
+            if commit.key is None or not commit.key.startswith(KEY):
+                raise AlreadyExists(f"{session!r} is here already and has gone on by itself.", session=session, version=commit.version)
+            commits.append(commit)
+    except NotFound:
+        return []
+    return commits
+
+
+def open_source(address: str) -> OpenAISource:
+    """Open the file of SQLiteSessions with its default tables. Raises `NotFound`, `Invalid`, `Unsupported`."""
+    path = Path(address)
+    if not path.is_file():
+        raise NotFound(f"{address!r} is no file.")
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False)
+    try:
+        with closing(connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")) as rows:
+            tables = {name for (name,) in rows}
+        if not {"agent_sessions", "agent_messages"} <= tables:
+            raise Invalid(f"{address!r} has no tables agent_sessions and agent_messages: it is not of the OpenAI Agents SDK.")
+        if "message_structure" in tables:
+            branches = connection.execute("SELECT count(DISTINCT branch_id) FROM message_structure").fetchone()[0]
+            if branches > 1:
+                raise Unsupported(f"{address!r} holds {branches} branches of an AdvancedSQLiteSession; only one can be brought over.")
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        raise Invalid(f"{address!r} cannot be read as SQLite: {error}.") from error
+    except BaseException:
+        connection.close()
+        raise
+    return OpenAISource(connection)

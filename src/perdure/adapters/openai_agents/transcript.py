@@ -1,0 +1,118 @@
+"""A conversation as events of the log: each item an event without operations, what takes items away an event too.
+
+    message, tool_call, tool_result, reasoning, item   an item, as the SDK made it
+    popped      {"version", "index"}                    the item that stood there is taken off the end
+    cleared     null                                    all that came before
+    compacted   {"from", "until"}                       items from the place `from` on (and up to `until`) give way to those behind
+                                                        it in this commit
+
+An item's place is [version, index of its event in the commit]: a retry, a fork or a reader far behind sees the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Mapping
+from typing import Any, NamedTuple
+
+from perdure.model.commit import Commit, Kind
+from perdure.model.events import Event
+
+POPPED, CLEARED, COMPACTED = "popped", "cleared", "compacted"
+TYPES = frozenset({"message", "tool_call", "tool_result", "reasoning", "item"})
+Place = tuple[int, int]
+_END: Place = (1 << 62, 0)
+_START: Place = (0, 0)
+
+
+class Entry(NamedTuple):
+    """An item and its place. The item is shared: copy it before anyone may change it."""
+
+    place: Place
+    item: dict[str, Any]
+
+
+def event(item: Mapping[str, Any]) -> Event:
+    """The event of an item."""
+    return Event(_type(item), item)
+
+
+def _type(item: Mapping[str, Any]) -> str:
+    match item.get("type", "message" if "role" in item else None):
+        case "message":
+            return "message"
+        case "reasoning":
+            return "reasoning"
+        case str() as kind if kind.endswith(("_call_output", "_response")):
+            return "tool_result"
+        case str() as kind if kind.endswith(("_call", "_request")):
+            return "tool_call"
+    return "item"
+
+
+def popped(entry: Entry) -> Event:
+    """The event that takes the last item away."""
+    return Event(POPPED, {"version": entry.place[0], "index": entry.place[1]})
+
+
+def compacted(first: Entry, until: Entry | None) -> Event:
+    """The event by which items from `first` on, and up to `until`, give way to others."""
+    data: dict[str, Any] = {"from": list(first.place)}
+    return Event(COMPACTED, data if until is None else data | {"until": list(until.place)})
+
+
+def forward(entries: list[Entry], commit: Commit) -> list[Entry]:
+    """The items after a commit, given those before it."""
+    if commit.kind is Kind.tombstone:
+        return []
+    added: list[Entry] = []
+    for index, said in enumerate(commit.events):
+        if is_item(said):
+            added.append(Entry((commit.version, index), said.data))
+        elif said.type == CLEARED:
+            entries, added = [], []
+        elif said.type == POPPED and _has(said, "version", "index"):
+            place = (said.data["version"], said.data["index"])
+            entries = entries[:-1] if entries and entries[-1].place == place else [entry for entry in entries if entry.place != place]
+        elif said.type == COMPACTED and _has(said, "from"):
+            first, last = _span(said)
+            entries = [entry for entry in entries if last < entry.place < first]
+    return [*entries, *added] if added else entries
+
+
+async def newest(commits: AsyncIterable[Commit], count: int) -> list[Entry]:
+    """The newest `count` items, oldest first, of commits that come newest first. Reads no further than it must."""
+    found: list[Entry] = []
+    gone: set[Place] = set()
+    end, start = _END, _START
+    async for commit in commits:
+        if commit.kind is Kind.tombstone:
+            break
+        for index, said in reversed(list(enumerate(commit.events))):
+            place = (commit.version, index)
+            if is_item(said):
+                if start < place < end and place not in gone:
+                    found.append(Entry(place, said.data))
+            elif said.type == CLEARED:
+                return found[:count][::-1]
+            elif said.type == POPPED and _has(said, "version", "index"):
+                gone.add((said.data["version"], said.data["index"]))
+            elif said.type == COMPACTED and _has(said, "from"):
+                first, last = _span(said)
+                end, start = min(end, first), max(start, last)
+        if len(found) >= count:
+            break
+    return found[:count][::-1]
+
+
+def is_item(said: Event) -> bool:
+    """Whether an event is an item of the conversation, and not a note of somebody else's."""
+    return said.type in TYPES and isinstance(said.data, dict)
+
+
+def _has(said: Event, *names: str) -> bool:
+    return isinstance(said.data, dict) and all(name in said.data for name in names)
+
+
+def _span(said: Event) -> tuple[Place, Place]:
+    first, last = said.data["from"], said.data.get("until", _START)
+    return (first[0], first[1]), (last[0], last[1])

@@ -1,0 +1,181 @@
+"""Where the messages of a conversation lie: each once, in the log of one session, however many snapshots hold it.
+
+An event of type "message" is `{"number": 12, "author": "user", "message": {…}}`: numbers count from 0 without a gap, and the message is
+Pydantic AI's own JSON of it. A snapshot names what it holds by runs of numbers, `[[0, 12], [15, 3]]`: first number, count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import msgspec
+from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter
+from pydantic_core import PydanticSerializationError
+
+from perdure.engine.store import Store
+from perdure.errors import AlreadyExists, Conflict, Corrupt, Invalid, NotFound, Unavailable, Unsupported
+from perdure.model.commit import Commit
+from perdure.model.events import Event
+
+MESSAGE = "message"
+ATTEMPTS = 64
+"""How often messages are offered anew while others append to the same session."""
+COMMIT_BYTES = 1 << 20
+"""About how much JSON of messages one commit takes."""
+KNOWN_MAX = 256
+"""Of how many conversations a store remembers which messages they hold."""
+
+Numbers = list[tuple[int, int]]
+"""Messages by number, as runs: first number, count."""
+
+
+class _Known:
+    """What this process knows of a session: every message up to a version, by its digest."""
+
+    def __init__(self) -> None:
+        self.version = 0
+        self.numbers: dict[bytes, int] = {}
+        self.count = 0
+
+    def learn(self, commit: Commit) -> None:
+        """Take in the next commit. Twice is once."""
+        for event in commit.events:
+            if event.type == MESSAGE:
+                number, message = parse(event.data, commit)
+                self.numbers.setdefault(digest(message)[0], number)
+                self.count = max(self.count, number + 1)
+        self.version = max(self.version, commit.version)
+
+
+class Dialogues:
+    """The messages of one store's conversations. Safe from any thread: what is remembered only ever grows, and is true at any moment."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._known: OrderedDict[str, _Known] = OrderedDict()
+
+    async def keep(self, session: str, messages: Sequence[ModelMessage], actor: str | None) -> Numbers:
+        """Append those messages that the session lacks, and give the numbers of all. Raises `Invalid` for what JSON cannot hold.
+
+        The messages are found by content: what a run repeats of the conversation before it costs nothing. Of two writers one comes
+        first, and the other looks again at what is there; so each number is given once.
+        """
+        wanted = [(*digest(message), message) for message in to_json(messages)]
+        known = self._remembered(session)
+        for _ in range(ATTEMPTS):
+            expected = known.version  # before the rest: what another thread learns meanwhile then shows as a conflict
+            missing = {key: (size, message) for key, size, message in wanted if key not in known.numbers}
+            if not missing:
+                return runs(known.numbers[key] for key, _, _ in wanted)
+            events: list[Event] = []
+            size = 0
+            for length, message in missing.values():
+                if events and size + length > COMMIT_BYTES:
+                    break
+                events.append(Event(MESSAGE, {"number": known.count + len(events), "author": author(message), "message": message}))
+                size += length
+            try:
+                receipt = await self._store.append(session, *events, expect=expected, on_conflict="raise", actor=actor)
+            except (AlreadyExists, Conflict):
+                await self._catch_up(session, known)
+                continue
+            for key, event in zip(missing, events, strict=False):
+                known.numbers.setdefault(key, event.data["number"])
+                known.count = max(known.count, event.data["number"] + 1)
+            known.version = max(known.version, receipt.version)
+        raise Unavailable(f"Session {session!r} was changed by others {ATTEMPTS} times in a row.", session=session)
+
+    async def load(self, session: str, numbers: Numbers) -> dict[int, ModelMessage]:
+        """The messages of these numbers. The log is read from its end, no further than needed.
+
+        Raises `NotFound`, `Deleted`, `Corrupt`, `Unsupported`.
+        """
+        wanted = set(spelled(numbers))
+        found: dict[int, Any] = {}
+        if wanted:
+            async for commit in self._store.history(session, types={MESSAGE}, newest_first=True):
+                for event in commit.events:
+                    number, message = parse(event.data, commit)
+                    if number in wanted:
+                        found[number] = message
+                if len(found) == len(wanted):
+                    break
+        if len(found) < len(wanted):
+            raise Corrupt(f"Session {session!r} lacks message {min(wanted - found.keys())}, which a snapshot names.", session=session)
+        order = sorted(found)
+        return dict(zip(order, from_json([found[number] for number in order], session), strict=True))
+
+    def _remembered(self, session: str) -> _Known:
+        known = self._known.pop(session, None) or _Known()
+        self._known[session] = known
+        while len(self._known) > KNOWN_MAX:
+            self._known.popitem(last=False)
+        return known
+
+    async def _catch_up(self, session: str, known: _Known) -> None:
+        try:
+            async for commit in self._store.history(session, after=known.version):
+                known.learn(commit)
+        except NotFound:
+            return
+
+
+def to_json(messages: Sequence[ModelMessage]) -> list[dict[str, Any]]:
+    """The framework's JSON of each message. Raises `Invalid` naming what it refuses."""
+    try:
+        encoded: list[dict[str, Any]] = msgspec.json.decode(ModelMessagesTypeAdapter.dump_json(list(messages)))
+    except PydanticSerializationError as error:
+        raise Invalid(f"A message cannot be stored: {error}.") from error
+    return encoded
+
+
+def from_json(messages: list[Any], session: str) -> list[ModelMessage]:
+    """The messages again. Raises `Unsupported` for what this version of the framework does not understand."""
+    try:
+        return ModelMessagesTypeAdapter.validate_json(msgspec.json.encode(messages))
+    except ValueError as error:
+        raise Unsupported(f"Session {session!r} holds a message that this pydantic-ai does not understand: {error}.") from error
+
+
+def digest(message: Any) -> tuple[bytes, int]:
+    """What a message is known by, whatever the order of its members, and the size of its JSON."""
+    text = msgspec.json.encode(message, order="sorted")
+    return hashlib.sha256(text).digest(), len(text)
+
+
+def parse(data: Any, commit: Commit) -> tuple[int, dict[str, Any]]:
+    """Number and message of an event's data. Raises `Invalid` for what something else wrote."""
+    if not isinstance(data, dict) or type(data.get("number")) is not int or not isinstance(data.get("message"), dict):
+        raise Invalid(f"The message at version {commit.version} is not Pydantic AI's: something else wrote it.")
+    return data["number"], data["message"]
+
+
+def author(message: dict[str, Any]) -> str:
+    """Who speaks, for people who read the log."""
+    if message.get("kind") == "response":
+        return "assistant"
+    kinds = [part.get("part_kind") for part in message.get("parts") or ()]
+    for kind, name in (("user-prompt", "user"), ("tool-return", "tool"), ("system-prompt", "system")):
+        if kind in kinds:
+            return name
+    return "user"
+
+
+def runs(numbers: Iterable[int]) -> Numbers:
+    """Consecutive numbers as runs, in their order."""
+    found: Numbers = []
+    for number in numbers:
+        if found and number == found[-1][0] + found[-1][1]:
+            found[-1] = (found[-1][0], found[-1][1] + 1)
+        else:
+            found.append((number, 1))
+    return found
+
+
+def spelled(numbers: Numbers) -> Iterator[int]:
+    """Every number that the runs hold, in their order."""
+    for first, count in numbers:
+        yield from range(first, first + count)

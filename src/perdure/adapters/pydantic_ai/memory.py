@@ -1,0 +1,228 @@
+"""The harness's memory store: a directory of notes is one Perdure session, a note is a member of its state, line by line.
+
+pydantic-ai/memory/<directory>            {"files": {name: {"lines": […], "version": …, "operation": …, "metadata": …}}}
+pydantic-ai/memory-operations/<2 digits>  in which directory an operation was carried out (see `lookup`)
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any
+
+from pydantic_ai_harness.memory import (
+    MemoryConflictError,
+    MemoryFile,
+    MemoryMutation,
+    MemoryOperation,
+    MemoryOperationConflictError,
+    MemorySearchResult,
+)
+from pydantic_ai_harness.memory._store import decode_metadata, encode_metadata, lexical_search, validate_store_path, validate_store_prefix
+
+from perdure.adapters.faces import AnyStore, asynchronous
+from perdure.adapters.lookup import Lookup
+from perdure.adapters.matching import changes
+from perdure.adapters.pydantic_ai import names
+from perdure.engine.views import View
+from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, NotFound, Unavailable
+from perdure.model import ops as op
+from perdure.model.events import Event
+from perdure.model.ids import NAME_BYTES_MAX
+from perdure.model.ops import Op
+from perdure.model.pointer import join
+
+MEMORY, OPERATIONS = "pydantic-ai/memory/", "pydantic-ai/memory-operations"
+WRITTEN, DELETED = "memory_written", "memory_deleted"
+ATTEMPTS = 64
+"""How often a change is tried anew while others change the same directory's other notes."""
+
+
+class PerdureMemoryStore:
+    """Keeps an agent's notes in an open store, which stays the caller's to close; searchable, with metadata.
+
+    A change names the version that it rests on: of two writers the later is refused with `MemoryConflictError` and nothing is lost.
+    Writers of different notes do not meet. An operation is carried out once: its second call gets the first one's result. What a
+    change wrote is the lines that differ; every earlier text stays in the history.
+    """
+
+    def __init__(self, store: AnyStore) -> None:
+        self._store = asynchronous(store)
+        self._operations = Lookup(self._store, OPERATIONS)
+
+    async def read(self, path: str, *, max_chars: int) -> MemoryFile | None:
+        """The note, cut after `max_chars` characters, or `None`. Raises `ValueError` for a path that is none."""
+        validate_store_path(path)
+        _positive("max_chars", max_chars)
+        directory, name = _split(path)
+        view = await self._view(directory)
+        held = None if view is None else view.shared["files"].get(name)
+        if held is None:
+            return None
+        content = "\n".join(held["lines"])
+        return MemoryFile(
+            content=content[:max_chars],
+            version=held["version"],
+            operation_id=held.get("operation"),
+            truncated=len(content) > max_chars,
+            metadata=decode_metadata(held.get("metadata")),
+        )
+
+    async def get_operation(self, operation: MemoryOperation) -> MemoryMutation | None:
+        """What an operation did, or `None` if it was not carried out. Raises `MemoryOperationConflictError`."""
+        entry = await self._operations.get(operation.id)
+        return None if entry is None else await self._replay(operation, entry)
+
+    async def write(
+        self, path: str, content: str, *, expected_version: str | None, operation: MemoryOperation | None = None
+    ) -> MemoryMutation:
+        """As `write_with_metadata`, without metadata."""
+        return await self.write_with_metadata(path, content, expected_version=expected_version, metadata=None, operation=operation)
+
+    async def write_with_metadata(
+        self,
+        path: str,
+        content: str,
+        *,
+        expected_version: str | None,
+        metadata: Mapping[str, str] | None,
+        operation: MemoryOperation | None = None,
+    ) -> MemoryMutation:
+        """Create or replace the note whose version is `expected_version` (`None`: there is none), with metadata of this write.
+
+        One commit; with an operation, one more before it. Raises `MemoryConflictError`, `MemoryOperationConflictError`, `ValueError`.
+        """
+        encoded = encode_metadata(metadata)
+        note: dict[str, Any] = {"lines": content.split("\n"), "version": self._store.new_id()}
+        note |= {} if operation is None else {"operation": operation.id}
+        note |= {} if encoded is None else {"metadata": encoded}
+        return await self._change(path, note, expected_version, operation)
+
+    async def delete(self, path: str, *, expected_version: str | None, operation: MemoryOperation | None = None) -> MemoryMutation:
+        """Take the note away whose version is `expected_version`. What it said stays in the history. Raises as `write_with_metadata`."""
+        return await self._change(path, None, expected_version, operation)
+
+    async def list_paths(self, prefix: str = "", *, limit: int) -> list[str]:
+        """The first `limit` paths that begin with `prefix`, sorted. Costs a read for each directory below it."""
+        validate_store_prefix(prefix)
+        _positive("limit", limit)
+        return sorted([path async for path in self._paths(prefix)])[:limit]
+
+    async def search(
+        self, prefix: str, query: str, *, limit: int, max_files: int, max_chars: int, max_file_chars: int
+    ) -> MemorySearchResult:
+        """The harness's lexical search over the notes directly below `prefix`. One read."""
+        validate_store_prefix(prefix)
+        if not query.split() or min(limit, max_files, max_chars, max_file_chars) <= 0:
+            return MemorySearchResult(matches=[], scanned=0, truncated=False)
+        directory, start = _split(prefix)
+        view = await self._view(directory)
+        held = {} if view is None else view.shared["files"]
+        names = sorted(name for name in held if name.startswith(start))
+        notes = [(f"{prefix}{name[len(start) :]}", "\n".join(held[name]["lines"])) for name in names[:max_files]]
+        cut = [(path, content[:max_file_chars]) for path, content in notes]
+        result = await lexical_search(cut, query, limit=limit, max_files=max_files, max_chars=max_chars, score_prefix=prefix)
+        more = len(names) > max_files or any(len(content) > max_file_chars for _, content in notes)
+        return MemorySearchResult(matches=result.matches, scanned=result.scanned, truncated=result.truncated or more)
+
+    async def _change(
+        self, path: str, note: dict[str, Any] | None, expected: str | None, operation: MemoryOperation | None
+    ) -> MemoryMutation:
+        """Set or remove (`None`) a note, once."""
+        validate_store_path(path)
+        directory, name = _split(path)
+        session = _session(directory)
+        if operation is not None:
+            entry = await self._operations.put(operation.id, {"directory": directory, "fingerprint": operation.fingerprint})
+            replayed = await self._replay(operation, entry)
+            if replayed is not None:
+                return replayed
+        for _ in range(ATTEMPTS):
+            view = await self._view(directory)
+            held = None if view is None else view.shared["files"].get(name)
+            if (None if held is None else held["version"]) != expected:
+                what = "deleted" if note is None else "written"
+                raise MemoryConflictError(f"memory path {path!r} changed before it could be {what}; nothing was changed")
+            told: dict[str, Any] = {"path": path, "version": None if note is None else note["version"], "existed": held is not None}
+            told |= {} if operation is None else {"operation": operation.id}
+            event = Event(DELETED if note is None else WRITTEN, told, tuple(_ops(name, held, note)))
+            key = None if operation is None else names.key("operation", operation.id)
+            try:
+                await self._store.append(session, event, expect=0 if view is None else view.version, key=key)
+            except (AlreadyExists, Conflict):
+                continue
+            except Invalid as error:
+                if operation is None or "version" not in error.facts:
+                    raise
+                return await self._told(session, error.version)
+            return MemoryMutation(version=told["version"], replayed=False, existed=told["existed"])
+        raise Unavailable(f"Memory {directory!r} was changed by others {ATTEMPTS} times in a row.", session=session)
+
+    async def _replay(self, operation: MemoryOperation, entry: Any) -> MemoryMutation | None:
+        if entry["fingerprint"] != operation.fingerprint:
+            raise MemoryOperationConflictError(f"operation id {operation.id!r} was used before with other arguments; nothing was changed")
+        session = _session(entry["directory"])
+        try:
+            receipt = await self._store.find(session, names.key("operation", operation.id))
+            return None if receipt is None else await self._told(session, receipt.version)
+        except (NotFound, Deleted):
+            return None
+
+    async def _told(self, session: str, version: int) -> MemoryMutation:
+        """What the commit at a version did, as its second call is told."""
+        async for commit in self._store.history(session, after=version - 1, before=version + 1):
+            data = commit.events[0].data
+            return MemoryMutation(version=data["version"], replayed=True, existed=data["existed"])
+        raise NotFound(f"Session {session!r} has no version {version}.", session=session)
+
+    async def _view(self, directory: str) -> View | None:
+        try:
+            view = await self._store.read(_session(directory))
+        except NotFound:
+            return None
+        if not isinstance(view.shared, dict) or not isinstance(view.shared.get("files"), dict):
+            raise Invalid(f"Session {view.session!r} holds no memory of Pydantic AI: something else made it.", session=view.session)
+        return view
+
+    async def _paths(self, prefix: str) -> AsyncIterator[str]:
+        directory, start = _split(prefix)
+        below = f"{directory}/" if directory else ""
+        sessions = {_session(directory)}
+        async for info in self._store.list(prefix=f"{MEMORY}{below}{start}"):
+            sessions.add(info.session)
+        for session in sessions:
+            found = session.removeprefix(MEMORY)
+            view = await self._view(found)
+            for name in () if view is None else view.shared["files"]:
+                path = f"{found}/{name}" if found else name
+                if path.startswith(prefix):
+                    yield path
+
+
+def _split(path: str) -> tuple[str, str]:
+    """Directory and name."""
+    directory, _, name = path.rpartition("/")
+    return directory, name
+
+
+def _session(directory: str) -> str:
+    """A directory's session. Its segments are checked already, and safe as they are. Raises `Invalid` for one that is too long."""
+    id = MEMORY + directory
+    if len(id) > NAME_BYTES_MAX:
+        raise Invalid(
+            f"A memory directory may have at most {NAME_BYTES_MAX - len(MEMORY)} characters; {directory[:60]!r}… has {len(directory)}."
+        )
+    return id
+
+
+def _ops(name: str, held: Mapping[str, Any] | None, note: dict[str, Any] | None) -> list[Op]:
+    place = join(["files", name])
+    if held is None:
+        return [op.init("/files", {}), *([] if note is None else [op.set(place, note)])]
+    # Whatever else it does, the change rests on the version that it was decided on.
+    guard = op.test(f"{place}/version", held["version"])
+    return [guard, *([op.remove(place)] if note is None else changes(held, note, place))]
+
+
+def _positive(name: str, value: int) -> None:
+    if value <= 0:
+        raise ValueError(f"{name} must be positive, not {value!r}")

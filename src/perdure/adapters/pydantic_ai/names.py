@@ -1,0 +1,35 @@
+"""Which Perdure sessions and idempotency keys the harness's ids make."""
+
+from __future__ import annotations
+
+import hashlib
+
+from perdure.adapters.naming import compose
+from perdure.model.ids import NAME_BYTES_MAX
+
+ROOT = "pydantic-ai"
+
+
+def run(id: str) -> str:
+    """The session of a run. Raises `Invalid` for an id that is too long."""
+    return compose("A Pydantic AI run", ROOT, "runs", id)
+
+
+def conversation(id: str) -> str:
+    """The session of a conversation. Raises `Invalid` for an id that is too long."""
+    return compose("A Pydantic AI conversation", ROOT, "conversations", id)
+
+
+def key(what: str, id: str) -> str:
+    """An idempotency key; of one that would be too long, or has control characters, the digest."""
+    made = f"{what}:{id}"
+    return made if _fits(made) else f"{what}:{hashlib.sha256(made.encode(errors='surrogatepass')).hexdigest()}"
+
+
+def actor(agent: str | None) -> str | None:
+    """The agent's name, where it can be an actor's."""
+    return agent if agent and _fits(agent) else None
+
+
+def _fits(name: str) -> bool:
+    return name.isprintable() and len(name.encode(errors="replace")) <= NAME_BYTES_MAX

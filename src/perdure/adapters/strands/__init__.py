@@ -1,0 +1,13 @@
+"""Strands Agents: `RepositorySessionManager(session_id, PerdureSessionRepository(store))`, or `PerdureStorage(store)` for snapshots.
+
+Needs `pip install 'perdure[strands]'`.
+"""
+
+from perdure.adapters.versions import require
+
+require("strands-agents", "1.54", "2", "strands")
+
+from perdure.adapters.strands.repository import PerdureSessionRepository
+from perdure.adapters.strands.storage import PerdureStorage
+
+__all__ = ["PerdureSessionRepository", "PerdureStorage"]

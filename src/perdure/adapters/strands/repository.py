@@ -1,0 +1,299 @@
+"""Strands' session repository: a session is one Perdure session, messages are events of its log, agents are its state.
+
+    {"session": {…}, "agents": {"<agent id>": {"agent": {…}, "messages": 12, "updated": {"3": {…}}}}, "multi_agents": {"<id>": {…}}}
+
+`messages` counts an agent's messages, `updated` holds those that were changed after they were created (redacted, for instance),
+`gaps` is there when ids are not 0, 1, 2, … in this order.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from strands.session.session_repository import SessionRepository
+from strands.types.exceptions import SessionException
+from strands.types.session import Session, SessionAgent, SessionMessage
+
+from perdure.adapters.faces import AnyStore, asynchronous, wait
+from perdure.adapters.lives import start
+from perdure.adapters.matching import changes
+from perdure.adapters.naming import compose
+from perdure.engine.views import View
+from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, NotFound
+from perdure.model import ops as op
+from perdure.model.events import Event
+from perdure.model.ops import Op
+from perdure.model.pointer import join
+
+if TYPE_CHECKING:
+    from strands.multiagent import MultiAgentBase
+
+CREATED, MESSAGE = "session_created", "message"
+ATTEMPTS = 16
+"""How often a change to an agent is tried anew while others change the same place."""
+
+
+class PerdureSessionRepository(SessionRepository):
+    """Keeps Strands sessions, agents, multi-agents and messages in an open store, which stays the caller's to close.
+
+    Each call is one commit. A message's id is its idempotency key: the same message created again is there once, and of two
+    writers that computed the same next id the later one is refused with `SessionException`, so no message replaces another.
+    An agent's state is set by the last who syncs it; only what changed is written, and what was there stays in the history.
+    """
+
+    def __init__(self, store: AnyStore) -> None:
+        self._store = asynchronous(store)
+
+    def create_session(self, session: Session, **kwargs: Any) -> Session:
+        """Start a session. Raises `SessionException` if it exists."""
+        return wait(self._create_session(session))
+
+    def read_session(self, session_id: str, **kwargs: Any) -> Session | None:
+        """The session, or `None`."""
+        return wait(self._read_session(session_id))
+
+    def delete_session(self, session_id: str, **kwargs: Any) -> None:
+        """Close the session with a tombstone, which late writers meet. Raises `SessionException` if there is none."""
+        wait(self._delete_session(session_id))
+
+    def create_agent(self, session_id: str, session_agent: SessionAgent, **kwargs: Any) -> None:
+        """Add an agent. Raises `SessionException` if there is no such session, or the agent exists."""
+        wait(self._set_agent(session_id, session_agent, new=True))
+
+    def read_agent(self, session_id: str, agent_id: str, **kwargs: Any) -> SessionAgent | None:
+        """The agent, or `None`."""
+        return wait(self._read_agent(session_id, agent_id))
+
+    def update_agent(self, session_id: str, session_agent: SessionAgent, **kwargs: Any) -> None:
+        """Set the agent; what differs is written. Raises `SessionException` if there is no such session or agent."""
+        wait(self._set_agent(session_id, session_agent, new=False))
+
+    def create_message(self, session_id: str, agent_id: str, session_message: SessionMessage, **kwargs: Any) -> None:
+        """Append a message. Raises `SessionException` if there is no such session or agent, or its id names another message."""
+        wait(self._create_message(session_id, agent_id, session_message))
+
+    def read_message(self, session_id: str, agent_id: str, message_id: int, **kwargs: Any) -> SessionMessage | None:
+        """The message, or `None`."""
+        found = wait(self._read_message(session_id, agent_id, message_id))
+        return None if found is None else SessionMessage.from_dict(found)
+
+    def update_message(self, session_id: str, agent_id: str, session_message: SessionMessage, **kwargs: Any) -> None:
+        """Replace a message, as a redaction does. Raises `SessionException` if there is none. What it replaces stays in the history."""
+        wait(self._update_message(session_id, agent_id, session_message))
+
+    def list_messages(
+        self, session_id: str, agent_id: str, limit: int | None = None, offset: int = 0, **kwargs: Any
+    ) -> list[SessionMessage]:
+        """The agent's messages by id, from the position `offset` on. With an offset only the end of the log is read."""
+        return wait(self._list_messages(session_id, agent_id, limit, offset))
+
+    def create_multi_agent(self, session_id: str, multi_agent: MultiAgentBase, **kwargs: Any) -> None:
+        """Set a multi-agent's state. Raises `SessionException` if there is no such session."""
+        wait(self._set_multi_agent(session_id, multi_agent, new=True))
+
+    def read_multi_agent(self, session_id: str, multi_agent_id: str, **kwargs: Any) -> dict[str, Any] | None:
+        """A multi-agent's state, or `None`."""
+        return wait(self._read_multi_agent(session_id, multi_agent_id))
+
+    def update_multi_agent(self, session_id: str, multi_agent: MultiAgentBase, **kwargs: Any) -> None:
+        """Set a multi-agent's state; what differs is written. Raises `SessionException` if there is none."""
+        wait(self._set_multi_agent(session_id, multi_agent, new=False))
+
+    async def _create_session(self, session: Session) -> Session:
+        state = {"session": _json(session.to_dict()), "agents": {}, "multi_agents": {}}
+        try:
+            await start(self._store, _name(session.session_id), CREATED, None, state)
+        except AlreadyExists as error:
+            raise SessionException(f"Session {session.session_id} already exists. {error}") from error
+        return session
+
+    async def _read_session(self, session_id: str) -> Session | None:
+        view = await self._view(session_id)
+        return None if view is None else Session.from_dict(view.state["session"])
+
+    async def _delete_session(self, session_id: str) -> None:
+        try:
+            await self._store.delete(_name(session_id))
+        except (NotFound, Deleted) as error:
+            raise SessionException(f"Session {session_id} does not exist. {error}") from error
+
+    async def _read_agent(self, session_id: str, agent_id: str) -> SessionAgent | None:
+        view = await self._view(session_id)
+        entry = None if view is None else view.state["agents"].get(agent_id)
+        return None if entry is None else SessionAgent.from_dict(entry["agent"])
+
+    async def _set_agent(self, session_id: str, session_agent: SessionAgent, *, new: bool) -> None:
+        id = session_agent.agent_id
+        value = _json(session_agent.to_dict())
+
+        def make(state: Mapping[str, Any]) -> list[Op]:
+            entry = state["agents"].get(id)
+            if new and entry is None:
+                return [op.set(join(["agents", id]), {"agent": value, "messages": 0})]
+            if new or entry is None:
+                raise SessionException(f"Agent {id} {'already exists' if new else 'does not exist'} in session {session_id}.")
+            value["created_at"] = entry["agent"]["created_at"]
+            return changes(entry["agent"], value, join(["agents", id, "agent"]))
+
+        await self._change(session_id, "agent_created" if new else "agent_updated", {"agent": id}, make)
+
+    async def _create_message(self, session_id: str, agent_id: str, session_message: SessionMessage) -> None:
+        number = _number(session_message.message_id)
+        data = {"agent": agent_id, **_json(session_message.to_dict())}
+        count = join(["agents", agent_id, "messages"])
+        for attempt in range(ATTEMPTS):
+            view = await self._existing(session_id, agent_id, strong=attempt > 0)
+            held = view.shared["agents"][agent_id]["messages"]
+            ops = [op.test(count, held), op.set(count, held + 1)]
+            if number != held:  # Ids from elsewhere may have gaps: lists then read the whole log.
+                ops.append(op.set(join(["agents", agent_id, "gaps"]), True))
+            key = _key(view, agent_id, number)
+            event = Event(MESSAGE, data, tuple(ops))
+            try:
+                await self._store.append(_name(session_id), event, expect=view.version, key=key, actor=_actor(agent_id))
+            except (Conflict, NotFound, Deleted):
+                continue
+            except Invalid as error:
+                if "version" not in error.facts:
+                    raise
+                if await self._first(session_id, error.version) != data:
+                    raise SessionException(
+                        f"Message {number} of agent {agent_id} in session {session_id} was written by somebody else: "
+                        f"load the session again before you go on. {error}"
+                    ) from error
+            return
+        raise _overtaken(session_id)
+
+    async def _first(self, session_id: str, version: int) -> Any:
+        """The data of the first event at a version."""
+        async for commit in self._store.history(_name(session_id), after=version - 1, before=version + 1):
+            return commit.events[0].data
+        return None
+
+    async def _read_message(self, session_id: str, agent_id: str, message_id: int) -> dict[str, Any] | None:
+        view = await self._view(session_id)
+        if view is None or agent_id not in view.shared["agents"]:
+            return None
+        number = str(_number(message_id))
+        if number in view.shared["agents"][agent_id].get("updated", {}):
+            return dict(view.state["agents"][agent_id]["updated"][number])
+        receipt = await self._store.find(_name(session_id), _key(view, agent_id, message_id))
+        return None if receipt is None else dict(await self._first(session_id, receipt.version))
+
+    async def _update_message(self, session_id: str, agent_id: str, session_message: SessionMessage) -> None:
+        await self._existing(session_id, agent_id)
+        before = await self._read_message(session_id, agent_id, session_message.message_id)
+        if before is None:
+            raise SessionException(f"Message {session_message.message_id} does not exist in agent {agent_id} of session {session_id}.")
+        value = _json(session_message.to_dict()) | {"created_at": before["created_at"]}
+        updated = join(["agents", agent_id, "updated"])
+
+        def make(_state: Mapping[str, Any]) -> list[Op]:
+            return [op.init(updated, {}), op.set(f"{updated}/{session_message.message_id}", value)]
+
+        await self._change(session_id, "message_updated", {"agent": agent_id, "message_id": session_message.message_id}, make)
+
+    async def _list_messages(self, session_id: str, agent_id: str, limit: int | None, offset: int) -> list[SessionMessage]:
+        view = await self._view(session_id)
+        entry = None if view is None else view.state["agents"].get(agent_id)
+        if view is None or entry is None:
+            return []
+        gaps, count = "gaps" in entry, entry["messages"]
+        found: dict[int, dict[str, Any]] = {}
+        async for commit in self._store.history(_name(session_id), before=view.version + 1, newest_first=True):
+            # Without gaps a message's id is its position, and the log has them in order.
+            if len(found) == count or (not gaps and (offset >= count or offset in found)):
+                break
+            for event in commit.events:
+                if event.type == MESSAGE and isinstance(event.data, dict) and event.data.get("agent") == agent_id:
+                    found[event.data["message_id"]] = event.data
+        found |= {int(number): data for number, data in entry.get("updated", {}).items()}
+        numbers = sorted(found)[offset:] if gaps else sorted(number for number in found if number >= offset)
+        return [SessionMessage.from_dict(found[number]) for number in numbers[:limit]]
+
+    async def _set_multi_agent(self, session_id: str, multi_agent: MultiAgentBase, *, new: bool) -> None:
+        id, value = multi_agent.id, _json(multi_agent.serialize_state())
+
+        def make(state: Mapping[str, Any]) -> list[Op]:
+            held = state["multi_agents"].get(id)
+            if held is None and not new:
+                raise SessionException(f"Multi-agent {id} does not exist in session {session_id}.")
+            path = join(["multi_agents", id])
+            return [op.set(path, value)] if held is None else changes(held, value, path)
+
+        await self._change(session_id, "multi_agent_created" if new else "multi_agent_updated", {"multi_agent": id}, make)
+
+    async def _read_multi_agent(self, session_id: str, multi_agent_id: str) -> dict[str, Any] | None:
+        view = await self._view(session_id)
+        found: dict[str, Any] | None = None if view is None else view.state["multi_agents"].get(multi_agent_id)
+        return found
+
+    async def _view(self, session_id: str, *, strong: bool = True) -> View | None:
+        """The session as it is now, or else as this process knows it; or `None`. Raises `Invalid` for what something else made."""
+        try:
+            view = await self._store.read(_name(session_id), consistency="strong" if strong else "eventual")
+        except (NotFound, Deleted):
+            return None
+        if not isinstance(view.shared, dict) or not view.shared.keys() >= {"session", "agents", "multi_agents"}:
+            raise Invalid(f"Session {view.session!r} is no Strands session: something else made it.", session=view.session)
+        return view
+
+    async def _existing(self, session_id: str, agent_id: str, *, strong: bool = True) -> View:
+        view = await self._view(session_id, strong=strong)
+        if not strong and (view is None or agent_id not in view.shared["agents"]):
+            return await self._existing(session_id, agent_id)
+        if view is None:
+            raise SessionException(f"Session {session_id} does not exist.")
+        if agent_id not in view.shared["agents"]:
+            raise SessionException(f"Agent {agent_id} does not exist in session {session_id}.")
+        return view
+
+    async def _change(self, session_id: str, type: str, data: Any, make: Callable[[Mapping[str, Any]], list[Op]]) -> None:
+        """Commit what `make` derives from the newest state; other places may change meanwhile, the same place starts it again."""
+        for attempt in range(ATTEMPTS):
+            # What this process remembers will mostly do: the append finds out if it is old.
+            view = await self._view(session_id, strong=attempt > 0) or await self._view(session_id)
+            if view is None:
+                raise SessionException(f"Session {session_id} does not exist.")
+            ops = make(view.shared)
+            if not ops:
+                return
+            try:
+                await self._store.append(_name(session_id), Event(type, data, tuple(ops)), expect=view.version)
+            except (Conflict, NotFound, Deleted):
+                continue
+            return
+        raise _overtaken(session_id)
+
+
+def _name(session_id: str) -> str:
+    return compose("A Strands session", "strands", "sessions", session_id)
+
+
+def _key(view: View, agent_id: str, number: int) -> str:
+    """A message's idempotency key. Keys outlive a deletion, so the messages of a second life have others."""
+    return compose("A Strands agent", "message", agent_id, str(number), *view.shared.get("life", ()))
+
+
+def _overtaken(session_id: str) -> SessionException:
+    return SessionException(f"Session {session_id} was changed by others {ATTEMPTS} times in a row: try again.")
+
+
+def _actor(agent_id: str) -> str | None:
+    return agent_id if agent_id and agent_id.isprintable() and len(agent_id.encode(errors="replace")) <= 255 else None
+
+
+def _number(message_id: object) -> int:
+    if type(message_id) is not int or message_id < 0:
+        raise ValueError(f"A message id must be an integer from 0, not {message_id!r}.")
+    return message_id
+
+
+def _json(value: Any) -> Any:
+    """The value as JSON carries it, as in Strands' own repositories. Raises `SessionException` naming a type that JSON lacks."""
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise SessionException(f"This cannot be stored as JSON: {error}") from error

@@ -1,0 +1,202 @@
+"""Strands' unified storage: each key is a Perdure session, whose state is the value; JSON is stored as what changed in it.
+
+{"json": …}  text that json.dumps(…, ensure_ascii=False) gives back byte for byte, as Strands' snapshots are
+{"text": "…"}  other UTF-8 text          {"base64": "…"}  everything else
+"""
+
+from __future__ import annotations
+
+import base64
+import builtins
+import copy
+import json
+from typing import Any, Self
+
+import msgspec
+from strands.storage.search import KeywordSearchStrategy, SearchStrategy
+from strands.storage.storage import _NAMESPACED, StorageSearchResult, _normalize_key, _normalize_prefix
+from strands.types.exceptions import StorageError
+
+from perdure.adapters.faces import AnyStore, asynchronous
+from perdure.adapters.matching import adopt
+from perdure.adapters.naming import compose, escape, unescape
+from perdure.engine.views import View
+from perdure.errors import AlreadyExists, Conflict, Deleted, Error, Invalid, NotFound
+from perdure.model import ops as op
+from perdure.model.diff import diff
+from perdure.model.events import Event
+from perdure.model.ops import Op
+from perdure.model.state import apply
+
+ROOT = "strands/storage/"
+WRITTEN = "written"
+ATTEMPTS = 16
+"""How often a write is tried anew while others write the same key."""
+
+
+class PerdureStorage:
+    """Keeps bytes under keys in an open store, which stays the caller's to close; fulfils Strands' `Storage` protocol.
+
+    A write is one commit that holds what changed; earlier values stay in the key's history. Of two writers of one key the last one
+    counts, as the protocol says, and both are in the history. Keys follow the rules of Strands' own storages: `/` separates,
+    empty keys, `..` and backslashes are refused. What goes wrong is a `StorageError`.
+    """
+
+    def __init__(self, store: AnyStore, *, search_strategy: SearchStrategy[PerdureStorage] | None = None) -> None:
+        """`search_strategy`: indexes each write and answers `search`; without one `search` reads every key and counts words."""
+        self._store = asynchronous(store)
+        self._search_strategy = search_strategy
+        self._prefix = ""
+
+    async def write(self, key: str, data: bytes) -> None:
+        """Set the value of a key. Raises `StorageError`."""
+        normalized = _normalize_key(key)
+        try:
+            await self._write(self._session(normalized), bytes(data))
+        except Error as error:
+            raise StorageError(f"Failed to write {key!r}: {error}") from error
+        if self._search_strategy is not None:
+            try:
+                await self._search_strategy.index(self, normalized, data)
+            except Exception as error:
+                raise StorageError(f"Wrote {key!r}, but it could not be indexed: {error}") from error
+
+    async def read(self, key: str) -> bytes | None:
+        """The value of a key, or `None`. Raises `StorageError`."""
+        try:
+            view = await self._view(self._session(_normalize_key(key)))
+        except Error as error:
+            raise StorageError(f"Failed to read {key!r}: {error}") from error
+        return None if view is None else _decode(view.shared)
+
+    async def delete(self, key: str) -> None:
+        """Delete a key; nothing happens if there is none. Its history ends with a tombstone. Raises `StorageError`."""
+        try:
+            await self._store.delete(self._session(_normalize_key(key)))
+        except (NotFound, Deleted):
+            return
+        except Error as error:
+            raise StorageError(f"Failed to delete {key!r}: {error}") from error
+
+    async def list(self, query: str = "") -> builtins.list[str]:
+        """The keys with this prefix, sorted. Raises `StorageError`."""
+        start = f"{ROOT}{_escaped(self._prefix)}"
+        found = self._store.list(prefix=f"{start}{_escaped(_normalize_prefix(query))}")
+        try:
+            return sorted([_unescaped(info.session.removeprefix(start)) async for info in found])
+        except Error as error:
+            raise StorageError(f"Failed to list the keys that start with {query!r}: {error}") from error
+
+    async def search(self, query: str) -> builtins.list[StorageSearchResult]:
+        """Keys whose content matches, best first: by the search strategy, or by the words of the query."""
+        if self._search_strategy is not None:
+            return await self._search_strategy.search(self, query)
+        return await KeywordSearchStrategy().search(self, query)
+
+    def namespace(self, prefix: str) -> Self:
+        """The same storage, seen below a prefix."""
+        scoped = copy.copy(self)
+        normalized = _normalize_prefix(prefix).rstrip("/")
+        scoped._prefix = f"{self._prefix}{normalized}/" if normalized else self._prefix
+        scoped._namespaced = _NAMESPACED  # type: ignore[attr-defined]  # Strands' own mark: no prefix of its own on top of this one
+        return scoped
+
+    def _session(self, key: str) -> str:
+        return compose("A Strands storage key", *ROOT.rstrip("/").split("/"), *f"{self._prefix}{key}".split("/"))
+
+    async def _view(self, session: str, *, strong: bool = True) -> View | None:
+        try:
+            view = await self._store.read(session, consistency="strong" if strong else "eventual")
+        except (NotFound, Deleted):
+            return None
+        if not isinstance(view.shared, dict) or len(view.shared.keys() & {"json", "text", "base64"}) != 1:
+            raise Invalid(f"Session {session!r} holds no value of a Strands storage: something else made it.", session=session)
+        return view
+
+    async def _write(self, session: str, data: bytes) -> None:
+        new = _encode(data)
+        for attempt in range(ATTEMPTS):
+            # What this process remembers will mostly do: the append finds out if it is old.
+            view = await self._view(session, strong=attempt > 0)
+            try:
+                ops = _difference(view.shared, new) if view is not None else [op.set("", new)]
+                event = Event(WRITTEN, {"bytes": len(data)}, tuple(ops))
+                await self._store.append(
+                    session, event, expect=0 if view is None else view.version, on_conflict="raise", recreate=view is None
+                )
+            except (AlreadyExists, Conflict, NotFound, Deleted):
+                continue
+            except (Invalid, RecursionError):
+                if "json" not in new:
+                    raise
+                new = {"text": data.decode()}  # JSON that the store refuses, too deep for instance, is kept as the text that it is
+                continue
+            return
+        raise Conflict(f"Others wrote {session!r} {ATTEMPTS} times in a row.", session=session)
+
+
+def _escaped(text: str) -> str:
+    return "/".join(map(escape, text.split("/")))
+
+
+def _unescaped(text: str) -> str:
+    return "/".join([part if (found := unescape(part)) is None else found for part in text.split("/")])
+
+
+def _dumps(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False).encode()
+
+
+def _encode(data: bytes) -> dict[str, Any]:
+    """The state that stands for these bytes."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return {"base64": base64.b64encode(data).decode()}
+    if text[:1] in ("{", "["):
+        try:
+            value = msgspec.json.decode(data)
+            if _dumps(value) == data:
+                return {"json": value}
+        except (ValueError, RecursionError):
+            pass  # The quick parser refuses, or rounds, some of what Python's own reads: that one decides.
+        try:
+            value = json.loads(text, parse_constant=_no_number)
+            if _dumps(value) == data:
+                return {"json": value}
+        except (ValueError, RecursionError):
+            return {"text": text}
+    return {"text": text}
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(name)
+
+
+def _decode(state: dict[str, Any]) -> bytes:
+    if "json" in state:
+        return _dumps(state["json"])
+    if "text" in state:
+        return str(state["text"]).encode()
+    return base64.b64decode(state["base64"])
+
+
+def _difference(old: Any, new: dict[str, Any]) -> list[Op]:
+    """Operations that make the old state the new one, down to the order of members: the bytes must come back as they were."""
+    if "json" in old and "json" in new:
+        new = adopt(old, new)
+        ops = diff(old, new)
+        if _spelled_alike(apply(old, ops), new):
+            return ops
+    return [op.set("", new)]
+
+
+def _spelled_alike(one: Any, other: Any) -> bool:
+    """Whether two values give the same JSON text. What they share is not looked into."""
+    if one is other:
+        return True
+    if isinstance(one, dict) and isinstance(other, dict):
+        return list(one) == list(other) and all(map(_spelled_alike, one.values(), other.values()))
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(a is b or _spelled_alike(a, b) for a, b in zip(one, other, strict=True))
+    return type(one) is type(other) and repr(one) == repr(other)

@@ -1,0 +1,221 @@
+"""Where a session's records lie: its newest bucket, ranges across buckets, bodies in pieces."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import msgspec
+
+from perdure.backends.cassandra import layout
+from perdure.backends.cassandra.client import Client
+from perdure.backends.cassandra.layout import Buckets, Row, Statics
+from perdure.backends.spi import Head, Record
+from perdure.errors import Corrupt
+from perdure.model.ids import SessionKey
+
+INLINE = 64 << 10
+"""Bytes of a body that stands in its row; a longer one lies in pieces, so that a bucket stays far below 100 MB."""
+PIECE = 256 << 10
+PIECES_AT_ONCE = 4
+ROWS = 64
+"""Rows fetched at once: 4 MiB at most."""
+REMEMBERED = 65_536
+_STATICS = 7
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Recent(Generic[K, V]):
+    """What was last seen, the newest `REMEMBERED` of it."""
+
+    def __init__(self) -> None:
+        self._items: OrderedDict[K, V] = OrderedDict()
+
+    def get(self, key: K) -> V | None:
+        return self._items.get(key)
+
+    def pop(self, key: K) -> V | None:
+        return self._items.pop(key, None)
+
+    def put(self, key: K, value: V) -> None:
+        self._items[key] = value
+        self._items.move_to_end(key)
+        if len(self._items) > REMEMBERED:
+            self._items.popitem(last=False)
+
+
+class Place(NamedTuple):
+    """What is known of a session of several buckets. `base` never changes, the others only grow."""
+
+    base: int
+    newest: int = 0
+    dropped: int = 0
+
+
+_NOWHERE = Place(0)
+
+
+class Page(NamedTuple):
+    """Rows of one bucket and, if there are any, its statics as of the same moment."""
+
+    rows: list[Row]
+    statics: Statics | None
+
+
+class Chain:
+    """The partitions of all sessions of one store."""
+
+    def __init__(self, client: Client, namespace: str, size: int) -> None:
+        self.client, self.ns, self.buckets = client, namespace, Buckets(size)
+        self._places: Recent[SessionKey, Place] = Recent()
+
+    def at(self, session: SessionKey, bucket: int) -> tuple[str, str, str, int]:
+        """The partition key of a bucket."""
+        return self.ns, session.tenant, session.id, bucket
+
+    def known(self, session: SessionKey) -> Place:
+        """What was last seen of a session; sessions of one bucket are not remembered."""
+        return self._places.get(session) or _NOWHERE
+
+    def learn(self, session: SessionKey, *, base: int = 0, newest: int = 0, dropped: int = 0) -> None:
+        """Remember more of a session: what is known only grows."""
+        known = self.known(session)
+        place = Place(max(base, known.base), max(newest, known.newest), max(dropped, known.dropped))
+        if place != known:
+            self._places.put(session, place)
+
+    def sealed(self, statics: Statics, bucket: int) -> bool:
+        """Whether nothing can be appended to a bucket any more."""
+        return statics.head is not None and self.buckets.seals(statics.head.version, statics.base, bucket)
+
+    async def bare(self, session: SessionKey, bucket: int, *, plain: bool = False) -> Statics | None:
+        """What stands once in a bucket, though it be a fence alone."""
+        rows = await self.client.run("statics_plain" if plain else "statics", *self.at(session, bucket))
+        return self._seen(session, bucket, layout.decode_statics(rows[0])) if rows else None
+
+    async def statics(self, session: SessionKey, bucket: int, *, plain: bool = False) -> Statics | None:
+        """What stands once in a bucket; `None` where it has no head."""
+        statics = await self.bare(session, bucket, plain=plain)
+        return statics if statics is not None and statics.head is not None else None
+
+    def _seen(self, session: SessionKey, bucket: int, statics: Statics) -> Statics:
+        if bucket == 0:
+            self.learn(session, base=statics.base, newest=statics.newest, dropped=statics.dropped)
+        return statics
+
+    async def top(self, session: SessionKey, *, plain: bool = False) -> tuple[int, Statics] | None:
+        """The newest bucket that has a head, and its statics. One read while nothing or the newest bucket is remembered; one more for a
+        bucket that is announced but has no head yet, or was sealed meanwhile."""
+        bucket = self.known(session).newest
+        statics = await self.statics(session, bucket, plain=plain)
+        if bucket == 0:
+            if statics is None:
+                return None
+            if (newest := self.known(session).newest) > 0:
+                bucket, statics = newest, await self.statics(session, newest, plain=plain)
+        while statics is None and bucket > 0:
+            bucket -= 1
+            statics = await self.statics(session, bucket, plain=plain)
+        while statics is not None and self.sealed(statics, bucket):
+            behind = await self.statics(session, bucket + 1, plain=plain)
+            if behind is None:
+                break
+            bucket, statics = bucket + 1, behind
+            self.learn(session, newest=bucket, base=statics.base)
+        return None if statics is None else (bucket, statics)
+
+    async def head(self, session: SessionKey) -> Head | None:
+        """The session's head."""
+        top = await self.top(session)
+        return None if top is None else top[1].head
+
+    async def base(self, session: SessionKey, version: int) -> int:
+        """The version before the session's first, where a bucket depends on it: read once for a session of several buckets."""
+        if version < self.buckets.size or self._places.get(session) is not None:
+            return self.known(session).base
+        await self.statics(session, 0)
+        return self.known(session).base
+
+    async def page(self, session: SessionKey, bucket: int, first: int, last: int, limit: int, *, reverse: bool = False) -> Page:
+        """Rows of one bucket with `first <= version <= last`."""
+        found = await self.client.run("records_reverse" if reverse else "records", *self.at(session, bucket), first, last, limit)
+        if not found:
+            return Page([], None)
+        statics = self._seen(session, bucket, layout.decode_statics(found[0][:_STATICS]))
+        return Page([layout.decode_row(row[_STATICS:]) for row in found], statics)
+
+    async def ascend(self, session: SessionKey, first: int, last: int, limit: int) -> list[Row]:
+        """Up to `limit` rows from `first` on, oldest first; fewer only where there are no more."""
+        place = self.known(session)
+        bucket = max(self.buckets.of(first - 1, await self.base(session, first - 1)), place.dropped)
+        rows: list[Row] = []
+        start = bucket
+        while True:
+            page = await self.page(session, bucket, first, last, limit - len(rows))
+            if bucket == start > place.dropped and (not page.rows or page.rows[0].record.head.version > first):
+                # An append that came before the bucket's seal may reach into its range: what it wrote lies one bucket lower.
+                upto = page.rows[0].record.head.version - 1 if page.rows else last
+                lower = await self.page(session, bucket - 1, first, upto, limit)
+                rows = lower.rows
+            rows = (rows + page.rows)[:limit]
+            if len(rows) >= limit or (rows and rows[-1].record.head.version >= last):
+                return rows
+            statics = page.statics or await self.statics(session, bucket)
+            if statics is None or not self.sealed(statics, bucket):
+                return rows
+            bucket = max(bucket + 1, self.known(session).dropped)
+
+    async def descend(self, session: SessionKey, first: int, last: int, limit: int) -> list[Row]:
+        """Up to `limit` rows from `last` down, newest first; fewer only where there are no more."""
+        bucket = self.known(session).newest
+        page: Page | None = await self.page(session, bucket, first, last, limit, reverse=True)
+        if page is None or page.statics is None or self.sealed(page.statics, bucket):
+            top = await self.top(session)
+            if top is None:
+                return []
+            bucket, page = min(top[0], self.buckets.of(last - 1, top[1].base)), None
+        rows: list[Row] = []
+        while True:
+            page = page or await self.page(session, bucket, first, last, limit - len(rows), reverse=True)
+            rows += page.rows
+            if len(rows) >= limit or bucket <= self.known(session).dropped or (rows and rows[-1].record.head.version <= first):
+                return rows
+            bucket, page = bucket - 1, None
+
+    async def record(self, session: SessionKey, row: Row) -> Record:
+        """A row's record with its body."""
+        if not row.pieces:
+            return row.record
+        return msgspec.structs.replace(row.record, body=await self.whole(session, row.record.id.hex(), row.pieces))
+
+    async def whole(self, session: SessionKey, name: str, pieces: int) -> bytes:
+        """A body that lies in pieces."""
+        parts: list[bytes] = []
+        while len(parts) < pieces:
+            found = await self.client.run("pieces", self.ns, session.tenant, session.id, name, len(parts))
+            if not found:
+                raise Corrupt(f"Piece {len(parts)} of {name} of session {session.id!r} is gone from Cassandra.", session=session.id)
+            parts += [data for (data,) in found]
+        return b"".join(parts)
+
+    async def cut(self, session: SessionKey, name: str, body: bytes) -> int:
+        """Write a body in pieces, under a name that nothing refers to yet; how many. A second time changes nothing."""
+        await self.client.run("put_large", self.ns, session.tenant, session.id, name)
+        starts = range(0, len(body), PIECE)
+        room = asyncio.Semaphore(PIECES_AT_ONCE)
+
+        async def put(number: int, start: int) -> Any:
+            async with room:
+                data = body[start : start + PIECE]
+                return await self.client.run("put_piece", self.ns, session.tenant, session.id, name, number, data)
+
+        await asyncio.gather(*[put(number, start) for number, start in enumerate(starts)])
+        return len(starts)
+
+    async def drop_body(self, session: SessionKey, name: str) -> None:
+        """Remove a body's pieces."""
+        await self.client.run("drop_pieces", self.ns, session.tenant, session.id, name)
+        await self.client.run("drop_large", self.ns, session.tenant, session.id, name)

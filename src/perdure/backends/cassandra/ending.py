@@ -1,0 +1,117 @@
+"""What takes away: truncation and purge, each bucket by a conditional write that keeps its head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from perdure.backends.cassandra import layout
+from perdure.backends.cassandra.buckets import Chain
+from perdure.backends.cassandra.layout import KEY_SLOTS, Statics
+from perdure.backends.cassandra.reader import VERSION_END, snapshot_name
+from perdure.errors import Invalid, Unavailable
+from perdure.model.commit import Kind, Status
+from perdure.model.ids import SessionKey
+
+TRIES = 8
+"""How often a bucket's head may change while it is emptied."""
+LOOKED_AT = 500
+"""Records looked through at once for pieces."""
+
+
+class Ending:
+    """The removing half of the driver."""
+
+    def __init__(self, chain: Chain) -> None:
+        self._chain, self._client = chain, chain.client
+
+    async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes]) -> None:
+        """See `spi.Backend.truncate`. Oldest bucket first, so what is left is in one piece at any time."""
+        held = await self._chain.ascend(session, anchor[0], anchor[0], 1)
+        record = held[0].record if held else None
+        if record is None or (record.head.hash, record.kind) != (anchor[1], Kind.anchor) or below > anchor[0]:
+            raise Invalid(f"Session {session.id!r} has no anchor commit at version {anchor[0]} with this hash, or {below} is above it.")
+        last = self._chain.buckets.of(below - 1, await self._chain.base(session, below - 1))
+        for bucket in range(self._chain.known(session).dropped, last + 1):
+            await self._empty(session, bucket, below, keys=False)
+        if below > 2:
+            versions = await self._client.run("snapshots", self._chain.ns, session.tenant, session.id)
+            await self.drop_snapshots(session, [version for (version,) in versions if version < below - 1])
+            # A snapshot's timestamp is its version: this hides those that come late, too.
+            await self._client.run("drop_snapshots", below - 2, self._chain.ns, session.tenant, session.id, below - 2)
+        if last > 0:
+            # A record may lie one bucket lower than its version says.
+            await self._client.run("dropped", last, last - 1, self._chain.ns, session.tenant, session.id)
+            self._chain.learn(session, dropped=last - 1)
+
+    async def purge(self, session: SessionKey) -> None:
+        """See `spi.Backend.purge`. The buckets' heads stay, so that nothing can begin anew behind them."""
+        for _ in range(TRIES):
+            top = await self._chain.top(session)
+            head = None if top is None else top[1].head
+            if top is None or head is None or head.status != Status.deleted:
+                raise Invalid(f"Session {session.id!r} is not deleted: delete it before it is purged.")
+            newest = top[0]
+            (last,) = await self._chain.ascend(session, head.version, head.version, 1)
+            stub = layout.encode_record(msgspec.structs.replace(last.record, body=b""), 0)
+            at = self._chain.at(session, newest)
+            refused = await self._client.decide(
+                ("stub", (stub, *at, head.version, layout.encode_head(head))), ("drop_records", (*at, head.version)), ("drop_claims", at)
+            )
+            if refused is None:
+                break
+        else:
+            raise Unavailable(f"Session {session.id!r} is being written to.")
+        for bucket in range(newest):
+            await self._empty(session, bucket, VERSION_END, keys=True)
+        ns, tenant, id = self._chain.ns, session.tenant, session.id
+        await self._client.run("drop_snapshots", head.version, ns, tenant, id, VERSION_END)
+        for slot in range(KEY_SLOTS):
+            await self._client.run("drop_sealed_keys", head.version, ns, tenant, id, slot)
+        for (name,) in await self._client.run("large", ns, tenant, id):
+            await self._chain.drop_body(session, name)
+        if newest > 0:
+            await self._client.run("dropped", newest, newest, ns, tenant, id)
+            self._chain.learn(session, dropped=newest)
+
+    async def drop_snapshots(self, session: SessionKey, versions: Sequence[int]) -> None:
+        """Remove snapshots and the pieces that they lie in."""
+        of = (self._chain.ns, session.tenant, session.id)
+        for version in versions:
+            rows = await self._client.run("snapshot", *of, version)
+            await self._client.run("drop_snapshots", version, *of, version)
+            if rows and rows[0][0] == version:
+                hash, pieces, _ = layout.decode_state(rows[0][1])
+                if pieces:
+                    await self._chain.drop_body(session, snapshot_name(version, hash))
+
+    async def _empty(self, session: SessionKey, bucket: int, below: int, *, keys: bool) -> None:
+        """Drop a bucket's records below a version, and its keys; the pieces of their bodies last, when nothing refers to them."""
+        names = await self._with_pieces(session, bucket, below)
+        at = self._chain.at(session, bucket)
+        for _ in range(TRIES):
+            statics: Statics | None = await self._chain.statics(session, bucket)
+            if statics is None:
+                break
+            head = layout.encode_head(statics.head)
+            dropping: Sequence[tuple[str, Sequence[object]]] = [("drop_records", (*at, below))]
+            if keys:
+                dropping = [*dropping, ("drop_claims", at)]
+            if await self._client.decide(("keep", (head, *at, head)), *dropping) is None:
+                break
+        else:
+            raise Unavailable(f"Session {session.id!r} is being written to.")
+        for name in names:
+            await self._chain.drop_body(session, name)
+
+    async def _with_pieces(self, session: SessionKey, bucket: int, below: int) -> list[str]:
+        names: list[str] = []
+        first = 0
+        while rows := await self._client.run("outlines", *self._chain.at(session, bucket), first, below, LOOKED_AT):
+            for version, blob in rows:
+                record = layout.decode_row((version, blob, b"", 0))
+                first = version + 1
+                if record.pieces:
+                    names.append(record.record.id.hex())
+        return names

@@ -1,0 +1,136 @@
+"""How a session lies in Cassandra: buckets, and what the blobs hold. The tables are in schema.cql.
+
+A bucket is a partition of the log. Which one an append goes to follows from the head it expects alone, so that all who race for that
+head meet in one partition. An append that crosses a multiple of the bucket's size is its bucket's last: it seals it, in the same write,
+by making a head that nothing expects there any more. A session's first append goes to bucket 0, whatever its version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+from zlib import crc32
+
+import msgspec
+
+from perdure.backends.spi import Head, Record
+from perdure.errors import Corrupt
+
+LAYOUT = 1
+"""The version of the tables."""
+KEY_SLOTS = 16
+"""Partitions of a session's sealed keys."""
+SESSION_SLOTS = 16
+"""Partitions of a tenant's list of sessions."""
+
+_ENCODER = msgspec.msgpack.Encoder()
+_HEAD = msgspec.msgpack.Decoder(tuple[int, bytes, int, int, int, int])
+_RECORD = msgspec.msgpack.Decoder(tuple[bytes, int, int, int, int, bytes, int, str | None, bytes, bytes, int])
+_KEY = msgspec.msgpack.Decoder(tuple[int, bytes])
+_STATE = msgspec.msgpack.Decoder(tuple[bytes, int, bytes])
+
+
+class Buckets(NamedTuple):
+    """The arithmetic of one store. `size`: versions a bucket."""
+
+    size: int
+
+    def of(self, version: int, base: int) -> int:
+        """The bucket in which an append on the head of this version goes; `base` is the version before the session's first."""
+        return max(0, version // self.size - base // self.size)
+
+    def end(self, bucket: int, base: int) -> int:
+        """The last version that an append of one record may have in a bucket."""
+        return (bucket + base // self.size + 1) * self.size
+
+    def seals(self, version: int, base: int, bucket: int) -> bool:
+        """Whether a bucket whose head has this version is sealed."""
+        return self.of(version, base) > bucket
+
+
+class Statics(NamedTuple):
+    """What stands once in a bucket. `newest` and `dropped` are hints, and stand in bucket 0."""
+
+    head: Head | None
+    tags: Mapping[str, str]
+    created: int
+    base: int
+    fence: int | None
+    newest: int
+    dropped: int
+
+
+class Row(NamedTuple):
+    """A record, how many pieces its body lies in (0: it is here), and when the feed was told of it (ns)."""
+
+    record: Record
+    pieces: int
+    told: int
+
+
+def slot(text: str, slots: int) -> int:
+    """Which of some partitions a text goes to."""
+    return crc32(text.encode()) % slots
+
+
+def decode_statics(row: Sequence[Any]) -> Statics:
+    """From the columns as the queries name them. Raises `Corrupt`, as all of these do."""
+    head, tags, created, base, fence, newest, dropped = row
+    return Statics(None if head is None else decode_head(head), dict(tags or {}), created or 0, base or 0, fence, newest or 0, dropped or 0)
+
+
+def _decoded(decoder: Any, blob: bytes | None, what: str) -> Any:
+    try:
+        return decoder.decode(b"" if blob is None else blob)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise Corrupt(f"{what} in Cassandra is not what was written: {error}.") from error
+
+
+def encode_head(head: Head | None) -> bytes | None:
+    """The same bytes for the same head: they are compared."""
+    return None if head is None else _ENCODER.encode((head.version, head.hash, head.at, head.epoch, head.status, head.data))
+
+
+def decode_head(blob: bytes) -> Head:
+    """The head that these bytes are."""
+    return Head(*_decoded(_HEAD, blob, "A head"))
+
+
+def encode_record(record: Record, pieces: int) -> bytes:
+    """A record without its body."""
+    head = record.head
+    return _ENCODER.encode(
+        (
+            head.hash, head.at, head.epoch, head.status, head.data,
+            record.id, record.kind, record.key, record.request, record.meta, pieces,
+        )
+    )  # fmt: skip
+
+
+def decode_row(row: Sequence[Any]) -> Row:
+    """From the columns version, record, body, told."""
+    version, blob, body, told = row
+    hash, at, epoch, status, last, id, kind, key, request, meta, pieces = _decoded(_RECORD, blob, f"Record {version}")
+    return Row(Record(Head(version, hash, at, epoch, status, last), id, kind, key, request, meta, body or b""), pieces, told or 0)
+
+
+def encode_key(version: int, request: bytes) -> bytes:
+    """Where an idempotency key was applied, and the digest of what was asked."""
+    return _ENCODER.encode((version, request))
+
+
+def decode_key(blob: bytes) -> tuple[int, bytes]:
+    """Version and digest."""
+    version, request = _decoded(_KEY, blob, "An idempotency key")
+    return version, request
+
+
+def encode_state(hash: bytes, pieces: int, body: bytes) -> bytes:
+    """A snapshot whose body is here, or lies in that many pieces."""
+    return _ENCODER.encode((hash, pieces, body))
+
+
+def decode_state(blob: bytes) -> tuple[bytes, int, bytes]:
+    """Hash, pieces and body."""
+    hash, pieces, body = _decoded(_STATE, blob, "A snapshot")
+    return hash, pieces, body

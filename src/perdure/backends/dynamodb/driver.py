@@ -1,0 +1,313 @@
+"""The driver: conditional writes of one session each, snapshots, truncation, purge."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from secrets import token_hex
+
+import msgspec
+
+from perdure.backends.dynamodb import layout
+from perdure.backends.dynamodb.checkup import checkup
+from perdure.backends.dynamodb.feed import Feed
+from perdure.backends.dynamodb.layout import SCHEMA, SEGMENT_RECORDS, Item, Layout, Top, at, binaries, binary, key, number, text
+from perdure.backends.dynamodb.reader import Reader
+from perdure.backends.dynamodb.table import Refusal, Table
+from perdure.backends.dynamodb.together import Together
+from perdure.backends.dynamodb.writes import Request, request
+from perdure.backends.remote import Answer, Attempt, Lost, Stored
+from perdure.backends.spi import Capabilities, Change, Checkup, Durability, Known, Page, Record, Snapshot
+from perdure.clock import Clock
+from perdure.errors import Corrupt, Error, Invalid, TooLarge, Unavailable, Unsupported
+from perdure.model.commit import Kind, Status
+from perdure.model.ids import SessionKey, uuid7
+
+RECORD_BYTES_MAX = 16 << 20
+WHOLE_BYTES = 192 << 10
+"""Bytes of a commit's meta and body that lie in one item; larger ones are cut."""
+CROWDED_BYTES = 640 << 10
+"""Bytes of one append's records from which smaller ones are cut too: DynamoDB takes 4 MB in a transaction, aiohttp 1 MiB unwarned."""
+CUT_BYTES = 8 << 10
+SNAPSHOT_BYTES = 32 << 10
+"""Bytes of a snapshot that lie in its item; reading a session's newest state reads it along."""
+PART_BYTES = 380_000
+PARTS_AT_ONCE = 2
+"""Parts in one request: in base64 still below 1 MiB."""
+SNAPSHOTS_KEPT = 2
+CHANGES = 16
+"""How often a write is made anew because a truncation came between."""
+
+
+class DynamoDBDriver(Reader):
+    """A `Driver` on one table. A write is one session's, on a lane of its own, and waits for no other's; `together` they are sent."""
+
+    batch_max = 1
+
+    lanes = 1024
+
+    def __init__(self, table: Table, keys: Layout, *, durability: Durability) -> None:
+        super().__init__(table, keys)
+        self._together = Together(table, max(1, table.pool // 8))
+        self.store_id = ""
+        self.durability_read = durability
+        self._feed = Feed(table, keys, self)
+        self.capabilities = Capabilities(
+            durability=durability,
+            linearizable_reads=True,
+            failover_loss=None,
+            atomic_batch=False,
+            keys_remembered=None,
+            notification=False,
+            record_bytes_max=RECORD_BYTES_MAX,
+            batched=False,
+        )
+
+    async def start(self, clock: Clock) -> None:
+        """Read the store's id; make the store where there is none."""
+        item = await self.table.get(self._keys.meta) or await self._made(uuid7(clock.now(), clock.bits(74)).hex())
+        try:
+            schema, self.store_id = int(item["v"]["N"]), str(item["store"]["S"])
+        except (KeyError, ValueError) as error:
+            raise Corrupt(f"The item {self._keys.meta['pk']['S']!r} was not written by Perdure: choose another namespace.") from error
+        if schema > SCHEMA:
+            raise Unsupported(f"This store has the layout {schema}; this version of Perdure knows {SCHEMA}: upgrade perdure.")
+
+    async def _made(self, store: str) -> Item:
+        item = self._keys.meta | {"v": number(SCHEMA), "store": text(store)}
+        try:
+            await self.table.ask(
+                "put_item", TableName=self.table.name, Item=item, ConditionExpression="attribute_not_exists(pk)", writes=True
+            )
+        except Refusal:  # Another process was first.
+            return await self.table.get(self._keys.meta) or {}
+        return item
+
+    async def write(self, attempts: Sequence[Attempt]) -> Sequence[Answer]:
+        """See `remote.Driver.write`. One request for all that come at once and are plain, one for each other one; before it one where the
+        top is not known or the commit is cut."""
+        return await asyncio.gather(*[self._write(attempt) for attempt in attempts])
+
+    async def _write(self, attempt: Attempt) -> Answer:
+        try:
+            blobs = await self._encoded(attempt)
+            for _ in range(CHANGES):
+                top = self._tops.get(attempt.session)
+                if attempt.expected is None:
+                    top = None
+                elif top is None or top.head != attempt.expected:
+                    top = await self._top(attempt.session)
+                    if top is None or top.head != attempt.expected:
+                        return await self._lost(attempt, top)
+                answer = await self._try(attempt, request(self.table.name, self._keys, attempt, top, blobs))
+                if answer is not None:
+                    return answer
+        except Error as error:
+            self._tops.forget(attempt.session)
+            return error
+        return Unavailable(f"Session {attempt.session.id!r} was truncated {CHANGES} times while it was written.")
+
+    async def _try(self, attempt: Attempt, request: Request) -> Answer | None:
+        """What became of it; `None`: make it anew, for the top was changed by a truncation."""
+        try:
+            await self._send(request)
+        except Refusal as refusal:
+            session, own = refusal.items[0], None if request.key_part is None else refusal.items[request.key_part]
+            if session is None and own:
+                return Known(*layout.decode_idempotency(own), attempt.expected) if attempt.expected else await self._lost(attempt, None)
+            if session is None:
+                return Corrupt(f"A record of session {attempt.session.id!r} has an idempotency key that was applied before.")
+            self._tops.forget(attempt.session)
+            top = layout.decode_top(session) if session else await self._top(attempt.session)
+            if top is not None and top.head == attempt.expected:
+                self._tops.remember(attempt.session, top)
+                return None
+            return await self._lost(attempt, top)
+        self._tops.remember(attempt.session, request.after)
+        return Stored(self.durability_read)
+
+    async def _send(self, request: Request) -> None:
+        if len(request.parts) == 1:
+            await self._together.send(request)
+        else:
+            await self.table.ask("transact_write_items", writes=True, TransactItems=request.parts, ClientRequestToken=request.token)
+
+    async def _lost(self, attempt: Attempt, top: Top | None) -> Answer:
+        if top is not None:
+            self._tops.remember(attempt.session, top)
+        if attempt.key is not None and (known := await self.find_key(attempt.session, attempt.key)) is not None:
+            return known
+        return Lost(None if top is None else top.head)
+
+    async def _encoded(self, attempt: Attempt) -> list[bytes]:
+        """The records; what is large is cut in parts, which nothing refers to before the commit does. They stay when it fails: the same
+        attempt may have been stored by a write whose answer was lost."""
+        crowded = sum(record.stored_bytes for record in attempt.records) > CROWDED_BYTES
+        most = CUT_BYTES if crowded else WHOLE_BYTES
+        blobs = []
+        for record in attempt.records:
+            payload = record.meta + record.body if len(record.meta) + len(record.body) > most else b""
+            parts = await self._cut(attempt.session, layout.pieces(record), payload) if payload else 0
+            blobs.append(layout.encode_record(record, parts))
+        return blobs
+
+    async def _cut(self, session: SessionKey, name: str, payload: bytes) -> int:
+        """Store the pieces; how many they are."""
+        pk, pieces = self._keys.parts(session), [payload[start : start + PART_BYTES] for start in range(0, len(payload), PART_BYTES)]
+        items = [key(pk, layout.piece(name, place)) | {"b": binary(piece)} for place, piece in enumerate(pieces)]
+        await self.table.change([{"PutRequest": {"Item": item}} for item in items], PARTS_AT_ONCE)
+        return len(pieces)
+
+    async def put_snapshot(self, session: SessionKey, snapshot: Snapshot) -> None:
+        """See `spi.Backend.put_snapshot`. In a transaction with the top's floor: a purge that comes between is not undone."""
+        if len(snapshot.body) > RECORD_BYTES_MAX:
+            raise TooLarge(f"A snapshot of {len(snapshot.body):,} bytes; on DynamoDB {RECORD_BYTES_MAX:,} are taken.")
+        held, found = await asyncio.gather(
+            self._snapshots(session), self.read(session, snapshot.version - 1, snapshot.version + 1, 1, reverse=False)
+        )
+        if not found or found[0].head.hash != snapshot.hash or any(version == snapshot.version for version, *_ in held):
+            return
+        item = self._keys.snapshot(session, snapshot.version) | {"h": binary(snapshot.hash), "b": binary(snapshot.body), "p": number(0)}
+        if len(snapshot.body) > SNAPSHOT_BYTES:
+            name = f"{at('s', snapshot.version)}-{token_hex(8)}"  # Another process may be keeping the same one.
+            parts = await self._cut(session, name, snapshot.body)
+            item |= {"b": binary(b""), "p": number(parts), "n": text(name)}
+        condition = {
+            "TableName": self.table.name,
+            "Key": self._keys.top(session),
+            "ConditionExpression": "f <= :v AND attribute_not_exists(z)",
+            "ExpressionAttributeValues": {":v": number(snapshot.version)},
+        }
+        kept = {"TableName": self.table.name, "Item": item, "ConditionExpression": "attribute_not_exists(pk)"}
+        try:
+            await self.table.ask("transact_write_items", writes=True, TransactItems=[{"ConditionCheck": condition}, {"Put": kept}])
+        except Refusal:
+            await self._remove_parts(session, *_parts(item))
+            return
+        versions = sorted((snapshot.version, *(version for version, *_ in held)))
+        await self._remove_snapshots(session, [one for one in held if one[0] < versions[-SNAPSHOTS_KEPT:][0]])
+
+    async def _snapshots(self, session: SessionKey) -> list[tuple[int, str, int]]:
+        """Versions of the snapshots that are there, with their parts' name and number."""
+        items = await self.table.query_all(self._keys.session(session), "s", "s~", only="pk,sk,p,n")
+        return [(layout.version_of(item), *_parts(item)) for item in items]
+
+    async def _remove_snapshots(self, session: SessionKey, old: Sequence[tuple[int, str, int]]) -> None:
+        await self.table.change([_delete(self._keys.snapshot(session, version)) for version, *_ in old])
+        for _, name, parts in old:
+            await self._remove_parts(session, name, parts)
+
+    async def _remove_parts(self, session: SessionKey, name: str, parts: int) -> None:
+        await self.table.change([_delete(key(self._keys.parts(session), layout.piece(name, place))) for place in range(parts)])
+
+    async def _remove(self, pk: str, low: str, high: str) -> None:
+        """Remove all items of a partition from `low` to `high`."""
+        items = await self.table.query_all(pk, low, high, only="pk,sk")
+        await self.table.change([_delete(key(pk, item["sk"]["S"])) for item in items])
+
+    async def feed(self, cursor: str | None, limit: int) -> Page[Change]:
+        """See `spi.Backend.feed`. Writes the log that it reads, at its end."""
+        return await self._feed.page(cursor, limit)
+
+    async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes]) -> None:
+        """See `spi.Backend.truncate`. The floor in the top is what counts; items below it go afterwards, also those of a truncation
+        that was cut short."""
+        found = await self.read(session, anchor[0] - 1, anchor[0] + 1, 1, reverse=False)
+        refused = Invalid(f"Session {session.id!r} has no anchor commit at version {anchor[0]} with this hash, or {below} is above it.")
+        if not found or (found[0].head.hash, found[0].kind) != (anchor[1], Kind.anchor) or below > anchor[0]:
+            raise refused
+        while True:
+            top = await self._top(session)
+            if top is None or anchor[0] < top.floor:
+                raise refused
+            if below <= top.floor:
+                below = top.floor
+                break
+            first = top.head.version - len(top.tail) + 1
+            change = {":f": number(below), ":x": binaries(top.tail[max(0, below - first) :])}
+            if await self._set(session, top, "f = :f, x = :x", change):
+                break
+        await self._drop(session, below)
+
+    async def _set(self, session: SessionKey, top: Top, changes: str, values: Item, beside: Sequence[Item] = ()) -> bool:
+        """Change a top that is still as it was read, and others with it; whether it was."""
+        self._tops.forget(session)
+        update = {
+            "TableName": self.table.name,
+            "Key": self._keys.top(session),
+            "UpdateExpression": f"SET {changes}",
+            "ConditionExpression": "h = :e AND f = :o",
+            "ExpressionAttributeValues": values | {":e": binary(layout.encode_head(top.head)), ":o": number(top.floor)},
+        }
+        try:
+            await self.table.ask("transact_write_items", writes=True, TransactItems=[{"Update": update}, *beside])
+        except Refusal:
+            return False
+        return True
+
+    async def _drop(self, session: SessionKey, below: int) -> None:
+        """Remove what lies below a version: whole items, the part of one that reaches above it, pieces (also those of writes that lost
+        their race), snapshots."""
+        pk = self._keys.session(session)
+        await self._remove(pk, "r", at("r", below - 1))
+        items, _ = await self.table.query(pk, at("r", below), at("r", below + SEGMENT_RECORDS - 2), limit=1)
+        for item in items:
+            await self._shorten(item, sum(stored.record.head.version < below for stored in layout.decode_segment(item)))
+        await self._remove(self._keys.parts(session), "r", at("r", below))
+        await self._remove_snapshots(session, [one for one in await self._snapshots(session) if one[0] < below - 1])
+
+    async def _shorten(self, item: Item, dropped: int) -> None:
+        """Take the first records out of an item, unless another truncation did, or removed it."""
+        if not dropped:
+            return
+        kept = {**item, "x": {"L": item["x"]["L"][dropped:]}}
+        values = {":x": item["x"]}
+        try:
+            await self.table.ask(
+                "put_item", TableName=self.table.name, Item=kept, ConditionExpression="x = :x", ExpressionAttributeValues=values
+            )
+        except Refusal:
+            return
+
+    async def purge(self, session: SessionKey) -> None:
+        """See `spi.Backend.purge`. The top becomes the stub first; the rest goes afterwards, also what a purge cut short has left."""
+        while True:
+            top = await self._top(session)
+            if top is None or top.head.status != Status.deleted:
+                raise Invalid(f"Session {session.id!r} is not deleted: delete it before it is purged.")
+            last = next(iter(await self.read(session, top.head.version - 1, None, 1, reverse=True)), None)
+            if last is None or last.head != top.head:  # It was appended to meanwhile: look again.
+                continue
+            if (top.purged and top.floor == top.head.version) or await self._become_stub(session, top, last):
+                break
+        await self._drop(session, top.head.version)
+        pk = self._keys.session(session)
+        await self._remove(pk, "s", "s~")
+        await self._remove(pk, "k", "k\U0010ffff")
+        await self._remove(self._keys.parts(session), "r", "s~")
+
+    async def _become_stub(self, session: SessionKey, top: Top, last: Record) -> bool:
+        """Leave of a session its last record without a body, in the top; in the listing, no tags."""
+        stub = layout.encode_record(msgspec.structs.replace(last, body=b""), 0)
+        values = {":f": number(top.head.version), ":x": binaries([stub]), ":g": layout.encode_tags({}), ":z": {"BOOL": True}}
+        beside = [{"Put": {"TableName": self.table.name, "Item": self._keys.listed(session) | {"g": values[":g"]}}}]
+        if not top.tail:  # Then an item of its own ends with the last record.
+            beside.append({"Delete": {"TableName": self.table.name, "Key": self._keys.record(session, top.head.version)}})
+        return await self._set(session, top, "f = :f, x = :x, g = :g, z = :z", values, beside)
+
+    async def checkup(self) -> Checkup:
+        """See `remote.Driver.checkup`."""
+        return await checkup(self.table)
+
+    async def close(self) -> None:
+        """See `remote.Driver.close`."""
+        await self.table.client.close()
+
+
+def _delete(key: Item) -> Item:
+    return {"DeleteRequest": {"Key": key}}
+
+
+def _parts(item: Item) -> tuple[str, int]:
+    parts = int(item["p"]["N"])
+    return (item["n"]["S"] if parts else "", parts)

@@ -1,0 +1,137 @@
+"""The feed: a log of which sessions moved from where to where, written by those who read it.
+
+A commit puts its session into the index `perdure-feed`, in the write that stores it: at no extra request, and at no extra write while
+the session is in there already. Whoever reads the feed to its end looks the index up, adds an entry to the log (on the condition that
+its number is free) and only then takes the sessions out, each on the condition that its head is still the one that the log now has.
+So nothing is passed over, however late it commits or the index shows it; what two readers order at once may come twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+from perdure.backends.dynamodb import layout
+from perdure.backends.dynamodb.layout import FEED_INDEX, SHARDS, Item, Layout, at, key, number
+from perdure.backends.dynamodb.reader import Reader
+from perdure.backends.dynamodb.table import Refusal, Table
+from perdure.backends.spi import Change, Page
+from perdure.errors import Invalid
+from perdure.model.ids import SessionKey
+
+ENTRY_SESSIONS = 128
+"""Most sessions in one entry of the log: with two names of 255 bytes each well below an item's 400 KB."""
+
+
+class _Moved(NamedTuple):
+    session: SessionKey
+    after: int
+    upto: int
+    head: Item
+
+
+class Feed:
+    """Reads and continues the log. A cursor names an entry, a session in it, and the version that came last."""
+
+    def __init__(self, table: Table, keys: Layout, reader: Reader) -> None:
+        self._table, self._keys, self._reader = table, keys, reader
+        self._starts: list[Item | None] = [None] * SHARDS
+        """Where the next look into each shard of the index begins."""
+
+    async def page(self, cursor: str | None, limit: int) -> Page[Change]:
+        """See `spi.Backend.feed`."""
+        entry, place, version = _parsed(cursor)
+        changes: list[Change] = []
+        while len(changes) < limit:
+            item = await self._entry(entry)
+            if item is None:
+                if changes or not await self._order(entry):
+                    break
+                continue
+            ranges = layout.decode_ranges(item)
+            while place < len(ranges) and len(changes) < limit:
+                session, after, upto = ranges[place]
+                records = await self._reader.read(session, max(after, version), upto + 1, limit - len(changes), reverse=False)
+                changes += [Change(session, record) for record in records]
+                version = records[-1].head.version if records else upto  # What was truncated meanwhile is gone here too.
+                if version == upto:
+                    place, version = place + 1, 0
+            if place == len(ranges):
+                entry, place = entry + 1, 0
+        return Page(changes, f"{entry}:{place}:{version}")
+
+    async def _entry(self, entry: int) -> Item | None:
+        return await self._table.get(key(self._keys.log, at("", entry)))
+
+    async def _order(self, entry: int) -> bool:
+        """Add the next entry, unless another reader did; whether there is one now."""
+        moved = await self._moved()
+        if not moved:
+            return await self._entry(entry) is not None  # Another reader may have just put them all there.
+        item = key(self._keys.log, at("", entry)) | {"e": layout.encode_ranges([(one.session, one.after, one.upto) for one in moved])}
+        with suppress(Refusal):
+            await self._table.ask("put_item", TableName=self._table.name, Item=item, ConditionExpression="attribute_not_exists(pk)")
+            await asyncio.gather(*[self._take_out(one) for one in moved])
+        return True
+
+    async def _moved(self) -> list[_Moved]:
+        """Sessions whose head the log does not have, some of each shard."""
+        shards = await asyncio.gather(*[self._moved_in(shard) for shard in range(SHARDS)])
+        return [moved for shard in shards for moved in shard]
+
+    async def _moved_in(self, shard: int) -> list[_Moved]:
+        """A page of a shard of the index: each time the next one, so that sessions that never rest keep nobody out."""
+        pk, low = self._keys.unsequenced(shard), self._keys.sessions
+        start = self._starts[shard]
+        whole = start is None
+        while True:
+            items, start = await self._table.query(
+                pk, low, low + "\U0010ffff", limit=ENTRY_SESSIONS // SHARDS, index=FEED_INDEX, start=start
+            )
+            self._starts[shard] = start
+            if moved := await self._unread([self._keys.session_of(item["pk"]["S"]) for item in items]):
+                return moved
+            if start is None:
+                if whole:
+                    return []
+                whole = True
+
+    async def _unread(self, sessions: Sequence[SessionKey]) -> list[_Moved]:
+        """Those that their tops mark too: the index may be late both ways."""
+        found = await self._table.get_many([self._keys.top(session) for session in sessions], "h,d,q") if sessions else {}
+        moved = []
+        for session in sessions:
+            item = found.get((self._keys.session(session), "t"))
+            if item is not None and "d" in item:
+                moved.append(_Moved(session, layout.sequenced(item), layout.decode_head(item).version, item["h"]))
+        return moved
+
+    async def _take_out(self, moved: _Moved) -> None:
+        """The log has this session up to a version. One that moved on meanwhile stays in the index."""
+        values = {":a": number(moved.after), ":u": number(moved.upto), ":h": moved.head}
+        with suppress(Refusal):
+            await self._update(moved, "SET q = :u REMOVE d", "q = :a AND h = :h", values)
+            return
+        del values[":h"]
+        with suppress(Refusal):
+            await self._update(moved, "SET q = :u", "q = :a", values)
+
+    async def _update(self, moved: _Moved, change: str, condition: str, values: Item) -> None:
+        await self._table.ask(
+            "update_item",
+            TableName=self._table.name,
+            Key=self._keys.top(moved.session),
+            UpdateExpression=change,
+            ConditionExpression=condition,
+            ExpressionAttributeValues=values,
+        )
+
+
+def _parsed(cursor: str | None) -> tuple[int, int, int]:
+    parts = (cursor or "0:0:0").split(":")
+    if len(parts) != 3 or not all(part.isascii() and part.isdecimal() and len(part) < 20 for part in parts):
+        raise Invalid(f"{cursor!r} is no cursor of this feed.")
+    entry, place, version = map(int, parts)
+    return entry, place, version

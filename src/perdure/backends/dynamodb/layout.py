@@ -1,0 +1,300 @@
+"""The items of one namespace in a table of string keys `pk` and `sk`, and what is in them.
+
+    pk                       sk           attributes
+    NS/m                     m            v, store: the schema's version and the store's id
+    NS/s/TENANT␟ID           t            the top: h head, f first version, x newest records, c made at, g tags, z purged,
+                                          q the version up to which the feed's log has it, d where it is in the index below
+    NS/s/TENANT␟ID           rVERSION     x: up to 16 records, dense; VERSION is the last one's
+    NS/s/TENANT␟ID           sVERSION     h hash, b body or p how many parts and n their name: a snapshot
+    NS/s/TENANT␟ID           kKEY         v version, r request: an idempotency key
+    NS/i/TENANT␟SHARD        ID           g: the listing, by id
+    NS/p/TENANT␟ID           rVERSION-ID-NUMBER, sVERSION-…   b: a piece of a commit or a snapshot that is too large for one item
+    NS/f                     NUMBER       e: the feed's log, which its readers write
+    NS/d/SHARD               NS/s/…       the index `perdure-feed` (keys d and pk): sessions that the log does not hold up to their head
+
+Strings sort by their bytes in UTF-8, as ids do. Names hold no control characters, so ␟ (U+001F) ends each. Versions and numbers are 16
+hexadecimal digits. A query of `r` to `t`, backwards, meets the top, the snapshots and then the newest records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from zlib import crc32
+
+import msgspec
+
+from perdure.backends.spi import Head, Record, Snapshot
+from perdure.errors import Corrupt
+from perdure.model.ids import SessionKey
+
+Item = dict[str, Any]
+
+SCHEMA = 1
+"""The version of this layout."""
+FEED_INDEX = "perdure-feed"
+SHARDS = 8
+"""Partitions that a tenant's listing, and the feed's index, are spread over. Part of the layout: never change it."""
+SEGMENT_RECORDS = 16
+"""Most records in one item: so far behind the version looked for may its item be. Part of the layout."""
+TABLE: dict[str, Any] = {
+    "AttributeDefinitions": [{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk", "d")],
+    "KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
+    "GlobalSecondaryIndexes": [
+        {
+            "IndexName": FEED_INDEX,
+            "KeySchema": [{"AttributeName": "d", "KeyType": "HASH"}, {"AttributeName": "pk", "KeyType": "RANGE"}],
+            "Projection": {"ProjectionType": "KEYS_ONLY"},
+        }
+    ],
+    "BillingMode": "PAY_PER_REQUEST",
+}
+"""How a table is made."""
+
+_ENCODER = msgspec.msgpack.Encoder()
+_HEAD = msgspec.msgpack.Decoder(tuple[int, bytes, int, int, int, int])
+_TAGS = msgspec.msgpack.Decoder(dict[str, str])
+_RECORD = msgspec.msgpack.Decoder(tuple[int, bytes, int, int, int, int, bytes, int, str | None, bytes, int, int, bytes])
+_RANGES = msgspec.msgpack.Decoder(list[tuple[str, str, int, int]])
+
+
+class Top(msgspec.Struct, frozen=True):
+    """A session's top item. `tail` are its newest records, encoded, oldest first; older ones are in items of their own, from `floor` on."""
+
+    head: Head
+    floor: int
+    created: int
+    tags: Mapping[str, str]
+    tail: Sequence[bytes]
+    purged: bool
+
+    @property
+    def tail_bytes(self) -> int:
+        return sum(map(len, self.tail))
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """A record as it lies there: with `parts`, its meta (`meta_bytes` long) and body are in that many pieces."""
+
+    record: Record
+    parts: int
+    meta_bytes: int
+
+
+class Layout:
+    """The keys of one namespace."""
+
+    def __init__(self, namespace: str) -> None:
+        self._ns = namespace
+
+    @property
+    def meta(self) -> Item:
+        return key(f"{self._ns}/m", "m")
+
+    @property
+    def log(self) -> str:
+        """The partition of the feed's log."""
+        return f"{self._ns}/f"
+
+    @property
+    def sessions(self) -> str:
+        """What the partitions of all sessions begin with."""
+        return f"{self._ns}/s/"
+
+    def session(self, session: SessionKey) -> str:
+        """The partition of a session."""
+        return f"{self._ns}/s/{session.tenant}\x1f{session.id}"
+
+    def session_of(self, partition: str) -> SessionKey:
+        """The session of a partition."""
+        tenant, _, id = partition.removeprefix(self.sessions).partition("\x1f")
+        return SessionKey(tenant, id)
+
+    def top(self, session: SessionKey) -> Item:
+        return key(self.session(session), "t")
+
+    def record(self, session: SessionKey, last: int) -> Item:
+        return key(self.session(session), at("r", last))
+
+    def snapshot(self, session: SessionKey, version: int) -> Item:
+        return key(self.session(session), at("s", version))
+
+    def idempotency(self, session: SessionKey, name: str) -> Item:
+        return key(self.session(session), f"k{name}")
+
+    def parts(self, session: SessionKey) -> str:
+        """The partition of the pieces of a session's commits and snapshots."""
+        return f"{self._ns}/p/{session.tenant}\x1f{session.id}"
+
+    def listing(self, tenant: str, shard: int) -> str:
+        return f"{self._ns}/i/{tenant}\x1f{shard}"
+
+    def listed(self, session: SessionKey) -> Item:
+        """The key of a session in the listing."""
+        return key(self.listing(session.tenant, crc32(session.id.encode()) % SHARDS), session.id)
+
+    def unsequenced(self, shard: int) -> str:
+        return f"{self._ns}/d/{shard}"
+
+    def unsequenced_of(self, session: SessionKey) -> Item:
+        return text(self.unsequenced(crc32(f"{session.tenant}\x1f{session.id}".encode()) % SHARDS))
+
+
+def at(kind: str, version: int) -> str:
+    """The sort key of a version."""
+    return f"{kind}{version:016x}"
+
+
+def pieces(record: Record) -> str:
+    """What the sort keys of a commit's pieces begin with."""
+    return f"{at('r', record.head.version)}-{record.id.hex()}"
+
+
+def piece(name: str, place: int) -> str:
+    """The sort key of a piece."""
+    return f"{name}-{place:04x}"
+
+
+def key(pk: str, sk: str) -> Item:
+    """The key of an item. These and the next: values as the API spells them."""
+    return {"pk": {"S": pk}, "sk": {"S": sk}}
+
+
+def text(value: str) -> Item:
+    """A string."""
+    return {"S": value}
+
+
+def binary(value: bytes) -> Item:
+    """Bytes; the client puts them in base64."""
+    return {"B": value}
+
+
+def number(value: int) -> Item:
+    """A number."""
+    return {"N": str(value)}
+
+
+def binaries(values: Sequence[bytes]) -> Item:
+    """A list of bytes."""
+    return {"L": [{"B": value} for value in values]}
+
+
+def _where(item: Item) -> str:
+    return f"{item['pk']['S']!r}, {item['sk']['S']!r}" if "pk" in item and "sk" in item else "the index"
+
+
+class _Reading:
+    """Turns whatever goes wrong while an item is taken apart into `Corrupt`: it was changed by hand, or by a stranger."""
+
+    def __init__(self, item: Item) -> None:
+        self._item = item
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, KeyError | TypeError | ValueError | AttributeError | IndexError | msgspec.DecodeError):
+            raise Corrupt(f"The item of DynamoDB at {_where(self._item)} is not what was written: {error!r}.") from error
+
+
+def encode_head(head: Head) -> bytes:
+    """The same bytes for the same head: they are compared."""
+    return _ENCODER.encode((head.version, head.hash, head.at, head.epoch, head.status, head.data))
+
+
+def decode_head(item: Item) -> Head:
+    """Raises `Corrupt`, as all of these do."""
+    with _Reading(item):
+        return Head(*_HEAD.decode(item["h"]["B"]))
+
+
+def encode_tags(tags: Mapping[str, str]) -> Item:
+    """A session's tags."""
+    return binary(_ENCODER.encode(dict(sorted(tags.items()))))
+
+
+def decode_tags(item: Item) -> dict[str, str]:
+    """The tags of a top or of the listing."""
+    with _Reading(item):
+        return _TAGS.decode(item["g"]["B"])
+
+
+def created(item: Item) -> int:
+    """When a session was made, in nanoseconds."""
+    with _Reading(item):
+        return int(item["c"]["N"])
+
+
+def decode_top(item: Item) -> Top:
+    """A session's top item."""
+    with _Reading(item):
+        return Top(
+            decode_head(item),
+            int(item["f"]["N"]),
+            created(item),
+            decode_tags(item),
+            [one["B"] for one in item["x"]["L"]],
+            "z" in item,
+        )
+
+
+def sequenced(item: Item) -> int:
+    """The version up to which the feed's log has a session."""
+    with _Reading(item):
+        return int(item["q"]["N"])
+
+
+def encode_record(record: Record, parts: int) -> bytes:
+    """A record with its meta and body here, or in that many pieces."""
+    head = record.head
+    meta, body = (b"", b"") if parts else (record.meta, record.body)
+    return _ENCODER.encode(
+        (
+            head.version, head.hash, head.at, head.epoch, head.status, head.data,
+            record.id, record.kind, record.key, record.request, parts, len(record.meta), meta + body,
+        )
+    )  # fmt: skip
+
+
+def decode_record(blob: bytes, item: Item) -> Stored:
+    """`item`: where it was found, for the message."""
+    with _Reading(item):
+        version, hash, at, epoch, status, last, id, kind, key, request, parts, size, payload = _RECORD.decode(blob)
+        record = Record(Head(version, hash, at, epoch, status, last), id, kind, key, request, payload[:size], payload[size:])
+        return Stored(record, parts, size)
+
+
+def decode_segment(item: Item) -> list[Stored]:
+    """The records of an item, oldest first."""
+    with _Reading(item):
+        return [decode_record(one["B"], item) for one in item["x"]["L"]]
+
+
+def version_of(item: Item) -> int:
+    """The version in the sort key of a record item or a snapshot."""
+    with _Reading(item):
+        return int(item["sk"]["S"][1:], 16)
+
+
+def decode_snapshot(item: Item) -> tuple[Snapshot, str, int]:
+    """A snapshot; its parts' name and how many they are (0: its body is here)."""
+    with _Reading(item):
+        parts = int(item["p"]["N"])
+        return Snapshot(version_of(item), item["h"]["B"], item["b"]["B"]), item["n"]["S"] if parts else "", parts
+
+
+def decode_idempotency(item: Item) -> tuple[int, bytes]:
+    """Version and request of an idempotency key."""
+    with _Reading(item):
+        return int(item["v"]["N"]), item["r"]["B"]
+
+
+def encode_ranges(ranges: Sequence[tuple[SessionKey, int, int]]) -> Item:
+    """An entry of the feed's log: sessions with versions after and up to."""
+    return binary(_ENCODER.encode([(*session, after, upto) for session, after, upto in ranges]))
+
+
+def decode_ranges(item: Item) -> list[tuple[SessionKey, int, int]]:
+    """What an entry of the feed's log says."""
+    with _Reading(item):
+        return [(SessionKey(tenant, id), after, upto) for tenant, id, after, upto in _RANGES.decode(item["e"]["B"])]

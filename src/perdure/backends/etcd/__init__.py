@@ -1,0 +1,73 @@
+"""etcd: one transaction for many sessions, each a transaction within it that compares the session's head.
+
+Condition   the head's value, and that the idempotency keys are absent, compared in the transaction that writes
+Durability  every member syncs its log: `quorum` with three members or more, `local` with one
+Limits      64 sessions or about 1 MiB a transaction; bodies over 256 KiB are written in chunks first, up to 16 MiB
+Errors      `gateway.Gateway`, once: a connection that was not made is `Unavailable`, a write without an answer `Unknown`
+"""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import unquote
+
+import httpx
+
+from perdure.backends.etcd.driver import EtcdDriver
+from perdure.backends.etcd.gateway import Gateway
+from perdure.backends.etcd.layout import Layout
+from perdure.backends.remote import RemoteBackend, open_remote, parse_address
+from perdure.backends.remote.urls import count, name, one_of, seconds
+from perdure.clock import Clock
+from perdure.errors import Invalid
+
+_OPTIONS: dict[str, tuple[Any, Any]] = {
+    "namespace": ("perdure", name),
+    "connect_timeout": (5.0, seconds),
+    "timeout": (10.0, seconds),
+    "pool": (8, count(1, 256)),
+    "tls": ("off", one_of("off", "on")),
+    "ca": ("", str),
+    "cert": ("", str),
+    "cert_key": ("", str),
+}
+
+
+async def open(url: str, *, clock: Clock) -> RemoteBackend:
+    """Open `etcd://user:password@host:port,host:port?option=value`. Raises `Invalid`, `Unauthorized`, `Unavailable`, `Unsupported`."""
+    address = parse_address(url, _OPTIONS, foreign=False)
+    if address.path not in ("", "/"):
+        raise Invalid(f"{address.place!r} has a path; a namespace is chosen by ?namespace=name.")
+    options = address.options
+    scheme = "https" if options["tls"] == "on" else "http"
+    endpoints = [f"{scheme}://{host if ':' in host else host + ':2379'}" for host in address.hosts.split(",") if host]
+
+    async def connect() -> EtcdDriver:
+        client = httpx.AsyncClient(
+            timeout=httpx.Timeout(options["timeout"], connect=options["connect_timeout"]),
+            limits=httpx.Limits(max_connections=options["pool"], max_keepalive_connections=options["pool"]),
+            verify=_trust(options) if scheme == "https" else False,
+            trust_env=False,
+        )
+        login = None if address.user is None else (address.user, address.password or "")
+        driver = EtcdDriver(Gateway(endpoints, login, client, options["timeout"]), Layout(options["namespace"]))
+        try:
+            await driver.start(clock)
+        except BaseException:
+            await driver.close()
+            raise
+        return driver
+
+    return await open_remote(connect, place=address.place, timeout=options["timeout"])
+
+
+def _trust(options: Any) -> Any:
+    import ssl
+
+    try:
+        context = ssl.create_default_context(cafile=unquote(options["ca"]) or None)
+        if options["cert"]:
+            context.load_cert_chain(unquote(options["cert"]), unquote(options["cert_key"]) or None)
+    except (OSError, ssl.SSLError) as error:
+        raise Invalid(f"The certificate files of this etcd:// URL cannot be used: {error}.") from error
+    return context

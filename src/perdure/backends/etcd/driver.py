@@ -1,0 +1,222 @@
+"""The driver: appends, snapshots and removals as etcd transactions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from perdure.backends.etcd import layout
+from perdure.backends.etcd.checkup import QUORUM, checkup
+from perdure.backends.etcd.gateway import Gateway, Json, absent, behind, data, delete, get, holds, items, nested, put, unchanged
+from perdure.backends.etcd.layout import SCHEMA, Layout
+from perdure.backends.etcd.reader import Reader
+from perdure.backends.remote import Answer, Attempt, Lost, Stored
+from perdure.backends.spi import Capabilities, Checkup, Durability, Known, Record, Snapshot
+from perdure.clock import Clock
+from perdure.errors import Corrupt, Error, Invalid, TooLarge, Unsupported
+from perdure.model.commit import Kind, Status
+from perdure.model.ids import SessionKey, uuid7
+
+RECORD_BYTES_MAX = 16 << 20
+CHUNK = 256 << 10
+"""Bytes of a body in one value; larger ones are cut."""
+BATCH_BYTES = 900 << 10
+"""About how many bytes go in one transaction: etcd takes 1.5 MiB."""
+SNAPSHOTS_KEPT = 2
+
+
+class EtcdDriver(Reader):
+    """A `Driver` on one cluster."""
+
+    lanes = 2
+    batch_max = 64
+
+    def __init__(self, gateway: Gateway, keys: Layout) -> None:
+        super().__init__(gateway, keys)
+        self.gateway = gateway
+        self.store_id = ""
+
+    async def start(self, clock: Clock) -> None:
+        """Read the store's id and the cluster's size; make the store where there is none."""
+        made = msgspec.msgpack.encode({"schema": SCHEMA, "store": uuid7(clock.now(), clock.bits(74)).hex()})
+        meta = self._keys.meta
+        answer = await self.gateway.txn([absent(meta)], [put(meta, made), get(meta)], [get(meta)])
+        try:
+            found = msgspec.msgpack.decode(data(items(answer["responses"][-1])[0], "value"), type=dict[str, int | str])
+            schema, store = int(found["schema"]), str(found["store"])
+        except (msgspec.DecodeError, KeyError, ValueError) as error:
+            raise Corrupt(f"{meta!r} in this etcd was not written by Perdure: choose another namespace.") from error
+        if schema > SCHEMA:
+            raise Unsupported(f"This store has the layout {schema}; this version of Perdure knows {SCHEMA}: upgrade perdure.")
+        self.store_id = store
+        members = len((await self.gateway.call("cluster/member/list", {})).get("members", []))
+        self.durability_read = Durability.quorum if members >= QUORUM else Durability.local
+        self.capabilities = Capabilities(
+            durability=self.durability_read,
+            linearizable_reads=True,
+            failover_loss=None,
+            atomic_batch=False,
+            keys_remembered=None,
+            notification=False,
+            record_bytes_max=RECORD_BYTES_MAX,
+        )
+
+    async def write(self, attempts: Sequence[Attempt]) -> Sequence[Answer]:
+        """See `remote.Driver.write`. One round trip while all fits in one transaction, else several, each by itself."""
+        requests = [await self._attempt(attempt) for attempt in attempts]
+        answers: list[Answer] = []
+        while len(answers) < len(attempts):
+            batch: list[Json] = []
+            size = 0
+            for request, weight in requests[len(answers) :]:
+                if batch and size + weight > BATCH_BYTES:
+                    break
+                batch.append(request)
+                size += weight
+            try:
+                answers += await self._send(attempts[len(answers) : len(answers) + len(batch)], batch)
+            except Error as error:
+                answers += [error] * len(batch)
+        return answers
+
+    async def _attempt(self, attempt: Attempt) -> tuple[Json, int]:
+        keys, session, first = self._keys, attempt.session, attempt.records[0]
+        head, index = keys.of(b"h", session), keys.of(b"i", session)
+        compare = [absent(head) if attempt.expected is None else holds(head, layout.encode_head(attempt.expected))]
+        success, failure = [put(head, layout.encode_head(attempt.records[-1].head))], [get(head)]
+        if attempt.expected is None or (attempt.index is not None and attempt.index.tags is not None):
+            created = first.head.at if attempt.expected is None else await self._created(session)
+            success.append(put(index, layout.encode_index(created, (attempt.index and attempt.index.tags) or {})))
+        size = 512
+        for record in attempt.records:
+            value = await self._record_value(session, record)
+            success.append(put(keys.at(b"r", session, record.head.version), value))
+            size += len(value) + 256
+            if record.key is not None:
+                compare.append(absent(keys.key(session, record.key)))
+                success.append(put(keys.key(session, record.key), layout.encode_key(record.head.version, record.request)))
+        if attempt.key is not None:
+            failure.append(get(keys.key(session, attempt.key)))
+            if all(record.key != attempt.key for record in attempt.records):
+                compare.append(absent(keys.key(session, attempt.key)))
+        return nested(compare, success, failure), size
+
+    async def _created(self, session: SessionKey) -> int:
+        found = items(await self.gateway.range(key=self._keys.of(b"i", session)))
+        return layout.decode_index(found[0])[0] if found else 0
+
+    async def _record_value(self, session: SessionKey, record: Record) -> bytes:
+        if len(record.body) <= CHUNK:
+            return layout.encode_record(record, record.body, 0)
+        return layout.encode_record(record, b"", await self._cut(session, record.id.hex(), record.body))
+
+    async def _cut(self, session: SessionKey, name: str, body: bytes) -> int:
+        """Write a body in chunks, under a name that nothing refers to yet; how many there are. A second time changes nothing."""
+        prefix = self._keys.chunks(session, name)
+        starts = range(0, len(body), CHUNK)
+        for number, start in enumerate(starts):
+            await self.gateway.txn([], [put(prefix + b"%04x" % number, body[start : start + CHUNK])])
+        return len(starts)
+
+    async def _send(self, attempts: Sequence[Attempt], batch: Sequence[Json]) -> list[Answer]:
+        answer = await self.gateway.txn([], batch)
+        return [self._answered(attempt, response["response_txn"]) for attempt, response in zip(attempts, answer["responses"], strict=True)]
+
+    def _answered(self, attempt: Attempt, response: Json) -> Answer:
+        try:
+            return self._answer(attempt, response)
+        except Error as error:
+            return error
+
+    def _answer(self, attempt: Attempt, response: Json) -> Answer:
+        if response.get("succeeded"):
+            return Stored(self.durability_read)
+        found, *known = map(items, response["responses"])
+        head = layout.decode_head(found[0]) if found else None
+        if known and known[0] and head is not None:
+            return Known(*layout.decode_key(known[0][0]), head)
+        if head == attempt.expected:
+            return Corrupt(f"A record of session {attempt.session.id!r} has an idempotency key that was applied before.")
+        return Lost(head)
+
+    async def put_snapshot(self, session: SessionKey, snapshot: Snapshot) -> None:
+        """See `spi.Backend.put_snapshot`."""
+        if len(snapshot.body) > RECORD_BYTES_MAX:
+            raise TooLarge(f"A snapshot of {len(snapshot.body):,} bytes; on etcd {RECORD_BYTES_MAX:,} are taken.")
+        keys = self._keys
+        record, stored = keys.at(b"r", session, snapshot.version), keys.of(b"s", session)
+        answer = await self.gateway.txn([], [get(record), get(stored, behind(stored), keys_only=True)], writes=False)
+        found, held = map(items, answer["responses"])
+        if not found or layout.decode_record(found[0])[0].head.hash != snapshot.hash:
+            return
+        name = str(snapshot.version)
+        chunks = await self._cut(session, name, snapshot.body) if len(snapshot.body) > CHUNK else 0
+        value = layout.encode_snapshot(snapshot.hash, chunks, b"" if chunks else snapshot.body)
+        versions = sorted({snapshot.version, *map(layout.version_of, held)})
+        old: list[Json] = []
+        for version in versions[:-SNAPSHOTS_KEPT]:
+            if version != snapshot.version:
+                gone = keys.chunks(session, str(version))
+                old += [delete(keys.at(b"s", session, version)), delete(gone, behind(gone))]
+        await self.gateway.txn(
+            [unchanged(record, int(found[0]["mod_revision"]))], [put(keys.at(b"s", session, snapshot.version), value), *old[:100]]
+        )
+
+    async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes]) -> None:
+        """See `spi.Backend.truncate`. Chunks of dropped records go afterwards: they are refered to by nothing."""
+        keys = self._keys
+        record = keys.at(b"r", session, anchor[0])
+        found = items(await self.gateway.range(key=record))
+        held = layout.decode_record(found[0])[0] if found else None
+        refused = Invalid(f"Session {session.id!r} has no anchor commit at version {anchor[0]} with this hash, or {below} is above it.")
+        if held is None or (held.head.hash, held.kind) != (anchor[1], Kind.anchor) or below > anchor[0]:
+            raise refused
+        dropped = await self.read(session, 0, below, 1 << 30, reverse=False) if below > 1 else []
+        answer = await self.gateway.txn(
+            [unchanged(record, int(found[0]["mod_revision"]))],
+            [
+                delete(keys.of(b"r", session), keys.at(b"r", session, below)),
+                delete(keys.of(b"s", session), keys.at(b"s", session, max(below - 1, 0))),
+            ],
+        )
+        if not answer.get("succeeded"):
+            raise refused
+        for gone in dropped:
+            if len(gone.body) > CHUNK:
+                prefix = keys.chunks(session, gone.id.hex())
+                await self.gateway.txn([], [delete(prefix, behind(prefix))])
+
+    async def purge(self, session: SessionKey) -> None:
+        """See `spi.Backend.purge`."""
+        keys = self._keys
+        key = keys.of(b"h", session)
+        found = items(await self.gateway.range(key=key))
+        head = layout.decode_head(found[0]) if found else None
+        refused = Invalid(f"Session {session.id!r} is not deleted: delete it before it is purged.")
+        if head is None or head.status != Status.deleted:
+            raise refused
+        last = keys.at(b"r", session, head.version)
+        (item,) = items(await self.gateway.range(key=last))
+        stub = msgspec.structs.replace(layout.decode_record(item)[0], body=b"")
+        created, _ = layout.decode_index(items(await self.gateway.range(key=keys.of(b"i", session)))[0])
+        removed = [delete(keys.of(kind, session), behind(keys.of(kind, session))) for kind in (b"k", b"s", b"c")]
+        answer = await self.gateway.txn(
+            [unchanged(key, int(found[0]["mod_revision"]))],
+            [
+                *removed,
+                delete(keys.of(b"r", session), last),
+                put(last, layout.encode_record(stub, b"", 0)),
+                put(keys.of(b"i", session), layout.encode_index(created, {})),
+            ],
+        )
+        if not answer.get("succeeded"):
+            raise refused
+
+    async def checkup(self) -> Checkup:
+        """See `remote.Driver.checkup`."""
+        return await checkup(self.gateway)
+
+    async def close(self) -> None:
+        """See `remote.Driver.close`."""
+        await self.gateway.close()

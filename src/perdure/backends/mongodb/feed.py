@@ -1,0 +1,104 @@
+"""The feed of all sessions' commits: numbered without a gap by whoever reads it.
+
+An append marks its session's document as news, in the same write that is the commit: so no commit can be too late to be found. A reader
+at the end of the feed looks up the news, notes how far those sessions have come under the next number, which only one can insert, and
+takes the marks away from sessions that have not gone on since. Dying between the steps repeats a note; no note is passed over.
+"""
+
+from __future__ import annotations
+
+import re
+
+from perdure.backends.mongodb import layout
+from perdure.backends.mongodb.layout import FEED, SESSION, Doc
+from perdure.backends.mongodb.reader import Reader
+from perdure.backends.spi import Change, Page, Record
+from perdure.errors import Invalid
+
+NEWS = 256
+"""Most sessions in one note."""
+STEP = 16
+"""Notes read at once."""
+
+
+class Feed:
+    """Notes and reads; see the module."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader, self._connections = reader, reader.connections
+
+    async def page(self, cursor: str | None, limit: int) -> Page[Change]:
+        """See `spi.Backend.feed`. A cursor is a note's number, how many of its sessions are done, and the last version of the next one."""
+        if cursor is not None and not re.fullmatch(r"\d{1,18}:\d{1,9}:\d{1,18}", cursor):
+            raise Invalid(f"{cursor!r} is no cursor of this feed.")
+        number, place, version = map(int, (cursor or "1:0:0").split(":"))
+        while True:
+            notes = await self._notes(number)
+            if not notes:
+                return Page([], f"{number}:{place}:{version}")
+            changes: list[Change] = []
+            for note in notes:
+                if note["_id"] != number:
+                    number, place, version = note["_id"], 0, 0
+                tails = await self._tails(note["news"][place:])
+                for news in note["news"][place:]:
+                    done = await self._changes(news, tails.get(news["s"]), max(news["from"], version), limit - len(changes))
+                    changes += done
+                    if len(changes) >= limit and done and done[-1].record.head.version < news["to"]:
+                        return Page(changes, f"{number}:{place}:{done[-1].record.head.version}")
+                    place, version = place + 1, 0
+                    if len(changes) >= limit:
+                        return Page(changes, f"{number}:{place}:0")
+                number, place = number + 1, 0
+            if changes:
+                return Page(changes, f"{number}:0:0")
+
+    async def _notes(self, number: int) -> list[Doc]:
+        """Notes from this number on; where there is none, the one that is made of the news."""
+        found = await self._connections.find(FEED, {"_id": {"$gte": number}}, sort={"_id": 1}, limit=STEP)
+        if not found and await self._note():
+            found = await self._connections.find(FEED, {"_id": {"$gte": number}}, sort={"_id": 1}, limit=STEP)
+        return found
+
+    async def _note(self) -> bool:
+        """Note the news under the next number, if there are any. Another who does so at once may note the same."""
+        fields = {"version": 1, "noted": 1}
+        docs = await self._connections.find(SESSION, {"news": True}, fields, limit=NEWS, hint="news")
+        if not docs:
+            return False
+        last = await self._connections.find(FEED, {}, {"_id": 1}, sort={"_id": -1}, limit=1)
+        news = [{"s": doc["_id"], "from": doc.get("noted", 0), "to": doc["version"]} for doc in docs]
+        if not await self._connections.insert(FEED, [{"_id": last[0]["_id"] + 1 if last else 1, "news": news}]):
+            return True  # Another's note has that number, and its own news: mine keep their marks.
+        heard = [
+            {
+                "q": {"_id": doc["_id"]},
+                "u": [
+                    {"$set": {"noted": {"$max": ["$noted", doc["version"]]}}},
+                    {"$set": {"news": {"$cond": [{"$gt": ["$version", "$noted"]}, True, "$$REMOVE"]}}},
+                ],
+            }
+            for doc in docs
+        ]
+        self._connections.check(await self._connections.update(SESSION, heard))
+        return True
+
+    async def _tails(self, news: list[Doc]) -> dict[str, Doc]:
+        """Of each session what its tail still has of the news."""
+        names = [one["s"] for one in news]
+        least = min((one["from"] for one in news), default=0)
+        fields = {"moved": 1, "tail": {"$filter": {"input": "$tail", "cond": {"$gt": ["$$this.v", least]}}}}
+        return {doc["_id"]: doc for doc in await self._connections.find(SESSION, {"_id": {"$in": names}}, fields)}
+
+    async def _changes(self, news: Doc, doc: Doc | None, after: int, limit: int) -> list[Change]:
+        session, before = layout.session_of(news["s"]), news["to"] + 1
+        if doc is None or limit < 1:
+            return []
+        entries = [layout.decode_entry(news["s"], entry) for entry in doc["tail"] if after < entry["v"] < before]
+        if after + 1 >= doc["moved"] and not any(entry.chunks for entry in entries):
+            return [Change(session, entry.record) for entry in entries[:limit]]
+        records: list[Record] = []
+        while len(records) < limit and (page := await self._reader.read(session, after, before, limit - len(records), reverse=False)):
+            records += page
+            after = page[-1].head.version
+        return [Change(session, record) for record in records]

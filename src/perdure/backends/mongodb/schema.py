@@ -1,0 +1,63 @@
+"""Opening a store: what kind of server it is, and its collections, made where they are missing."""
+
+from __future__ import annotations
+
+from perdure.backends.mongodb.connections import Connections
+from perdure.backends.mongodb.layout import COLLECTIONS, SCHEMA, SESSION, STORE, Doc
+from perdure.clock import Clock
+from perdure.errors import Corrupt, Unavailable, Unsupported
+from perdure.model.commit import Status
+from perdure.model.ids import uuid7
+
+VALIDATOR = {"$jsonSchema": {"required": ["created"]}}
+"""Sessions are written by updates that may insert, so that each says of itself whether it found its head. One that found no session at
+all must insert none: it brings no `created`, and the server refuses it."""
+_INDEXES = [
+    {"name": "tags", "key": {"tags": 1, "_id": 1}, "partialFilterExpression": {"tags": {"$exists": True}}},
+    {"name": "status", "key": {"status": 1, "_id": 1}, "partialFilterExpression": {"status": {"$gt": int(Status.active)}}},
+    {"name": "news", "key": {"news": 1}, "partialFilterExpression": {"news": True}},
+]
+_WIRE_MIN = 17
+"""MongoDB 6.0."""
+_EXISTS = 48
+
+
+async def open_store(connections: Connections, clock: Clock) -> str:
+    """The store's id; its collections are made where there is none. Several may do so at once."""
+    found = await connections.find(STORE, {"_id": "store"}, certain=True)
+    if not found:
+        await _make(connections, uuid7(clock.now(), clock.bits(74)).hex())
+        found = await connections.find(STORE, {"_id": "store"}, certain=True)
+    schema, id = found[0].get("schema"), found[0].get("id")
+    if type(schema) is not int or type(id) is not str:
+        raise Corrupt(f"The collection {connections.collection(STORE)!r} was not made by Perdure: choose another namespace.")
+    if schema > SCHEMA:
+        raise Unsupported(f"This store has schema version {schema}; this version of Perdure knows {SCHEMA}: upgrade perdure.")
+    return id
+
+
+async def _make(connections: Connections, id: str) -> None:
+    name = connections.collection(SESSION)
+    for collection in COLLECTIONS:
+        rule = {"validator": VALIDATOR} if collection == SESSION else {}
+        create = {"create": connections.collection(collection), **rule, "writeConcern": connections.concern}
+        await connections.run(create, fine=(_EXISTS,))
+    await connections.run({"createIndexes": name, "indexes": _INDEXES, "writeConcern": connections.concern})
+    await connections.insert(STORE, [{"_id": "store", "schema": SCHEMA, "id": id}])
+
+
+def check_server(place: str, hello: Doc) -> None:
+    """Raise unless this is the primary of a replica set that is new enough."""
+    needs = "Perdure needs a replica set (one node is enough): what a majority has on disk is all that a commit can rest on"
+    if hello.get("msg") == "isdbgrid":
+        raise Unsupported(f"{place!r} is the router of a sharded cluster. {needs}; name a replica set's members instead.")
+    if hello.get("isreplicaset"):
+        raise Unsupported(f"{place!r} belongs to a replica set that was not initiated: run rs.initiate() in mongosh.")
+    if "setName" not in hello:
+        raise Unsupported(f"{place!r} stands alone. {needs}: start mongod with --replSet rs0 and run rs.initiate() in mongosh.")
+    if hello["maxWireVersion"] < _WIRE_MIN:
+        raise Unsupported(f"{place!r} is older than MongoDB 6.0.")
+    if hello.get("arbiterOnly"):
+        raise Unsupported(f"{place!r} is an arbiter, which holds no data: name the set's other members.")
+    if not hello.get("isWritablePrimary"):
+        raise Unavailable(f"{place!r} takes no writes, it is no primary: name all members, and leave directConnection out.")

@@ -1,0 +1,58 @@
+"""Object stores and folders: sessions hash to shards, a shard is a log of numbered segments, a segment is one object made once.
+
+Condition   a segment is put only if no object has its number (If-None-Match; a hard link in a folder). Whoever puts number n has read all
+            segments below n, so it knows every head of the shard: one put holds many sessions' commits, each on its head
+Durability  `quorum` on Amazon's S3, which answers when several machines have the object; `buffered` on another endpoint, whose answer
+            proves no more; `local` in a folder (file and folder synced)
+Positions   a number stays taken for ever; what truncation and purge drop is taken out of segments by putting them again, smaller
+Derived     checkpoints of a shard's index, snapshots: rebuilt or done without when they are lost
+Limits      the index of a shard is held in memory: about 500 bytes a session and 8 a commit
+Errors      `s3.mapped` and `folder.mapped`, once each; a put without an answer is settled by reading its number back
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from perdure.backends.objects.bucket import Bucket
+from perdure.backends.objects.driver import ObjectsDriver
+from perdure.backends.objects.folder import Folder
+from perdure.backends.remote import RemoteBackend, open_remote, parse_address
+from perdure.backends.remote.urls import Address, count, name, seconds
+from perdure.backends.spi import Durability
+from perdure.clock import Clock
+from perdure.errors import Invalid
+
+OPTIONS: dict[str, tuple[Any, Any]] = {
+    "namespace": ("perdure", name),
+    "shards": (None, count(1, 256)),
+    "timeout": (10.0, seconds),
+}
+"""What every URL of this engine takes."""
+
+
+async def open(url: str, *, clock: Clock) -> RemoteBackend:
+    """Open `file:///folder?option=value`. Raises `Invalid`, `Unavailable`, `Unsupported` (a place that ignores conditions), `Corrupt`."""
+    address = parse_address(url, OPTIONS, foreign=False, hostless=True)
+    path = unquote(address.path)
+    if address.hosts or address.user or len(path) < 2:
+        raise Invalid(f"{address.place!r} names no folder: write file:///absolute/folder.")
+    return await open_bucket(address, Folder(Path(path) / address.options["namespace"]), Durability.local, clock)
+
+
+async def open_bucket(address: Address, bucket: Bucket, durability: Durability, clock: Clock) -> RemoteBackend:
+    """The engine on a bucket whose writes are safe to this level."""
+    options = address.options
+
+    async def connect() -> ObjectsDriver:
+        driver = ObjectsDriver(bucket, durability, clock, timeout=options["timeout"])
+        try:
+            await driver.start(options["shards"])
+        except BaseException:
+            await driver.close()
+            raise
+        return driver
+
+    return await open_remote(connect, place=address.place, timeout=options["timeout"])

@@ -1,0 +1,370 @@
+"""The driver of object stores: spreads sessions over shards, and answers every call from their indexes and segments."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from perdure.backends.checks import matches
+from perdure.backends.objects.bucket import Bucket
+from perdure.backends.objects.segment import APPEND, PURGE, TRUNCATE, Chain, Entry, written
+from perdure.backends.objects.shard import Shard
+from perdure.backends.remote.driver import Answer, Attempt, Lost, Stored
+from perdure.backends.remote.loop import together
+from perdure.backends.spi import (
+    Capabilities,
+    Change,
+    Checkup,
+    Durability,
+    Finding,
+    Head,
+    Known,
+    Loaded,
+    Page,
+    Query,
+    Record,
+    Row,
+    Snapshot,
+)
+from perdure.clock import Clock
+from perdure.errors import Corrupt, Error, Invalid, Unavailable, Unsupported
+from perdure.model.commit import Kind, Status
+from perdure.model.ids import SessionKey, uuid7
+
+T = TypeVar("T")
+
+RECORD_BYTES_MAX = 64 << 20
+CACHE_BYTES = 64 << 20
+"""Segments kept in memory, by their stored bytes."""
+PAGE_BYTES = 4 << 20
+"""About how many bytes of records one `read` returns."""
+SHARDS = 2
+"""Shards of a new store, unless its URL says another number."""
+SNAPSHOTS_KEPT = 2
+"""Newest snapshots kept of a session."""
+META = "perdure.json"
+
+
+class ObjectsDriver:
+    """A `Driver` on a bucket. `timeout` in seconds: how long a put without an answer is settled."""
+
+    lanes = 1
+    batch_max = 256
+
+    def __init__(self, bucket: Bucket, durability: Durability, clock: Clock, *, timeout: float) -> None:
+        self._bucket, self._clock, self._timeout = bucket, clock, timeout
+        self.durability_read = durability
+        self.capabilities = Capabilities(
+            durability=durability,
+            linearizable_reads=True,
+            failover_loss=None,
+            atomic_batch=False,
+            keys_remembered=None,
+            notification=False,
+            record_bytes_max=RECORD_BYTES_MAX,
+        )
+        self.store_id = ""
+        self.shards: list[Shard] = []
+
+    async def start(self, shards: int | None) -> None:
+        """Read the store's name tag, or make it. Raises `Invalid` for another number of shards, `Unsupported`, `Corrupt`."""
+        data = await self._bucket.get(META)
+        if data is None:
+            tag = {"perdure": 1, "id": self._new_id().hex(), "shards": shards or SHARDS}
+            if await self._bucket.create(META, json.dumps(tag).encode()):
+                data = json.dumps(tag).encode()
+            else:
+                data = await self._bucket.get(META)
+        if data is None:
+            raise Unavailable(f"{self._bucket.place} says that {META} is there, and does not give it: open it again.")
+        if await self._bucket.create(META, data):
+            raise Unsupported(
+                f"{self._bucket.place} makes an object whose name is taken: it ignores conditions, and commits would be lost."
+            )
+        try:
+            tag = json.loads(data)
+            version, self.store_id, number = tag["perdure"], str(tag["id"]), int(tag["shards"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise Corrupt(f"The object {META} of {self._bucket.place} is damaged or none of Perdure's.") from error
+        if version != 1:
+            raise Unsupported(f"{self._bucket.place} has the layout {version}, this library knows 1: upgrade perdure.")
+        if shards not in (None, number):
+            raise Invalid(f"{self._bucket.place} has {number} shards for good, not {shards}: leave ?shards= out.")
+        cache = CACHE_BYTES // number
+        self.shards = [Shard(self._bucket, index, self._timeout, self._new_id, cache) for index in range(number)]
+
+    def _new_id(self) -> bytes:
+        return uuid7(self._clock.now(), self._clock.bits(74))
+
+    def _shard(self, session: SessionKey) -> Shard:
+        return self.shards[int.from_bytes(_digest(session)[:8], "big") % len(self.shards)]
+
+    async def _sync(self, session: SessionKey) -> tuple[Shard, Chain | None]:
+        shard = self._shard(session)
+        await shard.sync()
+        return shard, shard.chains.get(session)
+
+    async def write(self, attempts: Sequence[Attempt]) -> Sequence[Answer]:
+        """See `Driver`: one put a shard. A refusal is judged on what the store has now, not on what was remembered of it."""
+        parts: dict[Shard, list[int]] = {}
+        for place, attempt in enumerate(attempts):
+            parts.setdefault(self._shard(attempt.session), []).append(place)
+        answers: list[Answer | None] = [None] * len(attempts)
+        await together(*[self._write(shard, attempts, places, answers) for shard, places in parts.items()])
+        return [answer for answer in answers if answer is not None]
+
+    async def _write(self, shard: Shard, attempts: Sequence[Attempt], places: Sequence[int], answers: list[Answer | None]) -> None:
+        def make() -> tuple[Entry, ...]:
+            for place in places:
+                if answers[place] is None:
+                    answers[place] = self._judge(shard, attempts[place])
+            return tuple([_entry(attempts[place]) for place in places if answers[place] is None])
+
+        try:
+            if any(self._judge(shard, attempts[place]) is not None for place in places):
+                await shard.sync()
+            await shard.put(make)
+            rest: Answer = Stored(self.capabilities.durability)
+        except Error as error:
+            rest = error
+        for place in places:
+            if answers[place] is None:
+                answers[place] = rest
+
+    def _judge(self, shard: Shard, attempt: Attempt) -> Answer | None:
+        chain = shard.chains.get(attempt.session)
+        if chain is None:
+            return None if attempt.expected is None else Lost(None)
+        for key in (attempt.key, *[record.key for record in attempt.records]):
+            if key is not None and key in chain.keys:
+                return Known(*chain.keys[key], chain.head)
+        return None if chain.head == attempt.expected else Lost(chain.head)
+
+    async def heads(self, sessions: Sequence[SessionKey]) -> Sequence[Head | None]:
+        """See `Driver`: one request a shard, all at once."""
+        shards = [self._shard(session) for session in sessions]
+        await together(*[shard.sync() for shard in {*shards}])
+        chains = [shard.chains.get(session) for shard, session in zip(shards, sessions, strict=True)]
+        return [None if chain is None else chain.head for chain in chains]
+
+    async def _steadily(self, session: SessionKey, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask, and again where another process dropped records from under the reader: what it misses then is no damage."""
+        while True:
+            before = self._standing(session)
+            try:
+                return await ask()
+            except Corrupt:
+                await self._shard(session).sync()
+                if self._standing(session) == before:
+                    raise
+
+    def _standing(self, session: SessionKey) -> tuple[int, int] | None:
+        chain = self._shard(session).chains.get(session)
+        return None if chain is None else (chain.first, chain.blank)
+
+    async def load(self, session: SessionKey, at: int | None) -> Loaded | None:
+        """See `Driver`."""
+        return await self._steadily(session, lambda: self._load(session, at))
+
+    async def _load(self, session: SessionKey, at: int | None) -> Loaded | None:
+        """The index and the names of snapshots at once, then a snapshot and the segments behind it at once."""
+        shard = self._shard(session)
+        _, names = await together(shard.sync(), self._bucket.list(_snapshots(session)))
+        chain = shard.chains.get(session)
+        if chain is None:
+            return None
+        row, upto = _row(session, chain), min(chain.head.version, chain.head.version if at is None else at)
+        snapshot, after = None, chain.first - 1
+        for name in reversed(names):
+            version = int(name)
+            if chain.first - 1 <= version <= upto:
+                snapshot = await self._snapshot(shard, session, version)
+                if snapshot is not None:
+                    after = version
+                    break
+        records = await shard.records(session, range(after + 1, upto + 1))
+        return Loaded(row, snapshot, records)
+
+    async def _snapshot(self, shard: Shard, session: SessionKey, version: int) -> Snapshot | None:
+        """A snapshot whose commit is in the chain, or just below it."""
+        data = await self._bucket.get(f"{_snapshots(session)}/{version:016d}")
+        if data is None or len(data) < 32:
+            return None
+        snapshot = Snapshot(version, data[:32], data[32:])
+        if version >= shard.chains[session].first:
+            (record,) = await shard.records(session, [version])
+            if record.head.hash != snapshot.hash:
+                return None
+        return snapshot
+
+    async def read(self, session: SessionKey, after: int, before: int | None, limit: int, *, reverse: bool) -> Sequence[Record]:
+        """See `Driver`."""
+        return await self._steadily(session, lambda: self._read(session, after, before, limit, reverse=reverse))
+
+    async def _read(self, session: SessionKey, after: int, before: int | None, limit: int, *, reverse: bool) -> Sequence[Record]:
+        shard, chain = await self._sync(session)
+        if chain is None:
+            return []
+        end = chain.head.version + 1 if before is None else min(before, chain.head.version + 1)
+        versions = range(max(after + 1, chain.first), end)
+        versions = (versions[::-1] if reverse else versions)[:limit]
+        page: list[Record] = []
+        size = 0
+        for start in range(0, len(versions), 16):
+            for record in await shard.records(session, versions[start : start + 16]):
+                page.append(record)
+                size += record.stored_bytes
+                if size > PAGE_BYTES:
+                    return page
+        return page
+
+    async def find_key(self, session: SessionKey, key: str) -> Known | None:
+        """See `Driver`."""
+        _, chain = await self._sync(session)
+        return None if chain is None or key not in chain.keys else Known(*chain.keys[key], chain.head)
+
+    async def put_snapshot(self, session: SessionKey, snapshot: Snapshot) -> None:
+        """See `Driver`; the newest `SNAPSHOTS_KEPT` are kept."""
+        shard, chain = await self._sync(session)
+        if chain is None or not chain.first <= snapshot.version <= chain.head.version:
+            return
+        (record,) = await shard.records(session, [snapshot.version])
+        if record.head.hash != snapshot.hash:
+            return
+        folder = _snapshots(session)
+        await self._bucket.put(f"{folder}/{snapshot.version:016d}", snapshot.hash + snapshot.body)
+        for name in (await self._bucket.list(folder))[:-SNAPSHOTS_KEPT]:
+            await self._bucket.delete(f"{folder}/{name}")
+
+    async def scan(self, query: Query, cursor: str | None, limit: int) -> Page[Row]:
+        """See `Driver`: from the indexes in memory, one request a shard."""
+        await together(*[shard.sync() for shard in self.shards])
+        found = [
+            _row(session, chain)
+            for shard in self.shards
+            for session, chain in shard.chains.items()
+            if matches(query, cursor, session, chain.head, chain.tags)
+        ]
+        found.sort(key=lambda row: row.session.id.encode())
+        page = found[:limit]
+        return Page(page, page[-1].session.id if len(page) < len(found) else None)
+
+    async def feed(self, cursor: str | None, limit: int) -> Page[Change]:
+        """See `Driver`: shard after shard, each in the order of its segments. A cursor holds a position and a place in it for each."""
+        places = self._places(cursor)
+        await together(*[shard.sync() for shard in self.shards])
+        changes: list[Change] = []
+        for number, shard in enumerate(self.shards):
+            position, offset = places[number]
+            while position <= shard.position and len(changes) < limit:
+                if position:
+                    segment = await shard.segment(position)
+                    rows = [(entry.key, record) for entry in segment.entries for record in entry.records]
+                    for session, stored in rows[offset:]:
+                        if len(changes) == limit:
+                            break
+                        offset += 1
+                        record = stored.record()
+                        chain = shard.chains[session]
+                        if record is not None and record.head.version >= chain.first:
+                            blank = record.head.version == chain.blank
+                            changes.append(Change(session, msgspec.structs.replace(record, body=b"") if blank else record))
+                    if offset < len(rows):
+                        break
+                position, offset = position + 1, 0
+            places[number] = position, offset
+        return Page(changes, ",".join(f"{position}.{offset}" for position, offset in places))
+
+    def _places(self, cursor: str | None) -> list[tuple[int, int]]:
+        if cursor is None:
+            return [(0, 0)] * len(self.shards)
+        parts = [part.split(".") for part in cursor.split(",")]
+        if len(parts) != len(self.shards) or any(len(part) != 2 or not all(text.isdecimal() for text in part) for part in parts):
+            raise Invalid(f"{cursor!r} is no cursor of this feed.")
+        return [(int(position), int(offset)) for position, offset in parts]
+
+    async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes]) -> None:
+        """See `Driver`: an entry of the log drops the records for every reader; then their bytes are taken out of their segments."""
+        shard, chain = await self._sync(session)
+        records = [] if chain is None or not chain.first <= anchor[0] <= chain.head.version else await shard.records(session, [anchor[0]])
+        if not records or (records[0].head.hash, records[0].kind) != (anchor[1], Kind.anchor) or below > anchor[0]:
+            raise Invalid(f"Session {session.id!r} has no anchor commit at version {anchor[0]} with this hash, or {below} is above it.")
+        await self._drop(shard, session, TRUNCATE, below)
+        for name in await self._bucket.list(_snapshots(session)):
+            if int(name) < below - 1:
+                await self._bucket.delete(f"{_snapshots(session)}/{name}")
+
+    async def purge(self, session: SessionKey) -> None:
+        """See `Driver`: as `truncate`, and of the head only its position, hash and status stay."""
+        shard, chain = await self._sync(session)
+        if chain is None or chain.head.status != Status.deleted:
+            raise Invalid(f"Session {session.id!r} is not deleted: delete it before it is purged.")
+        await self._drop(shard, session, PURGE, chain.head.version)
+        for name in await self._bucket.list(_snapshots(session)):
+            await self._bucket.delete(f"{_snapshots(session)}/{name}")
+
+    async def _drop(self, shard: Shard, session: SessionKey, kind: int, below: int) -> None:
+        """Drop all below a version for every reader, unless that was done; then clean, which may have been left half done."""
+
+        def make() -> tuple[Entry, ...]:
+            chain = shard.chains[session]
+            if kind == PURGE and (chain.head.status, chain.head.version) != (Status.deleted, below):
+                raise Invalid(f"Session {session.id!r} was made anew meanwhile: delete it before it is purged.")
+            if below <= chain.first and (kind == TRUNCATE or chain.blank == below):
+                return ()
+            return (Entry(kind, *session, below=below),)
+
+        await shard.put(make)
+        await shard.clean(session)
+        if kind == PURGE:
+            await shard.renew()
+
+    async def checkup(self) -> Checkup:
+        """See `Driver`."""
+        await together(*[shard.sync() for shard in self.shards])
+        facts = {
+            "server": self._bucket.server,
+            "place": self._bucket.place,
+            "shards": str(len(self.shards)),
+            "segments": ", ".join(f"{shard.position:,}" for shard in self.shards),
+            "sessions": f"{sum(len(shard.chains) for shard in self.shards):,}",
+            "conditional put": "honoured",
+        }
+        findings = []
+        if self.capabilities.durability == Durability.buffered:
+            what = "What this service's answer to a write is worth cannot be seen, so receipts say 'buffered'."
+            findings.append(
+                Finding("warning", "unsupported", what, "Ask whoever runs it whether an object is synced before it is answered for.")
+            )
+        if unclean := [session.id for shard in self.shards for session, chain in shard.chains.items() if chain.unclean]:
+            what = f"{len(unclean)} sessions may have bytes left that were truncated or purged, {unclean[0]!r} for one."
+            findings.append(Finding("warning", "unavailable", what, "Truncate or purge them again: it goes on where it ended."))
+        return Checkup(facts, findings)
+
+    async def close(self) -> None:
+        """See `Driver`."""
+        for shard in self.shards:
+            await shard.drain()
+        await self._bucket.close()
+
+
+def _digest(session: SessionKey) -> bytes:
+    tenant = session.tenant.encode()
+    return hashlib.sha256(len(tenant).to_bytes(2, "big") + tenant + session.id.encode()).digest()
+
+
+def _snapshots(session: SessionKey) -> str:
+    return f"snapshot/{_digest(session).hex()}"
+
+
+def _entry(attempt: Attempt) -> Entry:
+    tags: Any = None if attempt.index is None or attempt.index.tags is None else dict(attempt.index.tags)
+    return Entry(APPEND, *attempt.session, records=tuple([written(record) for record in attempt.records]), tags=tags)
+
+
+def _row(session: SessionKey, chain: Chain) -> Row:
+    return Row(session, chain.head, dict(chain.tags), chain.created)

@@ -1,0 +1,297 @@
+"""One shard: a log of numbered segments, folded into an index of its sessions; a writer puts the next number.
+
+Every call first learns what others put, by asking for the next number (one request, shared by calls that wait for it). A put that loses
+its number folds the winner's segment and is judged anew. A put without an answer is settled by reading its number: mine, another's, or
+free, and then the identical bytes are put again; whatever lands late finds its number taken or is seen by the next reader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from perdure.backends.objects import segment as form
+from perdure.backends.objects.bucket import Bucket
+from perdure.backends.objects.segment import APPEND, PURGE, Chain, Entry, Segment, Written
+from perdure.backends.remote.loop import together
+from perdure.backends.spi import Record
+from perdure.errors import Corrupt, Error, Unavailable, Unknown
+from perdure.model.ids import SessionKey
+
+CHECKPOINT_BYTES_MIN = 1 << 20
+"""A checkpoint is put when the segments since the last one outweigh it, and this."""
+FETCHED = 16
+"""Segments fetched at once."""
+SETTLE_WAITS = (0.02, 0.05, 0.1, 0.2, 0.4)
+"""Seconds between tries to settle a put; the last one repeats."""
+
+Make = Callable[[], tuple[Entry, ...]]
+"""The entries to put on the index as it is now; called again after each lost number. None left: nothing is put."""
+
+
+class Shard:
+    """One log. Used on one event loop."""
+
+    def __init__(self, bucket: Bucket, number: int, timeout: float, new_id: Callable[[], bytes], cache_bytes: int) -> None:
+        """`cache_bytes`: of segments kept in memory."""
+        self._bucket, self._timeout, self._new_id, self._cache_bytes = bucket, timeout, new_id, cache_bytes
+        self._log, self._checkpoints = f"log/{number:04x}", f"index/{number:04x}"
+        self.position = 0
+        """The last number that is taken, as far as is known."""
+        self.chains: dict[SessionKey, Chain] = {}
+        self._lock = asyncio.Lock()
+        self._started, self._known = 0, 0
+        """How many looks at the store were started, and which of them is the newest that succeeded."""
+        self._cold = True
+        self._segments: OrderedDict[int, tuple[Segment, int]] = OrderedDict()
+        self._cached_bytes = 0
+        self._log_bytes, self._checkpoint_bytes = 0, 0
+        self._saving: asyncio.Task[None] | None = None
+        self.puts = 0
+        """Segments put by this shard, to be counted."""
+
+    def name(self, position: int) -> str:
+        """The object of a number."""
+        return f"{self._log}/{position:016d}"
+
+    async def sync(self) -> None:
+        """Know every segment that was put before this call. One request when there is nothing new."""
+        before = self._started
+        async with self._lock:
+            if self._known <= before:
+                await self._look()
+
+    async def _look(self) -> None:
+        self._started += 1
+        look = self._started
+        if self._cold:
+            await self._start()
+            self._cold = False
+        elif (data := await self._bucket.get(self.name(self.position + 1))) is not None:
+            self._fold(self.position + 1, data)
+            await self._follow()
+        self._known = look
+
+    async def _start(self) -> None:
+        """The newest whole checkpoint, and what came behind it."""
+        for name in reversed(await self._bucket.list(self._checkpoints)):
+            data = await self._bucket.get(f"{self._checkpoints}/{name}")
+            try:
+                self.position, self.chains = form.decode_checkpoint(data or b"")
+            except (ValueError, TypeError, msgspec.DecodeError):
+                continue
+            self._checkpoint_bytes = len(data or b"")
+            break
+        await self._follow()
+
+    async def _follow(self) -> None:
+        """Fold everything behind the position."""
+        names = await self._bucket.list(self._log, f"{self.position:016d}")
+        for start in range(0, len(names), FETCHED):
+            some = names[start : start + FETCHED]
+            found = await together(*[self._bucket.get(f"{self._log}/{name}") for name in some])
+            for name, data in zip(some, found, strict=True):
+                if name != f"{self.position + 1:016d}" or data is None:
+                    raise Corrupt(f"The object {self.name(self.position + 1)} of {self._bucket.place} is gone: restore it from a backup.")
+                self._fold(self.position + 1, data)
+
+    def _fold(self, position: int, data: bytes) -> Segment:
+        found = form.decode_segment(data, self.name(position))
+        for entry in found.entries:
+            self._apply(entry, position)
+        self.position = position
+        self._log_bytes += len(data)
+        self._keep(position, found, len(data))
+        self._checkpoint()
+        return found
+
+    def _apply(self, entry: Entry, position: int) -> None:
+        chain = self.chains.get(entry.key)
+        if entry.kind == APPEND:
+            if chain is None:
+                first = entry.records[0]
+                chain = self.chains[entry.key] = Chain(first.head, first.at, {}, {}, first.version, [])
+            for record in entry.records:
+                chain.head = record.head
+                chain.positions.append(position)
+                if record.key is not None:
+                    chain.keys[record.key] = (record.version, record.request)
+            if entry.tags is not None:
+                chain.tags = entry.tags
+        elif chain is not None and entry.below > chain.first:
+            dropped = entry.below - chain.first
+            chain.unclean = sorted({*chain.unclean, *chain.positions[:dropped]})
+            del chain.positions[:dropped]
+            chain.first = entry.below
+        if entry.kind == PURGE and chain is not None:
+            chain.keys, chain.tags, chain.blank = {}, {}, entry.below
+            chain.unclean = sorted({*chain.unclean, chain.positions[0]})
+
+    def _keep(self, position: int, found: Segment, size: int) -> None:
+        old = self._segments.pop(position, None)
+        self._segments[position] = found, size
+        self._cached_bytes += size - (old[1] if old is not None else 0)
+        while self._cached_bytes > self._cache_bytes and len(self._segments) > 1:
+            self._cached_bytes -= self._segments.popitem(last=False)[1][1]
+
+    async def put(self, make: Make) -> None:
+        """Put the entries as the next segment; `make` raises or drops what the index no longer allows.
+
+        Raises `Unavailable` (nothing was put), `Unknown` (it may have been), and what `make` raises.
+        """
+        async with self._lock:
+            if self._cold:
+                await self._look()
+            while entries := make():
+                segment = Segment(self._new_id(), entries)
+                if await self._put(segment, form.encode_segment(segment)):
+                    return
+
+    async def _put(self, segment: Segment, data: bytes) -> bool:
+        """Whether the next number became this segment's; if not, another's has it and was folded."""
+        position = self.position + 1
+        name, until = self.name(position), time.monotonic() + self._timeout
+        lost: Unknown | None = None
+        self._started += 1
+        look = self._started
+        for wait in itertools.chain(SETTLE_WAITS, itertools.repeat(SETTLE_WAITS[-1])):
+            try:
+                self.puts += 1
+                made = await self._bucket.create(name, data)
+                found = data if made else await self._bucket.get(name)
+            except Unknown as error:
+                lost = error
+                found = await self._settle(name, until)
+            except Error:
+                if lost is None:
+                    raise
+                found = await self._settle(name, until)
+            if found is not None:
+                mine = self._fold(position, found).id == segment.id
+                if not mine:
+                    await self._follow()
+                self._known = look
+                return mine
+            if time.monotonic() > until:
+                raise lost or Unavailable(f"{self._bucket.place} says that {name} is there, and does not give it.")
+            await asyncio.sleep(wait)
+        raise AssertionError("The waits have no end.")
+
+    async def _settle(self, name: str, until: float) -> bytes | None:
+        """What has the number, once the store can be asked. Raises `Unknown` when it could not be until then."""
+        for wait in itertools.chain(SETTLE_WAITS, itertools.repeat(SETTLE_WAITS[-1])):
+            try:
+                return await self._bucket.get(name)
+            except Error as error:
+                if time.monotonic() > until or not isinstance(error, Unavailable):
+                    raise Unknown(f"A put to {self._bucket.place} had no answer, and the store cannot be asked ({error})") from error
+            await asyncio.sleep(wait)
+        raise AssertionError("The waits have no end.")
+
+    async def segment(self, position: int) -> Segment:
+        """A segment, from memory or fetched."""
+        kept = self._segments.get(position)
+        if kept is not None:
+            self._segments.move_to_end(position)
+            return kept[0]
+        data = await self._bucket.get(self.name(position))
+        if data is None:
+            raise Corrupt(f"The object {self.name(position)} of {self._bucket.place} is gone: restore it from a backup.")
+        found = form.decode_segment(data, self.name(position))
+        self._keep(position, found, len(data))
+        return found
+
+    async def records(self, session: SessionKey, versions: Sequence[int]) -> list[Record]:
+        """These versions' records, in this order, of a session whose index holds them all."""
+        chain = self.chains[session]
+        first, blank = chain.first, chain.blank
+        if versions and min(versions) < first:
+            raise Corrupt(f"Session {session.id!r} has no version {min(versions)} any more.")
+        places = {version: chain.positions[version - first] for version in versions}
+        wanted = sorted({*places.values()})
+        segments: dict[int, dict[int, Written]] = {}
+        for start in range(0, len(wanted), FETCHED):
+            some = wanted[start : start + FETCHED]
+            for position, found in zip(some, await together(*[self.segment(position) for position in some]), strict=True):
+                segments[position] = {record.version: record for entry in found.entries if entry.key == session for record in entry.records}
+        records = []
+        for version in versions:
+            stored = segments[places[version]].get(version)
+            record = None if stored is None else stored.record()
+            if record is None:
+                raise Corrupt(f"The object {self.name(places[version])} lacks version {version} of session {session.id!r}.")
+            records.append(msgspec.structs.replace(record, body=b"") if version == blank else record)
+        return records
+
+    async def clean(self, session: SessionKey) -> None:
+        """Take what was dropped of a session out of its segments, which keep their numbers. Begun anew, it goes on where it ended."""
+        chain = self.chains[session]
+
+        def cleaned(data: bytes) -> bytes:
+            old = form.decode_segment(data, self._log)
+            new = Segment(
+                old.id, tuple([_cleaned(entry, chain.first, chain.blank) if entry.key == session else entry for entry in old.entries])
+            )
+            return data if new == old else form.encode_segment(new)
+
+        while chain.unclean:
+            position = chain.unclean[0]
+            data = await self._bucket.change(self.name(position), cleaned)
+            self._keep(position, form.decode_segment(data, self.name(position)), len(data))
+            if position in chain.unclean:
+                chain.unclean.remove(position)
+
+    async def renew(self) -> None:
+        """Put a checkpoint of now in place of all others: they hold what is purged."""
+        async with self._lock:
+            if not (old := await self._bucket.list(self._checkpoints)):
+                return
+            name, data = f"{self.position:016d}", form.encode_checkpoint(self.position, [*self.chains.items()])
+            await self._bucket.put(f"{self._checkpoints}/{name}", data)
+        for other in old:
+            if other != name:
+                await self._bucket.delete(f"{self._checkpoints}/{other}")
+
+    def _checkpoint(self) -> None:
+        if self._log_bytes <= max(CHECKPOINT_BYTES_MIN, self._checkpoint_bytes) or self._saving is not None:
+            return
+        data = form.encode_checkpoint(self.position, [*self.chains.items()])
+        self._log_bytes, self._checkpoint_bytes = 0, len(data)
+        self._saving = asyncio.get_running_loop().create_task(self._save(f"{self.position:016d}", data))
+
+    async def _save(self, name: str, data: bytes) -> None:
+        """Put a checkpoint and drop all but the one before. It is derived: one that cannot be put is done without."""
+        try:
+            await self._bucket.put(f"{self._checkpoints}/{name}", data)
+            for old in (await self._bucket.list(self._checkpoints))[:-2]:
+                await self._bucket.delete(f"{self._checkpoints}/{old}")
+        except Error:
+            return
+        finally:
+            self._saving = None
+
+    async def drain(self) -> None:
+        """Wait for a checkpoint that is being put."""
+        if self._saving is not None:
+            await asyncio.wait([self._saving])
+
+
+def _cleaned(entry: Entry, first: int, blank: int) -> Entry:
+    """Without what was dropped below `first`; of a life that ended with the purge of `blank`, without its keys, tags and last body too."""
+
+    def cleaned(record: Written) -> Written:
+        if record.version < first:
+            record = msgspec.structs.replace(record, meta=None, body=b"")
+        if record.version <= blank:
+            record = msgspec.structs.replace(record, key=None, body=b"")
+        return record
+
+    if entry.kind != APPEND:
+        return entry
+    tags = None if entry.records[-1].version <= blank else entry.tags
+    return msgspec.structs.replace(entry, records=tuple([cleaned(record) for record in entry.records]), tags=tags)

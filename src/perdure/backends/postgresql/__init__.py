@@ -1,0 +1,66 @@
+"""PostgreSQL: a row a commit, a row for each head, one statement for a batch of sessions.
+
+Condition   the statement that inserts compares the head rows, which it locks in one order; a deadlock with others is sent again
+Durability  local: synchronous_commit as the server has it, at least `local`; quorum: with synchronous standbys; fsync off: buffered
+Feed        by transaction id, below the oldest that still runs, so nothing that commits late is passed over
+Errors      `connections.Connections`, once: a connection lost after a write was sent is `Unknown`
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from perdure.backends.postgresql.connections import Connections
+from perdure.backends.postgresql.driver import PostgreSQLDriver
+from perdure.backends.remote import RemoteBackend, open_remote, parse_address
+from perdure.backends.remote.urls import count, name, one_of, seconds
+from perdure.clock import Clock
+from perdure.errors import Invalid
+
+_OPTIONS: dict[str, tuple[Any, Any]] = {
+    "namespace": ("perdure", name),
+    "connect_timeout": (5.0, seconds),
+    "timeout": (10.0, seconds),
+    "pool": (4, count(2, 256)),
+    "prepare": ("on", one_of("on", "off")),
+}
+_PLAN_ONCE = "-c plan_cache_mode=force_generic_plan"
+"""The statements are written so that one plan is good for all values: planning `append` anew would take as long as running it."""
+
+
+async def open(url: str, *, clock: Clock) -> RemoteBackend:
+    """Open `postgresql://user:password@host:port/database?option=value`. libpq's own options (`sslmode` …) are taken too.
+
+    Raises `Invalid`, `Unauthorized`, `Unavailable`, `Unsupported`, `Corrupt`.
+    """
+    address = parse_address(url, _OPTIONS, foreign=True, hostless=True)
+    options = address.options
+    conninfo = address.url("postgresql")
+    try:
+        given = conninfo_to_dict(conninfo)
+        if options["prepare"] == "on":
+            conninfo = make_conninfo(conninfo, options=f"{_PLAN_ONCE} {given.get('options', '')}".strip())
+    except ProgrammingError as error:
+        raise Invalid(f"{address.place!r}: {' '.join(str(error).split())}.") from None
+
+    async def connect() -> PostgreSQLDriver:
+        connections = Connections(
+            conninfo,
+            address.place,
+            size=options["pool"],
+            connect_timeout=options["connect_timeout"],
+            timeout=options["timeout"],
+            prepare=options["prepare"] == "on",
+        )
+        driver = PostgreSQLDriver(connections, options["namespace"])
+        try:
+            await driver.start(clock)
+        except BaseException:
+            await connections.close()
+            raise
+        return driver
+
+    return await open_remote(connect, place=address.place, timeout=options["timeout"])

@@ -1,0 +1,247 @@
+"""The driver: named statements and the records that go in and out of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+import msgspec
+
+from perdure.backends.postgresql.checkup import checkup
+from perdure.backends.postgresql.connections import Connections
+from perdure.backends.postgresql.packing import ATTEMPT, RECORD, pack
+from perdure.backends.remote import Answer, Attempt, Lost, Stored
+from perdure.backends.spi import Capabilities, Change, Checkup, Durability, Head, Known, Loaded, Page, Query, Record, Row, Snapshot
+from perdure.clock import Clock
+from perdure.errors import Corrupt, Error, Invalid, Unsupported
+from perdure.model.commit import Kind, Status
+from perdure.model.ids import SessionKey, uuid7
+
+SCHEMA = 1
+"""The version of schema.sql."""
+RECORD_BYTES_MAX = 32 << 20
+PAGE_BYTES = 4 << 20
+"""About how many bytes of records one `read` returns."""
+BATCH_MAX = 128
+"""Most attempts in one statement."""
+SNAPSHOTS_KEPT = 2
+_VERSION_END = 1 << 62
+_LOCK = 0x70657264
+"""The advisory lock under which a schema is made."""
+
+
+class PostgreSQLDriver:
+    """A `Driver` on one server."""
+
+    lanes = 1
+    batch_max = BATCH_MAX
+
+    def __init__(self, connections: Connections, namespace: str) -> None:
+        self.connections = connections
+        self._ns = f'"{namespace}"'
+        self._queries = _named(self._ns)
+        self.store_id = ""
+
+    async def start(self, clock: Clock) -> None:
+        """Read what the server is, and make the schema where there is none."""
+        settings = dict(
+            await self.connections.fetch(
+                "SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit', 'synchronous_standby_names',"
+                " 'server_version_num') UNION ALL SELECT 'recovery', pg_is_in_recovery()::text"
+            )
+        )
+        if int(settings["server_version_num"]) < 130000:
+            raise Unsupported(f"This is PostgreSQL {settings['server_version_num']}; Perdure needs 13 or newer.")
+        if settings["recovery"] == "true":
+            raise Unsupported(
+                "This is a replica that takes no writes: name the primary, or add target_session_attrs=read-write to the URL."
+            )
+        self._plan_durability(settings)
+        self.store_id = await self._schema(clock)
+
+    def _plan_durability(self, settings: dict[str, str]) -> None:
+        """What each level asks of `synchronous_commit`, and what it then reaches. What cannot be seen counts as the weaker."""
+        local = settings["synchronous_commit"] if settings["synchronous_commit"] != "off" else "local"
+        replicated = bool(settings["synchronous_standby_names"].strip())
+        best = Durability.buffered if settings["fsync"] == "off" else Durability.quorum if replicated else Durability.local
+        waits = replicated and local in ("on", "remote_apply")
+        self._levels = {
+            Durability.buffered: ("off", Durability.buffered),
+            Durability.local: (local, min(best, Durability.quorum if waits else Durability.local)),
+            Durability.quorum: (local if waits else "on", best),
+        }
+        self.durability_read = min(best, Durability.local)
+        self.capabilities = Capabilities(
+            durability=best,
+            linearizable_reads=True,
+            failover_loss=Durability.local,
+            atomic_batch=True,
+            keys_remembered=None,
+            notification=False,
+            record_bytes_max=RECORD_BYTES_MAX,
+        )
+
+    async def _schema(self, clock: Clock) -> str:
+        found = await self._stored()
+        if not found:
+            id = uuid7(clock.now(), clock.bits(74)).hex()
+            make = files(__package__).joinpath("schema.sql").read_text().replace("{ns}", self._ns)
+            body = f"SET LOCAL synchronous_commit = on; CREATE SCHEMA IF NOT EXISTS {self._ns}; {make}"
+            body += f"INSERT INTO {self._ns}.store VALUES ('schema', '{SCHEMA}'), ('id', '{id}');"
+            await self.connections.fetch(
+                f"DO $perdure$ BEGIN PERFORM pg_advisory_xact_lock({_LOCK}); "
+                f"IF to_regclass('{self._ns}.store') IS NULL THEN {body} END IF; "
+                "EXCEPTION WHEN duplicate_table OR duplicate_schema THEN NULL; END $perdure$"  # Another made it while this one waited.
+            )
+            found = await self._stored()
+        if not found.get("schema", "").isdecimal() or "id" not in found:
+            raise Corrupt(f"The schema {self._ns} was not made by Perdure: choose another namespace.")
+        if int(found["schema"]) > SCHEMA:
+            raise Unsupported(f"This store has schema version {found['schema']}; this version of Perdure knows {SCHEMA}: upgrade perdure.")
+        return found["id"]
+
+    async def _stored(self) -> dict[str, str]:
+        if not (await self.connections.fetch(f"SELECT to_regclass('{self._ns}.store')::text"))[0][0]:
+            return {}
+        return dict(await self.connections.fetch(f"SELECT name, value FROM {self._ns}.store"))
+
+    async def write(self, attempts: Sequence[Attempt]) -> Sequence[Answer]:
+        """See `remote.Driver.write`: one statement, one transaction, one round trip."""
+        level, reached = self._levels[
+            max(Durability.buffered, *(min(attempt.durability, self.capabilities.durability) for attempt in attempts))
+        ]
+        values = {**pack(attempts), "level": level}
+        rows = await self.connections.fetch(self._queries["append"], values, writes=True)
+        answers = [_answer(attempt, row, reached) for attempt, row in zip(attempts, rows, strict=True)]
+        unseen = [number for number, answer in enumerate(answers) if answer is None]
+        if unseen:  # Another made the session while this statement ran: its head is for the next one to see.
+            try:
+                heads = await self.heads([attempts[number].session for number in unseen])
+            except Error as error:  # of those that were not stored alone
+                return [error if answer is None else answer for answer in answers]
+            for number, head in zip(unseen, heads, strict=True):
+                answers[number] = Lost(head)
+        return answers  # type: ignore[return-value]
+
+    async def heads(self, sessions: Sequence[SessionKey]) -> list[Head | None]:
+        """See `spi.Backend.heads`."""
+        values = {"tenant": [session.tenant for session in sessions], "id": [session.id for session in sessions]}
+        return [None if row[0] is None else Head(*row) for row in await self.connections.fetch(self._queries["heads"], values)]
+
+    async def load(self, session: SessionKey, at: int | None) -> Loaded | None:
+        """See `spi.Backend.load`."""
+        index: Row | None = None
+        snapshot: Snapshot | None = None
+        records = []
+        for part, *row in await self.connections.fetch(self._queries["load"], {**session._asdict(), "at": at}):
+            if part == 0:
+                index = Row(session, Head(*row[:6]), msgspec.json.decode(row[8]), row[12])
+            elif part == 1:
+                snapshot = Snapshot(row[0], row[1], row[11])
+            else:
+                records.append(_record(row[:12]))
+        return None if index is None else Loaded(index, snapshot, records)
+
+    async def read(self, session: SessionKey, after: int, before: int | None, limit: int, *, reverse: bool) -> list[Record]:
+        """See `spi.Backend.read`."""
+        values = {
+            **session._asdict(),
+            "after": after,
+            "before": _VERSION_END if before is None else before,
+            "limit": limit,
+            "bytes": PAGE_BYTES,
+        }
+        query = self._queries["read"].replace("{order}", "DESC" if reverse else "ASC")
+        return [_record(row) for row in await self.connections.fetch(query, values)]
+
+    async def find_key(self, session: SessionKey, key: str) -> Known | None:
+        """See `spi.Backend.find_key`."""
+        rows = await self.connections.fetch(self._queries["find_key"], {**session._asdict(), "key": key})
+        return Known(rows[0][0], rows[0][1], Head(*rows[0][2:])) if rows else None
+
+    async def put_snapshot(self, session: SessionKey, snapshot: Snapshot) -> None:
+        """See `spi.Backend.put_snapshot`."""
+        values = {"version": snapshot.version, "hash": snapshot.hash, "body": snapshot.body, "kept": SNAPSHOTS_KEPT}
+        await self.connections.fetch(self._queries["put_snapshot"], session._asdict() | values, writes=True)
+
+    async def scan(self, query: Query, cursor: str | None, limit: int) -> Page[Row]:
+        """See `spi.Backend.scan`."""
+        where, values = ["status <> ALL(%(hidden)s)"], {"tenant": query.tenant, "limit": limit, "hidden": [Status.deleted, Status.moved]}
+        if query.status is not None:
+            where, values["status"] = ["status = %(status)s"], query.status
+        if query.prefix:
+            where.append("id >= %(prefix)s AND starts_with(id, %(prefix)s) AND id < %(end)s")
+            values |= {"prefix": query.prefix, "end": query.prefix + "\U0010ffff" * 64}
+        if cursor is not None:
+            where.append("id > %(cursor)s")
+            values["cursor"] = cursor
+        if query.tags:
+            where.append("tags @> %(tags)s::jsonb AND tags <> '{}'")
+            values["tags"] = msgspec.json.encode(query.tags).decode()
+        statement = self._queries["scan"].replace("{where}", " AND ".join(where))
+        values["hidden"] = [int(status) for status in (Status.deleted, Status.moved)]
+        rows = [
+            Row(SessionKey(query.tenant, id), Head(*head), msgspec.json.decode(tags), created)
+            for id, *head, tags, created in await self.connections.fetch(statement, values)
+        ]
+        return Page(rows, rows[-1].session.id if len(rows) == limit else None)
+
+    async def feed(self, cursor: str | None, limit: int) -> Page[Change]:
+        """See `spi.Backend.feed`. A transaction that stays open, anywhere in the database, holds it back."""
+        if cursor is not None and not re.fullmatch(r"\d{1,20}:\d{1,19}:\d{1,19}", cursor):
+            raise Invalid(f"{cursor!r} is no cursor of this feed.")
+        xid, n, version = (cursor or "0:0:0").split(":")
+        rows = await self.connections.fetch(self._queries["feed"], {"xid": xid, "n": int(n), "version": int(version), "limit": limit})
+        changes = [Change(SessionKey(tenant, id), _record(row)) for _, _, tenant, id, *row in rows]
+        return Page(changes, ":".join(map(str, (*rows[-1][:2], rows[-1][4]))) if rows else cursor or "0:0:0")
+
+    async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes]) -> None:
+        """See `spi.Backend.truncate`."""
+        values = session._asdict() | {"below": below, "anchor": anchor[0], "hash": anchor[1], "kind": int(Kind.anchor)}
+        if not await self.connections.fetch(self._queries["truncate"], values, writes=True):
+            raise Invalid(f"Session {session.id!r} has no anchor commit at version {anchor[0]} with this hash, or {below} is above it.")
+
+    async def purge(self, session: SessionKey) -> None:
+        """See `spi.Backend.purge`."""
+        values = session._asdict() | {"status": int(Status.deleted)}
+        if not await self.connections.fetch(self._queries["purge"], values, writes=True):
+            raise Invalid(f"Session {session.id!r} is not deleted: delete it before it is purged.")
+
+    async def checkup(self) -> Checkup:
+        """See `remote.Driver.checkup`."""
+        return await checkup(self.connections)
+
+    async def close(self) -> None:
+        """See `remote.Driver.close`."""
+        await self.connections.close()
+
+
+def _named(ns: str) -> dict[str, str]:
+    """The statements of queries.sql by their names."""
+    text = files(__package__).joinpath("queries.sql").read_text()
+    for name, value in (("{ns}", ns), ("{batch}", str(BATCH_MAX)), ("{attempt}", str(ATTEMPT)), ("{record}", str(RECORD))):
+        text = text.replace(name, value)
+    parts = re.split(r"^-- (\w+) --\n", text, flags=re.MULTILINE)[1:]
+    return {name: re.sub(r"^--.*\n", "", body, flags=re.MULTILINE).strip() for name, body in zip(parts[::2], parts[1::2], strict=True)}
+
+
+def _record(row: Sequence[Any]) -> Record:
+    id, kind, key, request, meta, body = row[6:]
+    return Record(Head(*row[:6]), id, kind, key, request, meta, body)
+
+
+def _answer(attempt: Attempt, row: Sequence[Any], reached: Durability) -> Answer | None:
+    """What a row of `append` says; `None` when the head that won is not to be seen yet."""
+    won, *head, key, version, request, _ = row
+    if won:
+        return Stored(reached)
+    if head[0] is None:
+        return Lost(None) if attempt.expected is not None else None
+    if key is not None:
+        found = Known(version, request, Head(*head))
+        if key == attempt.key:
+            return found
+        return Corrupt(f"A record of session {attempt.session.id!r} has an idempotency key that was applied before: {key!r}.")
+    return Lost(Head(*head))

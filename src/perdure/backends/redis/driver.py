@@ -1,0 +1,270 @@
+"""The driver: function calls by shard, several shards in one round trip."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from perdure.backends.redis import layout
+from perdure.backends.redis.checkup import checkup, settings_of
+from perdure.backends.redis.connections import Connections, Words
+from perdure.backends.redis.layout import SCHEMA, SHARDS, name_of, prefix, shard_of
+from perdure.backends.remote import Answer, Attempt, Lost, Stored
+from perdure.backends.spi import Capabilities, Change, Checkup, Durability, Head, Known, Loaded, Page, Query, Record, Row, Snapshot
+from perdure.clock import Clock
+from perdure.errors import Corrupt, Error, Invalid, TooLarge, Unknown, Unsupported
+from perdure.model.commit import Kind, Status
+from perdure.model.ids import SessionKey, uuid7
+
+RECORD_BYTES_MAX = 32 << 20
+SNAPSHOT_BYTES_MAX = 64 << 20
+_START = "-"
+_CURSOR = re.compile(rf"(?:(?:{_START}|\d+:\d+),){{{SHARDS - 1}}}(?:{_START}|\d+:\d+)")
+
+
+class RedisDriver:
+    """A `Driver` on a server, a set behind Sentinels, or a Cluster."""
+
+    lanes = 2
+    batch_max = 128
+    store_id = ""
+
+    def __init__(self, connections: Connections, namespace: str, *, replicas: int) -> None:
+        self.connections, self._replicas = connections, replicas
+        self._prefixes = [prefix(namespace, shard) for shard in range(SHARDS)]
+
+    async def start(self, clock: Clock) -> None:
+        """Look at the server and read the store's id; make the store where there is none."""
+        await self.connections.locate()
+        key = f"{self._prefixes[0]}store"
+        made = msgspec.json.encode({"schema": SCHEMA, "id": uuid7(clock.now(), clock.bits(74)).hex()})
+        found = await self.connections.one(key, "GET", key)
+        if found is None:
+            await self.connections.one(key, "SET", key, made, "NX", writes=True)
+            found = await self.connections.one(key, "GET", key)
+        try:
+            store = msgspec.json.decode(found, type=dict[str, int | str])
+            schema, self.store_id = int(store["schema"]), str(store["id"])
+        except (msgspec.DecodeError, KeyError, ValueError, TypeError) as error:
+            raise Corrupt(f"{key!r} in this Redis was not written by Perdure: choose another namespace.") from error
+        if schema > SCHEMA:
+            raise Unsupported(f"This store has the layout {schema}; this version of Perdure knows {SCHEMA}: upgrade perdure.")
+        settings = await settings_of(self.connections, key)
+        self.durability_read = settings.level
+        if self._replicas and settings.level == Durability.memory:
+            raise Unsupported("replicas= counts copies on disk, and this server keeps none: turn appendonly on.")
+        reached = Durability.quorum if self._replicas else settings.level
+        self.capabilities = Capabilities(
+            durability=reached,
+            linearizable_reads=not self.connections.route.fails_over,
+            failover_loss=(Durability.local if self._replicas else settings.level) if settings.fails_over else None,
+            atomic_batch=False,
+            keys_remembered=None,
+            notification=False,
+            record_bytes_max=RECORD_BYTES_MAX,
+        )
+
+    def _function(self, name: str, shard: int, *more: str | bytes | int) -> tuple[str, Words]:
+        key = self._prefixes[shard]
+        return key, ("FCALL" if name in _WRITES else "FCALL_RO", f"perdure_{SCHEMA}_{name}", 1, key, key, *more)
+
+    async def write(self, attempts: Sequence[Attempt]) -> Sequence[Answer]:
+        """See `remote.Driver.write`: one round trip to each node; on one node one call for all, in a Cluster one for each slot."""
+        groups: dict[int, list[int]] = {}
+        for number, attempt in enumerate(attempts):
+            groups.setdefault(shard_of(attempt.session) if self.connections.route.clustered else 0, []).append(number)
+        calls: list[tuple[str, Words]] = []
+        for shard, numbers in groups.items():
+            words = [word for number in numbers for word in self._append_words(attempts[number])]
+            calls.append((self._prefixes[shard], ("FCALL", f"perdure_{SCHEMA}_append", 1, self._prefixes[shard], *words)))
+        behind: Words | None = None
+        if self._replicas:
+            behind = ("WAITAOF", 1, self._replicas, int(self.connections.timeout * 900))
+        found = await self.connections.call(calls, writes=True, behind=behind)
+        answers: list[Answer] = [Lost(None)] * len(attempts)
+        for numbers, answer in zip(groups.values(), found, strict=True):
+            reached: Error | Durability = self.durability_read
+            if self._replicas and not isinstance(answer, Error):
+                answer, copies = answer  # noqa: PLW2901 - the pair's first half is the answer
+                reached = self._spread(copies)
+            for place, number in enumerate(numbers):
+                answers[number] = answer if isinstance(answer, Error) else self._answered(attempts[number], answer[place], reached)
+        return answers
+
+    def _spread(self, copies: object) -> Error | Durability:
+        if isinstance(copies, list) and len(copies) == 2 and copies[0] >= 1 and copies[1] >= self._replicas:
+            return Durability.quorum
+        said = " ".join(str(copies).split()) if isinstance(copies, Exception) else f"{copies} copies on disk"
+        return Unknown(f"Redis at {self.connections.place} wrote, and did not hear from {self._replicas} replicas in time: {said}.")
+
+    def _append_words(self, attempt: Attempt) -> list[str | bytes | int]:
+        session, records = attempt.session, attempt.records
+        first, last = records[0].head, records[-1].head
+        tags = attempt.index.tags if attempt.index is not None else None
+        marks = {record.key: layout.encode_key(record.head.version, record.request) for record in records if record.key is not None}
+        words: list[str | bytes | int] = [
+            self._prefixes[shard_of(session)],
+            name_of(session),
+            layout.encode_head(attempt.expected),
+            layout.encode_head(last),
+            first.at,
+            b"" if tags is None else layout.encode_tags(tags),
+            attempt.key or "",
+            first.version,
+            len(marks),
+        ]
+        for key, value in marks.items():
+            words += [key, value]
+        words.append(len(records))
+        words += map(layout.encode_record, records)
+        return words
+
+    def _answered(self, attempt: Attempt, answer: Any, reached: Error | Durability) -> Answer:
+        try:
+            match answer:
+                case [1]:
+                    if not isinstance(reached, Error):
+                        return Stored(reached)
+                    return Stored(self.durability_read) if attempt.durability <= self.durability_read else reached
+                case [2, bytes(head), bytes(known)]:
+                    return Known(*layout.decode_key(known), _certain(layout.decode_head(head)))
+                case [0, bytes() | None as head]:
+                    return Lost(layout.decode_head(head))
+                case _:
+                    return Corrupt(f"A record of session {attempt.session.id!r} has an idempotency key that was applied before.")
+        except Error as error:
+            return error
+
+    async def heads(self, sessions: Sequence[SessionKey]) -> list[Head | None]:
+        """See `spi.Backend.heads`. One round trip to each node."""
+        groups: dict[int, list[int]] = {}
+        for number, session in enumerate(sessions):
+            groups.setdefault(shard_of(session), []).append(number)
+        calls: list[tuple[str, Words]] = [
+            (self._prefixes[shard], ("HMGET", f"{self._prefixes[shard]}h", *[name_of(sessions[number]) for number in numbers]))
+            for shard, numbers in groups.items()
+        ]
+        heads: list[Head | None] = [None] * len(sessions)
+        for numbers, found in zip(groups.values(), await self.connections.each(calls), strict=True):
+            for number, head in zip(numbers, found, strict=True):
+                heads[number] = layout.decode_head(head)
+        return heads
+
+    async def load(self, session: SessionKey, at: int | None) -> Loaded | None:
+        """See `spi.Backend.load`. One round trip."""
+        found = await self._ask("load", session, "" if at is None else at)
+        if found is None:
+            return None
+        head, created, tags, version, snapshot, records = found
+        row = Row(session, _certain(layout.decode_head(head)), layout.decode_tags(tags), int(created))
+        return Loaded(row, layout.decode_snapshot(version, snapshot), [layout.decode_record(record) for record in records])
+
+    async def read(self, session: SessionKey, after: int, before: int | None, limit: int, *, reverse: bool) -> list[Record]:
+        """See `spi.Backend.read`. One round trip."""
+        found = await self._ask("read", session, after, "" if before is None else before, limit, "1" if reverse else "0")
+        return [layout.decode_record(record) for record in found]
+
+    async def find_key(self, session: SessionKey, key: str) -> Known | None:
+        """See `spi.Backend.find_key`. One round trip."""
+        head, known = await self._ask("find_key", session, key)
+        return None if head is None or known is None else Known(*layout.decode_key(known), _certain(layout.decode_head(head)))
+
+    async def _ask(self, name: str, session: SessionKey, *more: str | bytes | int) -> Any:
+        key, words = self._function(name, shard_of(session), name_of(session), *more)
+        return await self.connections.one(key, *words, writes=name in _WRITES)
+
+    async def put_snapshot(self, session: SessionKey, snapshot: Snapshot) -> None:
+        """See `spi.Backend.put_snapshot`."""
+        if len(snapshot.body) > SNAPSHOT_BYTES_MAX:
+            raise TooLarge(f"A snapshot of {len(snapshot.body):,} bytes; on Redis {SNAPSHOT_BYTES_MAX:,} are taken.")
+        await self._ask("put_snapshot", session, snapshot.version, layout.proof(snapshot.hash), layout.encode_snapshot(snapshot))
+
+    async def scan(self, query: Query, cursor: str | None, limit: int) -> Page[Row]:
+        """By id, from all shards at once; tags and status are looked at row by row."""
+        rows: list[Row] = []
+        high = b"(" + query.prefix.encode() + b"\xff"
+        low = b"[" + query.prefix.encode()
+        if cursor is not None and cursor.encode() >= query.prefix.encode():
+            low = b"(" + cursor.encode()
+        while True:
+            calls = [self._function("scan", shard, query.tenant, low, high, limit) for shard in range(SHARDS)]
+            pages = await self.connections.each(calls)
+            full = [page[-1][0] for page in pages if len(page) == limit]
+            end = min(full) if full else None  # Beyond it a shard may have more that comes before what others gave.
+            for id, head, created, tags in sorted(row for page in pages for row in page):
+                if end is not None and id > end:
+                    break
+                session = SessionKey(query.tenant, id.decode())
+                if head is None or created is None:
+                    raise Corrupt(f"The head of session {session.id!r} is gone from Redis.", session=session.id)
+                row = Row(session, _certain(layout.decode_head(head)), layout.decode_tags(tags), int(created))
+                if _matches(query, row):
+                    rows.append(row)
+                    if len(rows) == limit:
+                        return Page(rows, session.id)
+            if end is None:
+                return Page(rows, None)
+            low = b"(" + end
+
+    async def feed(self, cursor: str | None, limit: int) -> Page[Change]:
+        """Shard by shard, each in the order of its commits. A cursor is a place in each shard's stream."""
+        if cursor is not None and not _CURSOR.fullmatch(cursor):
+            raise Invalid(f"{cursor!r} is no cursor of this feed.")
+        places = cursor.replace(":", "-").split(",") if cursor else [_START] * SHARDS
+        while True:
+            calls = [self._function("feed", shard, place if place == _START else f"({place}", limit) for shard, place in enumerate(places)]
+            changes: list[Change] = []
+            passed = False
+            for shard, entries in enumerate(await self.connections.each(calls)):
+                for place, name, record in entries:
+                    if len(changes) == limit:
+                        break
+                    places[shard], passed = place.decode(), True
+                    if record:
+                        changes.append(Change(layout.session_of(name), layout.decode_record(record)))
+            if changes or not passed:
+                return Page(changes, ",".join(place if place == _START else place.replace("-", ":") for place in places))
+
+    async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes]) -> None:
+        """See `spi.Backend.truncate`."""
+        proof = layout.proof(anchor[1], Kind.anchor)
+        if below > anchor[0] or not await self._ask("truncate", session, below, anchor[0], proof):
+            raise Invalid(f"Session {session.id!r} has no anchor commit at version {anchor[0]} with this hash, or {below} is above it.")
+
+    async def purge(self, session: SessionKey) -> None:
+        """See `spi.Backend.purge`."""
+        refused = Invalid(f"Session {session.id!r} is not deleted: delete it before it is purged.")
+        (head,) = await self.heads([session])
+        if head is None or head.status != Status.deleted:
+            raise refused
+        (last,) = await self.read(session, head.version - 1, None, 1, reverse=True)
+        stub = layout.encode_record(msgspec.structs.replace(last, body=b""))
+        if not await self._ask("purge", session, layout.encode_head(head), head.version, stub):
+            raise refused
+
+    async def checkup(self) -> Checkup:
+        """See `remote.Driver.checkup`."""
+        return await checkup(self.connections, self._prefixes[0])
+
+    async def close(self) -> None:
+        """See `remote.Driver.close`."""
+        await self.connections.close()
+
+
+_WRITES = {"append", "put_snapshot", "truncate", "purge"}
+
+
+def _certain(head: Head | None) -> Head:
+    if head is None:
+        raise Corrupt("A head is gone from Redis.")
+    return head
+
+
+def _matches(query: Query, row: Row) -> bool:
+    status = row.head.status
+    return (status == query.status if query.status is not None else status not in (Status.deleted, Status.moved)) and all(
+        row.tags.get(name) == value for name, value in query.tags.items()
+    )

@@ -1,0 +1,222 @@
+#!lua name=perdure_1
+-- Every change of a store is one call of these functions, so it is atomic. The number in their names is the layout's: a newer library
+-- brings others, beside these. Each session's keys lie in its shard; KEYS[1] only says which, all names are made of what comes in ARGV.
+--
+--   Ph  hash    name -> head, as bytes: what an append compares
+--   Pb  hash    name -> the log's first version
+--   Pc  hash    name -> when it was created
+--   Pt  hash    name -> tags
+--   Pp  hash    name -> the version of a purge's stub
+--   Pn:TENANT   sorted set of ids, for listing
+--   Pf  stream  name and version of every record, in the order of their commits
+--   Pl:NAME     list of records, the first at the version in Pb
+--   Pk:NAME     hash: idempotency key -> version and request
+--   Ps:NAME     hash: version -> snapshot, the newest two
+
+local SNAPSHOTS_KEPT = 2
+local PAGE_BYTES = 4 * 1024 * 1024
+local STEP = 64
+
+-- The log's first version and its records' number; nil where there is none.
+local function extent(shard, name)
+  local first = redis.call('HGET', shard .. 'b', name)
+  if not first then return nil end
+  return tonumber(first), redis.call('LLEN', shard .. 'l:' .. name)
+end
+
+-- The record of a version, or false.
+local function record_at(shard, name, version)
+  local first, count = extent(shard, name)
+  if not first or version < first or version >= first + count then return false end
+  return redis.call('LINDEX', shard .. 'l:' .. name, version - first)
+end
+
+local function versions_of(shard, name)
+  local versions = redis.call('HKEYS', shard .. 's:' .. name)
+  table.sort(versions, function(left, right) return tonumber(left) > tonumber(right) end)
+  return versions
+end
+
+local function store(shard, name, held, head, created, tags, marks, version, records)
+  redis.call('HSET', shard .. 'h', name, head)
+  if not held then
+    local cut = string.find(name, '\31', 1, true)
+    redis.call('HSET', shard .. 'b', name, version)
+    redis.call('HSET', shard .. 'c', name, created)
+    redis.call('ZADD', shard .. 'n:' .. string.sub(name, 1, cut - 1), 0, string.sub(name, cut + 1))
+  end
+  if tags == '{}' then
+    redis.call('HDEL', shard .. 't', name)
+  elseif tags ~= '' then
+    redis.call('HSET', shard .. 't', name, tags)
+  end
+  for number, record in ipairs(records) do
+    redis.call('RPUSH', shard .. 'l:' .. name, record)
+    redis.call('XADD', shard .. 'f', '*', 'n', name, 'v', version + number - 1)
+  end
+  for number = 1, #marks, 2 do
+    redis.call('HSET', shard .. 'k:' .. name, marks[number], marks[number + 1])
+  end
+end
+
+-- For each session: shard, name, expected head, new head, time, tags, its own key, first version, number of keys, keys with values,
+-- number of records, records. Answers {1} stored, {0, head} lost, {2, head, known}, {3} another key of it was applied before.
+local function append(keys, args)
+  local at, answers = 1, {}
+  local function take()
+    at = at + 1
+    return args[at - 1]
+  end
+  local function take_all(count)
+    local taken = {}
+    for number = 1, count do taken[number] = take() end
+    return taken
+  end
+  while at <= #args do
+    local shard, name, expected, head, created, tags, own = take(), take(), take(), take(), take(), take(), take()
+    local version = tonumber(take())
+    local marks = take_all(2 * tonumber(take()))
+    local records = take_all(tonumber(take()))
+    local held = redis.call('HGET', shard .. 'h', name)
+    local known, taken = false, false
+    if own ~= '' then known = redis.call('HGET', shard .. 'k:' .. name, own) end
+    for number = 1, #marks, 2 do
+      taken = taken or redis.call('HEXISTS', shard .. 'k:' .. name, marks[number]) == 1
+    end
+    local answer = {1}
+    if known then
+      answer = {2, held, known}
+    elseif (held or '') ~= expected then
+      answer = {0, held}
+    elseif taken then
+      answer = {3}
+    else
+      store(shard, name, held, head, created, tags, marks, version, records)
+    end
+    answers[#answers + 1] = answer
+  end
+  return answers
+end
+
+-- Index row, newest snapshot up to a version ('' for none), and the records behind it.
+local function load(keys, args)
+  local shard, name, upto = args[1], args[2], tonumber(args[3])
+  local head = redis.call('HGET', shard .. 'h', name)
+  if not head then return false end
+  local first, count = extent(shard, name)
+  local last = math.min(upto or first + count, first + count - 1)
+  local start, version, snapshot = first, '', ''
+  for _, found in ipairs(versions_of(shard, name)) do
+    if (not upto or tonumber(found) <= upto) and tonumber(found) >= first - 1 then
+      start, version, snapshot = tonumber(found) + 1, found, redis.call('HGET', shard .. 's:' .. name, found)
+      break
+    end
+  end
+  local records = {}
+  if start <= last then records = redis.call('LRANGE', shard .. 'l:' .. name, start - first, last - first) end
+  return {head, redis.call('HGET', shard .. 'c', name), redis.call('HGET', shard .. 't', name) or '', version, snapshot, records}
+end
+
+-- Records between two versions, both excluded, in either order: at most `limit`, and about PAGE_BYTES.
+local function read(keys, args)
+  local shard, name, after, limit, reverse = args[1], args[2], tonumber(args[3]), tonumber(args[5]), args[6] == '1'
+  local first, count = extent(shard, name)
+  if not first then return {} end
+  local low = math.max(after + 1, first) - first
+  local high = math.min((tonumber(args[4]) or first + count) - 1, first + count - 1) - first
+  local found, size = {}, 0
+  while low <= high and #found < limit do
+    local step = math.min(STEP, limit - #found, high - low + 1)
+    local from = reverse and high - step + 1 or low
+    local part = redis.call('LRANGE', shard .. 'l:' .. name, from, from + step - 1)
+    for number = 1, #part do
+      local record = part[reverse and #part - number + 1 or number]
+      found[#found + 1] = record
+      size = size + #record
+      if size >= PAGE_BYTES then return found end
+    end
+    if reverse then high = high - step else low = low + step end
+  end
+  return found
+end
+
+local function find_key(keys, args)
+  local shard, name, key = args[1], args[2], args[3]
+  return {redis.call('HGET', shard .. 'h', name), redis.call('HGET', shard .. 'k:' .. name, key)}
+end
+
+-- Keep a snapshot if the record of its version begins as it should, and is no purge's stub.
+local function put_snapshot(keys, args)
+  local shard, name, version, proof, snapshot = args[1], args[2], tonumber(args[3]), args[4], args[5]
+  local record = record_at(shard, name, version)
+  if not record or string.sub(record, 1, #proof) ~= proof then return 0 end
+  if redis.call('HGET', shard .. 'p', name) == args[3] then return 0 end
+  redis.call('HSET', shard .. 's:' .. name, args[3], snapshot)
+  for place, found in ipairs(versions_of(shard, name)) do
+    if place > SNAPSHOTS_KEPT then redis.call('HDEL', shard .. 's:' .. name, found) end
+  end
+  return 1
+end
+
+-- Drop what lies below a version, if the anchor's record begins as it should.
+local function truncate(keys, args)
+  local shard, name, below, anchor, proof = args[1], args[2], tonumber(args[3]), tonumber(args[4]), args[5]
+  local record = record_at(shard, name, anchor)
+  if not record or string.sub(record, 1, #proof) ~= proof then return 0 end
+  local first = extent(shard, name)
+  if below > first then
+    redis.call('LTRIM', shard .. 'l:' .. name, below - first, -1)
+    redis.call('HSET', shard .. 'b', name, args[3])
+  end
+  for _, found in ipairs(versions_of(shard, name)) do
+    if tonumber(found) < below - 1 then redis.call('HDEL', shard .. 's:' .. name, found) end
+  end
+  return 1
+end
+
+-- Leave the stub alone of a session whose head is still this one.
+local function purge(keys, args)
+  local shard, name, expected, version, stub = args[1], args[2], args[3], args[4], args[5]
+  if redis.call('HGET', shard .. 'h', name) ~= expected then return 0 end
+  redis.call('DEL', shard .. 'l:' .. name, shard .. 'k:' .. name, shard .. 's:' .. name)
+  redis.call('RPUSH', shard .. 'l:' .. name, stub)
+  redis.call('HSET', shard .. 'b', name, version)
+  redis.call('HSET', shard .. 'p', name, version)
+  redis.call('HDEL', shard .. 't', name)
+  return 1
+end
+
+-- Ids of a tenant between two bounds, each with head, time and tags.
+local function scan(keys, args)
+  local shard, tenant, rows = args[1], args[2], {}
+  for _, id in ipairs(redis.call('ZRANGEBYLEX', shard .. 'n:' .. tenant, args[3], args[4], 'LIMIT', 0, args[5])) do
+    local name = tenant .. '\31' .. id
+    rows[#rows + 1] = {
+      id, redis.call('HGET', shard .. 'h', name), redis.call('HGET', shard .. 'c', name), redis.call('HGET', shard .. 't', name) or '',
+    }
+  end
+  return rows
+end
+
+-- What was committed behind a place in the stream: place, name and record ('' where it was dropped).
+local function feed(keys, args)
+  local shard, changes, size = args[1], {}, 0
+  for _, entry in ipairs(redis.call('XRANGE', shard .. 'f', args[2], '+', 'COUNT', args[3])) do
+    local name = entry[2][2]
+    local record = record_at(shard, name, tonumber(entry[2][4])) or ''
+    changes[#changes + 1] = {entry[1], name, record}
+    size = size + #record
+    if size >= PAGE_BYTES then break end
+  end
+  return changes
+end
+
+redis.register_function('perdure_1_append', append)
+redis.register_function('perdure_1_put_snapshot', put_snapshot)
+redis.register_function('perdure_1_truncate', truncate)
+redis.register_function('perdure_1_purge', purge)
+redis.register_function{function_name = 'perdure_1_load', callback = load, flags = {'no-writes'}}
+redis.register_function{function_name = 'perdure_1_read', callback = read, flags = {'no-writes'}}
+redis.register_function{function_name = 'perdure_1_find_key', callback = find_key, flags = {'no-writes'}}
+redis.register_function{function_name = 'perdure_1_scan', callback = scan, flags = {'no-writes'}}
+redis.register_function{function_name = 'perdure_1_feed', callback = feed, flags = {'no-writes'}}

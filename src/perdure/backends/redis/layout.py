@@ -1,0 +1,129 @@
+"""Keys and values in Redis. `functions.lua` names the keys of a shard and says what lies in each.
+
+Sessions are spread over 16 shards by a hash of tenant and id. All keys of a shard begin with `{NS.SHARD}`, so in a Cluster they share a
+slot, and one function can change a session, the listing and the feed at once. U+001F parts tenant and id: no name holds a control
+character.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+from zlib import crc32
+
+import msgspec
+
+from perdure.backends.spi import Head, Record, Snapshot
+from perdure.errors import Corrupt
+from perdure.model.ids import SessionKey
+
+SCHEMA = 1
+"""The version of this layout; part of the functions' names."""
+SHARDS = 16
+"""Part of the layout: never change it."""
+
+_ENCODE = msgspec.msgpack.Encoder().encode
+_HEAD = msgspec.msgpack.Decoder(tuple[int, bytes, int, int, int, int])
+_REST = msgspec.msgpack.Decoder(tuple[int, int, int, int, int, bytes, str | None, bytes, bytes, bytes])
+_KEY = msgspec.msgpack.Decoder(tuple[int, bytes])
+_TAGS = msgspec.json.Decoder(dict[str, str])
+_SNAPSHOT = msgspec.msgpack.Decoder(tuple[bytes, bytes])
+
+
+def shard_of(session: SessionKey) -> int:
+    """In which shard a session lies."""
+    return crc32(name_of(session)) % SHARDS
+
+
+def prefix(namespace: str, shard: int) -> str:
+    """What the names of a shard's keys begin with."""
+    return f"{{{namespace}.{shard}}}"
+
+
+def name_of(session: SessionKey) -> bytes:
+    """A session's name in its shard."""
+    return f"{session.tenant}\x1f{session.id}".encode()
+
+
+def session_of(name: bytes) -> SessionKey:
+    """Back from its name."""
+    tenant, _, id = name.decode().partition("\x1f")
+    return SessionKey(tenant, id)
+
+
+def encode_head(head: Head | None) -> bytes:
+    """A head as the functions compare it; nothing for none."""
+    return b"" if head is None else _ENCODE((head.version, head.hash, head.at, head.epoch, head.status, head.data))
+
+
+def decode_head(data: bytes | None) -> Head | None:
+    """Raises `Corrupt`."""
+    try:
+        return None if data is None else Head(*_HEAD.decode(data))
+    except msgspec.DecodeError as error:
+        _damaged("A head", error)
+
+
+def proof(hash: bytes, kind: int | None = None) -> bytes:
+    """What the record of a commit with this hash, and this kind, begins with: the functions compare it."""
+    return bytes([len(hash)]) + hash + (b"" if kind is None else bytes([kind]))
+
+
+def encode_record(record: Record) -> bytes:
+    """A record of a log."""
+    head = record.head
+    rest = (head.version, head.at, head.epoch, head.status, head.data, record.id, record.key, record.request, record.meta, record.body)
+    return proof(head.hash, record.kind) + _ENCODE(rest)
+
+
+def decode_record(data: bytes) -> Record:
+    """Raises `Corrupt`."""
+    try:
+        size = data[0] + 1
+        hash, kind = data[1:size], data[size]
+        version, at, epoch, status, last, id, key, request, meta, body = _REST.decode(data[size + 1 :])
+    except (IndexError, msgspec.DecodeError) as error:
+        _damaged("A record", error)
+    return Record(Head(version, hash, at, epoch, status, last), id, kind, key, request, meta, body)
+
+
+def encode_key(version: int, request: bytes) -> bytes:
+    """What is known of an idempotency key."""
+    return _ENCODE((version, request))
+
+
+def decode_key(data: bytes) -> tuple[int, bytes]:
+    """Raises `Corrupt`."""
+    try:
+        return _KEY.decode(data)
+    except msgspec.DecodeError as error:
+        _damaged("An idempotency key", error)
+
+
+def encode_tags(tags: Any) -> bytes:
+    """Tags; `{}` for none, which the functions know."""
+    return msgspec.json.encode(dict(tags))
+
+
+def decode_tags(data: bytes) -> dict[str, str]:
+    """Raises `Corrupt`."""
+    try:
+        return _TAGS.decode(data) if data else {}
+    except msgspec.DecodeError as error:
+        _damaged("A session's tags", error)
+
+
+def encode_snapshot(snapshot: Snapshot) -> bytes:
+    """A snapshot without its version, under which it lies."""
+    return _ENCODE((snapshot.hash, snapshot.body))
+
+
+def decode_snapshot(version: bytes, data: bytes) -> Snapshot | None:
+    """Nothing for no version. Raises `Corrupt`."""
+    try:
+        return Snapshot(int(version), *_SNAPSHOT.decode(data)) if version else None
+    except (ValueError, msgspec.DecodeError) as error:
+        _damaged("A snapshot", error)
+
+
+def _damaged(what: str, error: Exception) -> NoReturn:
+    raise Corrupt(f"{what} in Redis was changed by hand: {error}.") from error

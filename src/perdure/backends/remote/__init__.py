@@ -1,0 +1,29 @@
+"""Engines behind a network: a driver of conditional writes on one side, the specification on the other.
+
+facade     RemoteBackend: from any loop or thread to the one loop that owns the client
+appender   group commit, known heads, lost races, lost answers
+driver     what an engine implements
+loop       the thread with that loop
+urls       options with units in a URL, and URLs without their secrets
+"""
+
+from perdure.backends.remote.appender import Appender
+from perdure.backends.remote.driver import Answer, Attempt, Driver, Lost, Stored
+from perdure.backends.remote.facade import RemoteBackend, open_remote
+from perdure.backends.remote.loop import IoLoop, together
+from perdure.backends.remote.urls import Address, parse_address
+
+__all__ = [
+    "Address",
+    "Answer",
+    "Appender",
+    "Attempt",
+    "Driver",
+    "IoLoop",
+    "Lost",
+    "RemoteBackend",
+    "Stored",
+    "open_remote",
+    "parse_address",
+    "together",
+]

@@ -1,0 +1,282 @@
+"""Appends over a network: group commit, known heads, lost races, lost answers. One body for all engines behind a driver.
+
+group commit   while all lanes are busy others wait and go together in the next write; one attempt a session at a time. After a write
+               of many the next one waits a moment until nearly as many have come: those who were answered are about to append again
+known heads    records are finished on the head last seen; a race that is lost brings the true head and costs one hash
+verdicts       what `finish` refuses on a head that was only remembered is judged again on the true one
+lost answers   the position is read back: mine, another's, or still free; then the *identical* attempt is sent again, for a write
+               whose time ran out may land later. It fails for good once the head has moved, so no second life is possible
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict, deque
+from collections.abc import Callable, Coroutine, Sequence
+from itertools import chain, repeat
+from typing import Any
+
+from perdure.backends.checks import check_records
+from perdure.backends.remote.driver import Answer, Attempt, Driver, Lost, Stored
+from perdure.backends.remote.loop import together
+from perdure.backends.spi import Append, Appended, Head, Known, Outcome, Refused
+from perdure.errors import Error, Unavailable, Unknown
+from perdure.model.ids import SessionKey
+
+HEADS_MAX = 65_536
+"""Most heads remembered; about 300 bytes each."""
+CROWD, PATIENCE = 0.8, 0.5
+"""A write waits for company until so many have come, as a share of those in the last one; or for so long, as a share of its time."""
+RACES_MAX = 64
+"""Lost races in a row before the engine is asked to look again (it may have to rebase)."""
+RESEND_AFTER = (0.02, 0.05, 0.1, 0.2, 0.4)
+"""Seconds between tries to settle a lost answer; the last one repeats."""
+
+
+class _Pending:
+    """One append on its way: `sure` when `head` was read or refused a write, rather than remembered or guessed."""
+
+    __slots__ = ("append", "future", "head", "races", "since", "sure")
+
+    def __init__(self, append: Append, future: asyncio.Future[Outcome | BaseException], since: float) -> None:
+        self.append, self.future, self.since = append, future, since
+        self.head: Head | None = None
+        self.sure = False
+        self.races = 0
+
+
+class Appender:
+    """The writing half of a remote engine. Lives on the driver's loop. `timeout`: seconds an append may wait before it is first sent,
+    and again for settling a lost answer. `tick` is a monotonic clock in seconds."""
+
+    def __init__(self, driver: Driver, *, timeout: float, tick: Callable[[], float], heads_max: int = HEADS_MAX) -> None:
+        self._driver, self._timeout, self._tick, self._heads_max = driver, timeout, tick, heads_max
+        self._heads: OrderedDict[SessionKey, Head] = OrderedDict()
+        self._ready: deque[_Pending] = deque()
+        self._busy: dict[SessionKey, deque[_Pending]] = {}
+        self._writes: set[asyncio.Task[None]] = set()
+        self._settling: set[asyncio.Task[None]] = set()
+        self._crowd, self._took = 0, 0.0
+        """How many went in the last write, and its seconds."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def append(self, appends: Sequence[Append]) -> Sequence[Outcome | BaseException]:
+        """See `spi.Backend.append`."""
+        loop = asyncio.get_running_loop()
+        now = self._tick()
+        futures = []
+        for append in appends:
+            pending = _Pending(append, loop.create_future(), now)
+            futures.append(pending.future)
+            queue = self._busy.get(append.session)
+            if queue is None:
+                self._busy[append.session] = deque()
+                self._ready.append(pending)
+            else:
+                queue.append(pending)
+        self._pump()
+        return [await future for future in futures]
+
+    def learn(self, session: SessionKey, head: Head | None) -> None:
+        """Remember a head that a read has shown, unless a newer one is known."""
+        known = self._heads.get(session)
+        if head is not None and (known is None or known.version < head.version):
+            self._remember(session, head)
+
+    def forget(self, session: SessionKey) -> None:
+        """Drop what is remembered of a session, for one whose chain was cut by other means than an append."""
+        self._heads.pop(session, None)
+
+    async def drain(self) -> None:
+        """Wait until nothing is on its way."""
+        self._enough()
+        while under_way := {*self._writes, *self._settling}:
+            await asyncio.wait(under_way)
+            self._enough()
+
+    def _pump(self) -> None:
+        """Start writes while there is a lane and something to send."""
+        while self._ready and len(self._writes) < self._driver.lanes:
+            if len(self._ready) < CROWD * self._crowd:
+                if self._timer is None:
+                    self._timer = asyncio.get_running_loop().call_later(PATIENCE * self._took, self._enough)
+                return
+            self._stop_waiting()
+            batch = [self._ready.popleft() for _ in range(min(len(self._ready), self._driver.batch_max))]
+            self._start(self._writes, self._write(batch))
+
+    def _stop_waiting(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _enough(self) -> None:
+        """Wait for nobody else."""
+        self._stop_waiting()
+        self._crowd = 0
+        self._pump()
+
+    def _start(self, tasks: set[asyncio.Task[None]], work: Coroutine[Any, Any, None]) -> None:
+        def ended(task: asyncio.Task[None]) -> None:
+            tasks.discard(task)
+            self._pump()
+
+        task = asyncio.get_running_loop().create_task(work)
+        tasks.add(task)
+        task.add_done_callback(ended)
+
+    async def _write(self, batch: Sequence[_Pending]) -> None:
+        try:
+            doubtful: list[_Pending] = []
+            attempts = [made for pending in batch if (made := self._prepare(pending, doubtful)) is not None]
+            if doubtful:
+                await self._ascertain(doubtful)
+                attempts += [made for pending in doubtful if (made := self._prepare(pending, doubtful)) is not None]
+            if attempts:
+                await self._send(attempts)
+        except BaseException as error:  # noqa: BLE001 - whoever waits gets it: nobody may wait for ever
+            for pending in batch:
+                self._answer(pending, error)
+
+    def _prepare(self, pending: _Pending, doubtful: list[_Pending]) -> tuple[_Pending, Attempt] | None:
+        """The attempt on the head last seen. Without one the append was answered, or is doubtful: its head was not sure."""
+        append = pending.append
+        if pending.future.done():
+            return None
+        if self._tick() - pending.since > self._timeout:
+            self._answer(pending, Unavailable(f"The engine was not free for {self._timeout:g} s; this append was not sent."))
+            return None
+        if not pending.sure:
+            pending.head = self._heads.get(append.session)
+        try:
+            records = append.finish(pending.head)
+            if records is not None:
+                check_records(append.session, pending.head, records, self._driver.capabilities.record_bytes_max)
+                return pending, Attempt(append.session, pending.head, tuple(records), append.key, append.index, append.durability)
+            verdict: Outcome | BaseException = Refused(pending.head)
+        except Exception as error:  # noqa: BLE001 - the outcome of this append alone
+            verdict = error
+        if pending.sure:
+            self._answer(pending, verdict)
+        else:
+            doubtful.append(pending)
+        return None
+
+    async def _ascertain(self, doubtful: Sequence[_Pending]) -> None:
+        """Read the true heads of appends that were refused on a head that was only remembered, and answer those whose key is known."""
+
+        async def look_up(pending: _Pending, key: str) -> None:
+            known = await self._driver.find_key(pending.append.session, key)
+            if known is not None:
+                self._answer(pending, known)
+
+        heads = await self._driver.heads([pending.append.session for pending in doubtful])
+        # The heads come first: what is refused on one must not have had its key applied up to it.
+        await together(*[look_up(pending, pending.append.key) for pending in doubtful if pending.append.key is not None])
+        for pending, head in zip(doubtful, heads, strict=True):
+            pending.head, pending.sure = head, True
+
+    async def _send(self, attempts: Sequence[tuple[_Pending, Attempt]]) -> None:
+        answers: Sequence[Answer]
+        start = self._tick()
+        try:
+            answers = await self._driver.write([attempt for _, attempt in attempts])
+        except Error as error:
+            answers = [error] * len(attempts)
+        self._crowd, self._took = len(attempts), self._tick() - start
+        for (pending, attempt), answer in zip(attempts, answers, strict=True):
+            if isinstance(answer, Unknown):
+                self._start(self._settling, self._settle(pending, attempt, answer))
+            else:
+                self._take(pending, attempt, answer)
+
+    async def _settle(self, pending: _Pending, attempt: Attempt, lost: Unknown) -> None:
+        """Find out what became of an attempt whose answer was lost; send it again, unchanged, while its place is free."""
+        answer: Answer = lost
+        until = self._tick() + self._timeout
+        for wait in chain(RESEND_AFTER, repeat(RESEND_AFTER[-1])):
+            try:
+                answer = await self._settled(attempt)
+            except Error as error:
+                answer = error
+            except BaseException as error:
+                self._answer(pending, error)
+                raise
+            if not isinstance(answer, Error):
+                break
+            # Whatever the engine says of itself now (away, no rights any more), what became of the first write is as unknown as before.
+            final, answer = not isinstance(answer, Unknown | Unavailable), lost
+            if final or self._tick() + wait > until:
+                break
+            await asyncio.sleep(wait)
+        if isinstance(answer, Stored) and answer.durability < attempt.durability:
+            answer = lost
+        self._take(pending, attempt, answer)
+
+    async def _settled(self, attempt: Attempt) -> Answer:
+        found = await self._look(attempt)
+        if found is not None:
+            return found
+        (answer,) = await self._driver.write([attempt])
+        if isinstance(answer, Lost | Known):
+            return await self._look(attempt) or answer  # It may be my own, landed late, that is in the way.
+        return answer
+
+    async def _look(self, attempt: Attempt) -> Answer | None:
+        """Whose record is behind the expected head: mine, another's (with the head of now), or nobody's yet (`None`)."""
+        (head,) = await self._driver.heads([attempt.session])
+        if head == attempt.expected:
+            return None
+        # The head comes first: once it has moved, what stands at the position stands for ever.
+        first = attempt.records[0]
+        version = first.head.version
+        found = await self._driver.read(attempt.session, version - 1, version + 1, 1, reverse=False)
+        if found and found[0].id == first.id:
+            return Stored(self._driver.durability_read)
+        if attempt.key is not None and (known := await self._driver.find_key(attempt.session, attempt.key)) is not None:
+            return known
+        return Lost(head)
+
+    def _take(self, pending: _Pending, attempt: Attempt, answer: Answer) -> None:
+        """Turn an answer into an outcome, or into the next try on the head that won."""
+        match answer:
+            case Stored():
+                head = attempt.records[-1].head
+                self._remember(attempt.session, head)
+                self._answer(pending, Appended(head, attempt.expected, attempt.records[-1].id, answer.durability))
+            case Lost():
+                pending.races += 1
+                pending.head, pending.sure = answer.head, True
+                if answer.head is None:
+                    self.forget(attempt.session)
+                else:
+                    self._remember(attempt.session, answer.head)
+                if pending.races < RACES_MAX:
+                    pending.since = self._tick()
+                    self._ready.append(pending)
+                else:
+                    self._answer(pending, Refused(answer.head))
+            case Known():
+                self._remember(attempt.session, answer.head)
+                self._answer(pending, answer)
+            case _:
+                self.forget(attempt.session)
+                self._answer(pending, answer)
+
+    def _remember(self, session: SessionKey, head: Head) -> None:
+        self._heads[session] = head
+        self._heads.move_to_end(session)
+        if len(self._heads) > self._heads_max:
+            self._heads.popitem(last=False)
+
+    def _answer(self, pending: _Pending, outcome: Outcome | BaseException) -> None:
+        """Give the outcome, once, and let the session's next append go."""
+        if pending.future.done():
+            return
+        pending.future.set_result(outcome)
+        session = pending.append.session
+        queue = self._busy[session]
+        if queue:
+            self._ready.append(queue.popleft())
+        else:
+            del self._busy[session]

@@ -1,0 +1,114 @@
+"""What an engine behind a network implements: conditional writes of finished records, and reads. The rest is shared.
+
+A driver is plain asyncio on one loop (`loop.IoLoop`), decides nothing about heads, keys or retries, and never sends a write twice by
+itself: its client library's own retries must be off for writes. Errors are mapped at one line to `perdure.errors`:
+
+    Unavailable  the write was certainly not applied (no connection, refused before it was sent, rolled back)
+    Unknown      the request was sent and no answer came: it may have been applied, or may be later
+
+Every call ends within the time-outs of the URL, also when the server hangs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from perdure.backends.spi import Capabilities, Change, Checkup, Durability, Head, Index, Known, Loaded, Page, Query, Record, Row, Snapshot
+from perdure.errors import Error
+from perdure.model.ids import SessionKey
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    """Store `records`, `index` and the key if the session's head is `expected` (`None`: it has no record) and no record up to it has
+    one of the records' keys. Frozen: after a lost answer it is sent again as it is."""
+
+    session: SessionKey
+    expected: Head | None
+    records: Sequence[Record]
+    key: str | None
+    index: Index | None
+    durability: Durability
+
+
+class Stored(msgspec.Struct, frozen=True, gc=False):
+    """The records are in the chain, safe to this level."""
+
+    durability: Durability
+
+
+class Lost(msgspec.Struct, frozen=True, gc=False):
+    """The head was another, this one; nothing was stored."""
+
+    head: Head | None
+
+
+Answer = Stored | Lost | Known | Error
+"""What became of one attempt. `Known` as in the specification. An error concerns this attempt alone."""
+
+
+class Driver(Protocol):
+    """One engine's requests. Made and used on one event loop; see the module."""
+
+    capabilities: Capabilities
+    store_id: str
+    lanes: int
+    """How many writes are worth having under way at once."""
+    batch_max: int
+    """Most attempts in one `write`."""
+    durability_read: Durability
+    """The level that a record has for certain when a linearizable read has shown it."""
+
+    async def write(self, attempts: Sequence[Attempt]) -> Sequence[Answer]:
+        """Try these attempts, each session at most once, in one round trip where the engine can; answers in their order.
+
+        Atomic for each attempt. Raises an error only where it is true of every one: after a write of some, what goes wrong is the answer
+        of those it concerns.
+        """
+        ...
+
+    async def heads(self, sessions: Sequence[SessionKey]) -> Sequence[Head | None]:
+        """See `spi.Backend.heads`. Linearizable: it sees every write that was acknowledged to anyone."""
+        ...
+
+    async def load(self, session: SessionKey, at: int | None) -> Loaded | None:
+        """See `spi.Backend.load`."""
+        ...
+
+    async def read(self, session: SessionKey, after: int, before: int | None, limit: int, *, reverse: bool) -> Sequence[Record]:
+        """See `spi.Backend.read`. Linearizable."""
+        ...
+
+    async def find_key(self, session: SessionKey, key: str) -> Known | None:
+        """See `spi.Backend.find_key`. Linearizable."""
+        ...
+
+    async def put_snapshot(self, session: SessionKey, snapshot: Snapshot) -> None:
+        """See `spi.Backend.put_snapshot`."""
+        ...
+
+    async def scan(self, query: Query, cursor: str | None, limit: int) -> Page[Row]:
+        """See `spi.Backend.scan`."""
+        ...
+
+    async def feed(self, cursor: str | None, limit: int) -> Page[Change]:
+        """See `spi.Backend.feed`."""
+        ...
+
+    async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes]) -> None:
+        """See `spi.Backend.truncate`."""
+        ...
+
+    async def purge(self, session: SessionKey) -> None:
+        """See `spi.Backend.purge`."""
+        ...
+
+    async def checkup(self) -> Checkup:
+        """What this server is, what weakens durability on it, and how to mend that. Reads only."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of what the driver opened; a client that the caller lent stays open."""
+        ...

@@ -1,0 +1,166 @@
+"""A `Backend` from a driver: calls of any loop or thread run on the one loop that owns the driver's client."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from perdure.backends.remote.appender import Appender
+from perdure.backends.remote.driver import Driver
+from perdure.backends.remote.loop import IoLoop
+from perdure.backends.spi import (
+    APPENDS_MAX,
+    Append,
+    Capabilities,
+    Change,
+    Checkup,
+    Head,
+    Known,
+    Loaded,
+    Outcome,
+    Page,
+    Query,
+    Record,
+    Row,
+    Snapshot,
+)
+from perdure.errors import Closed, Invalid, Unsupported
+from perdure.model.ids import SessionKey
+
+T = TypeVar("T")
+
+
+async def open_remote(connect: Callable[[], Awaitable[Driver]], *, place: str, timeout: float) -> RemoteBackend:
+    """Connect a driver on a loop of its own. `place` is the URL without its secrets; `timeout` in seconds, see `Appender`."""
+    io = IoLoop(f"perdure-{place.partition(':')[0]}")
+
+    async def start() -> tuple[Driver, Appender]:
+        driver = await connect()
+        return driver, Appender(driver, timeout=timeout, tick=time.monotonic)
+
+    try:
+        driver, appender = await io.call(start())
+    except BaseException:
+        io.close()
+        raise
+    return RemoteBackend(io, driver, appender, place)
+
+
+class RemoteBackend:
+    """One open engine behind a network. Made by `open_remote`."""
+
+    def __init__(self, io: IoLoop, driver: Driver, appender: Appender, place: str) -> None:
+        self._io, self._driver, self._appender, self._place = io, driver, appender, place
+        self._capabilities = msgspec.structs.replace(driver.capabilities, read_proves=driver.durability_read)
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<RemoteBackend [{'closed' if self._closed else 'open'}] {self._place}>"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return self._capabilities
+
+    @property
+    def store_id(self) -> str:
+        return self._driver.store_id
+
+    @property
+    def driver(self) -> Driver:
+        """The engine's own half; its methods belong to `run`."""
+        return self._driver
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine on the loop that owns the client."""
+        if self._closed:
+            work.close()
+            raise Closed
+        return await self._io.call(work)
+
+    async def append(self, appends: Sequence[Append]) -> Sequence[Outcome | BaseException]:
+        """See `spi.Backend.append`."""
+        if not 1 <= len(appends) <= APPENDS_MAX:
+            raise Invalid(f"One call takes 1 to {APPENDS_MAX} appends, not {len(appends)}.")
+        strongest = self.capabilities.durability
+        if any(append.durability > strongest for append in appends):
+            return [await self._append_one(append) for append in appends]
+        return await self.run(self._appender.append(appends))
+
+    async def _append_one(self, append: Append) -> Outcome | BaseException:
+        strongest = self.capabilities.durability
+        if append.durability > strongest:
+            return Unsupported(f"This server reaches the durability {strongest.name!r}, not {append.durability.name!r}.")
+        return (await self.run(self._appender.append([append])))[0]
+
+    async def heads(self, sessions: Sequence[SessionKey]) -> Sequence[Head | None]:
+        """See `spi.Backend.heads`."""
+        return await self.run(self._heads(sessions))
+
+    async def _heads(self, sessions: Sequence[SessionKey]) -> Sequence[Head | None]:
+        heads = await self._driver.heads(sessions)
+        for session, head in zip(sessions, heads, strict=True):
+            self._appender.learn(session, head)
+        return heads
+
+    async def load(self, session: SessionKey, at: int | None = None) -> Loaded | None:
+        """See `spi.Backend.load`."""
+        return await self.run(self._load(session, at))
+
+    async def _load(self, session: SessionKey, at: int | None) -> Loaded | None:
+        loaded = await self._driver.load(session, at)
+        if loaded is not None:
+            self._appender.learn(session, loaded.row.head)
+        return loaded
+
+    async def read(
+        self, session: SessionKey, *, after: int = 0, before: int | None = None, limit: int = 256, reverse: bool = False
+    ) -> Sequence[Record]:
+        """See `spi.Backend.read`."""
+        return await self.run(self._driver.read(session, after, before, limit, reverse=reverse))
+
+    async def find_key(self, session: SessionKey, key: str) -> Known | None:
+        """See `spi.Backend.find_key`."""
+        return await self.run(self._driver.find_key(session, key))
+
+    async def put_snapshot(self, session: SessionKey, snapshot: Snapshot) -> None:
+        """See `spi.Backend.put_snapshot`."""
+        await self.run(self._driver.put_snapshot(session, snapshot))
+
+    async def scan(self, query: Query, *, cursor: str | None = None, limit: int = 100) -> Page[Row]:
+        """See `spi.Backend.scan`."""
+        if query.order not in self.capabilities.scan_orders:
+            raise Unsupported(f"This engine lists in the orders {', '.join(self.capabilities.scan_orders)}, not {query.order!r}.")
+        return await self.run(self._driver.scan(query, cursor, limit))
+
+    async def feed(self, cursor: str | None = None, limit: int = 256) -> Page[Change]:
+        """See `spi.Backend.feed`."""
+        return await self.run(self._driver.feed(cursor, limit))
+
+    async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes]) -> None:
+        """See `spi.Backend.truncate`."""
+        await self.run(self._driver.truncate(session, below, anchor))
+
+    async def purge(self, session: SessionKey) -> None:
+        """See `spi.Backend.purge`."""
+        await self.run(self._driver.purge(session))
+
+    async def checkup(self) -> Checkup:
+        """See `spi.Examined`."""
+        return await self.run(self._driver.checkup())
+
+    async def close(self) -> None:
+        """See `spi.Backend.close`."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            await self._io.call(self._end())
+        finally:
+            self._io.close()
+
+    async def _end(self) -> None:
+        await self._appender.drain()
+        await self._driver.close()

@@ -1,0 +1,100 @@
+"""One event loop in a thread of its own: a network client belongs to one loop, a store to none."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Coroutine
+from typing import Any, TypeVar
+
+from perdure.backends.bridge import Mailbox, Reply
+from perdure.errors import Closed
+
+T = TypeVar("T")
+
+
+async def together(*work: Awaitable[Any]) -> list[Any]:
+    """The results of all; the first error, when all have ended.
+
+    Nothing is cancelled on the way, as a task group would: a client library that is cancelled between two steps can keep a lock for ever.
+    """
+    results = await asyncio.gather(*work, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return results
+
+
+class IoLoop:
+    """Runs coroutines for callers of any loop or thread. The thread starts with the first call and ends with `close`."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._mailbox: Mailbox | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    def call(self, coroutine: Coroutine[Any, Any, T]) -> Reply[T]:
+        """Start a coroutine on the loop. Its end does not depend on the caller: one that is cancelled leaves it running."""
+        reply: Reply[T] = Reply()
+
+        async def serve() -> None:
+            try:
+                result = await coroutine
+            except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
+                reply.fail(Closed() if isinstance(error, asyncio.CancelledError) else error)
+            else:
+                reply.set(result)
+
+        mailbox = self._running()
+        if mailbox is None:
+            coroutine.close()
+            raise Closed
+
+        def start() -> None:
+            task = asyncio.get_running_loop().create_task(serve())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        mailbox.put(start)
+        return reply
+
+    def _running(self) -> Mailbox | None:
+        with self._lock:
+            if self._closed:
+                return None
+            if self._loop is None:
+                loop = self._loop = asyncio.new_event_loop()
+                self._mailbox = Mailbox(loop)
+                self._thread = threading.Thread(target=self._run, args=(loop,), name=self._name, daemon=True)
+                self._thread.start()
+            return self._mailbox
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+            for task in asyncio.all_tasks(loop):
+                task.cancel()
+            loop.run_until_complete(self._end())
+        finally:
+            loop.close()
+
+    async def _end(self) -> None:
+        mine = asyncio.current_task()
+        await asyncio.gather(*(task for task in asyncio.all_tasks() if task is not mine), return_exceptions=True)
+        loop = asyncio.get_running_loop()
+        await loop.shutdown_asyncgens()
+        await loop.shutdown_default_executor()
+
+    def close(self) -> None:
+        """Cancel what runs, end the thread and wait for it. Calling it twice is calling it once; not from the loop itself."""
+        with self._lock:
+            self._closed = True
+            loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
+        if loop is not None and thread is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()

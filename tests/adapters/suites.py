@@ -1,0 +1,30 @@
+"""Tests that frameworks ship in their source distributions, fetched and run as they are."""
+
+from __future__ import annotations
+
+import os
+from importlib import metadata
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from scripts.fetch_suites import SUITES
+
+
+def fetched(package: str) -> Path:
+    """The folder of a package's suite. Without it the test skips, or fails where the suites must be there."""
+    (suite,) = [suite for suite in SUITES if suite.package == package]
+    installed = metadata.version(package)
+    if installed != suite.version:
+        missing(f"the tests that were fetched are those of {package} {suite.version}, and {installed} is installed")
+    if not all((suite.folder / name).exists() for name in suite.files):
+        missing(f"the tests of {package} {suite.version} are not here: python3 dev.py fetch")
+    return suite.folder
+
+
+def missing(reason: str) -> NoReturn:
+    """Skip, or fail where the suites must be there."""
+    if os.environ.get("PERDURE_REQUIRE_SERVERS") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)

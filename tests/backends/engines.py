@@ -1,0 +1,81 @@
+"""The engines that need a server: one row each, and every shared suite runs over all rows."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import perdure
+from tests.servers.cassandra import Cassandra, CassandraCluster
+from tests.servers.etcd import Etcd, EtcdCluster
+from tests.servers.ministack import MiniStack
+from tests.servers.mongodb import MongoDB, MongoDBSet
+from tests.servers.postgresql import PostgreSQL, PostgreSQLStandby
+from tests.servers.process import Server
+from tests.servers.seaweedfs import SeaweedFS
+from tests.servers.valkey import Valkey, ValkeyCluster
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine on a real server. `option` is the part of the URL that gives a test data of its own on a shared server."""
+
+    name: str
+    server: type[Server]
+    option: Callable[[str], str] = "namespace={}".format
+    one_address: bool = True
+    """Whether clients talk to the one address in the URL, so that a proxy can stand in between."""
+    survives: bool = True
+    """Whether the server's data outlive a kill -9; those of an emulator may not."""
+
+    def __repr__(self) -> str:
+        return self.name
+
+    def url(self, server: Server, namespace: str | None = None) -> str:
+        """A URL of this server for data that no other test sees."""
+        mark = "&" if "?" in server.url else "?"
+        return server.url + mark + self.option(namespace or f"t{uuid4().hex[:12]}")
+
+
+ENGINES: list[Engine] = [
+    Engine("postgresql", PostgreSQL),
+    Engine("postgresql-standby", PostgreSQLStandby),
+    Engine("valkey", Valkey),
+    Engine("valkey-cluster", ValkeyCluster, one_address=False),
+    Engine("mongodb", MongoDB),
+    Engine("mongodb-set", MongoDBSet, one_address=False),
+    Engine("dynamodb", MiniStack, survives=False),
+    Engine("etcd", Etcd),
+    Engine("etcd-cluster", EtcdCluster, one_address=False),
+    Engine("cassandra", Cassandra),
+    Engine("seaweedfs", SeaweedFS),
+]
+"""All engines that need a server, in the order of the documentation."""
+ALL = os.environ.get("PERDURE_ALL_ENGINES") == "1"
+"""Set to 1, what takes several JVMs or many minutes runs too."""
+if ALL:
+    ENGINES += [
+        Engine("cassandra-buckets", Cassandra, "bucket=3&namespace={}".format),
+        Engine("cassandra-cluster", CassandraCluster, one_address=False),
+    ]
+
+
+def diagnosis(url: str) -> dict[str, Any]:
+    """What `perdure doctor` says of a URL, with its exit code as `status`."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "perdure", "doctor", "--json", "--url", url],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"PYTHONPATH": str(Path(perdure.__file__).parents[1])},
+    )
+    assert not ran.stderr
+    return {**json.loads(ran.stdout), "status": ran.returncode}

@@ -1,0 +1,237 @@
+"""PostgreSQL: what is its own beside the shared suites: statements counted, levels of durability, logins, schemas, replicas."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Coroutine
+from typing import Any
+
+import psycopg
+import pytest
+
+import perdure
+from perdure import Durability, Event
+from perdure.backends.conformance import behind, expecting
+from perdure.backends.registry import open_backend
+from perdure.backends.spi import Appended, Refused
+from perdure.clock import SystemClock
+from perdure.model.ids import SessionKey
+from tests.backends.engines import Engine, diagnosis
+from tests.servers.fixture import Servers
+from tests.servers.postgresql import PostgreSQL, PostgreSQLStandby
+from tests.servers.process import free_port
+
+ENGINE = Engine("postgresql", PostgreSQL)
+
+
+@pytest.fixture
+def url(servers: Servers[PostgreSQL]) -> str:
+    return ENGINE.url(servers(PostgreSQL))
+
+
+def run(scenario: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(scenario, 90))
+
+
+async def _open(url: str) -> None:
+    await (await perdure.open(url)).close()
+
+
+def test_a_group_is_one_statement_and_so_is_a_warm_read(url: str) -> None:
+    """64 sessions, new or known, with keys, are appended to in one statement; a read of a session in memory asks for its head alone."""
+
+    async def scenario() -> None:
+        backend: Any = await open_backend(url, clock=SystemClock())
+        sessions = [SessionKey("acme", f"s{number}") for number in range(64)]
+        for turn in range(3):
+            before = backend.driver.connections.statements
+            outcomes = await backend.append([behind(session, key=f"k{turn}") for session in sessions])
+            assert all(isinstance(outcome, Appended) and outcome.head.version == turn + 1 for outcome in outcomes)
+            assert backend.driver.connections.statements == before + 1
+        await backend.close()
+        async with perdure.open(url) as store:
+            connections = store._core.backend.driver.connections
+            async with store.edit("s") as draft:
+                draft.state["n"] = 1
+            before = connections.statements
+            assert (await store.read("s")).state == {"n": 1}
+            assert connections.statements == before + 1
+
+    run(scenario())
+
+
+def test_two_stores_that_make_one_session_at_once(url: str) -> None:
+    """Of writers in two stores that start the same sessions in different orders, one wins, the other learns its head."""
+
+    async def scenario() -> None:
+        one, two = [await open_backend(url, clock=SystemClock()) for _ in range(2)]
+        for turn in range(10):
+            sessions = [SessionKey("acme", f"{turn}-{number}") for number in range(32)]
+            mine, theirs = await asyncio.gather(
+                one.append([expecting(session, None, salt=b"1") for session in sessions]),
+                two.append([expecting(session, None, salt=b"2") for session in reversed(sessions)]),
+            )
+            for outcomes in zip(mine, reversed(theirs), strict=True):
+                assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Appended", "Refused"]
+                won = next(outcome for outcome in outcomes if isinstance(outcome, Appended))
+                lost = next(outcome for outcome in outcomes if isinstance(outcome, Refused))
+                assert lost.head == won.head
+        await one.close()
+        await two.close()
+
+    run(scenario())
+
+
+def test_levels_are_what_the_server_does(servers: Servers[Any]) -> None:
+    """Alone a server reaches `local`, on request `buffered`, and refuses `quorum`; with a synchronous standby it says `quorum`."""
+    alone, pair = ENGINE.url(servers(PostgreSQL)), ENGINE.url(servers(PostgreSQLStandby))
+
+    async def scenario() -> None:
+        async with perdure.open(alone) as store:
+            assert (await store.append("s", Event("a"))).durability is Durability.local
+            assert (await store.append("s", Event("a"), durability="buffered")).durability is Durability.buffered
+            with pytest.raises(perdure.Unsupported):
+                await store.append("s", Event("a"), durability="quorum")
+        async with perdure.open(pair, durability="quorum") as store:
+            assert (await store.append("s", Event("a"))).durability is Durability.quorum
+
+    run(scenario())
+
+
+def test_a_replica_is_refused(servers: Servers[Any]) -> None:
+    """A standby takes no writes, and opening it says so."""
+    pair = servers(PostgreSQLStandby)
+    with pytest.raises(perdure.Unsupported, match="takes no writes"):
+        run(_open(pair.url.replace(str(pair.port("primary")), str(pair.port("standby")))))
+
+
+def test_a_standby_that_hangs_is_unknown_in_time(server_of_my_own: Servers[PostgreSQLStandby]) -> None:
+    """While the standby is frozen, a commit that must reach it is `Unknown` in time, stored once, and goes on when it wakes."""
+    server = server_of_my_own(PostgreSQLStandby)
+
+    async def scenario() -> None:
+        async with perdure.open(server.url + "?timeout=1", durability="quorum") as store:
+            await store.append("s", Event("a"))
+            server.pause("standby")
+            start = time.monotonic()
+            with pytest.raises((perdure.Unknown, perdure.Unavailable)):
+                await store.append("s", Event("b"), key="k")
+            assert time.monotonic() - start < 20
+            server.resume("standby")
+            await asyncio.sleep(1)
+            assert (await store.append("s", Event("b"), key="k")).version == 2
+            assert [commit.version async for commit in store.history("s")] == [1, 2]
+
+    run(scenario())
+
+
+def test_logins_and_databases(servers: Servers[PostgreSQL]) -> None:
+    """A wrong password, a user without rights and a database that is not there are told apart; no message holds a password."""
+    server = servers(PostgreSQL)
+    rules = server.home / "primary" / "pg_hba.conf"
+    rules.write_text(f"host all guest 127.0.0.1/32 scram-sha-256\n{rules.read_text()}")
+    with psycopg.connect(server.url, autocommit=True) as admin:
+        admin.execute("CREATE ROLE guest LOGIN PASSWORD 'pa55word'")
+        admin.execute("SELECT pg_reload_conf()")
+    server.wait("the new rule", lambda: "guest" in server.sql("SELECT user_name::text FROM pg_hba_file_rules"), 10)
+    for password in ("wr0ng", "pa55word"):  # The right one may log in, and has no right to make a schema.
+        with pytest.raises(perdure.Unauthorized) as refused:
+            run(_open(server.url.replace("postgres@", f"guest:{password}@") + "?namespace=guests"))
+        assert password not in str(refused.value)
+    assert "permission denied" in str(refused.value)
+    with pytest.raises(perdure.Invalid, match="CREATE DATABASE"):
+        run(_open(server.url.removesuffix("/postgres") + "/nowhere"))
+    with pytest.raises(perdure.Unavailable):
+        run(_open(f"postgresql://127.0.0.1:{free_port()}/postgres?connect_timeout=1"))
+    for bad in ("postgresql://h/d?namespace=a-b", "postgresql://h/d?colour=red", "postgresql://h/d?timeout=-1"):
+        with pytest.raises(perdure.Invalid):
+            run(_open(bad))
+
+
+def test_schemas_of_another_kind(servers: Servers[PostgreSQL]) -> None:
+    """A newer schema is `Unsupported`, one that something else made `Corrupt`; a table dropped by hand is said to be gone."""
+    server = servers(PostgreSQL)
+    url = ENGINE.url(server, "strange")
+    run(_open(url))
+    with psycopg.connect(server.url, autocommit=True) as admin:
+        admin.execute("UPDATE strange.store SET value = '99' WHERE name = 'schema'")
+        with pytest.raises(perdure.Unsupported, match="schema version 99"):
+            run(_open(url))
+        admin.execute("DELETE FROM strange.store")
+        with pytest.raises(perdure.Corrupt, match="not made by Perdure"):
+            run(_open(url))
+        admin.execute("INSERT INTO strange.store VALUES ('schema', '1'), ('id', 'x')")
+        admin.execute("DROP TABLE strange.log")
+
+    async def scenario() -> None:
+        async with perdure.open(url) as store:
+            with pytest.raises(perdure.Unavailable, match="changed or dropped by hand"):
+                await store.append("s", Event("a"))
+
+    run(scenario())
+
+
+def test_many_open_an_empty_database_at_once(servers: Servers[PostgreSQL]) -> None:
+    """Ten stores that open a namespace that is not there yet agree on one store id."""
+    url = ENGINE.url(servers(PostgreSQL))
+
+    async def scenario() -> None:
+        stores = await asyncio.gather(*(perdure.open(url)._open() for _ in range(10)))
+        assert len({store.id for store in stores}) == 1
+        for store in stores:
+            await store.close()
+
+    run(scenario())
+
+
+def test_the_feed_waits_for_the_oldest_transaction(servers: Servers[PostgreSQL]) -> None:
+    """A transaction that started earlier and commits later is not passed over: the feed stops before it until it ends."""
+    server = servers(PostgreSQL)
+    url = ENGINE.url(server, name := "feeding")
+
+    async def scenario() -> None:
+        backend = await open_backend(url, clock=SystemClock())
+        await backend.append([behind(SessionKey("acme", "a"))])
+        with psycopg.connect(server.url) as slow:
+            slow.execute(f"UPDATE {name}.store SET value = value WHERE name = 'id'")
+            await backend.append([behind(SessionKey("acme", "b"))])
+            page = await backend.feed()
+            seen = [change.session.id for change in page.items]
+            assert "b" not in seen
+        rest = await backend.feed(page.cursor)
+        assert seen + [change.session.id for change in rest.items] == ["a", "b"]
+        await backend.close()
+
+    run(scenario())
+
+
+def test_closing_leaves_nothing_behind(servers: Servers[PostgreSQL]) -> None:
+    """After `close` no connection and no thread of the store is left; 200 tasks share a bounded pool."""
+    server = servers(PostgreSQL)
+    before = {thread.name for thread in threading.enumerate()}
+
+    async def scenario() -> None:
+        async with perdure.open(ENGINE.url(server, "closing") + "&pool=3&application_name=closing") as store:
+            await asyncio.gather(*(store.append(f"s{number % 50}", Event("a")) for number in range(200)))
+            assert 1 <= connections() <= 3
+
+    def connections() -> int:
+        return int(server.sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'closing'"))
+
+    run(scenario())
+    server.wait("connections gone", lambda: connections() == 0, 10)
+    assert {thread.name for thread in threading.enumerate()} <= before
+
+
+def test_doctor_finds_a_server_that_does_not_sync(server_of_my_own: Servers[PostgreSQL]) -> None:
+    """Fsync off is bad, and the exit code says so; a commit there is promised no more than `buffered`."""
+    server = server_of_my_own(PostgreSQL)
+    with psycopg.connect(server.url, autocommit=True) as connection:
+        connection.execute("ALTER SYSTEM SET fsync = off")
+        connection.execute("SELECT pg_reload_conf()")
+    told = diagnosis(server.url)
+    assert (told["healthy"], told["status"] != 0, told["durability"]) == (False, True, "buffered")
+    assert told["server"]["fsync"] == "off"
+    assert any("fsync = on" in finding["mend"] for finding in told["findings"])

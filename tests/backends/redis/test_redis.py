@@ -1,0 +1,317 @@
+"""Valkey: what is its own beside the shared suites: round trips counted, functions, logins, hands in the data, failovers."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import pytest
+
+import perdure
+from perdure import Durability, Event
+from perdure.backends.conformance import behind
+from perdure.backends.redis.layout import name_of, prefix, shard_of
+from perdure.backends.registry import open_backend
+from perdure.backends.spi import Appended
+from perdure.clock import SystemClock
+from perdure.model.ids import SessionKey
+from tests.backends.engines import Engine, diagnosis
+from tests.servers.fixture import Servers
+from tests.servers.process import HOST, free_port
+from tests.servers.valkey import Valkey, ValkeyCluster, ValkeySentinel, ask
+
+VALKEY = Engine("valkey", Valkey)
+
+
+@pytest.fixture
+def url(servers: Servers[Valkey]) -> str:
+    return VALKEY.url(servers(Valkey))
+
+
+def run(scenario: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(scenario, 90))
+
+
+async def opened(url: str) -> Any:
+    return await open_backend(url, clock=SystemClock())
+
+
+async def _open(url: str) -> None:
+    await (await perdure.open(url)).close()
+
+
+def namespace(url: str) -> str:
+    return url.partition("namespace=")[2].partition("&")[0]
+
+
+def test_a_group_is_one_round_trip_and_so_is_a_warm_read(url: str) -> None:
+    """64 sessions, new or known, with keys, are appended to in one round trip; a read of a session in memory asks for its head alone."""
+
+    async def scenario() -> None:
+        backend = await opened(url)
+        connections = backend.driver.connections
+        await backend.append([behind(SessionKey("acme", "first"))])  # loads the functions
+        sessions = [SessionKey("acme", f"s{number}") for number in range(64)]
+        for turn in range(3):
+            before = connections.requests
+            outcomes = await backend.append([behind(session, key=f"k{turn}") for session in sessions])
+            assert all(isinstance(outcome, Appended) and outcome.head.version == turn + 1 for outcome in outcomes)
+            assert connections.requests == before + 1
+        await backend.close()
+        async with perdure.open(url) as store:
+            connections = store._core.backend.driver.connections
+            async with store.edit("s") as draft:
+                draft.state["n"] = 1
+            before = connections.requests
+            assert (await store.read("s")).state == {"n": 1}
+            assert connections.requests == before + 1
+
+    run(scenario())
+
+
+def test_large_commits_and_states_come_back_whole(url: str) -> None:
+    """A commit of 5 MiB and a state of 3 MiB with its snapshot come back whole; above 16 MiB it is `TooLarge` and nothing is stored."""
+
+    async def scenario() -> None:
+        text = "".join(f"{number:08x}" for number in range(655_360))
+        async with perdure.open(url) as store:
+            await store.append("s", Event("page", {"text": text}))
+            for number in range(6):
+                async with store.edit("s") as draft:
+                    draft.state[f"part{number}"] = text[number * 500_000 : number * 500_000 + 500_000]
+            with pytest.raises(perdure.TooLarge):
+                await store.append("s", Event("book", {"text": text * 4}))
+        async with perdure.open(url) as store:
+            commits = [commit async for commit in store.history("s")]
+            assert commits[0].events[0].data == {"text": text}
+            assert sum(map(len, (await store.read("s")).state.values())) == 3_000_000
+            proven = await store.verify("s")
+            assert (proven.commits, proven.version) == (7, 7)
+            assert proven.snapshots >= 1
+
+    run(scenario())
+
+
+def test_functions_that_were_flushed_are_loaded_again(server_of_my_own: Servers[Valkey]) -> None:
+    """After FUNCTION FLUSH, and after a restart, appends and reads go on, and a key that was applied is known."""
+    server = server_of_my_own(Valkey)
+
+    async def scenario() -> None:
+        async with perdure.open(server.url) as store:
+            await store.append("s", Event("a"), key="k1")
+            ask(server.port("primary"), "FUNCTION", "FLUSH")
+            assert (await store.append("s", Event("b"), key="k2")).version == 2
+            ask(server.port("primary"), "FUNCTION", "FLUSH")
+            assert (await store.read("s")).version == 2
+            server.kill()
+            server.start()
+            assert (await store.append("s", Event("a"), key="k1")).duplicate
+            assert (await store.append("s", Event("c"))).version == 3
+
+    run(scenario())
+
+
+def test_logins_and_addresses(server_of_my_own: Servers[Valkey]) -> None:
+    """A wrong password, no rights, an address where nothing or something else listens, and a URL nobody understands are told apart; no
+    message holds a password."""
+    server = server_of_my_own(Valkey)
+    port = server.port("primary")
+    ask(port, "ACL", "SETUSER", "agent", "on", ">pa55word", "~{perdure.*", "+@all", "-config")
+    ask(port, "ACL", "SETUSER", "guest", "on", ">pa55word", "~*", "+@read", "+info", "+fcall_ro")
+
+    def at(login: str) -> str:
+        return server.url.replace("//", f"//{login}@")
+
+    for login in ("agent:wr0ng", "guest:pa55word"):
+        with pytest.raises(perdure.Unauthorized) as refused:
+            run(_open(at(login)))
+        assert login.partition(":")[2] not in str(refused.value)
+
+    async def work() -> None:
+        async with perdure.open(at("agent:pa55word")) as store:
+            receipt = await store.append("s", Event("a"))
+            assert receipt.durability == Durability.buffered  # CONFIG is hidden from this user
+            assert "pa55word" not in repr(store) + repr(store._core.backend)
+
+    run(work())
+    with pytest.raises(perdure.Unavailable):
+        run(_open(f"redis://{HOST}:{free_port()}?connect_timeout=0.5"))
+    for bad in (
+        "redis://",
+        "redis://h/name",
+        "redis://h,i",
+        "redis://h?timeout=0",
+        "redis://h?colour=red",
+        "redis+sentinel://h",
+        "redis+cluster://h/1",
+    ):
+        with pytest.raises(perdure.Invalid):
+            run(_open(bad))
+
+
+def test_a_stranger_at_the_address_is_an_error_in_time() -> None:
+    """A server that answers garbage, or hangs up, raises an error of ours."""
+    with socket.create_server((HOST, 0)) as listener:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    connection.recv(1000)
+                    connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        with pytest.raises(perdure.Error):
+            run(_open(f"redis://{HOST}:{listener.getsockname()[1]}?timeout=2"))
+        listener.shutdown(socket.SHUT_RDWR)
+    thread.join()
+
+
+@pytest.mark.parametrize(("value", "error"), [("not ours", perdure.Corrupt), ('{"schema":2,"id":"x"}', perdure.Unsupported)])
+def test_a_namespace_of_another_kind_is_refused(servers: Servers[Valkey], value: str, error: type[perdure.Error]) -> None:
+    """Where something else stands, or a newer layout, opening says so and changes nothing."""
+    server = servers(Valkey)
+    url = VALKEY.url(server)
+    key = f"{prefix(namespace(url), 0)}store"
+    ask(server.port("primary"), "SET", key, value)
+    with pytest.raises(error):
+        run(_open(url))
+    assert ask(server.port("primary"), "GET", key) == value
+
+
+def test_hands_in_the_data_are_found(servers: Servers[Valkey], url: str) -> None:
+    """A key of another type, a head that is garbage and one that is gone are `Corrupt` to whoever reads them."""
+    port, session = servers(Valkey).port("primary"), SessionKey("acme", "s")
+    key, name = prefix(namespace(url), shard_of(session)), name_of(session).decode()
+
+    async def scenario() -> None:
+        backend = await opened(url)
+        await backend.append([behind(session)])
+        ask(port, "DEL", f"{key}l:{name}")
+        ask(port, "SET", f"{key}l:{name}", "mine")
+        with pytest.raises(perdure.Corrupt):
+            await backend.read(session)
+        ask(port, "HSET", f"{key}h", name, "garbage")
+        with pytest.raises(perdure.Corrupt):
+            await backend.heads([session])
+        await backend.close()
+
+    run(scenario())
+
+
+def test_receipts_and_doctor_say_what_the_server_is_set_to(server_of_my_own: Servers[Valkey]) -> None:
+    """`local` with appendfsync always, `buffered` with everysec, `memory` without an append-only file; eviction is bad."""
+    server = server_of_my_own(Valkey)
+    port = server.port("primary")
+
+    async def level() -> Durability:
+        async with perdure.open(server.url) as store:
+            return (await store.append("s", Event("a"))).durability
+
+    assert asyncio.run(level()) == Durability.local
+    assert diagnosis(server.url)["status"] == 0
+    ask(port, "CONFIG", "SET", "appendfsync", "everysec")
+    assert asyncio.run(level()) == Durability.buffered
+    ask(port, "CONFIG", "SET", "appendonly", "no")
+    assert asyncio.run(level()) == Durability.memory
+    ask(port, "CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    told = diagnosis(server.url)
+    assert told["status"] != 0
+    said = str(told)
+    assert "allkeys-lru" in said and "noeviction" in said and "append-only file" in said
+
+
+def test_replicas_that_do_not_answer_are_unknown_in_time(server_of_my_own: Servers[Valkey]) -> None:
+    """At `quorum`, with `replicas=1` and no replica, an append is `Unknown` within its time-outs; sent again with its key it is known."""
+    server = server_of_my_own(Valkey)
+
+    async def scenario() -> None:
+        async with perdure.open(server.url + "?replicas=1&timeout=1", durability="quorum") as store:
+            start = time.monotonic()
+            with pytest.raises(perdure.Unknown):
+                await store.append("s", Event("a"), key="k")
+            assert time.monotonic() - start < 30
+        async with perdure.open(server.url) as store:
+            assert (await store.append("s", Event("a"), key="k")).duplicate
+            assert (await store.read("s")).version == 1
+
+    run(scenario())
+
+
+def test_closing_leaves_nothing_behind(url: str) -> None:
+    """Two hundred tasks share the pool; after `close` no thread of the store is left."""
+    before = {thread.name for thread in threading.enumerate()}
+
+    async def scenario() -> None:
+        async with perdure.open(f"{url}&pool=2") as store:
+            await asyncio.gather(*(store.append(f"s{number}", Event("a")) for number in range(200)))
+            assert len([info async for info in store.list()]) == 200
+
+    run(scenario())
+    assert {thread.name for thread in threading.enumerate()} <= before
+
+
+def test_a_failover_behind_sentinels_loses_nothing_acknowledged(server_of_my_own: Servers[ValkeySentinel]) -> None:
+    """What was acknowledged at `quorum` with `replicas=1` is on the replica that takes over; work goes on when the old one follows it."""
+    server = server_of_my_own(ValkeySentinel)
+
+    async def scenario() -> None:
+        async with perdure.open(server.url + "?replicas=1&timeout=5&connect_timeout=1", durability="quorum") as store:
+            for number in range(5):
+                receipt = await store.append("s", Event("a", number))
+                assert receipt.durability == Durability.quorum
+            server.kill("primary")
+            await asyncio.to_thread(server.wait, "the replica in its place", lambda: "role:master" in _role(server, "replica"))
+            assert (await insisting(lambda: store.read("s"))).version == 5
+            await asyncio.to_thread(server.start)
+            await asyncio.to_thread(server.wait, "the old one following", lambda: "state=online" in _role(server, "replica"))
+            assert (await insisting(lambda: store.append("s", Event("b"), key="after"))).version == 6
+            assert [commit.version async for commit in store.history("s")] == list(range(1, 7))
+
+    run(scenario())
+
+
+async def insisting(call: Callable[[], Awaitable[Any]]) -> Any:
+    """What a call gives once the server is reached again, within some seconds."""
+    for _ in range(100):
+        try:
+            return await call()
+        except (perdure.Unavailable, perdure.Unknown):
+            await asyncio.sleep(0.1)
+    return await call()
+
+
+def _role(server: Valkey, node: str) -> str:
+    return ask(server.port(node), "INFO", "replication")
+
+
+def test_a_cluster_goes_on_with_a_replica(server_of_my_own: Servers[ValkeyCluster]) -> None:
+    """When a replica takes a dead primary's place, its sessions are all there and take appends again, without opening anew."""
+    server = server_of_my_own(ValkeyCluster)
+
+    async def scenario() -> None:
+        names = [f"s{number}" for number in range(40)]
+        async with perdure.open(server.url + "?timeout=2&connect_timeout=1") as store:
+            await asyncio.gather(*[store.append(name, Event("a")) for name in names])
+            await asyncio.to_thread(server.wait, "replicas in step", lambda: all(_in_step(server, node) for node in server.primaries))
+            server.kill("p1")
+            ask(server.port("r1"), "CLUSTER", "FAILOVER", "TAKEOVER")
+            await asyncio.to_thread(server.wait, "a new primary", lambda: "role:master" in _role(server, "r1"))
+            for name in names:
+                assert (await insisting(lambda name=name: store.append(name, Event("b"), key="after"))).version == 2
+            assert len([info async for info in store.list()]) == 40
+
+    run(scenario())
+
+
+def _in_step(server: ValkeyCluster, node: str) -> bool:
+    told = dict(line.split(":", 1) for line in _role(server, node).splitlines() if ":" in line)
+    return f"offset={told['master_repl_offset']}" in told["slave0"]

@@ -1,0 +1,105 @@
+"""Every engine while its server is killed, paused, cut off: what clients saw has one order, and nothing acknowledged is lost."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import msgspec
+import pytest
+
+from perdure.backends.conformance import expecting
+from perdure.backends.registry import open_backend
+from perdure.backends.spi import Appended, Backend, Head
+from perdure.clock import SystemClock
+from perdure.errors import Unknown
+from perdure.model.ids import SessionKey
+from tests.backends.engines import ENGINES, Engine
+from tests.backends.load import Load, whole
+from tests.servers.fixture import Servers
+from tests.servers.process import HOST, Server
+from tests.servers.proxy import Proxy
+
+TIMEOUTS = "&timeout=2&connect_timeout=1"
+PAUSE = 3.0
+"""Seconds: longer than the time-out."""
+CUTS = 20
+
+
+@asynccontextmanager
+async def handles(url: str, count: int) -> AsyncIterator[list[Backend]]:
+    """Several processes' worth of engines on one URL."""
+    async with AsyncExitStack() as stack:
+        opened = []
+        for _ in range(count):
+            opened.append(await open_backend(url, clock=SystemClock()))
+            stack.push_async_callback(opened[-1].close)
+        yield opened
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=str)
+def test_faults(engine: Engine, server_of_my_own: Servers[Server]) -> None:
+    """Three handles and twelve clients on sixteen sessions, while nodes are killed with -9, come back, and pause past the time-out.
+
+    An emulator that keeps its data in memory alone is paused only.
+    """
+    server = server_of_my_own(engine.server)
+    url = engine.url(server) + TIMEOUTS
+
+    async def scenario() -> None:
+        async with handles(url, 3) as opened:
+            load = Load(opened)
+            await load.more(200)
+            for nodes in _victims(server):
+                if engine.survives:
+                    server.kill(*nodes)
+                    await asyncio.sleep(0.5)
+                    await asyncio.to_thread(server.start)
+                    await load.more(100)
+                server.pause(*nodes)
+                await asyncio.sleep(PAUSE)
+                server.resume(*nodes)
+                await load.more(100)
+            await load.stop()
+            await load.check()
+
+    asyncio.run(asyncio.wait_for(scenario(), 240))
+
+
+def _victims(server: Server) -> list[list[str]]:
+    """Which nodes go together: each alone where there are several, and all at once."""
+    nodes = server.nodes
+    return [[node] for node in nodes[:3]] + [nodes] if len(nodes) > 1 else [nodes]
+
+
+@pytest.mark.parametrize("engine", [engine for engine in ENGINES if engine.one_address], ids=str)
+def test_answers_that_are_cut(engine: Engine, servers: Servers[Server]) -> None:
+    """A connection cut after the write was sent ends as what truly happened; a caller who retries under its key writes once."""
+    server = servers(engine.server)
+    url = engine.url(server) + TIMEOUTS
+    session = SessionKey("acme", "cut")
+
+    async def scenario() -> None:
+        port = server.port(server.nodes[0])
+        async with Proxy(port) as proxy, handles(url.replace(f"{HOST}:{port}", f"{HOST}:{proxy.port}"), 1) as (backend,):
+            head: Head | None = None
+            for number in range(CUTS):
+                append = expecting(session, head, key=f"k{number}")
+                append = msgspec.structs.replace(append, durability=backend.capabilities.durability)
+                proxy.cut(1 + number % 3)
+                (outcome,) = await backend.append([append])
+                proxy.cut(0)
+                if isinstance(outcome, Unknown):
+                    (known,) = await backend.heads([session])
+                    if known == head:
+                        (outcome,) = await backend.append([append])
+                        assert isinstance(outcome, Appended)
+                    head = (await backend.heads([session]))[0]
+                else:
+                    assert isinstance(outcome, Appended), outcome
+                    head = outcome.head
+            assert proxy.cuts >= CUTS
+            assert [record.key for record in await whole(backend, session)] == [f"k{number}" for number in range(CUTS)]
+
+    asyncio.run(asyncio.wait_for(scenario(), 120))

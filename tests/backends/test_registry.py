@@ -1,0 +1,38 @@
+"""Schemes and extras: what an installation without drivers says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from perdure.backends.registry import schemes
+
+BARE = """
+import sys
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"psycopg", "psycopg_pool", "redis", "pymongo", "cassandra", "aiobotocore", "httpx", "obstore"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+import perdure.sync
+try:
+    perdure.sync.open(sys.argv[1])
+except perdure.Unsupported as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("scheme", sorted({*schemes()} - {"memory", "sqlite", "file"}))
+def test_an_engine_without_its_driver_names_its_extra(scheme: str) -> None:
+    """Every engine that needs a driver is `Unsupported` with a `pip install` line, and the extra in it exists."""
+    ran = subprocess.run([sys.executable, "-c", BARE, f"{scheme}://host/name"], check=False, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    extra = ran.stdout.partition("pip install 'perdure[")[2].partition("]'")[0]
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert extra in project["optional-dependencies"]

