@@ -1,4 +1,4 @@
-"""Turns a second of 64 sessions at once on a folder and on SeaweedFS (S3), how many appends share a put, and bare conditional puts.
+"""Turns a second of 64 sessions at once on a folder and on the clouds' stand-ins, how many appends share a put, and bare conditional puts.
 
 A turn is one append of two messages of 400 bytes. The bare client puts the same bytes, as many turns in an object as there are sessions
 in a shard.
@@ -17,13 +17,16 @@ from _harness import alternate, folder, machine, small, table, turn
 
 import perdure
 from perdure import Event
+from perdure.backends.objects import az, gs, s3
 from perdure.backends.objects.bucket import Bucket
+from perdure.backends.objects.cloud import Cloud, cloud_address
 from perdure.backends.objects.driver import SHARDS
 from perdure.backends.objects.folder import Folder
-from perdure.backends.objects.s3 import _OPTIONS, S3
-from perdure.backends.remote import parse_address
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tests.servers.azurite import Azurite
+from tests.servers.fake_gcs import FakeGCS
+from tests.servers.process import Server
 from tests.servers.seaweedfs import SeaweedFS
 
 SESSIONS = 64
@@ -65,35 +68,51 @@ async def bare_turns(bucket: Bucket) -> float:
     return SESSIONS * TURNS / (time.perf_counter() - start)
 
 
-def main() -> None:
-    """Print a table for each engine."""
-    machine()
+CLOUDS: dict[str, tuple[type[Server], Any]] = {"SeaweedFS": (SeaweedFS, s3), "fake-gcs": (FakeGCS, gs), "Azurite": (Azurite, az)}
+rounds = iter(range(1_000))
+
+
+def report(name: str, systems: dict[str, Any]) -> None:
+    """Measure and print one place."""
+    figures = alternate(systems, ROUNDS)
+    mine = figures["Perdure"]
+    rows = [(system, f"{figure:,.0f}", f"{mine / figure:.2f} x") for system, figure in figures.items()]
+    table(f"{name}, 64 sessions at once, {shared[name]:.0f} appends a put", [("turns/s", "", "Perdure is"), *rows])
+
+
+def measure_cloud(name: str, kind: type[Server], module: Any) -> None:
+    """One cloud's stand-in."""
     with folder() as place:
-        server = SeaweedFS(place.absolute() / "server")
+        server = kind(place.absolute() / "server")
         server.start()
         try:
-            rounds = iter(range(1_000))
 
-            def s3() -> Bucket:
-                return S3(parse_address(f"{server.url}&namespace=bare{next(rounds)}", _OPTIONS, foreign=False))
+            def bare() -> Bucket:
+                return Cloud(cloud_address(f"{server.url}&namespace=bare{next(rounds)}", module.OPTIONS), module.service)
 
-            engines = {
-                "folder": {
-                    "Perdure": lambda where: asyncio.run(perdure_turns("folder", f"file://{where.absolute()}/store")),
-                    "bare puts": lambda where: asyncio.run(bare_turns(Folder(where.absolute() / "bare"))),
+            report(
+                name,
+                {
+                    "Perdure": lambda _: asyncio.run(perdure_turns(name, f"{server.url}&namespace=n{next(rounds)}")),
+                    "bare puts": lambda _: asyncio.run(bare_turns(bare())),
                 },
-                "SeaweedFS": {
-                    "Perdure": lambda _: asyncio.run(perdure_turns("SeaweedFS", f"{server.url}&namespace=n{next(rounds)}")),
-                    "bare puts": lambda _: asyncio.run(bare_turns(s3())),
-                },
-            }
-            for name, systems in engines.items():
-                figures = alternate(systems, ROUNDS)
-                mine = figures["Perdure"]
-                rows = [(system, f"{figure:,.0f}", f"{mine / figure:.2f} x") for system, figure in figures.items()]
-                table(f"{name}, 64 sessions at once, {shared[name]:.0f} appends a put", [("turns/s", "", "Perdure is"), *rows])
+            )
         finally:
             server.stop()
+
+
+def main() -> None:
+    """Print a table for each place."""
+    machine()
+    report(
+        "folder",
+        {
+            "Perdure": lambda where: asyncio.run(perdure_turns("folder", f"file://{where.absolute()}/store")),
+            "bare puts": lambda where: asyncio.run(bare_turns(Folder(where.absolute() / "bare"))),
+        },
+    )
+    for name, (kind, module) in CLOUDS.items():
+        measure_cloud(name, kind, module)
 
 
 if __name__ == "__main__":

@@ -91,7 +91,18 @@ def python(requirement: str) -> Callable[[Path, Path], None]:
     return fetch
 
 
+def npm(package: str) -> Callable[[Path, Path], None]:
+    """A package of npm, with all it needs, in a folder's `node_modules`; the machine's own npm. No script of a package is run."""
+
+    def fetch(_: Path, place: Path) -> None:
+        quiet = ["--silent", "--no-audit", "--no-fund", "--ignore-scripts"]
+        subprocess.run(["npm", "install", *quiet, "--prefix", str(_made(place)), package], check=True)
+
+    return fetch
+
+
 SERVERS: dict[str, Callable[[Path, Path], None]] = {
+    "azurite": npm("azurite@3.35.0"),
     "cassandra": maven("org.apache.cassandra:cassandra-all:5.0.6"),
     "etcd": debian("etcd-server"),
     "ministack": python("ministack==1.5.33"),

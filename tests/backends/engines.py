@@ -13,8 +13,10 @@ from typing import Any
 from uuid import uuid4
 
 import perdure
+from tests.servers.azurite import Azurite
 from tests.servers.cassandra import Cassandra, CassandraCluster
 from tests.servers.etcd import Etcd, EtcdCluster
+from tests.servers.fake_gcs import FakeGCS
 from tests.servers.ministack import MiniStack
 from tests.servers.mongodb import MongoDB, MongoDBSet
 from tests.servers.postgresql import PostgreSQL, PostgreSQLStandby
@@ -56,6 +58,8 @@ ENGINES: list[Engine] = [
     Engine("etcd-cluster", EtcdCluster, one_address=False),
     Engine("cassandra", Cassandra),
     Engine("seaweedfs", SeaweedFS),
+    Engine("fake-gcs", FakeGCS, survives=False),
+    Engine("azurite", Azurite, survives=False),
 ]
 """All engines that need a server, in the order of the documentation."""
 ALL = os.environ.get("PERDURE_ALL_ENGINES") == "1"

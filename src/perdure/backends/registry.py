@@ -24,6 +24,8 @@ _SHIPPED = {
     "etcd": "perdure.backends.etcd:open",
     "file": "perdure.backends.objects:open",
     "s3": "perdure.backends.objects.s3:open",
+    "gs": "perdure.backends.objects.gs:open",
+    "az": "perdure.backends.objects.az:open",
     "redis": "perdure.backends.redis:open",
     "rediss": "perdure.backends.redis:open",
     "redis+sentinel": "perdure.backends.redis:open",
@@ -34,7 +36,7 @@ _SHIPPED = {
 _EXTRAS = {
     "postgres": "postgresql",
     "mongodb+srv": "mongodb",
-    "s3": "objects",
+    **dict.fromkeys(("s3", "gs", "az"), "objects"),
     **dict.fromkeys(("rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"), "redis"),
 }
 """The extra of a scheme, where it is not the scheme's own name."""

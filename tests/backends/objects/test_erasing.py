@@ -21,7 +21,10 @@ from perdure.errors import Unavailable
 from perdure.model.commit import Kind
 from perdure.model.ids import SessionKey
 from tests.backends.engines import Engine, diagnosis
+from tests.servers.azurite import Azurite
+from tests.servers.fake_gcs import FakeGCS
 from tests.servers.fixture import Servers
+from tests.servers.process import Server
 from tests.servers.seaweedfs import SeaweedFS
 
 SESSIONS = [f"s{number}" for number in range(6)]
@@ -40,13 +43,13 @@ def url(tmp_path: Path) -> str:
     return f"file://{tmp_path}/store?shards=1"
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=[None, SeaweedFS, FakeGCS, Azurite])
 def anywhere(request: pytest.FixtureRequest, url: str) -> str:
-    """A folder, and SeaweedFS."""
-    if request.param == "folder":
+    """A folder, and the three clouds."""
+    if request.param is None:
         return url
-    servers: Servers[SeaweedFS] = request.getfixturevalue("servers")
-    return Engine("seaweedfs", SeaweedFS).url(servers(SeaweedFS)) + "&shards=1"
+    servers: Servers[Server] = request.getfixturevalue("servers")
+    return Engine("cloud", request.param).url(servers(request.param)) + "&shards=1"
 
 
 async def fill(url: str) -> None:

@@ -1,4 +1,4 @@
-"""Object stores: what is their own beside the shared suites, in a folder and on SeaweedFS (S3)."""
+"""Object stores: what is their own beside the shared suites, in a folder; `test_clouds` has the clouds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import contextlib
 import os
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Coroutine
 from pathlib import Path
@@ -26,8 +25,6 @@ from perdure.clock import SystemClock
 from perdure.errors import Corrupt, Invalid, Unauthorized, Unavailable, Unknown, Unsupported
 from perdure.model.ids import SessionKey
 from tests.backends.engines import Engine
-from tests.servers.fixture import Servers
-from tests.servers.process import HOST, free_port
 from tests.servers.seaweedfs import SeaweedFS
 
 ENGINE = Engine("seaweedfs", SeaweedFS)
@@ -435,8 +432,6 @@ async def _open(url: str) -> None:
         ("file:///", "names no folder"),
         ("file:///tmp/x?shards=0", "whole number from 1 to 256"),
         ("file:///tmp/x?colour=red", "no option 'colour'"),
-        ("s3:///prefix", "names no host"),
-        ("s3://bucket?addressing=sideways", "one of path, virtual"),
     ],
 )
 def test_bad_urls(bad: str, says: str) -> None:
@@ -470,46 +465,6 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(Invalid, match="is not what its name says"):
         run(_open(f"file://{tmp_path}/file"))
-
-
-def test_logins_of_s3(servers: Servers[SeaweedFS]) -> None:
-    """A wrong secret is `Unauthorized`; no message and no repr shows a secret."""
-    right = ENGINE.url(servers(SeaweedFS))
-    with pytest.raises(Unauthorized) as refused:
-        run(_open(right.replace("test:secret@", "test:hunter2@")))
-    assert "hunter2" not in str(refused.value)
-
-    async def scenario() -> None:
-        async with perdure.open(right) as store:
-            assert "secret" not in repr(store)
-
-    run(scenario())
-
-
-def test_a_dead_s3_is_unavailable_at_once() -> None:
-    """Nobody listens: `Unavailable` within the connect time-out, at open."""
-    start = time.monotonic()
-    with pytest.raises(Unavailable):
-        run(_open(f"s3://a:b@bucket/?endpoint=http://{HOST}:{free_port()}&connect_timeout=2"))
-    assert time.monotonic() - start < 10
-
-
-def test_closing_leaves_no_thread_and_the_interpreter_ends_in_peace(servers: Servers[SeaweedFS]) -> None:
-    """A program that used S3 ends with exit code 0 and says nothing, every time."""
-    program = (
-        "import asyncio, sys, threading, perdure\n"
-        "async def main():\n"
-        "    async with perdure.open(sys.argv[1]) as store:\n"
-        "        await store.append('s', perdure.Event('x'))\n"
-        "asyncio.run(main())\n"
-        "assert [t.name for t in threading.enumerate()] == ['MainThread']\n"
-    )
-    url = ENGINE.url(servers(SeaweedFS))
-    for _ in range(5):
-        ended = subprocess.run(
-            [sys.executable, "-c", program, url], check=False, capture_output=True, text=True, timeout=60, env=os.environ
-        )
-        assert (ended.returncode, ended.stderr) == (0, "")
 
 
 def test_what_lies_beside_the_segments_is_left_alone(url: str, tmp_path: Path) -> None:

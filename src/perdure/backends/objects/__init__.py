@@ -1,13 +1,14 @@
 """Object stores and folders: sessions hash to shards, a shard is a log of numbered segments, a segment is one object made once.
 
-Condition   a segment is put only if no object has its number (If-None-Match; a hard link in a folder). Whoever puts number n has read all
-            segments below n, so it knows every head of the shard: one put holds many sessions' commits, each on its head
-Durability  `quorum` on Amazon's S3, which answers when several machines have the object; `buffered` on another endpoint, whose answer
-            proves no more; `local` in a folder (file and folder synced)
+Condition   a segment is put only if no object has its number (If-None-Match, generation 0; a hard link in a folder). Whoever puts
+            number n has read all segments below n, so it knows every head of the shard: one put holds many sessions' commits, each
+            on its head
+Durability  `quorum` on a cloud's own service, which answers when several machines have the object; `buffered` on another endpoint,
+            whose answer proves no more; `local` in a folder (file and folder synced)
 Positions   a number stays taken for ever; what truncation and purge drop is taken out of segments by putting them again, smaller
 Derived     checkpoints of a shard's index, snapshots: rebuilt or done without when they are lost
 Limits      the index of a shard is held in memory: about 500 bytes a session and 8 a commit
-Errors      `s3.mapped` and `folder.mapped`, once each; a put without an answer is settled by reading its number back
+Errors      `cloud.mapped` and `folder.mapped`, once each; a put without an answer is settled by reading its number back
 """
 
 from __future__ import annotations

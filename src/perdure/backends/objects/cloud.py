@@ -1,0 +1,188 @@
+"""A bucket in the cloud, by obstore. Its own retries are off: a put that was sent twice could meet itself."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+import obstore
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    NotFoundError,
+    PermissionDeniedError,
+    PreconditionError,
+    UnauthenticatedError,
+)
+
+from perdure.backends.objects import OPTIONS, open_bucket
+from perdure.backends.remote import RemoteBackend, parse_address
+from perdure.backends.remote.urls import Address, Parser, seconds
+from perdure.backends.spi import Durability
+from perdure.clock import Clock
+from perdure.errors import Error, Invalid, Unauthorized, Unavailable, Unknown
+
+T = TypeVar("T")
+Service = Callable[[Address], tuple[type[Any], dict[str, Any]]]
+"""What tells a cloud from another: obstore's class for it, and that class's configuration."""
+
+_OPTIONS: dict[str, tuple[Any, Parser]] = {
+    **OPTIONS,
+    "connect_timeout": (5.0, seconds),
+    "endpoint": ("", unquote),
+    "ca": ("", unquote),
+}
+CHANGES_MAX = 16
+"""Tries to change an object that others change too."""
+
+
+async def open_cloud(url: str, options: Mapping[str, tuple[Any, Parser]], service: Service, clock: Clock) -> RemoteBackend:
+    """The engine on a bucket of a cloud; `options` are those of its URLs beside the common ones.
+
+    Raises as `perdure.backends.objects.open`, and `Unauthorized`.
+    """
+    address = cloud_address(url, options)
+    durability = Durability.buffered if address.options["endpoint"] else Durability.quorum
+    return await open_bucket(address, Cloud(address, service), durability, clock)
+
+
+def cloud_address(url: str, options: Mapping[str, tuple[Any, Parser]]) -> Address:
+    """A URL with these options and the common ones, taken apart."""
+    return parse_address(url, {**_OPTIONS, **options}, foreign=False)
+
+
+def mapped(error: Exception, place: str, *, writing: bool) -> Error:
+    """What obstore raises, in Perdure's words. Their texts may quote what a server said, so they go no further than the cause."""
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError):
+        return Unauthorized(f"{place} refuses these credentials, or they lack the right to read, write or list.")
+    if isinstance(error, NotFoundError):
+        return Invalid(f"{place} does not exist: create the bucket first.")
+    if "token request" in str(error):
+        return Unavailable(f"{place} cannot be asked: no token is to be had for its login. Look at the credentials of the environment.")
+    if not writing or "(Connect)" in str(error):
+        return Unavailable(f"{place} did not answer ({type(error).__name__}).")
+    return Unknown(f"{place} did not answer a write ({type(error).__name__}).")
+
+
+class Cloud:
+    """A `Bucket` of a cloud's service, or of what speaks its language at an `endpoint`. Credentials of the URL, else of the environment."""
+
+    def __init__(self, address: Address, service: Service) -> None:
+        options: Any = address.options
+        prefix = "/".join(part for part in (unquote(address.path).strip("/"), options["namespace"]) if part)
+        self.place = f"{address.scheme}://{address.hosts}/{prefix}"
+        self._timeout: float = options["timeout"]
+        client: dict[str, Any] = {
+            "timeout": timedelta(seconds=options["timeout"]),
+            "connect_timeout": timedelta(seconds=options["connect_timeout"]),
+            "allow_http": options["endpoint"].startswith("http://"),
+        }
+        try:
+            if options["ca"]:
+                client["root_certificate"] = Path(options["ca"]).read_bytes()
+            kind, config = service(address)
+            self._store = kind(address.hosts, prefix=prefix, config=config, client_options=client, retry_config={"max_retries": 0})
+        except (BaseError, OSError, ValueError, TypeError) as error:
+            raise Invalid(f"{address.place!r} cannot be opened ({type(error).__name__}): check its options.") from error
+        self.server = f"{kind.__name__.removesuffix('Store')} by obstore {obstore.__version__}"
+
+    async def _read(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """Ask again where an answer was cut soon after the question: to read twice harms nothing."""
+        start = time.monotonic()
+        for wait in (0.02, 0.1, 0.3):
+            try:
+                return await ask()
+            except (BaseError, OSError) as error:
+                found = mapped(error, self.place, writing=False)
+                if not isinstance(found, Unavailable) or "(Connect)" in str(error) or time.monotonic() - start > self._timeout / 4:
+                    raise found from error
+            await asyncio.sleep(wait)
+        try:
+            return await ask()
+        except (BaseError, OSError) as error:
+            raise mapped(error, self.place, writing=False) from error
+
+    async def create(self, name: str, data: bytes) -> bool:
+        """See `Bucket`."""
+        try:
+            await obstore.put_async(self._store, name, data, mode="create", use_multipart=False)
+        except (AlreadyExistsError, PreconditionError):
+            return False
+        except (BaseError, OSError) as error:
+            raise mapped(error, self.place, writing=True) from error
+        return True
+
+    async def put(self, name: str, data: bytes) -> None:
+        """See `Bucket`."""
+        try:
+            await obstore.put_async(self._store, name, data, use_multipart=False)
+        except (BaseError, OSError) as error:
+            raise mapped(error, self.place, writing=True) from error
+
+    async def change(self, name: str, change: Callable[[bytes], bytes]) -> bytes:
+        """See `Bucket`: on the condition of its tag, or of Google's generation."""
+
+        async def tagged() -> tuple[bytes, Any]:
+            found = await obstore.get_async(self._store, name)
+            tags = {"e_tag": found.meta["e_tag"], "version": found.meta["version"]}
+            return bytes(await found.bytes_async()), {key: tag for key, tag in tags.items() if tag is not None}
+
+        for _ in range(CHANGES_MAX):
+            old, tag = await self._read(tagged)
+            new = change(old)
+            if new == old:
+                return old
+            try:
+                await obstore.put_async(self._store, name, new, mode=tag, use_multipart=False)
+            except PreconditionError:
+                continue
+            except (BaseError, OSError) as error:
+                found = mapped(error, self.place, writing=True)
+                if isinstance(found, Unknown):
+                    continue  # Whether it was written shows when it is read again.
+                raise found from error
+            return new
+        raise Unavailable(f"Others changed {name} of {self.place} again and again: do it again.")
+
+    async def get(self, name: str) -> bytes | None:
+        """See `Bucket`."""
+
+        async def read() -> bytes | None:
+            try:
+                return bytes(await (await obstore.get_async(self._store, name)).bytes_async())
+            except (NotFoundError, FileNotFoundError):
+                return None
+
+        return await self._read(read)
+
+    async def delete(self, name: str) -> None:
+        """See `Bucket`."""
+
+        async def remove() -> None:
+            try:
+                await obstore.delete_async(self._store, name)
+            except (NotFoundError, FileNotFoundError):
+                return
+
+        await self._read(remove)
+
+    async def list(self, folder: str, after: str = "") -> Sequence[str]:
+        """See `Bucket`. A service may begin its list where it likes: Azure's begins at the name itself, an emulator's at the first."""
+
+        async def names() -> Sequence[str]:
+            found: list[str] = []
+            offset = f"{folder}/{after}" if after else None
+            async for page in obstore.list(self._store, folder, offset=offset, chunk_size=1000):
+                found += [item["path"].rpartition("/")[2] for item in page]
+            return sorted(name for name in found if name > after)
+
+        return await self._read(names)
+
+    async def close(self) -> None:
+        """See `Bucket`."""
+        del self._store

@@ -1,0 +1,70 @@
+"""Azurite (an npm package; needs Node): Azure's Blob Storage with its conditions. A kill -9 takes away its last seconds."""
+
+from __future__ import annotations
+
+import base64
+import email.utils
+import hashlib
+import hmac
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import quote
+
+from tests.servers.process import HOST, Missing, Server
+
+CACHE = Path(os.environ.get("PERDURE_TEST_SERVERS") or Path.home() / ".cache" / "perdure-test-servers")
+"""Where servers lie that come neither as a wheel nor on PATH."""
+ACCOUNT, CONTAINER = "perdure", "test"
+KEY = base64.b64encode(bytes(range(64))).decode()
+
+
+class Azurite(Server):
+    """One process; the container is there when it serves."""
+
+    name = "azurite"
+    install = "python3 dev.py fetch"
+
+    @classmethod
+    def program(cls) -> str:
+        path = CACHE / "azurite" / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
+        if not path.exists():
+            raise Missing(f"{cls.name} is not installed: {cls.install}")
+        return str(path)
+
+    @property
+    def endpoint(self) -> str:
+        """Where the Blob API is spoken."""
+        return f"http://{HOST}:{self.port('blob')}/{ACCOUNT}"
+
+    @property
+    def url(self) -> str:
+        return f"az://{ACCOUNT}:{quote(KEY, safe='')}@{CONTAINER}/?endpoint={self.endpoint}"
+
+    def start(self) -> None:
+        flags = ["--blobHost", HOST, "--blobPort", str(self.port("blob")), "--location", str(self.folder / "data")]
+        command = [self.found("", "node"), self.program(), *flags, "--silent", "--skipApiVersionCheck", "--disableTelemetry"]
+        self.spawn("blob", command, env=os.environ | {"AZURITE_ACCOUNTS": f"{ACCOUNT}:{KEY}"}, cwd=self.folder)
+        self.wait("the container", self.made)
+
+    def made(self) -> bool:
+        """Make the container; the request is signed as Azure's documentation of Shared Key says."""
+        headers = {"x-ms-date": email.utils.formatdate(usegmt=True), "x-ms-version": "2021-08-06"}
+        text = "\n".join(
+            [
+                "PUT",
+                *[""] * 11,
+                *[f"{name}:{value}" for name, value in headers.items()],
+                f"/{ACCOUNT}/{ACCOUNT}/{CONTAINER}",
+                "restype:container",
+            ]
+        )
+        signature = base64.b64encode(hmac.digest(base64.b64decode(KEY), text.encode(), hashlib.sha256)).decode()
+        headers["Authorization"] = f"SharedKey {ACCOUNT}:{signature}"
+        request = urllib.request.Request(f"{self.endpoint}/{CONTAINER}?restype=container", headers=headers, method="PUT")
+        try:
+            urllib.request.urlopen(request, timeout=5).close()
+        except urllib.error.HTTPError as refusal:
+            return refusal.code == 409
+        return True
