@@ -15,7 +15,7 @@ import perdure
 from perdure import Durability, Event
 from perdure.backends.conformance import behind, expecting
 from perdure.backends.registry import open_backend
-from perdure.backends.spi import Appended, Refused
+from perdure.backends.spi import Appended, Known, Refused
 from perdure.clock import SystemClock
 from perdure.model.ids import SessionKey
 from tests.backends.engines import Engine, diagnosis
@@ -58,6 +58,37 @@ def test_a_group_is_one_statement_and_so_is_a_warm_read(url: str) -> None:
             before = connections.statements
             assert (await store.read("s")).state == {"n": 1}
             assert connections.statements == before + 1
+
+    run(scenario())
+
+
+def test_a_key_that_is_applied_while_its_retry_waits_is_known(url: str, servers: Servers[PostgreSQL]) -> None:
+    """A retry waits for the head that the first try holds: its look for the key is older than that head, yet it hears of the key."""
+    server = servers(PostgreSQL)
+
+    def waiting() -> int:
+        return int(server.sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
+
+    async def until(count: int) -> None:
+        while await asyncio.to_thread(waiting) != count:
+            await asyncio.sleep(0.01)
+
+    async def scenario() -> None:
+        one, two = [await open_backend(url, clock=SystemClock()) for _ in range(2)]
+        session = SessionKey("acme", "s")
+        (made,) = await one.append([behind(session)])
+        holder = await psycopg.AsyncConnection.connect(server.url)
+        await holder.execute(f"SELECT FROM {url.partition('namespace=')[2]}.session FOR UPDATE")
+        first = asyncio.create_task(one.append([expecting(session, made.head, key="k")]))
+        await until(1)
+        retry = asyncio.create_task(two.append([expecting(session, None, key="k")]))
+        await until(2)
+        await holder.close()
+        assert isinstance((await first)[0], Appended)
+        (known,) = await retry
+        assert isinstance(known, Known) and known.version == 2
+        for backend in (one, two):
+            await backend.close()
 
     run(scenario())
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from perdure.backends.conformance import CASES, Case, behind, expecting, record
-from perdure.backends.remote import Answer, Attempt
+from perdure.backends.remote import Answer, Attempt, Lost
 from perdure.backends.remote.appender import Appender
 from perdure.backends.spi import Append, Appended, Known, Refused
 from perdure.errors import Closed, Error, Unauthorized, Unavailable, Unknown
@@ -232,6 +232,37 @@ def test_a_key_that_lands_while_a_refusal_is_judged_is_known() -> None:
             driver.late = behind(S, key="k")
             (outcome,) = await backend.append([expecting(S, None, key="k")])
             assert isinstance(outcome, Known) and (made.head.version, outcome.version) == (1, 2)
+
+    run(scenario)
+
+
+class WaitsForTheHead(MemoryDriver):
+    """Its writes look for keys, then wait for the head: what moved it meanwhile is in the head they find, not in the keys."""
+
+    def __init__(self) -> None:
+        super().__init__(memory())
+        self.late: Append | None = None
+
+    async def apply(self, attempt: Attempt) -> Answer:
+        late, self.late = self.late, None
+        if late is None:
+            return await super().apply(attempt)
+        (moved,) = await self.backend.append([late])
+        return Lost(moved.head)
+
+
+def test_a_head_that_refuses_a_write_is_asked_for_its_key() -> None:
+    """A write is refused by a head that came with the write's own key: that is `Known`, not a conflict."""
+
+    async def scenario() -> None:
+        driver = WaitsForTheHead()
+        async with opened(driver) as backend:
+            driver.late = behind(S, key="k")
+            (outcome,) = await backend.append([expecting(S, None, key="k")])
+            assert isinstance(outcome, Known) and outcome.version == 1
+            driver.late = behind(S, key="other")
+            (outcome,) = await backend.append([expecting(S, outcome.head, key="mine")])
+            assert isinstance(outcome, Refused) and outcome.head.version == 2
 
     run(scenario)
 

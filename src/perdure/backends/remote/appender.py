@@ -3,7 +3,8 @@
 group commit   while all lanes are busy others wait and go together in the next write; one attempt a session at a time. After a write
                of many the next one waits a moment until nearly as many have come: those who were answered are about to append again
 known heads    records are finished on the head last seen; a race that is lost brings the true head and costs one hash
-verdicts       what `finish` refuses on a head that was only remembered is judged again on the true one
+verdicts       what `finish` refuses on a head that was only remembered is judged again on the true one; before it is told, its key is
+               looked for up to that head
 lost answers   the position is read back: mine, another's, or still free; then the *identical* attempt is sent again, for a write
                whose time ran out may land later. It fails for good once the head has moved, so no second life is possible
 """
@@ -34,14 +35,16 @@ RESEND_AFTER = (0.02, 0.05, 0.1, 0.2, 0.4)
 
 
 class _Pending:
-    """One append on its way: `sure` when `head` was read or refused a write, rather than remembered or guessed."""
+    """One append on its way: `sure` when `head` was read or refused a write, rather than remembered or guessed; `new` when its key is
+    known to be in none of the records up to that head."""
 
-    __slots__ = ("append", "future", "head", "races", "since", "sure")
+    __slots__ = ("append", "future", "head", "new", "races", "since", "sure")
 
     def __init__(self, append: Append, future: asyncio.Future[Outcome | BaseException], since: float) -> None:
         self.append, self.future, self.since = append, future, since
         self.head: Head | None = None
         self.sure = False
+        self.new = append.key is None
         self.races = 0
 
 
@@ -156,25 +159,32 @@ class Appender:
             verdict: Outcome | BaseException = Refused(pending.head)
         except Exception as error:  # noqa: BLE001 - the outcome of this append alone
             verdict = error
-        if pending.sure:
+        if pending.sure and pending.new:
             self._answer(pending, verdict)
         else:
             doubtful.append(pending)
         return None
 
     async def _ascertain(self, doubtful: Sequence[_Pending]) -> None:
-        """Read the true heads of appends that were refused on a head that was only remembered, and answer those whose key is known."""
+        """Read the true heads of appends that were refused on a head that was only remembered, and answer those whose key is known.
+
+        A head that refused a write is true, but need not be what the write's look for the key saw: it may have waited for that head.
+        """
 
         async def look_up(pending: _Pending, key: str) -> None:
             known = await self._driver.find_key(pending.append.session, key)
             if known is not None:
                 self._answer(pending, known)
 
-        heads = await self._driver.heads([pending.append.session for pending in doubtful])
+        guessed = [pending for pending in doubtful if not pending.sure]
+        if guessed:
+            heads = await self._driver.heads([pending.append.session for pending in guessed])
+            for pending, head in zip(guessed, heads, strict=True):
+                pending.head, pending.sure = head, True
         # The heads come first: what is refused on one must not have had its key applied up to it.
         await together(*[look_up(pending, pending.append.key) for pending in doubtful if pending.append.key is not None])
-        for pending, head in zip(doubtful, heads, strict=True):
-            pending.head, pending.sure = head, True
+        for pending in doubtful:
+            pending.new = True
 
     async def _send(self, attempts: Sequence[tuple[_Pending, Attempt]]) -> None:
         answers: Sequence[Answer]
@@ -247,6 +257,7 @@ class Appender:
             case Lost():
                 pending.races += 1
                 pending.head, pending.sure = answer.head, True
+                pending.new = pending.append.key is None
                 if answer.head is None:
                     self.forget(attempt.session)
                 else:

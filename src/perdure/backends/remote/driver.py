@@ -40,7 +40,7 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
 
 
 class Lost(msgspec.Struct, frozen=True, gc=False):
-    """The head was another, this one; nothing was stored."""
+    """The head was another, this one; nothing was stored. Whether a key is known up to it is another question."""
 
     head: Head | None
 
