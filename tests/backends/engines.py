@@ -17,6 +17,7 @@ from tests.servers.azurite import Azurite
 from tests.servers.cassandra import Cassandra, CassandraCluster
 from tests.servers.etcd import Etcd, EtcdCluster
 from tests.servers.fake_gcs import FakeGCS
+from tests.servers.google import DatastoreEmulator, FirestoreEmulator
 from tests.servers.ministack import MiniStack
 from tests.servers.mongodb import MongoDB, MongoDBSet
 from tests.servers.postgresql import PostgreSQL, PostgreSQLStandby
@@ -60,6 +61,8 @@ ENGINES: list[Engine] = [
     Engine("seaweedfs", SeaweedFS),
     Engine("fake-gcs", FakeGCS, survives=False),
     Engine("azurite", Azurite, survives=False),
+    Engine("firestore", FirestoreEmulator, survives=False),
+    Engine("datastore", DatastoreEmulator, survives=False),
 ]
 """All engines that need a server, in the order of the documentation."""
 ALL = os.environ.get("PERDURE_ALL_ENGINES") == "1"

@@ -14,9 +14,11 @@ from perdure.backends.registry import schemes
 BARE = """
 import sys
 
+DRIVERS = ("psycopg", "redis", "pymongo", "cassandra", "aiobotocore", "httpx", "obstore", "grpc", "google.cloud", "google.auth")
+
 class Missing:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"psycopg", "psycopg_pool", "redis", "pymongo", "cassandra", "aiobotocore", "httpx", "obstore"}:
+        if name.startswith(DRIVERS):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Missing())

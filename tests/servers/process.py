@@ -33,6 +33,8 @@ class Server(ABC):
     name: ClassVar[str]
     install: ClassVar[str]
     """The line that installs it."""
+    obtainable: ClassVar[bool] = True
+    """Whether the registries that a test machine reaches have it."""
     ending: ClassVar[signal.Signals] = signal.SIGTERM
     """What ends a node kindly and soon."""
 

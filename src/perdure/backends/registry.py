@@ -26,6 +26,8 @@ _SHIPPED = {
     "s3": "perdure.backends.objects.s3:open",
     "gs": "perdure.backends.objects.gs:open",
     "az": "perdure.backends.objects.az:open",
+    "firestore": "perdure.backends.google.firestore:open",
+    "datastore": "perdure.backends.google.datastore:open",
     "redis": "perdure.backends.redis:open",
     "rediss": "perdure.backends.redis:open",
     "redis+sentinel": "perdure.backends.redis:open",
@@ -37,6 +39,7 @@ _EXTRAS = {
     "postgres": "postgresql",
     "mongodb+srv": "mongodb",
     **dict.fromkeys(("s3", "gs", "az"), "objects"),
+    **dict.fromkeys(("firestore", "datastore"), "google"),
     **dict.fromkeys(("rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"), "redis"),
 }
 """The extra of a scheme, where it is not the scheme's own name."""

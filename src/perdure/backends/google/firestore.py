@@ -1,0 +1,170 @@
+"""`firestore://`: Cloud Firestore in native mode. A commit is one `Commit` with a precondition on each document."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from google.api_core.exceptions import GoogleAPICallError
+from google.auth.exceptions import GoogleAuthError
+from google.cloud.firestore_v1 import types
+from google.cloud.firestore_v1.services.firestore import FirestoreAsyncClient
+from google.cloud.firestore_v1.services.firestore.transports import FirestoreGrpcAsyncIOTransport
+
+from perdure.backends.google import channel
+from perdure.backends.google.driver import GoogleDriver
+from perdure.backends.google.entities import Absent, Entity, Fields, Path, Value, Version, Write
+from perdure.backends.remote import RemoteBackend, open_remote, parse_address
+from perdure.clock import Clock
+
+EMULATOR = "FIRESTORE_EMULATOR_HOST"
+_FIELD = types.StructuredQuery.FieldFilter
+_DOCUMENT = "__name__"
+
+
+async def open(url: str, *, clock: Clock) -> RemoteBackend:
+    """Open `firestore://project/database?option=value`; without a database "(default)".
+
+    Raises `Invalid`, `Unauthorized`, `Unavailable`, `Unsupported`, `Corrupt`.
+    """
+    address = parse_address(url, channel.OPTIONS, foreign=False)
+    project, database = channel.database(address)
+    options = address.options
+
+    async def connect() -> GoogleDriver:
+        host = channel.emulator(options, EMULATOR)
+        client = FirestoreAsyncClient(transport=await channel.connected(FirestoreGrpcAsyncIOTransport, options, host))
+        place = Firestore(client, f"projects/{project}/databases/{database}", options["namespace"], options["timeout"], host, address.place)
+        driver = GoogleDriver(place, address.place)
+        try:
+            await driver.start(clock)
+        except BaseException:
+            await driver.close()
+            raise
+        return driver
+
+    return await open_remote(connect, place=address.place, timeout=options["timeout"])
+
+
+class Firestore:
+    """See `Entities`. All documents lie below the one of the namespace, in collections named after their kind."""
+
+    def __init__(self, client: Any, database: str, namespace: str, timeout: float, host: str, place: str) -> None:
+        """`client`: of Google's generated library, for this alone; `timeout` in seconds; `host`: an emulator's, or empty."""
+        self._client, self._database, self._place = client, database, place
+        self._root = f"{database}/documents/perdure/{namespace}"
+        login = [("authorization", "Bearer owner")] if host else []
+        routing = ("google-cloud-resource-prefix", database)
+        self._call: dict[str, Any] = {"retry": None, "timeout": timeout, "metadata": [routing, *login]}
+        self.own = not host
+        self.server = "Firestore's emulator (API v1)" if host else "Cloud Firestore (API v1)"
+
+    def _name(self, path: Path) -> str:
+        return "/".join((self._root, *path))
+
+    def _entity(self, document: Any) -> Entity:
+        path = tuple(document.name[len(self._root) + 1 :].split("/"))
+        return Entity(path, {name: _plain(value) for name, value in document.fields.items()}, document.update_time)
+
+    async def get(self, paths: Sequence[Path]) -> Sequence[Entity | None]:
+        """See `Entities`: one `BatchGetDocuments`."""
+        names = [self._name(path) for path in paths]
+        request = types.BatchGetDocumentsRequest(database=self._database, documents=names)
+        found: dict[str, Entity] = {}
+        try:
+            async for answer in await self._client.batch_get_documents(request, **self._call):
+                if "found" in answer:
+                    found[answer.found.name] = self._entity(answer.found)
+        except (GoogleAPICallError, GoogleAuthError) as error:
+            raise channel.mapped(error, self._place, writing=False) from error
+        return [found.get(name) for name in names]
+
+    async def query(
+        self, above: Path, kind: str, low: str, high: str, limit: int, where: Sequence[tuple[str, str | int]] = ()
+    ) -> Sequence[Entity]:
+        """See `Entities`: one `RunQuery`, in the order of names, of which it has an index."""
+        above_name = self._name(above) if above else self._root
+        filters = [_equal(name, value) for name, value in where]
+        if low:
+            filters.append(
+                _filter(_DOCUMENT, _FIELD.Operator.GREATER_THAN_OR_EQUAL, types.Value(reference_value=f"{above_name}/{kind}/{low}"))
+            )
+        filters.append(_filter(_DOCUMENT, _FIELD.Operator.LESS_THAN, types.Value(reference_value=f"{above_name}/{kind}/{high}")))
+        all_of = types.StructuredQuery.CompositeFilter(op=types.StructuredQuery.CompositeFilter.Operator.AND, filters=filters)
+        query = types.StructuredQuery(
+            from_=[types.StructuredQuery.CollectionSelector(collection_id=kind)],
+            where=types.StructuredQuery.Filter(composite_filter=all_of),
+            order_by=[types.StructuredQuery.Order(field=_reference(_DOCUMENT))],
+            limit=limit,
+        )
+        request = types.RunQueryRequest(parent=above_name, structured_query=query)
+        try:
+            return [
+                self._entity(answer.document)
+                async for answer in await self._client.run_query(request, **self._call)
+                if "document" in answer
+            ]
+        except (GoogleAPICallError, GoogleAuthError) as error:
+            raise channel.mapped(error, self._place, writing=False) from error
+
+    async def commit(self, writes: Sequence[Write]) -> Sequence[Version]:
+        """See `Entities`: one `Commit`, without a transaction, which applies all or nothing."""
+        request = types.CommitRequest(database=self._database, writes=[self._write(write) for write in writes])
+        try:
+            answer = await self._client.commit(request, **self._call)
+        except (GoogleAPICallError, GoogleAuthError) as error:
+            raise channel.mapped(error, self._place, writing=True) from error
+        return [result.update_time for result in answer.write_results]
+
+    def _write(self, write: Write) -> Any:
+        name = self._name(write.path)
+        what: dict[str, Any] = (
+            {"delete": name} if write.fields is None else {"update": types.Document(name=name, fields=_fields(write.fields))}
+        )
+        if isinstance(write.on, Absent):
+            what["current_document"] = types.Precondition(exists=False)
+        elif write.on is not None:
+            what["current_document"] = types.Precondition(update_time=write.on)
+        return types.Write(**what)
+
+    async def close(self) -> None:
+        """See `Entities`."""
+        await self._client.transport.close()
+
+
+def _fields(fields: Fields) -> dict[str, Any]:
+    return {name: _typed(value) for name, value in fields.items()}
+
+
+def _typed(value: Value) -> Any:
+    if isinstance(value, bytes):
+        return types.Value(bytes_value=value)
+    if isinstance(value, str):
+        return types.Value(string_value=value)
+    if isinstance(value, int):
+        return types.Value(integer_value=value)
+    return types.Value(array_value=types.ArrayValue(values=[types.Value(string_value=one) for one in value]))
+
+
+def _plain(value: Any) -> Value:
+    if "bytes_value" in value:
+        return bytes(value.bytes_value)
+    if "integer_value" in value:
+        return int(value.integer_value)
+    if "array_value" in value:
+        return [str(one.string_value) for one in value.array_value.values]
+    return str(value.string_value)
+
+
+def _reference(field: str) -> Any:
+    return types.StructuredQuery.FieldReference(field_path=field)
+
+
+def _filter(field: str, operator: Any, value: Any) -> Any:
+    return types.StructuredQuery.Filter(field_filter=_FIELD(field=_reference(field), op=operator, value=value))
+
+
+def _equal(field: str, value: str | int) -> Any:
+    """A string is looked for in a list, a number is the field itself."""
+    operator = _FIELD.Operator.ARRAY_CONTAINS if isinstance(value, str) else _FIELD.Operator.EQUAL
+    return _filter(field, operator, _typed(value))

@@ -1,0 +1,229 @@
+"""The entities of a store, and what is in their fields.
+
+    path                               fields
+    store META                         layout, store: the layout's version and the store's id
+    session NAME                       the top: head, first version, made, labels, purged, snapshots; logged: the version up to which the
+                                       feed's log has it; for queries: tags, status, and news while the log lacks some of it
+    session NAME, record NUMBER        record: a commit; meta and body in it, or in that many pieces
+    session NAME, piece NUMBER-ID-N    bytes: a part of a commit or a snapshot that is too large for one entity
+    session NAME, key KEY              version, request: an idempotency key
+    session NAME, snapshot NUMBER      hash; body, or pieces and their name
+    log NUMBER                         ranges: an entry of the feed's log, which its readers write
+
+Numbers are 16 hexadecimal digits, so that names sort as they do. NAME is tenant and id, and KEY a key, behind a letter: `/`, which
+Firestore takes for a path, is `.1` and `.` is `.0`, so that they sort as the ids do; `.-` stands between tenant and id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from perdure.backends.google.entities import Entity, Fields, Path, Version
+from perdure.backends.spi import Head, Query, Record
+from perdure.errors import Corrupt
+from perdure.model.ids import SessionKey
+
+LAYOUT = 1
+"""The version of this layout."""
+META: Path = ("store", "meta")
+END = "\U0010ffff"
+"""Behind every name that begins like the text before it."""
+
+_ENCODER = msgspec.msgpack.Encoder()
+_HEAD = msgspec.msgpack.Decoder(tuple[int, bytes, int, int, int, int])
+_LABELS = msgspec.msgpack.Decoder(dict[str, str])
+_VERSIONS = msgspec.msgpack.Decoder(list[int])
+_RECORD = msgspec.msgpack.Decoder(tuple[int, bytes, int, int, int, int, bytes, int, str | None, bytes, int, int, bytes])
+_RANGES = msgspec.msgpack.Decoder(list[tuple[str, str, int, int]])
+
+
+class Top(msgspec.Struct, frozen=True):
+    """A session's top: records from version `first` to the head are there; the log has it up to `logged`."""
+
+    head: Head
+    first: int
+    made: int
+    tags: Mapping[str, str]
+    purged: bool = False
+    snapshots: Sequence[int] = ()
+    logged: int = 0
+    version: Version = None
+    """That of the entity it was read from, or became."""
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """A record as it lies there: with `pieces`, its meta (`meta_bytes` long) and body are in that many."""
+
+    record: Record
+    pieces: int
+    meta_bytes: int
+
+
+class _Reading:
+    """Turns whatever goes wrong while an entity is taken apart into `Corrupt`: it was changed by hand, or by a stranger."""
+
+    def __init__(self, entity: Entity) -> None:
+        self._entity = entity
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if isinstance(error, KeyError | TypeError | ValueError | AttributeError | IndexError | msgspec.DecodeError):
+            raise Corrupt(f"The entity {self._entity.path!r} is not what was written: {error!r}.") from error
+
+
+def _escaped(text: str) -> str:
+    return text.replace(".", ".0").replace("/", ".1")
+
+
+def _plain(text: str) -> str:
+    return text.replace(".1", "/").replace(".0", ".")
+
+
+def session(key: SessionKey) -> Path:
+    """Where a session's top is, and what is below it."""
+    return ("session", f"s{_escaped(key.tenant)}.-{_escaped(key.id)}")
+
+
+def session_of(path: Path) -> SessionKey:
+    """The session of a top's path."""
+    tenant, _, id = path[1][1:].partition(".-")
+    return SessionKey(_plain(tenant), _plain(id))
+
+
+def named(query: Query, cursor: str | None) -> tuple[str, str]:
+    """The names from and to which a listing looks."""
+    low = f"s{_escaped(query.tenant)}.-{_escaped(query.prefix)}"
+    after = "" if cursor is None else f"s{_escaped(query.tenant)}.-{_escaped(cursor)} "
+    return max(low, after, key=str.encode), low + END
+
+
+def wanted(query: Query) -> list[tuple[str, str | int]]:
+    """What a service can look up of a listing: one tag (an index takes no more of them), and the status."""
+    tag: list[tuple[str, str | int]] = [("tags", f"{name}\x1f{value}") for name, value in sorted(query.tags.items())[:1]]
+    return tag + ([] if query.status is None else [("status", query.status)])
+
+
+def number(version: int) -> str:
+    """The name of a version, or of an entry of the log."""
+    return f"{version:016x}"
+
+
+def record(key: SessionKey, version: int) -> Path:
+    """Where a record is."""
+    return (*session(key), "record", number(version))
+
+
+def snapshot(key: SessionKey, version: int) -> Path:
+    """Where a snapshot is."""
+    return (*session(key), "snapshot", number(version))
+
+
+def idempotency(key: SessionKey, name: str) -> Path:
+    """Where an idempotency key is."""
+    return (*session(key), "key", f"k{_escaped(name)}")
+
+
+def encode_top(top: Top, *, news: bool) -> Fields:
+    """A top; `news`: the log lacks some of it."""
+    head = top.head
+    fields: dict[str, bytes | int | str | Sequence[str]] = {
+        "head": _ENCODER.encode((head.version, head.hash, head.at, head.epoch, head.status, head.data)),
+        "first": top.first,
+        "made": top.made,
+        "labels": _ENCODER.encode(dict(top.tags)),
+        "snapshots": _ENCODER.encode(list(top.snapshots)),
+        "logged": top.logged,
+        "status": head.status,
+        "tags": [f"{name}\x1f{value}" for name, value in top.tags.items()],
+    }
+    if top.purged:
+        fields["purged"] = 1
+    if news:
+        fields["news"] = 1
+    return fields
+
+
+def decode_top(entity: Entity) -> Top:
+    """Raises `Corrupt`, as all of these do."""
+    with _Reading(entity):
+        fields: Mapping[str, object] = entity.fields
+        return Top(
+            Head(*_HEAD.decode(_bytes(fields["head"]))),
+            _int(fields["first"]),
+            _int(fields["made"]),
+            _LABELS.decode(_bytes(fields["labels"])),
+            "purged" in fields,
+            _VERSIONS.decode(_bytes(fields["snapshots"])),
+            _int(fields["logged"]),
+            entity.version,
+        )
+
+
+def encode_record(one: Record, pieces: int) -> Fields:
+    """A record with its meta and body here, or in that many pieces."""
+    head = one.head
+    meta, body = (b"", b"") if pieces else (one.meta, one.body)
+    return {
+        "record": _ENCODER.encode(
+            (
+                head.version, head.hash, head.at, head.epoch, head.status, head.data,
+                one.id, one.kind, one.key, one.request, pieces, len(one.meta), meta + body,
+            )
+        )
+    }  # fmt: skip
+
+
+def decode_record(entity: Entity) -> Stored:
+    """A record's entity."""
+    with _Reading(entity):
+        version, hash, at, epoch, status, data, id, kind, key, request, pieces, size, payload = _RECORD.decode(
+            _bytes(entity.fields["record"])
+        )
+        return Stored(
+            Record(Head(version, hash, at, epoch, status, data), id, kind, key, request, payload[:size], payload[size:]), pieces, size
+        )
+
+
+def decode_key(entity: Entity) -> tuple[int, bytes]:
+    """Version and request of an idempotency key."""
+    with _Reading(entity):
+        return _int(entity.fields["version"]), _bytes(entity.fields["request"])
+
+
+def decode_snapshot(entity: Entity) -> tuple[bytes, bytes, str, int]:
+    """Hash, body, and the name and number of its pieces (0: the body is here)."""
+    with _Reading(entity):
+        fields: Mapping[str, object] = entity.fields
+        return _bytes(fields["hash"]), _bytes(fields["body"]), str(fields["name"]), _int(fields["pieces"])
+
+
+def encode_ranges(ranges: Sequence[tuple[SessionKey, int, int]]) -> Fields:
+    """An entry of the feed's log: sessions with versions after and up to."""
+    return {"ranges": _ENCODER.encode([(*key, after, upto) for key, after, upto in ranges])}
+
+
+def decode_ranges(entity: Entity) -> list[tuple[SessionKey, int, int]]:
+    """What an entry of the feed's log says."""
+    with _Reading(entity):
+        return [(SessionKey(tenant, id), after, upto) for tenant, id, after, upto in _RANGES.decode(_bytes(entity.fields["ranges"]))]
+
+
+def content(entity: Entity) -> bytes:
+    """The bytes of a piece."""
+    with _Reading(entity):
+        return _bytes(entity.fields["bytes"])
+
+
+def _bytes(value: object) -> bytes:
+    if type(value) is not bytes:
+        raise TypeError(f"{type(value).__name__} where bytes belong")
+    return value
+
+
+def _int(value: object) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{type(value).__name__} where a number belongs")
+    return value

@@ -1,0 +1,96 @@
+"""Where the driver is tried: entities in memory, by the documented conditions, with whatever should go wrong."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from itertools import count
+from typing import Any
+
+from perdure.backends.google.driver import GoogleDriver
+from perdure.backends.google.entities import Absent, Entity, Fields, Path, Refused, Version, Write
+from perdure.backends.remote import RemoteBackend, open_remote
+from perdure.clock import SystemClock
+
+_VERSIONS = count(1)
+
+
+class MemoryEntities:
+    """`Entities` in a dict that several drivers may share. `troubles` are raised by the next commits, before or after they are applied."""
+
+    server, own = "a dict (API v0)", False
+
+    def __init__(self, data: dict[Path, Entity] | None = None, *, minds: bool = True) -> None:
+        """`minds`: whether it minds conditions, as it should."""
+        self.data = {} if data is None else data
+        self.minds = minds
+        self.calls: Counter[str] = Counter()
+        self.troubles: list[tuple[str, Exception]] = []
+
+    async def get(self, paths: Sequence[Path]) -> Sequence[Entity | None]:
+        self.calls["get"] += 1
+        await asyncio.sleep(0)
+        return [self.data.get(path) for path in paths]
+
+    async def query(
+        self, above: Path, kind: str, low: str, high: str, limit: int, where: Sequence[tuple[str, str | int]] = ()
+    ) -> Sequence[Entity]:
+        self.calls["query"] += 1
+        await asyncio.sleep(0)
+        found = [
+            entity
+            for path, entity in self.data.items()
+            if path[:-2] == above
+            and path[-2] == kind
+            and low.encode() <= path[-1].encode() < high.encode()
+            and all(_has(entity.fields, name, value) for name, value in where)
+        ]
+        return sorted(found, key=lambda entity: entity.path[-1].encode())[:limit]
+
+    async def commit(self, writes: Sequence[Write]) -> Sequence[Version]:
+        self.calls["commit"] += 1
+        await asyncio.sleep(0)
+        assert len({write.path for write in writes}) == len(writes), "a service takes an entity once in a commit"
+        when, trouble = self.troubles.pop(0) if self.troubles else ("", None)
+        if trouble is not None and when == "before":
+            raise trouble
+        for write in writes:
+            held = self.data.get(write.path)
+            fits = held is None if isinstance(write.on, Absent) else write.on is None or (held is not None and held.version == write.on)
+            if self.minds and not fits:
+                raise Refused
+        number = next(_VERSIONS)
+        for write in writes:
+            if write.fields is None:
+                self.data.pop(write.path, None)
+            else:
+                self.data[write.path] = Entity(write.path, dict(write.fields), number)
+        if trouble is not None:
+            raise trouble
+        return [number] * len(writes)
+
+    async def close(self) -> None:
+        """The data stays: another driver may be on it."""
+
+
+def _has(fields: Fields, name: str, value: str | int) -> bool:
+    held: Any = fields.get(name)
+    return value in held if isinstance(value, str) and held is not None else held == value
+
+
+@asynccontextmanager
+async def on(entities: MemoryEntities, *, timeout: float = 2) -> AsyncIterator[RemoteBackend]:
+    """A backend on these entities."""
+
+    async def connect() -> GoogleDriver:
+        driver = GoogleDriver(entities, "memory")
+        await driver.start(SystemClock())
+        return driver
+
+    backend = await open_remote(connect, place="google:memory", timeout=timeout)
+    try:
+        yield backend
+    finally:
+        await backend.close()
