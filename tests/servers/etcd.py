@@ -7,8 +7,9 @@ import os
 import urllib.error
 import urllib.request
 from pathlib import Path
+from typing import Any
 
-from tests.servers.process import HOST, Server
+from tests.servers.process import Server
 
 CACHE = Path(os.environ.get("PERDURE_TEST_SERVERS") or Path.home() / ".cache" / "perdure-test-servers")
 """Where servers lie that come neither as a wheel nor on PATH."""
@@ -32,15 +33,15 @@ class Etcd(Server):
 
     @property
     def url(self) -> str:
-        return f"etcd://{','.join(f'{HOST}:{self.port(node)}' for node in self.names)}"
+        return f"etcd://{','.join(f'{self.host(node)}:{self.port(node)}' for node in self.names)}"
 
     def client(self, node: str) -> str:
         """The address of a member for clients."""
-        return f"http://{HOST}:{self.port(node)}"
+        return f"http://{self.host(node)}:{self.port(node)}"
 
     def peer(self, node: str) -> str:
         """The address of a member for the others."""
-        return f"http://{HOST}:{self.port(f'{node} peer')}"
+        return f"http://{self.host(node)}:{self.port(f'{node} peer')}"
 
     def start(self) -> None:
         cluster = ",".join(f"{node}={self.peer(node)}" for node in self.names)
@@ -51,6 +52,20 @@ class Etcd(Server):
             self.spawn(node, [self.program(), *flags.split(), "--initial-cluster", cluster, "--logger", "zap"])
         for node in self.names:
             self.wait(f"{node} ready", lambda node=node: self.healthy(node))
+
+    @property
+    def primary(self) -> str:
+        """The member that leads."""
+        for node in self.names:
+            status = self.ask(node, "maintenance/status")
+            if status["leader"] == status["header"]["member_id"]:
+                return node
+        raise RuntimeError("No member leads.")
+
+    def ask(self, node: str, what: str) -> dict[str, Any]:
+        """What a member answers to a question without words."""
+        with urllib.request.urlopen(urllib.request.Request(f"{self.client(node)}/v3/{what}", data=b"{}"), timeout=2) as response:
+            return json.loads(response.read())
 
     def healthy(self, node: str) -> bool:
         """Whether a member can serve a linearizable read."""

@@ -36,21 +36,21 @@ class MongoDB(Server):
 
     @property
     def url(self) -> str:
-        hosts = ",".join(f"{HOST}:{self.port(node)}" for node in self.names)
+        hosts = ",".join(f"{self.host(node)}:{self.port(node)}" for node in self.names)
         return f"mongodb://{hosts}/?" + ("directConnection=true" if self.members == 1 else "replicaSet=rs")
 
     def start(self) -> None:
         for node in self.names:
             self.launch(node, "--replSet", "rs")
         if not self.hello(self.names[0]).get("setName"):
-            members = [{"_id": number, "host": f"{HOST}:{self.port(node)}"} for number, node in enumerate(self.names)]
+            members = [{"_id": number, "host": f"{self.host(node)}:{self.port(node)}"} for number, node in enumerate(self.names)]
             self.ask(self.names[0], {"replSetInitiate": {"_id": "rs", "members": members, "settings": ELECTION}})
         self.wait("a primary and its secondaries", self.healthy)
 
     def launch(self, node: str, *more: str) -> None:
         """Start a node with these further settings, and wait until it answers."""
         (self.folder / node).mkdir(exist_ok=True)
-        where = ["--bind_ip", HOST, "--port", str(self.port(node)), "--dbpath", str(self.folder / node)]
+        where = ["--bind_ip", self.host(node), "--port", str(self.port(node)), "--dbpath", str(self.folder / node)]
         self.spawn(node, [self.program(), *where, *SETTINGS.split(), *self.flags, *more])
         self.wait(f"{node} ready", lambda: self.hello(node))
 
@@ -61,7 +61,7 @@ class MongoDB(Server):
 
     def connected(self, node: str) -> MongoClient[dict[str, Any]]:
         """A client of one node, for whoever wants to look."""
-        return MongoClient(HOST, self.port(node), directConnection=True, serverSelectionTimeoutMS=2000)
+        return MongoClient(self.host(node), self.port(node), directConnection=True, serverSelectionTimeoutMS=2000)
 
     def hello(self, node: str) -> dict[str, Any]:
         """What a node says of itself."""

@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tests.servers.network import Network
+
 HOST = "127.0.0.1"
 READY_SECONDS = 90
 
@@ -37,6 +39,8 @@ class Server(ABC):
     """Whether the registries that a test machine reaches have it."""
     ending: ClassVar[signal.Signals] = signal.SIGTERM
     """What ends a node kindly and soon."""
+    network: Network | None = None
+    """Where each node has a host of its own; set before it starts."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -76,10 +80,16 @@ class Server(ABC):
             self._ports[name] = free_port()
         return self._ports[name]
 
+    def host(self, node: str) -> str:
+        """The address of a node; those of a network are numbered as the nodes are named."""
+        return HOST if self.network is None else self.network.address(int(node[-1]))
+
     def spawn(self, node: str, command: Sequence[str], **popen: Any) -> None:
         """Start a node unless it runs; what it says goes to NODE.log in the folder."""
         if self.runs(node):
             return
+        if self.network is not None:
+            command = self.network.inside(self.network.host(int(node[-1])), command)
         with (self.folder / f"{node}.log").open("ab") as log:
             self._processes[node] = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **popen
