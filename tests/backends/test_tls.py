@@ -20,11 +20,13 @@ from perdure.backends.registry import open_backend
 from perdure.backends.spi import Appended, Refused
 from perdure.clock import SystemClock
 from perdure.model.ids import SessionKey
+from tests.servers.cassandra import Cassandra
 from tests.servers.etcd import Etcd
 from tests.servers.fixture import Servers
 from tests.servers.mongodb import MongoDB
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.process import HOST, Server
+from tests.servers.seaweedfs import SeaweedFS
 from tests.servers.tls import Authority, Front
 from tests.servers.valkey import Valkey
 
@@ -36,12 +38,13 @@ WITHIN = 10
 
 @dataclass(frozen=True)
 class Secured:
-    """How an engine is reached with TLS: `form` is its URL, with the port and the authority's file."""
+    """How an engine is reached with TLS: `form` is its URL, with the port and the authority's file; `login` names a client's own."""
 
     name: str
     server: type[Server]
     node: str
     form: str
+    login: str = "&cert={file}&cert_key={file}"
     asked: bool = False
 
     def __repr__(self) -> str:
@@ -54,10 +57,19 @@ class Secured:
 
 
 ENGINES = [
-    Secured("postgresql", PostgreSQL, "primary", "postgresql://postgres@{at}/postgres?sslmode=verify-full&sslrootcert={ca}", asked=True),
+    Secured(
+        "postgresql",
+        PostgreSQL,
+        "primary",
+        "postgresql://postgres@{at}/postgres?sslmode=verify-full&sslrootcert={ca}",
+        "&sslcert={file}&sslkey={file}",
+        asked=True,
+    ),
     Secured("valkey", Valkey, "primary", "rediss://{at}/0?ca={ca}"),
-    Secured("mongodb", MongoDB, "n1", "mongodb://{at}/?directConnection=true&tls=true&tlsCAFile={ca}"),
+    Secured("mongodb", MongoDB, "n1", "mongodb://{at}/?directConnection=true&tls=true&tlsCAFile={ca}", "&tlsCertificateKeyFile={file}"),
     Secured("etcd", Etcd, "m1", "etcd://{at}?tls=on&ca={ca}"),
+    Secured("cassandra", Cassandra, "n1", "cassandra://{at}/perdure?replication=1&tls=on&ca={ca}"),
+    Secured("seaweedfs", SeaweedFS, "s3", "s3://test:secret@test/?endpoint=https://{at}&ca={ca}", ""),
 ]
 everywhere = pytest.mark.parametrize("engine", ENGINES, ids=repr)
 
@@ -127,6 +139,27 @@ def test_whoever_is_not_vouched_for_is_refused(servers: Servers[Any], engine: Se
                 assert "certificate" in str(error)
 
     run(scenario())
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # httpx may leave a refused socket to the collector.
+@pytest.mark.parametrize("engine", [engine for engine in ENGINES if engine.login], ids=repr)
+def test_a_client_shows_its_own_certificate(servers: Servers[Any], engine: Secured, authority: Authority, tmp_path: Any) -> None:
+    """Where the server serves only clients that it knows: a known one works; one without a certificate, or with a stranger's, is told so
+    or finds nobody, in time."""
+    server = servers(engine.server)
+    known, stranger = authority.file("agent"), Authority(tmp_path, "theirs").file("agent")
+    context = authority.certificate(HOST, "localhost", clients=authority)
+
+    async def scenario() -> None:
+        async with Front(server.port(engine.node), context, asked=engine.asked) as front:
+            url = engine.url(front, authority)
+            async with perdure.open(url + engine.login.format(file=known)) as store:
+                assert (await store.append("s", Event("x"))).version == 1
+            for wrong in (url, url + engine.login.format(file=stranger)):
+                assert isinstance(await refused(wrong), perdure.Unavailable | perdure.Unauthorized)
+
+    run(scenario())
+    gc.collect()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # httpx may leave a refused socket to the collector.

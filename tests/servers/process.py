@@ -43,7 +43,7 @@ class Server(ABC):
     """Where each node has a host of its own; set before it starts."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder = folder.absolute()
         folder.mkdir(parents=True, exist_ok=True)
         self._ports: dict[str, int] = {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}

@@ -34,15 +34,23 @@ class Authority:
         self.ca = folder / f"{name}.pem"
         self.ca.write_bytes(self._sign(self._key, self._name, [], ca=True))
 
-    def certificate(self, *names: str) -> ssl.SSLContext:
-        """A server's context, with a certificate for these hosts and addresses."""
+    def certificate(self, *names: str, clients: Authority | None = None) -> ssl.SSLContext:
+        """A server's context, with a certificate for these hosts and addresses. `clients`: it serves those alone whom this one knows."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(self.file(*names))
+        if clients is not None:
+            context.verify_mode = ssl.CERT_REQUIRED
+            context.load_verify_locations(clients.ca)
+        return context
+
+    def file(self, *names: str) -> Path:
+        """A file, its owner's alone, with a key and its certificate, for these hosts and addresses or, with one name, a client."""
         key = ec.generate_private_key(ec.SECP256R1())
         file = self._folder / f"{names[0]}-of-{self.ca.name}"
         private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        file.touch(0o600)
         file.write_bytes(private + self._sign(key, _named(names[0]), names, ca=False))
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(file)
-        return context
+        return file
 
     def _sign(self, key: ec.EllipticCurvePrivateKey, subject: x509.Name, names: Sequence[str], *, ca: bool) -> bytes:
         now = datetime.now(UTC)

@@ -222,5 +222,11 @@ def _unreached(error: NoHostAvailable, where: str) -> Error:
     reasons: Mapping[Any, Any] = error.errors if isinstance(error.errors, Mapping) else {}
     if any(isinstance(reason, cassandra.AuthenticationFailed) for reason in reasons.values()):
         return Unauthorized(f"{where}: user or password was refused.")
-    told = "; ".join(sorted({f"{host}: {type(reason).__name__}" for host, reason in reasons.items()}))[:300]
+    told = "; ".join(sorted({f"{host}: {_why(reason)}" for host, reason in reasons.items()}))[:300]
     return Unavailable(f"{where}: no node can be reached{': ' + told if told else ''}.")
+
+
+def _why(reason: object) -> str:
+    """A word for it; the driver hides a certificate that was not trusted in the text of another error."""
+    _, found, rest = str(reason).partition("certificate verify failed: ")
+    return f"its certificate is not to be trusted: {rest}" if found else type(reason).__name__

@@ -39,11 +39,14 @@ class EtcdDriver(Reader):
 
     async def start(self, clock: Clock) -> None:
         """Read the store's id and the cluster's size; make the store where there is none."""
-        made = msgspec.msgpack.encode({"schema": SCHEMA, "store": uuid7(clock.now(), clock.bits(74)).hex()})
         meta = self._keys.meta
-        answer = await self.gateway.txn([absent(meta)], [put(meta, made), get(meta)], [get(meta)])
+        held = items(await self.gateway.range(key=meta))
+        if not held:
+            made = msgspec.msgpack.encode({"schema": SCHEMA, "store": uuid7(clock.now(), clock.bits(74)).hex()})
+            answer = await self.gateway.txn([absent(meta)], [put(meta, made), get(meta)], [get(meta)])
+            held = items(answer["responses"][-1])
         try:
-            found = msgspec.msgpack.decode(data(items(answer["responses"][-1])[0], "value"), type=dict[str, int | str])
+            found = msgspec.msgpack.decode(data(held[0], "value"), type=dict[str, int | str])
             schema, store = int(found["schema"]), str(found["store"])
         except (msgspec.DecodeError, KeyError, ValueError) as error:
             raise Corrupt(f"{meta!r} in this etcd was not written by Perdure: choose another namespace.") from error

@@ -62,6 +62,8 @@ def mapped(error: Exception, place: str, *, writing: bool) -> Error:
         return Unauthorized(f"{place} refuses these credentials, or they lack the right to read, write or list.")
     if isinstance(error, NotFoundError):
         return Invalid(f"{place} does not exist: create the bucket first.")
+    if "InvalidCertificate" in str(error):
+        return Unavailable(f"{place}: the certificate at its address is not to be trusted; name its authority with ?ca=/path/to/ca.pem.")
     if "token request" in str(error):
         return Unavailable(f"{place} cannot be asked: no token is to be had for its login. Look at the credentials of the environment.")
     if not writing or "(Connect)" in str(error):
