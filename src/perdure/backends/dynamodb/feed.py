@@ -17,8 +17,8 @@ from perdure.backends.dynamodb import layout
 from perdure.backends.dynamodb.layout import FEED_INDEX, SHARDS, Item, Layout, at, key, number
 from perdure.backends.dynamodb.reader import Reader
 from perdure.backends.dynamodb.table import Refusal, Table
+from perdure.backends.remote.ranges import Range, feed_page
 from perdure.backends.spi import Change, Page
-from perdure.errors import Invalid
 from perdure.model.ids import SessionKey
 
 ENTRY_SESSIONS = 128
@@ -33,7 +33,7 @@ class _Moved(NamedTuple):
 
 
 class Feed:
-    """Reads and continues the log. A cursor names an entry, a session in it, and the version that came last."""
+    """Reads and continues the log."""
 
     def __init__(self, table: Table, keys: Layout, reader: Reader) -> None:
         self._table, self._keys, self._reader = table, keys, reader
@@ -42,34 +42,17 @@ class Feed:
 
     async def page(self, cursor: str | None, limit: int) -> Page[Change]:
         """See `spi.Backend.feed`."""
-        entry, place, version = _parsed(cursor)
-        changes: list[Change] = []
-        while len(changes) < limit:
-            item = await self._entry(entry)
-            if item is None:
-                if changes or not await self._order(entry):
-                    break
-                continue
-            ranges = layout.decode_ranges(item)
-            while place < len(ranges) and len(changes) < limit:
-                session, after, upto = ranges[place]
-                records = await self._reader.read(session, max(after, version), upto + 1, limit - len(changes), reverse=False)
-                changes += [Change(session, record) for record in records]
-                version = records[-1].head.version if records else upto  # What was truncated meanwhile is gone here too.
-                if version == upto:
-                    place, version = place + 1, 0
-            if place == len(ranges):
-                entry, place = entry + 1, 0
-        return Page(changes, f"{entry}:{place}:{version}")
+        return await feed_page(cursor, limit, entry=self._ranges, order=self._order, read=self._reader.read)
 
-    async def _entry(self, entry: int) -> Item | None:
-        return await self._table.get(key(self._keys.log, at("", entry)))
+    async def _ranges(self, entry: int) -> Sequence[Range] | None:
+        item = await self._table.get(key(self._keys.log, at("", entry)))
+        return None if item is None else layout.decode_ranges(item)
 
     async def _order(self, entry: int) -> bool:
         """Add the next entry, unless another reader did; whether there is one now."""
         moved = await self._moved()
         if not moved:
-            return await self._entry(entry) is not None  # Another reader may have just put them all there.
+            return await self._ranges(entry) is not None  # Another reader may have just put them all there.
         item = key(self._keys.log, at("", entry)) | {"e": layout.encode_ranges([(one.session, one.after, one.upto) for one in moved])}
         with suppress(Refusal):
             await self._table.ask("put_item", TableName=self._table.name, Item=item, ConditionExpression="attribute_not_exists(pk)")
@@ -127,11 +110,3 @@ class Feed:
             ConditionExpression=condition,
             ExpressionAttributeValues=values,
         )
-
-
-def _parsed(cursor: str | None) -> tuple[int, int, int]:
-    parts = (cursor or "0:0:0").split(":")
-    if len(parts) != 3 or not all(part.isascii() and part.isdecimal() and len(part) < 20 for part in parts):
-        raise Invalid(f"{cursor!r} is no cursor of this feed.")
-    entry, place, version = map(int, parts)
-    return entry, place, version

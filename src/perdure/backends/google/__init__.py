@@ -5,3 +5,38 @@ Durability  `quorum`; on an emulator `buffered`
 Limits      entities of 1 MiB: larger commits lie in pieces, written first under a name that nothing refers to yet; 16 MiB
 Errors      `channel.mapped`, once; a condition that did not hold is judged by reading top and keys, a write without an answer is `Unknown`
 """
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from perdure.backends.google.channel import OPTIONS, connected, database, emulator
+from perdure.backends.google.driver import GoogleDriver
+from perdure.backends.google.entities import Entities
+from perdure.backends.remote import Address, RemoteBackend, open_remote, parse_address
+from perdure.clock import Clock
+
+
+async def open_service(
+    url: str, clock: Clock, *, variable: str, transport: type[Any], made: Callable[[Any, Address, tuple[str, str], str], Entities]
+) -> RemoteBackend:
+    """Open a URL `scheme://project/database?option=value`. `variable` may name an emulator; `made` gets a transport of this kind, the
+    address, project and database, and the emulator's address or nothing.
+
+    Raises `Invalid`, `Unauthorized`, `Unavailable`, `Unsupported`, `Corrupt`.
+    """
+    address = parse_address(url, OPTIONS, foreign=False)
+    place = database(address)
+
+    async def connect() -> GoogleDriver:
+        host = emulator(address.options, variable)
+        driver = GoogleDriver(made(await connected(transport, address.options, host), address, place, host), address.place)
+        try:
+            await driver.start(clock)
+        except BaseException:
+            await driver.close()
+            raise
+        return driver
+
+    return await open_remote(connect, place=address.place, timeout=address.options["timeout"])

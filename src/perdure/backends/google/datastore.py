@@ -11,10 +11,9 @@ from google.cloud.datastore_v1 import types
 from google.cloud.datastore_v1.services.datastore import DatastoreAsyncClient
 from google.cloud.datastore_v1.services.datastore.transports import DatastoreGrpcAsyncIOTransport
 
-from perdure.backends.google import channel
-from perdure.backends.google.driver import GoogleDriver
+from perdure.backends.google import channel, open_service
 from perdure.backends.google.entities import INDEXED, Absent, Entity, Path, Value, Version, Write
-from perdure.backends.remote import RemoteBackend, open_remote, parse_address
+from perdure.backends.remote import Address, RemoteBackend
 from perdure.clock import Clock
 from perdure.errors import Unavailable
 
@@ -24,42 +23,23 @@ _KEY = "__key__"
 
 
 async def open(url: str, *, clock: Clock) -> RemoteBackend:
-    """Open `datastore://project/database?option=value`; without a database the default one.
-
-    Raises `Invalid`, `Unauthorized`, `Unavailable`, `Unsupported`, `Corrupt`.
-    """
-    address = parse_address(url, channel.OPTIONS, foreign=False)
-    project, database = channel.database(address)
-    options = address.options
-
-    async def connect() -> GoogleDriver:
-        host = channel.emulator(options, EMULATOR)
-        client = DatastoreAsyncClient(transport=await channel.connected(DatastoreGrpcAsyncIOTransport, options, host))
-        named = {"project_id": project, "database_id": "" if database == "(default)" else database}
-        place = Datastore(client, named, options["namespace"], options["timeout"], host, address.place)
-        driver = GoogleDriver(place, address.place)
-        try:
-            await driver.start(clock)
-        except BaseException:
-            await driver.close()
-            raise
-        return driver
-
-    return await open_remote(connect, place=address.place, timeout=options["timeout"])
+    """Open `datastore://project/database?option=value`; without a database the default one. Raises as `open_service`."""
+    return await open_service(url, clock, variable=EMULATOR, transport=DatastoreGrpcAsyncIOTransport, made=Datastore)
 
 
 class Datastore:
     """See `Entities`. All entities lie in a Datastore namespace of the store's own; kinds are Datastore's kinds."""
 
-    def __init__(self, client: Any, database: dict[str, str], namespace: str, timeout: float, host: str, place: str) -> None:
-        """`client`: of Google's generated library, for this alone; `timeout` in seconds; `host`: an emulator's, or empty."""
-        self._client, self._database, self._place = client, database, place
-        self._partition = types.PartitionId(namespace_id=namespace, **database)
-        self._call: dict[str, Any] = {"retry": None, "timeout": timeout}
-        if not host and database["database_id"]:
-            self._call["metadata"] = [
-                ("x-goog-request-params", f"project_id={database['project_id']}&database_id={database['database_id']}")
-            ]
+    def __init__(self, transport: Any, address: Address, place: tuple[str, str], host: str) -> None:
+        """`transport`: for this alone; `place`: project and database; `host`: an emulator's, or empty."""
+        project, name = place[0], "" if place[1] == "(default)" else place[1]
+        self._client: Any = DatastoreAsyncClient(transport=transport)
+        self._place = address.place
+        self._database = {"project_id": project, "database_id": name}
+        self._partition = types.PartitionId(namespace_id=address.options["namespace"], **self._database)
+        self._call: dict[str, Any] = {"retry": None, "timeout": address.options["timeout"]}
+        if name:
+            self._call["metadata"] = [("x-goog-request-params", f"project_id={project}&database_id={name}")]
         self.own = not host
         self.server = "Datastore's emulator (API v1)" if host else "Firestore in Datastore mode (API v1)"
 

@@ -7,6 +7,7 @@ log now has. So nothing is passed over, however late it commits; what two reader
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,8 +16,8 @@ from perdure.backends.google import layout
 from perdure.backends.google.entities import ABSENT, Refused, Write
 from perdure.backends.google.layout import END, Top
 from perdure.backends.remote.loop import together
+from perdure.backends.remote.ranges import Range, feed_page
 from perdure.backends.spi import Change, Page
-from perdure.errors import Invalid
 from perdure.model.ids import SessionKey
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ TRIES = 3
 
 
 class Feed:
-    """Reads and continues the log. A cursor names an entry, a session in it, and the version that came last."""
+    """Reads and continues the log."""
 
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
@@ -38,26 +39,9 @@ class Feed:
 
     async def page(self, cursor: str | None, limit: int) -> Page[Change]:
         """See `spi.Backend.feed`."""
-        entry, place, version = _parsed(cursor)
-        changes: list[Change] = []
-        while len(changes) < limit:
-            ranges = await self._ranges(entry)
-            if ranges is None:
-                if changes or not await self._order(entry):
-                    break
-                continue
-            while place < len(ranges) and len(changes) < limit:
-                session, after, upto = ranges[place]
-                records = await self._reader.read(session, max(after, version), upto + 1, limit - len(changes), reverse=False)
-                changes += [Change(session, record) for record in records]
-                version = records[-1].head.version if records else upto  # What was truncated meanwhile is gone here too.
-                if version == upto:
-                    place, version = place + 1, 0
-            if place == len(ranges):
-                entry, place = entry + 1, 0
-        return Page(changes, f"{entry}:{place}:{version}")
+        return await feed_page(cursor, limit, entry=self._ranges, order=self._order, read=self._reader.read)
 
-    async def _ranges(self, entry: int) -> list[tuple[SessionKey, int, int]] | None:
+    async def _ranges(self, entry: int) -> Sequence[Range] | None:
         (found,) = await self._reader.entities.get([("log", layout.number(entry))])
         return None if found is None else layout.decode_ranges(found)
 
@@ -99,11 +83,3 @@ class Feed:
             else:
                 self._reader.remember(session, msgspec.structs.replace(changed, version=version))
                 return
-
-
-def _parsed(cursor: str | None) -> tuple[int, int, int]:
-    parts = (cursor or "0:0:0").split(":")
-    if len(parts) != 3 or not all(part.isascii() and part.isdecimal() and len(part) < 20 for part in parts):
-        raise Invalid(f"{cursor!r} is no cursor of this feed.")
-    entry, place, version = map(int, parts)
-    return entry, place, version

@@ -11,10 +11,9 @@ from google.cloud.firestore_v1 import types
 from google.cloud.firestore_v1.services.firestore import FirestoreAsyncClient
 from google.cloud.firestore_v1.services.firestore.transports import FirestoreGrpcAsyncIOTransport
 
-from perdure.backends.google import channel
-from perdure.backends.google.driver import GoogleDriver
+from perdure.backends.google import channel, open_service
 from perdure.backends.google.entities import Absent, Entity, Fields, Path, Value, Version, Write
-from perdure.backends.remote import RemoteBackend, open_remote, parse_address
+from perdure.backends.remote import Address, RemoteBackend
 from perdure.clock import Clock
 
 EMULATOR = "FIRESTORE_EMULATOR_HOST"
@@ -23,35 +22,20 @@ _DOCUMENT = "__name__"
 
 
 async def open(url: str, *, clock: Clock) -> RemoteBackend:
-    """Open `firestore://project/database?option=value`; without a database "(default)".
-
-    Raises `Invalid`, `Unauthorized`, `Unavailable`, `Unsupported`, `Corrupt`.
-    """
-    address = parse_address(url, channel.OPTIONS, foreign=False)
-    project, database = channel.database(address)
-    options = address.options
-
-    async def connect() -> GoogleDriver:
-        host = channel.emulator(options, EMULATOR)
-        client = FirestoreAsyncClient(transport=await channel.connected(FirestoreGrpcAsyncIOTransport, options, host))
-        place = Firestore(client, f"projects/{project}/databases/{database}", options["namespace"], options["timeout"], host, address.place)
-        driver = GoogleDriver(place, address.place)
-        try:
-            await driver.start(clock)
-        except BaseException:
-            await driver.close()
-            raise
-        return driver
-
-    return await open_remote(connect, place=address.place, timeout=options["timeout"])
+    """Open `firestore://project/database?option=value`; without a database "(default)". Raises as `open_service`."""
+    return await open_service(url, clock, variable=EMULATOR, transport=FirestoreGrpcAsyncIOTransport, made=Firestore)
 
 
 class Firestore:
     """See `Entities`. All documents lie below the one of the namespace, in collections named after their kind."""
 
-    def __init__(self, client: Any, database: str, namespace: str, timeout: float, host: str, place: str) -> None:
-        """`client`: of Google's generated library, for this alone; `timeout` in seconds; `host`: an emulator's, or empty."""
-        self._client, self._database, self._place = client, database, place
+    def __init__(self, transport: Any, address: Address, place: tuple[str, str], host: str) -> None:
+        """`transport`: for this alone; `place`: project and database; `host`: an emulator's, or empty."""
+        project, name = place
+        self._client: Any = FirestoreAsyncClient(transport=transport)
+        self._place = address.place
+        self._database = database = f"projects/{project}/databases/{name}"
+        timeout, namespace = address.options["timeout"], address.options["namespace"]
         self._root = f"{database}/documents/perdure/{namespace}"
         login = [("authorization", "Bearer owner")] if host else []
         routing = ("google-cloud-resource-prefix", database)
