@@ -238,6 +238,28 @@ async def test_an_operation_that_two_processes_carry_out_is_carried_out_once(fil
         assert len({result.version for result in results}) == 1
 
 
+async def test_an_operation_that_is_carried_out_while_another_call_of_it_waits(file_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call finds its operation new, then the note changed by that very operation: it is told what was written, not of a conflict."""
+    async with perdure.open(file_url) as one, perdure.open(file_url) as two:
+        operation = MemoryOperation(id="o", fingerprint="f")
+        here, there = PerdureMemoryStore(one), PerdureMemoryStore(two)
+        look, looks = here._replay, 0
+
+        async def first_look(*asked: Any) -> Any:
+            nonlocal looks
+            looks += 1
+            found = await look(*asked)
+            if looks == 1:
+                await there.write("a.md", "x", expected_version=None, operation=operation)
+            return found
+
+        monkeypatch.setattr(here, "_replay", first_look)
+        told = await here.write("a.md", "x", expected_version=None, operation=operation)
+        assert told.replayed and not told.existed
+        with pytest.raises(MemoryConflictError):
+            await here.write("a.md", "y", expected_version=None, operation=MemoryOperation(id="other", fingerprint="g"))
+
+
 async def test_a_change_of_one_line_writes_one_line(url: str) -> None:
     """What a commit of a long note holds is the line that changed, and the history reads as a text's differences."""
     async with perdure.open(url) as store:

@@ -131,15 +131,18 @@ class PerdureMemoryStore:
         validate_store_path(path)
         directory, name = _split(path)
         session = _session(directory)
+        entry = None
         if operation is not None:
             entry = await self._operations.put(operation.id, {"directory": directory, "fingerprint": operation.fingerprint})
-            replayed = await self._replay(operation, entry)
-            if replayed is not None:
+            if (replayed := await self._replay(operation, entry)) is not None:
                 return replayed
         for _ in range(ATTEMPTS):
             view = await self._view(directory)
             held = None if view is None else view.shared["files"].get(name)
             if (None if held is None else held["version"]) != expected:
+                # It may be this operation itself, carried out elsewhere, that changed it.
+                if operation is not None and (replayed := await self._replay(operation, entry)) is not None:
+                    return replayed
                 what = "deleted" if note is None else "written"
                 raise MemoryConflictError(f"memory path {path!r} changed before it could be {what}; nothing was changed")
             told: dict[str, Any] = {"path": path, "version": None if note is None else note["version"], "existed": held is not None}
