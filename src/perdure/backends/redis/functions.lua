@@ -140,11 +140,6 @@ local function read(keys, args)
   return found
 end
 
-local function find_key(keys, args)
-  local shard, name, key = args[1], args[2], args[3]
-  return {redis.call('HGET', shard .. 'h', name), redis.call('HGET', shard .. 'k:' .. name, key)}
-end
-
 -- Keep a snapshot if the record of its version begins as it should, and is no purge's stub.
 local function put_snapshot(keys, args)
   local shard, name, version, proof, snapshot = args[1], args[2], tonumber(args[3]), args[4], args[5]
@@ -217,6 +212,5 @@ redis.register_function('perdure_1_truncate', truncate)
 redis.register_function('perdure_1_purge', purge)
 redis.register_function{function_name = 'perdure_1_load', callback = load, flags = {'no-writes'}}
 redis.register_function{function_name = 'perdure_1_read', callback = read, flags = {'no-writes'}}
-redis.register_function{function_name = 'perdure_1_find_key', callback = find_key, flags = {'no-writes'}}
 redis.register_function{function_name = 'perdure_1_scan', callback = scan, flags = {'no-writes'}}
 redis.register_function{function_name = 'perdure_1_feed', callback = feed, flags = {'no-writes'}}

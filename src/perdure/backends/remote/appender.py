@@ -17,7 +17,7 @@ from itertools import chain, repeat
 from typing import Any
 
 from perdure.backends.checks import check_records
-from perdure.backends.remote.driver import Answer, Attempt, Driver, Lost, Stored
+from perdure.backends.remote.driver import Answer, Attempt, Driver, Later, Lost, Stored
 from perdure.backends.remote.loop import together
 from perdure.backends.spi import Append, Appended, Head, Known, Outcome, Refused
 from perdure.errors import Error, Unavailable, Unknown
@@ -31,18 +31,22 @@ RACES_MAX = 64
 """Lost races in a row before the engine is asked to look again (it may have to rebase)."""
 RESEND_AFTER = (0.02, 0.05, 0.1, 0.2, 0.4)
 """Seconds between tries to settle a lost answer; the last one repeats."""
+LATER = 0.05
+"""Seconds until an attempt is tried again whose session was moving."""
 
 
 class _Pending:
     """One append on its way: `sure` when `head` was read or refused a write, rather than remembered or guessed."""
 
-    __slots__ = ("append", "future", "head", "races", "since", "sure")
+    __slots__ = ("append", "future", "head", "races", "since", "sure", "waits_for")
 
     def __init__(self, append: Append, future: asyncio.Future[Outcome | BaseException], since: float) -> None:
         self.append, self.future, self.since = append, future, since
         self.head: Head | None = None
         self.sure = False
         self.races = 0
+        self.waits_for: Error | None = None
+        """Why it was not done when it was last sent."""
 
 
 class Appender:
@@ -144,7 +148,8 @@ class Appender:
         if pending.future.done():
             return None
         if self._tick() - pending.since > self._timeout:
-            self._answer(pending, Unavailable(f"The engine was not free for {self._timeout:g} s; this append was not sent."))
+            late = Unavailable(f"The engine was not free for {self._timeout:g} s; this append was not sent.")
+            self._answer(pending, pending.waits_for or late)
             return None
         if not pending.sure:
             pending.head = self._heads.get(append.session)
@@ -187,8 +192,16 @@ class Appender:
         for (pending, attempt), answer in zip(attempts, answers, strict=True):
             if isinstance(answer, Unknown):
                 self._start(self._settling, self._settle(pending, attempt, answer))
+            elif isinstance(answer, Later):
+                self._start(self._settling, self._try_later(pending, answer.error))
             else:
                 self._take(pending, attempt, answer)
+
+    async def _try_later(self, pending: _Pending, error: Error) -> None:
+        """Nothing of it was done: wait outside the lanes, so that it holds up nobody, and judge it anew while there is time."""
+        pending.waits_for = error
+        await asyncio.sleep(LATER)
+        self._ready.append(pending)
 
     async def _settle(self, pending: _Pending, attempt: Attempt, lost: Unknown) -> None:
         """Find out what became of an attempt whose answer was lost; send it again, unchanged, while its place is free."""
@@ -202,6 +215,8 @@ class Appender:
             except BaseException as error:
                 self._answer(pending, error)
                 raise
+            if isinstance(answer, Later):
+                answer = answer.error
             if not isinstance(answer, Error):
                 break
             # Whatever the engine says of itself now (away, no rights any more), what became of the first write is as unknown as before.

@@ -45,7 +45,14 @@ class Lost(msgspec.Struct, frozen=True, gc=False):
     head: Head | None
 
 
-Answer = Stored | Lost | Known | Error
+class Later(msgspec.Struct, frozen=True, gc=False):
+    """Nothing was done: the session is moving from node to node, and this will be over by itself. Tried again soon; `error` where that
+    takes too long."""
+
+    error: Error
+
+
+Answer = Stored | Lost | Known | Later | Error
 """What became of one attempt. `Known` as in the specification. An error concerns this attempt alone."""
 
 
