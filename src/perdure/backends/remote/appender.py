@@ -17,7 +17,7 @@ from itertools import chain, repeat
 from typing import Any
 
 from perdure.backends.checks import check_records
-from perdure.backends.remote.driver import Answer, Attempt, Driver, Later, Lost, Stored
+from perdure.backends.remote.driver import Answer, Attempt, Driver, Ended, Later, Lost, Stored
 from perdure.backends.remote.loop import together
 from perdure.backends.spi import Append, Appended, Head, Known, Outcome, Refused
 from perdure.errors import Error, Unavailable, Unknown
@@ -205,7 +205,7 @@ class Appender:
 
     async def _settle(self, pending: _Pending, attempt: Attempt, lost: Unknown) -> None:
         """Find out what became of an attempt whose answer was lost; send it again, unchanged, while its place is free."""
-        answer: Answer = lost
+        answer: Ended = lost
         until = self._tick() + self._timeout
         for wait in chain(RESEND_AFTER, repeat(RESEND_AFTER[-1])):
             try:
@@ -215,8 +215,6 @@ class Appender:
             except BaseException as error:
                 self._answer(pending, error)
                 raise
-            if isinstance(answer, Later):
-                answer = answer.error
             if not isinstance(answer, Error):
                 break
             # Whatever the engine says of itself now (away, no rights any more), what became of the first write is as unknown as before.
@@ -228,16 +226,18 @@ class Appender:
             answer = lost
         self._take(pending, attempt, answer)
 
-    async def _settled(self, attempt: Attempt) -> Answer:
+    async def _settled(self, attempt: Attempt) -> Ended:
         found = await self._look(attempt)
         if found is not None:
             return found
         (answer,) = await self._driver.write([attempt])
+        if isinstance(answer, Later):
+            return answer.error
         if isinstance(answer, Lost | Known):
             return await self._look(attempt) or answer  # It may be my own, landed late, that is in the way.
         return answer
 
-    async def _look(self, attempt: Attempt) -> Answer | None:
+    async def _look(self, attempt: Attempt) -> Ended | None:
         """Whose record is behind the expected head: mine, another's (with the head of now), or nobody's yet (`None`)."""
         (head,) = await self._driver.heads([attempt.session])
         if head == attempt.expected:
@@ -252,7 +252,7 @@ class Appender:
             return known
         return Lost(head)
 
-    def _take(self, pending: _Pending, attempt: Attempt, answer: Answer) -> None:
+    def _take(self, pending: _Pending, attempt: Attempt, answer: Ended) -> None:
         """Turn an answer into an outcome, or into the next try on the head that won."""
         match answer:
             case Stored():

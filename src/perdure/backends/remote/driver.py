@@ -52,8 +52,9 @@ class Later(msgspec.Struct, frozen=True, gc=False):
     error: Error
 
 
-Answer = Stored | Lost | Known | Later | Error
+Ended = Stored | Lost | Known | Error
 """What became of one attempt. `Known` as in the specification. An error concerns this attempt alone."""
+Answer = Ended | Later
 
 
 class Driver(Protocol):
