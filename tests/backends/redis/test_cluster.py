@@ -118,9 +118,9 @@ def test_a_shard_whose_keys_are_on_two_nodes_waits(servers: Servers[ValkeyCluste
             others = [f"o{n}" for n in range(100) if shard_of(SessionKey("default", f"o{n}")) != shard_of(session)]
             await asyncio.gather(*[store.append(id, Event("a")) for id in others])
             assert not any(call.done() for call in waiting)
+            ask(server.port(target), "FUNCTION", "FLUSH")
             for key in keys_of(server, source, slot):
                 server.move_key(key, source, target)
-            ask(server.port(target), "FUNCTION", "FLUSH")
             assert [receipt.version for receipt in await asyncio.gather(*waiting)] == [4, 1]
             assert "perdure_1" in functions(server, target)
             assert (await store.append("s0", Event("c"))).version == 5
@@ -194,12 +194,16 @@ def test_what_only_a_dead_primary_had_is_gone_and_nothing_more(server_of_my_own:
     """With its replica cut off, a primary acknowledges at `local` alone: at `quorum` it is `Unknown`. After kill -9 and the election just
     those commits are gone; sent again under its key, the unknown one is applied once."""
     server = server_of_my_own(ValkeyClusterElecting)
-    url = f"{server.url}?namespace=cut{TIMEOUTS}"
+    url = f"{server.url}?namespace=cut"
 
     async def scenario() -> None:
-        async with perdure.open(f"{url}&replicas=1", durability="quorum") as safe, perdure.open(url) as quick:
+        async with (
+            perdure.open(f"{url}&replicas=1", durability="quorum") as patient,
+            perdure.open(f"{url}&replicas=1{TIMEOUTS}", durability="quorum") as safe,
+            perdure.open(f"{url}{TIMEOUTS}") as quick,
+        ):
             id = next(f"s{n}" for n in range(1000) if server.owner(place("cut", SessionKey("default", f"s{n}"))[1]) == "p1")
-            assert (await safe.append(id, Event("kept"))).durability is Durability.quorum
+            assert (await patient.append(id, Event("kept"))).durability is Durability.quorum
             server.pause("r1")
             ask(server.port("p1"), "CLIENT", "KILL", "TYPE", "replica")
             assert (await quick.append(id, Event("lost"))).durability is Durability.local
@@ -208,14 +212,18 @@ def test_what_only_a_dead_primary_had_is_gone_and_nothing_more(server_of_my_own:
             server.kill("p1")
             server.resume("r1")
             await elected(server, "r1")
-            async with perdure.open(url) as store:
-                assert [commit.events[0].type async for commit in store.history(id)] == ["kept"]
+            assert await insisting(lambda: types(quick, id)) == ["kept"]
             await asyncio.to_thread(server.start)
             assert (await insisting(lambda: safe.append(id, Event("unknown"), key="k"))).version == 2
             assert (await insisting(lambda: quick.append(id, Event("next")))).version == 3
-            assert [commit.events[0].type async for commit in quick.history(id)] == ["kept", "unknown", "next"]
+            assert await types(quick, id) == ["kept", "unknown", "next"]
 
     run(scenario())
+
+
+async def types(store: perdure.Store, id: str) -> list[str]:
+    """The types of a session's events, a commit each."""
+    return [commit.events[0].type async for commit in store.history(id)]
 
 
 async def elected(server: ValkeyCluster, node: str) -> None:
