@@ -114,7 +114,7 @@ def test_a_shard_whose_keys_are_on_two_nodes_waits(servers: Servers[ValkeyCluste
             assert [head and head.version for head in await backend.heads([session, fresh])] == [3, None]
             assert (await backend.find_key(session, "k1")).version == 2
             assert await backend.find_key(session, "k9") is None
-            waiting = [asyncio.ensure_future(store.append(id, Event("b"), key="late")) for id in ("s0", fresh.id)]
+            waiting = [asyncio.ensure_future(insisting(lambda id=id: store.append(id, Event("b"), key="late"))) for id in ("s0", fresh.id)]
             others = [f"o{n}" for n in range(100) if shard_of(SessionKey("default", f"o{n}")) != shard_of(session)]
             await asyncio.gather(*[store.append(id, Event("a")) for id in others])
             assert not any(call.done() for call in waiting)

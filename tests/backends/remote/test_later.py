@@ -71,6 +71,26 @@ def test_what_moves_for_too_long_says_why_and_was_not_written() -> None:
     asyncio.run(asyncio.wait_for(scenario(), 60))
 
 
+def test_among_others_what_moves_is_refused_at_once_and_from_then_on_handed_over_by_itself() -> None:
+    """In one call with others it is `Unavailable` at once, and they are stored: their answers wait for nobody. The engine then asks to be
+    given appends one by one, and together again when nothing has moved for a while."""
+
+    async def scenario() -> None:
+        driver = Mover()
+        async with opened(driver) as backend:
+            assert backend.capabilities.batched
+            while backend.capabilities.batched:
+                moving, still = await backend.append([behind(MOVING), behind(STILL)])
+                assert isinstance(moving, Unavailable)
+                assert isinstance(still, Appended)
+            driver.arrived = True
+            while not backend.capabilities.batched:
+                moving, still = await backend.append([behind(MOVING), behind(STILL)])
+                assert isinstance(moving, Appended) and isinstance(still, Appended)
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
 def test_closing_waits_for_what_moves() -> None:
     """`close` ends when the append that waits has its outcome."""
 

@@ -65,7 +65,6 @@ class RedisDriver:
             keys_remembered=None,
             notification=False,
             record_bytes_max=RECORD_BYTES_MAX,
-            batched=not self.connections.route.clustered,
         )
 
     def _function(self, name: str, shard: int, *more: str | bytes | int) -> tuple[str, Words]:

@@ -33,15 +33,17 @@ RESEND_AFTER = (0.02, 0.05, 0.1, 0.2, 0.4)
 """Seconds between tries to settle a lost answer; the last one repeats."""
 LATER = 0.05
 """Seconds until an attempt is tried again whose session was moving."""
+MOVING = 1.0
+"""Seconds for which sessions count as moving after one was met that is."""
 
 
 class _Pending:
     """One append on its way: `sure` when `head` was read or refused a write, rather than remembered or guessed."""
 
-    __slots__ = ("append", "future", "head", "races", "since", "sure", "waits_for")
+    __slots__ = ("alone", "append", "future", "head", "races", "since", "sure", "waits_for")
 
-    def __init__(self, append: Append, future: asyncio.Future[Outcome | BaseException], since: float) -> None:
-        self.append, self.future, self.since = append, future, since
+    def __init__(self, append: Append, future: asyncio.Future[Outcome | BaseException], since: float, *, alone: bool) -> None:
+        self.append, self.future, self.since, self.alone = append, future, since, alone
         self.head: Head | None = None
         self.sure = False
         self.races = 0
@@ -63,6 +65,12 @@ class Appender:
         self._crowd, self._took = 0, 0.0
         """How many went in the last write, and its seconds."""
         self._timer: asyncio.TimerHandle | None = None
+        self._moving_until = 0.0
+
+    @property
+    def moving(self) -> bool:
+        """Whether sessions are moving, so that some appends have to wait while others need not."""
+        return self._moving_until > 0 and self._tick() < self._moving_until
 
     async def append(self, appends: Sequence[Append]) -> Sequence[Outcome | BaseException]:
         """See `spi.Backend.append`."""
@@ -70,7 +78,7 @@ class Appender:
         now = self._tick()
         futures = []
         for append in appends:
-            pending = _Pending(append, loop.create_future(), now)
+            pending = _Pending(append, loop.create_future(), now, alone=len(appends) == 1)
             futures.append(pending.future)
             queue = self._busy.get(append.session)
             if queue is None:
@@ -198,7 +206,12 @@ class Appender:
                 self._take(pending, attempt, answer)
 
     async def _try_later(self, pending: _Pending, error: Error) -> None:
-        """Nothing of it was done: wait outside the lanes, so that it holds up nobody, and judge it anew while there is time."""
+        """Nothing of it was done: wait outside the lanes, and judge it anew while there is time. One that came together with others does
+        not wait: it would hold up their answers."""
+        self._moving_until = self._tick() + MOVING
+        if not pending.alone:
+            self._answer(pending, error)
+            return
         pending.waits_for = error
         await asyncio.sleep(LATER)
         self._ready.append(pending)

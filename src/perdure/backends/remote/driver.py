@@ -47,7 +47,7 @@ class Lost(msgspec.Struct, frozen=True, gc=False):
 
 class Later(msgspec.Struct, frozen=True, gc=False):
     """Nothing was done: the session is moving from node to node, and this will be over by itself. Tried again soon; `error` where that
-    takes too long."""
+    takes too long, or at once for one of several appends of a call."""
 
     error: Error
 
