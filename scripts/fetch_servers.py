@@ -45,14 +45,20 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def debian(package: str) -> Callable[[Path, Path], None]:
-    """Unpack a package of this machine's Debian or Ubuntu; nothing is installed and no root is needed, but for the package lists."""
+def debian(package: str, *, libraries: bool = False) -> Callable[[Path, Path], None]:
+    """Unpack a package of this machine's Debian or Ubuntu, and on request the libraries that it names as its needs, but for the C library.
+    Nothing is installed and no root is needed, but for the package lists."""
 
     def fetch(work: Path, place: Path) -> None:
         _made(work)
         if subprocess.run(["apt-get", "download", "-qq", package], cwd=work, check=False, capture_output=True).returncode:
             subprocess.run(["apt-get", "update", "-qq"], check=True)
             subprocess.run(["apt-get", "download", "-qq", package], cwd=work, check=True)
+        if libraries:
+            told = subprocess.run(["apt-cache", "depends", package], check=True, capture_output=True, text=True).stdout
+            needs = [words[1] for line in told.splitlines() if (words := line.split())[0] == "Depends:"]
+            needs = [name for name in needs if name.startswith("lib") and name != "libc6"]
+            subprocess.run(["apt-get", "download", "-qq", *needs], cwd=work, check=True)
         for archive in work.glob("*.deb"):
             subprocess.run(["dpkg", "-x", str(archive), str(place)], check=True)
 
@@ -106,6 +112,7 @@ SERVERS: dict[str, Callable[[Path, Path], None]] = {
     "cassandra": maven("org.apache.cassandra:cassandra-all:5.0.6"),
     "etcd": debian("etcd-server"),
     "ministack": python("ministack==1.5.33"),
+    "pgbouncer": debian("pgbouncer", libraries=True),
 }
 """What can be fetched: a function of a folder to work in and the place to fill."""
 

@@ -20,6 +20,7 @@ from tests.servers.fake_gcs import FakeGCS
 from tests.servers.google import DatastoreEmulator, FirestoreEmulator
 from tests.servers.ministack import MiniStack
 from tests.servers.mongodb import MongoDB, MongoDBSet
+from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgresql import PostgreSQL, PostgreSQLStandby
 from tests.servers.process import Server
 from tests.servers.seaweedfs import SeaweedFS
@@ -50,6 +51,7 @@ class Engine:
 ENGINES: list[Engine] = [
     Engine("postgresql", PostgreSQL),
     Engine("postgresql-standby", PostgreSQLStandby),
+    Engine("pgbouncer", PgBouncer),
     Engine("valkey", Valkey),
     Engine("valkey-cluster", ValkeyCluster, one_address=False),
     Engine("mongodb", MongoDB),

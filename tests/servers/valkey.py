@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 
+from redis import Redis
+
 from tests.servers.process import HOST, Server
 
 
@@ -66,6 +68,8 @@ class ValkeyCluster(Valkey):
 
     name = "valkey-cluster"
     primaries, replicas = ("p1", "p2", "p3"), ("r1", "r2", "r3")
+    node_timeout = 15_000
+    """Milliseconds."""
 
     @property
     def url(self) -> str:
@@ -74,7 +78,14 @@ class ValkeyCluster(Valkey):
     def start(self) -> None:
         new = not self.nodes
         for node in (*self.primaries, *self.replicas):
-            cluster = ["--cluster-enabled", "yes", "--cluster-node-timeout", "15000", "--cluster-require-full-coverage", "no"]
+            cluster = [
+                "--cluster-enabled",
+                "yes",
+                "--cluster-node-timeout",
+                str(self.node_timeout),
+                "--cluster-require-full-coverage",
+                "no",
+            ]
             self.launch(node, *cluster, "--cluster-port", str(self.port(f"{node}-bus")))
         if new:
             self._join()
@@ -92,11 +103,56 @@ class ValkeyCluster(Valkey):
             id = ask(self.port(primary), "CLUSTER", "MYID")
             self.wait(f"{replica} follows", lambda id=id, replica=replica: ask(self.port(replica), "CLUSTER", "REPLICATE", id))
 
+    def client(self, node: str) -> Redis:
+        """A client of one node, for a test's own hands."""
+        return Redis(HOST, self.port(node), socket_timeout=10)
+
+    def id(self, node: str) -> str:
+        """What the Cluster calls a node."""
+        return ask(self.port(node), "CLUSTER", "MYID")
+
+    def owner(self, slot: int) -> str:
+        """The primary that has a slot."""
+        ids = {self.id(node): node for node in self.nodes if self.runs(node)}
+        return next(owner for node in ids.values() if (owner := ids.get(self._owner(slot, node))))
+
+    def begin_move(self, slot: int, source: str, target: str) -> None:
+        """From here on a slot is on its way: keys may be moved with `move_key`, then it is handed over with `end_move`."""
+        ask(self.port(target), "CLUSTER", "SETSLOT", str(slot), "IMPORTING", self.id(source))
+        ask(self.port(source), "CLUSTER", "SETSLOT", str(slot), "MIGRATING", self.id(target))
+
+    def move_key(self, key: bytes, source: str, target: str) -> None:
+        """Move one key of a slot that is on its way."""
+        with self.client(source) as client:
+            assert client.execute_command("MIGRATE", HOST, self.port(target), key, 0, 5000) == b"OK"
+
+    def end_move(self, slot: int, source: str, target: str) -> None:
+        """Hand a slot over, to the new owner first, and wait until every node has heard of it."""
+        for node in (target, source):
+            ask(self.port(node), "CLUSTER", "SETSLOT", str(slot), "NODE", self.id(target))
+        self.wait("all know the slot's owner", lambda: all(self._owner(slot, node) == self.id(target) for node in self.nodes))
+
+    def _owner(self, slot: int, node: str) -> str:
+        """Whom a node takes for a slot's owner."""
+        for line in ask(self.port(node), "CLUSTER", "NODES").splitlines():
+            words = line.split()
+            ranges = [part.split("-") for part in words[8:] if not part.startswith("[")]
+            if any(int(part[0]) <= slot <= int(part[-1]) for part in ranges):
+                return words[0]
+        return ""
+
     def _info(self, node: str) -> str:
         return ask(self.port(node), "CLUSTER", "INFO")
 
     def _replication(self, node: str) -> str:
         return ask(self.port(node), "INFO", "replication") if self.runs(node) else ""
+
+
+class ValkeyClusterElecting(ValkeyCluster):
+    """A Cluster that gives a node up after 2 s, and elects a replica in its place."""
+
+    name = "valkey-cluster-electing"
+    node_timeout = 2_000
 
 
 def ask(port: int, *words: str) -> str:

@@ -3,6 +3,7 @@
 Condition   the statement that inserts compares the head rows, which it locks in one order; a deadlock with others is sent again
 Durability  local: synchronous_commit as the server has it, at least `local`; quorum: with synchronous standbys; fsync off: buffered
 Feed        by transaction id, below the oldest that still runs, so nothing that commits late is passed over
+Pooler      seen at `open` (`connections.Connections.look`): statements are then not prepared, and nothing else needs a session
 Errors      `connections.Connections`, once: a connection lost after a write was sent is `Unknown`
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from psycopg import ProgrammingError
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import conninfo_to_dict
 
 from perdure.backends.postgresql.connections import Connections
 from perdure.backends.postgresql.driver import PostgreSQLDriver
@@ -25,10 +26,8 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
     "connect_timeout": (5.0, seconds),
     "timeout": (10.0, seconds),
     "pool": (4, count(2, 256)),
-    "prepare": ("on", one_of("on", "off")),
+    "prepare": ("auto", one_of("auto", "on", "off")),
 }
-_PLAN_ONCE = "-c plan_cache_mode=force_generic_plan"
-"""The statements are written so that one plan is good for all values: planning `append` anew would take as long as running it."""
 
 
 async def open(url: str, *, clock: Clock) -> RemoteBackend:
@@ -40,9 +39,7 @@ async def open(url: str, *, clock: Clock) -> RemoteBackend:
     options = address.options
     conninfo = address.url("postgresql")
     try:
-        given = conninfo_to_dict(conninfo)
-        if options["prepare"] == "on":
-            conninfo = make_conninfo(conninfo, options=f"{_PLAN_ONCE} {given.get('options', '')}".strip())
+        conninfo_to_dict(conninfo)
     except ProgrammingError as error:
         raise Invalid(f"{address.place!r}: {' '.join(str(error).split())}.") from None
 
@@ -53,7 +50,7 @@ async def open(url: str, *, clock: Clock) -> RemoteBackend:
             size=options["pool"],
             connect_timeout=options["connect_timeout"],
             timeout=options["timeout"],
-            prepare=options["prepare"] == "on",
+            prepare=options["prepare"],
         )
         driver = PostgreSQLDriver(connections, options["namespace"])
         try:

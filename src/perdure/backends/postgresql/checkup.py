@@ -18,6 +18,8 @@ async def checkup(connections: Connections) -> Checkup:
         " WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
     facts = {"server": f"PostgreSQL {settings.pop('server_version')}"} | {name: value or "none" for name, value in settings.items()}
+    facts["pooler"] = "seen" if connections.pooled else "none seen"
+    facts["prepared statements"] = "yes" if connections.prepares else "no"
     findings = []
     if settings["fsync"] == "off":
         findings.append(

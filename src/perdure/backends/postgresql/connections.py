@@ -1,6 +1,8 @@
 """Connections to one server, and the one place where PostgreSQL's errors become ours.
 
 Each statement is a transaction of its own and leaves nothing behind in its connection, so a pooler in transaction mode may stand between.
+What would stay in a connection are prepared statements: behind a pooler, where clients share connections and all number their
+statements alike, one could run another's. So none are prepared there, unless the pooler is seen to keep each client's apart.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from perdure.errors import Closed, Error, Invalid, Unauthorized, Unavailable, Unknown, Unsupported
 
@@ -18,16 +21,26 @@ _NOTHING_WRITTEN = ("40001", "40P01")
 """Serialization failure and deadlock: rolled back, may be sent again."""
 TRIES = 4
 """How often a statement that met a deadlock is sent."""
+_PREPARE_AFTER = 5
+"""How often a statement is run before it is prepared."""
+_PLAN_ONCE = "-c plan_cache_mode=force_generic_plan"
+"""The statements are written so that one plan is good for all values: planning `append` anew would take as long as running it."""
+_NO_STARTUP = "unsupported startup parameter"
 
 
 class Connections:
     """Opens connections as they are needed, keeps them, and throws away those that failed. Time-outs in seconds.
 
-    `prepare`: whether statements are prepared on the server, which a pooler in transaction mode may not allow.
+    `prepare`: whether statements are prepared on the server: `on`, `off`, or `auto`: unless a pooler is seen.
     """
 
-    def __init__(self, conninfo: str, place: str, *, size: int, connect_timeout: float, timeout: float, prepare: bool) -> None:
-        self._conninfo, self._place, self._prepare = conninfo, place, prepare
+    def __init__(self, conninfo: str, place: str, *, size: int, connect_timeout: float, timeout: float, prepare: str) -> None:
+        self._conninfo, self._place = conninfo, place
+        self._asked, self._plan_once = prepare, prepare != "off"
+        self.prepares = prepare != "off"
+        """Whether statements are prepared."""
+        self.pooled = False
+        """Whether something stands between that gives a client's statements to connections of its own."""
         self._connect_timeout, self._timeout = connect_timeout, timeout
         self._idle: list[psycopg.AsyncConnection[Any]] = []
         self._open: set[psycopg.AsyncConnection[Any]] = set()
@@ -86,23 +99,58 @@ class Connections:
         work.cancel()
         work.add_done_callback(_seen)
 
+    async def look(self) -> None:
+        """See whether a pooler stands between, and settle with it what is prepared. Before all else, once. Raises `Unsupported` too.
+
+        A pooler makes up the process id that it tells its clients, or drops what they say of themselves at the start.
+        """
+        ((pid, planned),) = await self.fetch("SELECT pg_backend_pid(), current_setting('plan_cache_mode')")
+        connection = self._idle.pop()
+        self.pooled = self.pooled or pid != connection.info.backend_pid or (self._plan_once and planned != "force_generic_plan")
+        self.prepares = self._asked == "on" or (self._asked == "auto" and not self.pooled)
+        connection.prepare_threshold = _PREPARE_AFTER if self.prepares else None
+        work = asyncio.ensure_future(_keeps_apart(connection) if self.pooled and self.prepares else asyncio.sleep(0, result=True))
+        try:
+            await asyncio.wait({work}, timeout=self._timeout)
+            if not (work.done() and work.result()):
+                raise Unsupported(
+                    f"PostgreSQL at {self._place} is behind a pooler that does not keep its clients' prepared statements apart:"
+                    " take prepare=on out of the URL, or let the pooler track them (PgBouncer 1.21 and newer: max_prepared_statements)."
+                )
+        finally:
+            await self._give_back(connection, work)
+
     async def _connect(self) -> psycopg.AsyncConnection[Any]:
         if self._closed:
             raise Closed
         try:
             async with asyncio.timeout(self._connect_timeout):
-                connection = await psycopg.AsyncConnection.connect(
-                    self._conninfo,
-                    autocommit=True,
-                    prepare_threshold=5 if self._prepare else None,
-                    connect_timeout=int(self._connect_timeout) + 1,
-                )
+                try:
+                    connection = await self._dial()
+                except psycopg.OperationalError as error:
+                    if not self._plan_once or _NO_STARTUP not in str(error):
+                        raise
+                    self._plan_once, self.pooled = False, True
+                    self.prepares = self._asked == "on"
+                    connection = await self._dial()
         except TimeoutError as error:
             raise Unavailable(f"PostgreSQL at {self._place} did not take the connection within {self._connect_timeout:g} s.") from error
         except psycopg.Error as error:
             raise self._mapped(error, sent=False, writes=False) from error
         self._open.add(connection)
         return connection
+
+    async def _dial(self) -> psycopg.AsyncConnection[Any]:
+        conninfo = self._conninfo
+        if self._plan_once:
+            given = conninfo_to_dict(conninfo).get("options", "")
+            conninfo = make_conninfo(conninfo, options=f"{_PLAN_ONCE} {given}".strip())
+        return await psycopg.AsyncConnection.connect(
+            conninfo,
+            autocommit=True,
+            prepare_threshold=_PREPARE_AFTER if self.prepares else None,
+            connect_timeout=int(self._connect_timeout) + 1,
+        )
 
     def _mapped(self, error: psycopg.Error, *, sent: bool, writes: bool) -> Error | _RolledBackError:
         state, text = error.sqlstate or "", " ".join(str(error).split())
@@ -113,6 +161,10 @@ class Connections:
             return Unauthorized(f"{said}.")
         if state == "3D000" or (not sent and 'database "' in text and "does not exist" in text):
             return Invalid(f"{said}. Create it with CREATE DATABASE, or name another in the URL.")
+        if not sent and _NO_STARTUP in text:
+            return Invalid(
+                f"{said}. A pooler stands between: take it out of the URL, or name it in the pooler's ignore_startup_parameters."
+            )
         if state == "25006":
             return Unsupported(f"{said}. This is a replica that takes no writes: name the primary, or add target_session_attrs=read-write.")
         if sent and writes and (not state or state[:2] in ("08", "57")):
@@ -128,6 +180,17 @@ class Connections:
             await connection.close()
         self._idle.clear()
         self._open.clear()
+
+
+async def _keeps_apart(connection: psycopg.AsyncConnection[Any]) -> bool:
+    """Whether a pooler prepares our statements under names of its own."""
+    try:
+        async with connection.transaction():
+            cursor = await connection.execute("SELECT name FROM pg_prepared_statements", prepare=True)
+            names = {name for (name,) in await cursor.fetchall()}
+    except psycopg.Error:
+        return False  # Another client's statement has the name, or the pooler has no place for any.
+    return bool(names) and not any(name.startswith("_pg3_") for name in names)
 
 
 class _RolledBackError(Exception):

@@ -46,6 +46,7 @@ class PostgreSQLDriver:
 
     async def start(self, clock: Clock) -> None:
         """Read what the server is, and make the schema where there is none."""
+        await self.connections.look()
         settings = dict(
             await self.connections.fetch(
                 "SELECT name, setting FROM pg_settings WHERE name IN ('fsync', 'synchronous_commit', 'synchronous_standby_names',"
@@ -93,7 +94,8 @@ class PostgreSQLDriver:
             await self.connections.fetch(
                 f"DO $perdure$ BEGIN PERFORM pg_advisory_xact_lock({_LOCK}); "
                 f"IF to_regclass('{self._ns}.store') IS NULL THEN {body} END IF; "
-                "EXCEPTION WHEN duplicate_table OR duplicate_schema THEN NULL; END $perdure$"  # Another made it while this one waited.
+                # Another made it while this one waited: which error that is depends on what this connection had looked up before.
+                "EXCEPTION WHEN duplicate_table OR duplicate_schema OR unique_violation THEN NULL; END $perdure$"
             )
             found = await self._stored()
         if not found.get("schema", "").isdecimal() or "id" not in found:

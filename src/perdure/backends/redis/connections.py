@@ -6,21 +6,31 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.resources import files
-from typing import Any
+from itertools import chain, repeat
+from typing import Any, NamedTuple
 
 from redis import exceptions as redis
 from redis.asyncio import ConnectionPool
 
 from perdure.backends.redis.routes import Route
-from perdure.backends.remote import together
+from perdure.backends.remote import Later, together
 from perdure.errors import Closed, Corrupt, Error, Unauthorized, Unavailable, Unknown, Unsupported
 
 Words = tuple[str | bytes | int, ...]
 LIBRARY = files(__package__).joinpath("functions.lua").read_text()
 MOVES = 4
 """How often calls follow slots that have moved."""
+PAUSES = (0.01, 0.02, 0.05, 0.1)
+"""Seconds between tries of a call whose slot is moving; the last one repeats."""
+_FUNCTION_CALLS = ("FCALL", "FCALL_RO")
 _LOGIN = (redis.AuthenticationError, redis.AuthenticationWrongNumberOfArgsError, redis.NoPermissionError, redis.AuthorizationError)
 _NOT_NOW = (redis.BusyLoadingError, redis.ReadOnlyError, redis.OutOfMemoryError, redis.ClusterDownError, redis.TryAgainError)
+
+
+class Elsewhere(NamedTuple):
+    """Ask this node, although the slot is not its own yet; `None`: ask whoever has the slot."""
+
+    pool: ConnectionPool | None
 
 
 class Connections:
@@ -33,38 +43,80 @@ class Connections:
         self.requests = 0
         """Round trips, for whoever counts them."""
 
-    async def call(self, calls: Sequence[tuple[str, Words]], *, writes: bool, behind: Words | None = None) -> list[Any]:
+    async def call(self, calls: Sequence[tuple[str, Words]], *, writes: bool, behind: Words | None = None, waits: bool = True) -> list[Any]:
         """Each call's answer, or our error; calls are pairs of a key, which says where it goes, and a command. One round trip to each node.
 
-        `behind`: a command that follows on each connection; its answer is put behind each call's, as a pair."""
+        `behind`: a command that follows on each connection; its answer is put behind each call's, as a pair. `waits`: what meets a slot
+        on its way to another node is tried again until it has arrived; otherwise it is `Later`, and was not done."""
         answers: list[Any] = [None] * len(calls)
-        waiting = list(range(len(calls)))
-        for move in range(MOVES):
-            nodes: dict[ConnectionPool, list[int]] = {}
+        waiting: dict[int, ConnectionPool | None] = dict.fromkeys(range(len(calls)))
+        clock = asyncio.get_running_loop().time
+        moves, until, pauses = 0, clock() + self.timeout, chain(PAUSES, repeat(PAUSES[-1]))
+        while waiting:
+            groups: dict[tuple[ConnectionPool, bool], list[int]] = {}
             try:
-                if move or self._astray:
+                if self._astray:
                     self._astray = False
                     await self.route.locate()
-                for number in waiting:
-                    nodes.setdefault(self.route.pool_of(calls[number][0]), []).append(number)
+                for number, other in waiting.items():
+                    groups.setdefault((other or self.route.pool_of(calls[number][0]), other is not None), []).append(number)
             except (Error, redis.RedisError, OSError) as error:
                 for number in waiting:
                     answers[number] = self.mapped(error, unsure=False)
-                return answers
-            sending = [self._send(pool, [calls[number][1] for number in numbers], behind, writes=writes) for pool, numbers in nodes.items()]
-            for numbers, found in zip(nodes.values(), await together(*sending), strict=True):
+                break
+            sending = [
+                self._send(pool, [calls[number][1] for number in numbers], behind, asking=asking, writes=writes)
+                for (pool, asking), numbers in groups.items()
+            ]
+            waiting = {}
+            moving = []
+            for ((pool, _), numbers), found in zip(groups.items(), await together(*sending), strict=True):
                 for number, answer in zip(numbers, found, strict=True):
                     answers[number] = answer
-            waiting = [number for number in waiting if self._elsewhere(answers[number])]
-            if not waiting:
+                    match await self._next(calls[number], answer, pool):
+                        case Later() as later:
+                            answers[number] = later
+                            moving.append(number)
+                        case Elsewhere(place):
+                            waiting[number] = place
+            if moving and waits and clock() < until:
+                waiting |= dict.fromkeys(moving)
+                await asyncio.sleep(next(pauses))
+            elif (moves := moves + 1) == MOVES:
                 break
+        if waits:
+            answers = [answer.error if isinstance(answer, Later) else answer for answer in answers]
         return [self.mapped(answer, unsure=False) if isinstance(answer, Exception) else answer for answer in answers]
 
-    def _elsewhere(self, answer: Any) -> bool:
-        """Whether a call, which was not done, may be another node's by now."""
-        if isinstance(answer, redis.MovedError):
-            return True
-        return self.route.clustered and isinstance(answer, redis.ConnectionError | redis.TimeoutError) and not isinstance(answer, _LOGIN)
+    async def _next(self, call: tuple[str, Words], answer: Any, pool: ConnectionPool) -> Elsewhere | Later | None:
+        """What to do about a call that was not done: ask elsewhere, or later. `None`: this answer stands.
+
+        A node that is handing a slot over says ASK for each key that it does not have (any more). A command of one key is then the other
+        node's to answer. A function's keys may be on both: it is the other node's when the first has none left, and has to wait before,
+        for it would take what has not arrived for what there never was."""
+        key, words = call
+        match answer:
+            case redis.MovedError():
+                self.route.moved(answer.slot_id, self.route.pool_at(pool, answer.host, answer.port))
+                return Elsewhere(None)
+            case redis.AskError():
+                if words[0] in _FUNCTION_CALLS and not await self._emptied(pool, key, answer.slot_id):
+                    return self._later(f"the slot {answer.slot_id}")
+                return Elsewhere(self.route.pool_at(pool, answer.host, answer.port))
+            case redis.TryAgainError():
+                return self._later("a slot")
+            case redis.ConnectionError() | redis.TimeoutError() if self.route.clustered and not isinstance(answer, _LOGIN):
+                self._astray = True
+                return Elsewhere(None)
+        return None
+
+    async def _emptied(self, pool: ConnectionPool, key: str, slot: int) -> bool:
+        """Whether a node that is handing a slot over has no key of it left, and is handing it over still: a replica may have none yet."""
+        left, there = await self._exchange(pool, [("CLUSTER", "COUNTKEYSINSLOT", slot), ("EXISTS", key)], writes=False)
+        return left == 0 and isinstance(there, redis.AskError) and not isinstance(there, redis.MovedError)
+
+    def _later(self, what: str) -> Later:
+        return Later(Unavailable(f"Redis at {self.place} is moving {what} to another node, which has not come to an end."))
 
     async def one(self, key: str, *words: str | bytes | int, writes: bool = False) -> Any:
         """One call; its error is raised."""
@@ -81,16 +133,22 @@ class Connections:
                 raise answer
         return answers
 
-    async def _send(self, pool: ConnectionPool, calls: list[Words], behind: Words | None, *, writes: bool) -> list[Any]:
-        """Answers; errors are the client library's, or ours."""
-        found = await self._exchange(pool, calls if behind is None else [*calls, behind], writes=writes)
+    async def _send(self, pool: ConnectionPool, calls: list[Words], behind: Words | None, *, asking: bool, writes: bool) -> list[Any]:
+        """Answers; errors are the client library's, or ours. `asking`: although the slot is not the node's yet."""
+
+        async def exchange(calls: list[Words]) -> list[Any]:
+            sent = [word for call in calls for word in (("ASKING",), call)] if asking else calls
+            found = await self._exchange(pool, sent if behind is None else [*sent, behind], writes=writes)
+            return [*found[1 : len(sent) : 2], *found[len(sent) :]] if asking else found
+
+        found = await exchange(calls)
         missing = [number for number, answer in enumerate(found[: len(calls)]) if _is_missing(answer)]
         if missing:
             (loaded,) = await self._exchange(pool, [("FUNCTION", "LOAD", LIBRARY)], writes=False)
             if isinstance(loaded, Exception) and "already exists" not in str(loaded):
                 return [self.mapped(loaded, unsure=False)] * len(calls)
             some = [calls[number] for number in missing]
-            again = await self._exchange(pool, some if behind is None else [*some, behind], writes=writes)
+            again = await exchange(some)
             for number, answer in zip(missing, again, strict=False):
                 found[number] = answer
             found[len(calls) :] = again[len(some) :]

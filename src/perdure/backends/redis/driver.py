@@ -12,7 +12,7 @@ from perdure.backends.redis import layout
 from perdure.backends.redis.checkup import checkup, settings_of
 from perdure.backends.redis.connections import Connections, Words
 from perdure.backends.redis.layout import SCHEMA, SHARDS, name_of, prefix, shard_of
-from perdure.backends.remote import Answer, Attempt, Lost, Stored
+from perdure.backends.remote import Answer, Attempt, Later, Lost, Stored
 from perdure.backends.spi import Capabilities, Change, Checkup, Durability, Head, Known, Loaded, Page, Query, Record, Row, Snapshot
 from perdure.clock import Clock
 from perdure.errors import Corrupt, Error, Invalid, TooLarge, Unknown, Unsupported
@@ -83,15 +83,16 @@ class RedisDriver:
         behind: Words | None = None
         if self._replicas:
             behind = ("WAITAOF", 1, self._replicas, int(self.connections.timeout * 900))
-        found = await self.connections.call(calls, writes=True, behind=behind)
+        found = await self.connections.call(calls, writes=True, behind=behind, waits=False)
         answers: list[Answer] = [Lost(None)] * len(attempts)
         for numbers, answer in zip(groups.values(), found, strict=True):
             reached: Error | Durability = self.durability_read
-            if self._replicas and not isinstance(answer, Error):
+            if self._replicas and not isinstance(answer, Error | Later):
                 answer, copies = answer  # noqa: PLW2901 - the pair's first half is the answer
                 reached = self._spread(copies)
+            failed = answer if isinstance(answer, Error | Later) else None
             for place, number in enumerate(numbers):
-                answers[number] = answer if isinstance(answer, Error) else self._answered(attempts[number], answer[place], reached)
+                answers[number] = failed or self._answered(attempts[number], answer[place], reached)
         return answers
 
     def _spread(self, copies: object) -> Error | Durability:
@@ -168,9 +169,11 @@ class RedisDriver:
         return [layout.decode_record(record) for record in found]
 
     async def find_key(self, session: SessionKey, key: str) -> Known | None:
-        """See `spi.Backend.find_key`. One round trip."""
-        head, known = await self._ask("find_key", session, key)
-        return None if head is None or known is None else Known(*layout.decode_key(known), _certain(layout.decode_head(head)))
+        """See `spi.Backend.find_key`. One round trip; the key comes first: what is not known then was not applied before."""
+        shard, name = self._prefixes[shard_of(session)], name_of(session)
+        calls: list[tuple[str, Words]] = [(shard, ("HGET", f"{shard}k:".encode() + name, key)), (shard, ("HGET", f"{shard}h", name))]
+        known, head = await self.connections.each(calls)
+        return None if known is None else Known(*layout.decode_key(known), _certain(layout.decode_head(head)))
 
     async def _ask(self, name: str, session: SessionKey, *more: str | bytes | int) -> Any:
         key, words = self._function(name, shard_of(session), name_of(session), *more)

@@ -9,6 +9,7 @@
 --   Pp  hash    name -> the version of a purge's stub
 --   Pn:TENANT   sorted set of ids, for listing
 --   Pf  stream  name and version of every record, in the order of their commits
+--   Pw  string  the place in the stream from which the next sweep goes on
 --   Pl:NAME     list of records, the first at the version in Pb
 --   Pk:NAME     hash: idempotency key -> version and request
 --   Ps:NAME     hash: version -> snapshot, the newest two
@@ -16,6 +17,8 @@
 local SNAPSHOTS_KEPT = 2
 local PAGE_BYTES = 4 * 1024 * 1024
 local STEP = 64
+local SWEPT = 2
+local SWEPT_MOST = 10000
 
 -- The log's first version and its records' number; nil where there is none.
 local function extent(shard, name)
@@ -57,6 +60,30 @@ local function store(shard, name, held, head, created, tags, marks, version, rec
   for number = 1, #marks, 2 do
     redis.call('HSET', shard .. 'k:' .. name, marks[number], marks[number + 1])
   end
+end
+
+-- Take entries out of the stream whose records are gone: looks at SWEPT for each record that was dropped, going on where the last sweep
+-- ended and round again, so what is left of the dead stays a share of the living. At most SWEPT_MOST at once: nobody else is served meanwhile.
+local function sweep(shard, dropped)
+  local place, budget, known = redis.call('GET', shard .. 'w') or '-', math.min(SWEPT * dropped + STEP, SWEPT_MOST), {}
+  while budget > 0 do
+    local count = math.min(budget, 1000)
+    local entries, dead = redis.call('XRANGE', shard .. 'f', place, '+', 'COUNT', count), {}
+    for _, entry in ipairs(entries) do
+      local name, version = entry[2][2], tonumber(entry[2][4])
+      if not known[name] then known[name] = {extent(shard, name)} end
+      local first, records = known[name][1], known[name][2]
+      if not first or version < first or version >= first + records then dead[#dead + 1] = entry[1] end
+    end
+    if #dead > 0 then redis.call('XDEL', shard .. 'f', unpack(dead)) end
+    budget = budget - count
+    if #entries < count then
+      redis.call('DEL', shard .. 'w')
+      return
+    end
+    place = '(' .. entries[#entries][1]
+  end
+  redis.call('SET', shard .. 'w', place)
 end
 
 -- For each session: shard, name, expected head, new head, time, tags, its own key, first version, number of keys, keys with values,
@@ -140,11 +167,6 @@ local function read(keys, args)
   return found
 end
 
-local function find_key(keys, args)
-  local shard, name, key = args[1], args[2], args[3]
-  return {redis.call('HGET', shard .. 'h', name), redis.call('HGET', shard .. 'k:' .. name, key)}
-end
-
 -- Keep a snapshot if the record of its version begins as it should, and is no purge's stub.
 local function put_snapshot(keys, args)
   local shard, name, version, proof, snapshot = args[1], args[2], tonumber(args[3]), args[4], args[5]
@@ -167,6 +189,7 @@ local function truncate(keys, args)
   if below > first then
     redis.call('LTRIM', shard .. 'l:' .. name, below - first, -1)
     redis.call('HSET', shard .. 'b', name, args[3])
+    sweep(shard, below - first)
   end
   for _, found in ipairs(versions_of(shard, name)) do
     if tonumber(found) < below - 1 then redis.call('HDEL', shard .. 's:' .. name, found) end
@@ -178,11 +201,13 @@ end
 local function purge(keys, args)
   local shard, name, expected, version, stub = args[1], args[2], args[3], args[4], args[5]
   if redis.call('HGET', shard .. 'h', name) ~= expected then return 0 end
+  local _, count = extent(shard, name)
   redis.call('DEL', shard .. 'l:' .. name, shard .. 'k:' .. name, shard .. 's:' .. name)
   redis.call('RPUSH', shard .. 'l:' .. name, stub)
   redis.call('HSET', shard .. 'b', name, version)
   redis.call('HSET', shard .. 'p', name, version)
   redis.call('HDEL', shard .. 't', name)
+  sweep(shard, count - 1)
   return 1
 end
 
@@ -217,6 +242,5 @@ redis.register_function('perdure_1_truncate', truncate)
 redis.register_function('perdure_1_purge', purge)
 redis.register_function{function_name = 'perdure_1_load', callback = load, flags = {'no-writes'}}
 redis.register_function{function_name = 'perdure_1_read', callback = read, flags = {'no-writes'}}
-redis.register_function{function_name = 'perdure_1_find_key', callback = find_key, flags = {'no-writes'}}
 redis.register_function{function_name = 'perdure_1_scan', callback = scan, flags = {'no-writes'}}
 redis.register_function{function_name = 'perdure_1_feed', callback = feed, flags = {'no-writes'}}

@@ -33,6 +33,14 @@ class Route(Protocol):
         """All pools."""
         ...
 
+    def pool_at(self, pool: ConnectionPool, host: str, port: int, /) -> ConnectionPool:
+        """The pool of a node that the node of `pool` names; without a host it is on the same one."""
+        ...
+
+    def moved(self, slot: int, pool: ConnectionPool, /) -> None:
+        """Note that a slot is another's, until all are looked up anew."""
+        ...
+
     async def locate(self) -> None:
         """Look again who has what. Raises what the client library raises."""
         ...
@@ -53,6 +61,12 @@ class OneRoute:
     def pools(self) -> list[ConnectionPool]:
         return [self._pool, *self._guides]
 
+    def pool_at(self, pool: ConnectionPool, _host: str, _port: int, /) -> ConnectionPool:
+        return pool
+
+    def moved(self, _slot: int, _pool: ConnectionPool, /) -> None:
+        """There are no slots."""
+
     async def locate(self) -> None:
         """Nothing is to be looked up."""
 
@@ -66,6 +80,7 @@ class ClusterRoute:
         self._settings, self._kind = settings, kind
         self._pools: dict[tuple[str, int], ConnectionPool] = {}
         self._slots: list[tuple[int, int, tuple[str, int]]] = []
+        self._moved: dict[int, ConnectionPool] = {}
         self._seeds = seeds
 
     def _pool(self, node: tuple[str, int]) -> ConnectionPool:
@@ -75,6 +90,8 @@ class ClusterRoute:
 
     def pool_of(self, key: str, /) -> ConnectionPool:
         slot = key_slot(key.encode())
+        if slot in self._moved:
+            return self._moved[slot]
         for first, last, node in self._slots:
             if first <= slot <= last:
                 return self._pool(node)
@@ -82,6 +99,12 @@ class ClusterRoute:
 
     def pools(self) -> list[ConnectionPool]:
         return list(self._pools.values())
+
+    def pool_at(self, pool: ConnectionPool, host: str, port: int, /) -> ConnectionPool:
+        return self._pool((host or pool.connection_kwargs["host"], port))
+
+    def moved(self, slot: int, pool: ConnectionPool, /) -> None:
+        self._moved[slot] = pool
 
     async def locate(self) -> None:
         failed: Exception = Unavailable("No node of the Cluster answers.")
@@ -98,6 +121,7 @@ class ClusterRoute:
                 failed = error
                 continue
             self._slots = [(first, last, (primary[0].decode() or node[0], primary[1])) for first, last, primary, *_ in answer]
+            self._moved.clear()
             return
         raise failed
 

@@ -8,7 +8,7 @@ urls       options with units in a URL, and URLs without their secrets
 """
 
 from perdure.backends.remote.appender import Appender
-from perdure.backends.remote.driver import Answer, Attempt, Driver, Lost, Stored
+from perdure.backends.remote.driver import Answer, Attempt, Driver, Later, Lost, Stored
 from perdure.backends.remote.facade import RemoteBackend, open_remote
 from perdure.backends.remote.loop import IoLoop, together
 from perdure.backends.remote.urls import Address, parse_address
@@ -20,6 +20,7 @@ __all__ = [
     "Attempt",
     "Driver",
     "IoLoop",
+    "Later",
     "Lost",
     "RemoteBackend",
     "Stored",

@@ -18,7 +18,7 @@ from itertools import chain, repeat
 from typing import Any
 
 from perdure.backends.checks import check_records
-from perdure.backends.remote.driver import Answer, Attempt, Driver, Lost, Stored
+from perdure.backends.remote.driver import Answer, Attempt, Driver, Ended, Later, Lost, Stored
 from perdure.backends.remote.loop import together
 from perdure.backends.spi import Append, Appended, Head, Known, Outcome, Refused
 from perdure.errors import Error, Unavailable, Unknown
@@ -32,20 +32,26 @@ RACES_MAX = 64
 """Lost races in a row before the engine is asked to look again (it may have to rebase)."""
 RESEND_AFTER = (0.02, 0.05, 0.1, 0.2, 0.4)
 """Seconds between tries to settle a lost answer; the last one repeats."""
+LATER = 0.05
+"""Seconds until an attempt is tried again whose session was moving."""
+MOVING = 1.0
+"""Seconds for which sessions count as moving after one was met that is."""
 
 
 class _Pending:
     """One append on its way: `sure` when `head` was read or refused a write, rather than remembered or guessed; `new` when its key is
     known to be in none of the records up to that head."""
 
-    __slots__ = ("append", "future", "head", "new", "races", "since", "sure")
+    __slots__ = ("alone", "append", "future", "head", "new", "races", "since", "sure", "waits_for")
 
-    def __init__(self, append: Append, future: asyncio.Future[Outcome | BaseException], since: float) -> None:
-        self.append, self.future, self.since = append, future, since
+    def __init__(self, append: Append, future: asyncio.Future[Outcome | BaseException], since: float, *, alone: bool) -> None:
+        self.append, self.future, self.since, self.alone = append, future, since, alone
         self.head: Head | None = None
         self.sure = False
         self.new = append.key is None
         self.races = 0
+        self.waits_for: Error | None = None
+        """Why it was not done when it was last sent."""
 
 
 class Appender:
@@ -62,6 +68,12 @@ class Appender:
         self._crowd, self._took = 0, 0.0
         """How many went in the last write, and its seconds."""
         self._timer: asyncio.TimerHandle | None = None
+        self._moving_until = 0.0
+
+    @property
+    def moving(self) -> bool:
+        """Whether sessions are moving, so that some appends have to wait while others need not."""
+        return self._moving_until > 0 and self._tick() < self._moving_until
 
     async def append(self, appends: Sequence[Append]) -> Sequence[Outcome | BaseException]:
         """See `spi.Backend.append`."""
@@ -69,7 +81,7 @@ class Appender:
         now = self._tick()
         futures = []
         for append in appends:
-            pending = _Pending(append, loop.create_future(), now)
+            pending = _Pending(append, loop.create_future(), now, alone=len(appends) == 1)
             futures.append(pending.future)
             queue = self._busy.get(append.session)
             if queue is None:
@@ -147,7 +159,8 @@ class Appender:
         if pending.future.done():
             return None
         if self._tick() - pending.since > self._timeout:
-            self._answer(pending, Unavailable(f"The engine was not free for {self._timeout:g} s; this append was not sent."))
+            late = Unavailable(f"The engine was not free for {self._timeout:g} s; this append was not sent.")
+            self._answer(pending, pending.waits_for or late)
             return None
         if not pending.sure:
             pending.head = self._heads.get(append.session)
@@ -197,12 +210,25 @@ class Appender:
         for (pending, attempt), answer in zip(attempts, answers, strict=True):
             if isinstance(answer, Unknown):
                 self._start(self._settling, self._settle(pending, attempt, answer))
+            elif isinstance(answer, Later):
+                self._start(self._settling, self._try_later(pending, answer.error))
             else:
                 self._take(pending, attempt, answer)
 
+    async def _try_later(self, pending: _Pending, error: Error) -> None:
+        """Nothing of it was done: wait outside the lanes, and judge it anew while there is time. One that came together with others does
+        not wait: it would hold up their answers."""
+        self._moving_until = self._tick() + MOVING
+        if not pending.alone:
+            self._answer(pending, error)
+            return
+        pending.waits_for = error
+        await asyncio.sleep(LATER)
+        self._ready.append(pending)
+
     async def _settle(self, pending: _Pending, attempt: Attempt, lost: Unknown) -> None:
         """Find out what became of an attempt whose answer was lost; send it again, unchanged, while its place is free."""
-        answer: Answer = lost
+        answer: Ended = lost
         until = self._tick() + self._timeout
         for wait in chain(RESEND_AFTER, repeat(RESEND_AFTER[-1])):
             try:
@@ -223,16 +249,18 @@ class Appender:
             answer = lost
         self._take(pending, attempt, answer)
 
-    async def _settled(self, attempt: Attempt) -> Answer:
+    async def _settled(self, attempt: Attempt) -> Ended:
         found = await self._look(attempt)
         if found is not None:
             return found
         (answer,) = await self._driver.write([attempt])
+        if isinstance(answer, Later):
+            return answer.error
         if isinstance(answer, Lost | Known):
             return await self._look(attempt) or answer  # It may be my own, landed late, that is in the way.
         return answer
 
-    async def _look(self, attempt: Attempt) -> Answer | None:
+    async def _look(self, attempt: Attempt) -> Ended | None:
         """Whose record is behind the expected head: mine, another's (with the head of now), or nobody's yet (`None`)."""
         (head,) = await self._driver.heads([attempt.session])
         if head == attempt.expected:
@@ -247,7 +275,7 @@ class Appender:
             return known
         return Lost(head)
 
-    def _take(self, pending: _Pending, attempt: Attempt, answer: Answer) -> None:
+    def _take(self, pending: _Pending, attempt: Attempt, answer: Ended) -> None:
         """Turn an answer into an outcome, or into the next try on the head that won."""
         match answer:
             case Stored():

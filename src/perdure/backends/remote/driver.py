@@ -45,8 +45,16 @@ class Lost(msgspec.Struct, frozen=True, gc=False):
     head: Head | None
 
 
-Answer = Stored | Lost | Known | Error
+class Later(msgspec.Struct, frozen=True, gc=False):
+    """Nothing was done: the session is moving from node to node, and this will be over by itself. Tried again soon; `error` where that
+    takes too long, or at once for one of several appends of a call."""
+
+    error: Error
+
+
+Ended = Stored | Lost | Known | Error
 """What became of one attempt. `Known` as in the specification. An error concerns this attempt alone."""
+Answer = Ended | Later
 
 
 class Driver(Protocol):

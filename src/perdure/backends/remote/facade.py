@@ -55,6 +55,7 @@ class RemoteBackend:
     def __init__(self, io: IoLoop, driver: Driver, appender: Appender, place: str) -> None:
         self._io, self._driver, self._appender, self._place = io, driver, appender, place
         self._capabilities = msgspec.structs.replace(driver.capabilities, read_proves=driver.durability_read)
+        self._while_moving = msgspec.structs.replace(self._capabilities, batched=False)
         self._closed = False
 
     def __repr__(self) -> str:
@@ -62,7 +63,8 @@ class RemoteBackend:
 
     @property
     def capabilities(self) -> Capabilities:
-        return self._capabilities
+        """What the engine declares; while sessions are moving from node to node, appends are to be handed over each by itself."""
+        return self._while_moving if self._appender.moving else self._capabilities
 
     @property
     def store_id(self) -> str:
