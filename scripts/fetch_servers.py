@@ -6,7 +6,9 @@ Standard library only. Without a name: all.
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -29,6 +31,9 @@ def main(names: list[str]) -> int:
         if place.exists():
             print(f"{name}: there")
             continue
+        if name in NEEDS and shutil.which(NEEDS[name]) is None:
+            print(f"{name}: left out, for there is no {NEEDS[name]} here")
+            continue
         try:
             with tempfile.TemporaryDirectory(dir=_made(HOME)) as folder:
                 SERVERS[name](Path(folder) / "work", Path(folder) / name)
@@ -45,22 +50,43 @@ def _made(folder: Path) -> Path:
     return folder
 
 
-def debian(package: str, *, libraries: bool = False) -> Callable[[Path, Path], None]:
-    """Unpack a package of this machine's Debian or Ubuntu, and on request the libraries that it names as its needs, but for the C library.
+def debian(*packages: str, libraries: bool = False) -> Callable[[Path, Path], None]:
+    """Unpack packages of this machine's Debian or Ubuntu, and on request the libraries that they name as needs, but for the C library.
     Nothing is installed and no root is needed, but for the package lists."""
 
     def fetch(work: Path, place: Path) -> None:
         _made(work)
-        if subprocess.run(["apt-get", "download", "-qq", package], cwd=work, check=False, capture_output=True).returncode:
+        if subprocess.run(["apt-get", "download", "-qq", *packages], cwd=work, check=False, capture_output=True).returncode:
             subprocess.run(["apt-get", "update", "-qq"], check=True)
-            subprocess.run(["apt-get", "download", "-qq", package], cwd=work, check=True)
+            subprocess.run(["apt-get", "download", "-qq", *packages], cwd=work, check=True)
         if libraries:
-            told = subprocess.run(["apt-cache", "depends", package], check=True, capture_output=True, text=True).stdout
-            needs = [words[1] for line in told.splitlines() if (words := line.split())[0] == "Depends:"]
-            needs = [name for name in needs if name.startswith("lib") and name != "libc6"]
-            subprocess.run(["apt-get", "download", "-qq", *needs], cwd=work, check=True)
+            told = subprocess.run(["apt-cache", "depends", *packages], check=True, capture_output=True, text=True).stdout
+            needs = {words[1] for line in told.splitlines() if (words := line.split())[0] == "Depends:"}
+            needs = {name for name in needs if name.startswith("lib") and name != "libc6"}
+            subprocess.run(["apt-get", "download", "-qq", *sorted(needs)], cwd=work, check=True)
         for archive in work.glob("*.deb"):
             subprocess.run(["dpkg", "-x", str(archive), str(place)], check=True)
+
+    return fetch
+
+
+def go(module: str, version: str, program: str) -> Callable[[Path, Path], None]:
+    """Build a program that is a Go module's root package, with the machine's own Go. `go install` refuses modules that replace others, as
+    servers' do; here a module that only requires it stands around it, and what it needs is checked against its own list of sums."""
+
+    def fetch(work: Path, place: Path) -> None:
+        settings = {"GOFLAGS": "-mod=mod -buildvcs=false", "GOTOOLCHAIN": "local", "GOWORK": "off", "CGO_ENABLED": "0"}
+
+        def run(*words: str) -> str:
+            return subprocess.run(
+                ["go", *words], cwd=_made(work), env=os.environ | settings, check=True, stdout=subprocess.PIPE, text=True
+            ).stdout
+
+        run("mod", "init", "tests.invalid/server")
+        found = Path(json.loads(run("mod", "download", "-json", f"{module}@{version}"))["Dir"])
+        (work / "go.sum").write_bytes((found / "go.sum").read_bytes())
+        run("mod", "edit", "-require", f"{module}@{version}")
+        run("build", "-trimpath", "-ldflags=-s -w", "-o", str(_made(place) / program), module)
 
     return fetch
 
@@ -111,10 +137,15 @@ SERVERS: dict[str, Callable[[Path, Path], None]] = {
     "azurite": npm("azurite@3.35.0"),
     "cassandra": maven("org.apache.cassandra:cassandra-all:5.0.6"),
     "etcd": debian("etcd-server"),
+    "etcd-3.6": go("go.etcd.io/etcd/server/v3", "v3.6.16", "etcd"),
     "ministack": python("ministack==1.5.33"),
     "pgbouncer": debian("pgbouncer", libraries=True),
+    "redis": debian("redis-server", "redis-tools", libraries=True),
 }
 """What can be fetched: a function of a folder to work in and the place to fill."""
+
+NEEDS = {"etcd-3.6": "go"}
+"""A tool that not every machine has, for a version of a server beside the main one: without it the tests on that version are skipped."""
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
