@@ -89,7 +89,7 @@ class PerdureSessionService(BaseSessionService):
         left = {key: value for key, value in delta.items() if key.startswith(("app:", "user:"))}
         data = {"timestamp": now, "actions": {"state_delta": left}}
         try:
-            receipt, document = await start(self._store, found.session, events.CREATED, data, {"state": mine}, actor=_actor(user_id))
+            receipt, document = await start(self._store, found.session, events.CREATED, data, {"state": mine}, actor=actor(user_id))
         except AlreadyExists as error:
             raise AlreadyExistsError(f"Session with id {found.id} already exists. {error}") from error
         await self._shared.write(found, delta, receipt.id)
@@ -178,7 +178,7 @@ class PerdureSessionService(BaseSessionService):
                 events.written(data, state),
                 expect=known.version,
                 key=known.key(data["id"]),
-                actor=_actor(data["author"]),
+                actor=actor(data["author"]),
                 on_conflict="raise",
             )
         except (NotFound, Deleted) as error:
@@ -270,6 +270,6 @@ def _foreign(found: Names) -> Invalid:
     return Invalid(f"Session {found.session!r} is no ADK session: something else made it.", session=found.session)
 
 
-def _actor(name: str) -> str | None:
+def actor(name: str) -> str | None:
     """The author as the commit's actor, where it can be one."""
     return name if name and name.isprintable() and len(name.encode(errors="replace")) <= 255 else None
