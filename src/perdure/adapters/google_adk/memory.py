@@ -39,8 +39,8 @@ class PerdureMemoryService(BaseMemoryService):
     """Keeps what agents remember of each user in an open store, which stays the caller's to close.
 
     An event is remembered once by its id, however often it or its session is added, by any number of processes. Events without
-    content are left out. A search compares words, as ADK's in-memory service does, and reads all that is remembered of the user:
-    up to some ten thousand events that is quick.
+    content are left out. A search compares words, as ADK's in-memory service does, and reads all that is remembered of the user;
+    it takes about as long as there.
     """
 
     def __init__(self, store: AnyStore) -> None:
