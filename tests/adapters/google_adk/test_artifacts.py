@@ -84,6 +84,17 @@ def test_versions_count_from_zero_and_stay(play) -> None:
     play(scenario)
 
 
+def test_what_a_rewind_took_away_is_none(play) -> None:
+    """The empty part that ADK saves for an artifact that a rewind takes away loads as `None`; versions before and after it load."""
+
+    async def scenario(service: PerdureArtifactService) -> None:
+        for part in (text("0"), data(b"", "application/octet-stream"), text("2")):
+            await service.save_artifact(**S, filename="report", artifact=part)
+        assert [await service.load_artifact(**S, filename="report", version=n) for n in range(3)] == [text("0"), None, text("2")]
+
+    play(scenario)
+
+
 def test_what_is_known_of_a_version(play) -> None:
     """A version tells its number, type, time and the metadata it was saved with; metadata belongs to the caller."""
 
@@ -221,11 +232,11 @@ def test_what_is_no_artifact_is_refused(play, part: types.Part) -> None:
 
 
 def test_many_saves_at_once_get_a_number_each(play) -> None:
-    """Of 40 saves at once every one has its own version, which holds what it saved."""
+    """Of 100 saves at once every one has its own version, which holds what it saved."""
 
     async def scenario(service: PerdureArtifactService) -> None:
-        numbers = await asyncio.gather(*[service.save_artifact(**S, filename="report", artifact=text(str(n))) for n in range(40)])
-        assert sorted(numbers) == await service.list_versions(**S, filename="report") == list(range(40))
+        numbers = await asyncio.gather(*[service.save_artifact(**S, filename="report", artifact=text(str(n))) for n in range(100)])
+        assert sorted(numbers) == await service.list_versions(**S, filename="report") == list(range(100))
         for n, number in enumerate(numbers):
             assert await service.load_artifact(**S, filename="report", version=number) == text(str(n))
 
@@ -298,6 +309,23 @@ def test_a_split_that_stops_half_way_is_seen_by_nobody(play, monkeypatch: pytest
         assert await service.load_artifact(**S, filename="report") is None
         assert await service.save_artifact(**S, filename="report", artifact=part) == 0
         assert await service.load_artifact(**S, filename="report") == part
+
+    play(scenario)
+
+
+def test_a_piece_too_many_or_too_few_is_corrupt(play, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A split artifact whose pieces are not those that it was made of is `Corrupt`; one whose pieces were deleted is `None`."""
+    monkeypatch.setattr(artifacts, "PIECE_LENGTH", 100)
+
+    async def scenario(service: PerdureArtifactService) -> None:
+        await service.save_artifact(**S, filename="report", artifact=text("x" * 250))
+        pieces = (await service._store.read(REPORT)).state["versions"][0]["pieces"]
+        assert pieces["count"] == 3
+        await service._store.append(pieces["session"], perdure.Event("artifact_piece", {"text": "more"}))
+        with pytest.raises(perdure.Corrupt, match="4 of 3 pieces"):
+            await service.load_artifact(**S, filename="report")
+        await service._store.delete(pieces["session"])
+        assert await service.load_artifact(**S, filename="report") is None
 
     play(scenario)
 

@@ -103,7 +103,7 @@ class PerdureMemoryService(BaseMemoryService):
             found = [
                 op.remove(join([*path, str(index)]))
                 for path, entries in _lists(state)
-                for index, entry in reversed(list(enumerate(entries)))
+                for index, entry in enumerate(entries)
                 if entry["id"] == memory_id
             ]
             return Event(FORGOTTEN, {"id": memory_id}, (*found, op.set(join(["forgotten", str(memory_id)]), True))) if found else None

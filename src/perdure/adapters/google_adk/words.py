@@ -23,8 +23,6 @@ class Query:
         """
         normal = _normal(text)
         held = _words(normal)
-        if not held:
-            return 0
         for word in [word for word in held if not word.isascii()]:
             held.update("".join(run) for _, run in groupby(word, _is_latin))
         lower = normal.lower()
