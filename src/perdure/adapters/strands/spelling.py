@@ -36,7 +36,7 @@ def changed(old: bytes, new: bytes, path: Sequence[str]) -> list[Op] | None:
     """
     try:
         return list(_between(old, new, path))
-    except (_Opaque, Invalid, ValueError, RecursionError):
+    except (_Opaque, Invalid, msgspec.DecodeError, ValueError, RecursionError):
         return None
 
 

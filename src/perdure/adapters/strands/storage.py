@@ -169,7 +169,7 @@ def _encode(data: bytes, *, as_json: bool) -> dict[str, Any]:
             value = msgspec.json.decode(data)
             if dumps(value) == data:
                 return {"json": value}
-        except (ValueError, RecursionError):
+        except (msgspec.DecodeError, ValueError, RecursionError):
             pass  # The quick parser refuses, or rounds, some of what Python's own reads: that one decides.
         try:
             value = json.loads(text, parse_constant=_no_number)
