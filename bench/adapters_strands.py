@@ -1,6 +1,6 @@
 """Strands' session repositories and storages on one disk: turns a second, and bytes.
 
-Ours are durable: each commit is synced. Strands' files are not synced at all.
+Ours are durable: each commit is synced. Strands' files are not synced at all, so ours are also measured unsynced (`buffered`).
 """
 
 from __future__ import annotations
@@ -34,6 +34,11 @@ ROUNDS = 1 if small() else 3
 TEXT = "Find a quiet room near the river for two nights. " * 8
 
 
+def ours(kind: str, place: Path) -> dict[str, Any]:
+    """How Perdure's store of a kind is opened."""
+    return {"url": f"sqlite:///{place}/perdure.db", "durability": "local" if kind == "Perdure" else "buffered"}
+
+
 def message(number: int, role: str) -> SessionMessage:
     """One message of a Strands agent."""
     return SessionMessage.from_message({"role": role, "content": [{"text": TEXT}]}, number)  # type: ignore[typeddict-item]
@@ -55,8 +60,8 @@ def repository(kind: str, sessions: int, turns: int) -> Callable[[Path], float]:
     """Turns a second of all sessions together, each in a thread of its own."""
 
     def measure(place: Path) -> float:
-        if kind == "Perdure":
-            with perdure.sync.open(f"sqlite:///{place}/perdure.db") as store:
+        if kind.startswith("Perdure"):
+            with perdure.sync.open(**ours(kind, place)) as store:
                 return in_threads(PerdureSessionRepository(store), sessions, turns)
         return in_threads(FileSessionManager("first", storage_dir=str(place)), sessions, turns)
 
@@ -90,8 +95,8 @@ def storage(kind: str, sessions: int, turns: int) -> Callable[[Path], float]:
         async def run() -> float:
             async with AsyncExitStack() as stack:
                 kept: Storage = LocalFileStorage(str(place))
-                if kind == "Perdure":
-                    kept = PerdureStorage(await stack.enter_async_context(perdure.open(f"sqlite:///{place}/perdure.db")))
+                if kind.startswith("Perdure"):
+                    kept = PerdureStorage(await stack.enter_async_context(perdure.open(**ours(kind, place))))
                 start = time.perf_counter()
                 await asyncio.gather(*[snapshots(kept, f"s{number}", turns) for number in range(sessions)])
                 return sessions * turns / (time.perf_counter() - start)
@@ -106,7 +111,7 @@ def main() -> None:
     machine()
     gc.freeze()  # What importing the framework made is not searched for garbage again, in no system.
     for kind, rival, make in (("session repository", "FileSessionManager", repository), ("storage", "LocalFileStorage", storage)):
-        names = ("Perdure", f"Strands {rival}")
+        names = ("Perdure", "Perdure, unsynced", f"Strands {rival}")
         versus(f"Strands {kind}, one session", "turns/s", alternate({name: make(name, 1, LONE) for name in names}, ROUNDS))
         together = {name: make(name, SESSIONS, TURNS) for name in names}
         versus(f"Strands {kind}, 64 sessions at once", "turns/s", alternate(together, ROUNDS))

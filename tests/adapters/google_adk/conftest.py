@@ -1,9 +1,10 @@
-"""ADK's session service on each engine that needs no server, on either kind of store."""
+"""ADK's services on each engine that needs no server, on either kind of store."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,6 @@ pytest.importorskip("google.adk", reason="pip install 'perdure[google-adk]'")
 
 import perdure
 from perdure.adapters.google_adk import PerdureSessionService
-
-Scenario = Callable[[PerdureSessionService], Awaitable[None]]
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -30,18 +29,24 @@ def file_url(tmp_path: Path) -> str:
 
 
 @pytest.fixture(params=["asynchronous", "blocking"])
-def play(request: pytest.FixtureRequest, url: str) -> Callable[[Scenario], Any]:
-    """Run a scenario with a service on an asynchronous store, then on a blocking one."""
+def player(request: pytest.FixtureRequest, url: str) -> Callable[..., None]:
+    """Run a scenario with a service of a class: on an asynchronous store, then on a blocking one."""
 
-    async def on_asynchronous(scenario: Scenario) -> None:
+    async def on_asynchronous(service: Callable[[Any], Any], scenario: Callable[[Any], Any]) -> None:
         async with perdure.open(url) as store:
-            await scenario(PerdureSessionService(store))
+            await scenario(service(store))
 
-    def run(scenario: Scenario) -> None:
+    def run(service: Callable[[Any], Any], scenario: Callable[[Any], Any]) -> None:
         if request.param == "asynchronous":
-            asyncio.run(on_asynchronous(scenario))
+            asyncio.run(on_asynchronous(service, scenario))
             return
         with perdure.sync.open(url) as store:
-            asyncio.run(scenario(PerdureSessionService(store)))  # type: ignore[arg-type]
+            asyncio.run(scenario(service(store)))
 
     return run
+
+
+@pytest.fixture
+def play(player: Callable[..., None]) -> Callable[[Callable[[Any], Any]], None]:
+    """Run a scenario with a session service."""
+    return partial(player, PerdureSessionService)

@@ -176,6 +176,33 @@ def test_an_agents_growing_state_costs_what_was_added(store: Any) -> None:
     assert (read.state, read.created_at) == ({"notes": notes}, first.created_at)
 
 
+def test_a_sync_of_what_another_process_replaced_is_written(file_url: str) -> None:
+    """The later sync of an agent counts, also if it says what this process wrote last and another has replaced since."""
+    with perdure.sync.open(file_url) as here, perdure.sync.open(file_url) as there:
+        mine, theirs = begun(here), PerdureSessionRepository(there)
+        one, two = agent(n=1), agent(n=2)
+        mine.update_agent("s", one)
+        theirs.update_agent("s", two)
+        mine.update_agent("s", one)
+        found = theirs.read_agent("s", "a")
+        assert found is not None
+        assert found.state == {"n": 1}
+
+
+def test_what_another_process_made_is_there(file_url: str) -> None:
+    """An agent that another process created since this one looked can be updated, and is not created twice."""
+    with perdure.sync.open(file_url) as here, perdure.sync.open(file_url) as there:
+        mine, theirs = begun(here), PerdureSessionRepository(there)
+        theirs.create_agent("s", agent("b", n=1))
+        mine.update_agent("s", agent("b", n=2))
+        found = theirs.read_agent("s", "b")
+        assert found is not None
+        assert found.state == {"n": 2}
+        mine.create_agent("s", agent("c"))
+        with pytest.raises(SessionException, match="already exists"):
+            theirs.create_agent("s", agent("c"))
+
+
 def test_a_deleted_session_can_be_made_again(store: Any) -> None:
     """After deletion nothing is left to read, late messages are refused, and a new session of that id starts from message 0."""
     repository = begun(store)

@@ -1,9 +1,14 @@
-"""Google ADK: `Runner(session_service=PerdureSessionService(store), …)`. Needs `pip install 'perdure[google-adk]'`."""
+"""Google ADK: `Runner(session_service=PerdureSessionService(store), …)`, with artifacts and memory in the same store.
+
+Needs `pip install 'perdure[google-adk]'`.
+"""
 
 from perdure.adapters.versions import require
 
 require("google-adk", "2.10", "3", "google-adk")
 
+from perdure.adapters.google_adk.artifacts import PerdureArtifactService
+from perdure.adapters.google_adk.memory import PerdureMemoryService
 from perdure.adapters.google_adk.sessions import PerdureSessionService
 
-__all__ = ["PerdureSessionService"]
+__all__ = ["PerdureArtifactService", "PerdureMemoryService", "PerdureSessionService"]

@@ -12,7 +12,6 @@ from pydantic import ValidationError
 
 from perdure.adapters.matching import changes
 from perdure.errors import Unsupported
-from perdure.model import ops as op
 from perdure.model.commit import Commit
 from perdure.model.events import Event
 from perdure.model.ops import Op
@@ -80,8 +79,8 @@ def shared(delta: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def setting(values: Mapping[str, Any], at: str = "") -> tuple[Op, ...]:
-    """The operations that set these keys of the object at a pointer."""
-    return tuple([op.set(f"{at}/{escape(key)}", value) for key, value in values.items()])
+    """The operations that set these keys of the object at a pointer; the store checks them."""
+    return tuple([Op("set", f"{at}/{escape(key)}", value) for key, value in values.items()])
 
 
 def is_large(values: Mapping[str, Any]) -> bool:
@@ -89,15 +88,16 @@ def is_large(values: Mapping[str, Any]) -> bool:
     return any(isinstance(value, (dict, list)) and len(msgspec.json.encode(value)) >= LARGE for value in values.values())
 
 
-def written(data: dict[str, Any], state: Mapping[str, Any] | None) -> Event:
-    """The event to append for an ADK event's JSON. With the `state` before it, large values are stored as what changed in them."""
-    delta = delta_of(data)
-    if not delta:
+def written(data: dict[str, Any], mine: Mapping[str, Any], state: Mapping[str, Any] | None) -> Event:
+    """The event to append for an ADK event's JSON, of whose state delta `mine` is the session's `own` part.
+
+    With the `state` before it, large values are stored as what changed in them.
+    """
+    if not mine:
         return Event(_kind(data), data)
-    mine = own(delta)
     differences = {} if state is None else _differences(mine, state)
     if differences:
-        left = {key: value for key, value in delta.items() if key not in differences}
+        left = {key: value for key, value in delta_of(data).items() if key not in differences}
         data = {**data, "actions": {**data["actions"], "state_delta": left}, FROM_STATE: list(differences)}
     ops = setting({key: value for key, value in mine.items() if key not in differences}, STATE)
     return Event(_kind(data), data, ops + tuple([step for steps in differences.values() for step in steps]))
@@ -118,10 +118,10 @@ def _differences(values: Mapping[str, Any], state: Mapping[str, Any]) -> dict[st
 def _kind(data: Mapping[str, Any]) -> str:
     parts = (data.get("content") or {}).get("parts") or ()
     actions = data["actions"]
-    if any("function_call" in part for part in parts):
-        return "tool_call"
-    if any("function_response" in part for part in parts):
-        return "tool_result"
+    for name, kind in (("function_call", "tool_call"), ("function_response", "tool_result")):
+        for part in parts:
+            if name in part:
+                return kind
     if "rewind_before_invocation_id" in actions:
         return "rewound"
     if "compaction" in actions:

@@ -105,7 +105,7 @@ async def _bring_events(store: Store, found: Names, here: _Here, stored: StoredS
         begin = Event(events.CREATED, created, (op.set("", {"state": state}),))
         version = (await store.append(found.session, begin, expect=0)).version
     for one in data[len(here.ids) :]:
-        event = events.written(one, state)
+        event = events.written(one, events.own(events.delta_of(one)), state)
         state = apply({"state": state}, event.ops)["state"]
         version = (await store.append(found.session, event, expect=version, key=one["id"], on_conflict="raise")).version
     left = changes(state, stored.state, events.STATE)

@@ -1,12 +1,15 @@
-"""Where an ADK session lies: its own Perdure session, and those of the app's and the user's shared state."""
+"""Where what ADK keeps lies: a session, the app's and the user's shared state, an artifact, a user's memory."""
 
 from __future__ import annotations
 
 from functools import cached_property
+from typing import NamedTuple
 
 from perdure.adapters.naming import compose, decompose
 
 ROOT = "adk"
+USER = "user:"
+"""What the name of a user's artifact begins with."""
 
 
 class Names:
@@ -45,6 +48,47 @@ def user_scope(app: str, user: str) -> str:
 def sessions_prefix(app: str, user: str | None) -> str:
     """What the ids of an app's sessions, or of one user's, begin with."""
     return compose("An ADK user", ROOT, app, "sessions", *([] if user is None else [user]), "")
+
+
+def memory(app: str, user: str) -> str:
+    """The Perdure session of what is remembered of a user."""
+    return compose("An ADK user's memory", ROOT, app, "memory", user)
+
+
+def artifact_pieces(app: str, id: str) -> str:
+    """The Perdure session of a part that is too large for one commit."""
+    return compose("An ADK artifact", ROOT, app, "artifact-pieces", id)
+
+
+class Artifact(NamedTuple):
+    """An artifact's place: of one session of a user, or of the user (`id` is `None`).
+
+    adk/<app>/artifacts/<user>/<session>/<name>
+    adk/<app>/user-artifacts/<user>/<name>
+    """
+
+    app: str
+    user: str
+    id: str | None
+    name: str
+
+    @classmethod
+    def of(cls, app: str, user: str, id: str | None, filename: str) -> Artifact:
+        """By ADK's names: a filename that begins with `user:`, and any filename without a session, is the user's."""
+        if filename.startswith(USER) or id is None:
+            return cls(app, user, None, filename.removeprefix(USER))
+        return cls(app, user, id.strip(), filename)
+
+    @property
+    def session(self) -> str:
+        """The Perdure session's id. Raises `Invalid` for names that are too long together."""
+        kind = ["user-artifacts", self.user] if self.id is None else ["artifacts", self.user, self.id]
+        return compose("An ADK artifact", ROOT, self.app, *kind, self.name)
+
+    @property
+    def filename(self) -> str:
+        """The name by which ADK finds it from any session of the user."""
+        return self.name if self.id is not None else f"{USER}{self.name}"
 
 
 def parse(id: str) -> Names | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
+from functools import lru_cache
 from typing import Any, NamedTuple, cast
 
 from google.adk.errors import StaleSessionError
@@ -26,6 +27,8 @@ from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, NotFound
 from perdure.model.commit import Commit
 from perdure.model.ids import SessionKey
 
+NAMES_KEPT = 4096
+"""Sessions whose place is remembered, so that appending to them need not make it out anew."""
 _ALL = GetSessionConfig()
 _NONE = GetSessionConfig(num_recent_events=0)
 
@@ -77,6 +80,7 @@ class PerdureSessionService(BaseSessionService):
         self._store = asynchronous(store)
         self._shared = SharedState(self._store)
         self._turns = Turnstile()
+        self._names = lru_cache(NAMES_KEPT)(Names)
 
     async def create_session(
         self, *, app_name: str, user_id: str, state: dict[str, Any] | None = None, session_id: str | None = None
@@ -89,7 +93,7 @@ class PerdureSessionService(BaseSessionService):
         left = {key: value for key, value in delta.items() if key.startswith(("app:", "user:"))}
         data = {"timestamp": now, "actions": {"state_delta": left}}
         try:
-            receipt, document = await start(self._store, found.session, events.CREATED, data, {"state": mine}, actor=_actor(user_id))
+            receipt, document = await start(self._store, found.session, events.CREATED, data, {"state": mine}, actor=actor(user_id))
         except AlreadyExists as error:
             raise AlreadyExistsError(f"Session with id {found.id} already exists. {error}") from error
         await self._shared.write(found, delta, receipt.id)
@@ -155,7 +159,7 @@ class PerdureSessionService(BaseSessionService):
         event = self._trim_temp_delta_state(event)
         if not event.id:
             event.id = AdkEvent.new_id()
-        found = Names(session.app_name, session.user_id, session.id)
+        found = self._names(session.app_name, session.user_id, session.id)
         # Appends by one session object take turns: each goes on from the version that the one before it reached.
         async with self._turns.turn(SessionKey(self._store.tenant, found.session)):
             known = await self._known(found, session)
@@ -170,15 +174,15 @@ class PerdureSessionService(BaseSessionService):
 
     async def _append(self, found: Names, data: dict[str, Any], known: _Known) -> Receipt:
         try:
-            state = None
-            if events.is_large(events.own(events.delta_of(data))):
-                state = (await self._view(found)).shared["state"]
+            delta = events.delta_of(data)
+            mine = events.own(delta) if delta else delta
+            state = (await self._view(found)).shared["state"] if mine and events.is_large(mine) else None
             return await self._store.append(
                 found.session,
-                events.written(data, state),
+                events.written(data, mine, state),
                 expect=known.version,
                 key=known.key(data["id"]),
-                actor=_actor(data["author"]),
+                actor=actor(data["author"]),
                 on_conflict="raise",
             )
         except (NotFound, Deleted) as error:
@@ -270,6 +274,6 @@ def _foreign(found: Names) -> Invalid:
     return Invalid(f"Session {found.session!r} is no ADK session: something else made it.", session=found.session)
 
 
-def _actor(name: str) -> str | None:
+def actor(name: str) -> str | None:
     """The author as the commit's actor, where it can be one."""
     return name if name and name.isprintable() and len(name.encode(errors="replace")) <= 255 else None

@@ -40,7 +40,7 @@ class SharedState:
 
     async def write(self, found: Names, delta: Mapping[str, Any], cause: bytes) -> None:
         """Carry out the shared part of a delta that the commit `cause` (its id) of this session holds."""
-        if events.is_shared(delta):
+        if delta and events.is_shared(delta):
             for prefix, scope in found.scopes():
                 values = events.shared(delta, prefix)
                 if values:

@@ -253,13 +253,21 @@ class PerdureSessionRepository(SessionRepository):
     async def _change(self, session_id: str, type: str, data: Any, make: Callable[[Mapping[str, Any]], list[Op]]) -> None:
         """Commit what `make` derives from the newest state; other places may change meanwhile, the same place starts it again."""
         for attempt in range(ATTEMPTS):
-            # What this process remembers will mostly do: the append finds out if it is old.
-            view = await self._view(session_id, strong=attempt > 0) or await self._view(session_id)
+            # What this process remembers will mostly do: the append finds out if it is old. What appends nothing asks the store.
+            newest = attempt > 0
+            view = await self._view(session_id, strong=newest) or await self._view(session_id)
             if view is None:
                 raise SessionException(f"Session {session_id} does not exist.")
-            ops = make(view.shared)
+            try:
+                ops = make(view.shared)
+            except SessionException:
+                if newest:
+                    raise
+                continue
             if not ops:
-                return
+                if newest:
+                    return
+                continue
             try:
                 await self._store.append(_name(session_id), Event(type, data, tuple(ops)), expect=view.version)
             except (Conflict, NotFound, Deleted):

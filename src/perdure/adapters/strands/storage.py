@@ -20,6 +20,7 @@ from strands.types.exceptions import StorageError
 from perdure.adapters.faces import AnyStore, asynchronous
 from perdure.adapters.matching import adopt
 from perdure.adapters.naming import compose, escape, unescape
+from perdure.adapters.strands.spelling import Recent, changed, dumps
 from perdure.engine.views import View
 from perdure.errors import AlreadyExists, Conflict, Deleted, Error, Invalid, NotFound
 from perdure.model import ops as op
@@ -32,6 +33,8 @@ ROOT = "strands/storage/"
 WRITTEN = "written"
 ATTEMPTS = 16
 """How often a write is tried anew while others write the same key."""
+RECENT_BYTES = 16 << 20
+"""Values kept in memory to compare the next ones with."""
 
 
 class PerdureStorage:
@@ -47,6 +50,7 @@ class PerdureStorage:
         self._store = asynchronous(store)
         self._search_strategy = search_strategy
         self._prefix = ""
+        self._recent = Recent(RECENT_BYTES)
 
     async def write(self, key: str, data: bytes) -> None:
         """Set the value of a key. Raises `StorageError`."""
@@ -114,25 +118,36 @@ class PerdureStorage:
         return view
 
     async def _write(self, session: str, data: bytes) -> None:
-        new = _encode(data)
+        as_json = data[:1] in (b"{", b"[")
         for attempt in range(ATTEMPTS):
             # What this process remembers will mostly do: the append finds out if it is old.
             view = await self._view(session, strong=attempt > 0)
             try:
-                ops = _difference(view.shared, new) if view is not None else [op.set("", new)]
-                event = Event(WRITTEN, {"bytes": len(data)}, tuple(ops))
-                await self._store.append(
+                event = Event(WRITTEN, {"bytes": len(data)}, tuple(self._ops(view, data, as_json=as_json)))
+                receipt = await self._store.append(
                     session, event, expect=0 if view is None else view.version, on_conflict="raise", recreate=view is None
                 )
             except (AlreadyExists, Conflict, NotFound, Deleted):
                 continue
             except (Invalid, RecursionError):
-                if "json" not in new:
+                if not as_json:
                     raise
-                new = {"text": data.decode()}  # JSON that the store refuses, too deep for instance, is kept as the text that it is
+                as_json = False  # JSON that the store refuses, too deep for instance, is kept as the text that it is
                 continue
+            self._recent.put(session, receipt.hash, data)
             return
         raise Conflict(f"Others wrote {session!r} {ATTEMPTS} times in a row.", session=session)
+
+    def _ops(self, view: View | None, data: bytes, *, as_json: bool) -> builtins.list[Op]:
+        """Operations that make the value these bytes."""
+        if view is None:
+            return [op.set("", _encode(data, as_json=as_json))]
+        if as_json and "json" in view.shared:
+            held = self._recent.get(view.session, view.hash)
+            ops = changed(dumps(view.shared["json"]) if held is None else held, data, ["json"])
+            if ops is not None:
+                return ops
+        return _difference(view.shared, _encode(data, as_json=as_json))
 
 
 def _escaped(text: str) -> str:
@@ -143,26 +158,22 @@ def _unescaped(text: str) -> str:
     return "/".join([part if (found := unescape(part)) is None else found for part in text.split("/")])
 
 
-def _dumps(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode()
-
-
-def _encode(data: bytes) -> dict[str, Any]:
+def _encode(data: bytes, *, as_json: bool) -> dict[str, Any]:
     """The state that stands for these bytes."""
     try:
         text = data.decode()
     except UnicodeDecodeError:
         return {"base64": base64.b64encode(data).decode()}
-    if text[:1] in ("{", "["):
+    if as_json:
         try:
             value = msgspec.json.decode(data)
-            if _dumps(value) == data:
+            if dumps(value) == data:
                 return {"json": value}
-        except (ValueError, RecursionError):
+        except (msgspec.DecodeError, ValueError, RecursionError):
             pass  # The quick parser refuses, or rounds, some of what Python's own reads: that one decides.
         try:
             value = json.loads(text, parse_constant=_no_number)
-            if _dumps(value) == data:
+            if dumps(value) == data:
                 return {"json": value}
         except (ValueError, RecursionError):
             return {"text": text}
@@ -175,7 +186,7 @@ def _no_number(name: str) -> None:
 
 def _decode(state: dict[str, Any]) -> bytes:
     if "json" in state:
-        return _dumps(state["json"])
+        return dumps(state["json"])
     if "text" in state:
         return str(state["text"]).encode()
     return base64.b64decode(state["base64"])

@@ -1,0 +1,116 @@
+"""What changed between two JSON texts, found by their bytes: what is spelled alike is not parsed."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from perdure.errors import Invalid
+from perdure.model import ops as op
+from perdure.model.ops import Op
+from perdure.model.pointer import join
+
+CHANGED_MAX = 4
+"""Most elements of a list that are taken for changed in their places; more may be a window that slid."""
+_OBJECT, _LIST = msgspec.json.Decoder(dict[str, msgspec.Raw]), msgspec.json.Decoder(list[msgspec.Raw])
+
+
+class _Opaque(Exception):
+    """A change that only the values show."""
+
+
+def dumps(value: Any) -> bytes:
+    """JSON as Strands' snapshots are spelled."""
+    return json.dumps(value, ensure_ascii=False).encode()
+
+
+def changed(old: bytes, new: bytes, path: Sequence[str]) -> list[Op] | None:
+    """Operations that make the value at `path`, spelled `old`, the one that `dumps` spells `new`, down to the order of members.
+
+    `None` if `new` is spelled otherwise, or the change is of a kind that only a comparison of values finds.
+    """
+    try:
+        return list(_between(old, new, path))
+    except (_Opaque, Invalid, msgspec.DecodeError, ValueError, RecursionError):
+        return None
+
+
+def _between(old: bytes, new: bytes, path: Sequence[str]) -> Iterator[Op]:
+    opening = old[:1], new[:1]
+    if opening == (b"{", b"{"):
+        yield from _members(old, new, path)
+    elif opening == (b"[", b"["):
+        yield from _elements(old, new, path)
+    elif old != new:
+        yield op.set(join(path), _value(new))
+
+
+def _members(old: bytes, new: bytes, path: Sequence[str]) -> Iterator[Op]:
+    before, after = _OBJECT.decode(old), _OBJECT.decode(new)
+    if b"{%b}" % b", ".join([b"%b: %b" % (dumps(name), raw) for name, raw in after.items()]) != new:
+        raise _Opaque
+    kept = [name for name in before if name in after]
+    if list(after)[: len(kept)] != kept:
+        raise _Opaque
+    for name in before:
+        if name not in after:
+            yield op.remove(join([*path, name]))
+    for name, raw in after.items():
+        if name not in before:
+            yield op.set(join([*path, name]), _value(raw))
+        elif before[name] != raw:
+            yield from _between(bytes(before[name]), bytes(raw), [*path, name])
+
+
+def _elements(old: bytes, new: bytes, path: Sequence[str]) -> Iterator[Op]:
+    before, after = _LIST.decode(old), _LIST.decode(new)
+    if b"[%b]" % b", ".join(after) != new:
+        raise _Opaque
+    shorter = min(len(before), len(after))
+    start = next((index for index in range(shorter) if before[index] != after[index]), shorter)
+    end = next((index for index in range(shorter - start) if before[-1 - index] != after[-1 - index]), shorter - start)
+    gone, came = before[start : len(before) - end], after[start : len(after) - end]
+    if len(gone) == len(came) <= CHANGED_MAX:
+        for index, (one, other) in enumerate(zip(gone, came, strict=True), start):
+            yield from _between(bytes(one), bytes(other), [*path, str(index)])
+    elif gone and came:
+        raise _Opaque
+    elif start == len(before):
+        yield op.append(join(path), [_value(raw) for raw in came])
+    else:
+        yield op.splice(join(path), start, len(gone), [_value(raw) for raw in came])
+
+
+def _value(raw: bytes | msgspec.Raw) -> Any:
+    value = msgspec.json.decode(raw)
+    if dumps(value) != bytes(raw):
+        raise _Opaque
+    return value
+
+
+class Recent:
+    """The bytes that were last written to sessions, as long as they are the newest; safe from any thread."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._left = bytes_max
+        self._held: OrderedDict[str, tuple[bytes, bytes]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, session: str, hash: bytes) -> bytes | None:
+        """What was written by the commit with this hash, if it is remembered."""
+        found = self._held.get(session)
+        return found[1] if found is not None and found[0] == hash else None
+
+    def put(self, session: str, hash: bytes, data: bytes) -> None:
+        """Remember it, and forget what was written longest ago when it gets too much."""
+        with self._lock:
+            _, old = self._held.pop(session, (b"", b""))
+            self._held[session] = hash, data
+            self._left += len(old) - len(data)
+            while self._left < 0:
+                self._left += len(self._held.popitem(last=False)[1][1])
