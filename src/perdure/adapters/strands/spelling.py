@@ -17,6 +17,7 @@ from perdure.model.pointer import join
 
 CHANGED_MAX = 4
 """Most elements of a list that are taken for changed in their places; more may be a window that slid."""
+_SPELLING = json.JSONEncoder(ensure_ascii=False)
 _OBJECT, _LIST = msgspec.json.Decoder(dict[str, msgspec.Raw]), msgspec.json.Decoder(list[msgspec.Raw])
 
 
@@ -26,7 +27,7 @@ class _Opaque(Exception):
 
 def dumps(value: Any) -> bytes:
     """JSON as Strands' snapshots are spelled."""
-    return json.dumps(value, ensure_ascii=False).encode()
+    return _SPELLING.encode(value).encode()
 
 
 def changed(old: bytes, new: bytes, path: Sequence[str]) -> list[Op] | None:
