@@ -45,7 +45,10 @@ class Core:
             await self.backend.close()
 
     def __del__(self) -> None:
-        if not self.closed and self.pid == os.getpid():
-            place = shown_url(self.url)
-            message = f"A Perdure store on {place} was never closed: use `async with perdure.open(...)`."
-            warnings.warn(message, ResourceWarning, stacklevel=1)
+        try:
+            if not self.closed and self.pid == os.getpid():
+                place = shown_url(self.url)
+                message = f"A Perdure store on {place} was never closed: use `async with perdure.open(...)`."
+                warnings.warn(message, ResourceWarning, stacklevel=1)
+        except (AttributeError, TypeError):  # While the interpreter ends, modules are taken apart.
+            return
