@@ -221,15 +221,29 @@ class Store:
         prefix: str = "",
         tags: Mapping[str, str] | None = None,
         status: Status | str | None = None,
+        updated_after: datetime | None = None,
+        updated_before: datetime | None = None,
         order: str = "id",
         limit: int | None = None,
         cursor: str | None = None,
     ) -> Iterator[Info]:
-        """This tenant's sessions by id prefix, tags (all must match) and status (default: all but deleted and moved).
+        """This tenant's sessions by id prefix, tags (all must match), status (default: all but deleted and moved) and the time of their
+        newest commit (aware datetimes, both exclusive; looked at row by row on every engine).
 
         Go on behind the last id seen by passing it as `cursor`. Raises `Invalid`, `Unsupported` for an order the engine lacks.
         """
-        return _iterate(self._store.list(prefix=prefix, tags=tags, status=status, order=order, limit=limit, cursor=cursor))
+        return _iterate(
+            self._store.list(
+                prefix=prefix,
+                tags=tags,
+                status=status,
+                updated_after=updated_after,
+                updated_before=updated_before,
+                order=order,
+                limit=limit,
+                cursor=cursor,
+            )
+        )
 
     def fork(self, session: str, *, at: int | None = None, id: str | None = None, actor: str | None = None) -> str:
         """A new session that goes on from this one at a version (default: the head); its id. The cost does not grow with history.

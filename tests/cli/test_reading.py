@@ -30,6 +30,15 @@ def test_ls_by_prefix_and_tag(run: Run, url: str) -> None:
     assert run("ls", "--tenant", "other").rows == []
     assert len(run("ls", "--limit", "1", PERDURE_URL=url).rows) == 1
     assert run("ls", "--tag", "team").status == 2
+    (last,) = run("ls", "tr").rows
+    assert run("ls", "--updated-after", last["updated_at"]).rows == []
+    assert [
+        row["session"] for row in run("ls", "--updated-after", "2020-01-01T00:00:00Z", "--updated-before", "2100-01-01T00:00Z").rows
+    ] == [
+        "hello",
+        "trip-42",
+    ]
+    assert run("ls", "--updated-after", "yesterday").status != 0
 
 
 def test_ls_as_a_table(run: Run, url: str) -> None:

@@ -78,6 +78,8 @@ def test_what_is_not_there(url: str, case: tuple[Call, type[perdure.Error], str]
         ("list cursor surrogate", (lambda store: store.list(cursor="\ud800"), "cursor")),
         ("list tags", (lambda store: store.list(tags=["team"]), "tags")),
         ("list tag value", (lambda store: store.list(tags={"team": 7}), "tag")),
+        ("list time", (lambda store: store.list(updated_after=datetime.fromisoformat("2026-01-01")), "aware")),
+        ("list time of another type", (lambda store: store.list(updated_before=7), "updated_before needs an aware datetime")),
         ("list status", (lambda store: store.list(status="gone"), "active, idle, archived, deleted, moved")),
         ("tags", (lambda store: store.configure("s", tags=["team"]), "tags")),
         ("tags many", (lambda store: store.configure("s", tags={str(n): "x" for n in range(65)}), "at most 64")),

@@ -355,3 +355,31 @@ def test_the_shared_state_is_the_copied_one(url: str) -> None:
             assert now.shared == (await store.read("s")).state == {"a": [1, 2]}
 
     run(scenario())
+
+
+@pytest.mark.parametrize("engine", ["memory:", "sqlite"])
+def test_sessions_are_listed_by_the_time_of_their_newest_commit(engine: str, tmp_path: Path) -> None:
+    """Both ends are exclusive; a limit counts what fits, on however many of the engine's pages; an older session that is written to again
+    is newer."""
+
+    async def scenario() -> None:
+        async with perdure.open(f"sqlite:///{tmp_path}/t.db" if engine == "sqlite" else engine) as store:
+            moments = []
+            for number in range(250):
+                await store.append(f"s{number:03}", Event("x"))
+                moments.append((await store.read(f"s{number:03}")).updated_at)
+
+            async def listed(**asked: Any) -> list[str]:
+                return [info.session async for info in store.list(**asked)]
+
+            names = [f"s{number:03}" for number in range(250)]
+            assert await listed(updated_after=moments[239]) == [name for name, at in zip(names, moments, strict=True) if at > moments[239]]
+            assert await listed(updated_before=moments[10]) == [name for name, at in zip(names, moments, strict=True) if at < moments[10]]
+            assert await listed(updated_after=moments[100], updated_before=moments[100]) == []
+            late = [name for name, at in zip(names, moments, strict=True) if at > moments[230]]
+            assert await listed(updated_after=moments[230], limit=3) == late[:3]
+            assert await listed(updated_after=moments[230], limit=3, cursor=late[2]) == late[3:6]
+            await store.append("s000", Event("again"))
+            assert "s000" in await listed(updated_after=moments[249])
+
+    run(scenario())

@@ -81,6 +81,14 @@ def parse_at(text: str | None) -> int | datetime | None:
         raise Invalid(f"{text!r} is neither a version nor a time such as 2026-11-23T14:02:10Z.") from None
 
 
+def parse_time(text: str | None) -> datetime | None:
+    """A moment as RFC 3339 writes it."""
+    try:
+        return None if text is None else datetime.fromisoformat(text)
+    except ValueError:
+        raise Invalid(f"{text!r} is no time such as 2026-11-23T14:02:10Z.") from None
+
+
 def parse_pairs(pairs: list[str] | None) -> dict[str, str]:
     """NAME=VALUE words as a mapping."""
     found = {}

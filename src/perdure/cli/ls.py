@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 from cyclopts import Parameter
 
-from perdure.cli.common import COMMON, Common, moment, parse_pairs, short_time
+from perdure.cli.common import COMMON, Common, moment, parse_pairs, parse_time, short_time
 from perdure.cli.terminal import Column
 from perdure.engine.views import Info
 
@@ -51,6 +51,8 @@ def ls(
     *,
     tag: Annotated[list[str] | None, Parameter(negative=())] = None,
     status: str | None = None,
+    updated_after: str | None = None,
+    updated_before: str | None = None,
     limit: int | None = None,
     common: Common = COMMON,
 ) -> None:
@@ -64,6 +66,10 @@ def ls(
         NAME=VALUE that a session must have; may be given several times.
     status
         active, idle, archived, deleted or moved; without it, all but deleted and moved.
+    updated_after
+        Only sessions whose newest commit is later than this time, such as 2026-11-23T14:02:10Z.
+    updated_before
+        Only sessions whose newest commit is earlier than this time.
     limit
         At most so many; without it all as JSON, 100 as a table.
     """
@@ -71,7 +77,14 @@ def ls(
     tags = parse_pairs(tag)
     cut = limit is None and not terminal.json
     with common.open() as store:
-        found = store.list(prefix=prefix, tags=tags, status=status, limit=LIMIT + 1 if cut else limit)
+        found = store.list(
+            prefix=prefix,
+            tags=tags,
+            status=status,
+            updated_after=parse_time(updated_after),
+            updated_before=parse_time(updated_before),
+            limit=LIMIT + 1 if cut else limit,
+        )
         rows = (SessionRow.of(info) for number, info in enumerate(found) if not cut or number < LIMIT)
         count = terminal.rows(rows, *COLUMNS)
     if not count:

@@ -6,6 +6,7 @@ A store belongs to no loop and no thread: calls from any of them are served.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from contextlib import aclosing
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -21,6 +22,7 @@ from perdure.engine.change import Change, has_ops
 from perdure.engine.core import Core
 from perdure.engine.draft import Draft, Edit
 from perdure.engine.intent import Options, check_durability, check_events, check_options
+from perdure.engine.listing import check_id_part, check_status, check_tags, listing
 from perdure.engine.verify import verify
 from perdure.engine.views import Info, Receipt, Verified, View, to_nanoseconds
 from perdure.errors import AlreadyExists, Deleted, Invalid, NotFound
@@ -32,8 +34,6 @@ from perdure.model.policy import OnConflict
 VERSION_MAX = (1 << 62) - 1
 """Largest version that can be asked for."""
 _PLAIN = Options()
-TAGS_MAX = 64
-"""Most tags of a session."""
 
 
 class Store:
@@ -272,33 +272,25 @@ class Store:
         prefix: str = "",
         tags: Mapping[str, str] | None = None,
         status: Status | str | None = None,
+        updated_after: datetime | None = None,
+        updated_before: datetime | None = None,
         order: str = "id",
         limit: int | None = None,
         cursor: str | None = None,
     ) -> AsyncIterator[Info]:
-        """This tenant's sessions by id prefix, tags (all must match) and status (default: all but deleted and moved).
+        """This tenant's sessions by id prefix, tags (all must match), status (default: all but deleted and moved) and the time of their
+        newest commit (aware datetimes, both exclusive; looked at row by row on every engine).
 
         Go on behind the last id seen by passing it as `cursor`. Raises `Invalid`, `Unsupported` for an order the engine lacks.
         """
         core = self._open()
         _check_count("limit", limit)
-        for name, value in (("prefix", prefix), ("cursor", cursor)):
-            if value:
-                check_name(f"A {name}", value)
-            elif value not in ("", None):
-                raise Invalid(f"A {name} must be a string, not {value!r}.")
-        query = Query(self._tenant, prefix, _check_tags(tags or {}), _check_status(status), order)
-        left = limit
-        while left is None or left > 0:
-            with core.telemetry.span("list", self._tenant, prefix):
-                page = await core.backend.scan(query, cursor=cursor, limit=100 if left is None else min(left, 100))
-            for row in page.items:
-                yield Info.of(row)
-            if left is not None:
-                left -= len(page.items)
-            cursor = page.cursor
-            if cursor is None:
-                return
+        check_id_part("prefix", prefix)
+        check_id_part("cursor", cursor)
+        query = Query(self._tenant, prefix, check_tags(tags or {}), check_status(status), order)
+        async with aclosing(listing(core, query, cursor, limit, updated_after, updated_before)) as found:
+            async for info in found:
+                yield info
 
     async def fork(self, session: str, *, at: int | None = None, id: str | None = None, actor: str | None = None) -> str:
         """A new session that goes on from this one at a version (default: the head); its id. The cost does not grow with history.
@@ -353,7 +345,7 @@ class Store:
         check_options(Options(actor=actor))
         if tags is None:
             raise Invalid("There is nothing to configure: pass tags.")
-        checked = _check_tags(tags)
+        checked = check_tags(tags)
         with core.telemetry.span("configure", *target):
             event = Event("configured", {"tags": checked})
             return await core.committer.control(
@@ -401,18 +393,3 @@ def _only(commit: Commit, types: Collection[str]) -> Commit | None:
 def _check_count(name: str, value: object) -> None:
     if value is not None and (type(value) is not int or not 0 <= value <= VERSION_MAX):
         raise Invalid(f"{name} must be an integer from 0 to {VERSION_MAX}, not {value!r}.")
-
-
-def _check_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    if not isinstance(tags, Mapping) or len(tags) > TAGS_MAX:
-        raise Invalid(f"tags must be a mapping of at most {TAGS_MAX} names to strings.")
-    return {check_name("A tag's name", name): check_name("A tag's value", value) for name, value in tags.items()}
-
-
-def _check_status(status: Status | str | None) -> int | None:
-    if status is None:
-        return None
-    try:
-        return int(Status[status] if isinstance(status, str) else Status(status))
-    except (KeyError, ValueError):
-        raise Invalid(f"status must be one of {', '.join(Status.__members__)}, not {status!r}.") from None
