@@ -123,7 +123,8 @@ def put_events(state: Mapping[str, Any], ns: str, new: dict[str, Any], life: str
             namespaces[ns] = None
     if namespaces:
         root["namespaces"] = namespaces
-    if dropped := [other for other in state.get("writes", {}).get(ns, {}) if other != id]:
+    # Ids rise. Writes on a later checkpoint were faster than it is: they stay until it comes.
+    if dropped := [other for other in state.get("writes", {}).get(ns, {}) if other < id]:
         root["writes"] = {ns: dict.fromkeys(dropped)}
     return _events(ns, new, patch.get("seen", {}), [*guard, Op("merge", "", root), *ops], values)
 

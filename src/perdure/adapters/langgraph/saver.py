@@ -13,10 +13,11 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from perdure.adapters.faces import AnyStore, asynchronous, wait
 from perdure.adapters.langgraph import keeping, reading, writing
+from perdure.adapters.langgraph.gathering import Gathering
 from perdure.adapters.langgraph.memory import Memory, Recent
 from perdure.adapters.langgraph.threads import PREFIX, place, thread_of
 from perdure.adapters.langgraph.values import Codec
-from perdure.adapters.langgraph.writing import OnRace, Writer
+from perdure.adapters.langgraph.writing import OnRace, Put, Writer, Writes
 from perdure.errors import Invalid
 
 
@@ -45,6 +46,7 @@ class PerdureSaver(BaseCheckpointSaver[Any]):
         self._store = asynchronous(store)
         self._on_race: OnRace = on_race
         self._memory, self._recent = Memory(), Recent()
+        self._gathering: Gathering[Put | Writes] = Gathering()
         self._coded: tuple[SerializerProtocol, Codec] = self.serde, Codec(self.serde, self._memory)
 
     def __repr__(self) -> str:
@@ -59,7 +61,7 @@ class PerdureSaver(BaseCheckpointSaver[Any]):
 
     @property
     def _writer(self) -> Writer:
-        return Writer(self._store, self._codec, self._recent, self._on_race)
+        return Writer(self._store, self._codec, self._recent, self._gathering, self._on_race)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that the config names, or the newest of its namespace; `None` if there is none."""
