@@ -11,7 +11,7 @@ import threading
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from perdure.backends.bridge import Reply
+from perdure.backends.bridge import Reply, is_blocking
 
 HOLD = 0.01
 """Seconds that a task's writes wait for the checkpoint that follows them: longer than the framework takes to make it of a long list,
@@ -19,17 +19,20 @@ shorter than anyone waits for a model."""
 
 
 class Call:
-    """One caller's part. `held`: it may wait for company. Whoever stores it says so by `done`, with the error that is this call's alone.
+    """One caller's part. Whoever stores it says so by `done`, with the error that is this call's alone.
 
     `over`: it was stored or refused, or its caller is gone. `leads`: its caller stores what waits, from its `turn` on.
     """
 
-    def __init__(self, *, held: bool) -> None:
-        self.held = held
+    def __init__(self) -> None:
         self.error: Exception | None = None
         self.over = False
         self.leads = False
         self.turn: Reply[None] = Reply()
+
+    def waits(self) -> bool:
+        """Whether it may be held now, for company."""
+        return False
 
     def done(self, error: Exception | None = None) -> None:
         """It is stored, or was refused."""
@@ -42,11 +45,12 @@ Choose = Callable[[Sequence[C]], list[C]]
 
 
 class _Queue(Generic[C]):
-    """The calls on one session that wait, and what the leader waits for while it holds its own."""
+    """The calls on one session that wait. `company`: what the leader waits for while it holds its own. `thread`: where the leader runs."""
 
     def __init__(self) -> None:
         self.waiting: list[C] = []
         self.company: Reply[None] | None = None
+        self.thread: int | None = threading.get_ident()
 
 
 class Gathering(Generic[C]):
@@ -64,15 +68,20 @@ class Gathering(Generic[C]):
         """
         with self._lock:
             queue = self._queues.get(session)
+            # A leader that is suspended in the loop of this very thread cannot go on while the thread is blocked.
+            aside = queue is not None and queue.thread == threading.get_ident() and is_blocking()
             call.leads = queue is None
             if queue is None:
                 queue = self._queues[session] = _Queue()
-            queue.waiting.append(call)
-            if not call.held and queue.company is not None:
+            if not aside:
+                queue.waiting.append(call)
+            if queue.company is not None and not call.waits():
                 queue.company.set(None)
                 queue.company = None
         try:
-            if not call.leads:
+            if aside:
+                await commit([call])
+            elif not call.leads:
                 await call.turn
             while not call.over:
                 await self._lead(queue, choose, commit)
@@ -82,11 +91,11 @@ class Gathering(Generic[C]):
             raise call.error
 
     async def _lead(self, queue: _Queue[C], choose: Choose[C], commit: Callable[[Sequence[C]], Awaitable[None]]) -> None:
-        company: Reply[None] = Reply()
         with self._lock:
-            hold = all(call.held for call in queue.waiting)
+            queue.thread = threading.get_ident()
+            company: Reply[None] | None = Reply() if all(call.waits() for call in queue.waiting) else None
             queue.company = company
-        if hold:
+        if company is not None:
             await company.within(HOLD)
         with self._lock:
             queue.company = None
@@ -98,7 +107,7 @@ class Gathering(Generic[C]):
             with self._lock:
                 queue.waiting = [call for call in batch if not call.over] + queue.waiting
             for call in batch:
-                if call.over:
+                if call.over and not call.leads:
                     call.turn.set(None)
 
     def _leave(self, session: str, queue: _Queue[C], call: C) -> None:
@@ -112,6 +121,7 @@ class Gathering(Generic[C]):
                 if queue.waiting:
                     following = queue.waiting[0]
                     following.leads = True
+                    queue.thread = None
                 else:
                     del self._queues[session]
         if following is not None:

@@ -116,6 +116,7 @@ class Recent:
 
     def __init__(self) -> None:
         self._counts: OrderedDict[tuple[str, str, str], int] = OrderedDict()
+        self._newest: OrderedDict[tuple[str, str], str] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._counts)
@@ -124,8 +125,14 @@ class Recent:
         """The count of a checkpoint, if it is remembered."""
         return self._counts.get((session, ns, id))
 
+    def newest(self, session: str, ns: str) -> str | None:
+        """The id of the checkpoint of a namespace that was put last, if it is remembered."""
+        return self._newest.get((session, ns))
+
     def put(self, session: str, ns: str, id: str, count: int) -> None:
         """Remember a checkpoint."""
         self._counts[session, ns, id] = count
-        while len(self._counts) > RECENT_MAX:
-            self._counts.popitem(last=False)
+        self._newest[session, ns] = id
+        for remembered in (self._counts, self._newest):
+            while len(remembered) > RECENT_MAX:
+                remembered.popitem(last=False)

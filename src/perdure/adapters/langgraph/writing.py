@@ -43,17 +43,27 @@ class Put(Call):
     """A checkpoint to be stored. `orphan` lets it name a parent that is not there."""
 
     def __init__(self, here: Place, config: RunnableConfig, metadata: Any, new: dict[str, Any], *, orphan: bool) -> None:
-        super().__init__(held=False)
+        super().__init__()
         self.here, self.config, self.metadata, self.new, self.orphan = here, config, metadata, new, orphan
         self.id: str = new["checkpoint"]["id"]
 
 
 class Writes(Call):
-    """What a task wrote on the checkpoint `id`, to be stored; with `replace` in place of what is there."""
+    """What a task wrote on the checkpoint `id`, to be stored; with `replace` in place of what is there.
 
-    def __init__(self, here: Place, id: str, task: str, entries: dict[str, Any], *, replace: bool, held: bool) -> None:
-        super().__init__(held=held)
-        self.here, self.id, self.task, self.entries, self.replace = here, id, task, entries, replace
+    `recent` is given for what may wait for the checkpoint that follows, as long as that one has not been put.
+    """
+
+    def __init__(self, here: Place, id: str, task: str, entries: dict[str, Any], *, replace: bool, recent: Recent | None) -> None:
+        super().__init__()
+        self.here, self.id, self.task, self.entries, self.replace, self._recent = here, id, task, entries, replace, recent
+
+    def waits(self) -> bool:
+        """Whether it may be held now."""
+        if self._recent is None:
+            return False
+        newest = self._recent.newest(self.here.session, self.here.ns)
+        return newest is None or newest <= self.id
 
 
 class Writer(NamedTuple):
@@ -97,14 +107,13 @@ async def put_writes(writer: Writer, config: RunnableConfig, writes: Sequence[tu
         raise Invalid("The config has no checkpoint_id: writes belong to a checkpoint.")
     special = replaces(writes)
     entries = encode_writes(writer.codec, writes, task_path)
-    await put_entries(writer, here, here.id, task_id, entries, replace=special, held=is_run(config) and not special)
+    recent = writer.recent if is_run(config) and not special else None
+    await _gather(writer, Writes(here, here.id, task_id, entries, replace=special, recent=recent))
 
 
-async def put_entries(
-    writer: Writer, here: Place, id: str, task_id: str, entries: dict[str, Any], *, replace: bool, held: bool = False
-) -> None:
+async def put_entries(writer: Writer, here: Place, id: str, task_id: str, entries: dict[str, Any], *, replace: bool) -> None:
     """Store a task's encoded writes on the checkpoint `id`; with `replace` in place of those that are there."""
-    await _gather(writer, Writes(here, id, task_id, entries, replace=replace, held=held))
+    await _gather(writer, Writes(here, id, task_id, entries, replace=replace, recent=None))
 
 
 async def _gather(writer: Writer, call: Put | Writes) -> None:

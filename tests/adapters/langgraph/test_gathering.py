@@ -1,0 +1,200 @@
+"""Calls on one thread that come together share a commit; each still gets its own answer, and none returns before it is stored."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langgraph.checkpoint.base import empty_checkpoint
+from langgraph.checkpoint.base.id import uuid6
+from langgraph.checkpoint.memory import InMemorySaver
+
+import perdure
+import perdure.sync
+from perdure import NotFound
+from perdure.adapters.langgraph import PerdureSaver, gathering
+from perdure.backends.bridge import Reply, run_blocking
+from tests.adapters.langgraph.graphs import chat, config, say, told
+
+META: Any = {"source": "loop", "step": 0, "parents": {}}
+SESSION = "langgraph/trip-42"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[perdure.sync.Store]:
+    with perdure.sync.open(f"sqlite:///{tmp_path}/agents.db") as opened:
+        yield opened
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What may be held is held until company comes: the clock decides nothing."""
+    monkeypatch.setattr(gathering, "HOLD", 60.0)
+
+
+def running(here: Any) -> Any:
+    """A config as a graph that runs passes it."""
+    return {"configurable": {**here["configurable"], "__pregel_runtime": None}}
+
+
+def checkpoint(**values: Any) -> Any:
+    return {**empty_checkpoint(), "id": str(uuid6()), "channel_values": values}
+
+
+def begun(saver: PerdureSaver) -> Any:
+    return saver.put(config(checkpoint_ns=""), checkpoint(), META, {})
+
+
+def until_held(saver: PerdureSaver, count: int = 1) -> None:
+    """Wait until so many calls wait in the saver, and their leader for company."""
+    while not any(queue.company is not None and len(queue.waiting) == count for queue in list(saver._gathering._queues.values())):
+        threading.Event().wait(0.001)
+
+
+def shape(store: perdure.sync.Store) -> list[list[str]]:
+    return [[event.type for event in commit.events] for commit in store.history(SESSION)]
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("kind", ["blocking", "asynchronous"])
+def test_what_tasks_wrote_is_stored_with_the_checkpoint_that_follows(store: perdure.sync.Store, kind: str) -> None:
+    """A run's commits hold its writes and the checkpoint that they made, and every step reads back as with the framework's saver."""
+    histories = []
+    for saver in (PerdureSaver(store), InMemorySaver()):
+        graph = chat(saver)
+        for text in ("one", "two", "three"):
+            asyncio.run(graph.ainvoke(say(text), config())) if kind == "asynchronous" else graph.invoke(say(text), config())
+        histories.append(told(list(graph.get_state_history(config()))))
+    assert histories[0] == histories[1]
+    assert ["writes", "checkpoint", "values"] in shape(store)
+    store.verify(SESSION)
+
+
+@pytest.mark.usefixtures("patient")
+def test_writes_and_the_checkpoint_behind_them_are_one_commit(store: perdure.sync.Store) -> None:
+    """The writes are read back with the checkpoint they were made on, by its id and in a listing, and no longer lie in the document."""
+    saver = PerdureSaver(store)
+    here = begun(saver)
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(saver.put_writes, running(here), [("a", 1)], "task")
+        until_held(saver)
+        after = saver.put(here, checkpoint(a=1), META, {})
+        held.result(30)
+    assert shape(store)[1:] == [["writes", "checkpoint", "values"]]
+    for reader in (saver, PerdureSaver(store)):
+        assert reader.get_tuple(here).pending_writes == [("task", "a", 1)]
+        assert [found.pending_writes for found in reader.list(config())] == [[], [("task", "a", 1)]]
+        assert reader.get_tuple(config()).config["configurable"]["checkpoint_id"] == after["configurable"]["checkpoint_id"]
+    assert store.read(SESSION).state["writes"] == {"": {}}
+    saver.put_writes(running(here), [("a", 2)], "slow task")
+    assert saver.get_tuple(here).pending_writes == [("slow task", "a", 2), ("task", "a", 1)]
+
+
+def test_writes_without_company_are_stored_when_their_time_is_over(store: perdure.sync.Store) -> None:
+    """A task's writes that no checkpoint follows are there for everyone when the call returns: a run killed then resumes from them."""
+    saver = PerdureSaver(store)
+    here = begun(saver)
+    saver.put_writes(running(here), [("a", 1)], "task")
+    assert PerdureSaver(store).get_tuple(here).pending_writes == [("task", "a", 1)]
+
+
+@pytest.mark.usefixtures("patient")
+def test_parallel_tasks_share_a_commit_and_an_interrupt_waits_for_nobody(store: perdure.sync.Store) -> None:
+    """Writes that are held go with whatever is not: an interrupt is stored at once and takes them along."""
+    saver = PerdureSaver(store)
+    here = begun(saver)
+    with ThreadPoolExecutor(3) as pool:
+        held = [pool.submit(saver.put_writes, running(here), [("a", number)], f"task {number}") for number in range(2)]
+        until_held(saver, 2)
+        saver.put_writes(running(here), [("__interrupt__", ["?"])], "task 2")
+        for call in held:
+            call.result(30)
+    assert shape(store)[1:] == [["writes", "writes", "writes"]]
+    assert {(task, channel) for task, channel, _ in saver.get_tuple(here).pending_writes} == {
+        ("task 0", "a"),
+        ("task 1", "a"),
+        ("task 2", "__interrupt__"),
+    }
+
+
+@pytest.mark.usefixtures("patient")
+@pytest.mark.parametrize("wrong", ["a parent that is not there", "too large together"])
+def test_what_cannot_be_stored_together_is_stored_alone(store: perdure.sync.Store, wrong: str) -> None:
+    """A checkpoint that is refused does not take the writes with it, and two changes that are too large for one commit are two."""
+    saver = PerdureSaver(store)
+    here = begun(saver)
+    large = "x" * (9 << 20)
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(saver.put_writes, running(here), [("a", large)], "task")
+        until_held(saver)
+        if wrong == "too large together":
+            saver.put(here, checkpoint(a=large), META, {})
+        else:
+            with pytest.raises(NotFound, match="never"):
+                saver.put(config(checkpoint_ns="", checkpoint_id="never"), checkpoint(a=large), META, {})
+        held.result(30)
+    assert [event for events in shape(store)[1:] for event in events][:1] == ["writes"]
+    assert saver.get_tuple(here).pending_writes == [("task", "a", large)]
+    assert ("a" in saver.get_tuple(config()).checkpoint["channel_values"]) == (wrong == "too large together")
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_caller_that_is_cancelled_leaves_the_others_whole(store: perdure.sync.Store) -> None:
+    """The leader is cancelled while it holds, a follower while it waits: the calls that are left are stored, by one of their callers."""
+    saver = PerdureSaver(store)
+    here = begun(saver)
+
+    async def work() -> list[Any]:
+        tasks = [asyncio.create_task(saver.aput_writes(running(here), [("a", number)], f"task {number}")) for number in range(4)]
+        await asyncio.to_thread(until_held, saver, 4)
+        for number in (0, 2):
+            tasks[number].cancel()
+        await asyncio.sleep(0)
+        await saver.aput(here, checkpoint(), META, {})
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert [type(answer) for answer in asyncio.run(work())] == [asyncio.CancelledError, type(None), asyncio.CancelledError, type(None)]
+    found = saver.get_tuple(here)
+    assert found is not None and found.pending_writes == [("task 1", "a", 1), ("task 3", "a", 3)]
+    assert shape(store)[1:] == [["writes", "writes", "checkpoint"]]
+    assert not saver._gathering._queues
+
+
+@pytest.mark.usefixtures("patient")
+def test_a_blocking_call_in_the_loop_of_a_leader_that_holds_goes_ahead(store: perdure.sync.Store) -> None:
+    """A node that blocks its loop with a call on its own thread does not wait for a task of that loop, which could not go on."""
+    saver = PerdureSaver(store)
+    here = begun(saver)
+
+    async def work() -> None:
+        task = asyncio.create_task(saver.aput_writes(running(here), [("a", 1)], "task"))
+        await asyncio.to_thread(until_held, saver)
+        saver.put_writes(here, [("a", 2)], "other")
+        await task
+
+    asyncio.run(work())
+    assert saver.get_tuple(here).pending_writes == [("other", "a", 2), ("task", "a", 1)]
+
+
+def test_an_answer_is_waited_for_no_longer_than_is_said() -> None:
+    """`Reply.within` says whether the answer came, blocking and in a loop, and leaves it to be taken, before its time and after it."""
+
+    async def wait(reply: Reply[int], seconds: float) -> bool:
+        return await reply.within(seconds)
+
+    for run in (run_blocking, asyncio.run):
+        late: Reply[int] = Reply()
+        assert run(wait(late, 0.0)) is False
+        late.set(1)
+        assert run(wait(late, 60.0)) is True
+
+        soon: Reply[int] = Reply()
+        timer = threading.Timer(0.01, soon.set, (2,))
+        timer.start()
+        assert run(wait(soon, 60.0)) is True
+        timer.join()
