@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,16 +15,17 @@ import pytest
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.base.id import uuid6
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.graph import START, StateGraph
 
-import perdure
 import perdure.sync
 from perdure import NotFound
 from perdure.adapters.langgraph import PerdureSaver, gathering
 from perdure.backends.bridge import Reply, run_blocking
-from tests.adapters.langgraph.graphs import chat, config, say, told
+from tests.adapters.langgraph.graphs import Chat, chat, config, say, told
 
 META: Any = {"source": "loop", "step": 0, "parents": {}}
 SESSION = "langgraph/trip-42"
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -101,6 +104,48 @@ def test_writes_without_company_are_stored_when_their_time_is_over(store: perdur
     here = begun(saver)
     saver.put_writes(running(here), [("a", 1)], "task")
     assert PerdureSaver(store).get_tuple(here).pending_writes == [("task", "a", 1)]
+
+
+KILLED = """
+import sys, time
+import perdure.sync
+from perdure.adapters.langgraph import PerdureSaver
+from tests.adapters.langgraph.test_gathering import config, pair
+
+store = perdure.sync.open(sys.argv[1])
+saver = PerdureSaver(store)
+
+def slow(state):
+    while "quick, once" not in repr(saver.get_tuple(config())):
+        time.sleep(0.001)
+    print("stored", flush=True)
+    time.sleep(60)
+
+pair(saver, lambda state: {"notes": ["quick, once"]}, slow).invoke({"notes": ["go"]}, config())
+"""
+
+
+def pair(saver: Any, quick: Any, slow: Any) -> Any:
+    """A graph of two nodes that run side by side."""
+    graph = StateGraph(Chat)
+    for name, node in (("quick", quick), ("slow", slow)):
+        graph.add_node(name, node)
+        graph.add_edge(START, name)
+    return graph.compile(checkpointer=saver)
+
+
+def test_a_run_that_is_killed_goes_on_from_what_its_tasks_wrote(tmp_path: Path) -> None:
+    """A run is killed while one of two tasks is at work: what the other one wrote is stored, and it is not run again."""
+    url = f"sqlite:///{tmp_path}/agents.db"
+    with subprocess.Popen([sys.executable, "-c", KILLED, url], stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None and process.stdout.readline() == "stored\n"
+        process.kill()
+    again: list[str] = []
+    with perdure.sync.open(url) as store:
+        graph = pair(PerdureSaver(store), lambda state: again.append("quick"), lambda state: {"notes": ["slow"]})
+        assert graph.invoke(None, config())["notes"] == ["go", "quick, once", "slow"]
+        store.verify(SESSION)
+    assert again == []
 
 
 @pytest.mark.usefixtures("patient")
