@@ -18,7 +18,7 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 
 import perdure.sync
-from perdure import NotFound
+from perdure import Invalid, NotFound
 from perdure.adapters.langgraph import PerdureSaver, gathering
 from perdure.backends.bridge import Reply, run_blocking
 from tests.adapters.langgraph.graphs import Chat, chat, config, say, told
@@ -104,6 +104,29 @@ def test_writes_without_company_are_stored_when_their_time_is_over(store: perdur
     here = begun(saver)
     saver.put_writes(running(here), [("a", 1)], "task")
     assert PerdureSaver(store).get_tuple(here).pending_writes == [("task", "a", 1)]
+
+
+@pytest.mark.usefixtures("patient")
+def test_each_part_of_a_commit_can_be_sent_again(store: perdure.sync.Store) -> None:
+    """A checkpoint and writes that shared a commit are each known again when they come alone, at once and when the thread has gone on."""
+    saver = PerdureSaver(store)
+    here, second = begun(saver), checkpoint(a=[1])
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(saver.put_writes, running(here), [("a", 1)], "task")
+        until_held(saver)
+        after = saver.put(here, second, META, {})
+        held.result(30)
+    for again in (saver, PerdureSaver(store)):
+        assert again.put(here, second, META, {}) == after
+    assert len(shape(store)) == 2
+    saver.put(after, checkpoint(a=[1, 2]), META, {})
+    for again in (saver, PerdureSaver(store)):
+        assert again.put(here, second, META, {}) == after
+        with pytest.raises(Invalid, match="used"):
+            again.put(here, {**second, "channel_values": {"a": "other"}}, META, {})
+    assert len(shape(store)) == 3
+    saver.put_writes(here, [("a", 2)], "task")
+    assert saver.get_tuple(here).pending_writes == [("task", "a", 1)]
 
 
 KILLED = """

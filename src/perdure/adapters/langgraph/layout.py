@@ -1,5 +1,7 @@
 """How a thread lies in its session: one document with the newest checkpoint, one commit for each that was put.
 
+The writes that made a checkpoint stand in its commit, before it, if they came with it; else in commits of their own.
+
     {"langgraph": 1,                                    the version of this layout
      "checkpoint": {id, parent, ts, metadata, …},       the newest checkpoint of the graph itself
      "values": {channel: value},                        … its channels

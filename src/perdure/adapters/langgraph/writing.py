@@ -165,25 +165,20 @@ async def _commit(writer: Writer, writes: Sequence[Writes], put: Put | None) -> 
                 fresh.append(call)
                 events += added
                 state = apply(state, [op for event in added for op in event.ops])
-        key, expect = (
-            None,
-            None if now.version else 0,
-        )  # Writes fit any state of a thread that is there. Its first commit must be its first.
-        if put is not None:
-            made, key = await _put_events(writer, now, state, put)
-            events += made
-            expect = None if not made or guarded(made) else now.version
-        if not events:
+        made, key = ((), None) if put is None else await _put_events(writer, now, state, put)
+        if not (events or made):
             return
+        # Writes, and a checkpoint that tests its place, fit any state of a thread that is there. Its first commit must be its first.
+        expect = None if now.version and (not made or guarded(made)) else now.version
         try:
-            receipt = await store.append(here.session, *events, expect=expect, key=key, recreate=now.life is not None)
+            receipt = await store.append(here.session, *events, *made, expect=expect, key=key, recreate=now.life is not None)
         except (Conflict, AlreadyExists, Deleted, NotFound):
             continue
         except Invalid:
             if put is None or key is None or writes or not await _is_there(store, writer.codec, put.here, put.id, put.new):
                 raise
             return
-        if put is not None:
+        if put is not None and made:
             writer.recent.put(here.session, put.here.ns, put.id, count_after(now.state, put.here.ns, put.id))
         if receipt.version != now.version + 1:
             await _mark_late(writer, now, fresh, receipt.version)
