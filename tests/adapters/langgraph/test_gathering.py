@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import random
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from langgraph.graph import START, StateGraph
 import perdure.sync
 from perdure import Invalid, NotFound
 from perdure.adapters.langgraph import PerdureSaver, gathering
+from perdure.adapters.langgraph.gathering import Call, Gathering
 from perdure.backends.bridge import Reply, run_blocking
 from tests.adapters.langgraph.graphs import Chat, chat, config, say, told
 
@@ -55,7 +58,7 @@ def begun(saver: PerdureSaver) -> Any:
 
 def until_held(saver: PerdureSaver, count: int = 1) -> None:
     """Wait until so many calls wait in the saver, and their leader for company."""
-    while not any(queue.company is not None and len(queue.waiting) == count for queue in list(saver._gathering._queues.values())):
+    while not any(queue.holding and len(queue.waiting) == count for queue in list(saver._gathering._queues.values())):
         threading.Event().wait(0.001)
 
 
@@ -247,6 +250,77 @@ def test_a_blocking_call_in_the_loop_of_a_leader_that_holds_goes_ahead(store: pe
 
     asyncio.run(work())
     assert saver.get_tuple(here).pending_writes == [("other", "a", 2), ("task", "a", 1)]
+
+
+class Numbered(Call):
+    """A call of the test below."""
+
+    def __init__(self, number: int, *, held: bool) -> None:
+        super().__init__()
+        self.number, self.held = number, held
+
+    def waits(self) -> bool:
+        return self.held
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_callers_do_each_gets_its_answer(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """Threads and two event loops call, are cancelled, are refused and fail while they lead: nobody waits for ever, one stores at a time,
+    and a call that returned was stored."""
+    monkeypatch.setattr(gathering, "HOLD", 0.001)
+    gathered: Gathering[Numbered] = Gathering()
+    chance, inside, stored, slips = random.Random(seed), threading.Lock(), set[int](), []
+    numbers = itertools.count()
+
+    async def commit(batch: Sequence[Numbered]) -> None:
+        if not inside.acquire(blocking=False):
+            slips.append("two at once")
+            return
+        try:
+            pause: Reply[None] = Reply()
+            await pause.within(chance.random() / 2_000)
+            for call in batch:
+                stored.add(call.number)
+                call.done(Invalid("no") if chance.random() < 0.05 else None)
+            if chance.random() < 0.02:
+                raise RuntimeError
+        finally:
+            inside.release()
+
+    def choose(waiting: Sequence[Numbered]) -> list[Numbered]:
+        end = next((place for place, call in enumerate(waiting) if not call.held), len(waiting))
+        return list(waiting[: end + 1])
+
+    async def one() -> None:
+        call = Numbered(next(numbers), held=chance.random() < 0.6)
+        try:
+            await gathered.store("s", call, choose, commit)
+        except (Invalid, RuntimeError):
+            return
+        if call.number not in stored:
+            slips.append(f"{call.number} was not stored")
+
+    async def several() -> None:
+        for _ in range(40):
+            task = asyncio.ensure_future(one())
+            if chance.random() < 0.3:
+                await asyncio.sleep(chance.random() / 1_000)
+                task.cancel()
+            await asyncio.wait([task])
+
+    async def loop() -> None:
+        await asyncio.gather(several(), several(), several())
+
+    def thread() -> None:
+        for _ in range(80):
+            run_blocking(one())
+
+    work = [threading.Thread(target=target, daemon=True) for target in (thread, thread, *[lambda: asyncio.run(loop())] * 2)]
+    for each in work:
+        each.start()
+    for each in work:
+        each.join(60)
+    assert (slips, [each.is_alive() for each in work], gathered._queues) == ([], [False] * 4, {})
 
 
 def test_an_answer_is_waited_for_no_longer_than_is_said() -> None:
