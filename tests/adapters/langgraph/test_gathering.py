@@ -319,7 +319,7 @@ def test_whatever_callers_do_each_gets_its_answer(monkeypatch: pytest.MonkeyPatc
     for each in work:
         each.start()
     for each in work:
-        each.join(60)
+        each.join(20)
     assert (slips, [each.is_alive() for each in work], gathered._queues) == ([], [False] * 4, {})
 
 
