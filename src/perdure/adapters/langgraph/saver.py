@@ -132,7 +132,10 @@ class PerdureSaver(BaseCheckpointSaver[Any]):
         return wait(self.aput(config, checkpoint, metadata, new_versions))
 
     async def aput_writes(self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = "") -> None:
-        """Store what a task wrote on a checkpoint. Sent again it changes nothing."""
+        """Store what a task wrote on a checkpoint. Sent again it changes nothing.
+
+        What a running graph's task wrote waits up to 10 ms for the checkpoint that follows, and is stored with it, before this returns.
+        """
         await writing.put_writes(self._writer, config, writes, task_id, task_path)
 
     def put_writes(self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = "") -> None:
