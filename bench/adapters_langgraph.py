@@ -11,7 +11,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
@@ -26,6 +26,7 @@ from perdure.adapters.langgraph import PerdureSaver
 
 TURNS = 12 if small() else 1_000
 FEW = 10
+LAST = 3 if small() else 40
 LISTED = 5 if small() else 50
 THREADS = 20 if small() else 300
 
@@ -82,26 +83,43 @@ SAVERS = {"Perdure": ours, "LangGraph SqliteSaver": theirs}
 
 
 class Thread:
-    """One long thread on one saver: its speed at both ends, its bytes, the time to list its newest checkpoints."""
+    """One long thread on one saver: its speed at the end, the time to list its newest checkpoints, its bytes once it is closed."""
 
-    def __init__(self, name: str) -> None:
-        with folder() as place:
-            with SAVERS[name](place) as saver:
-                chat = graph(saver)
-                start = time.perf_counter()
-                for number in range(TURNS):
-                    if number == FEW:
-                        self.first = FEW / (time.perf_counter() - start)
-                    if number == TURNS - FEW:
-                        start = time.perf_counter()
-                    chat.invoke(say(number), config("trip-42"))
-                self.last = FEW / (time.perf_counter() - start)
-                start = time.perf_counter()
-                listed = list(chat.get_state_history(config("trip-42"), limit=LISTED))
-                self.listing = time.perf_counter() - start
-                assert len(listed) == LISTED
-                assert len(listed[0].values["messages"]) == 2 * TURNS
-            self.bytes = sum(path.stat().st_size for path in place.iterdir())
+    def __init__(self, name: str, place: Path) -> None:
+        self._place, self._open = place, ExitStack()
+        self._chat = graph(self._open.enter_context(SAVERS[name](place)))
+        self._seconds = 0.0
+        for number in range(TURNS - LAST):
+            self._chat.invoke(say(number), config("trip-42"))
+
+    def turn(self, number: int) -> None:
+        """One of the last turns."""
+        start = time.perf_counter()
+        self._chat.invoke(say(number), config("trip-42"))
+        self._seconds += time.perf_counter() - start
+
+    def end(self) -> None:
+        """List, and close."""
+        self.last = LAST / self._seconds
+        start = time.perf_counter()
+        listed = list(self._chat.get_state_history(config("trip-42"), limit=LISTED))
+        self.listing = time.perf_counter() - start
+        assert len(listed) == LISTED
+        assert len(listed[0].values["messages"]) == 2 * TURNS
+        self._open.close()
+        self.bytes = sum(path.stat().st_size for path in self._place.iterdir())
+
+
+def long_threads() -> dict[str, Thread]:
+    """A long thread on each saver. The last turns are taken in turn, so that both meet the same machine."""
+    with ExitStack() as stack:
+        threads = {name: Thread(name, stack.enter_context(folder())) for name in SAVERS}
+        for number in range(TURNS - LAST, TURNS):
+            for thread in threads.values():
+                thread.turn(number)
+        for thread in threads.values():
+            thread.end()
+        return threads
 
 
 def first_turns(name: str) -> Any:
@@ -139,7 +157,7 @@ def main() -> None:
     """Print the table."""
     machine()
     young = alternate({name: first_turns(name) for name in SAVERS}, 1 if small() else 5)
-    threads = {name: Thread(name) for name in SAVERS}
+    threads = long_threads()
     mine, other = threads["Perdure"], threads["LangGraph SqliteSaver"]
     spoken = sum(len(json.dumps(message)) for number in range(TURNS) for message in turn(number))
     a, b = young.values()

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import queue
 import threading
+import types
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextvars import ContextVar
 from typing import Any, Generic, TypeVar
@@ -108,24 +109,34 @@ class Reply(Generic[T]):
     def __await__(self) -> Generator[Any, None, T]:
         if not self._done:
             if _BLOCKING.get():
-                self._block()
+                self._block(None)
             else:
-                yield from self._suspend()
+                yield from self._suspend(None)
         if self._error is not None:
             raise self._error
         value: T = self._value
         return value
 
-    def _block(self) -> None:
+    @types.coroutine
+    def within(self, seconds: float | None) -> Generator[Any, None, bool]:
+        """Wait for the answer, `seconds` at most, without taking it: whether it has come."""
+        if not self._done:
+            if _BLOCKING.get():
+                self._block(seconds)
+            else:
+                yield from self._suspend(seconds)
+        return self._done
+
+    def _block(self, seconds: float | None) -> None:
         gate = threading.Lock()
         gate.acquire()
         with self._lock:
             if self._done:
                 return
             self._wake = gate.release
-        gate.acquire()
+        gate.acquire(timeout=-1 if seconds is None else seconds)
 
-    def _suspend(self) -> Generator[Any, None, None]:
+    def _suspend(self, seconds: float | None) -> Generator[Any, None, None]:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
 
@@ -142,7 +153,12 @@ class Reply(Generic[T]):
             if self._done:
                 return
             self._wake = wake
-        yield from future
+        timer = None if seconds is None else loop.call_later(seconds, resolve)
+        try:
+            yield from future
+        finally:
+            if timer is not None:
+                timer.cancel()
 
 
 class _Unanswered:

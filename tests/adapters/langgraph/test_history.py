@@ -115,10 +115,12 @@ def sizes(store: perdure.sync.Store, thread: str = "trip-42") -> list[int]:
 def test_a_turn_costs_what_it_adds(store: perdure.sync.Store) -> None:
     """With ordinary channels, turn 60 writes no more bytes than turn 3, though the state is twenty times as large."""
     graph = chat(PerdureSaver(store))
+    marks = [0]
     for _ in range(60):
         graph.invoke({"messages": [HumanMessage("x" * 500)]}, config())
+        marks.append(len(sizes(store)))
     written = sizes(store)
-    early, late = sum(written[10:25]), sum(written[-15:])
+    early, late = sum(written[marks[2] : marks[5]]), sum(written[marks[-4] :])
     assert late < 1.1 * early
     assert late < 15_000 < len(msgspec.json.encode(store.read("langgraph/trip-42").state))
 
@@ -215,3 +217,17 @@ def test_late_writes_are_found_on_their_checkpoint(store: perdure.sync.Store) ->
         assert reader.get_tuple(config(checkpoint_ns="", checkpoint_id="1")).pending_writes == wanted
         assert list(reader.list(config()))[-1].pending_writes == wanted
         assert reader.get_tuple(config()).pending_writes == []
+
+
+def test_writes_that_are_ahead_of_their_checkpoint_stay(store: perdure.sync.Store) -> None:
+    """Writes on a checkpoint that another one comes before are there when it comes: a put drops those on earlier ones alone."""
+    saver = PerdureSaver(store)
+    checkpoint: Any = lambda id: {"v": 4, "id": id, "ts": "t", "channel_values": {}, "channel_versions": {}, "versions_seen": {}}  # noqa: E731
+    here = saver.put(config(checkpoint_ns=""), checkpoint("1"), {"source": "input", "step": -1, "parents": {}}, {})
+    saver.put_writes(config(checkpoint_ns="", checkpoint_id="3"), [("a", "ahead")], "t3")
+    saver.put_writes(here, [("a", "on 1")], "t1")
+    for number in (2, 3):
+        here = saver.put(here, checkpoint(str(number)), {"source": "loop", "step": number, "parents": {}}, {})
+    assert saver.get_tuple(config()).pending_writes == [("t3", "a", "ahead")]
+    assert list(store.read("langgraph/trip-42").state["writes"][""]) == ["3"]
+    assert [found.pending_writes for found in saver.list(config())] == [[("t3", "a", "ahead")], [], [("t1", "a", "on 1")]]

@@ -100,9 +100,10 @@ async def stretch(store: Store, session: str, *, after: int, ns: str | None, upt
             continue
         for event in commit.events:
             fold.apply(event.ops)
-        kinds = {event.type for event in commit.events}
-        if CHECKPOINT in kinds:
-            put = next(event.data for event in commit.events if event.type == CHECKPOINT) or {}
+            if event.type == WRITES:
+                _collect(writes, fold.state)  # A checkpoint in the same commit drops them from the document.
+        put = next((event.data or {} for event in commit.events if event.type == CHECKPOINT), None)
+        if put is not None:
             name = put.get("ns", "")
             if ns is None or name == ns:
                 found = _slot(session, commit.version, fold.state, name)
@@ -110,8 +111,6 @@ async def stretch(store: Store, session: str, *, after: int, ns: str | None, upt
                 if put.get("again"):
                     past = [other for other in past if (other.ns, other.id) != (entry.ns, entry.id)]
                 past.append(entry)
-        if WRITES in kinds:
-            _collect(writes, fold.state)
     return Stretch(past, writes)
 
 

@@ -17,6 +17,7 @@ from langgraph.checkpoint.serde.event_hooks import SerdeEvent, register_serde_ev
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from perdure.adapters.imports import Imported
+from perdure.adapters.langgraph.gathering import Gathering
 from perdure.adapters.langgraph.layout import key_of, newest_id
 from perdure.adapters.langgraph.memory import Memory, Recent
 from perdure.adapters.langgraph.reading import find
@@ -48,7 +49,7 @@ class LangGraphSource:
         rows = self._query("SELECT checkpoint_ns, checkpoint_id FROM checkpoints WHERE thread_id = ? ORDER BY checkpoint_id", (id,))
         if not rows:
             raise NotFound(f"The source has no thread {id!r}.", session=session)
-        writer = Writer(store, Codec(self._serde, Memory()), Recent())
+        writer = Writer(store, Codec(self._serde, Memory()), Recent(), Gathering())
         missing = await self._missing(store, id, rows)
         for ns, checkpoint in rows:
             if (ns, checkpoint) in missing:

@@ -1,5 +1,7 @@
 """How a thread lies in its session: one document with the newest checkpoint, one commit for each that was put.
 
+The writes that made a checkpoint stand in its commit, before it, if they came with it; else in commits of their own.
+
     {"langgraph": 1,                                    the version of this layout
      "checkpoint": {id, parent, ts, metadata, …},       the newest checkpoint of the graph itself
      "values": {channel: value},                        … its channels
@@ -123,7 +125,8 @@ def put_events(state: Mapping[str, Any], ns: str, new: dict[str, Any], life: str
             namespaces[ns] = None
     if namespaces:
         root["namespaces"] = namespaces
-    if dropped := [other for other in state.get("writes", {}).get(ns, {}) if other != id]:
+    # Ids rise. Writes on a later checkpoint were faster than it is: they stay until it comes.
+    if dropped := [other for other in state.get("writes", {}).get(ns, {}) if other < id]:
         root["writes"] = {ns: dict.fromkeys(dropped)}
     return _events(ns, new, patch.get("seen", {}), [*guard, Op("merge", "", root), *ops], values)
 

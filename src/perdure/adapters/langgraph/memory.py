@@ -10,7 +10,7 @@ from __future__ import annotations
 import marshal
 import weakref
 from collections import OrderedDict
-from typing import Any, NamedTuple
+from typing import Any
 
 from langchain_core.messages import BaseMessage
 
@@ -22,18 +22,21 @@ RECENT_MAX = 4_096
 """How many checkpoints are remembered."""
 
 
-class _Reference(weakref.ref[BaseMessage]):
-    """A message that may go, the number it was known by, and what remembering it counts as."""
+_COUNTED = 512
+"""What remembering a message counts as, beside its content."""
+Content = dict[str, Any] | bytes
+"""All that a message held. Texts, None, and containers that are empty: a dict that equals its own, which is quick to compare. Else it is
+marshalled, so that types count and containers are seen into."""
 
-    __slots__ = ("number", "size")
+
+class _Known(weakref.ref[BaseMessage]):
+    """A message that may go, and how it was written when it held `content`. One object, for a long thread is loaded at every turn."""
+
+    __slots__ = ("content", "encoded", "number", "size")
+    content: Content
+    encoded: Any
     number: int
     size: int
-
-
-class _Known(NamedTuple):
-    message: _Reference
-    content: bytes
-    encoded: Any
 
 
 class Memory:
@@ -47,6 +50,7 @@ class Memory:
         self._bytes = 0
         self._young: dict[int, _Known] = {}
         self._old: dict[int, _Known] = {}
+        self._forgetting = self._forget
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
@@ -54,39 +58,53 @@ class Memory:
     def get(self, message: BaseMessage) -> Any | None:
         """The JSON of this very object, if it still holds what it held then."""
         known = self._young.get(id(message)) or self._old.get(id(message))
-        if known is None or known.message() is not message:
+        if known is None or known() is not message:
             return None
-        content = _content(message)
-        if content is None or content != known.content:
-            return None
-        return known.encoded
+        content = known.content
+        if isinstance(content, dict):
+            same = message.__dict__ == content and not message.__pydantic_extra__
+        else:
+            same = _marshalled(message) == content
+        return known.encoded if same else None
 
-    def put(self, message: BaseMessage, encoded: Any) -> None:
-        """Remember how a message was written."""
-        content = _content(message)
-        if content is None:
+    def put(self, message: BaseMessage, encoded: Any, content: dict[str, Any] | None = None) -> None:
+        """Remember how a message was written. `content`: what it holds, if that is known and simple, and nobody will change this dict."""
+        held = content or _content(message)
+        if held is None:
             return
-        size = len(content) + 512
-        self._bytes += size
+        known = _Known(message, self._forgetting)
+        known.content, known.encoded, known.number = held, encoded, id(message)
+        known.size = _COUNTED + len(held if isinstance(held, bytes) else held["content"] or "")
+        self._bytes += known.size
         if self._bytes > self._bytes_max:
-            self._old, self._young, self._bytes = self._young, {}, size
-        reference = _Reference(message, self._forget)
-        reference.number, reference.size = id(message), size
-        self._young[reference.number] = _Known(reference, content, encoded)
+            self._old, self._young, self._bytes = self._young, {}, known.size
+        self._young[known.number] = known
 
-    def _forget(self, reference: Any) -> None:
-        """A message is gone: the `_Reference` to it is called back."""
-        for generation in (self._young, self._old):
-            known = generation.get(reference.number)
-            if known is not None and known.message is reference:
-                del generation[reference.number]
-                if generation is self._young:
-                    self._bytes -= reference.size
+    def _forget(self, known: Any) -> None:
+        """A message is gone: what was `_Known` of it is forgotten."""
+        number, size = known.number, known.size
+        if self._young.get(number) is known:
+            del self._young[number]
+            self._bytes -= size
+        elif self._old.get(number) is known:
+            del self._old[number]
 
 
-def _content(message: BaseMessage) -> bytes | None:
-    """All that the message holds, types included; `None` if it holds more than plain values. Version 2 writes no references, so that
-    equal content gives equal bytes."""
+def _content(message: BaseMessage) -> Content | None:
+    """All that the message holds; `None` if it holds more than plain values."""
+    if message.__pydantic_extra__:
+        return _marshalled(message)
+    content = dict(message.__dict__)
+    for name, value in content.items():
+        if value is not None and type(value) is not str:
+            if value or type(value) not in (dict, list):
+                return _marshalled(message)
+            content[name] = type(value)()
+    return content
+
+
+def _marshalled(message: BaseMessage) -> bytes | None:
+    """Version 2 writes no references, so that equal content gives equal bytes."""
     try:
         return marshal.dumps((message.__dict__, message.__pydantic_extra__), 2)
     except ValueError:
@@ -98,6 +116,7 @@ class Recent:
 
     def __init__(self) -> None:
         self._counts: OrderedDict[tuple[str, str, str], int] = OrderedDict()
+        self._newest: OrderedDict[tuple[str, str], str] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._counts)
@@ -106,8 +125,14 @@ class Recent:
         """The count of a checkpoint, if it is remembered."""
         return self._counts.get((session, ns, id))
 
+    def newest(self, session: str, ns: str) -> str | None:
+        """The id of the checkpoint of a namespace that was put last, if it is remembered."""
+        return self._newest.get((session, ns))
+
     def put(self, session: str, ns: str, id: str, count: int) -> None:
         """Remember a checkpoint."""
         self._counts[session, ns, id] = count
-        while len(self._counts) > RECENT_MAX:
-            self._counts.popitem(last=False)
+        self._newest[session, ns] = id
+        for remembered in (self._counts, self._newest):
+            while len(remembered) > RECENT_MAX:
+                remembered.popitem(last=False)

@@ -13,10 +13,11 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from perdure.adapters.faces import AnyStore, asynchronous, wait
 from perdure.adapters.langgraph import keeping, reading, writing
+from perdure.adapters.langgraph.gathering import Gathering
 from perdure.adapters.langgraph.memory import Memory, Recent
 from perdure.adapters.langgraph.threads import PREFIX, place, thread_of
 from perdure.adapters.langgraph.values import Codec
-from perdure.adapters.langgraph.writing import OnRace, Writer
+from perdure.adapters.langgraph.writing import OnRace, Put, Writer, Writes
 from perdure.errors import Invalid
 
 
@@ -45,6 +46,7 @@ class PerdureSaver(BaseCheckpointSaver[Any]):
         self._store = asynchronous(store)
         self._on_race: OnRace = on_race
         self._memory, self._recent = Memory(), Recent()
+        self._gathering: Gathering[Put | Writes] = Gathering()
         self._coded: tuple[SerializerProtocol, Codec] = self.serde, Codec(self.serde, self._memory)
 
     def __repr__(self) -> str:
@@ -59,7 +61,7 @@ class PerdureSaver(BaseCheckpointSaver[Any]):
 
     @property
     def _writer(self) -> Writer:
-        return Writer(self._store, self._codec, self._recent, self._on_race)
+        return Writer(self._store, self._codec, self._recent, self._gathering, self._on_race)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that the config names, or the newest of its namespace; `None` if there is none."""
@@ -130,7 +132,10 @@ class PerdureSaver(BaseCheckpointSaver[Any]):
         return wait(self.aput(config, checkpoint, metadata, new_versions))
 
     async def aput_writes(self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = "") -> None:
-        """Store what a task wrote on a checkpoint. Sent again it changes nothing."""
+        """Store what a task wrote on a checkpoint. Sent again it changes nothing.
+
+        What a running graph's task wrote waits up to 10 ms for the checkpoint that follows, and is stored with it, before this returns.
+        """
         await writing.put_writes(self._writer, config, writes, task_id, task_path)
 
     def put_writes(self, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str = "") -> None:

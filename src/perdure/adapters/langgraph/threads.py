@@ -52,6 +52,11 @@ def place(config: Mapping[str, Any]) -> Place:
     return Place(str(thread), ns, id, seen if type(seen) is int else None)
 
 
+def is_run(config: Mapping[str, Any]) -> bool:
+    """Whether a graph that runs made this config."""
+    return any(name.startswith("__pregel_") for name in config["configurable"])
+
+
 def session_of(thread: str) -> str:
     """The session that keeps a thread. Raises `Invalid` for an id that no session can have."""
     return check_name("A thread id, with what stands before it,", PREFIX + thread)

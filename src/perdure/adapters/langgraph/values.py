@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import base64
 from collections import Counter, deque
-from copy import copy
 from datetime import datetime
 from enum import Enum
 from math import isfinite
@@ -48,14 +47,23 @@ _DEFAULTS: dict[type, dict[str, Any]] = {
 }
 
 
-def _empty(kind: type[BaseMessage]) -> tuple[BaseMessage, list[str], list[str]]:
-    """A message without content, and the names of its fields that begin as a dict or list of its own."""
+class _Empty(NamedTuple):
+    """A message without content; its fields that begin as a dict or list of its own, and the others, which can hold a text."""
+
+    message: BaseMessage
+    dicts: list[str]
+    lists: list[str]
+    others: frozenset[str]
+
+
+def _empty(kind: type[BaseMessage]) -> _Empty:
     made = kind.model_construct(**{name: _DEFAULTS[kind].get(name) for name in kind.model_fields})
-    kinds = [(name, type(value)) for name, value in made.__dict__.items()]
-    return made, [name for name, kind in kinds if kind is dict], [name for name, kind in kinds if kind is list]
+    named = {wanted: [name for name, value in made.__dict__.items() if type(value) is wanted] for wanted in (dict, list)}
+    return _Empty(made, named[dict], named[list], frozenset(made.__dict__) - {*named[dict], *named[list]})
 
 
 _EMPTY = {kind: _empty(kind) for kind in _TYPE_OF}
+_set = object.__setattr__
 _PLAIN: tuple[Any, ...] = (dict, list, tuple, str, int, float)
 _SETS: dict[str, Any] = {"set": set, "frozenset": frozenset, "tuple": tuple, "deque": deque}
 _SEQUENCES = {kind: name for name, kind in _SETS.items()}
@@ -223,30 +231,39 @@ class Codec:
         try:
             if tag not in _MESSAGES:
                 return self._make(tag, value, shared)
-            message = self._make_message(_MESSAGES[tag], value, shared)
+            return self._make_message(_MESSAGES[tag], value, shared)
         except (KeyError, ValueError, TypeError, AttributeError) as error:
             raise Corrupt(f"A stored value of type {tag!r:.60} is not what was written ({error}).") from error
-        if shared is None:
-            self._memory.put(message, value)
-        else:
-            shared[id(value)] = message
-        return message
 
     def _make_message(self, kind: type[BaseMessage], value: dict[str, Any], shared: dict[int, Any] | None) -> BaseMessage:
-        # A copy of an empty message, filled: what model_construct makes, at a tenth of its cost. Nothing is validated: what was valid
-        # when it was written comes back as it was.
-        empty, dicts, lists = _EMPTY[kind]
-        message = copy(empty)
-        fields = message.__dict__
+        # What model_construct makes, at a tenth of its cost, and without the temporary objects of a copy, which the garbage collector
+        # counts. Nothing is validated: what was valid when it was written comes back as it was.
+        empty, dicts, lists, others = _EMPTY[kind]
+        texts = empty.__dict__.copy()
+        more = []
+        for name, item in value.items():
+            if type(item) is str and name in others:
+                texts[name] = item
+            elif name != TAG:
+                more.append(name)
+        fields = texts.copy()
         for name in dicts:
             fields[name] = {}
         for name in lists:
             fields[name] = []
-        for name, item in value.items():
-            if name in fields:
-                fields[name] = item if type(item) is str else self.decode(item, shared)
-            elif name != TAG:
-                message.__pydantic_extra__[name] = self.decode(item, shared)  # type: ignore[index]  # these classes take extras
+        extra: dict[str, Any] | None = None if empty.__pydantic_extra__ is None else {}
+        for name in more:
+            place: Any = fields if name in fields else extra
+            place[name] = self.decode(value[name], shared)
+        message = kind.__new__(kind)
+        _set(message, "__dict__", fields)
+        _set(message, "__pydantic_extra__", extra)
+        _set(message, "__pydantic_fields_set__", empty.__pydantic_fields_set__.copy())
+        _set(message, "__pydantic_private__", None)
+        if shared is None:
+            self._memory.put(message, value, None if more else texts)
+        else:
+            shared[id(value)] = message
         return message
 
     def _make(self, tag: Any, value: dict[str, Any], shared: dict[int, Any] | None) -> Any:

@@ -1,13 +1,15 @@
-"""Writing threads: one commit for each checkpoint, one for each task's writes, and what two workers on one thread may not do."""
+"""Writing threads: one commit for each checkpoint and the writes that led to it, and what two workers on one thread may not do."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import Checkpoint
 
+from perdure.adapters.langgraph.gathering import Call, Gathering
 from perdure.adapters.langgraph.history import GRACE, older, stretch
 from perdure.adapters.langgraph.layout import (
     LATE,
@@ -22,18 +24,46 @@ from perdure.adapters.langgraph.layout import (
     write_events,
 )
 from perdure.adapters.langgraph.memory import Recent
-from perdure.adapters.langgraph.threads import Place, place
+from perdure.adapters.langgraph.threads import Place, is_run, place
 from perdure.adapters.langgraph.tuples import decode_checkpoint, encode_checkpoint, encode_writes, replaces
 from perdure.adapters.langgraph.values import Codec
 from perdure.engine.store import Store
-from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, NotFound
+from perdure.errors import AlreadyExists, Conflict, Deleted, Error, Invalid, NotFound, Unavailable, Unknown
 from perdure.model.events import Event
 from perdure.model.ops import Op
+from perdure.model.state import apply
 from perdure.model.values import same
 
 OnRace = Literal["refuse", "branch"]
 ATTEMPTS = 64
 """How often a write is decided anew because others came first."""
+
+
+class Put(Call):
+    """A checkpoint to be stored. `orphan` lets it name a parent that is not there."""
+
+    def __init__(self, here: Place, config: RunnableConfig, metadata: Any, new: dict[str, Any], *, orphan: bool) -> None:
+        super().__init__()
+        self.here, self.config, self.metadata, self.new, self.orphan = here, config, metadata, new, orphan
+        self.id: str = new["checkpoint"]["id"]
+
+
+class Writes(Call):
+    """What a task wrote on the checkpoint `id`, to be stored; with `replace` in place of what is there.
+
+    `recent` is given for what may wait for the checkpoint that follows, as long as that one has not been put.
+    """
+
+    def __init__(self, here: Place, id: str, task: str, entries: dict[str, Any], *, replace: bool, recent: Recent | None) -> None:
+        super().__init__()
+        self.here, self.id, self.task, self.entries, self.replace, self._recent = here, id, task, entries, replace, recent
+
+    def waits(self) -> bool:
+        """Whether it may be held now."""
+        if self._recent is None:
+            return False
+        newest = self._recent.newest(self.here.session, self.here.ns)
+        return newest is None or newest <= self.id
 
 
 class Writer(NamedTuple):
@@ -42,6 +72,7 @@ class Writer(NamedTuple):
     store: Store
     codec: Codec
     recent: Recent
+    gathering: Gathering[Put | Writes]
     on_race: OnRace = "refuse"
 
 
@@ -54,79 +85,141 @@ class _Now(NamedTuple):
 
 
 async def put(writer: Writer, config: RunnableConfig, checkpoint: Checkpoint, metadata: Any, *, orphan: bool = False) -> RunnableConfig:
-    """Store a checkpoint: one commit, applied once however often it is sent.
+    """Store a checkpoint, applied once however often it is sent: one commit, which writes that wait for it share.
 
     `orphan` lets it name a parent that is not there. Raises `Conflict` for a lost race (see `_check_parent`), `NotFound` for a parent
     that is gone, `Deleted` if the thread was deleted since the run loaded it, `Invalid` for what cannot be stored.
     """
-    store, codec = writer.store, writer.codec
     here = place(config)
-    new = encode_checkpoint(codec, config, here.id, checkpoint, metadata)
-    id = new["checkpoint"]["id"]
-    for attempt in range(ATTEMPTS):
-        now = await _now(store, here, strong=attempt > 0)
-        if now.life is not None and here.id is not None and not orphan:
-            raise Deleted(f"Thread {here.thread!r} was deleted while this run was going on.", session=here.session)
-        again = newest_id(now.state, here.ns) == id and standing(now.state, here.ns, id) is not None
-        if not again and not orphan:
-            await _check_parent(store, here, now, writer.on_race, config, metadata, id)
-        events = put_events(now.state, here.ns, new, now.life)
-        if again:
-            if not events:
-                break
-            events = (Event(events[0].type, {**events[0].data, "again": True}, events[0].ops), *events[1:])
-        key = None if again else key_of(now.state if now.life is None else {"life": now.life}, here.ns, id)
-        try:
-            expect = None if guarded(events) else now.version
-            await store.append(here.session, *events, expect=expect, key=key, recreate=now.life is not None)
-            writer.recent.put(here.session, here.ns, id, count_after(now.state, here.ns, id))
-            break
-        except (Conflict, AlreadyExists, Deleted, NotFound):
-            continue
-        except Invalid:
-            if key is None or not await _is_there(store, codec, here, id, new):
-                raise
-            break
-    else:
-        raise Conflict(f"{ATTEMPTS} tries to put a checkpoint on thread {here.thread!r} were overtaken.", session=here.session)
-    return {"configurable": {"thread_id": config["configurable"]["thread_id"], "checkpoint_ns": here.ns, "checkpoint_id": id}}
+    call = Put(here, config, metadata, encode_checkpoint(writer.codec, config, here.id, checkpoint, metadata), orphan=orphan)
+    await _gather(writer, call)
+    return {"configurable": {"thread_id": config["configurable"]["thread_id"], "checkpoint_ns": here.ns, "checkpoint_id": call.id}}
 
 
 async def put_writes(writer: Writer, config: RunnableConfig, writes: Sequence[tuple[str, Any]], task_id: str, task_path: str) -> None:
     """Store a task's writes on a checkpoint: one commit, or none if they are all there. A checkpoint may be put after its writes.
 
     Errors, interrupts and the like replace earlier ones of the task; its output is stored once: a second run of the task changes nothing.
+    The output of a run's task waits a moment for the checkpoint that follows it, and shares its commit.
     """
     here = place(config)
     if here.id is None:
         raise Invalid("The config has no checkpoint_id: writes belong to a checkpoint.")
-    await put_entries(writer, here, here.id, task_id, encode_writes(writer.codec, writes, task_path), replace=replaces(writes))
+    special = replaces(writes)
+    entries = encode_writes(writer.codec, writes, task_path)
+    recent = writer.recent if is_run(config) and not special else None
+    await _gather(writer, Writes(here, here.id, task_id, entries, replace=special, recent=recent))
 
 
 async def put_entries(writer: Writer, here: Place, id: str, task_id: str, entries: dict[str, Any], *, replace: bool) -> None:
     """Store a task's encoded writes on the checkpoint `id`; with `replace` in place of those that are there."""
+    await _gather(writer, Writes(here, id, task_id, entries, replace=replace, recent=None))
+
+
+async def _gather(writer: Writer, call: Put | Writes) -> None:
+    await writer.gathering.store(call.here.session, call, _choose, partial(_store, writer))
+
+
+def _choose(waiting: Sequence[Put | Writes]) -> list[Put | Writes]:
+    """The first checkpoint with the writes that came before it, but for those on itself and later ones: the next ones take them along."""
+    chosen: list[Put | Writes] = []
+    for call in waiting:
+        chosen.append(call)
+        if isinstance(call, Put):
+            return [other for other in chosen if other is call or other.here.ns != call.here.ns or other.id < call.id]
+    return chosen
+
+
+async def _store(writer: Writer, calls: Sequence[Put | Writes]) -> None:
+    """Store these calls in one commit, or each in its own if they cannot be stored together: what is wrong with one is not the others'."""
+    put = next((call for call in calls if isinstance(call, Put)), None)
+    writes = [call for call in calls if isinstance(call, Writes)]
+    try:
+        await _commit(writer, writes, put)
+    except (Unknown, Unavailable) as error:
+        for call in calls:
+            call.done(error)
+    except Error as error:
+        if len(calls) == 1:
+            calls[0].done(error)
+            return
+        for call in calls:
+            await _store(writer, [call])
+    else:
+        for call in calls:
+            call.done()
+
+
+async def _commit(writer: Writer, writes: Sequence[Writes], put: Put | None) -> None:
+    """One commit, decided on the thread as it stands. The writes come first: those on the checkpoint before this one go with it."""
     store = writer.store
+    here = (put or writes[0]).here
     for attempt in range(ATTEMPTS):
         now = await _now(store, here, strong=attempt > 0)
-        held = now.state.get("writes", {}).get(here.ns, {}).get(id, {}).get(task_id, {})
-        fresh = {index: entry for index, entry in entries.items() if index not in held or (replace and not same(held[index], entry))}
-        if fresh.keys() <= {"path"}:
+        state = now.state
+        events: list[Event] = []
+        fresh: list[Writes] = []
+        for call in writes:
+            added = await _write_events(writer, state, now.life, call)
+            if added:
+                fresh.append(call)
+                events += added
+                state = apply(state, [op for event in added for op in event.ops])
+        made, key = ((), None) if put is None else await _put_events(writer, now, state, put)
+        if not (events or made):
             return
-        late = await _is_late(writer, here, now.state, id)
-        events = write_events(now.state, here.ns, id, task_id, fresh, life=now.life, late=late)
-        # Writes fit any state of a thread that is there. Its first commit must be its first.
-        expect = None if now.version else 0
+        # Writes, and a checkpoint that tests its place, fit any state of a thread that is there. Its first commit must be its first.
+        expect = None if now.version and (not made or guarded(made)) else now.version
         try:
-            receipt = await store.append(here.session, *events, expect=expect, recreate=now.life is not None)
+            receipt = await store.append(here.session, *events, *made, expect=expect, key=key, recreate=now.life is not None)
         except (Conflict, AlreadyExists, Deleted, NotFound):
             continue
-        if not late and receipt.version != now.version + 1:
-            state = (await _now(store, here, strong=False)).state
-            if await _is_late(writer, here, state, id):
-                marked = Op("merge", "", {"late": {here.ns: {id: True}}})
-                await store.append(here.session, Event(LATE, {"version": receipt.version}, (marked,)))
+        except Invalid:
+            if put is None or key is None or writes or not await _is_there(store, writer.codec, put.here, put.id, put.new):
+                raise
+            return
+        if put is not None and made:
+            writer.recent.put(here.session, put.here.ns, put.id, count_after(now.state, put.here.ns, put.id))
+        if receipt.version != now.version + 1:
+            await _mark_late(writer, now, fresh, receipt.version)
         return
-    raise Conflict(f"{ATTEMPTS} tries to put writes on thread {here.thread!r} were overtaken.", session=here.session)
+    raise Conflict(f"{ATTEMPTS} tries to write on thread {here.thread!r} were overtaken.", session=here.session)
+
+
+async def _put_events(writer: Writer, now: _Now, state: Mapping[str, Any], put: Put) -> tuple[tuple[Event, ...], str | None]:
+    """The events that put a checkpoint on `state`, which is that of `now` and the writes before it; and the commit's idempotency key."""
+    here, id = put.here, put.id
+    if now.life is not None and here.id is not None and not put.orphan:
+        raise Deleted(f"Thread {here.thread!r} was deleted while this run was going on.", session=here.session)
+    again = newest_id(now.state, here.ns) == id and standing(now.state, here.ns, id) is not None
+    if not again and not put.orphan:
+        await _check_parent(writer.store, here, now, writer.on_race, put.config, put.metadata, id)
+    events = put_events(state, here.ns, put.new, now.life)
+    if not again:
+        return events, key_of(now.state if now.life is None else {"life": now.life}, here.ns, id)
+    if events:
+        events = (Event(events[0].type, {**events[0].data, "again": True}, events[0].ops), *events[1:])
+    return events, None
+
+
+async def _write_events(writer: Writer, state: Mapping[str, Any], life: str | None, call: Writes) -> tuple[Event, ...]:
+    """The events that add a task's writes to `state`; none if they are all there."""
+    ns, id, task, entries = call.here.ns, call.id, call.task, call.entries
+    held = state.get("writes", {}).get(ns, {}).get(id, {}).get(task, {})
+    fresh = {index: entry for index, entry in entries.items() if index not in held or (call.replace and not same(held[index], entry))}
+    if fresh.keys() <= {"path"}:
+        return ()
+    return write_events(state, ns, id, task, fresh, life=life, late=await _is_late(writer, call.here, state, id))
+
+
+async def _mark_late(writer: Writer, now: _Now, calls: Sequence[Writes], version: int) -> None:
+    """Others came between: mark the writes that were in time when this was decided, and are late now that they are stored."""
+    state = (await _now(writer.store, calls[0].here, strong=False)).state if calls else {}
+    for call in calls:
+        here, id = call.here, call.id
+        if not await _is_late(writer, here, now.state, id) and await _is_late(writer, here, state, id):
+            marked = Op("merge", "", {"late": {here.ns: {id: True}}})
+            await writer.store.append(here.session, Event(LATE, {"version": version}, (marked,)))
 
 
 async def _is_late(writer: Writer, here: Place, state: Mapping[str, Any], id: str) -> bool:
@@ -168,7 +261,7 @@ async def _check_parent(store: Store, here: Place, now: _Now, on_race: OnRace, c
     if here.id == newest:
         return
     if here.id is None:
-        starts = metadata.get("source") == "input" and any(name.startswith("__pregel_") for name in config["configurable"])
+        starts = metadata.get("source") == "input" and is_run(config)
         if starts and not here.ns and on_race == "refuse":
             raise _lost(here, now, "found it empty, and another run has begun it since")
         return
