@@ -139,6 +139,7 @@ def test_whoever_is_not_vouched_for_is_refused(servers: Servers[Any], engine: Se
                 assert "certificate" in str(error)
 
     run(scenario())
+    gc.collect()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # httpx may leave a refused socket to the collector.

@@ -66,5 +66,6 @@ class Azurite(Server):
         try:
             urllib.request.urlopen(request, timeout=5).close()
         except urllib.error.HTTPError as refusal:
-            return refusal.code == 409
+            with refusal:
+                return refusal.code == 409
         return True

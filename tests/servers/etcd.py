@@ -74,7 +74,8 @@ class Etcd(Server):
             with urllib.request.urlopen(request, timeout=2) as response:
                 return response.status == 200
         except urllib.error.HTTPError as error:
-            return b"user name is empty" in error.read()  # It serves, and asks who we are.
+            with error:
+                return b"user name is empty" in error.read()  # It serves, and asks who we are.
 
 
 class EtcdCluster(Etcd):

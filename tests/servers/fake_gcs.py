@@ -47,5 +47,6 @@ class FakeGCS(Server):
         try:
             urllib.request.urlopen(request, timeout=2).close()
         except urllib.error.HTTPError as refusal:
-            return refusal.code == http.client.CONFLICT
+            with refusal:
+                return refusal.code == http.client.CONFLICT
         return True

@@ -67,4 +67,5 @@ def _ask(method: str, url: str, body: bytes | None = None) -> int:
         with urllib.request.urlopen(urllib.request.Request(url, body, method=method), timeout=5) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as refusal:
-        return refusal.code
+        with refusal:
+            return refusal.code
