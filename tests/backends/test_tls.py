@@ -177,6 +177,7 @@ def test_a_handshake_that_goes_wrong_ends_in_time(engine: Secured, trouble: str,
     gc.collect()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # pymongo leaves a refused socket to the collector.
 @everywhere
 def test_a_server_without_tls_is_not_spoken_to_plainly(servers: Servers[Any], engine: Secured, authority: Authority) -> None:
     """Where TLS is asked for and the server has none, the client does not fall back to plain text."""
@@ -188,6 +189,7 @@ def test_a_server_without_tls_is_not_spoken_to_plainly(servers: Servers[Any], en
         assert isinstance(error, perdure.Unavailable)
 
     run(scenario())
+    gc.collect()
 
 
 def test_files_that_cannot_be_used_are_invalid(tmp_path: Any) -> None:
