@@ -24,6 +24,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """A snapshot is due when the log since the last one weighs more than this and more than the snapshot."""
     attempts: int = 64
     """How often a write that others overtake is tried on the new head before it is a `Conflict`."""
+    watch_every: float = 0.5
+    """Seconds between two looks of watchers at an engine that does not tell of new records by itself: one request for all of them."""
+    watch_outage: float = 60.0
+    """Seconds for which a watch goes on trying while its engine is away, before that is `Unavailable`."""
 
 
 def default_url() -> str:
@@ -50,4 +54,6 @@ def make_settings(**options: object) -> Settings:
         raise Invalid(f"Bad setting: {error}.") from None
     if settings.cache_bytes < 0 or settings.snapshot_bytes_min < 0 or settings.attempts < 1:
         raise Invalid("cache_bytes and snapshot_bytes_min must not be negative, attempts must be at least 1.")
+    if not 0.01 <= settings.watch_every <= 3600 or not 0 <= settings.watch_outage < float("inf"):
+        raise Invalid("watch_every must be 0.01 to 3,600 seconds, watch_outage must not be negative.")
     return settings

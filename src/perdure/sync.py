@@ -215,6 +215,15 @@ class Store:
         """
         return _iterate(self._store.history(session, after=after, before=before, types=types, newest_first=newest_first, limit=limit))
 
+    def watch(self, session: str, *, after: int = 0, types: Collection[str] | None = None) -> Iterator[Commit]:
+        """The session's commits with a version above `after`, then those to come as they come, by whomever they are written.
+
+        Nothing is skipped and nothing comes twice: go on later with `after=` the last version seen. `types` as in `history`. Ends behind
+        a tombstone; break off whenever you like. Waits out an engine that is away, for `watch_outage` seconds.
+        Raises `NotFound`, `Deleted`, `Truncated`, `Corrupt`, `Unavailable`, `Closed`, and `Rewound` when the store has lost what was seen.
+        """
+        return _iterate(self._store.watch(session, after=after, types=types))
+
     def list(
         self,
         *,

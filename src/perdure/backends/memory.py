@@ -18,6 +18,7 @@ from perdure.backends.spi import (
     Change,
     Durability,
     Head,
+    Hear,
     Known,
     Loaded,
     Outcome,
@@ -76,7 +77,7 @@ class MemoryBackend:
         failover_loss=None,
         atomic_batch=True,
         keys_remembered=None,
-        notification=False,
+        notification=True,
         record_bytes_max=RECORD_BYTES_MAX,
         shared=False,
     )
@@ -87,6 +88,7 @@ class MemoryBackend:
         self._feed: dict[int, Change] = {}
         self._position = 0
         self._lock = threading.Lock()
+        self._ears: list[Hear] = []
         self._closed = False
 
     def __repr__(self) -> str:
@@ -102,7 +104,12 @@ class MemoryBackend:
         if not 1 <= len(appends) <= APPENDS_MAX:
             raise Invalid(f"One call takes 1 to {APPENDS_MAX} appends, not {len(appends)}.")
         with self._lock:
-            return [self._one(append) for append in appends]
+            outcomes = [self._one(append) for append in appends]
+        for hear in self._ears:
+            for append, outcome in zip(appends, outcomes, strict=True):
+                if isinstance(outcome, Appended):
+                    hear(append.session, outcome.head.version)
+        return outcomes
 
     def _one(self, append: Append) -> Outcome | BaseException:
         if append.durability > self.capabilities.durability:
@@ -130,6 +137,15 @@ class MemoryBackend:
         if append.index is not None and append.index.tags is not None:
             chain.tags = dict(append.index.tags)
         return Appended(chain.head, head, records[-1].id, Durability.memory)
+
+    @property
+    def hears(self) -> bool:
+        return bool(self._ears)
+
+    async def listen(self, hear: Hear) -> None:
+        """See `spi.Notifying.listen`."""
+        self._check_open()
+        self._ears.append(hear)
 
     async def heads(self, sessions: Sequence[SessionKey]) -> Sequence[Head | None]:
         """See `spi.Backend.heads`."""

@@ -188,7 +188,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     keys_remembered: int | None
     """How many newest idempotency keys of a session are known; `None`: all, for ever."""
     notification: bool
-    """It can tell watchers of new records without being polled."""
+    """It tells of new records without being asked again and again: it is `Notifying`."""
     record_bytes_max: int
     """Largest `meta` plus `body` it takes as one record."""
     scan_orders: tuple[str, ...] = ("id",)
@@ -232,6 +232,29 @@ class Examined(Protocol):
 
     async def checkup(self) -> Checkup:
         """Ask the server. Reads only."""
+        ...
+
+
+Hear = Callable[[SessionKey | None, int], None]
+"""Told that a session has a record of this version; `None`: some may have gone unheard. Called from any thread, quick, never raises."""
+
+
+@runtime_checkable
+class Notifying(Protocol):
+    """A backend that tells of new records. What it tells is a hint: it may come late, twice or never; the chain alone is true."""
+
+    @property
+    def hears(self) -> bool:
+        """Whether it would be told of a record that is stored now. While it is not, whoever waits has to look."""
+        ...
+
+    async def listen(self, hear: Hear) -> None:
+        """From its return until `close`, call `hear` soon after anyone, in any process, stored records; when the engine was away, once it
+        is back, with `None`. A broken connection is made again by itself.
+
+        Called once. Returns when it hears, or when that could not be had within the time-outs. Raises `Unsupported` where
+        `capabilities.notification` is false.
+        """
         ...
 
 

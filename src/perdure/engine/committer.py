@@ -25,6 +25,7 @@ from perdure.engine.intent import Options, ask
 from perdure.engine.reader import Reader, configured
 from perdure.engine.turnstile import Turnstile
 from perdure.engine.views import Receipt
+from perdure.engine.watching import Watchers
 from perdure.engine.writer import Writer
 from perdure.errors import Conflict, Error, Invalid, Rewound, Unknown
 from perdure.model.commit import Kind, Status
@@ -47,9 +48,17 @@ class Committer:
     """Writes commits for one store, of any tenant."""
 
     def __init__(
-        self, backend: Backend, writer: Writer, reader: Reader, cache: Cache, clock: Clock, settings: Settings, telemetry: Telemetry
+        self,
+        backend: Backend,
+        writer: Writer,
+        reader: Reader,
+        cache: Cache,
+        watchers: Watchers,
+        clock: Clock,
+        settings: Settings,
+        telemetry: Telemetry,
     ) -> None:
-        self._backend, self._writer, self._reader, self._cache = backend, writer, reader, cache
+        self._backend, self._writer, self._reader, self._cache, self._watchers = backend, writer, reader, cache, watchers
         self._clock, self._settings, self._telemetry = clock, settings, telemetry
         self._turnstile = Turnstile()
         self._format = formats.NAMES[settings.format]
@@ -103,6 +112,7 @@ class Committer:
                 return await self._known(change, outcome, request)
             if isinstance(outcome, Appended):
                 self._telemetry.committed(change.operation, lost)
+                self._watchers.tell(change.session, outcome.head.version)
                 if after is not MISSING or change.session in self._cache:
                     await self._remember(change.session, proposal, outcome, after)
                 return Receipt(outcome.head.version, id, outcome.head.hash, outcome.head.at, outcome.durability)
@@ -273,6 +283,7 @@ class Committer:
             return await self._known(Change(session=session, events=(event,), options=options, durability=durability), outcome, request)
         if not isinstance(outcome, Appended):
             raise Conflict(f"Session {session.id!r} moved on.", session=session.id)
+        self._watchers.tell(session, outcome.head.version)
         known = self._cache.get(session)
         if known is not None and outcome.previous is not None and known.head.hash == outcome.previous.hash:
             state = {} if kind is Kind.tombstone else known.state

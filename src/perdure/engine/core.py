@@ -12,6 +12,7 @@ from perdure.config import Settings, shown_url
 from perdure.engine.cache import Cache
 from perdure.engine.committer import Committer
 from perdure.engine.reader import Reader
+from perdure.engine.watching import Watchers
 from perdure.engine.writer import Writer
 from perdure.errors import Closed
 from perdure.telemetry import Telemetry
@@ -27,7 +28,8 @@ class Core:
         self.cache = Cache(settings.cache_bytes)
         self.reader = Reader(backend, self.cache)
         self.writer = Writer(backend)
-        self.committer = Committer(backend, self.writer, self.reader, self.cache, clock, settings, self.telemetry)
+        self.watchers = Watchers(backend, self.reader, clock, settings)
+        self.committer = Committer(backend, self.writer, self.reader, self.cache, self.watchers, clock, settings, self.telemetry)
         self.pid = os.getpid()
         self.closed = False
 
@@ -41,6 +43,7 @@ class Core:
     async def close(self) -> None:
         if not self.closed:
             self.closed = True
+            self.watchers.close()
             await self.writer.drain()
             await self.backend.close()
 

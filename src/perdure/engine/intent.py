@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import msgspec
@@ -15,6 +15,8 @@ from perdure.model.ops import Op, check_op
 from perdure.model.policy import Clash, OnConflict, check_on_conflict
 from perdure.model.values import check
 
+VERSION_MAX = (1 << 62) - 1
+"""Largest version that can be asked for."""
 EVENTS_MAX = 10_000
 """Most events in one commit."""
 
@@ -41,6 +43,18 @@ def check_options(options: Options) -> Options:
         check_name("An actor", options.actor)
     check_on_conflict(options.on_conflict)
     return options
+
+
+def check_count(name: str, value: object) -> None:
+    """Raise `Invalid` unless it is a version or a count that can be asked for."""
+    if type(value) is not int or not 0 <= value <= VERSION_MAX:
+        raise Invalid(f"{name} must be an integer from 0 to {VERSION_MAX}, not {value!r}.")
+
+
+def check_types(types: object) -> None:
+    """Raise `Invalid` unless it is `None` or a collection of event types."""
+    if types is not None and (isinstance(types, str) or not isinstance(types, Collection)):
+        raise Invalid("types must be a collection of event types, such as {'message'}.")
 
 
 def parse_durability(asked: Durability | str | None) -> Durability | None:

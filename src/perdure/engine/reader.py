@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Any
 
 from perdure.backends.spi import Backend, Head, Loaded, Record, Row
@@ -92,7 +92,7 @@ class Reader:
 
     async def commits(
         self, session: SessionKey, *, after: int = 0, before: int | None = None, newest_first: bool = False
-    ) -> AsyncIterator[Commit]:
+    ) -> AsyncGenerator[Commit, None]:
         """Commits with `after < version < before`, each checked against its neighbour, a page at a time, through forks."""
         if newest_first:
             async for commit in self._backwards(session, after, before):
@@ -113,7 +113,7 @@ class Reader:
                 yield commit
             records = await self._backend.read(session, after=records[-1].head.version, before=before, limit=PAGE)
 
-    async def _backwards(self, session: SessionKey, after: int, before: int | None) -> AsyncIterator[Commit]:
+    async def _backwards(self, session: SessionKey, after: int, before: int | None) -> AsyncGenerator[Commit, None]:
         first: Record | None = None
         expected: bytes | None = None
         page = TAIL_PAGE

@@ -11,8 +11,6 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, Self
 
-import msgspec
-
 from perdure.backends.spi import Capabilities, Durability, Index, Query, Row
 from perdure.config import shown_url
 from perdure.engine import draft as drafts
@@ -21,18 +19,16 @@ from perdure.engine.cache import Working
 from perdure.engine.change import Change, has_ops
 from perdure.engine.core import Core
 from perdure.engine.draft import Draft, Edit
-from perdure.engine.intent import Options, check_durability, check_events, check_options
+from perdure.engine.intent import VERSION_MAX, Options, check_count, check_durability, check_events, check_options, check_types
 from perdure.engine.listing import check_id_part, check_status, check_tags, listing
 from perdure.engine.verify import verify
-from perdure.engine.views import Info, Receipt, Verified, View, to_nanoseconds
+from perdure.engine.views import Info, Receipt, Verified, View, only, to_nanoseconds
 from perdure.errors import AlreadyExists, Deleted, Invalid, NotFound
 from perdure.model.commit import Commit, Kind, Status
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey, check_name, uuid_text
 from perdure.model.policy import OnConflict
 
-VERSION_MAX = (1 << 62) - 1
-"""Largest version that can be asked for."""
 _PLAIN = Options()
 
 
@@ -244,10 +240,11 @@ class Store:
         """
         core = self._open()
         target = self._key(session)
-        for name, value in (("after", after), ("before", before), ("limit", limit)):
-            _check_count(name, value)
-        if types is not None and (isinstance(types, str) or not isinstance(types, Collection)):
-            raise Invalid("types must be a collection of event types, such as {'message'}.")
+        check_count("after", after)
+        for name, value in (("before", before), ("limit", limit)):
+            if value is not None:
+                check_count(name, value)
+        check_types(types)
         with core.telemetry.span("history", *target):
             head = (await core.backend.heads([target]))[0]
         if head is None:
@@ -258,13 +255,29 @@ class Store:
         if limit == 0:
             return
         async for commit in core.reader.commits(target, after=after, before=before, newest_first=newest_first):
-            today = core.upcasters.commit(commit)
-            chosen = today if types is None else _only(today, types)
+            chosen = only(core.upcasters.commit(commit), types)
             if chosen is not None:
                 yield chosen
                 count += 1
                 if count == limit:
                     return
+
+    async def watch(self, session: str, *, after: int = 0, types: Collection[str] | None = None) -> AsyncIterator[Commit]:
+        """The session's commits with a version above `after`, then those to come as they come, by whomever they are written.
+
+        Nothing is skipped and nothing comes twice: go on later with `after=` the last version seen. `types` as in `history`. Ends behind
+        a tombstone; break off whenever you like. Waits out an engine that is away, for `watch_outage` seconds.
+        Raises `NotFound`, `Deleted`, `Truncated`, `Corrupt`, `Unavailable`, `Closed`, and `Rewound` when the store has lost what was seen.
+        """
+        core = self._open()
+        target = self._key(session)
+        check_count("after", after)
+        check_types(types)
+        async with aclosing(core.watchers.follow(target, after)) as commits:
+            async for commit in commits:
+                chosen = only(core.upcasters.commit(commit), types)
+                if chosen is not None:
+                    yield chosen
 
     async def list(
         self,
@@ -284,7 +297,8 @@ class Store:
         Go on behind the last id seen by passing it as `cursor`. Raises `Invalid`, `Unsupported` for an order the engine lacks.
         """
         core = self._open()
-        _check_count("limit", limit)
+        if limit is not None:
+            check_count("limit", limit)
         check_id_part("prefix", prefix)
         check_id_part("cursor", cursor)
         query = Query(self._tenant, prefix, check_tags(tags or {}), check_status(status), order)
@@ -383,13 +397,3 @@ class Store:
 def _view(session: SessionKey, now: Working, working: Working, *, owned: bool) -> View:
     info = Info.of(Row(session, now.head, now.tags, now.created_at))
     return View(session.id, working.head.version, working.head.hash, working.state, info, owned=owned)
-
-
-def _only(commit: Commit, types: Collection[str]) -> Commit | None:
-    events = tuple(event for event in commit.events if event.type in types)
-    return msgspec.structs.replace(commit, events=events) if events else None
-
-
-def _check_count(name: str, value: object) -> None:
-    if value is not None and (type(value) is not int or not 0 <= value <= VERSION_MAX):
-        raise Invalid(f"{name} must be an integer from 0 to {VERSION_MAX}, not {value!r}.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from perdure.backends.spi import Durability, Row
-from perdure.model.commit import Status
+from perdure.model.commit import Commit, Status
 from perdure.model.values import thaw
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -56,6 +56,14 @@ class Info(msgspec.Struct, frozen=True):
         """From an engine's row."""
         head = row.head
         return cls(row.session.id, head.version, Status(head.status), dict(row.tags), to_datetime(row.created_at), to_datetime(head.at))
+
+
+def only(commit: Commit, types: Collection[str] | None) -> Commit | None:
+    """The commit with those of its events that have one of these types (`None`: all); `None` where it has none."""
+    if types is None:
+        return commit
+    events = tuple(event for event in commit.events if event.type in types)
+    return msgspec.structs.replace(commit, events=events) if events else None
 
 
 class Verified(msgspec.Struct, frozen=True):

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from random import Random
 from typing import Any
 
 from perdure.backends.memory import MemoryBackend
-from perdure.backends.remote import Answer, Attempt, Lost, RemoteBackend, Stored, open_remote
+from perdure.backends.remote import Answer, Attempt, Lost, Notice, RemoteBackend, Stored, open_remote
 from perdure.backends.spi import Append, Appended, Durability, Head, Record, Refused
 from perdure.clock import SeededClock
 from perdure.errors import Unavailable, Unknown
+from perdure.model.ids import SessionKey
 
 
 class MemoryDriver:
@@ -51,6 +53,25 @@ class MemoryDriver:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.backend, name)
+
+    async def notices(self) -> AsyncGenerator[Notice, None]:
+        """What the engine tells, until `break_off`."""
+        loop, self._heard = asyncio.get_running_loop(), asyncio.Queue[Notice | None]()
+        heard = self._heard
+
+        def hear(session: SessionKey | None, version: int) -> None:
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(heard.put_nowait, (session, version))
+
+        await self.backend.listen(hear)
+        yield None, 0
+        while (notice := await heard.get()) is not None:
+            yield notice
+        raise Unavailable("the connection broke")
+
+    async def break_off(self) -> None:
+        """Break the connection that news comes by."""
+        self._heard.put_nowait(None)
 
     async def close(self) -> None:
         """The data stays: another driver may be on it."""

@@ -17,7 +17,7 @@ A case fails with AssertionError. It needs no pytest and no plugin. `another`, w
 of the first (another process's view); cases that need one are skipped without it by `Case.needs_another`.
 """
 
-from perdure.backends.conformance import appending, ending, reading
+from perdure.backends.conformance import appending, ending, notifying, reading
 from perdure.backends.conformance.kit import CASES, Case, Kit, behind, case, case_of_two, expecting, record, refuses, versions
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "case_of_two",
     "ending",
     "expecting",
+    "notifying",
     "reading",
     "record",
     "refuses",

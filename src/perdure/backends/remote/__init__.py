@@ -3,6 +3,7 @@
 facade     RemoteBackend: from any loop or thread to the one loop that owns the client
 appender   group commit, known heads, lost races, lost answers
 driver     what an engine implements
+listening  news from an engine that tells of it
 loop       the thread with that loop
 urls       options with units in a URL, and URLs without their secrets
 """
@@ -10,6 +11,7 @@ urls       options with units in a URL, and URLs without their secrets
 from perdure.backends.remote.appender import Appender
 from perdure.backends.remote.driver import Answer, Attempt, Driver, Later, Lost, Stored
 from perdure.backends.remote.facade import RemoteBackend, open_remote
+from perdure.backends.remote.listening import Notice
 from perdure.backends.remote.loop import IoLoop, together
 from perdure.backends.remote.urls import Address, parse_address
 
@@ -22,6 +24,7 @@ __all__ = [
     "IoLoop",
     "Later",
     "Lost",
+    "Notice",
     "RemoteBackend",
     "Stored",
     "open_remote",

@@ -10,6 +10,7 @@ import msgspec
 
 from perdure.backends.remote.appender import Appender
 from perdure.backends.remote.driver import Driver
+from perdure.backends.remote.listening import Listener, Noticing
 from perdure.backends.remote.loop import IoLoop
 from perdure.backends.spi import (
     APPENDS_MAX,
@@ -18,6 +19,7 @@ from perdure.backends.spi import (
     Change,
     Checkup,
     Head,
+    Hear,
     Known,
     Loaded,
     Outcome,
@@ -46,14 +48,15 @@ async def open_remote(connect: Callable[[], Awaitable[Driver]], *, place: str, t
     except BaseException:
         io.close()
         raise
-    return RemoteBackend(io, driver, appender, place)
+    return RemoteBackend(io, driver, appender, place, timeout)
 
 
 class RemoteBackend:
     """One open engine behind a network. Made by `open_remote`."""
 
-    def __init__(self, io: IoLoop, driver: Driver, appender: Appender, place: str) -> None:
-        self._io, self._driver, self._appender, self._place = io, driver, appender, place
+    def __init__(self, io: IoLoop, driver: Driver, appender: Appender, place: str, timeout: float) -> None:
+        self._io, self._driver, self._appender, self._place, self._timeout = io, driver, appender, place, timeout
+        self._listener: Listener | None = None
         self._capabilities = msgspec.structs.replace(driver.capabilities, read_proves=driver.durability_read)
         self._while_moving = msgspec.structs.replace(self._capabilities, batched=False)
         self._closed = False
@@ -96,6 +99,17 @@ class RemoteBackend:
         if append.durability > strongest:
             return Unsupported(f"This server reaches the durability {strongest.name!r}, not {append.durability.name!r}.")
         return (await self.run(self._appender.append([append])))[0]
+
+    @property
+    def hears(self) -> bool:
+        return self._listener is not None and self._listener.hears
+
+    async def listen(self, hear: Hear) -> None:
+        """See `spi.Notifying.listen`."""
+        if not self.capabilities.notification or not isinstance(self._driver, Noticing):
+            raise Unsupported("This engine does not tell of news: look at the heads.")
+        self._listener = Listener(self._driver)
+        await self.run(self._listener.listen(hear, self._timeout))
 
     async def heads(self, sessions: Sequence[SessionKey]) -> Sequence[Head | None]:
         """See `spi.Backend.heads`."""
@@ -165,4 +179,6 @@ class RemoteBackend:
 
     async def _end(self) -> None:
         await self._appender.drain()
+        if self._listener is not None:
+            await self._listener.close()
         await self._driver.close()

@@ -22,6 +22,7 @@ from perdure.backends.spi import (
     Change,
     Durability,
     Head,
+    Hear,
     Known,
     Loaded,
     Outcome,
@@ -32,6 +33,7 @@ from perdure.backends.spi import (
     Snapshot,
 )
 from perdure.backends.sqlite import reader
+from perdure.backends.sqlite.listener import Listener
 from perdure.backends.sqlite.schema import Options, connect, errors, initialise, known_id, parse_url, settled
 from perdure.backends.sqlite.writer import RECORD_BYTES_MAX, BatchWriter
 from perdure.clock import Clock
@@ -68,7 +70,7 @@ class SQLiteBackend:
         failover_loss=None,
         atomic_batch=True,
         keys_remembered=None,
-        notification=False,
+        notification=True,
         record_bytes_max=RECORD_BYTES_MAX,
     )
 
@@ -78,6 +80,7 @@ class SQLiteBackend:
         self._queued: deque[tuple[Sequence[Append], Reply[Sequence[Outcome | BaseException]]]] = deque()
         self._writing = Workers("perdure-sqlite-writer", 1, self._acquire_writer, lambda writer: writer.connection.close())
         self._reading = Workers("perdure-sqlite-reader", options.readers, self._acquire_reader, lambda connection: connection.close())
+        self._listener = Listener(options.path, self._acquire_reader)
         self._closed = False
         self.store_id = ""
 
@@ -130,6 +133,15 @@ class SQLiteBackend:
         for appends, reply in calls:
             reply.set(outcomes[start : start + len(appends)])
             start += len(appends)
+
+    @property
+    def hears(self) -> bool:
+        return self._listener.hears
+
+    async def listen(self, hear: Hear) -> None:
+        """See `spi.Notifying.listen`."""
+        self._check_open()
+        await self._listener.listen(hear)
 
     async def heads(self, sessions: Sequence[SessionKey]) -> Sequence[Head | None]:
         """See `spi.Backend.heads`."""
@@ -231,6 +243,7 @@ class SQLiteBackend:
         await self._writing.call(transact)
 
     def _end(self, _: None) -> None:
+        self._listener.close()
         self._writing.close()
         self._reading.close()
 

@@ -1,0 +1,68 @@
+"""News from an engine behind a network, for as long as the store is open: a connection that breaks is made again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator
+from typing import Protocol, runtime_checkable
+
+from perdure.backends.spi import Hear
+from perdure.errors import Error
+from perdure.model.ids import SessionKey
+
+AGAIN_AFTER = (0.1, 0.25, 0.5, 1.0, 2.0)
+"""Seconds until a broken connection is made again; the last one repeats."""
+
+Notice = tuple[SessionKey | None, int]
+"""A session and a version that is stored; `(None, 0)`: from here on news is heard, and some may have been missed before."""
+
+
+@runtime_checkable
+class Noticing(Protocol):
+    """What a driver adds whose engine tells of news: `capabilities.notification` says whether it does on this server."""
+
+    def notices(self) -> AsyncGenerator[Notice, None]:
+        """First `(None, 0)`, when whatever is stored from now on will be told; then what anyone stores. Closed by its caller; a broken
+        connection raises, within the time-outs of the URL."""
+        ...
+
+
+class Listener:
+    """Hands a driver's notices on. Lives on the driver's loop."""
+
+    def __init__(self, driver: Noticing) -> None:
+        self._driver = driver
+        self._task: asyncio.Task[None] | None = None
+        self.hears = False
+
+    async def listen(self, hear: Hear, within: float) -> None:
+        """See `spi.Notifying.listen`; `within` in seconds."""
+        tried = asyncio.Event()
+        self._task = asyncio.get_running_loop().create_task(self._run(hear, tried))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(tried.wait(), within)
+
+    async def _run(self, hear: Hear, tried: asyncio.Event) -> None:
+        failed = 0
+        while True:
+            try:
+                async with contextlib.aclosing(self._driver.notices()) as notices:
+                    async for session, version in notices:
+                        self.hears, failed = True, 0
+                        tried.set()
+                        hear(session, version)
+            except Error:
+                pass  # Whoever waits looks by itself meanwhile, and meets what is wrong.
+            finally:
+                self.hears = False
+            tried.set()
+            hear(None, 0)
+            await asyncio.sleep(AGAIN_AFTER[min(failed, len(AGAIN_AFTER) - 1)])
+            failed += 1
+
+    async def close(self) -> None:
+        """Stop listening."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])

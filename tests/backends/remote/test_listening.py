@@ -1,0 +1,95 @@
+"""News from an engine behind a network: what breaks is made again, and whoever listens is told that it may have missed something."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+
+from perdure.backends.conformance import behind
+from perdure.errors import Unavailable, Unsupported
+from perdure.model.ids import SessionKey
+from tests.backends.remote.memory_driver import MemoryDriver, memory, opened
+
+S = SessionKey("acme", "s")
+
+
+class Heard:
+    """Notices in their order."""
+
+    def __init__(self) -> None:
+        self.notices: asyncio.Queue[tuple[SessionKey | None, int]] = asyncio.Queue()
+        self._loop = asyncio.get_running_loop()
+
+    def hear(self, session: SessionKey | None, version: int) -> None:
+        self._loop.call_soon_threadsafe(self.notices.put_nowait, (session, version))
+
+    async def until(self, notice: tuple[SessionKey | None, int]) -> None:
+        async with asyncio.timeout(10):
+            while await self.notices.get() != notice:
+                pass
+
+
+def test_a_broken_connection_is_made_again() -> None:
+    """After a break whoever listens is told to look, and hears again what is stored from then on."""
+
+    async def scenario() -> None:
+        driver = MemoryDriver(memory())
+        async with opened(driver) as backend:
+            heard = Heard()
+            await backend.listen(heard.hear)
+            await backend.append([behind(S)])
+            await heard.until((S, 1))
+            for version in (2, 3):
+                await backend.run(driver.break_off())
+                await heard.until((None, 0))
+                await heard.until((None, 0))  # Once when it broke, and once when it was back.
+                assert backend.hears
+                await backend.append([behind(S)])
+                await heard.until((S, version))
+        assert not backend.hears
+
+    asyncio.run(scenario())
+
+
+def test_listening_to_an_engine_that_is_away_waits_no_longer_than_the_timeout() -> None:
+    """`listen` returns though nothing can be heard yet, says so in `hears`, and hears once the engine is back."""
+
+    class Away(MemoryDriver):
+        away = True
+
+        async def notices(self):
+            if self.away:
+                raise Unavailable("no connection")
+            async for notice in super().notices():
+                yield notice
+
+    async def scenario() -> None:
+        driver = Away(memory())
+        async with opened(driver, timeout=0.5) as backend:
+            heard = Heard()
+            await backend.listen(heard.hear)
+            assert not backend.hears
+            driver.away = False
+            await heard.until((None, 0))
+            async with asyncio.timeout(10):
+                while not backend.hears:
+                    await heard.notices.get()
+            await backend.append([behind(S)])
+            await heard.until((S, 1))
+
+    asyncio.run(scenario())
+
+
+def test_an_engine_that_does_not_tell_refuses() -> None:
+    """`listen` is `Unsupported` where the server cannot tell, though the driver could."""
+
+    async def scenario() -> None:
+        driver = MemoryDriver(memory())
+        driver.capabilities = msgspec.structs.replace(driver.capabilities, notification=False)
+        async with opened(driver) as backend:
+            with pytest.raises(Unsupported):
+                await backend.listen(lambda *_: None)
+
+    asyncio.run(scenario())
