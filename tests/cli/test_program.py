@@ -23,7 +23,7 @@ def test_help_lists_commands_and_exit_codes(run: Run) -> None:
     """--help names every command and every exit status; each command has help of its own, with the common options."""
     ran = run("--help")
     assert ran.status == 0
-    for command in ("tour", "ls", "show", "log", "diff", "append", "fork", "verify", "doctor", "bench", "completion"):
+    for command in ("tour", "ls", "show", "log", "watch", "diff", "append", "fork", "verify", "doctor", "bench", "completion"):
         assert f"│ {command}  " in ran.out
     assert all(f"{exit.status:>3}  " in ran.out for exit in EXITS)
     assert "--tenant" in run("log", "--help").out

@@ -67,6 +67,8 @@ async def reading(store: perdure.Store, blocking: perdure.sync.Store) -> None:
 
     assert_type(store.history("s", types=["message"], newest_first=True, limit=3), AsyncIterator[Commit])
     assert_type(blocking.history("s", types=["message"], newest_first=True, limit=3), Iterator[Commit])
+    assert_type(store.watch("s", after=3, types={"message"}), AsyncIterator[Commit])
+    assert_type(blocking.watch("s"), Iterator[Commit])
     async for commit in store.history("s", after=1, before=9):
         assert_type(commit.version, int)
         assert_type(commit.actor, str | None)

@@ -7,7 +7,7 @@ from typing import Literal
 from cyclopts import App
 
 import perdure
-from perdure.cli import append, bench, diff, doctor, fork, import_, log, ls, show, tour, verify
+from perdure.cli import append, bench, diff, doctor, fork, import_, log, ls, show, tour, verify, watch
 from perdure.cli.exits import table
 from perdure.cli.terminal import make_console
 
@@ -19,7 +19,9 @@ app = App(
     version=perdure.__version__,
     console=make_console(),
 )
-for command in (tour.tour, ls.ls, show.show, log.log, diff.diff, append.append, fork.fork, verify.verify, doctor.doctor, bench.bench):
+for command in (
+    tour.tour, ls.ls, show.show, log.log, watch.watch, diff.diff, append.append, fork.fork, verify.verify, doctor.doctor, bench.bench,
+):  # fmt: skip
     app.command(command, help_epilogue="")
 app.command(import_.import_, name="import", help_epilogue="")
 

@@ -166,6 +166,7 @@ class Watchers:
             except BaseException:
                 self._listening = False
                 raise
+            self.tell(None, 0)  # Others have read before it listened, and may wait by now.
 
     async def _news(self, watch: Watch) -> None:
         """Wait until the session may have moved on from what the watch has seen. Raises what the engine raises, and `Closed`."""
