@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import msgspec
 import pytest
@@ -93,3 +94,21 @@ def test_an_engine_that_does_not_tell_refuses() -> None:
                 await backend.listen(lambda *_: None)
 
     asyncio.run(scenario())
+
+
+def test_a_client_that_swallows_its_cancellation_is_closed_all_the_same() -> None:
+    """As `asyncio.wait_for` before Python 3.12 does when its work ends at that moment: closing does not wait for ever."""
+
+    class Swallowing(MemoryDriver):
+        async def notices(self):
+            yield None, 0
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(3600)
+            await asyncio.sleep(3600)
+
+    async def scenario() -> None:
+        async with opened(Swallowing(memory())) as backend:
+            await backend.listen(lambda *_: None)
+            assert backend.hears
+
+    asyncio.run(asyncio.wait_for(scenario(), 30))

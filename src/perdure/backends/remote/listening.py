@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncGenerator
 from typing import Protocol, runtime_checkable
 
+from perdure.backends.remote.loop import ended
 from perdure.backends.spi import Hear
 from perdure.errors import Error
 from perdure.model.ids import SessionKey
@@ -64,5 +65,4 @@ class Listener:
     async def close(self) -> None:
         """Stop listening."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await ended(self._task)
