@@ -56,9 +56,10 @@ class Listener:
             except Error:
                 pass  # Whoever waits looks by itself meanwhile, and meets what is wrong.
             finally:
-                self.hears = False
+                heard, self.hears = self.hears, False
             tried.set()
-            hear(None, 0)
+            if heard:  # Whoever waits for news looks from now on; where none was to be had, it does already.
+                hear(None, 0)
             await asyncio.sleep(AGAIN_AFTER[min(failed, len(AGAIN_AFTER) - 1)])
             failed += 1
 
