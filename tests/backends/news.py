@@ -43,6 +43,12 @@ class News:
         backend = self._watching._core.backend
         return isinstance(backend, Notifying) and backend.hears
 
+    async def until_hears(self, *, hears: bool = True) -> None:
+        """Until it is so."""
+        async with asyncio.timeout(60):
+            while self.hears is not hears:  # noqa: ASYNC110 - no event tells of it
+                await asyncio.sleep(0.05)
+
     async def follow(self, id: str) -> None:
         """Watch one session."""
         try:

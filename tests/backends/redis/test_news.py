@@ -195,9 +195,7 @@ def test_who_may_not_wait_is_polled_for(server_of_my_own: Servers[Valkey]) -> No
             await news.more(3)
             assert calls(server)["hmget"] > before
             ask(server.port("primary"), "ACL", "SETUSER", "agent", "+xread")
-            async with asyncio.timeout(30):
-                while not news.hears:
-                    await news.more(1)
+            await news.until_hears()
 
     run(scenario())
 
