@@ -3,6 +3,7 @@
 Condition   the head's value, and that the idempotency keys are absent, compared in the transaction that writes
 Durability  every member syncs its log: `quorum` with three members or more, `local` with one
 Limits      64 sessions or about 1 MiB a transaction; bodies over 256 KiB are written in chunks first, up to 16 MiB
+Notify      a watch on the heads, from when someone first listens
 Errors      `gateway.Gateway`, once: a connection that was not made is `Unavailable`, a write without an answer `Unknown`
 """
 
