@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import shutil
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -163,6 +164,30 @@ def test_one_request_looks_for_all_watchers_of_a_silent_engine() -> None:
             looks = [count for count in backend.asked if count > 1]
             assert looks
             assert len(backend.asked) - len(looks) <= 1  # The last session may be looked for alone.
+
+    asyncio.run(scenario())
+
+
+def test_many_watchers_look_no_more_often_than_one() -> None:
+    """Of forty who began to wait at different times, one looks for all each `watch_every`, not each for all."""
+    every = 0.05
+
+    async def scenario() -> None:
+        backend = Deaf()
+        async with on(backend, watch_every=every) as store:
+            watches = []
+            for number in range(40):
+                await store.append(f"s{number}", Event("start"))
+                watches.append(asyncio.create_task(versions(store, 2, f"s{number}")))
+                await asyncio.sleep(0.003)
+            await until(lambda: backend.asked.count(40) > 1)
+            backend.asked.clear()
+            start = time.monotonic()
+            await asyncio.sleep(20 * every)
+            assert len(backend.asked) <= (time.monotonic() - start) / every + 1
+            for number in range(40):
+                await store.append(f"s{number}", Event("turn"))
+            await asyncio.gather(*watches)
 
     asyncio.run(scenario())
 

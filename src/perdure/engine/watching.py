@@ -73,6 +73,7 @@ class Watchers:
         self._watches: dict[SessionKey, set[Watch]] = {}
         self._lock = threading.Lock()
         self._looking = threading.Lock()
+        self._looks = 0
         self._listening = False
         self._closed = False
 
@@ -170,10 +171,14 @@ class Watchers:
 
     async def _news(self, watch: Watch) -> None:
         """Wait until the session may have moved on from what the watch has seen. Raises what the engine raises, and `Closed`."""
+        looks = self._looks
         while not await watch.told(self._patience()):
             if self._looking.acquire(blocking=False):
                 try:
-                    await self._look()
+                    if looks == self._looks:  # Else another one has looked for it meanwhile.
+                        self._looks += 1
+                        await self._look()
+                    looks = self._looks
                 finally:
                     self._looking.release()
         if self._closed:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import msgspec
 import pytest
 
 from perdure.backends.conformance import behind
-from perdure.errors import Unavailable, Unsupported
+from perdure.backends.memory import MemoryBackend
+from perdure.backends.remote import listening
+from perdure.errors import Unauthorized, Unavailable, Unsupported
 from perdure.model.ids import SessionKey
 from tests.backends.remote.memory_driver import MemoryDriver, memory, opened
 
@@ -82,6 +85,33 @@ def test_listening_to_an_engine_that_is_away_waits_no_longer_than_the_timeout() 
     asyncio.run(scenario())
 
 
+def test_who_never_heard_is_not_told_that_it_missed_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where listening is refused again and again, nobody is woken each time: who looks at heads all the while would read for nothing."""
+    monkeypatch.setattr(listening, "AGAIN_AFTER", (0.01,))
+
+    class Refusing(MemoryDriver):
+        def __init__(self, backend: MemoryBackend) -> None:
+            super().__init__(backend)
+            self.refused, self.often = 0, asyncio.Event()
+
+        async def notices(self):
+            self.refused += 1
+            if self.refused == 5:
+                self.often.set()
+            raise Unauthorized("no right to listen")
+            yield
+
+    async def scenario() -> None:
+        driver = Refusing(memory())
+        async with opened(driver) as backend:
+            heard = Heard()
+            await backend.listen(heard.hear)
+            await backend.run(driver.often.wait())
+            assert heard.notices.empty()
+
+    asyncio.run(asyncio.wait_for(scenario(), 30))
+
+
 def test_an_engine_that_does_not_tell_refuses() -> None:
     """`listen` is `Unsupported` where the server cannot tell, though the driver could."""
 
@@ -93,3 +123,21 @@ def test_an_engine_that_does_not_tell_refuses() -> None:
                 await backend.listen(lambda *_: None)
 
     asyncio.run(scenario())
+
+
+def test_a_client_that_swallows_its_cancellation_is_closed_all_the_same() -> None:
+    """As `asyncio.wait_for` before Python 3.12 does when its work ends at that moment: closing does not wait for ever."""
+
+    class Swallowing(MemoryDriver):
+        async def notices(self):
+            yield None, 0
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(3600)
+            await asyncio.sleep(3600)
+
+    async def scenario() -> None:
+        async with opened(Swallowing(memory())) as backend:
+            await backend.listen(lambda *_: None)
+            assert backend.hears
+
+    asyncio.run(asyncio.wait_for(scenario(), 30))

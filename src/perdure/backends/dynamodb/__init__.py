@@ -2,6 +2,7 @@
 
 Condition   the head and the first version in the top item, compared by the write; in a transaction also that the keys are absent
 Durability  AWS: `quorum`, three availability zones; another endpoint: `buffered`, for nothing says what an emulator keeps
+Notify      none: Streams are polled as heads are, and AWS lets two readers at a shard, where each process that watches would be one
 Limits      items of 400 KB: larger commits lie in parts, written first under a name that nothing refers to yet; 16 MiB
 Errors      `table.Table`, once: throttled or in conflict is sent again within the time-out, a write without an answer is `Unknown`
 """

@@ -3,6 +3,7 @@
 Condition   the head's value, and that the idempotency keys are absent, compared in the transaction that writes
 Durability  every member syncs its log: `quorum` with three members or more, `local` with one
 Limits      64 sessions or about 1 MiB a transaction; bodies over 256 KiB are written in chunks first, up to 16 MiB
+Notify      a watch on the heads, from when someone first listens
 Errors      `gateway.Gateway`, once: a connection that was not made is `Unavailable`, a write without an answer `Unknown`
 """
 
@@ -43,14 +44,19 @@ async def open(url: str, *, clock: Clock) -> RemoteBackend:
     endpoints = [f"{scheme}://{host if ':' in host else host + ':2379'}" for host in address.hosts.split(",") if host]
 
     async def connect() -> EtcdDriver:
-        client = httpx.AsyncClient(
-            timeout=httpx.Timeout(options["timeout"], connect=options["connect_timeout"]),
-            limits=httpx.Limits(max_connections=options["pool"], max_keepalive_connections=options["pool"]),
-            verify=_trust(options) if scheme == "https" else False,
-            trust_env=False,
-        )
+        trust = _trust(options) if scheme == "https" else False
+
+        def client(size: int, silence: float | None) -> httpx.AsyncClient:
+            return httpx.AsyncClient(
+                timeout=httpx.Timeout(options["timeout"], connect=options["connect_timeout"], read=silence),
+                limits=httpx.Limits(max_connections=size, max_keepalive_connections=size),
+                verify=trust,
+                trust_env=False,
+            )
+
+        clients = client(options["pool"], options["timeout"]), client(1, None)
         login = None if address.user is None else (address.user, address.password or "")
-        driver = EtcdDriver(Gateway(endpoints, login, client, options["timeout"]), Layout(options["namespace"]))
+        driver = EtcdDriver(Gateway(endpoints, login, *clients, options["timeout"]), Layout(options["namespace"]))
         try:
             await driver.start(clock)
         except BaseException:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 import msgspec
 
@@ -10,8 +10,9 @@ from perdure.backends.etcd import layout
 from perdure.backends.etcd.checkup import QUORUM, checkup
 from perdure.backends.etcd.gateway import Gateway, Json, absent, behind, data, delete, get, holds, items, nested, put, unchanged
 from perdure.backends.etcd.layout import SCHEMA, Layout
+from perdure.backends.etcd.news import notices
 from perdure.backends.etcd.reader import Reader
-from perdure.backends.remote import Answer, Attempt, Lost, Stored
+from perdure.backends.remote import Answer, Attempt, Lost, Notice, Stored
 from perdure.backends.spi import Capabilities, Checkup, Durability, Known, Record, Snapshot
 from perdure.clock import Clock
 from perdure.errors import Corrupt, Error, Invalid, TooLarge, Unsupported
@@ -61,7 +62,7 @@ class EtcdDriver(Reader):
             failover_loss=None,
             atomic_batch=False,
             keys_remembered=None,
-            notification=False,
+            notification=True,
             record_bytes_max=RECORD_BYTES_MAX,
         )
 
@@ -215,6 +216,10 @@ class EtcdDriver(Reader):
         )
         if not answer.get("succeeded"):
             raise refused
+
+    def notices(self) -> AsyncGenerator[Notice, None]:
+        """See `remote.Noticing`."""
+        return notices(self.gateway, self._keys)
 
     async def checkup(self) -> Checkup:
         """See `remote.Driver.checkup`."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64decode, b64encode
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import httpx
 import msgspec
 
+from perdure.backends.remote import ended
 from perdure.errors import Error, Invalid, TooLarge, Unauthorized, Unavailable, Unknown
 
 Json = dict[str, Any]
@@ -29,50 +30,61 @@ class Compacted(Exception):
 class Gateway:
     """A client of one cluster. `endpoints` are base URLs; time-outs in seconds, each call ends within them."""
 
-    def __init__(self, endpoints: Sequence[str], login: tuple[str, str] | None, client: httpx.AsyncClient, timeout: float) -> None:
+    def __init__(
+        self, endpoints: Sequence[str], login: tuple[str, str] | None, client: httpx.AsyncClient, streams: httpx.AsyncClient, timeout: float
+    ) -> None:
+        """`streams`: a second client, for what goes on and on; so it takes no connection from the rest."""
         self._endpoints, self._login, self._client, self._timeout = list(endpoints), login, client, timeout
+        self._streams = streams
         self._token: str | None = None
         self._under_way: set[asyncio.Task[httpx.Response]] = set()
         self.requests = 0
         """How many requests were sent, for whoever counts round trips."""
 
-    async def call(self, path: str, body: Json, *, writes: bool = False) -> Json:
-        """One request. Raises `Unknown` instead of `Unavailable` where a write was sent and not answered, `Compacted`."""
-        if self._token is None:
-            await self._authenticate()
+    async def call(self, path: str, body: Json, *, writes: bool = False, only: str | None = None) -> Json:
+        """One request, to the member at the endpoint `only`, or to any. Raises `Unknown` instead of `Unavailable` where a write was sent
+        and not answered, `Compacted`."""
+        token = self._token or await self._authenticate()
         try:
-            return await self._post(path, body, writes=writes)
+            return await self._post(path, body, token, writes=writes, only=only)
         except Unauthorized:
-            if self._login is None or self._token is None:
+            if self._login is None:
                 raise
-        await self._authenticate()  # Tokens end after minutes, and a request with an old one was refused before it did anything.
-        return await self._post(path, body, writes=writes)
+        # Tokens end after minutes, and a request with an old one was refused before it did anything.
+        token = await self._authenticate() if self._token == token else self._token
+        return await self._post(path, body, token, writes=writes, only=only)
 
-    async def _authenticate(self) -> None:
-        self._token = None
+    async def _authenticate(self) -> str | None:
+        """A new token; none without a login."""
         if self._login is not None:
-            answer = await self._post("auth/authenticate", {"name": self._login[0], "password": self._login[1]}, writes=False)
+            answer = await self._post("auth/authenticate", {"name": self._login[0], "password": self._login[1]}, None, writes=False)
             self._token = str(answer["token"])
+        return self._token
 
-    async def _post(self, path: str, body: Json, *, writes: bool) -> Json:
-        content = msgspec.json.encode(body)
-        headers = {"Authorization": self._token} if self._token else {}
+    async def _post(self, path: str, body: Json, token: str | None, *, writes: bool, only: str | None = None) -> Json:
+        content, headers = msgspec.json.encode(body), _headers(token)
         lost: type[Error] = Unknown if writes else Unavailable
         for place in range(len(self._endpoints)):
-            endpoint = self._endpoints[0]
+            endpoint = only or self._endpoints[0]
             try:
                 self.requests += 1
                 response = await self._in_time(self._client.post(f"{endpoint}/v3/{path}", content=content, headers=headers))
             except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-                self._endpoints.append(self._endpoints.pop(0))
-                if place == len(self._endpoints) - 1:
+                self._avoid(endpoint)
+                if only or place == len(self._endpoints) - 1:
                     raise Unavailable(f"No member of etcd can be reached, the last tried was {endpoint}: {_word(error)}.") from error
             except (httpx.HTTPError, TimeoutError) as error:
-                self._endpoints.append(self._endpoints.pop(0))
+                self._avoid(endpoint)
                 raise lost(f"etcd at {endpoint} did not answer: {_word(error)}.") from error
             else:
                 return self._answer(endpoint, response, lost)
         raise AssertionError  # the loop returns or raises
+
+    def _avoid(self, endpoint: str) -> None:
+        """Ask this member last."""
+        with suppress(ValueError):  # Another call may be about to do the same.
+            self._endpoints.remove(endpoint)
+            self._endpoints.append(endpoint)
 
     async def _in_time(self, request: Coroutine[Any, Any, httpx.Response]) -> httpx.Response:
         """The answer, or `TimeoutError`. A request is never cancelled: httpx would leave its socket open. It ends by its own time-outs."""
@@ -89,11 +101,59 @@ class Gateway:
         if not task.cancelled():
             task.exception()
 
+    async def stream(self, path: str, body: Json, alive: Json) -> AsyncGenerator[Json, None]:
+        """What a member answers, one after another, to a request that does not end; on a connection beside the others.
+
+        In a silence the member is asked for the range `alive`: a linearizable read, so one that lost the others is found out too. Raises
+        `Unavailable` when it breaks off or the member does not answer within the time-outs, `Unauthorized`.
+        """
+        await self.call("kv/range", alive)  # Whoever answered is first now, and the token is good.
+        endpoint = self._endpoints[0]
+        answers: asyncio.Queue[Json | Error] = asyncio.Queue(1)
+        content, headers = msgspec.json.encode(body), _headers(self._token)
+        request = self._streams.build_request("POST", f"{endpoint}/v3/{path}", content=content, headers=headers)
+        receiving = asyncio.create_task(self._receive(endpoint, request, answers))
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(self._timeout / 2):
+                        answer = await answers.get()
+                except TimeoutError:
+                    await self.call("kv/range", alive, only=endpoint)
+                    continue
+                if isinstance(answer, Error):
+                    self._avoid(endpoint)
+                    raise answer
+                yield answer
+        finally:
+            await ended(receiving)
+
+    async def _receive(self, endpoint: str, request: httpx.Request, answers: asyncio.Queue[Json | Error]) -> None:
+        """Put what comes, and in the end the error that ended it."""
+        try:
+            response = await self._streams.send(request, stream=True)
+            try:
+                if response.status_code != httpx.codes.OK:
+                    await response.aread()
+                    self._answer(endpoint, response, Unavailable)
+                async for line in response.aiter_lines():
+                    answer = msgspec.json.decode(line, type=dict[str, Json])
+                    await answers.put(answer["result"])
+            finally:
+                await response.aclose()
+            ending: Error = Unavailable(f"etcd at {endpoint} ended a stream.")
+        except Error as error:
+            ending = error
+        except (httpx.HTTPError, msgspec.DecodeError, KeyError) as error:
+            ending = Unavailable(f"A stream from etcd at {endpoint} broke off: {_word(error)}.")
+        await answers.put(ending)
+
     async def close(self) -> None:
-        """Close the client, once what is under way has ended."""
+        """Close the clients, once what is under way has ended."""
         if self._under_way:
             await asyncio.wait(self._under_way)
         await self._client.aclose()
+        await self._streams.aclose()
 
     def _answer(self, endpoint: str, response: httpx.Response, lost: type[Error]) -> Json:
         try:
@@ -113,9 +173,7 @@ class Gateway:
             raise Unavailable(f"etcd at {endpoint} takes no more data: {message}. Compact and defragment it, or raise its quota.")
         if code == _INVALID:
             raise Invalid(f"etcd at {endpoint} refused a request: {message}.")
-        with suppress(ValueError):
-            self._endpoints.remove(endpoint)
-            self._endpoints.append(endpoint)
+        self._avoid(endpoint)
         raise lost(f"etcd at {endpoint} could not serve: {message}.")
 
     async def txn(self, compare: Sequence[Json], success: Sequence[Json], failure: Sequence[Json] = (), *, writes: bool = True) -> Json:
@@ -126,6 +184,10 @@ class Gateway:
     async def range(self, **request: Any) -> Json:
         """One range, read as `get` says."""
         return await self.call("kv/range", get(**request)["request_range"])
+
+
+def _headers(token: str | None) -> dict[str, str]:
+    return {"Authorization": token} if token else {}
 
 
 def _word(error: BaseException) -> str:

@@ -4,6 +4,7 @@ Condition   the head, compared as bytes by the function that sets it; keys are l
 Durability  what the server is set to: `local` with appendfsync always, else `buffered`, `memory` without an append-only file;
             `quorum` with `?replicas=N`, when N replicas have it on disk too
 Failover    what a primary alone had is lost with it, in a Cluster and behind Sentinels: `capabilities.failover_loss` says so
+Notify      a read that waits at the streams of the feed, on connections of its own
 Errors      `connections.Connections`, once: a call that was sent and not answered is `Unknown`
 """
 

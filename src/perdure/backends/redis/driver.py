@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import msgspec
@@ -12,7 +12,8 @@ from perdure.backends.redis import layout
 from perdure.backends.redis.checkup import checkup, settings_of
 from perdure.backends.redis.connections import Connections, Words
 from perdure.backends.redis.layout import SCHEMA, SHARDS, name_of, prefix, shard_of
-from perdure.backends.remote import Answer, Attempt, Later, Lost, Stored
+from perdure.backends.redis.news import notices
+from perdure.backends.remote import Answer, Attempt, Later, Lost, Notice, Stored
 from perdure.backends.spi import Capabilities, Change, Checkup, Durability, Head, Known, Loaded, Page, Query, Record, Row, Snapshot
 from perdure.clock import Clock
 from perdure.errors import Corrupt, Error, Invalid, TooLarge, Unknown, Unsupported
@@ -63,7 +64,7 @@ class RedisDriver:
             failover_loss=(Durability.local if self._replicas else settings.level) if settings.fails_over else None,
             atomic_batch=False,
             keys_remembered=None,
-            notification=False,
+            notification=True,
             record_bytes_max=RECORD_BYTES_MAX,
         )
 
@@ -230,6 +231,10 @@ class RedisDriver:
                         changes.append(Change(layout.session_of(name), layout.decode_record(record)))
             if changes or not passed:
                 return Page(changes, ",".join(place if place == _START else place.replace("-", ":") for place in places))
+
+    def notices(self) -> AsyncGenerator[Notice, None]:
+        """See `remote.Noticing`."""
+        return notices(self.connections, [f"{prefix}f" for prefix in self._prefixes])
 
     async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes]) -> None:
         """See `spi.Backend.truncate`."""

@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncGenerator
 from typing import Protocol, runtime_checkable
 
+from perdure.backends.remote.loop import ended
 from perdure.backends.spi import Hear
 from perdure.errors import Error
 from perdure.model.ids import SessionKey
@@ -55,14 +56,14 @@ class Listener:
             except Error:
                 pass  # Whoever waits looks by itself meanwhile, and meets what is wrong.
             finally:
-                self.hears = False
+                heard, self.hears = self.hears, False
             tried.set()
-            hear(None, 0)
+            if heard:  # Whoever waits for news looks from now on; where none was to be had, it does already.
+                hear(None, 0)
             await asyncio.sleep(AGAIN_AFTER[min(failed, len(AGAIN_AFTER) - 1)])
             failed += 1
 
     async def close(self) -> None:
         """Stop listening."""
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+            await ended(self._task)

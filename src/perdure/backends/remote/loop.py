@@ -11,6 +11,8 @@ from perdure.backends.bridge import Mailbox, Reply
 from perdure.errors import Closed
 
 T = TypeVar("T")
+CANCEL_AGAIN = 0.5
+"""Seconds until a task that has not ended is cancelled once more."""
 
 
 async def together(*work: Awaitable[Any]) -> list[Any]:
@@ -23,6 +25,19 @@ async def together(*work: Awaitable[Any]) -> list[Any]:
         if isinstance(result, BaseException):
             raise result
     return results
+
+
+async def ended(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks until they have ended; how they did is nobody's business any more.
+
+    Once is not enough: before Python 3.12 `asyncio.wait_for`, which client libraries use, swallows a cancellation that comes as it ends.
+    """
+    left: set[asyncio.Task[Any]] = {*tasks}
+    while left:
+        for task in left:
+            task.cancel()
+        _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN)
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class IoLoop:
@@ -77,15 +92,13 @@ class IoLoop:
         asyncio.set_event_loop(loop)
         try:
             loop.run_forever()
-            for task in asyncio.all_tasks(loop):
-                task.cancel()
             loop.run_until_complete(self._end())
         finally:
             loop.close()
 
     async def _end(self) -> None:
         mine = asyncio.current_task()
-        await asyncio.gather(*(task for task in asyncio.all_tasks() if task is not mine), return_exceptions=True)
+        await ended(*(task for task in asyncio.all_tasks() if task is not mine))
         loop = asyncio.get_running_loop()
         await loop.shutdown_asyncgens()
         await loop.shutdown_default_executor()
