@@ -252,8 +252,8 @@ class Notifying(Protocol):
         """From its return until `close`, call `hear` soon after anyone, in any process, stored records; when the engine was away, once it
         is back, with `None`. A broken connection is made again by itself.
 
-        Called once. Returns when it hears, or when that could not be had within the time-outs. Raises `Unsupported` where
-        `capabilities.notification` is false.
+        Called once; a call that was cancelled may be made again, with the same `hear`. Returns when it hears, or when that could not be
+        had within the time-outs. Raises `Unsupported` where `capabilities.notification` is false.
         """
         ...
 

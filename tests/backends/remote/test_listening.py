@@ -112,6 +112,33 @@ def test_who_never_heard_is_not_told_that_it_missed_something(monkeypatch: pytes
     asyncio.run(asyncio.wait_for(scenario(), 30))
 
 
+def test_a_call_that_was_cancelled_may_be_made_again() -> None:
+    """Whoever gives up waiting for the first news and listens anew shares the one connection that news comes by."""
+
+    class Slow(MemoryDriver):
+        asked = 0
+
+        async def notices(self):
+            self.asked += 1
+            await self.answers.wait()
+            async for notice in super().notices():
+                yield notice
+
+    async def scenario() -> None:
+        driver = Slow(memory())
+        driver.answers = asyncio.Event()
+        async with opened(driver) as backend:
+            heard = Heard()
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(backend.listen(heard.hear), 0.1)
+            driver.answers.set()
+            await backend.listen(heard.hear)
+            assert backend.hears
+            assert driver.asked == 1
+
+    asyncio.run(scenario())
+
+
 def test_an_engine_that_does_not_tell_refuses() -> None:
     """`listen` is `Unsupported` where the server cannot tell, though the driver could."""
 

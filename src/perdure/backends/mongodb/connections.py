@@ -12,6 +12,7 @@ from typing import Any
 
 from bson.errors import BSONError
 from pymongo import AsyncMongoClient, ReadPreference
+from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import (
     ConfigurationError,
@@ -191,6 +192,11 @@ class Connections:
         """A command that changes something else than documents; an error with one of these codes is none."""
         async with self.calling(writes=True):
             await self.database.command(command, allowable_errors=list(fine))
+
+    async def command(self, command: Doc, session: AsyncClientSession | None = None) -> Doc:
+        """What the server answers to a command that changes nothing."""
+        async with self.calling(writes=False):
+            return await self.database.command(command, session=session)
 
     async def ask(self, command: Doc, *, admin: bool = False) -> Doc | None:
         """What the server answers, or `None` where this user may not ask."""

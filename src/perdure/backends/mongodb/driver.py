@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from itertools import repeat
 
 import msgspec
@@ -15,9 +15,10 @@ from perdure.backends.mongodb.connections import Connections
 from perdure.backends.mongodb.feed import Feed
 from perdure.backends.mongodb.layout import CHUNK, CHUNK_BYTES, HEAD, KEY, SESSION, SNAPSHOT, Doc
 from perdure.backends.mongodb.mover import Mover
+from perdure.backends.mongodb.news import notices
 from perdure.backends.mongodb.reader import Reader, known_in
 from perdure.backends.mongodb.schema import check_server, open_store
-from perdure.backends.remote import Answer, Attempt, Lost, Stored
+from perdure.backends.remote import Answer, Attempt, Lost, Notice, Stored
 from perdure.backends.spi import Capabilities, Change, Checkup, Durability, Page, Snapshot
 from perdure.clock import Clock
 from perdure.errors import Corrupt, Error, Invalid, TooLarge, Unavailable
@@ -67,7 +68,7 @@ class MongoDBDriver(Reader):
             failover_loss=None,
             atomic_batch=False,
             keys_remembered=None,
-            notification=False,
+            notification=True,
             record_bytes_max=RECORD_BYTES_MAX,
         )
         self.store_id = await open_store(self.connections, clock)
@@ -264,6 +265,10 @@ class MongoDBDriver(Reader):
     async def feed(self, cursor: str | None, limit: int) -> Page[Change]:
         """See `spi.Backend.feed`."""
         return await self._feed.page(cursor, limit)
+
+    def notices(self) -> AsyncGenerator[Notice, None]:
+        """See `remote.listening.Noticing`."""
+        return notices(self.connections)
 
     async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes]) -> None:
         """See `spi.Backend.truncate`. What is cut off goes at once for readers, and from the disk behind that."""

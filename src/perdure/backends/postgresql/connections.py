@@ -8,14 +8,16 @@ statements alike, one could run another's. So none are prepared there, unless th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
-from contextlib import suppress
-from typing import Any
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing, suppress
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from perdure.errors import Closed, Error, Invalid, Unauthorized, Unavailable, Unknown, Unsupported
+
+T = TypeVar("T")
 
 _NOTHING_WRITTEN = ("40001", "40P01")
 """Serialization failure and deadlock: rolled back, may be sent again."""
@@ -48,10 +50,18 @@ class Connections:
         self._closed = False
         self.statements = 0
         """How many statements were sent, for whoever counts round trips."""
+        self.asides = 0
+        """How many were sent beside them, for which nobody waits."""
 
-    async def fetch(self, statement: str, values: Mapping[str, Any] | None = None, *, writes: bool = False) -> list[tuple[Any, ...]]:
+    async def fetch(
+        self, statement: str, values: Mapping[str, Any] | None = None, *, writes: bool = False, aside: bool = False
+    ) -> list[tuple[Any, ...]]:
         """Run one statement and give its rows. Raises `Unknown` instead of `Unavailable` where a write was sent and not answered."""
         for attempt in range(TRIES):
+            if aside:
+                self.asides += 1
+            else:
+                self.statements += 1
             try:
                 return await self._fetch(statement, values, writes=writes)
             except _RolledBackError as error:
@@ -69,11 +79,7 @@ class Connections:
             connection = self._idle.pop() if self._idle else await self._connect()
             work = asyncio.ensure_future(self._run(connection, statement, values))
             try:
-                done, _ = await asyncio.wait({work}, timeout=self._timeout)
-                if not done:
-                    lost = Unknown if writes else Unavailable
-                    raise lost(f"PostgreSQL at {self._place} did not answer within {self._timeout:g} s.")
-                rows = work.result()
+                rows = await self._answer(work, Unknown if writes else Unavailable)
             except psycopg.Error as error:
                 raise self._mapped(error, sent=True, writes=writes) from error
             finally:
@@ -82,10 +88,15 @@ class Connections:
             self._room.release()
         return rows
 
+    async def _answer(self, work: asyncio.Future[T], late: type[Error]) -> T:
+        done, _ = await asyncio.wait({work}, timeout=self._timeout)
+        if not done:
+            raise late(f"PostgreSQL at {self._place} did not answer within {self._timeout:g} s.")
+        return work.result()
+
     async def _run(
         self, connection: psycopg.AsyncConnection[Any], statement: str, values: Mapping[str, Any] | None
     ) -> list[tuple[Any, ...]]:
-        self.statements += 1
         cursor = await connection.execute(statement, values, binary=True)
         return await cursor.fetchall() if cursor.description is not None else []
 
@@ -93,11 +104,37 @@ class Connections:
         sound = work.done() and not work.cancelled() and not connection.broken and not connection.closed
         if sound and connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.IDLE and not self._closed:
             self._idle.append(connection)
-            return
+        else:
+            await self._throw_away(connection, work)
+
+    async def _throw_away(self, connection: psycopg.AsyncConnection[Any], work: asyncio.Future[Any]) -> None:
         self._open.discard(connection)
         await connection.close()  # At once: asking a server that hangs to cancel would take as long again.
         work.cancel()
         work.add_done_callback(_seen)
+
+    async def listen(self, statements: Iterable[str], alive_every: float) -> AsyncGenerator[str | None, None]:
+        """What the server notifies, on a connection beside the pool that is closed with this: first `None`, when these statements were run.
+
+        After so many seconds without news the server is asked whether it is still there. Raises what `fetch` raises.
+        """
+        connection = await self._connect()
+        work: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        try:
+            for statement in statements:
+                work = asyncio.ensure_future(connection.execute(statement))
+                await self._answer(work, Unavailable)
+            yield None
+            while True:
+                async with aclosing(connection.notifies(timeout=alive_every)) as notifies:
+                    async for notify in notifies:
+                        yield notify.payload
+                work = asyncio.ensure_future(connection.execute("SELECT 1"))
+                await self._answer(work, Unavailable)
+        except psycopg.Error as error:
+            raise self._mapped(error, sent=True, writes=False) from error
+        finally:
+            await self._throw_away(connection, work)
 
     async def look(self) -> None:
         """See whether a pooler stands between, and settle with it what is prepared. Before all else, once. Raises `Unsupported` too.

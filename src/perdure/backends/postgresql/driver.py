@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from importlib.resources import files
 from typing import Any
 
@@ -11,8 +11,9 @@ import msgspec
 
 from perdure.backends.postgresql.checkup import checkup
 from perdure.backends.postgresql.connections import Connections
+from perdure.backends.postgresql.news import LISTENING, Announcer, notices
 from perdure.backends.postgresql.packing import ATTEMPT, RECORD, pack
-from perdure.backends.remote import Answer, Attempt, Lost, Stored
+from perdure.backends.remote import Answer, Attempt, Lost, Notice, Stored
 from perdure.backends.spi import Capabilities, Change, Checkup, Durability, Head, Known, Loaded, Page, Query, Record, Row, Snapshot
 from perdure.clock import Clock
 from perdure.errors import Corrupt, Error, Invalid, Unsupported
@@ -41,7 +42,9 @@ class PostgreSQLDriver:
     def __init__(self, connections: Connections, namespace: str) -> None:
         self.connections = connections
         self._ns = f'"{namespace}"'
-        self._queries = _named(self._ns)
+        channel = f"perdure.{namespace}"
+        self._queries = _named(self._ns, channel)
+        self._announcer = Announcer(connections, self._queries["announce"], channel)
         self.store_id = ""
 
     async def start(self, clock: Clock) -> None:
@@ -80,7 +83,7 @@ class PostgreSQLDriver:
             failover_loss=Durability.local,
             atomic_batch=True,
             keys_remembered=None,
-            notification=False,
+            notification=not self.connections.pooled,
             record_bytes_max=RECORD_BYTES_MAX,
         )
 
@@ -117,6 +120,11 @@ class PostgreSQLDriver:
         values = {**pack(attempts), "level": level}
         rows = await self.connections.fetch(self._queries["append"], values, writes=True)
         answers = [_answer(attempt, row, reached) for attempt, row in zip(attempts, rows, strict=True)]
+        self._announcer.stored(
+            (attempt.session, attempt.records[-1].head.version)
+            for attempt, answer in zip(attempts, answers, strict=True)
+            if isinstance(answer, Stored)
+        )
         unseen = [number for number, answer in enumerate(answers) if answer is None]
         if unseen:  # Another made the session while this statement ran: its head is for the next one to see.
             try:
@@ -126,6 +134,10 @@ class PostgreSQLDriver:
             for number, head in zip(unseen, heads, strict=True):
                 answers[number] = Lost(head)
         return answers  # type: ignore[return-value]
+
+    def notices(self) -> AsyncGenerator[Notice, None]:
+        """See `remote.listening.Noticing`."""
+        return notices(self.connections, (self._queries["listen"], self._queries["known"]))
 
     async def heads(self, sessions: Sequence[SessionKey]) -> list[Head | None]:
         """See `spi.Backend.heads`."""
@@ -217,14 +229,16 @@ class PostgreSQLDriver:
 
     async def close(self) -> None:
         """See `remote.Driver.close`."""
+        await self._announcer.close()
         await self.connections.close()
 
 
-def _named(ns: str) -> dict[str, str]:
+def _named(ns: str, channel: str) -> dict[str, str]:
     """The statements of queries.sql by their names."""
     text = files(__package__).joinpath("queries.sql").read_text()
-    for name, value in (("{ns}", ns), ("{batch}", str(BATCH_MAX)), ("{attempt}", str(ATTEMPT)), ("{record}", str(RECORD))):
-        text = text.replace(name, value)
+    values = {"ns": ns, "channel": f'"{channel}"', "listening": LISTENING, "batch": BATCH_MAX, "attempt": ATTEMPT, "record": RECORD}
+    for name, value in values.items():
+        text = text.replace(f"{{{name}}}", str(value))
     parts = re.split(r"^-- (\w+) --\n", text, flags=re.MULTILINE)[1:]
     return {name: re.sub(r"^--.*\n", "", body, flags=re.MULTILINE).strip() for name, body in zip(parts[::2], parts[1::2], strict=True)}
 

@@ -167,3 +167,20 @@ WITH gone AS MATERIALIZED (
     UPDATE {ns}.session s SET tags = '{}' FROM gone WHERE s.n = gone.n
 )
 SELECT n FROM gone
+
+-- announce --
+-- Notify those who listen of what went on, if there are any; whether there are. Nobody is notified of what is told to nobody.
+SELECT count(pg_notify(%(channel)s, payload)) > 0 FROM unnest(%(payloads)s::text[]) AS payload
+WHERE EXISTS (
+    SELECT FROM pg_locks
+    WHERE locktype = 'advisory' AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+    AND classid = {listening} AND objid = '{ns}.session'::regclass AND objsubid = 2
+)
+
+-- listen --
+-- Listen.
+LISTEN {channel}
+
+-- known --
+-- Let it be known that someone listens, for as long as the connection lasts.
+SELECT pg_advisory_lock_shared({listening}, '{ns}.session'::regclass::oid::int)

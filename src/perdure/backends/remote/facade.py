@@ -108,7 +108,8 @@ class RemoteBackend:
         """See `spi.Notifying.listen`."""
         if not self.capabilities.notification or not isinstance(self._driver, Noticing):
             raise Unsupported("This engine does not tell of news: look at the heads.")
-        self._listener = Listener(self._driver)
+        if self._listener is None:
+            self._listener = Listener(self._driver)
         await self.run(self._listener.listen(hear, self._timeout))
 
     async def heads(self, sessions: Sequence[SessionKey]) -> Sequence[Head | None]:

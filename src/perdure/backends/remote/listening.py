@@ -35,29 +35,30 @@ class Listener:
     def __init__(self, driver: Noticing) -> None:
         self._driver = driver
         self._task: asyncio.Task[None] | None = None
+        self._tried = asyncio.Event()
         self.hears = False
 
     async def listen(self, hear: Hear, within: float) -> None:
         """See `spi.Notifying.listen`; `within` in seconds."""
-        tried = asyncio.Event()
-        self._task = asyncio.get_running_loop().create_task(self._run(hear, tried))
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run(hear))
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(tried.wait(), within)
+            await asyncio.wait_for(self._tried.wait(), within)
 
-    async def _run(self, hear: Hear, tried: asyncio.Event) -> None:
+    async def _run(self, hear: Hear) -> None:
         failed = 0
         while True:
             try:
                 async with contextlib.aclosing(self._driver.notices()) as notices:
                     async for session, version in notices:
                         self.hears, failed = True, 0
-                        tried.set()
+                        self._tried.set()
                         hear(session, version)
             except Error:
                 pass  # Whoever waits looks by itself meanwhile, and meets what is wrong.
             finally:
                 heard, self.hears = self.hears, False
-            tried.set()
+            self._tried.set()
             if heard:  # Whoever waits for news looks from now on; where none was to be had, it does already.
                 hear(None, 0)
             await asyncio.sleep(AGAIN_AFTER[min(failed, len(AGAIN_AFTER) - 1)])
