@@ -50,6 +50,8 @@ class Diagnosis(msgspec.Struct, frozen=True):
     """What is wrong, worst first."""
     durability: str | None = None
     """What an acknowledged commit survives by default: memory, buffered, local or quorum."""
+    notification: bool | None = None
+    """Whether watchers are told of what other processes write; else they ask every `watch_every` seconds."""
     store_id: str | None = None
     """The identity of the data."""
     sessions: int | None = None
@@ -88,7 +90,13 @@ class Diagnosis(msgspec.Struct, frozen=True):
     """With --deep: what SQLite's quick_check said; "ok" if the file is whole."""
 
 
-WORDS = {"sqlite_wal_reset_fixed": "WAL-reset fix", "sqlite": "SQLite", "wal_bytes": "write-ahead log", "disk_free_bytes": "disk free"}
+WORDS = {
+    "sqlite_wal_reset_fixed": "WAL-reset fix",
+    "sqlite": "SQLite",
+    "wal_bytes": "write-ahead log",
+    "disk_free_bytes": "disk free",
+    "notification": "tells of news",
+}
 
 
 def doctor(*, deep: bool = False, common: Common = COMMON) -> int:
@@ -148,7 +156,9 @@ def _ask(url: str) -> Checkup | None:
 
 def _open(common: Common, *, count: bool) -> dict[str, Any]:
     with perdure.sync.open(common.address, tenant=common.tenant) as store:
-        facts: dict[str, Any] = {"store_id": store.id, "durability": min(Durability.local, store.capabilities.durability).name}
+        able = store.capabilities
+        facts: dict[str, Any] = {"store_id": store.id, "durability": min(Durability.local, able.durability).name}
+        facts["notification"] = able.notification
         if count:
             facts["sessions"] = sum(1 for _ in store.list())
     return facts
