@@ -10,7 +10,8 @@ import pytest
 import perdure
 from perdure.backends.conformance import behind
 from perdure.model.ids import SessionKey
-from tests.backends.dynamodb.world import S, chain, items, opened, run
+from tests.backends.claims import opened, run
+from tests.backends.dynamodb.world import S, chain, items
 
 
 async def read_on(backend: Any, cursor: str | None, seen: dict[SessionKey, list[int]], limit: int) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Coroutine
 from typing import Any
 
 from perdure.backends.conformance import behind
@@ -12,6 +10,7 @@ from perdure.backends.registry import open_backend
 from perdure.clock import SystemClock
 from perdure.model.commit import Kind, Status
 from perdure.model.ids import SessionKey
+from tests.backends.claims import run
 from tests.backends.engines import Engine
 from tests.servers.fixture import Servers
 from tests.servers.process import Server
@@ -19,10 +18,6 @@ from tests.servers.valkey import Valkey, ask
 
 TURNS = 40
 SESSIONS = [key for n in range(1000) if shard_of(key := SessionKey("acme", f"s{n}")) == 0][:10]
-
-
-def run(scenario: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 60))
 
 
 async def seen_from(backend: Any, cursor: str | None) -> list[tuple[SessionKey, int]]:
