@@ -22,7 +22,7 @@ from tests.servers.fixture import Servers
 from tests.servers.google import DatastoreEmulator, FirestoreEmulator
 from tests.servers.grpc_front import GrpcFront
 from tests.servers.process import HOST, Server
-from tests.servers.proxy import Proxy
+from tests.servers.proxy import Proxy, answered
 from tests.servers.seaweedfs import SeaweedFS
 
 STORES = [Engine("s3", SeaweedFS), Engine("gs", FakeGCS, survives=False), Engine("az", Azurite, survives=False)]
@@ -72,11 +72,6 @@ def test_two_hundred_tasks_share_a_bounded_pool_and_leave_nothing(servers: Serve
     with nothing_left(within=10):
         run(scenario())
         gc.collect()  # gRPC leaves its channels, and the thread that serves them all, to the collector.
-
-
-def answered(status: str, body: bytes) -> bytes:
-    """An answer of HTTP, after which the connection closes."""
-    return b"HTTP/1.1 %b\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (status.encode(), len(body), body)
 
 
 PAGE = b"<html>Welcome to our hotel</html>"

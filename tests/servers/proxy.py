@@ -89,3 +89,8 @@ class Proxy:
                 back.write(data)
                 await back.drain()
             back.write_eof()
+
+
+def answered(status: str, body: bytes) -> bytes:
+    """An answer of HTTP, after which the connection closes."""
+    return b"HTTP/1.1 %b\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (status.encode(), len(body), body)

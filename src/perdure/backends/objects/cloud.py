@@ -21,6 +21,7 @@ from obstore.exceptions import (
 )
 
 from perdure.backends.objects import OPTIONS, open_bucket
+from perdure.backends.objects.settings import Ask, Asking, Settings
 from perdure.backends.remote import RemoteBackend, parse_address
 from perdure.backends.remote.urls import Address, Parser, count, seconds
 from perdure.backends.spi import Durability
@@ -48,14 +49,14 @@ CHANGES_MAX = 16
 """Tries to change an object that others change too."""
 
 
-async def open_cloud(url: str, options: Mapping[str, tuple[Any, Parser]], service: Service, clock: Clock) -> RemoteBackend:
-    """The engine on a bucket of a cloud; `options` are those of its URLs beside the common ones.
+async def open_cloud(url: str, options: Mapping[str, tuple[Any, Parser]], service: Service, ask: Ask, clock: Clock) -> RemoteBackend:
+    """The engine on a bucket of a cloud; `options` are those of its URLs beside the common ones. `ask` asks what a bucket is set to.
 
     Raises as `perdure.backends.objects.open`, and `Unauthorized`.
     """
     address = cloud_address(url, options)
     durability = Durability.buffered if address.options["endpoint"] else Durability.quorum
-    return await open_bucket(address, Cloud(address, service), durability, clock)
+    return await open_bucket(address, Cloud(address, service, ask, clock), durability, clock)
 
 
 def cloud_address(url: str, options: Mapping[str, tuple[Any, Parser]]) -> Address:
@@ -82,10 +83,11 @@ def mapped(error: Exception, place: str, *, writing: bool) -> Error:
 class Cloud:
     """A `Bucket` of a cloud's service, or of what speaks its language at an `endpoint`. Credentials of the URL, else of the environment."""
 
-    def __init__(self, address: Address, service: Service) -> None:
+    def __init__(self, address: Address, service: Service, ask: Ask, clock: Clock) -> None:
         options: Any = address.options
         prefix = "/".join(part for part in (unquote(address.path).strip("/"), options["namespace"]) if part)
         self.place = f"{address.scheme}://{address.hosts}/{prefix}"
+        self._ask = lambda: ask(Asking(address, f"{prefix}/", clock.now()))
         self._timeout: float = options["timeout"]
         self._pool = asyncio.Semaphore(options["pool"])
         """What may be asked at once: the client library opens a connection for each request that finds none idle, without a limit."""
@@ -201,6 +203,10 @@ class Cloud:
             return sorted(name for name in found if name > after)
 
         return await self._read(names)
+
+    async def settings(self) -> Settings:
+        """See `Bucket`."""
+        return await asyncio.to_thread(self._ask)
 
     async def close(self) -> None:
         """See `Bucket`."""

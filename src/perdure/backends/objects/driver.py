@@ -11,6 +11,7 @@ import msgspec
 
 from perdure.backends.checks import matches
 from perdure.backends.objects.bucket import Bucket
+from perdure.backends.objects.checkup import checkup
 from perdure.backends.objects.segment import APPEND, PURGE, TRUNCATE, Chain, Entry, written
 from perdure.backends.objects.shard import Shard
 from perdure.backends.remote.driver import Answer, Attempt, Lost, Stored
@@ -20,7 +21,6 @@ from perdure.backends.spi import (
     Change,
     Checkup,
     Durability,
-    Finding,
     Head,
     Known,
     Loaded,
@@ -320,25 +320,7 @@ class ObjectsDriver:
 
     async def checkup(self) -> Checkup:
         """See `Driver`."""
-        await together(*[shard.sync() for shard in self.shards])
-        facts = {
-            "server": self._bucket.server,
-            "place": self._bucket.place,
-            "shards": str(len(self.shards)),
-            "segments": ", ".join(f"{shard.position:,}" for shard in self.shards),
-            "sessions": f"{sum(len(shard.chains) for shard in self.shards):,}",
-            "conditional put": "honoured",
-        }
-        findings = []
-        if self.capabilities.durability == Durability.buffered:
-            what = "What this service's answer to a write is worth cannot be seen, so receipts say 'buffered'."
-            findings.append(
-                Finding("warning", "unsupported", what, "Ask whoever runs it whether an object is synced before it is answered for.")
-            )
-        if unclean := [session.id for shard in self.shards for session, chain in shard.chains.items() if chain.unclean]:
-            what = f"{len(unclean)} sessions may have bytes left that were truncated or purged, {unclean[0]!r} for one."
-            findings.append(Finding("warning", "unavailable", what, "Truncate or purge them again: it goes on where it ended."))
-        return Checkup(facts, findings)
+        return await checkup(self._bucket, self.shards, self.capabilities.durability)
 
     async def close(self) -> None:
         """See `Driver`."""
