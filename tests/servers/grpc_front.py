@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
@@ -10,6 +10,8 @@ import grpc
 
 from tests.servers.process import HOST
 
+Answer = Callable[[bytes], bytes]
+"""What is said to a request."""
 CLIENTS = 16
 """Calls at once."""
 
@@ -19,7 +21,7 @@ class GrpcFront:
 
     def __init__(self, target: int) -> None:
         self._target = f"{HOST}:{target}"
-        self._said: dict[str, tuple[grpc.StatusCode, str] | bytes] = {}
+        self._said: dict[str, tuple[grpc.StatusCode, str] | Answer] = {}
 
     def __enter__(self) -> Self:
         self._channel = grpc.insecure_channel(self._target)
@@ -32,20 +34,23 @@ class GrpcFront:
         self._server.stop(0).wait()
         self._channel.close()
 
-    def say(self, what: grpc.StatusCode | bytes | None, text: str = "", *, to: str = "") -> None:
+    def say(self, what: grpc.StatusCode | Answer | bytes | None, text: str = "", *, to: str = "") -> None:
         """Answer calls of methods whose names have `to` in them with this status and text, or with these bytes; `None`: no more."""
         if what is None:
             self._said.pop(to, None)
+        elif isinstance(what, grpc.StatusCode):
+            self._said[to] = (what, text)
         else:
-            self._said[to] = what if isinstance(what, bytes) else (what, text)
+            self._said[to] = (lambda _: what) if isinstance(what, bytes) else what
 
     def _serve(self, method: str, request: bytes, context: Any) -> Iterator[bytes]:
         for part, said in self._said.items():
             if part in method:
-                if isinstance(said, bytes):
-                    yield said
+                if isinstance(said, tuple):
+                    context.abort(*said)
+                else:
+                    yield said(request)
                     return
-                context.abort(*said)
         try:
             yield from self._channel.unary_stream(method)(request, metadata=context.invocation_metadata(), timeout=30)
         except grpc.RpcError as error:
