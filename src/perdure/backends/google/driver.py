@@ -262,6 +262,7 @@ class GoogleDriver(Reader):
             if first == top.first or await self._set(session, top, msgspec.structs.replace(top, first=first, snapshots=kept), []):
                 await self._forget_snapshots(session, gone)
                 await self._drop(session, first)
+                await self._feed.sweep(first - top.first)
                 return
         raise Unavailable(f"Session {session.id!r} is written to all the time: truncate it again.")
 
@@ -287,6 +288,7 @@ class GoogleDriver(Reader):
                 await self._remove(session, "piece", "", layout.number(last + 1))
                 await self._remove(session, "snapshot", "", layout.number(last + 1))
                 await self._forget_keys(session, last)
+                await self._feed.sweep(last - top.first)
                 return
         raise Unavailable(f"Session {session.id!r} is written to all the time: purge it again.")
 
