@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.servers.fixture import server_of_my_own, servers
+
+pytest.register_assert_rewrite("tests.backends.claims")  # What it asserts is shown with its values, as in a test.
 
 __all__ = ["server_of_my_own", "servers"]
 

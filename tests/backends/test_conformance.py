@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from perdure.backends.conformance import CASES, Case
-from perdure.backends.registry import open_backend
-from perdure.backends.spi import Backend
-from perdure.clock import SystemClock
-
-
-@asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Backend]:
-    backend = await open_backend(url, clock=SystemClock())
-    try:
-        yield backend
-    finally:
-        await backend.close()
+from tests.backends.claims import opened
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if not case.needs_another], ids=str)

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 import pytest
 
 from perdure.backends.conformance import CASES, Case
-from perdure.backends.registry import open_backend
-from perdure.backends.spi import Backend
-from perdure.clock import SystemClock
+from tests.backends.claims import opened
 from tests.backends.engines import ENGINES, Engine, diagnosis
 from tests.servers.fixture import Servers
 from tests.servers.process import Server
-
-
-@asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Backend]:
-    backend = await open_backend(url, clock=SystemClock())
-    try:
-        yield backend
-    finally:
-        await backend.close()
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

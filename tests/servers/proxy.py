@@ -1,12 +1,16 @@
-"""A proxy on loopback that lets a request through and cuts its answer."""
+"""A proxy on loopback that lets requests through, and on demand cuts answers, gives others in their place, or is not there."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Self
 
 from tests.servers.process import HOST
+
+Reply = Callable[[bytes], bytes | None]
+"""What is said to some bytes of a client in place of the server, who does not hear of them; `None`: the server is asked."""
 
 
 class Proxy:
@@ -15,9 +19,14 @@ class Proxy:
     def __init__(self, port: int) -> None:
         self._target = port
         self._cutting = 0
-        self._streams: set[asyncio.StreamWriter] = set()
+        self._instead = b""
+        self._clients: set[asyncio.Task[None]] = set()
         self.cuts = 0
         """How many answers have vanished."""
+        self.most = 0
+        """Most clients that were connected at once."""
+        self.reply: Reply | None = None
+        """Answers in the server's place; then the connection is closed."""
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, HOST, 0)
@@ -25,8 +34,12 @@ class Proxy:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
-        for stream in self._streams:
-            stream.close()
+        clients = list(self._clients)
+        for client in clients:
+            client.cancel()
+        await asyncio.gather(*clients, return_exceptions=True)
+        for _ in range(3):  # Sockets are closed a turn after their transports.
+            await asyncio.sleep(0)
 
     @property
     def port(self) -> int:
@@ -34,30 +47,50 @@ class Proxy:
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
-    def cut(self, answers: int = 1) -> None:
-        """Cut the next answers."""
-        self._cutting = answers
+    def cut(self, answers: int = 1, instead: bytes = b"") -> None:
+        """Cut the next answers; the client is told `instead` of them."""
+        self._cutting, self._instead = answers, instead
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._streams.add(writer)
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            there, back = await asyncio.open_connection(HOST, self._target)
-            self._streams.add(back)
-            requests = asyncio.create_task(self._pass(reader, back))
+        task = asyncio.current_task()
+        assert task is not None
+        self._clients.add(task)
+        self.most = max(self.most, len(self._clients))
+        try:
+            with contextlib.suppress(OSError, asyncio.CancelledError):
+                await self._talk(reader, writer)
+        finally:
+            writer.close()
+            self._clients.remove(task)
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(HOST, self._target)
+        requests = asyncio.create_task(self._pass(reader, back, writer))
+        try:
             while data := await there.read(1 << 16):
                 if self._cutting:
                     self._cutting -= 1
                     self.cuts += 1
+                    writer.write(self._instead)
                     break
                 writer.write(data)
                 await writer.drain()
+        finally:
             requests.cancel()
             back.close()
-        writer.close()
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass(self, reader: asyncio.StreamReader, back: asyncio.StreamWriter, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(1 << 16):
-                writer.write(data)
-                await writer.drain()
-            writer.write_eof()
+                if self.reply is not None and (said := self.reply(data)) is not None:
+                    writer.write(said)
+                    await writer.drain()
+                    break
+                back.write(data)
+                await back.drain()
+            back.write_eof()
+
+
+def answered(status: str, body: bytes) -> bytes:
+    """An answer of HTTP, after which the connection closes."""
+    return b"HTTP/1.1 %b\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (status.encode(), len(body), body)

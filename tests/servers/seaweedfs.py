@@ -36,8 +36,9 @@ class SeaweedFS(Server):
     def start(self) -> None:
         data, users = self.folder / "data", self.folder / "users.json"
         data.mkdir(exist_ok=True)
-        user = {"name": "test", "credentials": [{"accessKey": "test", "secretKey": "secret"}], "actions": ["Admin"]}
-        users.write_text(json.dumps({"identities": [user]}))
+        rights = {"test": ["Admin"], "reader": [f"Read:{BUCKET}", f"List:{BUCKET}"]}
+        known = [{"name": name, "credentials": [{"accessKey": name, "secretKey": "secret"}], "actions": rights[name]} for name in rights]
+        users.write_text(json.dumps({"identities": known}))
         flags = {
             "dir": data, "ip": HOST, "ip.bind": HOST, "filer": "true", "s3": "true", "s3.config": users,
             "s3.port.iceberg": 0, "s3.port.lance": 0, "s3.localSocket": self.folder / "s3.sock",

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -21,6 +20,7 @@ from perdure.clock import SeededClock, SystemClock
 from perdure.errors import Error
 from perdure.model.commit import Kind, Status
 from perdure.model.ids import SessionKey
+from tests.backends.claims import opened, run
 from tests.backends.engines import Engine
 from tests.servers.cassandra import Cassandra
 from tests.servers.fixture import Servers
@@ -32,15 +32,6 @@ S = SessionKey("acme", "s")
 @pytest.fixture
 def url(servers: Servers[Cassandra]) -> str:
     return ENGINE.url(servers(Cassandra))
-
-
-@asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Any]:
-    backend = await open_backend(url, clock=SystemClock())
-    try:
-        yield backend
-    finally:
-        await backend.close()
 
 
 def test_where_an_append_goes() -> None:
@@ -123,7 +114,7 @@ def test_it_does_what_the_memory_engine_does(url: str, seed: int) -> None:
                         options = {"limit": chance.choice((2, 256)), "reverse": chance.random() < 0.5}
                         await both("read", S, after=max(after, 0), before=before, **options)
 
-    asyncio.run(asyncio.wait_for(scenario(), 120))
+    run(scenario())
 
 
 def level(model: Any, mine: Any) -> list[Any]:
@@ -172,7 +163,7 @@ def test_a_bucket_that_was_announced_and_never_opened(url: str) -> None:
             assert await versions(backend, S) == [1, 2, 3, 4]
             assert chain.buckets.size == 3
 
-    asyncio.run(asyncio.wait_for(scenario(), 60))
+    run(scenario())
 
 
 def test_a_sealed_head_is_looked_at_before_the_next_bucket_is_opened(url: str) -> None:
@@ -187,7 +178,7 @@ def test_a_sealed_head_is_looked_at_before_the_next_bucket_is_opened(url: str) -
             assert await backend.run(backend.driver.write([attempt])) == [Lost(head)]
             assert await versions(backend, S) == [1, 2, 3]
 
-    asyncio.run(asyncio.wait_for(scenario(), 60))
+    run(scenario())
 
 
 def test_a_new_session_begins_in_one_place(url: str) -> None:
@@ -203,7 +194,7 @@ def test_a_new_session_begins_in_one_place(url: str) -> None:
             assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Appended", "Refused", "Refused", "Refused"]
             assert len(await versions(one, S)) == 1
 
-    asyncio.run(asyncio.wait_for(scenario(), 60))
+    run(scenario())
 
 
 def test_many_handles_on_one_session(url: str) -> None:
@@ -224,4 +215,4 @@ def test_many_handles_on_one_session(url: str) -> None:
             for handle in handles:
                 await handle.close()
 
-    asyncio.run(asyncio.wait_for(scenario(), 120))
+    run(scenario())

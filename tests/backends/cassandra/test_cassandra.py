@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from perdure.backends.registry import open_backend
 from perdure.backends.spi import Appended, Durability
 from perdure.clock import SystemClock
 from perdure.model.ids import SessionKey
+from tests.backends.claims import large_ones_come_back_whole, nothing_left, run, visit, warm_read_is_one_request
 from tests.backends.engines import Engine, diagnosis
 from tests.servers.cassandra import Cassandra
 from tests.servers.fixture import Servers
@@ -29,14 +29,6 @@ ENGINE = Engine("cassandra", Cassandra)
 @pytest.fixture
 def url(servers: Servers[Cassandra]) -> str:
     return ENGINE.url(servers(Cassandra))
-
-
-def run(scenario: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 120))
-
-
-async def opened(url: str) -> None:
-    await (await perdure.open(url)).close()
 
 
 def test_requests_are_as_few_as_promised(url: str) -> None:
@@ -59,13 +51,7 @@ def test_requests_are_as_few_as_promised(url: str) -> None:
         await backend.append([behind(lone)])
         assert client.requests == before + 2
         await backend.close()
-        async with perdure.open(url) as store:
-            client = store._core.backend.driver.client
-            async with store.edit("s") as draft:
-                draft.state["n"] = 1
-            before = client.requests
-            assert (await store.read("s")).state == {"n": 1}
-            assert client.requests == before + 1
+        await warm_read_is_one_request(url, lambda backend: backend.driver.client.requests)
 
     run(scenario())
 
@@ -75,21 +61,8 @@ def test_what_is_larger_than_a_row_goes_in_pieces(url: str) -> None:
     `TooLarge` and nothing is stored."""
 
     async def scenario() -> None:
-        text = "".join(f"{number:08x}" for number in range(655_360))
+        await large_ones_come_back_whole(url)
         async with perdure.open(url) as store:
-            await store.append("s", Event("page", {"text": text}))
-            for number in range(6):
-                async with store.edit("s") as draft:
-                    draft.state[f"part{number}"] = text[number * 500_000 : number * 500_000 + 500_000]
-            with pytest.raises(perdure.TooLarge):
-                await store.append("s", Event("book", {"text": text * 4}))
-        async with perdure.open(url) as store:
-            commits = [commit async for commit in store.history("s")]
-            assert commits[0].events[0].data == {"text": text}
-            assert sum(map(len, (await store.read("s")).state.values())) == 3_000_000
-            proven = await store.verify("s")
-            assert (proven.commits, proven.version) == (7, 7)
-            assert proven.snapshots >= 1
             backend: Any = store._core.backend
             names = [name for (name,) in await backend.run(backend.driver.client.run("large", _ns(url), "default", "s"))]
             assert len(names) >= 2
@@ -147,13 +120,13 @@ def test_a_keyspace_is_made_when_asked_for(servers: Servers[Cassandra]) -> None:
 
     async def scenario() -> None:
         with pytest.raises(perdure.Invalid, match="replication="):
-            await opened(place)
+            await visit(place)
         stores = await asyncio.gather(*[perdure.open(f"{place}?replication=1") for _ in range(8)])
         receipts = await asyncio.gather(*[store.append(f"s{number}", Event("a")) for number, store in enumerate(stores)])
         assert [receipt.version for receipt in receipts] == [1] * 8
         assert len([row async for row in stores[0].list()]) == 8
         await asyncio.gather(*[store.close() for store in stores])
-        await opened(place)
+        await visit(place)
 
     run(scenario())
 
@@ -161,17 +134,17 @@ def test_a_keyspace_is_made_when_asked_for(servers: Servers[Cassandra]) -> None:
 def test_foreign_and_newer_stores_are_refused(servers: Servers[Cassandra], url: str) -> None:
     """A newer layout is `Unsupported`; a row or a table that is not as Perdure made it is `Corrupt`; nothing is changed."""
     server = servers(Cassandra)
-    run(opened(url))
+    run(visit(url))
     server.query("INSERT INTO perdure.store (ns, layout, id, bucket) VALUES ('newer', 99, 'x', 1000)")
     server.query("INSERT INTO perdure.store (ns, layout) VALUES ('foreign', 1)")
     base = url.partition("&namespace=")[0]
     with pytest.raises(perdure.Unsupported, match="layout 99"):
-        run(opened(f"{base}&namespace=newer"))
+        run(visit(f"{base}&namespace=newer"))
     with pytest.raises(perdure.Corrupt, match="not written by Perdure"):
-        run(opened(f"{base}&namespace=foreign"))
+        run(visit(f"{base}&namespace=foreign"))
     assert list(server.query("SELECT layout, id FROM perdure.store WHERE ns = 'foreign'")) == [(1, None)]
     changed = base.replace("/perdure?", "/changed?")
-    run(opened(changed))
+    run(visit(changed))
     server.query("ALTER TABLE changed.log DROP told")
 
     async def scenario() -> None:
@@ -226,7 +199,7 @@ def test_doctor_names_what_weakens_a_keyspace(servers: Servers[Cassandra]) -> No
     """One replica, rows that end by themselves, durable_writes off: each is a finding with the statement that mends it."""
     server = servers(Cassandra)
     weak = server.url.replace("/perdure?", "/weak?")
-    run(opened(weak))
+    run(visit(weak))
     server.query("ALTER TABLE weak.log WITH default_time_to_live = 86400")
     server.query("ALTER KEYSPACE weak WITH durable_writes = false")
     told = diagnosis(weak)
@@ -253,10 +226,10 @@ def test_bad_urls_strangers_and_nobody(servers: Servers[Cassandra], tmp_path: Pa
         f"cassandra://{host}/perdure?colour=red",
     ):
         with pytest.raises(perdure.Invalid):
-            run(opened(bad))
+            run(visit(bad))
     start = time.monotonic()
     with pytest.raises(perdure.Unavailable, match="no node can be reached"):
-        run(opened(f"cassandra://127.0.0.1:{free_port()},127.0.0.2:{free_port()}/perdure?connect_timeout=1"))
+        run(visit(f"cassandra://127.0.0.1:{free_port()},127.0.0.2:{free_port()}/perdure?connect_timeout=1"))
     assert time.monotonic() - start < 30
 
     async def stranger() -> None:
@@ -288,21 +261,12 @@ def test_one_datacentre_decides_where_it_is_told_to(url: str, servers: Servers[C
 
 def test_closing_leaves_nothing_behind(url: str) -> None:
     """After 200 appends at once and `close`, no thread and no socket of the store is left."""
-    run(opened(url))
-    before, sockets = threading.active_count(), _sockets()
+    run(visit(url))
 
     async def scenario() -> None:
         async with perdure.open(url) as store:
             await asyncio.gather(*(store.append(f"s{number}", Event("a")) for number in range(200)))
             assert any(thread.name.startswith("perdure-cassandra") for thread in threading.enumerate())
 
-    run(scenario())
-    end = time.monotonic() + 10  # The driver's thread ends when it sees that its last connection is gone.
-    while time.monotonic() < end and (threading.active_count() > before or _sockets() > sockets):
-        time.sleep(0.05)
-    assert threading.active_count() <= before, threading.enumerate()
-    assert _sockets() <= sockets
-
-
-def _sockets() -> int:
-    return sum(1 for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink() and "socket:" in str(entry.readlink()))
+    with nothing_left(within=10):  # The driver's thread ends when it sees that its last connection is gone.
+        run(scenario())

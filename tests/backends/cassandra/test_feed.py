@@ -14,6 +14,7 @@ from perdure.backends.spi import Appended, Backend
 from perdure.clock import SystemClock
 from perdure.errors import Invalid
 from perdure.model.ids import SessionKey
+from tests.backends.claims import run
 from tests.backends.engines import Engine
 from tests.servers.cassandra import Cassandra
 from tests.servers.fixture import Servers
@@ -93,7 +94,7 @@ def test_a_write_that_was_told_and_slept_is_told_again(url: str, before: int) ->
         await writer.close()
         await reader.close()
 
-    asyncio.run(asyncio.wait_for(scenario(), 60))
+    run(scenario())
 
 
 def test_a_write_that_relied_on_being_told_ahead_and_slept_is_told_again(url: str) -> None:
@@ -128,7 +129,7 @@ def test_a_write_that_relied_on_being_told_ahead_and_slept_is_told_again(url: st
         await writer.close()
         await reader.close()
 
-    asyncio.run(asyncio.wait_for(scenario(), 60))
+    run(scenario())
 
 
 def test_what_lost_its_race_is_not_in_the_feed_and_ghosts_do_not_stop_it(url: str) -> None:
@@ -148,7 +149,7 @@ def test_what_lost_its_race_is_not_in_the_feed_and_ghosts_do_not_stop_it(url: st
         for handle in handles:
             await handle.close()
 
-    asyncio.run(asyncio.wait_for(scenario(), 60))
+    run(scenario())
 
 
 def test_a_clock_that_is_ahead_does_not_turn_a_chain_round(url: str) -> None:
@@ -165,7 +166,7 @@ def test_a_clock_that_is_ahead_does_not_turn_a_chain_round(url: str) -> None:
         await one.close()
         await two.close()
 
-    asyncio.run(asyncio.wait_for(scenario(), 60))
+    run(scenario())
 
 
 def test_a_telling_that_arrives_late_is_waited_for(url: str) -> None:
@@ -197,7 +198,7 @@ def test_a_telling_that_arrives_late_is_waited_for(url: str) -> None:
         await slow.close()
         await quick.close()
 
-    asyncio.run(asyncio.wait_for(scenario(), 60))
+    run(scenario())
 
 
 def test_a_telling_that_took_too_long_is_made_again(url: str) -> None:
@@ -225,7 +226,7 @@ def test_a_telling_that_took_too_long_is_made_again(url: str) -> None:
         assert (await all_of(backend))[0] == [("s", 1), ("s", 2)]
         await backend.close()
 
-    asyncio.run(asyncio.wait_for(scenario(), 60))
+    run(scenario())
 
 
 def test_a_cursor_of_another_kind_is_refused(url: str) -> None:
@@ -238,4 +239,4 @@ def test_a_cursor_of_another_kind_is_refused(url: str) -> None:
                 await backend.feed(cursor)
         await backend.close()
 
-    asyncio.run(asyncio.wait_for(scenario(), 60))
+    run(scenario())

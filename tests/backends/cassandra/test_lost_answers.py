@@ -18,6 +18,7 @@ from perdure.backends.spi import Appended, Durability
 from perdure.clock import SystemClock
 from perdure.errors import Error, Unknown
 from perdure.model.ids import SessionKey
+from tests.backends.claims import insisting, pause_ends_in_time, run
 from tests.backends.engines import ALL, Engine
 from tests.servers.cassandra import Cassandra, CassandraCluster
 from tests.servers.fixture import Servers
@@ -84,7 +85,7 @@ def test_a_write_that_lands_later_lands_once(servers: Servers[Cassandra], case: 
         await backend.close()
         await other.close()
 
-    asyncio.run(asyncio.wait_for(scenario(), 60))
+    run(scenario())
 
 
 def test_answers_of_conditional_writes_that_are_cut(servers: Servers[Cassandra]) -> None:
@@ -121,7 +122,7 @@ def test_answers_of_conditional_writes_that_are_cut(servers: Servers[Cassandra])
             assert sent == list(range(1, 11)), "what had landed was found by reading, not by sending"
             await backend.close()
 
-    asyncio.run(asyncio.wait_for(scenario(), 100))
+    run(scenario())
 
 
 @pytest.mark.skipif(not ALL, reason="three JVMs: set PERDURE_ALL_ENGINES=1")
@@ -176,7 +177,7 @@ def test_a_paused_node_of_three(server_of_my_own: Servers[CassandraCluster]) -> 
         print(f"{unknown} unknown, {late} seen absent that landed later")
         await backend.close()
 
-    asyncio.run(asyncio.wait_for(scenario(), 200))
+    run(scenario(), 200)
 
 
 def test_a_server_that_sleeps_is_unknown_in_time_and_then_goes_on(server_of_my_own: Servers[Cassandra]) -> None:
@@ -186,20 +187,8 @@ def test_a_server_that_sleeps_is_unknown_in_time_and_then_goes_on(server_of_my_o
     async def scenario() -> None:
         async with perdure.open(server.url + "&timeout=2&connect_timeout=1") as store:
             await store.append("s", Event("a"))
-            server.pause()
-            start = time.monotonic()
-            with pytest.raises((perdure.Unknown, perdure.Unavailable)):
-                await store.append("s", Event("b"), key="k")
-            assert time.monotonic() - start < 30
-            server.resume()
-            until = time.monotonic() + 30
-            while True:
-                try:
-                    receipt = await store.append("s", Event("b"), key="k")
-                    break
-                except (perdure.Unknown, perdure.Unavailable):
-                    assert time.monotonic() < until
-            assert receipt.version == 2
+            await pause_ends_in_time(server, store)
+            assert (await insisting(lambda: store.append("s", Event("b"), key="k"))).version == 2
             assert [commit.version async for commit in store.history("s")] == [1, 2]
 
-    asyncio.run(asyncio.wait_for(scenario(), 100))
+    run(scenario())

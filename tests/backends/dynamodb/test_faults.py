@@ -23,7 +23,8 @@ from perdure.backends.dynamodb.writes import request
 from perdure.backends.remote import Attempt
 from perdure.backends.spi import Appended, Durability, Index, Known, Refused
 from perdure.model.ids import SessionKey
-from tests.backends.dynamodb.world import ENGINE, Faults, S, chain, items, opened, run
+from tests.backends.claims import nothing_left, opened, pause_ends_in_time, run, sockets, visit
+from tests.backends.dynamodb.world import ENGINE, Faults, S, chain, items
 from tests.backends.engines import diagnosis
 from tests.servers.fixture import Servers
 from tests.servers.ministack import MiniStack
@@ -209,19 +210,15 @@ def test_hundreds_are_listed_in_order(url: str) -> None:
     run(scenario())
 
 
-async def _open(url: str) -> None:
-    await (await perdure.open(url)).close()
-
-
 def test_a_missing_table_is_told_with_the_command(servers: Servers[MiniStack]) -> None:
     """Without `create`, a table that is not there is `Invalid` with the command that makes it; with it, eight stores at once make one."""
     url = f"dynamodb://key:secret@eu-west-1/made-{os.urandom(4).hex()}?endpoint={servers(MiniStack).endpoint}"
 
     async def scenario() -> None:
         with pytest.raises(perdure.Invalid, match="aws dynamodb create-table --table-name made-"):
-            await _open(url)
-        await asyncio.gather(*[_open(f"{url}&create=true") for _ in range(8)])
-        await _open(url)
+            await visit(url)
+        await asyncio.gather(*[visit(f"{url}&create=true") for _ in range(8)])
+        await visit(url)
         async with opened(url) as one, opened(url) as two:
             assert one.store_id == two.store_id
 
@@ -253,7 +250,7 @@ def test_a_table_of_other_keys_is_refused(servers: Servers[MiniStack]) -> None:
             await backend.run(table.ask("create_table", TableName=names[1], **bare))
         url = f"dynamodb://key:secret@eu-west-1/{{}}?endpoint={server.endpoint}"
         with pytest.raises(perdure.Invalid, match="string keys pk and sk"):
-            await _open(url.format(names[0]))
+            await visit(url.format(names[0]))
         async with opened(url.format(names[1])) as backend:
             await chain(backend, S, 1)
             with pytest.raises(perdure.Invalid, match="index"):
@@ -281,7 +278,7 @@ def test_a_namespace_of_another_kind_is_refused(servers: Servers[MiniStack], met
             item = {"pk": {"S": f"{name}/m"}, "sk": {"S": "m"}} | meta
             await backend.run(table.ask("put_item", TableName=table.name, Item=item))
             with pytest.raises(error):
-                await _open(ENGINE.url(server, name))
+                await visit(ENGINE.url(server, name))
             assert await backend.run(table.get({"pk": item["pk"], "sk": item["sk"]})) == item
 
     run(scenario())
@@ -369,7 +366,7 @@ def test_strangers_and_wrong_logins(
     async def scenario() -> None:
         start = time.monotonic()
         with pytest.raises(error) as refused:
-            await _open(stranger)
+            await visit(stranger)
         assert time.monotonic() - start < 5
         for text in (str(refused.value), repr(refused.value), repr(refused.value.__cause__)):
             assert "s3cret" not in text
@@ -397,11 +394,11 @@ def test_bad_urls_and_missing_credentials(monkeypatch: pytest.MonkeyPatch, tmp_p
         "dynamodb://not a region/table",
     ):
         with pytest.raises(perdure.Invalid):
-            run(_open(bad))
+            run(visit(bad))
     with pytest.raises(perdure.Unauthorized, match="credentials"):
-        run(_open(f"dynamodb://eu-west-1/table?endpoint=http://{HOST}:{free_port()}"))
+        run(visit(f"dynamodb://eu-west-1/table?endpoint=http://{HOST}:{free_port()}"))
     with pytest.raises(perdure.Unavailable, match="cannot be reached"):
-        run(_open(f"dynamodb://a:b@eu-west-1/table?endpoint=http://{HOST}:{free_port()}"))
+        run(visit(f"dynamodb://a:b@eu-west-1/table?endpoint=http://{HOST}:{free_port()}"))
 
 
 def test_doctor_finds_a_time_to_live_and_more(servers: Servers[MiniStack]) -> None:
@@ -436,12 +433,7 @@ def test_a_pause_is_unknown_in_time_and_then_goes_on(server_of_my_own: Servers[M
     async def scenario() -> None:
         async with perdure.open(server.url + "&timeout=1&connect_timeout=1") as store:
             await store.append("s", Event("a"))
-            server.pause()
-            start = time.monotonic()
-            with pytest.raises((perdure.Unknown, perdure.Unavailable)):
-                await store.append("s", Event("b"), key="k")
-            assert time.monotonic() - start < 15
-            server.resume()
+            await pause_ends_in_time(server, store, seconds=15)
             start = time.monotonic()
             receipt = await store.append("s", Event("b"), key="k")
             assert time.monotonic() - start < 5
@@ -454,27 +446,16 @@ def test_a_pause_is_unknown_in_time_and_then_goes_on(server_of_my_own: Servers[M
 
 def test_closing_leaves_nothing_behind(url: str) -> None:
     """Two hundred tasks share the pool; after `close` no thread, no task and no socket of the store is left."""
-    before, sockets = {thread.name for thread in threading.enumerate()}, _sockets()
+    before = sockets()
 
     async def scenario() -> None:
         async with perdure.open(url + "&pool=8") as store:
             await asyncio.gather(*(store.append(f"s{number}", Event("a")) for number in range(200)))
             assert any(thread.name.startswith("perdure-dynamodb") for thread in threading.enumerate())
-            assert 0 < _sockets() - sockets <= 8 + 8  # the pool, and what two event loops wake themselves with
+            assert 0 < sockets() - before <= 8 + 8  # the pool, and what two event loops wake themselves with
 
-    run(scenario())
-    assert {thread.name for thread in threading.enumerate()} <= before
-    assert _sockets() <= sockets
-
-
-def _sockets() -> int:
-    links = []
-    for link in Path("/proc/self/fd").iterdir():
-        try:
-            links.append(str(link.readlink()))
-        except OSError:
-            continue
-    return sum(link.startswith("socket:") for link in links)
+    with nothing_left():
+        run(scenario())
 
 
 def test_the_top_survives_a_round_trip(url: str) -> None:

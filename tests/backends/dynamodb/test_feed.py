@@ -9,8 +9,13 @@ import pytest
 
 import perdure
 from perdure.backends.conformance import behind
+from perdure.backends.dynamodb import layout
+from perdure.backends.remote.ranges import STEP
+from perdure.model.commit import Kind, Status
 from perdure.model.ids import SessionKey
-from tests.backends.dynamodb.world import S, chain, items, opened, run
+from tests.backends.claims import opened, run
+from tests.backends.dynamodb.world import S, chain, items
+from tests.backends.sweeping import seen_from, sweeps
 
 
 async def read_on(backend: Any, cursor: str | None, seen: dict[SessionKey, list[int]], limit: int) -> str:
@@ -95,6 +100,65 @@ def test_more_sessions_than_one_entry_holds(url: str) -> None:
                     seen.setdefault(change.session, []).append(change.record.head.version)
                 await backend.append([behind(session) for session in sessions[:60]])
             assert set(seen) == set(sessions)
+
+    run(scenario())
+
+
+async def log(backend: Any) -> list[Any]:
+    """The entries of the log: what is not swept out of each."""
+    found = [item for item in await items(backend, "/f") if "e" in item]
+    return [[one for one in layout.decode_ranges(item)[1] if one is not None] for item in found]
+
+
+def test_entries_of_what_is_gone_are_swept_and_no_other(url: str) -> None:
+    """See `sweeping.sweeps`. In the end few entries are left."""
+    sessions = [SessionKey("acme", f"s{number}") for number in range(5)]
+
+    async def scenario() -> None:
+        async with opened(url) as backend:
+
+            async def bound(alive: set[Any]) -> None:
+                assert sum(map(len, await log(backend))) <= 2 * len(alive) + STEP
+
+            await sweeps(backend, sessions, 8, bound=bound)
+            for _ in range(2):
+                (anchor,) = await chain(backend, sessions[-1], 1, kind=Kind.anchor)
+                await backend.truncate(sessions[-1], anchor.version, (anchor.version, anchor.hash))
+            assert len(await log(backend)) <= len(sessions) + 1
+            assert len(await seen_from(backend, None)) == len(sessions)
+
+    run(scenario())
+
+
+def test_an_entry_that_comes_late_is_not_put_where_readers_have_gone_by(url: str) -> None:
+    """A reader is about to add an entry; another adds its own under that number, reads on, and it is swept away: the first one's goes
+    behind all others, and the second reads it."""
+    other = SessionKey("acme", "other")
+
+    async def scenario() -> None:
+        async with opened(url) as slow, opened(url) as quick:
+            await chain(slow, S, 1)
+            cursors = []
+            table, moved = slow.driver.table, quick.driver._feed._moved
+            ask = table.ask
+
+            async def only_the_other() -> Any:
+                return [one for one in await moved() if one.session == other]
+
+            async def late(operation: str, **parameters: Any) -> Any:
+                if operation == "transact_write_items" and not cursors:
+                    quick.driver._feed._moved = only_the_other
+                    await chain(quick, other, 1)
+                    cursors.append((await quick.feed(None, 8)).cursor)
+                    quick.driver._feed._moved = moved
+                    await chain(quick, other, 1, kind=Kind.tombstone, status=Status.deleted)
+                    await quick.purge(other)
+                    assert not await log(quick)
+                return await ask(operation, **parameters)
+
+            table.ask = late
+            await slow.feed()
+            assert {session for session, _ in await seen_from(quick, cursors[0])} == {S, other}
 
     run(scenario())
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 import random
 from typing import Any
 
-import pytest
-
 import perdure
-from perdure import Event
 from perdure.backends.conformance import behind, record, versions
 from perdure.backends.dynamodb.layout import SEGMENT_RECORDS
 from perdure.backends.dynamodb.writes import TAIL_BYTES
 from perdure.backends.spi import Append, Appended, Head, Record, Snapshot
 from perdure.model.commit import Kind, Status
 from perdure.model.ids import SessionKey
-from tests.backends.dynamodb.world import S, chain, items, opened, run
+from tests.backends.claims import large_ones_come_back_whole, opened, run, warm_read_is_one_request
+from tests.backends.dynamodb.world import S, chain, items
 
 
 def test_a_commit_is_one_request_and_so_is_a_warm_read(url: str) -> None:
@@ -36,13 +34,7 @@ def test_a_commit_is_one_request_and_so_is_a_warm_read(url: str) -> None:
             assert {*spent[::6]} == {64}
             assert {*spent} == {64, 3}
             assert spent.count(3) >= 12
-        async with perdure.open(url) as store:
-            async with store.edit("warm") as draft:
-                draft.state["n"] = 1
-            table = store._core.backend.driver.table
-            before = table.requests
-            assert (await store.read("warm")).state == {"n": 1}
-            assert table.requests == before + 1
+        await warm_read_is_one_request(url, lambda backend: backend.driver.table.requests)
 
     run(scenario())
 
@@ -122,25 +114,7 @@ async def _all(backend: Any) -> Any:
 
 def test_what_is_larger_than_an_item_goes_in_parts(url: str) -> None:
     """A commit of 5 MiB and a state of 3 MiB with its snapshot come back whole; above 16 MiB it is `TooLarge` and nothing is stored."""
-
-    async def scenario() -> None:
-        text = "".join(f"{number:08x}" for number in range(655_360))
-        async with perdure.open(url) as store:
-            await store.append("s", Event("page", {"text": text}))
-            for number in range(6):
-                async with store.edit("s") as draft:
-                    draft.state[f"part{number}"] = text[number * 500_000 : number * 500_000 + 500_000]
-            with pytest.raises(perdure.TooLarge):
-                await store.append("s", Event("book", {"text": text * 4}))
-        async with perdure.open(url) as store:
-            commits = [commit async for commit in store.history("s")]
-            assert commits[0].events[0].data == {"text": text}
-            assert sum(map(len, (await store.read("s")).state.values())) == 3_000_000
-            proven = await store.verify("s")
-            assert (proven.commits, proven.version) == (7, 7)
-            assert proven.snapshots >= 1
-
-    run(scenario())
+    run(large_ones_come_back_whole(url))
 
 
 def test_an_append_of_very_many_records_is_refused_whole(url: str) -> None:

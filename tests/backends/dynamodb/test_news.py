@@ -11,7 +11,7 @@ import perdure
 from perdure import Event
 from perdure.backends.spi import Notifying
 from perdure.errors import Unsupported
-from tests.backends.dynamodb.world import opened, run
+from tests.backends.claims import opened, run
 from tests.backends.news import NEVER, news_of, writing
 
 IDS = [f"s{number}" for number in range(12)]

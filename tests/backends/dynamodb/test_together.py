@@ -11,7 +11,8 @@ import perdure
 from perdure.backends.conformance import behind, versions
 from perdure.backends.spi import Appended, Head
 from perdure.model.ids import SessionKey
-from tests.backends.dynamodb.world import ENGINE, Faults, chain, opened, run
+from tests.backends.claims import opened, run
+from tests.backends.dynamodb.world import ENGINE, Faults, chain
 from tests.servers.fixture import Servers
 from tests.servers.ministack import MiniStack
 from tests.servers.proxy import Proxy

@@ -2,37 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
 from perdure.backends.conformance import behind
-from perdure.backends.registry import open_backend
 from perdure.backends.spi import Appended, Head
-from perdure.clock import SystemClock
 from perdure.model.ids import SessionKey
 from tests.backends.engines import Engine
 from tests.servers.ministack import MiniStack
 
 ENGINE = Engine("dynamodb", MiniStack, survives=False)
 S = SessionKey("acme", "s")
-
-
-def run(scenario: Coroutine[Any, Any, None]) -> None:
-    """Run it, for a minute and a half at most."""
-    asyncio.run(asyncio.wait_for(scenario, 90))
-
-
-@asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Any]:
-    """A backend, closed in the end."""
-    backend: Any = await open_backend(url, clock=SystemClock())
-    try:
-        yield backend
-    finally:
-        await backend.close()
 
 
 async def chain(backend: Any, session: SessionKey, count: int, **columns: Any) -> list[Head]:

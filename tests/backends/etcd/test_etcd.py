@@ -7,20 +7,24 @@ import base64
 import http.server
 import json
 import threading
-import time
 import urllib.request
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 import perdure
 from perdure import Event
-from perdure.backends.conformance import behind
-from perdure.backends.registry import open_backend
-from perdure.backends.spi import Appended
-from perdure.clock import SystemClock
-from perdure.model.ids import SessionKey
+from tests.backends.claims import (
+    group_is_one_request,
+    large_ones_come_back_whole,
+    nothing_left,
+    opened,
+    pause_ends_in_time,
+    run,
+    visit,
+    warm_read_is_one_request,
+)
 from tests.backends.engines import Engine
 from tests.servers.etcd import Etcd
 from tests.servers.fixture import Servers
@@ -34,8 +38,8 @@ def url(servers: Servers[Etcd]) -> str:
     return ETCD.url(servers(Etcd))
 
 
-def run(scenario: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 60))
+def requests(backend: Any) -> int:
+    return backend.driver.gateway.requests
 
 
 def ask(server: Etcd, path: str, body: dict[str, Any], token: str = "") -> dict[str, Any]:
@@ -50,46 +54,16 @@ def test_a_group_is_one_request_and_so_is_a_warm_read(url: str) -> None:
     """64 sessions known to the store are appended to in one request; a read of a session in memory asks for its head alone."""
 
     async def scenario() -> None:
-        backend: Any = await open_backend(url, clock=SystemClock())
-        sessions = [SessionKey("acme", f"s{number}") for number in range(64)]
-        for _ in range(2):
-            before = backend.driver.gateway.requests
-            outcomes = await backend.append([behind(session) for session in sessions])
-            assert all(isinstance(outcome, Appended) for outcome in outcomes)
-            assert backend.driver.gateway.requests == before + 1
-        await backend.close()
-        async with perdure.open(url) as store:
-            gateway = store._core.backend.driver.gateway
-            async with store.edit("s") as draft:
-                draft.state["n"] = 1
-            before = gateway.requests
-            assert (await store.read("s")).state == {"n": 1}
-            assert gateway.requests == before + 1
+        async with opened(url) as backend:
+            await group_is_one_request(backend, requests, turns=2, keys=False)
+        await warm_read_is_one_request(url, requests)
 
     run(scenario())
 
 
 def test_what_is_larger_than_a_request_goes_in_chunks(url: str) -> None:
     """A commit of 5 MiB and a state of 3 MiB with its snapshot come back whole; above 16 MiB it is `TooLarge` and nothing is stored."""
-
-    async def scenario() -> None:
-        text = "".join(f"{number:08x}" for number in range(655_360))
-        async with perdure.open(url) as store:
-            await store.append("s", Event("page", {"text": text}))
-            for number in range(6):
-                async with store.edit("s") as draft:
-                    draft.state[f"part{number}"] = text[number * 500_000 : number * 500_000 + 500_000]
-            with pytest.raises(perdure.TooLarge):
-                await store.append("s", Event("book", {"text": text * 4}))
-        async with perdure.open(url) as store:
-            commits = [commit async for commit in store.history("s")]
-            assert commits[0].events[0].data == {"text": text}
-            assert sum(map(len, (await store.read("s")).state.values())) == 3_000_000
-            proven = await store.verify("s")
-            assert (proven.commits, proven.version) == (7, 7)
-            assert proven.snapshots >= 1
-
-    run(scenario())
+    run(large_ones_come_back_whole(url))
 
 
 def test_a_wrong_password_is_refused_and_an_old_token_is_renewed(server_of_my_own: Servers[Etcd]) -> None:
@@ -122,12 +96,8 @@ def test_a_namespace_of_another_kind_is_refused(servers: Servers[Etcd], value: b
     key = base64.b64encode(f"{name}/m".encode()).decode()
     ask(server, "kv/put", {"key": key, "value": base64.b64encode(value).decode()})
     with pytest.raises(error):
-        run(_open(url))
+        run(visit(url))
     assert ask(server, "kv/range", {"key": key})["kvs"][0]["value"] == base64.b64encode(value).decode()
-
-
-async def _open(url: str) -> None:
-    await (await perdure.open(url)).close()
 
 
 class Garbage(http.server.BaseHTTPRequestHandler):
@@ -156,9 +126,9 @@ def stranger() -> Iterator[str]:
 def test_a_stranger_and_nobody_are_told_apart(stranger: str) -> None:
     """At an address where something else answers, or nobody does, opening raises within its time-outs."""
     with pytest.raises((perdure.Unknown, perdure.Unavailable), match="is no etcd gateway"):
-        run(_open(stranger))
+        run(visit(stranger))
     with pytest.raises(perdure.Unavailable, match="No member of etcd can be reached"):
-        run(_open(f"etcd://127.0.0.1:{free_port()},127.0.0.1:{free_port()}"))
+        run(visit(f"etcd://127.0.0.1:{free_port()},127.0.0.1:{free_port()}"))
     for bad in (
         "etcd://",
         "etcd://h/path",
@@ -168,20 +138,19 @@ def test_a_stranger_and_nobody_are_told_apart(stranger: str) -> None:
         "etcd://h?tls=on&ca=/no/such",
     ):
         with pytest.raises(perdure.Invalid):
-            run(_open(bad))
+            run(visit(bad))
 
 
 def test_closing_leaves_nothing_behind(url: str) -> None:
     """After `close` no thread of the store is left."""
-    before = {thread.name for thread in threading.enumerate()}
 
     async def scenario() -> None:
         async with perdure.open(url) as store:
             await asyncio.gather(*(store.append(f"s{number}", Event("a")) for number in range(200)))
             assert any(thread.name.startswith("perdure-etcd") for thread in threading.enumerate())
 
-    run(scenario())
-    assert {thread.name for thread in threading.enumerate()} <= before
+    with nothing_left():
+        run(scenario())
 
 
 def test_a_paused_member_is_unknown_in_time_and_then_goes_on(server_of_my_own: Servers[Etcd]) -> None:
@@ -191,12 +160,7 @@ def test_a_paused_member_is_unknown_in_time_and_then_goes_on(server_of_my_own: S
     async def scenario() -> None:
         async with perdure.open(server.url + "?timeout=1&connect_timeout=1") as store:
             await store.append("s", Event("a"))
-            server.pause()
-            start = time.monotonic()
-            with pytest.raises((perdure.Unknown, perdure.Unavailable)):
-                await store.append("s", Event("b"), key="k")
-            assert time.monotonic() - start < 30
-            server.resume()
+            await pause_ends_in_time(server, store)
             receipt = await store.append("s", Event("b"), key="k")
             assert receipt.version == 2
             assert [commit.version async for commit in store.history("s")] == [1, 2]

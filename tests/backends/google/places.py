@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from itertools import count
 from typing import Any
 
+from perdure.backends.google.checkup import Settings
 from perdure.backends.google.driver import GoogleDriver
 from perdure.backends.google.entities import Absent, Entity, Fields, Path, Refused, Version, Write
 from perdure.backends.remote import RemoteBackend, open_remote
@@ -80,12 +81,17 @@ def _has(fields: Fields, name: str, value: str | int) -> bool:
     return value in held if isinstance(value, str) and held is not None else held == value
 
 
+async def unasked() -> Settings:
+    """A dict is set to nothing."""
+    return Settings(None, None, None, "nothing")
+
+
 @asynccontextmanager
 async def on(entities: MemoryEntities, *, timeout: float = 2) -> AsyncIterator[RemoteBackend]:
     """A backend on these entities."""
 
     async def connect() -> GoogleDriver:
-        driver = GoogleDriver(entities, "memory")
+        driver = GoogleDriver(entities, "memory", unasked)
         await driver.start(SystemClock())
         return driver
 

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -23,6 +22,7 @@ from perdure.backends.spi import Appended, Snapshot
 from perdure.clock import SystemClock
 from perdure.errors import Invalid, TooLarge, Unauthorized, Unavailable, Unknown
 from perdure.model.ids import SessionKey
+from tests.backends.claims import run, visit
 from tests.backends.engines import Engine
 from tests.servers.fixture import Servers
 from tests.servers.google import DatastoreEmulator, FirestoreEmulator
@@ -32,14 +32,6 @@ S = SessionKey("acme", "s")
 SERVICES = [Engine("firestore", FirestoreEmulator), Engine("datastore", DatastoreEmulator)]
 services = pytest.mark.parametrize("service", SERVICES, ids=repr)
 schemes = pytest.mark.parametrize("scheme", ["firestore", "datastore"])
-
-
-def run(scenario: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 90))
-
-
-async def _open(url: str) -> None:
-    await (await perdure.open(url)).close()
 
 
 @services
@@ -132,12 +124,12 @@ def test_bad_urls_and_missing_logins(scheme: str, monkeypatch: pytest.MonkeyPatc
         (f"{scheme}://project?colour=red", "no option 'colour'"),
     ):
         with pytest.raises(Invalid, match=says) as refused:
-            run(_open(bad))
+            run(visit(bad))
         assert "secret" not in str(refused.value)
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere/key.json")
     for url in (f"{scheme}://project", f"{scheme}://project?credentials=/nowhere/other.json"):
         with pytest.raises(Unauthorized, match="gcloud auth application-default login"):
-            run(_open(url))
+            run(visit(url))
 
 
 @schemes
@@ -145,7 +137,7 @@ def test_a_dead_server_is_unavailable_within_the_connect_timeout(scheme: str) ->
     """Nobody listens: `Unavailable`, at open."""
     start = time.monotonic()
     with pytest.raises(Unavailable, match="cannot be reached within 1 s"):
-        run(_open(f"{scheme}://test/?emulator={HOST}:{free_port()}&connect_timeout=1"))
+        run(visit(f"{scheme}://test/?emulator={HOST}:{free_port()}&connect_timeout=1"))
     assert time.monotonic() - start < 10
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
-from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -13,11 +12,10 @@ import pytest
 import perdure
 from perdure import Durability, Event
 from perdure.backends.conformance import behind, expecting
-from perdure.backends.registry import open_backend
 from perdure.backends.spi import Appended, Known, Refused
-from perdure.clock import SystemClock
 from perdure.errors import Unavailable
 from perdure.model.ids import SessionKey
+from tests.backends.claims import engine, group_is_one_request, opened, run, visit, warm_read_is_one_request
 from tests.backends.engines import Engine, diagnosis
 from tests.servers.fixture import Servers
 from tests.servers.mongodb import MongoDB, MongoDBAlone, MongoDBLogin, MongoDBSet
@@ -31,16 +29,8 @@ def url(servers: Servers[MongoDB]) -> str:
     return ENGINE.url(servers(MongoDB))
 
 
-def run(scenario: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 90))
-
-
-async def opened(url: str) -> Any:
-    return await open_backend(url, clock=SystemClock())
-
-
-async def _open(url: str) -> None:
-    await (await perdure.open(url)).close()
+def requests(backend: Any) -> int:
+    return backend.driver.connections.requests
 
 
 def fail(server: MongoDB, commands: list[str], mode: Any, **how: Any) -> None:
@@ -53,22 +43,9 @@ def test_a_group_is_one_request_and_so_is_a_warm_read(url: str) -> None:
     """64 sessions, new or known, with keys, are appended to in one request; a read of a session in memory asks for its head alone."""
 
     async def scenario() -> None:
-        backend = await opened(url)
-        connections = backend.driver.connections
-        sessions = [SessionKey("acme", f"s{number}") for number in range(64)]
-        for turn in range(3):
-            before = connections.requests
-            outcomes = await backend.append([behind(session, key=f"k{turn}") for session in sessions])
-            assert all(isinstance(outcome, Appended) and outcome.head.version == turn + 1 for outcome in outcomes)
-            assert connections.requests == before + 1
-        await backend.close()
-        async with perdure.open(url) as store:
-            connections = store._core.backend.driver.connections
-            async with store.edit("s") as draft:
-                draft.state["n"] = 1
-            before = connections.requests
-            assert (await store.read("s")).state == {"n": 1}
-            assert connections.requests == before + 1
+        async with opened(url) as backend:
+            await group_is_one_request(backend, requests)
+        await warm_read_is_one_request(url, requests)
 
     run(scenario())
 
@@ -78,7 +55,7 @@ def test_keys_of_long_sessions_cost_one_request_more(url: str) -> None:
     is told by the server itself: its head is read, those of the winners are not."""
 
     async def scenario() -> None:
-        backend = await opened(url)
+        backend = await engine(url)
         connections = backend.driver.connections
         sessions = [SessionKey("acme", f"s{number}") for number in range(64)]
         for turn in range(17):
@@ -89,7 +66,7 @@ def test_keys_of_long_sessions_cost_one_request_more(url: str) -> None:
         outcomes = await backend.append([behind(session, key="k18") for session in sessions])
         assert {outcome.head.version for outcome in outcomes} == {19}
         assert connections.requests == before + 2
-        other = await opened(url)
+        other = await engine(url)
         (won,) = await other.append([behind(sessions[3])])
         before = connections.requests
         outcomes = await backend.append([expecting(session, outcome.head) for session, outcome in zip(sessions, outcomes, strict=True)])
@@ -120,11 +97,11 @@ def test_levels_are_what_the_set_does(servers: Servers[Any]) -> None:
 def test_servers_that_cannot_keep_the_promise_are_refused(servers: Servers[Any]) -> None:
     """A server that stands alone, and a secondary named by itself, are told apart at `open`, with what to do."""
     with pytest.raises(perdure.Unsupported, match=r"rs\.initiate"):
-        run(_open(servers(MongoDBAlone).url))
+        run(visit(servers(MongoDBAlone).url))
     three = servers(MongoDBSet)
     secondary = next(node for node in three.names if node != three.primary)
     with pytest.raises(perdure.Unavailable, match="name all members"):
-        run(_open(f"mongodb://127.0.0.1:{three.port(secondary)}/?directConnection=true&connect_timeout=0.5"))
+        run(visit(f"mongodb://127.0.0.1:{three.port(secondary)}/?directConnection=true&connect_timeout=0.5"))
 
 
 @pytest.mark.filterwarnings(  # pymongo forgets a socket that it was connecting when its client was closed
@@ -142,7 +119,7 @@ def test_logins_and_addresses(servers: Servers[MongoDBLogin]) -> None:
 
     for user, password in (("guest", "wr0ng"), ("guest", "pa55word")):
         with pytest.raises(perdure.Unauthorized) as refused:
-            run(_open(at(user, password)))
+            run(visit(at(user, password)))
         assert password not in str(refused.value)
 
     async def work() -> None:
@@ -154,7 +131,7 @@ def test_logins_and_addresses(servers: Servers[MongoDBLogin]) -> None:
 
     run(work())
     with pytest.raises(perdure.Unavailable):
-        run(_open(f"mongodb://127.0.0.1:{free_port()}/?connect_timeout=0.5"))
+        run(visit(f"mongodb://127.0.0.1:{free_port()}/?connect_timeout=0.5"))
     for bad in (
         "mongodb://h/d?namespace=a-b",
         "mongodb://h/d?timeout=-1",
@@ -163,7 +140,7 @@ def test_logins_and_addresses(servers: Servers[MongoDBLogin]) -> None:
         "mongodb://h:x/d",
     ):
         with pytest.raises(perdure.Invalid):
-            run(_open(bad))
+            run(visit(bad))
     gc.collect()
 
 
@@ -174,7 +151,7 @@ def test_lost_answers_are_settled(fault: dict[str, Any], server_of_my_own: Serve
     session = SessionKey("acme", "s")
 
     async def scenario() -> None:
-        backend = await opened(server.url)
+        backend = await engine(server.url)
         await backend.append([behind(session)])
         fail(server, ["update"], {"times": 1}, **fault)
         (outcome,) = await backend.append([behind(session, key="k")])
@@ -192,7 +169,7 @@ def test_what_cannot_be_settled_is_unknown_and_its_key_tells(server_of_my_own: S
     session = SessionKey("acme", "s")
 
     async def scenario() -> None:
-        backend = await opened(server.url + "&timeout=1")
+        backend = await engine(server.url + "&timeout=1")
         await backend.append([behind(session)])
         down = {"errorCode": 189, "writeConcernError": {"code": 64, "errmsg": "waiting timed out"}}
         fail(server, ["update"], "alwaysOn", writeConcernError=down["writeConcernError"])
@@ -219,15 +196,15 @@ def test_stores_of_another_kind(servers: Servers[MongoDB]) -> None:
     """A newer schema is `Unsupported`, one that something else made `Corrupt`."""
     server = servers(MongoDB)
     url = ENGINE.url(server, "strange")
-    run(_open(url))
+    run(visit(url))
     with server.connected("n1") as client:
         store = client["perdure"]["strange.store"]
         store.update_one({}, {"$set": {"schema": 99}})
         with pytest.raises(perdure.Unsupported, match="schema version 99"):
-            run(_open(url))
+            run(visit(url))
         store.update_one({}, {"$unset": {"schema": ""}})
         with pytest.raises(perdure.Corrupt, match="not made by Perdure"):
-            run(_open(url))
+            run(visit(url))
 
 
 def test_hands_in_the_data_are_found(servers: Servers[MongoDB]) -> None:
@@ -238,7 +215,7 @@ def test_hands_in_the_data_are_found(servers: Servers[MongoDB]) -> None:
     session, long = SessionKey("acme", "s"), SessionKey("acme", "long")
 
     async def scenario() -> None:
-        backend = await opened(url)
+        backend = await engine(url)
         with server.connected("n1") as client:
             data = client["perdure"]
             for _ in range(40):
@@ -321,7 +298,7 @@ def test_what_hinders_a_loser_is_not_told_to_the_others(url: str) -> None:
     """Of two appends in one request one loses its race; when the winner cannot be looked up, only the loser hears of it."""
 
     async def scenario() -> None:
-        mine, other = await opened(url), await opened(url)
+        mine, other = await engine(url), await engine(url)
         lost, kept = SessionKey("acme", "hindered"), SessionKey("acme", "kept")
         await mine.append([behind(lost), behind(kept)])
         await other.append([behind(lost)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ from perdure.clock import SystemClock
 from perdure.errors import Invalid, Unavailable
 from perdure.model.commit import Kind, Status
 from perdure.model.ids import SessionKey
+from tests.backends.claims import run
 from tests.backends.engines import Engine
 from tests.servers.fixture import Servers
 from tests.servers.mongodb import MongoDB
@@ -49,10 +50,6 @@ class Place:
 @pytest.fixture
 def place(servers: Servers[MongoDB]) -> Place:
     return Place(servers(MongoDB))
-
-
-def run(scenario: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 90))
 
 
 async def chain(backend: Any, count: int, session: SessionKey = S, **columns: Any) -> list[Head]:

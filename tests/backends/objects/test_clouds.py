@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from perdure import Event
 from perdure.backends.objects.cloud import mapped
 from perdure.backends.spi import Durability
 from perdure.errors import Error, Invalid, Unauthorized, Unavailable, Unknown
+from tests.backends.claims import run, visit
 from tests.backends.engines import Engine, diagnosis
 from tests.servers.azurite import ACCOUNT, KEY, Azurite
 from tests.servers.fake_gcs import FakeGCS
@@ -28,14 +28,6 @@ from tests.servers.seaweedfs import SeaweedFS
 
 CLOUDS = [Engine("s3", SeaweedFS), Engine("gs", FakeGCS), Engine("az", Azurite)]
 clouds = pytest.mark.parametrize("cloud", CLOUDS, ids=repr)
-
-
-def run(scenario: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 90))
-
-
-async def _open(url: str) -> None:
-    await (await perdure.open(url)).close()
 
 
 @pytest.mark.parametrize(
@@ -54,7 +46,7 @@ async def _open(url: str) -> None:
 def test_bad_urls(bad: str, says: str) -> None:
     """A URL that cannot be meant says what it should read, and no secret."""
     with pytest.raises(Invalid, match=says) as refused:
-        run(_open(bad))
+        run(visit(bad))
     assert "secret" not in str(refused.value)
     assert "no-base64" not in str(refused.value)
 
@@ -126,7 +118,7 @@ def test_logins(servers: Servers[Server]) -> None:
     wrong = [s3.replace("test:secret@", "test:hunter2@"), f"az://{ACCOUNT}:{other}@{az.rpartition('@')[2]}"]
     for url in wrong:
         with pytest.raises(Unauthorized) as refused:
-            run(_open(url))
+            run(visit(url))
         assert "hunter2" not in str(refused.value)
         assert other not in str(refused.value)
 
@@ -145,7 +137,7 @@ def test_a_key_file_of_google(servers: Servers[FakeGCS], tmp_path: Path) -> None
     key.write_text(json.dumps(about))
     url = Engine("gs", FakeGCS).url(servers(FakeGCS)).replace("login=no", f"credentials={key}&timeout=2")
     with pytest.raises((Unavailable, Unauthorized)) as refused:
-        run(_open(url))
+        run(visit(url))
     assert "hunter2" not in str(refused.value)
 
 
@@ -162,7 +154,7 @@ def test_a_dead_server_is_unavailable_at_once(login: str) -> None:
     """Nobody listens: `Unavailable` within the connect time-out, at open."""
     start = time.monotonic()
     with pytest.raises(Unavailable):
-        run(_open(f"{login}endpoint=http://{HOST}:{free_port()}/x&connect_timeout=2"))
+        run(visit(f"{login}endpoint=http://{HOST}:{free_port()}/x&connect_timeout=2"))
     assert time.monotonic() - start < 10
 
 

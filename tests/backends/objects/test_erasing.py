@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,11 @@ from perdure import Event
 from perdure.backends.objects import driver as drivers
 from perdure.backends.objects import shard as shards
 from perdure.backends.objects.folder import Folder
-from perdure.backends.registry import open_backend
 from perdure.backends.spi import Head
-from perdure.clock import SystemClock
 from perdure.errors import Unavailable
 from perdure.model.commit import Kind
 from perdure.model.ids import SessionKey
+from tests.backends.claims import engine, run
 from tests.backends.engines import Engine, diagnosis
 from tests.servers.azurite import Azurite
 from tests.servers.fake_gcs import FakeGCS
@@ -28,14 +27,6 @@ from tests.servers.process import Server
 from tests.servers.seaweedfs import SeaweedFS
 
 SESSIONS = [f"s{number}" for number in range(6)]
-
-
-def run(scenario: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 90))
-
-
-async def opened(url: str) -> Any:
-    return await open_backend(url, clock=SystemClock())
 
 
 @pytest.fixture
@@ -82,7 +73,7 @@ def test_purges_at_once_do_not_bring_one_another_back(anywhere: str) -> None:
 
     async def scenario() -> None:
         await fill(anywhere)
-        one, two = await opened(anywhere), await opened(anywhere)
+        one, two = await engine(anywhere), await engine(anywhere)
         await asyncio.gather(*[(one, two)[number % 2].purge(SessionKey("default", id)) for number, id in enumerate(SESSIONS[:-1])])
         left = await held(one)
         assert [id for id in SESSIONS if of(id) in left] == SESSIONS[-1:]
@@ -107,7 +98,7 @@ def test_a_purge_that_was_interrupted_goes_on(url: str, monkeypatch: pytest.Monk
 
     async def scenario() -> None:
         await fill(url)
-        backend = await opened(url)
+        backend = await engine(url)
         monkeypatch.setattr(Folder, "change", change)
         with pytest.raises(Unavailable):
             await backend.purge(session)
@@ -118,7 +109,7 @@ def test_a_purge_that_was_interrupted_goes_on(url: str, monkeypatch: pytest.Monk
     assert any("'s0' for one" in finding["what"] for finding in diagnosis(url)["findings"])
 
     async def again() -> None:
-        backend = await opened(url)
+        backend = await engine(url)
         before = backend.driver.shards[0].puts
         await backend.purge(session)
         assert backend.driver.shards[0].puts == before, "the log says it already"
@@ -135,14 +126,14 @@ def test_checkpoints_forget_a_purged_session(url: str, monkeypatch: pytest.Monke
 
     async def scenario() -> None:
         await fill(url)
-        backend = await opened(url)
+        backend = await engine(url)
         assert await backend.run(backend.driver._bucket.list("index/0000"))
         await backend.purge(SessionKey("default", "s0"))
         left = await held(backend)
         assert of("s0") not in left
         assert of("s1") in left
         await backend.close()
-        backend = await opened(url)
+        backend = await engine(url)
         assert None not in await backend.heads([SessionKey("default", id) for id in SESSIONS])
         await backend.close()
 
@@ -157,7 +148,7 @@ def test_a_key_of_a_life_that_was_purged_and_begun_anew_is_erased_too(url: str, 
 
     async def scenario() -> None:
         await fill(url)
-        backend = await opened(url)
+        backend = await engine(url)
         with monkeypatch.context() as broken:
             broken.setattr(Folder, "change", never)
             with pytest.raises(Unavailable):
@@ -167,7 +158,7 @@ def test_a_key_of_a_life_that_was_purged_and_begun_anew_is_erased_too(url: str, 
             await store.append("s0", Event("said", "anew"), recreate=True)
             assert [info.tags async for info in store.list(prefix="s0")] == [{}]
             await store.delete("s0")
-        backend = await opened(url)
+        backend = await engine(url)
         await backend.purge(SessionKey("default", "s0"))
         left = await held(backend)
         assert of("s0") not in left
@@ -191,7 +182,7 @@ def test_a_read_under_which_another_process_truncates_is_no_corruption(url: str,
             await store._core.committer.control(session, Kind.anchor, event, durability=perdure.Durability.local)
             for number in range(3):
                 await store.append("s", Event("n", number))
-        one, two = await opened(url), await opened(url)
+        one, two = await engine(url), await engine(url)
         await one.heads([session])
         anchor = (await two.read(session, after=6, before=8))[0]
 

@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +18,10 @@ from perdure import Event
 from perdure.backends.conformance import expecting
 from perdure.backends.objects import shard as shards
 from perdure.backends.objects.folder import Folder
-from perdure.backends.registry import open_backend
 from perdure.backends.spi import Appended, Refused
-from perdure.clock import SystemClock
 from perdure.errors import Corrupt, Invalid, Unauthorized, Unavailable, Unknown, Unsupported
 from perdure.model.ids import SessionKey
+from tests.backends.claims import engine, run, visit
 from tests.backends.engines import Engine
 from tests.servers.seaweedfs import SeaweedFS
 
@@ -41,14 +39,6 @@ async def main():
 
 asyncio.run(main())
 """
-
-
-def run(scenario: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 90))
-
-
-async def opened(url: str) -> Any:
-    return await open_backend(url, clock=SystemClock())
 
 
 @pytest.fixture
@@ -159,7 +149,7 @@ def test_a_put_without_an_answer_is_settled(landed: str, url: str, monkeypatch: 
 
     async def scenario() -> None:
         nonlocal failing
-        backend = await opened(url)
+        backend = await engine(url)
         monkeypatch.setattr(Folder, "create", create)
         failing = True
         (outcome,) = await backend.append([expecting(SessionKey("acme", "s"), None, key="k")])
@@ -179,7 +169,7 @@ def test_another_ones_segment_in_the_way_is_told_from_mine(url: str, monkeypatch
     session = SessionKey("acme", "s")
 
     async def scenario() -> None:
-        one, two = await opened(url), await opened(url)
+        one, two = await engine(url), await engine(url)
 
         async def create(self: Folder, name: str, data: bytes) -> bool:
             monkeypatch.setattr(Folder, "create", original)
@@ -205,7 +195,7 @@ def test_a_read_sees_what_was_acknowledged_while_a_put_was_under_way(url: str, m
     mine, theirs = SessionKey("acme", "mine"), SessionKey("acme", "theirs")
 
     async def scenario() -> None:
-        one, two = await opened(url), await opened(url)
+        one, two = await engine(url), await engine(url)
         await one.heads([mine])
         arrived, go = asyncio.Event(), asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -239,7 +229,7 @@ def test_a_look_that_failed_is_nobodys_answer(url: str, monkeypatch: pytest.Monk
     session = SessionKey("acme", "s")
 
     async def scenario() -> None:
-        one, two = await opened(url), await opened(url)
+        one, two = await engine(url), await engine(url)
         await one.heads([session])
         looks = 0
 
@@ -279,7 +269,7 @@ def test_a_put_whose_answer_was_lost_and_rights_are_gone_is_unknown(url: str, mo
         raise Unauthorized("The right was taken away.")
 
     async def scenario() -> None:
-        backend = await opened(url + "&timeout=0.5")
+        backend = await engine(url + "&timeout=0.5")
         await backend.heads([session])
         monkeypatch.setattr(Folder, "create", create)
         monkeypatch.setattr(Folder, "get", get)
@@ -302,9 +292,9 @@ def test_a_name_tag_that_cannot_be_read_yet_is_not_written_over(url: str, monkey
     with monkeypatch.context() as racing:
         racing.setattr(Folder, "create", refused)
         with pytest.raises(Unavailable, match="open it again"):
-            run(_open(url))
+            run(visit(url))
     assert not found(tmp_path, "*")
-    run(_open(url))
+    run(visit(url))
 
 
 def test_a_commit_stands_though_its_temporary_file_cannot_be_removed(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -395,7 +385,7 @@ def test_a_purged_session_leaves_no_byte_of_its_content(url: str, tmp_path: Path
                 )
             await store.configure("secret", tags={"team": "tag-of-the-secret"})
             await store.delete("secret")
-        backend = await opened(url)
+        backend = await engine(url)
         await backend.purge(SessionKey("default", "secret"))
         await backend.close()
         held = b"".join([path.read_bytes() for path in found(tmp_path, "*")])
@@ -418,11 +408,7 @@ def test_a_place_that_ignores_conditions_is_refused(url: str, monkeypatch: pytes
 
     monkeypatch.setattr(Folder, "create", careless)
     with pytest.raises(Unsupported, match="ignores conditions"):
-        run(_open(url))
-
-
-async def _open(url: str) -> None:
-    await (await perdure.open(url)).close()
+        run(visit(url))
 
 
 @pytest.mark.parametrize(
@@ -437,34 +423,34 @@ async def _open(url: str) -> None:
 def test_bad_urls(bad: str, says: str) -> None:
     """A URL that cannot be meant says what it should read."""
     with pytest.raises(Invalid, match=says):
-        run(_open(bad))
+        run(visit(bad))
 
 
 def test_the_number_of_shards_is_for_good(tmp_path: Path) -> None:
     """Another number would look for sessions in the wrong log: it is refused. Without one, the store's own is taken."""
-    run(_open(f"file://{tmp_path}/store?shards=3"))
-    run(_open(f"file://{tmp_path}/store"))
+    run(visit(f"file://{tmp_path}/store?shards=3"))
+    run(visit(f"file://{tmp_path}/store"))
     with pytest.raises(Invalid, match="has 3 shards for good, not 4"):
-        run(_open(f"file://{tmp_path}/store?shards=4"))
+        run(visit(f"file://{tmp_path}/store?shards=4"))
 
 
 def test_a_name_tag_of_something_else(tmp_path: Path) -> None:
     """A store whose tag cannot be read is `Corrupt`; one of a newer layout is `Unsupported`."""
     url, tag = f"file://{tmp_path}/store", tmp_path / "store" / "perdure" / "perdure.json"
-    run(_open(url))
+    run(visit(url))
     tag.write_text("{}")
     with pytest.raises(Corrupt, match="damaged or none of Perdure's"):
-        run(_open(url))
+        run(visit(url))
     tag.write_text('{"perdure": 2, "id": "x", "shards": 1}')
     with pytest.raises(Unsupported, match="upgrade perdure"):
-        run(_open(url))
+        run(visit(url))
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     """A file where the folder should be is told by its name."""
     (tmp_path / "file").write_text("x")
     with pytest.raises(Invalid, match="is not what its name says"):
-        run(_open(f"file://{tmp_path}/file"))
+        run(visit(f"file://{tmp_path}/file"))
 
 
 def test_what_lies_beside_the_segments_is_left_alone(url: str, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from typing import Any
 
 import psycopg
@@ -11,15 +10,12 @@ import pytest
 
 import perdure
 from perdure import Durability, Event
+from tests.backends.claims import run
 from tests.backends.engines import Engine, diagnosis
 from tests.servers.fixture import Servers
 from tests.servers.pgbouncer import PgBouncer, PgBouncerIgnoring
 
 KINDS = pytest.mark.parametrize("kind", [PgBouncer, PgBouncerIgnoring])
-
-
-def run(scenario: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 90))
 
 
 @KINDS

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
-from collections.abc import Coroutine
 from typing import Any
 
 import psycopg
@@ -18,6 +15,7 @@ from perdure.backends.registry import open_backend
 from perdure.backends.spi import Appended, Known, Refused
 from perdure.clock import SystemClock
 from perdure.model.ids import SessionKey
+from tests.backends.claims import group_is_one_request, nothing_left, opened, pause_ends_in_time, run, visit, warm_read_is_one_request
 from tests.backends.engines import Engine, diagnosis
 from tests.servers.fixture import Servers
 from tests.servers.postgresql import PostgreSQL, PostgreSQLStandby
@@ -31,33 +29,17 @@ def url(servers: Servers[PostgreSQL]) -> str:
     return ENGINE.url(servers(PostgreSQL))
 
 
-def run(scenario: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 90))
-
-
-async def _open(url: str) -> None:
-    await (await perdure.open(url)).close()
+def statements(backend: Any) -> int:
+    return backend.driver.connections.statements
 
 
 def test_a_group_is_one_statement_and_so_is_a_warm_read(url: str) -> None:
     """64 sessions, new or known, with keys, are appended to in one statement; a read of a session in memory asks for its head alone."""
 
     async def scenario() -> None:
-        backend: Any = await open_backend(url, clock=SystemClock())
-        sessions = [SessionKey("acme", f"s{number}") for number in range(64)]
-        for turn in range(3):
-            before = backend.driver.connections.statements
-            outcomes = await backend.append([behind(session, key=f"k{turn}") for session in sessions])
-            assert all(isinstance(outcome, Appended) and outcome.head.version == turn + 1 for outcome in outcomes)
-            assert backend.driver.connections.statements == before + 1
-        await backend.close()
-        async with perdure.open(url) as store:
-            connections = store._core.backend.driver.connections
-            async with store.edit("s") as draft:
-                draft.state["n"] = 1
-            before = connections.statements
-            assert (await store.read("s")).state == {"n": 1}
-            assert connections.statements == before + 1
+        async with opened(url) as backend:
+            await group_is_one_request(backend, statements)
+        await warm_read_is_one_request(url, statements)
 
     run(scenario())
 
@@ -135,7 +117,7 @@ def test_a_replica_is_refused(servers: Servers[Any]) -> None:
     """A standby takes no writes, and opening it says so."""
     pair = servers(PostgreSQLStandby)
     with pytest.raises(perdure.Unsupported, match="takes no writes"):
-        run(_open(pair.url.replace(str(pair.port("primary")), str(pair.port("standby")))))
+        run(visit(pair.url.replace(str(pair.port("primary")), str(pair.port("standby")))))
 
 
 def test_a_standby_that_hangs_is_unknown_in_time(server_of_my_own: Servers[PostgreSQLStandby]) -> None:
@@ -145,12 +127,7 @@ def test_a_standby_that_hangs_is_unknown_in_time(server_of_my_own: Servers[Postg
     async def scenario() -> None:
         async with perdure.open(server.url + "?timeout=1", durability="quorum") as store:
             await store.append("s", Event("a"))
-            server.pause("standby")
-            start = time.monotonic()
-            with pytest.raises((perdure.Unknown, perdure.Unavailable)):
-                await store.append("s", Event("b"), key="k")
-            assert time.monotonic() - start < 20
-            server.resume("standby")
+            await pause_ends_in_time(server, store, "standby", seconds=20)
             await asyncio.sleep(1)
             assert (await store.append("s", Event("b"), key="k")).version == 2
             assert [commit.version async for commit in store.history("s")] == [1, 2]
@@ -169,30 +146,30 @@ def test_logins_and_databases(servers: Servers[PostgreSQL]) -> None:
     server.wait("the new rule", lambda: "guest" in server.sql("SELECT user_name::text FROM pg_hba_file_rules"), 10)
     for password in ("wr0ng", "pa55word"):  # The right one may log in, and has no right to make a schema.
         with pytest.raises(perdure.Unauthorized) as refused:
-            run(_open(server.url.replace("postgres@", f"guest:{password}@") + "?namespace=guests"))
+            run(visit(server.url.replace("postgres@", f"guest:{password}@") + "?namespace=guests"))
         assert password not in str(refused.value)
     assert "permission denied" in str(refused.value)
     with pytest.raises(perdure.Invalid, match="CREATE DATABASE"):
-        run(_open(server.url.removesuffix("/postgres") + "/nowhere"))
+        run(visit(server.url.removesuffix("/postgres") + "/nowhere"))
     with pytest.raises(perdure.Unavailable):
-        run(_open(f"postgresql://127.0.0.1:{free_port()}/postgres?connect_timeout=1"))
+        run(visit(f"postgresql://127.0.0.1:{free_port()}/postgres?connect_timeout=1"))
     for bad in ("postgresql://h/d?namespace=a-b", "postgresql://h/d?colour=red", "postgresql://h/d?timeout=-1"):
         with pytest.raises(perdure.Invalid):
-            run(_open(bad))
+            run(visit(bad))
 
 
 def test_schemas_of_another_kind(servers: Servers[PostgreSQL]) -> None:
     """A newer schema is `Unsupported`, one that something else made `Corrupt`; a table dropped by hand is said to be gone."""
     server = servers(PostgreSQL)
     url = ENGINE.url(server, "strange")
-    run(_open(url))
+    run(visit(url))
     with psycopg.connect(server.url, autocommit=True) as admin:
         admin.execute("UPDATE strange.store SET value = '99' WHERE name = 'schema'")
         with pytest.raises(perdure.Unsupported, match="schema version 99"):
-            run(_open(url))
+            run(visit(url))
         admin.execute("DELETE FROM strange.store")
         with pytest.raises(perdure.Corrupt, match="not made by Perdure"):
-            run(_open(url))
+            run(visit(url))
         admin.execute("INSERT INTO strange.store VALUES ('schema', '1'), ('id', 'x')")
         admin.execute("DROP TABLE strange.log")
 
@@ -241,7 +218,6 @@ def test_the_feed_waits_for_the_oldest_transaction(servers: Servers[PostgreSQL])
 def test_closing_leaves_nothing_behind(servers: Servers[PostgreSQL]) -> None:
     """After `close` no connection and no thread of the store is left; 200 tasks share a bounded pool."""
     server = servers(PostgreSQL)
-    before = {thread.name for thread in threading.enumerate()}
 
     async def scenario() -> None:
         async with perdure.open(ENGINE.url(server, "closing") + "&pool=3&application_name=closing") as store:
@@ -251,9 +227,9 @@ def test_closing_leaves_nothing_behind(servers: Servers[PostgreSQL]) -> None:
     def connections() -> int:
         return int(server.sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'closing'"))
 
-    run(scenario())
+    with nothing_left():
+        run(scenario())
     server.wait("connections gone", lambda: connections() == 0, 10)
-    assert {thread.name for thread in threading.enumerate()} <= before
 
 
 def test_doctor_finds_a_server_that_does_not_sync(server_of_my_own: Servers[PostgreSQL]) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
-from typing import Any
+from collections.abc import Iterable
 
 import pytest
 from redis.crc import key_slot
@@ -14,18 +13,14 @@ import perdure
 from perdure import Durability, Event
 from perdure.backends.redis.layout import prefix, shard_of
 from perdure.model.ids import SessionKey
+from tests.backends.claims import insisting, run
 from tests.backends.engines import Engine
 from tests.backends.load import SESSIONS, Load
-from tests.backends.redis.test_redis import insisting
 from tests.backends.test_engine_faults import TIMEOUTS, handles
 from tests.servers.fixture import Servers
 from tests.servers.valkey import ValkeyCluster, ValkeyClusterElecting, ask
 
 CLUSTER = Engine("valkey-cluster", ValkeyCluster)
-
-
-def run(scenario: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 120))
 
 
 def place(namespace: str, session: SessionKey) -> tuple[str, int]:

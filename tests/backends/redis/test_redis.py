@@ -6,7 +6,6 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -15,10 +14,18 @@ import perdure
 from perdure import Durability, Event
 from perdure.backends.conformance import behind
 from perdure.backends.redis.layout import name_of, prefix, shard_of
-from perdure.backends.registry import open_backend
-from perdure.backends.spi import Appended
-from perdure.clock import SystemClock
 from perdure.model.ids import SessionKey
+from tests.backends.claims import (
+    engine,
+    group_is_one_request,
+    insisting,
+    large_ones_come_back_whole,
+    nothing_left,
+    opened,
+    run,
+    visit,
+    warm_read_is_one_request,
+)
 from tests.backends.engines import Engine, diagnosis
 from tests.servers.fixture import Servers
 from tests.servers.process import HOST, free_port
@@ -32,16 +39,8 @@ def url(servers: Servers[Valkey]) -> str:
     return VALKEY.url(servers(Valkey))
 
 
-def run(scenario: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 90))
-
-
-async def opened(url: str) -> Any:
-    return await open_backend(url, clock=SystemClock())
-
-
-async def _open(url: str) -> None:
-    await (await perdure.open(url)).close()
+def requests(backend: Any) -> int:
+    return backend.driver.connections.requests
 
 
 def namespace(url: str) -> str:
@@ -52,48 +51,17 @@ def test_a_group_is_one_round_trip_and_so_is_a_warm_read(url: str) -> None:
     """64 sessions, new or known, with keys, are appended to in one round trip; a read of a session in memory asks for its head alone."""
 
     async def scenario() -> None:
-        backend = await opened(url)
-        connections = backend.driver.connections
-        await backend.append([behind(SessionKey("acme", "first"))])  # loads the functions
-        sessions = [SessionKey("acme", f"s{number}") for number in range(64)]
-        for turn in range(3):
-            before = connections.requests
-            outcomes = await backend.append([behind(session, key=f"k{turn}") for session in sessions])
-            assert all(isinstance(outcome, Appended) and outcome.head.version == turn + 1 for outcome in outcomes)
-            assert connections.requests == before + 1
-        await backend.close()
-        async with perdure.open(url) as store:
-            connections = store._core.backend.driver.connections
-            async with store.edit("s") as draft:
-                draft.state["n"] = 1
-            before = connections.requests
-            assert (await store.read("s")).state == {"n": 1}
-            assert connections.requests == before + 1
+        async with opened(url) as backend:
+            await backend.append([behind(SessionKey("acme", "first"))])  # loads the functions
+            await group_is_one_request(backend, requests)
+        await warm_read_is_one_request(url, requests)
 
     run(scenario())
 
 
 def test_large_commits_and_states_come_back_whole(url: str) -> None:
     """A commit of 5 MiB and a state of 3 MiB with its snapshot come back whole; above 16 MiB it is `TooLarge` and nothing is stored."""
-
-    async def scenario() -> None:
-        text = "".join(f"{number:08x}" for number in range(655_360))
-        async with perdure.open(url) as store:
-            await store.append("s", Event("page", {"text": text}))
-            for number in range(6):
-                async with store.edit("s") as draft:
-                    draft.state[f"part{number}"] = text[number * 500_000 : number * 500_000 + 500_000]
-            with pytest.raises(perdure.TooLarge):
-                await store.append("s", Event("book", {"text": text * 4}))
-        async with perdure.open(url) as store:
-            commits = [commit async for commit in store.history("s")]
-            assert commits[0].events[0].data == {"text": text}
-            assert sum(map(len, (await store.read("s")).state.values())) == 3_000_000
-            proven = await store.verify("s")
-            assert (proven.commits, proven.version) == (7, 7)
-            assert proven.snapshots >= 1
-
-    run(scenario())
+    run(large_ones_come_back_whole(url))
 
 
 def test_functions_that_were_flushed_are_loaded_again(server_of_my_own: Servers[Valkey]) -> None:
@@ -128,7 +96,7 @@ def test_logins_and_addresses(server_of_my_own: Servers[Valkey]) -> None:
 
     for login in ("agent:wr0ng", "guest:pa55word"):
         with pytest.raises(perdure.Unauthorized) as refused:
-            run(_open(at(login)))
+            run(visit(at(login)))
         assert login.partition(":")[2] not in str(refused.value)
 
     async def work() -> None:
@@ -139,7 +107,7 @@ def test_logins_and_addresses(server_of_my_own: Servers[Valkey]) -> None:
 
     run(work())
     with pytest.raises(perdure.Unavailable):
-        run(_open(f"redis://{HOST}:{free_port()}?connect_timeout=0.5"))
+        run(visit(f"redis://{HOST}:{free_port()}?connect_timeout=0.5"))
     for bad in (
         "redis://",
         "redis://h/name",
@@ -150,7 +118,7 @@ def test_logins_and_addresses(server_of_my_own: Servers[Valkey]) -> None:
         "redis+cluster://h/1",
     ):
         with pytest.raises(perdure.Invalid):
-            run(_open(bad))
+            run(visit(bad))
 
 
 def test_a_stranger_at_the_address_is_an_error_in_time() -> None:
@@ -170,7 +138,7 @@ def test_a_stranger_at_the_address_is_an_error_in_time() -> None:
         thread = threading.Thread(target=serve)
         thread.start()
         with pytest.raises(perdure.Error):
-            run(_open(f"redis://{HOST}:{listener.getsockname()[1]}?timeout=2"))
+            run(visit(f"redis://{HOST}:{listener.getsockname()[1]}?timeout=2"))
         listener.shutdown(socket.SHUT_RDWR)
     thread.join()
 
@@ -183,7 +151,7 @@ def test_a_namespace_of_another_kind_is_refused(servers: Servers[Valkey], value:
     key = f"{prefix(namespace(url), 0)}store"
     ask(server.port("primary"), "SET", key, value)
     with pytest.raises(error):
-        run(_open(url))
+        run(visit(url))
     assert ask(server.port("primary"), "GET", key) == value
 
 
@@ -193,7 +161,7 @@ def test_hands_in_the_data_are_found(servers: Servers[Valkey], url: str) -> None
     key, name = prefix(namespace(url), shard_of(session)), name_of(session).decode()
 
     async def scenario() -> None:
-        backend = await opened(url)
+        backend = await engine(url)
         await backend.append([behind(session)])
         ask(port, "DEL", f"{key}l:{name}")
         ask(port, "SET", f"{key}l:{name}", "mine")
@@ -248,15 +216,14 @@ def test_replicas_that_do_not_answer_are_unknown_in_time(server_of_my_own: Serve
 
 def test_closing_leaves_nothing_behind(url: str) -> None:
     """Two hundred tasks share the pool; after `close` no thread of the store is left."""
-    before = {thread.name for thread in threading.enumerate()}
 
     async def scenario() -> None:
         async with perdure.open(f"{url}&pool=2") as store:
             await asyncio.gather(*(store.append(f"s{number}", Event("a")) for number in range(200)))
             assert len([info async for info in store.list()]) == 200
 
-    run(scenario())
-    assert {thread.name for thread in threading.enumerate()} <= before
+    with nothing_left():
+        run(scenario())
 
 
 def test_a_failover_behind_sentinels_loses_nothing_acknowledged(server_of_my_own: Servers[ValkeySentinel]) -> None:
@@ -277,16 +244,6 @@ def test_a_failover_behind_sentinels_loses_nothing_acknowledged(server_of_my_own
             assert [commit.version async for commit in store.history("s")] == list(range(1, 7))
 
     run(scenario())
-
-
-async def insisting(call: Callable[[], Awaitable[Any]]) -> Any:
-    """What a call gives once the server is reached again, within some seconds."""
-    for _ in range(100):
-        try:
-            return await call()
-        except (perdure.Unavailable, perdure.Unknown):
-            await asyncio.sleep(0.1)
-    return await call()
 
 
 def _role(server: Valkey, node: str) -> str:

@@ -220,6 +220,7 @@ class DynamoDBDriver(Reader):
             top = await self._top(session)
             if top is None or anchor[0] < top.floor:
                 raise refused
+            dropped = max(0, below - top.floor)
             if below <= top.floor:
                 below = top.floor
                 break
@@ -228,6 +229,7 @@ class DynamoDBDriver(Reader):
             if await self._set(session, top, "f = :f, x = :x", change):
                 break
         await self._drop(session, below)
+        await self._feed.sweep(dropped)
 
     async def _set(self, session: SessionKey, top: Top, changes: str, values: Item, beside: Sequence[Item] = ()) -> bool:
         """Change a top that is still as it was read, and others with it; whether it was."""
@@ -285,6 +287,7 @@ class DynamoDBDriver(Reader):
         await self._remove(pk, "s", "s~")
         await self._remove(pk, "k", "k\U0010ffff")
         await self._remove(self._keys.parts(session), "r", "s~")
+        await self._feed.sweep(top.head.version - top.floor)
 
     async def _become_stub(self, session: SessionKey, top: Top, last: Record) -> bool:
         """Leave of a session its last record without a body, in the top; in the listing, no tags."""

@@ -4,12 +4,15 @@ A commit puts its session into the index `perdure-feed`, in the write that store
 the session is in there already. Whoever reads the feed to its end looks the index up, adds an entry to the log (on the condition that
 its number is free) and only then takes the sessions out, each on the condition that its head is still the one that the log now has.
 So nothing is passed over, however late it commits or the index shows it; what two readers order at once may come twice.
+
+Where records are dropped the log is swept of what told of them. The number of an entry is taken from a count in the same transaction: a
+reader whose entry comes late, when others' were written and swept meanwhile, does not put it where all have gone by.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -17,12 +20,19 @@ from perdure.backends.dynamodb import layout
 from perdure.backends.dynamodb.layout import FEED_INDEX, SHARDS, Item, Layout, at, key, number
 from perdure.backends.dynamodb.reader import Reader
 from perdure.backends.dynamodb.table import Refusal, Table
-from perdure.backends.remote.ranges import Range, feed_page
+from perdure.backends.remote.ranges import Ranges, feed_page, sweep
 from perdure.backends.spi import Change, Page
+from perdure.errors import Error
 from perdure.model.ids import SessionKey
 
 ENTRY_SESSIONS = 128
 """Most sessions in one entry of the log: with two names of 255 bytes each well below an item's 400 KB."""
+
+
+LOGGED, SWEPT = "n", "w"
+"""In the log's partition, behind all entries: the number of the next one; that from which the next sweep looks."""
+LAST = "f" * 16
+"""The last name that an entry can have."""
 
 
 class _Moved(NamedTuple):
@@ -42,22 +52,57 @@ class Feed:
 
     async def page(self, cursor: str | None, limit: int) -> Page[Change]:
         """See `spi.Backend.feed`."""
-        return await feed_page(cursor, limit, entry=self._ranges, order=self._order, read=self._reader.read)
+        return await feed_page(cursor, limit, entries=self.entries, order=self._order, read=self._reader.read)
 
-    async def _ranges(self, entry: int) -> Sequence[Range] | None:
-        item = await self._table.get(key(self._keys.log, at("", entry)))
-        return None if item is None else layout.decode_ranges(item)
+    async def entries(self, low: int, limit: int) -> Sequence[tuple[int, Ranges]]:
+        """See `Log`."""
+        items, _ = await self._table.query(self._keys.log, at("", low), LAST, limit=limit)
+        return [layout.decode_ranges(item) for item in items]
 
     async def _order(self, entry: int) -> bool:
         """Add the next entry, unless another reader did; whether there is one now."""
         moved = await self._moved()
         if not moved:
-            return await self._ranges(entry) is not None  # Another reader may have just put them all there.
-        item = key(self._keys.log, at("", entry)) | {"e": layout.encode_ranges([(one.session, one.after, one.upto) for one in moved])}
+            return bool(await self.entries(entry, 1))  # Another reader may have just put them all there.
+        count = await self._table.get(key(self._keys.log, LOGGED))
+        place = max(entry, layout.decode_count(count))
+        item = key(self._keys.log, at("", place)) | {"e": layout.encode_ranges([(one.session, one.after, one.upto) for one in moved])}
+        counted = self._put(self._number(LOGGED, place + 1))
+        if count is not None:
+            counted |= {"ConditionExpression": "n = :n", "ExpressionAttributeValues": {":n": count["n"]}}
         with suppress(Refusal):
-            await self._table.ask("put_item", TableName=self._table.name, Item=item, ConditionExpression="attribute_not_exists(pk)")
+            await self._table.ask("transact_write_items", TransactItems=[{"Put": self._put(item)}, {"Put": counted}])
             await asyncio.gather(*[self._take_out(one) for one in moved])
         return True
+
+    def _put(self, item: Item) -> Item:
+        return {"TableName": self._table.name, "Item": item, "ConditionExpression": "attribute_not_exists(pk)"}
+
+    def _number(self, name: str, value: int) -> Item:
+        return key(self._keys.log, name) | {"n": number(value)}
+
+    async def sweep(self, dropped: int) -> None:
+        """Sweep the log after so many records were dropped, which stays done where this fails: a later sweep comes by again."""
+        with suppress(Error, Refusal):
+            if await self._table.get(key(self._keys.log, LOGGED)) is not None:
+                await sweep(self, layout.decode_count(await self._table.get(key(self._keys.log, SWEPT))), dropped)
+
+    async def firsts(self, sessions: Sequence[SessionKey]) -> Mapping[SessionKey, int]:
+        """See `Log`."""
+        found = await self._table.get_many([self._keys.top(session) for session in sessions], "f") if sessions else {}
+        return {self._keys.session_of(pk): int(item["f"]["N"]) for (pk, _), item in found.items()}
+
+    async def replace(self, changed: Mapping[int, Ranges | None], place: int) -> None:
+        """See `Log`."""
+        requests: list[Item] = [{"PutRequest": {"Item": self._number(SWEPT, place)}}]
+        for number_, ranges in changed.items():
+            named = key(self._keys.log, at("", number_))
+            requests.append(
+                {"DeleteRequest": {"Key": named}}
+                if ranges is None
+                else {"PutRequest": {"Item": named | {"e": layout.encode_ranges(ranges)}}}
+            )
+        await self._table.change(requests)
 
     async def _moved(self) -> list[_Moved]:
         """Sessions whose head the log does not have, some of each shard."""

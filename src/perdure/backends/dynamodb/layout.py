@@ -9,7 +9,8 @@
     NS/s/TENANT␟ID           kKEY         v version, r request: an idempotency key
     NS/i/TENANT␟SHARD        ID           g: the listing, by id
     NS/p/TENANT␟ID           rVERSION-ID-NUMBER, sVERSION-…   b: a piece of a commit or a snapshot that is too large for one item
-    NS/f                     NUMBER       e: the feed's log, which its readers write
+    NS/f                     NUMBER       e: the feed's log, which its readers write; swept when what it tells of is gone
+    NS/f                     n, w         n: the number of the log's next entry; that from which the next sweep looks
     NS/d/SHARD               NS/s/…       the index `perdure-feed` (keys d and pk): sessions that the log does not hold up to their head
 
 Strings sort by their bytes in UTF-8, as ids do. Names hold no control characters, so ␟ (U+001F) ends each. Versions and numbers are 16
@@ -24,6 +25,7 @@ from zlib import crc32
 
 import msgspec
 
+from perdure.backends.remote.ranges import Ranges
 from perdure.backends.spi import Head, Record, Snapshot
 from perdure.errors import Corrupt
 from perdure.model.ids import SessionKey
@@ -55,7 +57,7 @@ _ENCODER = msgspec.msgpack.Encoder()
 _HEAD = msgspec.msgpack.Decoder(tuple[int, bytes, int, int, int, int])
 _TAGS = msgspec.msgpack.Decoder(dict[str, str])
 _RECORD = msgspec.msgpack.Decoder(tuple[int, bytes, int, int, int, int, bytes, int, str | None, bytes, int, int, bytes])
-_RANGES = msgspec.msgpack.Decoder(list[tuple[str, str, int, int]])
+_RANGES = msgspec.msgpack.Decoder(list[tuple[str, str, int, int] | None])
 
 
 class Top(msgspec.Struct, frozen=True):
@@ -289,12 +291,21 @@ def decode_idempotency(item: Item) -> tuple[int, bytes]:
         return int(item["v"]["N"]), item["r"]["B"]
 
 
-def encode_ranges(ranges: Sequence[tuple[SessionKey, int, int]]) -> Item:
+def encode_ranges(ranges: Ranges) -> Item:
     """An entry of the feed's log: sessions with versions after and up to."""
-    return binary(_ENCODER.encode([(*session, after, upto) for session, after, upto in ranges]))
+    return binary(_ENCODER.encode([one and (*one[0], *one[1:]) for one in ranges]))
 
 
-def decode_ranges(item: Item) -> list[tuple[SessionKey, int, int]]:
-    """What an entry of the feed's log says."""
+def decode_ranges(item: Item) -> tuple[int, Ranges]:
+    """An entry of the feed's log, with its number."""
     with _Reading(item):
-        return [(SessionKey(tenant, id), after, upto) for tenant, id, after, upto in _RANGES.decode(item["e"]["B"])]
+        found = _RANGES.decode(item["e"]["B"])
+        return int(item["sk"]["S"], 16), [one and (SessionKey(one[0], one[1]), one[2], one[3]) for one in found]
+
+
+def decode_count(item: Item | None) -> int:
+    """The number in `LOGGED` or `SWEPT`; 0 where there is none."""
+    if item is None:
+        return 0
+    with _Reading(item):
+        return int(item["n"]["N"])

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from perdure.backends.google.channel import OPTIONS, connected, database, emulator
+from perdure.backends.google.checkup import asked
 from perdure.backends.google.driver import GoogleDriver
 from perdure.backends.google.entities import Entities
 from perdure.backends.remote import Address, RemoteBackend, open_remote, parse_address
@@ -31,7 +32,8 @@ async def open_service(
 
     async def connect() -> GoogleDriver:
         host = emulator(address.options, variable)
-        driver = GoogleDriver(made(await connected(transport, address.options, host), address, place, host), address.place)
+        entities = made(await connected(transport, address.options, host), address, place, host)
+        driver = GoogleDriver(entities, address.place, lambda: asked(address.options, place, host))
         try:
             await driver.start(clock)
         except BaseException:

@@ -86,15 +86,26 @@ async def _login(options: Mapping[str, Any]) -> Any:
     return login
 
 
+def garbled(place: str, *, writing: bool) -> Error:
+    """What an answer is that no service of Google's gives: not of its message (gRPC then gives `None`), or without what was asked for."""
+    text = f"{place} answered with something else than was asked for; what stands at its address?"
+    return Unknown(text) if writing else Unavailable(text)
+
+
 def mapped(error: Exception, place: str, *, writing: bool) -> Error | Refused:
     """What a call raised, in Perdure's words; the texts of the service go no further than the cause."""
     text = str(error)
     if isinstance(error, api.Unauthenticated | api.Forbidden | GoogleAuthError) or "metadata from plugin failed" in text:
-        return Unauthorized(f"{place} refuses this login, or it lacks the right to read and write (roles/datastore.user).")
+        return Unauthorized(
+            f"{place} refuses this login, or it lacks the right to read and write (roles/datastore.user), or the project's API is off."
+        )
     if writing and isinstance(error, _REFUSALS):
         return Refused()
     if isinstance(error, api.NotFound | api.FailedPrecondition):
-        return Invalid(f"{place} cannot be read ({type(error).__name__}): is there such a database, in this mode?")
+        return Invalid(
+            f"{place} cannot be read ({type(error).__name__}): is there such a database, in this mode? "
+            "gcloud firestore databases list shows those that are there; databases create makes one."
+        )
     if isinstance(error, api.InvalidArgument):
         return TooLarge(f"{place} refuses what it was sent as too large or malformed.")
     sent = "failed to connect" not in text.lower() and not isinstance(error, api.ResourceExhausted | api.Aborted)

@@ -59,6 +59,8 @@ class Datastore:
                 answer = await self._client.lookup(request, **self._call)
             except (GoogleAPICallError, GoogleAuthError) as error:
                 raise channel.mapped(error, self._place, writing=False) from error
+            if answer is None or len(answer.found) + len(answer.missing) + len(answer.deferred) != len(paths):
+                raise channel.garbled(self._place, writing=False)
             if not answer.deferred:
                 found = {entity.path: entity for entity in map(self._entity, answer.found)}
                 return [found.get(path) for path in paths]
@@ -84,9 +86,12 @@ class Datastore:
             query.limit = limit - len(found)
             request = types.RunQueryRequest(partition_id=self._partition, query=query, **self._database)
             try:
-                batch = (await self._client.run_query(request, **self._call)).batch
+                answer = await self._client.run_query(request, **self._call)
             except (GoogleAPICallError, GoogleAuthError) as error:
                 raise channel.mapped(error, self._place, writing=False) from error
+            if answer is None or not answer.batch.more_results:
+                raise channel.garbled(self._place, writing=False)
+            batch = answer.batch
             found += map(self._entity, batch.entity_results)
             if batch.more_results != types.QueryResultBatch.MoreResultsType.NOT_FINISHED or len(found) >= limit:
                 return found
@@ -104,6 +109,8 @@ class Datastore:
             answer = await self._client.commit(request, **self._call)
         except (GoogleAPICallError, GoogleAuthError) as error:
             raise channel.mapped(error, self._place, writing=True) from error
+        if answer is None or len(answer.mutation_results) != len(writes):
+            raise channel.garbled(self._place, writing=True)
         return [result.version for result in answer.mutation_results]
 
     def _mutation(self, write: Write) -> Any:

@@ -10,13 +10,14 @@ from secrets import token_hex
 import msgspec
 
 from perdure.backends.google import layout
+from perdure.backends.google.checkup import Ask, checkup
 from perdure.backends.google.entities import ABSENT, Entities, Entity, Fields, Path, Refused, Write
 from perdure.backends.google.feed import Feed
 from perdure.backends.google.layout import Top
 from perdure.backends.google.reader import Reader, piece, pieces_of
 from perdure.backends.remote import Answer, Attempt, Lost, Stored
 from perdure.backends.remote.loop import together
-from perdure.backends.spi import Capabilities, Change, Checkup, Durability, Finding, Known, Page, Record, Snapshot
+from perdure.backends.spi import Capabilities, Change, Checkup, Durability, Known, Page, Record, Snapshot
 from perdure.clock import Clock
 from perdure.errors import Corrupt, Error, Invalid, TooLarge, Unavailable, Unsupported
 from perdure.model.commit import Kind, Status
@@ -43,8 +44,10 @@ class GoogleDriver(Reader):
     lanes = 4
     batch_max = 64
 
-    def __init__(self, entities: Entities, place: str) -> None:
+    def __init__(self, entities: Entities, place: str, ask: Ask) -> None:
+        """`ask` asks what the database is set to."""
         super().__init__(entities)
+        self._ask = ask
         self._place = place
         self.store_id = ""
         self.durability_read = durability = Durability.quorum if entities.own else Durability.buffered
@@ -259,6 +262,7 @@ class GoogleDriver(Reader):
             if first == top.first or await self._set(session, top, msgspec.structs.replace(top, first=first, snapshots=kept), []):
                 await self._forget_snapshots(session, gone)
                 await self._drop(session, first)
+                await self._feed.sweep(first - top.first)
                 return
         raise Unavailable(f"Session {session.id!r} is written to all the time: truncate it again.")
 
@@ -284,6 +288,7 @@ class GoogleDriver(Reader):
                 await self._remove(session, "piece", "", layout.number(last + 1))
                 await self._remove(session, "snapshot", "", layout.number(last + 1))
                 await self._forget_keys(session, last)
+                await self._feed.sweep(last - top.first)
                 return
         raise Unavailable(f"Session {session.id!r} is written to all the time: purge it again.")
 
@@ -304,15 +309,8 @@ class GoogleDriver(Reader):
             low = found[-1].path[-1] + " "
 
     async def checkup(self) -> Checkup:
-        """See `Driver`. The services tell a client nothing of themselves."""
-        facts = {"server": self.entities.server, "database": self._place}
-        findings = []
-        if not self.entities.own:
-            what = "This is an emulator: it keeps what it is told in memory."
-            findings.append(
-                Finding("warning", "corrupt", what, "use it for tests alone; unset the emulator's variable, or leave out ?emulator=")
-            )
-        return Checkup(facts, findings)
+        """See `Driver`."""
+        return await checkup(self.entities.server, self._place, self._ask, own=self.entities.own)
 
     async def close(self) -> None:
         """See `Driver`."""

@@ -3,11 +3,15 @@
 A commit marks its session's top, in the write that stores it. Whoever reads the feed to its end looks the marks up, adds an entry to
 the log (on the condition that its number is free) and only then takes the marks away, each where the head is still the one that the
 log now has. So nothing is passed over, however late it commits; what two readers order at once may come twice.
+
+Where records are dropped the log is swept of what told of them. The number of an entry is taken from a count in the same commit: a reader
+whose entry comes late, when others' were written and swept meanwhile, does not put it where all have gone by.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,8 +20,9 @@ from perdure.backends.google import layout
 from perdure.backends.google.entities import ABSENT, Refused, Write
 from perdure.backends.google.layout import END, Top
 from perdure.backends.remote.loop import together
-from perdure.backends.remote.ranges import Range, feed_page
+from perdure.backends.remote.ranges import Ranges, feed_page, sweep
 from perdure.backends.spi import Change, Page
+from perdure.errors import Error
 from perdure.model.ids import SessionKey
 
 if TYPE_CHECKING:
@@ -39,24 +44,48 @@ class Feed:
 
     async def page(self, cursor: str | None, limit: int) -> Page[Change]:
         """See `spi.Backend.feed`."""
-        return await feed_page(cursor, limit, entry=self._ranges, order=self._order, read=self._reader.read)
+        return await feed_page(cursor, limit, entries=self.entries, order=self._order, read=self._reader.read)
 
-    async def _ranges(self, entry: int) -> Sequence[Range] | None:
-        (found,) = await self._reader.entities.get([("log", layout.number(entry))])
-        return None if found is None else layout.decode_ranges(found)
+    async def entries(self, low: int, limit: int) -> Sequence[tuple[int, Ranges]]:
+        """See `Log`."""
+        found = await self._reader.entities.query((), "log", layout.number(low), END, limit)
+        return [layout.decode_ranges(entity) for entity in found]
 
     async def _order(self, entry: int) -> bool:
         """Add the next entry, unless another reader did; whether there is one now."""
         marked = await self._marked()
         if not marked:
-            return await self._ranges(entry) is not None  # Another reader may have just put them all there.
+            return bool(await self.entries(entry, 1))  # Another reader may have just put them all there.
         fields = layout.encode_ranges([(session, top.logged, top.head.version) for session, top in marked])
+        (count,) = await self._reader.entities.get([layout.LOGGED])
+        number = max(entry, layout.decode_count(count))
+        counted = Write(layout.LOGGED, {"n": number + 1}, ABSENT if count is None else count.version)
         try:
-            await self._reader.entities.commit([Write(("log", layout.number(entry)), fields, ABSENT)])
+            await self._reader.entities.commit([Write(("log", layout.number(number)), fields, ABSENT), counted])
         except Refused:
             return True
         await together(*[self._take_out(session, top) for session, top in marked])
         return True
+
+    async def sweep(self, dropped: int) -> None:
+        """Sweep the log after so many records were dropped, which stays done where this fails: a later sweep comes by again."""
+        with suppress(Error, Refused):
+            count, place = await self._reader.entities.get([layout.LOGGED, layout.SWEPT])
+            if count is not None:
+                await sweep(self, layout.decode_count(place), dropped)
+
+    async def firsts(self, sessions: Sequence[SessionKey]) -> Mapping[SessionKey, int]:
+        """See `Log`."""
+        tops = zip(sessions, await self._reader.tops(sessions), strict=True) if sessions else ()
+        return {session: top.first for session, top in tops if top is not None}
+
+    async def replace(self, changed: Mapping[int, Ranges | None], place: int) -> None:
+        """See `Log`."""
+        writes = [
+            Write(("log", layout.number(number)), None if ranges is None else layout.encode_ranges(ranges))
+            for number, ranges in changed.items()
+        ]
+        await self._reader.entities.commit([*writes, Write(layout.SWEPT, {"n": place})])
 
     async def _marked(self) -> list[tuple[SessionKey, Top]]:
         """Some sessions that the log does not have up to their head, from where the last look ended and then from the start."""

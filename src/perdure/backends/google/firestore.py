@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
 from typing import Any
 
 from google.api_core.exceptions import GoogleAPICallError
@@ -54,13 +54,14 @@ class Firestore:
         """See `Entities`: one `BatchGetDocuments`."""
         names = [self._name(path) for path in paths]
         request = types.BatchGetDocumentsRequest(database=self._database, documents=names)
-        found: dict[str, Entity] = {}
-        try:
-            async for answer in await self._client.batch_get_documents(request, **self._call):
-                if "found" in answer:
-                    found[answer.found.name] = self._entity(answer.found)
-        except (GoogleAPICallError, GoogleAuthError) as error:
-            raise channel.mapped(error, self._place, writing=False) from error
+        found: dict[str, Entity | None] = {}
+        for answer in await self._answers(self._client.batch_get_documents, request):
+            if "found" in answer:
+                found[answer.found.name] = self._entity(answer.found)
+            elif answer.missing:
+                found[answer.missing] = None
+        if not found.keys() >= {*names}:
+            raise channel.garbled(self._place, writing=False)
         return [found.get(name) for name in names]
 
     async def query(
@@ -82,14 +83,20 @@ class Firestore:
             limit=limit,
         )
         request = types.RunQueryRequest(parent=above_name, structured_query=query)
+        answers = await self._answers(self._client.run_query, request)
+        if not any(answer.read_time for answer in answers):
+            raise channel.garbled(self._place, writing=False)
+        return [self._entity(answer.document) for answer in answers if "document" in answer]
+
+    async def _answers(self, call: Callable[..., Awaitable[AsyncIterable[Any]]], request: Any) -> Sequence[Any]:
+        """All of a stream."""
         try:
-            return [
-                self._entity(answer.document)
-                async for answer in await self._client.run_query(request, **self._call)
-                if "document" in answer
-            ]
+            answers = [answer async for answer in await call(request, **self._call)]
         except (GoogleAPICallError, GoogleAuthError) as error:
             raise channel.mapped(error, self._place, writing=False) from error
+        if None in answers:
+            raise channel.garbled(self._place, writing=False)
+        return answers
 
     async def commit(self, writes: Sequence[Write]) -> Sequence[Version]:
         """See `Entities`: one `Commit`, without a transaction, which applies all or nothing."""
@@ -98,6 +105,8 @@ class Firestore:
             answer = await self._client.commit(request, **self._call)
         except (GoogleAPICallError, GoogleAuthError) as error:
             raise channel.mapped(error, self._place, writing=True) from error
+        if answer is None or len(answer.write_results) != len(writes):
+            raise channel.garbled(self._place, writing=True)
         return [result.update_time for result in answer.write_results]
 
     def _write(self, write: Write) -> Any:

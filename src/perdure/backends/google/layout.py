@@ -8,7 +8,8 @@
     session NAME, piece NUMBER-ID-N    bytes: a part of a commit or a snapshot that is too large for one entity
     session NAME, key KEY              version, request: an idempotency key
     session NAME, snapshot NUMBER      hash; body, or pieces and their name
-    log NUMBER                         ranges: an entry of the feed's log, which its readers write
+    log NUMBER                         ranges: an entry of the feed's log, which its readers write; swept when what it tells of is gone
+    store LOGGED, SWEPT                n: the number of the log's next entry; that from which the next sweep looks
 
 Numbers are 16 hexadecimal digits, so that names sort as they do. NAME is tenant and id, and KEY a key, behind a letter: `/`, which
 Firestore takes for a path, is `.1` and `.` is `.0`, so that they sort as the ids do; `.-` stands between tenant and id.
@@ -21,6 +22,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from perdure.backends.google.entities import Entity, Fields, Path, Version
+from perdure.backends.remote.ranges import Ranges
 from perdure.backends.spi import Head, Query, Record
 from perdure.errors import Corrupt
 from perdure.model.ids import SessionKey
@@ -28,6 +30,8 @@ from perdure.model.ids import SessionKey
 LAYOUT = 1
 """The version of this layout."""
 META: Path = ("store", "meta")
+LOGGED: Path = ("store", "logged")
+SWEPT: Path = ("store", "swept")
 END = "\U0010ffff"
 """Behind every name that begins like the text before it."""
 
@@ -36,7 +40,7 @@ _HEAD = msgspec.msgpack.Decoder(tuple[int, bytes, int, int, int, int])
 _LABELS = msgspec.msgpack.Decoder(dict[str, str])
 _VERSIONS = msgspec.msgpack.Decoder(list[int])
 _RECORD = msgspec.msgpack.Decoder(tuple[int, bytes, int, int, int, int, bytes, int, str | None, bytes, int, int, bytes])
-_RANGES = msgspec.msgpack.Decoder(list[tuple[str, str, int, int]])
+_RANGES = msgspec.msgpack.Decoder(list[tuple[str, str, int, int] | None])
 
 
 class Top(msgspec.Struct, frozen=True):
@@ -200,15 +204,24 @@ def decode_snapshot(entity: Entity) -> tuple[bytes, bytes, str, int]:
         return _bytes(fields["hash"]), _bytes(fields["body"]), str(fields["name"]), _int(fields["pieces"])
 
 
-def encode_ranges(ranges: Sequence[tuple[SessionKey, int, int]]) -> Fields:
+def encode_ranges(ranges: Ranges) -> Fields:
     """An entry of the feed's log: sessions with versions after and up to."""
-    return {"ranges": _ENCODER.encode([(*key, after, upto) for key, after, upto in ranges])}
+    return {"ranges": _ENCODER.encode([one and (*one[0], *one[1:]) for one in ranges])}
 
 
-def decode_ranges(entity: Entity) -> list[tuple[SessionKey, int, int]]:
-    """What an entry of the feed's log says."""
+def decode_ranges(entity: Entity) -> tuple[int, Ranges]:
+    """An entry of the feed's log, with its number."""
     with _Reading(entity):
-        return [(SessionKey(tenant, id), after, upto) for tenant, id, after, upto in _RANGES.decode(_bytes(entity.fields["ranges"]))]
+        found = _RANGES.decode(_bytes(entity.fields["ranges"]))
+        return int(entity.path[-1], 16), [one and (SessionKey(one[0], one[1]), one[2], one[3]) for one in found]
+
+
+def decode_count(entity: Entity | None) -> int:
+    """The number in `LOGGED` or `SWEPT`; 0 where there is none."""
+    if entity is None:
+        return 0
+    with _Reading(entity):
+        return _int(entity.fields["n"])
 
 
 def content(entity: Entity) -> bytes:

@@ -276,12 +276,15 @@ class MongoDBDriver(Reader):
         found = await self.read(session, anchor[0] - 1, anchor[0] + 1, 1, reverse=False)
         if not found or (found[0].head.hash, found[0].kind) != (anchor[1], Kind.anchor) or below > anchor[0]:
             raise Invalid(f"Session {session.id!r} has no anchor commit at version {anchor[0]} with this hash, or {below} is above it.")
-        for doc in await self.connections.find(SESSION, {"_id": name, "first": {"$lt": below}}, {"tail": 1}):
+        dropped = 0
+        for doc in await self.connections.find(SESSION, {"_id": name, "first": {"$lt": below}}, {"tail": 1, "first": 1}):
+            dropped = below - doc["first"]
             await self.connections.insert(KEY, mover.keys_in(name, [entry for entry in doc["tail"] if entry["v"] < below]))
             cut = {"$max": {"first": below, "moved": below}, "$pull": {"tail": {"v": {"$lt": below}}}}
             self.connections.check(await self.connections.update(SESSION, [{"q": {"_id": name}, "u": cut}]))
         for doc in await self.connections.find(SESSION, {"_id": name}, {"first": 1, "purged": 1}):
             await self._mover.sweep(doc)
+        await self._feed.sweep(dropped)
 
     async def purge(self, session: SessionKey) -> None:
         """See `spi.Backend.purge`."""
@@ -294,11 +297,13 @@ class MongoDBDriver(Reader):
         stub = layout.encode_entry(msgspec.structs.replace(last, body=b""), stub=True)
         only = {"tail": [stub], "first": head.version, "moved": head.version, "purged": head.version}
         where = {"_id": name, "version": head.version, "hash": head.hash}
+        before = await self.connections.find(SESSION, {"_id": name}, {"first": 1})
         answer = await self.connections.update(SESSION, [{"q": where, "u": {"$set": only, "$unset": {"tags": ""}}}])
         self.connections.check(answer)
         if not answer["n"]:
             raise refused
         await self._mover.sweep({"_id": name, "first": head.version, "purged": head.version})
+        await self._feed.sweep(sum(head.version - doc["first"] for doc in before))
 
     async def checkup(self) -> Checkup:
         """See `remote.Driver.checkup`."""

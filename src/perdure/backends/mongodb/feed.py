@@ -3,20 +3,29 @@
 An append marks its session's document as news, in the same write that is the commit: so no commit can be too late to be found. A reader
 at the end of the feed looks up the news, notes how far those sessions have come under the next number, which only one can insert, and
 takes the marks away from sessions that have not gone on since. Dying between the steps repeats a note; no note is passed over.
+
+Where records are dropped the notes are swept of what told of them. So a number is not free because no note has it: it is taken in a
+document of its own, together with the note, which lies there until it is put in its place, by whoever comes next if need be.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from perdure.backends.mongodb import layout
 from perdure.backends.mongodb.layout import FEED, SESSION, Doc
 from perdure.backends.mongodb.reader import Reader
+from perdure.backends.remote.ranges import Ranges, sweep
 from perdure.backends.spi import Change, Page, Record
-from perdure.errors import Invalid
+from perdure.errors import Error, Invalid
+from perdure.model.ids import SessionKey
 
 NEWS = 256
 """Most sessions in one note."""
+NEXT, SWEPT = "next", "swept"
+"""Documents beside the notes: the newest note, and the number from which the next sweep looks."""
 STEP = 16
 """Notes read at once."""
 
@@ -26,6 +35,8 @@ class Feed:
 
     def __init__(self, reader: Reader) -> None:
         self._reader, self._connections = reader, reader.connections
+        self._last = 0
+        """The newest note, when the last sweep began."""
 
     async def page(self, cursor: str | None, limit: int) -> Page[Change]:
         """See `spi.Backend.feed`. A cursor is a note's number, how many of its sessions are done, and the last version of the next one."""
@@ -40,8 +51,11 @@ class Feed:
             for note in notes:
                 if note["_id"] != number:
                     number, place, version = note["_id"], 0, 0
-                tails = await self._tails(note["news"][place:])
+                tails = await self._tails([news for news in note["news"][place:] if news is not None])
                 for news in note["news"][place:]:
+                    if news is None:  # It was swept.
+                        place, version = place + 1, 0
+                        continue
                     done = await self._changes(news, tails.get(news["s"]), max(news["from"], version), limit - len(changes))
                     changes += done
                     if len(changes) >= limit and done and done[-1].record.head.version < news["to"]:
@@ -61,15 +75,28 @@ class Feed:
         return found
 
     async def _note(self) -> bool:
-        """Note the news under the next number, if there are any. Another who does so at once may note the same."""
+        """Note the news under the next number, if there are any; whether there may be more notes now. Another who does so at once may note
+        the same."""
+        found = await self._connections.find(FEED, {"_id": NEXT})
+        put = bool(found) and await self._connections.insert(FEED, [found[0]["note"]]) > 0  # Whoever took its number may have died.
         fields = {"version": 1, "noted": 1}
         docs = await self._connections.find(SESSION, {"news": True}, fields, limit=NEWS, hint="news")
         if not docs:
-            return False
-        last = await self._connections.find(FEED, {}, {"_id": 1}, sort={"_id": -1}, limit=1)
+            return put
         news = [{"s": doc["_id"], "from": doc.get("noted", 0), "to": doc["version"]} for doc in docs]
-        if not await self._connections.insert(FEED, [{"_id": last[0]["_id"] + 1 if last else 1, "news": news}]):
+        if found:
+            number = found[0]["note"]["_id"] + 1
+            change = {"q": {"_id": NEXT, "note._id": number - 1}, "u": {"$set": {"note": {"_id": number, "news": news}}}}
+            answer = await self._connections.update(FEED, [change])
+            self._connections.check(answer)
+            taken = answer["n"]
+        else:
+            last = await self._connections.find(FEED, {"_id": {"$gte": 0}}, {"_id": 1}, sort={"_id": -1}, limit=1)
+            number = last[0]["_id"] + 1 if last else 1
+            taken = await self._connections.insert(FEED, [{"_id": NEXT, "note": {"_id": number, "news": news}}])
+        if not taken:
             return True  # Another's note has that number, and its own news: mine keep their marks.
+        await self._connections.insert(FEED, [{"_id": number, "news": news}])
         heard = [
             {
                 "q": {"_id": doc["_id"]},
@@ -82,6 +109,36 @@ class Feed:
         ]
         self._connections.check(await self._connections.update(SESSION, heard))
         return True
+
+    async def sweep(self, dropped: int) -> None:
+        """Sweep the notes after so many records were dropped, which stays done where this fails: a later sweep comes by again. The last
+        note stays: whoever comes next would put it again."""
+        with suppress(Error):
+            found = {doc["_id"]: doc for doc in await self._connections.find(FEED, {"_id": {"$in": [NEXT, SWEPT]}})}
+            if NEXT in found:
+                self._last = found[NEXT]["note"]["_id"]
+                await sweep(self, found.get(SWEPT, {}).get("place", 0), dropped)
+
+    async def entries(self, low: int, limit: int) -> Sequence[tuple[int, Ranges]]:
+        """See `Log`."""
+        found = await self._connections.find(FEED, {"_id": {"$gte": low, "$lt": self._last}}, sort={"_id": 1}, limit=limit)
+        return [(doc["_id"], [one and (layout.session_of(one["s"]), one["from"], one["to"]) for one in doc["news"]]) for doc in found]
+
+    async def firsts(self, sessions: Sequence[SessionKey]) -> Mapping[SessionKey, int]:
+        """See `Log`."""
+        names = [layout.name_of(session) for session in sessions]
+        found = await self._connections.find(SESSION, {"_id": {"$in": names}}, {"first": 1})
+        return {layout.session_of(doc["_id"]): doc["first"] for doc in found}
+
+    async def replace(self, changed: Mapping[int, Ranges | None], place: int) -> None:
+        """See `Log`."""
+        statements: list[Doc] = [{"q": {"_id": SWEPT}, "u": {"$set": {"place": place}}, "upsert": True}]
+        for number, ranges in changed.items():
+            news = [one and {"s": layout.name_of(one[0]), "from": one[1], "to": one[2]} for one in ranges or ()]
+            statements.append({"q": {"_id": number}, "u": {"$set": {"news": news}}})
+        self._connections.check(await self._connections.update(FEED, statements))
+        if gone := [number for number, ranges in changed.items() if ranges is None]:
+            await self._connections.delete(FEED, {"_id": {"$in": gone}})
 
     async def _tails(self, news: list[Doc]) -> dict[str, Doc]:
         """Of each session what its tail still has of the news."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from perdure.backends.objects.settings import Settings
+
 
 class Bucket(Protocol):
     """A flat map from names to bytes. Used on one event loop; a read sees every write that ended before it began."""
@@ -43,6 +45,10 @@ class Bucket(Protocol):
 
     async def list(self, folder: str, after: str = "") -> Sequence[str]:
         """All names directly in a folder (without it) that sort behind `after`, sorted. Raises `Unavailable`, `Unauthorized`."""
+        ...
+
+    async def settings(self) -> Settings:
+        """What the place does with objects by itself, as far as it can be asked; never raises."""
         ...
 
     async def close(self) -> None:

@@ -21,8 +21,9 @@ from obstore.exceptions import (
 )
 
 from perdure.backends.objects import OPTIONS, open_bucket
+from perdure.backends.objects.settings import Ask, Asking, Settings
 from perdure.backends.remote import RemoteBackend, parse_address
-from perdure.backends.remote.urls import Address, Parser, seconds
+from perdure.backends.remote.urls import Address, Parser, count, seconds
 from perdure.backends.spi import Durability
 from perdure.clock import Clock
 from perdure.errors import Error, Invalid, Unauthorized, Unavailable, Unknown
@@ -34,21 +35,28 @@ Service = Callable[[Address], tuple[type[Any], dict[str, Any]]]
 _OPTIONS: dict[str, tuple[Any, Parser]] = {
     **OPTIONS,
     "connect_timeout": (5.0, seconds),
+    "pool": (32, count(1, 1024)),
     "endpoint": ("", unquote),
     "ca": ("", unquote),
 }
+_RIGHTS = {
+    "s3": "s3:GetObject, s3:PutObject and s3:DeleteObject on its objects, s3:ListBucket on the bucket",
+    "gs": "roles/storage.objectUser on the bucket",
+    "az": "the role Storage Blob Data Contributor, or a key of the account",
+}
+"""What a login needs, as each cloud calls it."""
 CHANGES_MAX = 16
 """Tries to change an object that others change too."""
 
 
-async def open_cloud(url: str, options: Mapping[str, tuple[Any, Parser]], service: Service, clock: Clock) -> RemoteBackend:
-    """The engine on a bucket of a cloud; `options` are those of its URLs beside the common ones.
+async def open_cloud(url: str, options: Mapping[str, tuple[Any, Parser]], service: Service, ask: Ask, clock: Clock) -> RemoteBackend:
+    """The engine on a bucket of a cloud; `options` are those of its URLs beside the common ones. `ask` asks what a bucket is set to.
 
     Raises as `perdure.backends.objects.open`, and `Unauthorized`.
     """
     address = cloud_address(url, options)
     durability = Durability.buffered if address.options["endpoint"] else Durability.quorum
-    return await open_bucket(address, Cloud(address, service), durability, clock)
+    return await open_bucket(address, Cloud(address, service, ask, clock), durability, clock)
 
 
 def cloud_address(url: str, options: Mapping[str, tuple[Any, Parser]]) -> Address:
@@ -59,8 +67,9 @@ def cloud_address(url: str, options: Mapping[str, tuple[Any, Parser]]) -> Addres
 def mapped(error: Exception, place: str, *, writing: bool) -> Error:
     """What obstore raises, in Perdure's words. Their texts may quote what a server said, so they go no further than the cause."""
     if isinstance(error, PermissionDeniedError | UnauthenticatedError):
-        return Unauthorized(f"{place} refuses these credentials, or they lack the right to read, write or list.")
-    if isinstance(error, NotFoundError):
+        rights = _RIGHTS[place.partition(":")[0]]
+        return Unauthorized(f"{place} refuses these credentials, or they lack the right to read, write, delete or list: {rights}.")
+    if isinstance(error, NotFoundError | FileNotFoundError):
         return Invalid(f"{place} does not exist: create the bucket first.")
     if "InvalidCertificate" in str(error):
         return Unavailable(f"{place}: the certificate at its address is not to be trusted; name its authority with ?ca=/path/to/ca.pem.")
@@ -74,14 +83,18 @@ def mapped(error: Exception, place: str, *, writing: bool) -> Error:
 class Cloud:
     """A `Bucket` of a cloud's service, or of what speaks its language at an `endpoint`. Credentials of the URL, else of the environment."""
 
-    def __init__(self, address: Address, service: Service) -> None:
+    def __init__(self, address: Address, service: Service, ask: Ask, clock: Clock) -> None:
         options: Any = address.options
         prefix = "/".join(part for part in (unquote(address.path).strip("/"), options["namespace"]) if part)
         self.place = f"{address.scheme}://{address.hosts}/{prefix}"
+        self._ask = lambda: ask(Asking(address, f"{prefix}/", clock.now()))
         self._timeout: float = options["timeout"]
+        self._pool = asyncio.Semaphore(options["pool"])
+        """What may be asked at once: the client library opens a connection for each request that finds none idle, without a limit."""
         client: dict[str, Any] = {
             "timeout": timedelta(seconds=options["timeout"]),
             "connect_timeout": timedelta(seconds=options["connect_timeout"]),
+            "pool_max_idle_per_host": str(options["pool"]),
             "allow_http": options["endpoint"].startswith("http://"),
         }
         try:
@@ -98,31 +111,37 @@ class Cloud:
         start = time.monotonic()
         for wait in (0.02, 0.1, 0.3):
             try:
-                return await ask()
+                async with self._pool:
+                    return await ask()
             except (BaseError, OSError) as error:
                 found = mapped(error, self.place, writing=False)
                 if not isinstance(found, Unavailable) or "(Connect)" in str(error) or time.monotonic() - start > self._timeout / 4:
                     raise found from error
             await asyncio.sleep(wait)
         try:
-            return await ask()
+            async with self._pool:
+                return await ask()
         except (BaseError, OSError) as error:
             raise mapped(error, self.place, writing=False) from error
 
     async def create(self, name: str, data: bytes) -> bool:
         """See `Bucket`."""
         try:
-            await obstore.put_async(self._store, name, data, mode="create", use_multipart=False)
+            await self._put(name, data, "create")
         except (AlreadyExistsError, PreconditionError):
             return False
         except (BaseError, OSError) as error:
             raise mapped(error, self.place, writing=True) from error
         return True
 
+    async def _put(self, name: str, data: bytes, mode: Any) -> None:
+        async with self._pool:
+            await obstore.put_async(self._store, name, data, mode=mode, use_multipart=False)
+
     async def put(self, name: str, data: bytes) -> None:
         """See `Bucket`."""
         try:
-            await obstore.put_async(self._store, name, data, use_multipart=False)
+            await self._put(name, data, "overwrite")
         except (BaseError, OSError) as error:
             raise mapped(error, self.place, writing=True) from error
 
@@ -140,7 +159,7 @@ class Cloud:
             if new == old:
                 return old
             try:
-                await obstore.put_async(self._store, name, new, mode=tag, use_multipart=False)
+                await self._put(name, new, tag)
             except PreconditionError:
                 continue
             except (BaseError, OSError) as error:
@@ -184,6 +203,10 @@ class Cloud:
             return sorted(name for name in found if name > after)
 
         return await self._read(names)
+
+    async def settings(self) -> Settings:
+        """See `Bucket`."""
+        return await asyncio.to_thread(self._ask)
 
     async def close(self) -> None:
         """See `Bucket`."""

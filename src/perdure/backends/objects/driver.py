@@ -11,6 +11,7 @@ import msgspec
 
 from perdure.backends.checks import matches
 from perdure.backends.objects.bucket import Bucket
+from perdure.backends.objects.checkup import checkup
 from perdure.backends.objects.segment import APPEND, PURGE, TRUNCATE, Chain, Entry, written
 from perdure.backends.objects.shard import Shard
 from perdure.backends.remote.driver import Answer, Attempt, Lost, Stored
@@ -20,7 +21,6 @@ from perdure.backends.spi import (
     Change,
     Checkup,
     Durability,
-    Finding,
     Head,
     Known,
     Loaded,
@@ -31,7 +31,7 @@ from perdure.backends.spi import (
     Snapshot,
 )
 from perdure.clock import Clock
-from perdure.errors import Corrupt, Error, Invalid, Unavailable, Unsupported
+from perdure.errors import Corrupt, Error, Invalid, Unavailable, Unknown, Unsupported
 from perdure.model.commit import Kind, Status
 from perdure.model.ids import SessionKey, uuid7
 
@@ -71,29 +71,24 @@ class ObjectsDriver:
         self.shards: list[Shard] = []
 
     async def start(self, shards: int | None) -> None:
-        """Read the store's name tag, or make it. Raises `Invalid` for another number of shards, `Unsupported`, `Corrupt`."""
-        data = await self._bucket.get(META)
-        if data is None:
-            tag = {"perdure": 1, "id": self._new_id().hex(), "shards": shards or SHARDS}
-            if await self._bucket.create(META, json.dumps(tag).encode()):
-                data = json.dumps(tag).encode()
-            else:
-                data = await self._bucket.get(META)
-        if data is None:
-            raise Unavailable(f"{self._bucket.place} says that {META} is there, and does not give it: open it again.")
-        if await self._bucket.create(META, data):
-            raise Unsupported(
-                f"{self._bucket.place} makes an object whose name is taken: it ignores conditions, and commits would be lost."
-            )
+        """Read the store's name tag, or make it. Raises `Invalid` for another number of shards, `Unsupported`, `Corrupt`, `Unavailable`."""
+        place = self._bucket.place
         try:
-            tag = json.loads(data)
-            version, self.store_id, number = tag["perdure"], str(tag["id"]), int(tag["shards"])
-        except (ValueError, TypeError, KeyError) as error:
-            raise Corrupt(f"The object {META} of {self._bucket.place} is damaged or none of Perdure's.") from error
+            data = await self._bucket.get(META)
+            if data is None:
+                tag = json.dumps({"perdure": 1, "id": self._new_id().hex(), "shards": shards or SHARDS}).encode()
+                data = tag if await self._bucket.create(META, tag) else await self._bucket.get(META)
+            if data is None:
+                raise Unavailable(f"{place} says that {META} is there, and does not give it: open it again.")
+            version, self.store_id, number = _tag(data, place)  # Before it is put again: it may be the word of who knows where.
+            if await self._bucket.create(META, data):
+                raise Unsupported(f"{place} makes an object whose name is taken: it ignores conditions, and commits would be lost.")
+        except Unknown as error:
+            raise Unavailable(f"{place} did not answer when its {META} was made or tried: open it again.") from error
         if version != 1:
-            raise Unsupported(f"{self._bucket.place} has the layout {version}, this library knows 1: upgrade perdure.")
+            raise Unsupported(f"{place} has the layout {version}, this library knows 1: upgrade perdure.")
         if shards not in (None, number):
-            raise Invalid(f"{self._bucket.place} has {number} shards for good, not {shards}: leave ?shards= out.")
+            raise Invalid(f"{place} has {number} shards for good, not {shards}: leave ?shards= out.")
         cache = CACHE_BYTES // number
         self.shards = [Shard(self._bucket, index, self._timeout, self._new_id, cache) for index in range(number)]
 
@@ -325,31 +320,22 @@ class ObjectsDriver:
 
     async def checkup(self) -> Checkup:
         """See `Driver`."""
-        await together(*[shard.sync() for shard in self.shards])
-        facts = {
-            "server": self._bucket.server,
-            "place": self._bucket.place,
-            "shards": str(len(self.shards)),
-            "segments": ", ".join(f"{shard.position:,}" for shard in self.shards),
-            "sessions": f"{sum(len(shard.chains) for shard in self.shards):,}",
-            "conditional put": "honoured",
-        }
-        findings = []
-        if self.capabilities.durability == Durability.buffered:
-            what = "What this service's answer to a write is worth cannot be seen, so receipts say 'buffered'."
-            findings.append(
-                Finding("warning", "unsupported", what, "Ask whoever runs it whether an object is synced before it is answered for.")
-            )
-        if unclean := [session.id for shard in self.shards for session, chain in shard.chains.items() if chain.unclean]:
-            what = f"{len(unclean)} sessions may have bytes left that were truncated or purged, {unclean[0]!r} for one."
-            findings.append(Finding("warning", "unavailable", what, "Truncate or purge them again: it goes on where it ended."))
-        return Checkup(facts, findings)
+        return await checkup(self._bucket, self.shards, self.capabilities.durability)
 
     async def close(self) -> None:
         """See `Driver`."""
         for shard in self.shards:
             await shard.drain()
         await self._bucket.close()
+
+
+def _tag(data: bytes, place: str) -> tuple[int, str, int]:
+    """Layout, store id and number of shards."""
+    try:
+        tag = json.loads(data)
+        return tag["perdure"], str(tag["id"]), int(tag["shards"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise Corrupt(f"The object {META} of {place} is damaged or none of Perdure's: is this the store's address?") from error
 
 
 def _digest(session: SessionKey) -> bytes:

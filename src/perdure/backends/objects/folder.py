@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
 
+from perdure.backends.objects.settings import Settings
 from perdure.errors import Corrupt, Invalid, Unavailable, Unknown
 
 T = TypeVar("T")
@@ -150,6 +151,10 @@ class Folder:
             return sorted(name for name in found if name > after and not name.startswith("."))
 
         return await self._off(names)
+
+    async def settings(self) -> Settings:
+        """See `Bucket`: a folder does nothing by itself."""
+        return Settings((), (), "")
 
     async def close(self) -> None:
         """See `Bucket`."""

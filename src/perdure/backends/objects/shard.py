@@ -172,7 +172,12 @@ class Shard:
                     raise
                 found = await self._settle(name, until)
             if found is not None:
-                mine = self._fold(position, found).id == segment.id
+                try:
+                    mine = self._fold(position, found).id == segment.id
+                except Corrupt as error:
+                    if lost is None:
+                        raise
+                    raise Unknown(f"A put to {self._bucket.place} had no answer, and what is read there is none ({error})") from error
                 if not mine:
                     await self._follow()
                 self._known = look
