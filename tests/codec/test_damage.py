@@ -23,9 +23,11 @@ from perdure.model.ids import SessionKey
 
 SESSION = SessionKey("acme", "trip-42")
 SMALL = (Event("message", {"n": 1, "text": "hé"}, (op.add("/n", 1), op.append("/log", [{"a": None}]))),)
-LARGE = (Event("message", {"words": [f"word {number}" for number in range(160)]}),)
-BODIES = [envelope.encode_events(events, code) for events in (SMALL, LARGE) for code in (formats.JSON, formats.MSGPACK)]
-STATES = [{"n": 1, "log": [{"a": None}, -0.0]}, {"words": [f"word {number}" for number in range(160)]}]
+WORDS, MANY = ({"words": [f"word {number % 160}" for number in range(count)]} for count in (160, 1_600))
+EVENTS = (SMALL, (Event("message", WORDS),), (Event("message", MANY),))
+BODIES = [envelope.encode_events(events, code) for events in EVENTS for code in (formats.JSON, formats.MSGPACK)]
+NAMES = ["json", "msgpack", "json+dictionary", "msgpack+dictionary", "json+zstd", "msgpack+zstd"]
+STATES = [{"n": 1, "log": [{"a": None}, -0.0]}, WORDS, MANY]
 SNAPSHOTS = [(state, envelope.encode_snapshot(SESSION, 7, bytes(32), state, code)) for state in STATES for code in (1, 2)]
 
 
@@ -53,8 +55,8 @@ def made(body: bytes, events: tuple[Event, ...]) -> Record:
     return Record(Head(*position), proposal.id, 0, "k", proposal.request, meta, body)
 
 
-assert [body[3] for body in BODIES] == [0, 0, 1, 1], "the large ones are compressed"
-RECORDS = [made(body, events) for body, events in zip(BODIES, (SMALL, SMALL, LARGE, LARGE), strict=True)]
+assert [body[3] for body in BODIES] == [0, 0, 2, 2, 1, 1], "all but the small ones are compressed, each in its way"
+RECORDS = [made(body, EVENTS[number // 2]) for number, body in enumerate(BODIES)]
 
 
 def refuses(call: Callable[[], object]) -> None:
@@ -62,7 +64,7 @@ def refuses(call: Callable[[], object]) -> None:
         call()
 
 
-@pytest.mark.parametrize("record", RECORDS, ids=["json", "msgpack", "json+zstd", "msgpack+zstd"])
+@pytest.mark.parametrize("record", RECORDS, ids=NAMES)
 @pytest.mark.parametrize("change", [flips, cuts])
 def test_a_damaged_record_is_corrupt(record: Record, change: Callable[[bytes], Iterator[bytes]]) -> None:
     """Each flipped bit and each cut of body, meta, id, request and hash is found."""
@@ -76,7 +78,7 @@ def test_a_damaged_record_is_corrupt(record: Record, change: Callable[[bytes], I
         refuses(lambda head=head: open_record(SESSION, msgspec.structs.replace(record, head=head)))
 
 
-@pytest.mark.parametrize(("state", "body"), SNAPSHOTS, ids=["json", "msgpack", "json+zstd", "msgpack+zstd"])
+@pytest.mark.parametrize(("state", "body"), SNAPSHOTS, ids=NAMES)
 @pytest.mark.parametrize("change", [flips, cuts])
 def test_a_damaged_snapshot_is_corrupt(state: Any, body: bytes, change: Callable[[bytes], Iterator[bytes]]) -> None:
     """Each flipped bit and each cut of a snapshot is found by its seal."""
@@ -98,12 +100,12 @@ def test_random_bytes_are_corrupt_or_data(noise: bytes) -> None:
     """Behind any prefix, noise is refused or reads as events: no other exception comes out of the decoder."""
     answers(noise)
     for code in (0, 1, 2, 3, 255):
-        for compression in (0, 1, 2):
+        for compression in (0, 1, 2, 3):
             found = answers(bytes((0xD5, 1, code, compression)) + noise)
             assert found is None or all(type(event) is Event for event in found)  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("body", BODIES, ids=["json", "msgpack", "json+zstd", "msgpack+zstd"])
+@pytest.mark.parametrize("body", BODIES, ids=NAMES)
 def test_the_decoder_alone_survives_damage(body: bytes) -> None:
     """Without the hash's protection too, a flipped or cut body is `Corrupt` or events."""
     for changed in (*flips(body), *cuts(body)):
@@ -122,7 +124,7 @@ def test_depth_is_bounded(code: int) -> None:
     deep = b"[" * 100_000 + b"]" * 100_000 if code == formats.JSON else b"\x91" * 100_000 + b"\xc0"
     head = b'[["t",' if code == formats.JSON else b"\x91\x92\xa1t"
     refuses(lambda: envelope.decode_events(bytes((0xD5, 1, code, 0)) + head + deep + (b"]]" if code == formats.JSON else b"")))
-    refuses(lambda: envelope.decode_events(bytes((0xD5, 1, code, 1)) + compress.compress(head + deep)))
+    refuses(lambda: envelope.decode_events(bytes((0xD5, 1, code, 1)) + compress.compress(head + deep)[0]))
 
 
 @pytest.mark.parametrize("start", [b"\xdd\xff\xff\xff\xff", b"\x91\x92\xa1t\xdd\xff\xff\xff\xff", b"\x91\x92\xa1t\xdf\xff\xff\xff\xff"])
@@ -137,44 +139,56 @@ def test_an_integer_of_many_digits_is_corrupt_or_a_number() -> None:
     refuses(lambda: envelope.decode_events(b'\xd5\x01\x01\x00[["t",' + b"9" * 100_000 + b"]]"))
 
 
-def test_a_decompression_bomb_is_bounded() -> None:
+@pytest.mark.parametrize("how", [compress.PLAIN, compress.DICTIONARY])
+def test_a_decompression_bomb_is_bounded(how: int) -> None:
     """A frame of a few KiB that unfolds to 4 GiB is `Corrupt`, and no more than the limit of a body was unfolded on the way."""
-    block = compress.zstd.ZstdCompressor(level=19)
+    block = compress.zstd.ZstdCompressor(level=19, zstd_dict=compress.dictionary() if how == compress.DICTIONARY else None)
     zeros = bytes(1 << 24)
     bomb = b"".join(block.compress(zeros) for _ in range(256)) + block.flush()
     assert len(bomb) < 1 << 20
     with pytest.raises(ValueError, match="larger than"):
-        compress.decompress(bomb, 1 << 16)
+        compress.decompress(bomb, how, 1 << 16)
     tracemalloc.start()
     try:
-        refuses(lambda: envelope.decode_events(bytes((0xD5, 1, 1, 1)) + bomb))
+        refuses(lambda: envelope.decode_events(bytes((0xD5, 1, 1, how)) + bomb))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert peak < 4 * envelope.BODY_BYTES_MAX
 
 
-def test_a_frame_that_lies_about_its_size_is_corrupt() -> None:
+@pytest.mark.parametrize("size", [1_000, 10_000])
+def test_a_frame_that_lies_about_its_size_is_corrupt(size: int) -> None:
     """A frame whose header names another content size, or a window of gigabytes, is refused."""
-    frame = compress.compress(b'[["t",1]]' * 100)
+    frame, how = compress.compress(b'[["t",1]]' * (size // 9))
     for place in range(4, 12):
         for value in range(256):
             changed = frame[:place] + bytes((value,)) + frame[place + 1 :]
             if changed != frame:
-                answers(bytes((0xD5, 1, 1, 1)) + changed)
+                answers(bytes((0xD5, 1, 1, how)) + changed)
     # RFC 8878: magic, a descriptor without content size, the largest window descriptor there is, an empty last block.
-    refuses(lambda: envelope.decode_events(bytes((0xD5, 1, 1, 1)) + bytes.fromhex("28b52ffd00ff010000")))
+    refuses(lambda: envelope.decode_events(bytes((0xD5, 1, 1, how)) + bytes.fromhex("28b52ffd00ff010000")))
 
 
-def test_a_frame_is_exactly_one() -> None:
+@pytest.mark.parametrize("size", [1_000, 10_000])
+def test_a_frame_is_exactly_one(size: int) -> None:
     """Two frames, a frame with bytes behind it, and a frame without its end are refused."""
-    frame = compress.compress(b"x" * 1_000)
-    assert compress.decompress(frame, 1_000) == b"x" * 1_000
+    frame, how = compress.compress(b"x" * size)
+    assert compress.decompress(frame, how, size) == b"x" * size
     for changed in (frame + frame, frame + b"\x00", frame[:-1], b""):
         with pytest.raises(ValueError, match="payload"):
-            compress.decompress(changed, 1_000)
-    with pytest.raises(ValueError, match="larger than 999"):
-        compress.decompress(frame, 999)
+            compress.decompress(changed, how, size)
+    with pytest.raises(ValueError, match=f"larger than {size - 1}"):
+        compress.decompress(frame, how, size - 1)
+
+
+def test_a_frame_needs_its_dictionary() -> None:
+    """A frame that was made with the dictionary is refused without it."""
+    payload = msgspec.json.encode([["message", {"role": "user", "content": "How can I assist you today? " * 30}]])
+    frame, how = compress.compress(payload)
+    assert how == compress.DICTIONARY
+    with pytest.raises(ValueError, match="damaged"):
+        compress.decompress(frame, compress.PLAIN, 10_000)
 
 
 def test_what_is_not_ours_is_corrupt() -> None:
@@ -186,7 +200,7 @@ def test_what_is_not_ours_is_corrupt() -> None:
         b"\xd5\x02\x01\x00",
         b"\xd5\x01\x00\x00",
         b"\xd5\x01\x03\x00",
-        b"\xd5\x01\x01\x02",
+        b"\xd5\x01\x01\x03",
         b"\xd7\x01\x01\x00",
     ):
         refuses(lambda prefix=prefix: envelope.decode_events(prefix + payload))

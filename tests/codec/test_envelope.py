@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from math import copysign
 from typing import Any
 
@@ -84,22 +85,48 @@ def test_what_messagepack_cannot_hold_is_stored_as_json() -> None:
 
 @pytest.mark.parametrize("code", CODES)
 def test_compression_starts_above_its_size(code: int) -> None:
-    """A payload of `COMPRESS_ABOVE` bytes is stored as it is; one byte more is compressed; what does not shrink never is."""
+    """A payload of `COMPRESS_ABOVE` bytes is stored as it is; one byte more is compressed; what does not shrink never is.
+
+    Up to `DICTIONARY_UPTO` bytes it is compressed with the dictionary, one byte more without.
+    """
     overhead = len(formats.encode([Event("t", "x" * 300)], code)[0]) - 300
-    at_limit = envelope.encode_events([Event("t", "x" * (compress.COMPRESS_ABOVE - overhead))], code)
-    above = envelope.encode_events([Event("t", "x" * (compress.COMPRESS_ABOVE - overhead + 1))], code)
-    assert (at_limit[3], len(at_limit)) == (0, compress.COMPRESS_ABOVE + 4)
-    assert above[3] == 1
-    assert len(above) < 100
+
+    def of(size: int) -> bytes:
+        return envelope.encode_events([Event("t", "x" * (size - overhead))], code)
+
+    at_limit = of(compress.COMPRESS_ABOVE)
+    assert (at_limit[3], len(at_limit)) == (compress.NONE, compress.COMPRESS_ABOVE + 4)
+    for size, how in (
+        (compress.COMPRESS_ABOVE + 1, compress.DICTIONARY),
+        (compress.DICTIONARY_UPTO, compress.DICTIONARY),
+        (compress.DICTIONARY_UPTO + 1, compress.PLAIN),
+    ):
+        body = of(size)
+        assert body[3] == how
+        assert len(body) < 100
+        assert len(envelope.decode_events(body)[0].data) == size - overhead
     noise = "".join(chr(0x20 + byte % 0x60) + chr(0x400 + byte) for byte in hashlib.shake_256(b"noise").digest(2000))
     assert len(envelope.encode_events([Event("t", noise)], code)) <= len(noise.encode()) + 20
+
+
+def test_threads_share_the_dictionary() -> None:
+    """Bodies that many threads make and read at once come back as they were, and no more compressors are left than threads were at work."""
+
+    def work(thread: int) -> None:
+        for number in range(200):
+            said = f"thread {thread} says {number}; " * (20 + number)
+            assert envelope.decode_events(envelope.encode_events([Event("message", said)], formats.JSON))[0].data == said
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    assert len(compress._idle[compress.DICTIONARY]._idle) <= 8
 
 
 def test_a_state_that_is_compressed_reads_back() -> None:
     """A large snapshot is compressed and comes back the same."""
     state = {f"key-{number}": ["value"] * 10 for number in range(2_000)}
     body = snapshot(state, formats.JSON)
-    assert body[3] == 1
+    assert body[3] == compress.PLAIN
     assert envelope.decode_snapshot(SESSION, 7, HASH, body) == state
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import importlib.util
 import json
 import shutil
@@ -12,15 +13,16 @@ from typing import Any
 import pytest
 
 from perdure.backends.spi import Head, Record
-from perdure.codec import envelope, formats
+from perdure.codec import compress, envelope, formats
 from perdure.codec.records import open_record, propose
 from perdure.model.commit import Kind, commit_hash, static_header
 from perdure.model.ids import SessionKey
 from perdure.model.values import same
 
 GOLDEN = Path(__file__).parent / "golden"
-BYTES: dict[str, Any] = json.loads((GOLDEN / "bytes.json").read_text())
-SESSION, ID = SessionKey(*BYTES["session"]), bytes.fromhex(BYTES["id"])
+FILES: list[dict[str, Any]] = [json.loads(path.read_text()) for path in sorted(GOLDEN.glob("bytes*.json"))]
+SESSION, ID = SessionKey(*FILES[0]["session"]), bytes.fromhex(FILES[0]["id"])
+DICTIONARY = "1269a567c2378cb321af23c01b7cb30269064a75ac39dedeb078f1ac8ccb2650"
 SCHEMAS = sorted(path.stem for path in GOLDEN.glob("schema*.db"))
 
 
@@ -35,11 +37,20 @@ def load_maker() -> Any:
 make = load_maker()
 
 
-def named(cases: list[dict[str, Any]]) -> Any:
-    return pytest.mark.parametrize("case", cases, ids=lambda case: f"{case['name']}-{case['format']}".replace(" ", "-"))
+def named(kind: str) -> Any:
+    cases = {f"{case['name']}-{case['format']}-{number}": case for number, file in enumerate(FILES, 1) for case in file[kind]}
+    return pytest.mark.parametrize("case", cases.values(), ids=[name.replace(" ", "-") for name in cases])
 
 
-@named(BYTES["bodies"])
+def written_as_ever(written: bytes, body: bytes) -> None:
+    """The bytes are the same, but where a compressed frame changed, or the way to compress."""
+    assert written[:3] == body[:3]
+    assert bool(written[3]) == bool(body[3])
+    if not body[3]:
+        assert written == body
+
+
+@named("bodies")
 def test_a_body_is_read_and_written_as_ever(case: dict[str, Any]) -> None:
     """The bytes give the events, and the events give the bytes (a compressed body: the same payload, whatever the frame)."""
     body, code = bytes.fromhex(case["body"]), formats.NAMES[case["format"]]
@@ -49,24 +60,29 @@ def test_a_body_is_read_and_written_as_ever(case: dict[str, Any]) -> None:
     assert same([event.data for event in found], [event.data for event in events])
     assert same([[op.kind, op.path, op.value] for event in found for op in event.ops], [op for event in case["events"] for op in event[2]])
     assert envelope.body_digest(body).hex() == case["digest"]
-    written = envelope.encode_events(events, code)
-    assert written[:4] == body[:4]
-    if not body[3]:
-        assert written == body
+    written_as_ever(envelope.encode_events(events, code), body)
 
 
-@named(BYTES["snapshots"])
+@named("snapshots")
 def test_a_snapshot_is_read_and_written_as_ever(case: dict[str, Any]) -> None:
     """The same for snapshots, with their seal."""
     body, code = bytes.fromhex(case["body"]), formats.NAMES[case["format"]]
     assert same(envelope.decode_snapshot(SESSION, 300, bytes(range(32)), body), case["state"])
-    written = envelope.encode_snapshot(SESSION, 300, bytes(range(32)), case["state"], code)
-    assert written[:4] == body[:4]
-    if not body[3]:
-        assert written == body
+    written_as_ever(envelope.encode_snapshot(SESSION, 300, bytes(range(32)), case["state"], code), body)
 
 
-@pytest.mark.parametrize("case", BYTES["records"], ids=lambda case: f"version-{case['version']}")
+def test_the_dictionary_is_as_ever() -> None:
+    """Not a byte of the dictionary changes: bodies that were compressed with it would be lost."""
+    assert hashlib.sha256(compress.dictionary().dict_content).hexdigest() == DICTIONARY
+
+
+def test_every_way_to_compress_is_among_them() -> None:
+    """The golden bodies and snapshots are stored in each of the ways that there are."""
+    for kind in ("bodies", "snapshots"):
+        assert {case["body"][6:8] for file in FILES for case in file[kind]} == {"00", "01", "02"}
+
+
+@pytest.mark.parametrize("case", FILES[-1]["records"], ids=lambda case: f"version-{case['version']}")
 def test_a_hash_is_computed_as_ever(case: dict[str, Any]) -> None:
     """Header, meta and hash of a commit are the golden ones, and its record opens."""
     prev, request, body, static, meta, hash = (bytes.fromhex(case[name]) for name in ("prev", "request", "body", "static", "meta", "hash"))
@@ -83,9 +99,9 @@ def test_a_hash_is_computed_as_ever(case: dict[str, Any]) -> None:
 
 def test_an_erased_body_is_as_ever() -> None:
     """The marker of an erased body keeps its layout."""
-    plain = next(case for case in BYTES["bodies"] if case["name"] == "plain" and case["format"] == "json")
-    assert envelope.erase_body(bytes.fromhex(plain["body"])).hex() == BYTES["erased"]
-    assert envelope.body_digest(bytes.fromhex(BYTES["erased"])).hex() == plain["digest"]
+    plain = next(case for case in FILES[0]["bodies"] if case["name"] == "plain" and case["format"] == "json")
+    assert envelope.erase_body(bytes.fromhex(plain["body"])).hex() == FILES[0]["erased"]
+    assert envelope.body_digest(bytes.fromhex(FILES[0]["erased"])).hex() == plain["digest"]
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)

@@ -1,37 +1,91 @@
-"""zstd above a size, bounded on the way back."""
+"""zstd above a size, with a dictionary for what is small, and bounded on the way back."""
 
 from __future__ import annotations
 
+import functools
 import sys
-import threading
+from collections.abc import Callable
+from importlib import resources
 
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
 
-COMPRESS_ABOVE = 1024
+NONE, PLAIN, DICTIONARY = 0, 1, 2
+"""How a payload is stored: as it is, as a zstd frame, as a zstd frame made with the dictionary. The codes are stored: never reuse one."""
+COMPRESS_ABOVE = 512
 """Bytes above which a payload is compressed, if that makes it smaller."""
-LEVEL = 1
-
-_local = threading.local()
-
-
-def compress(payload: bytes) -> bytes:
-    """One zstd frame with its content size in the header. Compressors are kept per thread: making one costs more than using it."""
-    compressor = getattr(_local, "compressor", None)
-    if compressor is None:
-        compressor = _local.compressor = zstd.ZstdCompressor(level=LEVEL)
-    compressor.set_pledged_input_size(len(payload))
-    frame: bytes = compressor.compress(payload, zstd.ZstdCompressor.FLUSH_FRAME)
-    return frame
+DICTIONARY_UPTO = 4 << 10
+"""Bytes up to which the dictionary is used: what is larger has enough of its own to repeat."""
+PLAIN_LEVEL, DICTIONARY_LEVEL = 1, 4
 
 
-def decompress(frame: bytes, bytes_max: int) -> bytes:
-    """The payload of exactly one frame. Raises `ValueError` if it is damaged, larger than `bytes_max`, or followed by anything."""
+@functools.cache
+def dictionary() -> zstd.ZstdDict:
+    """How events, operations and the frameworks' messages are spelled, for ever: a better one would be a new code.
+
+    Made by scripts/make_dictionary.py.
+    """
+    return zstd.ZstdDict(resources.files(__package__).joinpath("dictionary1.zstd").read_bytes())
+
+
+def _plain() -> zstd.ZstdCompressor:
+    return zstd.ZstdCompressor(level=PLAIN_LEVEL)
+
+
+def _small() -> zstd.ZstdCompressor:
+    options: dict[int, int] = {zstd.CompressionParameter.compression_level: DICTIONARY_LEVEL, zstd.CompressionParameter.dict_id_flag: 0}
+    return zstd.ZstdCompressor(options=options, zstd_dict=dictionary().as_digested_dict)
+
+
+class _Idle:
+    """Compressors of one kind that are not in use.
+
+    They outlive threads: making one costs fifteen times what using it does, and frameworks start threads for a call or two.
+    """
+
+    def __init__(self, make: Callable[[], zstd.ZstdCompressor]) -> None:
+        self._make = make
+        self._idle: list[zstd.ZstdCompressor] = []
+
+    def compress(self, payload: bytes) -> bytes:
+        """One frame that names its content's size. From any thread."""
+        try:
+            compressor = self._idle.pop()
+        except IndexError:
+            compressor = self._make()
+        compressor.set_pledged_input_size(len(payload))
+        frame: bytes = compressor.compress(payload, zstd.ZstdCompressor.FLUSH_FRAME)
+        self._idle.append(compressor)
+        return frame
+
+
+_idle = {DICTIONARY: _Idle(_small), PLAIN: _Idle(_plain)}
+
+
+def compress(payload: bytes) -> tuple[bytes, int]:
+    """The payload as it is to be stored, and the code that says how: one frame, if that is smaller."""
+    size = len(payload)
+    if size <= COMPRESS_ABOVE:
+        return payload, NONE
+    code = DICTIONARY if size <= DICTIONARY_UPTO else PLAIN
+    frame = _idle[code].compress(payload)
+    return (frame, code) if len(frame) < size else (payload, NONE)
+
+
+def decompress(stored: bytes, code: int, bytes_max: int) -> bytes:
+    """The payload again.
+
+    Raises `ValueError` for an unknown code, and for a frame that is damaged, larger than `bytes_max`, or followed by anything.
+    """
+    if code == NONE:
+        return stored
+    if code not in (PLAIN, DICTIONARY):
+        raise ValueError("its compression is not one that this version knows")
     try:
-        decompressor = zstd.ZstdDecompressor()
-        payload: bytes = decompressor.decompress(frame, max_length=bytes_max + 1)
+        decompressor = zstd.ZstdDecompressor(zstd_dict=dictionary() if code == DICTIONARY else None)
+        payload: bytes = decompressor.decompress(stored, max_length=bytes_max + 1)
     except (zstd.ZstdError, EOFError) as error:
         raise ValueError(f"the compressed payload is damaged ({error})") from None
     if len(payload) > bytes_max:

@@ -3,7 +3,7 @@
     byte 0   magic: 0xD5 events, 0xD6 an erased body, 0xD7 a snapshot
     byte 1   envelope version, 1
     byte 2   format: 1 JSON, 2 MessagePack
-    byte 3   compression: 0 none, 1 zstd
+    byte 3   compression: 0 none, 1 zstd, 2 zstd with the dictionary of `codec.compress`
     then     events:   the payload
              erased:   SHA-256 of the body that stood here (32 bytes); the chain still verifies
              snapshot: SHA-256 over position and payload (32 bytes), then the payload
@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from perdure.codec import formats
-from perdure.codec.compress import COMPRESS_ABOVE, compress, decompress
+from perdure.codec.compress import compress, decompress
 from perdure.errors import Corrupt, TooLarge
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
@@ -87,19 +87,15 @@ def _seal(session: SessionKey, version: int, hash: bytes, wrapped: bytes) -> byt
 
 
 def _wrap(magic: int, payload: bytes, code: int, middle: bytes) -> bytes:
-    if len(payload) > COMPRESS_ABOVE:
-        frame = compress(payload)
-        if len(frame) < len(payload):
-            return bytes((magic, _VERSION, code, 1)) + middle + frame
-    return bytes((magic, _VERSION, code, 0)) + middle + payload
+    stored, compression = compress(payload)
+    return bytes((magic, _VERSION, code, compression)) + middle + stored
 
 
 def _decode(body: bytes, magic: int, start: int, bytes_max: int, decode: Callable[[bytes, int], Any]) -> Any:
     try:
         found, version, code, compression = body[:_PREFIX]
-        if found != magic or version != _VERSION or compression > 1:
+        if found != magic or version != _VERSION:
             raise ValueError("the envelope is not one that this version knows")
-        payload = body[start:]
-        return decode(decompress(payload, bytes_max) if compression else payload, code)
+        return decode(decompress(body[start:], compression, bytes_max), code)
     except (ValueError, KeyError, RecursionError, msgspec.DecodeError) as error:
         raise Corrupt(f"Stored bytes cannot be decoded: {error}.") from error

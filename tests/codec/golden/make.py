@@ -22,6 +22,8 @@ from perdure.model.ids import SessionKey
 from perdure.model.ops import Op
 
 HERE = Path(__file__).parent
+BYTES = "bytes2"
+"""The newest of the files of bytes: since the second, what is small is compressed with the dictionary."""
 BODIES: dict[str, Any] = {
     "plain": [["message", {"role": "user", "content": "hi"}, []]],
     "ops": [["edited", None, [[kind, "/a~1b/é", value] for kind, value in (("set", 1), ("remove", None), ("init", []), ("append", [1]))]]],
@@ -153,8 +155,8 @@ async def describe(url: str) -> dict[str, Any]:
 
 def main() -> None:
     """Write what is missing."""
-    if not (HERE / "bytes.json").exists():
-        (HERE / "bytes.json").write_text(json.dumps(as_bytes(), indent=1) + "\n")
+    if not (HERE / f"{BYTES}.json").exists():
+        (HERE / f"{BYTES}.json").write_text(json.dumps(as_bytes(), indent=1) + "\n")
     name = f"schema{SCHEMA_VERSION}"
     if not (HERE / f"{name}.db").exists():
         with tempfile.TemporaryDirectory() as folder:

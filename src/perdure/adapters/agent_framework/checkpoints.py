@@ -114,6 +114,8 @@ class PerdureCheckpointStorage:
             if found is None:
                 return False
             view = await self._store.read(found.session)
+            if checkpoint_id in view.shared["removed"]:  # by somebody else, between the two reads
+                return False
             event = Event(REMOVED, {"checkpoint_id": checkpoint_id}, (op.set(join(["removed", checkpoint_id]), True),))
             try:
                 await self._store.append(found.session, event, expect=view.version, on_conflict="raise")
