@@ -80,16 +80,20 @@ class Server(ABC):
             self._ports[name] = free_port()
         return self._ports[name]
 
+    def place(self, node: str) -> int:
+        """The number of the host that a node has in a network."""
+        return int(node[-1])
+
     def host(self, node: str) -> str:
-        """The address of a node; those of a network are numbered as the nodes are named."""
-        return HOST if self.network is None else self.network.address(int(node[-1]))
+        """The address of a node."""
+        return HOST if self.network is None else self.network.address(self.place(node))
 
     def spawn(self, node: str, command: Sequence[str], **popen: Any) -> None:
         """Start a node unless it runs; what it says goes to NODE.log in the folder."""
         if self.runs(node):
             return
         if self.network is not None:
-            command = self.network.inside(self.network.host(int(node[-1])), command)
+            command = self.network.inside(self.network.host(self.place(node)), command)
         with (self.folder / f"{node}.log").open("ab") as log:
             self._processes[node] = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **popen
