@@ -13,6 +13,7 @@ from tests.backends.test_engine_faults import TIMEOUTS, handles
 from tests.servers.etcd import EtcdCluster
 from tests.servers.mongodb import MongoDBTorn
 from tests.servers.network import Network
+from tests.servers.postgresql import PostgreSQLStandby
 from tests.servers.process import Server
 
 CUT_SECONDS = 4.0
@@ -62,8 +63,44 @@ async def leader_and_follower(cluster: EtcdCluster | MongoDBTorn, network: Netwo
         print(f"{load.writes} appends acknowledged, {load.unknown} unknown")
 
 
+async def standby_and_primary(pair: PostgreSQLStandby, network: Network) -> None:
+    """A synchronous standby is cut off: appends are `Unknown` in time, none is acknowledged, and work comes back with the standby.
+    Cut off again, the primary dies and the standby takes its place: nothing acknowledged is lost, what was `Unknown` is applied once or
+    never. The new primary waits for nobody yet: handles that were promised `quorum` do not say it before it has a standby of its own."""
+    async with handles(ours(pair.either), 3) as opened:
+        load = Load(opened)
+        await load.more(200)
+        network.cut(pair.place("standby"))
+        await nothing_more(load)
+        network.heal(pair.place("standby"))
+        await load.more(100)
+        network.cut(pair.place("primary"))
+        await nothing_more(load)
+        pair.kill("primary")
+        await asyncio.to_thread(pair.sql, "SELECT pg_promote()", "standby")
+        await nothing_more(load)
+        network.heal(pair.place("primary"))
+        await asyncio.to_thread(pair.copy, "standby", "primary")
+        await asyncio.to_thread(pair.launch, "primary")
+        await asyncio.to_thread(pair.await_standby, "standby", "primary")
+        await load.more(100)
+        await load.stop()
+        await load.check()
+        print(f"{load.writes} appends acknowledged, {load.unknown} unknown")
+
+
+async def nothing_more(load: Load) -> None:
+    """Where no append can reach its durability, clients go on being told so, and none is acknowledged."""
+    await asyncio.sleep(1)  # What was on its way.
+    acknowledged, unknown = load.writes, load.unknown
+    await asyncio.sleep(CUT_SECONDS)
+    assert load.writes == acknowledged
+    assert load.unknown > unknown
+
+
 PARTITIONS = {
     "etcd": Partition(EtcdCluster, 3, leader_and_follower),
+    "postgresql": Partition(PostgreSQLStandby, 2, standby_and_primary),
     "mongodb": Partition(MongoDBTorn, 3, leader_and_follower),
 }
 
