@@ -5,16 +5,21 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from perdure.backends.spi import Backend, Durability
 from tests.backends.load import Load
+from tests.backends.rewinding import Rewinding
 from tests.backends.test_engine_faults import TIMEOUTS, handles
+from tests.servers.cassandra import CassandraCluster
 from tests.servers.etcd import EtcdCluster
 from tests.servers.mongodb import MongoDBTorn
 from tests.servers.network import Network
 from tests.servers.postgresql import PostgreSQLStandby
 from tests.servers.process import Server
+from tests.servers.valkey import ValkeySentinel
 
 CUT_SECONDS = 4.0
 """Longer than an election, and than the client's time-out."""
@@ -63,6 +68,21 @@ async def leader_and_follower(cluster: EtcdCluster | MongoDBTorn, network: Netwo
         print(f"{load.writes} appends acknowledged, {load.unknown} unknown")
 
 
+async def one_of_three(cluster: CassandraCluster, network: Network) -> None:
+    """One of three equals is cut off, and clients go on asking it as they ask the others."""
+    async with handles(ours(cluster.url), 3) as opened:
+        load = Load(opened)
+        await load.more(100)
+        network.cut(1)
+        await asyncio.sleep(CUT_SECONDS)
+        await load.more(50)
+        network.heal(1)
+        await load.more(100)
+        await load.stop()
+        await load.check()
+        print(f"{load.writes} appends acknowledged, {load.unknown} unknown")
+
+
 async def standby_and_primary(pair: PostgreSQLStandby, network: Network) -> None:
     """A synchronous standby is cut off: appends are `Unknown` in time, none is acknowledged, and work comes back with the standby.
     Cut off again, the primary dies and the standby takes its place: nothing acknowledged is lost, what was `Unknown` is applied once or
@@ -98,9 +118,42 @@ async def nothing_more(load: Load) -> None:
     assert load.unknown > unknown
 
 
+async def primary_and_sentinels(servers: ValkeySentinel, network: Network) -> None:
+    """The primary is cut off with one Sentinel, and the other two make its replica the primary. Clients who know the first Sentinel, or are
+    connected already, go on with the old one. Nothing acknowledged above `failover_loss` is lost, no key is applied twice; what the old one
+    acknowledged as `local` is dropped, and a store that saw it says `Rewound` to who built on it, and reads what there is."""
+    wrong, right = ours(servers.guided_by("s1")), ours(servers.guided_by("s2", "s3"))
+    async with AsyncExitStack() as stack:
+        sides = await stack.enter_async_context(Rewinding(wrong, right))
+
+        async def opened(url: str) -> list[Backend]:
+            levels = [(await stack.enter_async_context(handles(f"{url}{more}", 1)))[0] for more in ("", "&replicas=1")]
+            assert [one.capabilities.durability for one in levels] == [Durability.local, Durability.quorum]
+            assert {one.capabilities.failover_loss for one in levels} == {Durability.local}
+            return levels
+
+        load = Load(await opened(wrong))
+        await load.more(200)
+        network.cut(1)
+        await asyncio.to_thread(servers.wait, "a new primary", lambda: servers.names("s2", "replica") and servers.names("s3", "replica"))
+        load.handles += await opened(right)
+        await sides.split()
+        await load.more(20)
+        network.heal(1)
+        await asyncio.to_thread(servers.wait, "the old one following", lambda: servers.follows("primary") == "up")
+        await load.more(100)
+        await sides.seen()
+        await load.stop()
+        dropped = await load.check_chains(Durability.local)
+        assert dropped, "Nothing was dropped, so this test saw nothing."
+        print(f"{load.writes} appends acknowledged, {dropped} of them as `local` and dropped, {load.unknown} unknown")
+
+
 PARTITIONS = {
     "etcd": Partition(EtcdCluster, 3, leader_and_follower),
+    "cassandra": Partition(CassandraCluster, 3, one_of_three),
     "postgresql": Partition(PostgreSQLStandby, 2, standby_and_primary),
+    "valkey-sentinel": Partition(ValkeySentinel, 3, primary_and_sentinels),
     "mongodb": Partition(MongoDBTorn, 3, leader_and_follower),
 }
 

@@ -73,6 +73,15 @@ class ValkeySentinel(Valkey):
             self.wait(f"{node} knows the others", lambda node=node: self._agree(node))
         self.wait("one follows the other", lambda: any("state=online" in self.ask(node, "INFO", "replication") for node in self.pair))
 
+    def names(self, sentinel: str, node: str) -> bool:
+        """Whether a Sentinel names a node as the primary, and thinks that it is well."""
+        return f"status=ok,address={self.host(node)}:{self.port(node)}," in self.ask(sentinel, "INFO", "sentinel")
+
+    def follows(self, node: str) -> str | None:
+        """How a node's link to its primary is, `up` or `down`; `None`: it is a primary."""
+        told = dict(line.split(":", 1) for line in self.ask(node, "INFO", "replication").splitlines() if ":" in line)
+        return None if told["role"] == "master" else told["master_link_status"]
+
     def _agree(self, node: str) -> bool:
         return "sentinels=3" in self.ask(node, "INFO", "sentinel") or len([one for one in self.sentinels if self.runs(one)]) < 3
 
