@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import ssl
+from contextlib import ExitStack
 
 from redis import Redis
 
@@ -30,10 +32,15 @@ class Valkey(Server):
     def launch(self, node: str, *more: str) -> None:
         """Start a node with these further settings, and wait until it answers."""
         (self.folder / node).mkdir(exist_ok=True)
-        flags = f"--port {self.port(node)} --bind {self.host(node)} --protected-mode no --repl-diskless-sync-delay 0"
+        flags = " ".join(f"--{name} {value}" for name, value in self.listening(node).items())
+        flags += f" --bind {self.host(node)} --protected-mode no --repl-diskless-sync-delay 0"
         flags += f" --appendonly yes --appendfsync {self.appendfsync}"
         self.spawn(node, [self.program(), *flags.split(), "--dir", str(self.folder / node), "--save", "", *more])
         self.wait(f"{node} ready", lambda: self.ask(node, "PING") == "PONG")
+
+    def listening(self, node: str) -> dict[str, str]:
+        """The settings that say where a node listens, and how."""
+        return {"port": str(self.port(node))}
 
     def ask(self, node: str, *words: str) -> str:
         """One command to a node and its answer as text; an error is raised."""
@@ -65,7 +72,7 @@ class ValkeySentinel(Valkey):
         for node in self.sentinels:
             file = self.folder / f"{node}.conf"
             if not file.exists():
-                lines = [f"port {self.port(node)}", f"bind {self.host(node)}"]
+                lines = [f"{name} {value}" for name, value in self.listening(node).items()] + [f"bind {self.host(node)}"]
                 lines += [f"sentinel monitor main {self.host('primary')} {self.port('primary')} 2"]
                 lines += ["sentinel down-after-milliseconds main 1000", "sentinel failover-timeout main 5000", f"dir {self.folder}"]
                 file.write_text("\n".join(lines))
@@ -178,9 +185,13 @@ class ValkeyClusterElecting(ValkeyCluster):
     node_timeout = 2_000
 
 
-def ask(port: int, *words: str, host: str = HOST) -> str:
+def ask(port: int, *words: str, host: str = HOST, security: ssl.SSLContext | None = None) -> str:
     """One command to a node and its answer as text; an error is raised."""
-    with socket.create_connection((host, port), 5) as connection, connection.makefile("rb") as stream:
+    with ExitStack() as stack:
+        connection = stack.enter_context(socket.create_connection((host, port), 5))
+        if security is not None:
+            connection = stack.enter_context(security.wrap_socket(connection, server_hostname=host))
+        stream = stack.enter_context(connection.makefile("rb"))
         parts = "".join(f"${len(word)}\r\n{word}\r\n" for word in words)
         connection.sendall(f"*{len(words)}\r\n{parts}".encode())
         head = stream.readline().decode().strip()
