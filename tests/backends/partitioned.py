@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from perdure.backends.spi import Backend, Durability
-from tests.backends.load import Load
+from perdure.errors import Unavailable
+from tests.backends.load import SESSIONS, Load
 from tests.backends.rewinding import Rewinding
 from tests.backends.test_engine_faults import TIMEOUTS, handles
 from tests.servers.cassandra import CassandraCluster
@@ -69,18 +70,29 @@ async def leader_and_follower(cluster: EtcdCluster | MongoDBTorn, network: Netwo
 
 
 async def one_of_three(cluster: CassandraCluster, network: Network) -> None:
-    """One of three equals is cut off, and clients go on asking it as they ask the others."""
+    """One of three equals is cut off, and clients go on asking it as they ask the others: who asks it for a session is served by them."""
     async with handles(ours(cluster.url), 3) as opened:
         load = Load(opened)
         await load.more(100)
         network.cut(1)
         await asyncio.sleep(CUT_SECONDS)
         await load.more(50)
+        assert await insisting(lambda: opened[0].heads(SESSIONS)), "It takes a while until the node sees that it is alone."
         network.heal(1)
         await load.more(100)
         await load.stop()
         await load.check()
         print(f"{load.writes} appends acknowledged, {load.unknown} unknown")
+
+
+async def insisting(call: Callable[[], Awaitable[Any]], tries: int = 10) -> Any:
+    """What a call gives, when it is `Unavailable` no more."""
+    for _ in range(tries - 1):
+        try:
+            return await call()
+        except Unavailable:
+            await asyncio.sleep(1)
+    return await call()
 
 
 async def standby_and_primary(pair: PostgreSQLStandby, network: Network) -> None:
