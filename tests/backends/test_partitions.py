@@ -30,7 +30,7 @@ def test_nodes_cut_off_from_the_others(name: str, tmp_path: Path, tmp_path_facto
         command = [sys.executable, "-m", "tests.backends.partitioned", name, network.name, str(tmp_path / "cluster")]
         ran = subprocess.run(
             network.inside(network.client, command),
-            check=False, capture_output=True, text=True, timeout=240, cwd=root, env=os.environ | {"PYTHONPATH": paths},
+            check=False, capture_output=True, text=True, timeout=280, cwd=root, env=os.environ | {"PYTHONPATH": paths},
         )  # fmt: skip
     assert ran.returncode == 0, ran.stdout + ran.stderr
     print(ran.stdout)
