@@ -138,6 +138,7 @@ SERVERS: dict[str, Callable[[Path, Path], None]] = {
     "cassandra": maven("org.apache.cassandra:cassandra-all:5.0.6"),
     "etcd": debian("etcd-server"),
     "etcd-3.6": go("go.etcd.io/etcd/server/v3", "v3.6.16", "etcd"),
+    "libfaketime": debian("libfaketime"),
     "ministack": python("ministack==1.5.33"),
     "pgbouncer": debian("pgbouncer", libraries=True),
     "redis": debian("redis-server", "redis-tools", libraries=True),

@@ -12,7 +12,7 @@ from itertools import count
 import msgspec
 
 from perdure.backends.conformance import expecting
-from perdure.backends.spi import Append, Appended, Backend, Head, Known, Record, Refused
+from perdure.backends.spi import Append, Appended, Backend, Durability, Head, Known, Record, Refused
 from perdure.errors import Error, Unavailable, Unknown
 from perdure.model.ids import SessionKey
 from tests.backends.linear import Call, Lookup, Position, Read, Refusal, Write, linearizable
@@ -30,13 +30,14 @@ class Load:
 
     def __init__(self, handles: Sequence[Backend], *, clients: int = 12, seed: int = 1) -> None:
         self.calls: dict[SessionKey, list[Call]] = defaultdict(list)
-        self.acknowledged: dict[SessionKey, list[Head]] = defaultdict(list)
+        self.acknowledged: dict[SessionKey, list[Appended]] = defaultdict(list)
         self.refused: dict[SessionKey, list[bytes]] = defaultdict(list)
         """Ids of records whose append was `Unavailable`: certainly not applied."""
         self.wrong: list[BaseException] = []
         """Errors that an engine must not give here."""
         self.unknown = 0
-        self._handles = handles
+        self.handles = list(handles)
+        """Of which clients take one for each call; may be changed while they work."""
         self._numbers = count()
         self._stopped, self._progress = asyncio.Event(), asyncio.Event()
         self._clients = [asyncio.create_task(self._client(random.Random(f"{seed}/{number}"))) for number in range(clients)]
@@ -59,7 +60,7 @@ class Load:
         self._stopped.set()
         await asyncio.gather(*self._clients)
         for session in SESSIONS:
-            await self._read(self._handles[0], session)
+            await self._read(self.handles[0], session)
 
     async def check(self) -> None:
         """Raise `AssertionError` unless all that was seen is linearizable and the chains hold what was acknowledged."""
@@ -67,25 +68,30 @@ class Load:
         for session in SESSIONS:
             assert linearizable(self.calls[session]), f"what was seen of {session} has no order: {self.calls[session]}"
 
-    async def check_chains(self) -> None:
-        """The part that holds also where reads may show what a failover drops: chains are whole and hold what was acknowledged."""
+    async def check_chains(self, loss: Durability | None = None) -> int:
+        """The part that holds also where reads may show what a failover drops: chains are whole and hold what was acknowledged, at a
+        level above `loss` where that is given. How many of the others they do not hold."""
         assert not self.wrong, self.wrong[0]
+        dropped = 0
         for session in SESSIONS:
-            chain = await whole(self._handles[0], session)
+            chain = await whole(self.handles[0], session)
             held = {record.head.version: record.head.hash for record in chain}
             assert list(held) == list(range(1, len(chain) + 1))
-            lost = [head for head in self.acknowledged[session] if held.get(head.version) != head.hash]
+            gone = [one for one in self.acknowledged[session] if held.get(one.head.version) != one.head.hash]
+            lost = [one for one in gone if loss is None or one.durability > loss]
             assert not lost, f"{session}: {len(lost)} acknowledged commits are not in the chain, first {lost[0]}"
+            dropped += len(gone)
             assert not {record.id for record in chain} & set(self.refused[session])
             keys = [record.key for record in chain]
             assert len(set(keys)) == len(keys)
+        return dropped
 
     async def _client(self, chance: random.Random) -> None:
         heads: dict[SessionKey, Head | None] = {}
         again: list[tuple[SessionKey, str]] = []
         while not self._stopped.is_set():
             await asyncio.sleep(0)
-            session, handle = chance.choice(SESSIONS), chance.choice(self._handles)
+            session, handle = chance.choice(SESSIONS), chance.choice(self.handles)
             try:
                 match chance.random():
                     case dice if dice < 0.2 or session not in heads:
@@ -118,7 +124,7 @@ class Load:
         wanted = Write(start, expected=at(expected), made=at(made.head), key=key, end=end)
         match outcome:
             case Appended(head):
-                self.acknowledged[session].append(head)
+                self.acknowledged[session].append(outcome)
                 self._progress.set()
                 self.calls[session].append(wanted)
                 assert at(head) == at(made.head)

@@ -100,7 +100,10 @@ class Cassandra(Server):
 
     @property
     def hosts(self) -> list[str]:
-        return [host(node) for node in self.names]
+        return [self.host(node) for node in self.names]
+
+    def host(self, node: str) -> str:
+        return f"127.0.0.{node[1:]}" if self.network is None else super().host(node)
 
     @property
     def cql(self) -> int:
@@ -115,7 +118,7 @@ class Cassandra(Server):
         """The port of that name, free on the addresses of all nodes when it was first asked for."""
         while name not in self._ports:
             port = free_port()
-            if all(_free(address, port) for address in self.hosts):
+            if self.network is not None or all(_free(address, port) for address in self.hosts):
                 self._ports[name] = port
         return self._ports[name]
 
@@ -133,7 +136,7 @@ class Cassandra(Server):
         token = -(2**63) + 1 + 2**64 // self.members * self.names.index(node)
         seeds = ",".join(f"{address}:{peers}" for address in self.hosts)
         settings = SETTINGS.format(
-            token=token, host=host(node), peers=peers, port=self.cql, seeds=seeds, folder=folder, paxos=self.paxos,
+            token=token, host=self.host(node), peers=peers, port=self.cql, seeds=seeds, folder=folder, paxos=self.paxos,
             commitlog=COMMITLOG[self.commitlog], more=self.more,
         )  # fmt: skip
         (folder / "cassandra.yaml").write_text(settings)
@@ -174,9 +177,9 @@ class Cassandra(Server):
         from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
         from cassandra.policies import ConstantReconnectionPolicy, WhiteListRoundRobinPolicy
 
-        profile = ExecutionProfile(WhiteListRoundRobinPolicy([host(node)]), request_timeout=10, row_factory=lambda _, rows: rows)
+        profile = ExecutionProfile(WhiteListRoundRobinPolicy([self.host(node)]), request_timeout=10, row_factory=lambda _, rows: rows)
         return Cluster(
-            [host(node)],
+            [self.host(node)],
             port=self.cql,
             execution_profiles={EXEC_PROFILE_DEFAULT: profile},
             reconnection_policy=ConstantReconnectionPolicy(0.5, max_attempts=None),
@@ -198,11 +201,6 @@ class CassandraCluster(Cassandra):
     name = "cassandra-cluster"
     members = 3
     paxos = "v2"
-
-
-def host(node: str) -> str:
-    """The loopback address of a node."""
-    return f"127.0.0.{node[1:]}"
 
 
 def _free(address: str, port: int) -> bool:

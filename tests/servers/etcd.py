@@ -35,6 +35,10 @@ class Etcd(Server):
     def url(self) -> str:
         return f"etcd://{','.join(f'{self.host(node)}:{self.port(node)}' for node in self.names)}"
 
+    def alone(self, node: str) -> str:
+        """The URL of clients who speak to one member."""
+        return f"etcd://{self.host(node)}:{self.port(node)}"
+
     def client(self, node: str) -> str:
         """The address of a member for clients."""
         return f"http://{self.host(node)}:{self.port(node)}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import pytest
@@ -70,9 +71,16 @@ def started(kind: type[S], places: pytest.TempPathFactory, mine: list[Server]) -
 
 def make(kind: type[S], places: pytest.TempPathFactory) -> S:
     """A server that is not started yet; skips the test where it is not installed, or fails it where it should be."""
-    try:
+    with missing_skips(obtainable=kind.obtainable):
         return kind(places.mktemp(kind.name))
+
+
+@contextmanager
+def missing_skips(*, obtainable: bool = True) -> Iterator[None]:
+    """What is `Missing` within skips the test, or fails it where it should be there."""
+    try:
+        yield
     except Missing as missing:
-        if os.environ.get(REQUIRED) == "1" and kind.obtainable:
+        if os.environ.get(REQUIRED) == "1" and obtainable:
             pytest.fail(str(missing))
         pytest.skip(str(missing))

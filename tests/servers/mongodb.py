@@ -39,6 +39,10 @@ class MongoDB(Server):
         hosts = ",".join(f"{self.host(node)}:{self.port(node)}" for node in self.names)
         return f"mongodb://{hosts}/?" + ("directConnection=true" if self.members == 1 else "replicaSet=rs")
 
+    def alone(self, node: str) -> str:
+        """The URL of clients who speak to one node and hear of no other."""
+        return f"mongodb://{self.host(node)}:{self.port(node)}/?directConnection=true"
+
     def start(self) -> None:
         for node in self.names:
             self.launch(node, "--replSet", "rs")
@@ -85,6 +89,40 @@ class MongoDBSet(MongoDB):
 
     name = "mongodb-set"
     members = 3
+
+
+class MongoDBTorn(MongoDBSet):
+    """Three nodes; one that is cut off takes itself for the primary long after the others have another."""
+
+    name = "mongodb-torn"
+    patience: ClassVar[dict[str, Any]] = {
+        "electionTimeoutMillis": 90_000,
+        "heartbeatTimeoutSecs": 1,
+        "catchUpTimeoutMillis": 1000,
+        "chainingAllowed": False,
+    }
+
+    def start(self) -> None:
+        super().start()
+        config = self.ask(self.primary, {"replSetGetConfig": 1})["config"]
+        config["settings"] |= self.patience
+        self.ask(self.primary, {"replSetReconfig": {**config, "version": config["version"] + 1}})
+
+    def succeed(self, old: str) -> None:
+        """Let the others, which cannot reach it any more, elect one of them beside the primary `old`. Returns when there are two.
+
+        Who is behind gets no vote and, asking the old primary for one, would wait until that has given up."""
+        others = [node for node in self.names if node != old]
+        seen: list[dict[str, Any]] = [{}]
+
+        def at_rest() -> bool:
+            seen.append({node: self.ask(node, {"replSetGetStatus": 1})["optimes"]["appliedOpTime"]["ts"] for node in others})
+            return seen[-1] == seen[-2]
+
+        self.wait("nothing on its way", at_rest)
+        heir = max(others, key=seen[-1].__getitem__)
+        self.ask(heir, {"replSetStepUp": 1})
+        self.wait("a primary beside the old one", lambda: self.hello(heir)["isWritablePrimary"])
 
 
 class MongoDBAlone(MongoDB):

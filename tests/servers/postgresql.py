@@ -16,18 +16,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tests.servers.process import HOST, READY_SECONDS, Server
+from tests.servers.process import READY_SECONDS, Server
 
-SETTINGS = (
-    "-c",
-    f"listen_addresses={HOST}",
-    "-c",
-    "unix_socket_directories=",
-    "-c",
-    "max_connections=60",
-    "-c",
-    "log_min_messages=warning",
-)
+SETTINGS = "-c unix_socket_directories= -c max_connections=60 -c log_min_messages=warning"
 
 
 class PostgreSQL(Server):
@@ -56,7 +47,10 @@ class PostgreSQL(Server):
 
     @property
     def url(self) -> str:
-        return f"postgresql://postgres@{HOST}:{self.port('primary')}/postgres"
+        return f"postgresql://postgres@{self.host('primary')}:{self.port('primary')}/postgres"
+
+    def place(self, node: str) -> int:
+        return 1 if node == "primary" else 2
 
     @cached_property
     def programs(self) -> Path:
@@ -73,6 +67,9 @@ class PostgreSQL(Server):
         if not (self.home / "primary").exists():
             self.own("primary")
             self.run("initdb", "-D", str(self.home / "primary"), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync")
+            if self.network is not None:
+                with (self.home / "primary" / "pg_hba.conf").open("a") as trusted:
+                    trusted.write("host all,replication all samenet trust\n")
         self.launch("primary")
         if self.standby:
             self.start_standby()
@@ -80,21 +77,35 @@ class PostgreSQL(Server):
     def start_standby(self) -> None:
         """A standby that every commit waits for."""
         if not (self.home / self.standby).exists():
-            self.own(self.standby)
-            source = f"host={HOST} port={self.port('primary')} user=postgres application_name={self.standby}"
-            target = str(self.home / self.standby)
-            self.run("pg_basebackup", "-D", target, "-R", "-C", "-S", self.standby, "--checkpoint=fast", "--no-sync", "-d", source)
+            self.copy("primary", self.standby)
         self.launch(self.standby)
-        self.sql(f"ALTER SYSTEM SET synchronous_standby_names = '{self.standby}'")
-        self.sql("SELECT pg_reload_conf()")
-        self.wait("replication", lambda: self.sql("SELECT sync_state FROM pg_stat_replication") == "sync")
+        self.await_standby("primary", self.standby)
+
+    def copy(self, leader: str, follower: str) -> None:
+        """Make a node's data anew, as those of another's follower."""
+        shutil.rmtree(self.home / follower, ignore_errors=True)
+        self.own(follower)
+        source = f"host={self.host(leader)} port={self.port(leader)} user=postgres application_name={follower}"
+        target = str(self.home / follower)
+        self.run("pg_basebackup", "-D", target, "-R", "-C", "-S", follower, "--checkpoint=fast", "--no-sync", "-d", source)
+
+    def await_standby(self, leader: str, follower: str) -> None:
+        """Let every commit of `leader` wait for `follower`, and return when that has come up with it."""
+        self.sql(f"ALTER SYSTEM SET synchronous_standby_names = '{follower}'", leader)
+        self.sql("SELECT pg_reload_conf()", leader)
+        self.wait("replication", lambda: self.sql("SELECT sync_state FROM pg_stat_replication", leader) == "sync")
 
     def launch(self, node: str) -> None:
         """Start a node and wait until it answers. After kill -9 the last one's children keep its place for a moment: it is tried again."""
-        command = [str(self.programs / "postgres"), "-D", str(self.home / node), "-p", str(self.port(node)), *SETTINGS]
+        command = [str(self.programs / "postgres"), "-D", str(self.home / node), "-p", str(self.port(node)), *SETTINGS.split()]
+        command += ["-c", f"listen_addresses={self.host(node)}"]
+        identity = self.identity
+        if identity and self.network is not None:  # Root alone may enter the node's host.
+            command = ["setpriv", f"--reuid={identity['user']}", f"--regid={identity['group']}", "--clear-groups", *command]
+            identity = {}
         end = time.monotonic() + READY_SECONDS
         while time.monotonic() < end:
-            self.spawn(node, command, cwd="/", **self.identity)
+            self.spawn(node, command, cwd="/", **identity)
             try:
                 if self.sql("SELECT 1", node) == "1":
                     return
@@ -119,7 +130,7 @@ class PostgreSQL(Server):
 
     def sql(self, statement: str, node: str = "primary") -> str:
         """What psql prints for a statement."""
-        place = f"host={HOST} port={self.port(node)} user=postgres dbname=postgres connect_timeout=3"
+        place = f"host={self.host(node)} port={self.port(node)} user=postgres dbname=postgres connect_timeout=3"
         return self.run("psql", "-XAtq", place, "-c", statement)
 
     def stop(self) -> None:
@@ -132,3 +143,9 @@ class PostgreSQLStandby(PostgreSQL):
 
     name = "postgresql-standby"
     standby = "standby"
+
+    @property
+    def either(self) -> str:
+        """The URL of clients who take the node that is the primary."""
+        nodes = ",".join(f"{self.host(node)}:{self.port(node)}" for node in ("primary", self.standby))
+        return f"postgresql://postgres@{nodes}/postgres?target_session_attrs=read-write"

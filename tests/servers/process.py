@@ -14,9 +14,12 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from tests.servers.network import Network
+
+if TYPE_CHECKING:
+    from tests.servers.clocks import Clocks
 
 HOST = "127.0.0.1"
 READY_SECONDS = 90
@@ -41,6 +44,8 @@ class Server(ABC):
     """What ends a node kindly and soon."""
     network: Network | None = None
     """Where each node has a host of its own; set before it starts."""
+    clocks: Clocks | None = None
+    """Where nodes have clocks of their own; set before it starts."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
@@ -80,16 +85,22 @@ class Server(ABC):
             self._ports[name] = free_port()
         return self._ports[name]
 
+    def place(self, node: str) -> int:
+        """The number of the host that a node has in a network."""
+        return int(node[-1])
+
     def host(self, node: str) -> str:
-        """The address of a node; those of a network are numbered as the nodes are named."""
-        return HOST if self.network is None else self.network.address(int(node[-1]))
+        """The address of a node."""
+        return HOST if self.network is None else self.network.address(self.place(node))
 
     def spawn(self, node: str, command: Sequence[str], **popen: Any) -> None:
         """Start a node unless it runs; what it says goes to NODE.log in the folder."""
         if self.runs(node):
             return
         if self.network is not None:
-            command = self.network.inside(self.network.host(int(node[-1])), command)
+            command = self.network.inside(self.network.host(self.place(node)), command)
+        if self.clocks is not None:
+            popen["env"] = {**popen.get("env", os.environ), **self.clocks.environment(node)}
         with (self.folder / f"{node}.log").open("ab") as log:
             self._processes[node] = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **popen
@@ -99,6 +110,10 @@ class Server(ABC):
         """Whether the node's process is there."""
         process = self._processes.get(node)
         return process is not None and process.poll() is None
+
+    def pid(self, node: str) -> int:
+        """The process of a node."""
+        return self._processes[node].pid
 
     @property
     def nodes(self) -> list[str]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import ssl
+from contextlib import ExitStack
 
 from redis import Redis
 
@@ -22,7 +24,7 @@ class Valkey(Server):
 
     @property
     def url(self) -> str:
-        return f"redis://{HOST}:{self.port('primary')}/0"
+        return f"redis://{self.host('primary')}:{self.port('primary')}/0"
 
     def start(self) -> None:
         self.launch("primary")
@@ -30,37 +32,65 @@ class Valkey(Server):
     def launch(self, node: str, *more: str) -> None:
         """Start a node with these further settings, and wait until it answers."""
         (self.folder / node).mkdir(exist_ok=True)
-        port = self.port(node)
-        flags = f"--port {port} --bind {HOST} --appendonly yes --appendfsync {self.appendfsync} --repl-diskless-sync-delay 0".split()
-        self.spawn(node, [self.program(), *flags, "--dir", str(self.folder / node), "--save", "", *more])
-        self.wait(f"{node} ready", lambda: ask(port, "PING") == "PONG")
+        flags = " ".join(f"--{name} {value}" for name, value in self.listening(node).items())
+        flags += f" --bind {self.host(node)} --protected-mode no --repl-diskless-sync-delay 0"
+        flags += f" --appendonly yes --appendfsync {self.appendfsync}"
+        self.spawn(node, [self.program(), *flags.split(), "--dir", str(self.folder / node), "--save", "", *more])
+        self.wait(f"{node} ready", lambda: self.ask(node, "PING") == "PONG")
+
+    def listening(self, node: str) -> dict[str, str]:
+        """The settings that say where a node listens, and how."""
+        return {"port": str(self.port(node))}
+
+    def ask(self, node: str, *words: str) -> str:
+        """One command to a node and its answer as text; an error is raised."""
+        return ask(self.port(node), *words, host=self.host(node))
 
 
 class ValkeySentinel(Valkey):
-    """A primary and its replica, and three Sentinels that call the primary `main` and fail over after a second."""
+    """A primary and its replica, and three Sentinels that call the primary `main` and fail over after a second.
+
+    In a network each node of the pair shares its host with a Sentinel."""
 
     name = "valkey-sentinel"
     pair, sentinels = ("primary", "replica"), ("s1", "s2", "s3")
 
+    def place(self, node: str) -> int:
+        return 1 + (self.pair.index(node) if node in self.pair else self.sentinels.index(node))
+
     @property
     def url(self) -> str:
-        return "redis+sentinel://" + ",".join(f"{HOST}:{self.port(node)}" for node in self.sentinels) + "/main"
+        return self.guided_by(*self.sentinels)
+
+    def guided_by(self, *sentinels: str) -> str:
+        """The URL of clients who ask these Sentinels alone."""
+        return "redis+sentinel://" + ",".join(f"{self.host(node)}:{self.port(node)}" for node in sentinels) + "/main"
 
     def start(self) -> None:
         self.launch("primary")
-        self.launch("replica", "--replicaof", HOST, str(self.port("primary")))
+        self.launch("replica", "--replicaof", self.host("primary"), str(self.port("primary")))
         for node in self.sentinels:
             file = self.folder / f"{node}.conf"
             if not file.exists():
-                lines = [f"port {self.port(node)}", f"bind {HOST}", f"sentinel monitor main {HOST} {self.port('primary')} 2"]
+                lines = [f"{name} {value}" for name, value in self.listening(node).items()] + [f"bind {self.host(node)}"]
+                lines += [f"sentinel monitor main {self.host('primary')} {self.port('primary')} 2"]
                 lines += ["sentinel down-after-milliseconds main 1000", "sentinel failover-timeout main 5000", f"dir {self.folder}"]
                 file.write_text("\n".join(lines))
             self.spawn(node, [self.program(), str(file), "--sentinel"])
             self.wait(f"{node} knows the others", lambda node=node: self._agree(node))
-        self.wait("one follows the other", lambda: any("state=online" in ask(self.port(node), "INFO", "replication") for node in self.pair))
+        self.wait("one follows the other", lambda: any("state=online" in self.ask(node, "INFO", "replication") for node in self.pair))
+
+    def names(self, sentinel: str, node: str) -> bool:
+        """Whether a Sentinel names a node as the primary, and thinks that it is well."""
+        return f"status=ok,address={self.host(node)}:{self.port(node)}," in self.ask(sentinel, "INFO", "sentinel")
+
+    def follows(self, node: str) -> str | None:
+        """How a node's link to its primary is, `up` or `down`; `None`: it is a primary."""
+        told = dict(line.split(":", 1) for line in self.ask(node, "INFO", "replication").splitlines() if ":" in line)
+        return None if told["role"] == "master" else told["master_link_status"]
 
     def _agree(self, node: str) -> bool:
-        return "sentinels=3" in ask(self.port(node), "INFO", "sentinel") or len([one for one in self.sentinels if self.runs(one)]) < 3
+        return "sentinels=3" in self.ask(node, "INFO", "sentinel") or len([one for one in self.sentinels if self.runs(one)]) < 3
 
 
 class ValkeyCluster(Valkey):
@@ -155,9 +185,13 @@ class ValkeyClusterElecting(ValkeyCluster):
     node_timeout = 2_000
 
 
-def ask(port: int, *words: str) -> str:
+def ask(port: int, *words: str, host: str = HOST, security: ssl.SSLContext | None = None) -> str:
     """One command to a node and its answer as text; an error is raised."""
-    with socket.create_connection((HOST, port), 5) as connection, connection.makefile("rb") as stream:
+    with ExitStack() as stack:
+        connection = stack.enter_context(socket.create_connection((host, port), 5))
+        if security is not None:
+            connection = stack.enter_context(security.wrap_socket(connection, server_hostname=host))
+        stream = stack.enter_context(connection.makefile("rb"))
         parts = "".join(f"${len(word)}\r\n{word}\r\n" for word in words)
         connection.sendall(f"*{len(words)}\r\n{parts}".encode())
         head = stream.readline().decode().strip()

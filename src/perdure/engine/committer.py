@@ -143,6 +143,8 @@ class Committer:
         """Bring the change onto the newest state known, and give the state that it makes. `head` is one that refused it."""
         now = await self._reader.current(change.session, head=head)
         base = change.base
+        if base is not None and base is not NOTHING and not change.blind and (now is None or now.head.version <= base.head.version):
+            now = await self._as_seen(change.session, base.head, now)
         if now is not None:
             check_head(change.session, now.head, change.options)
             if now.head.status == Status.deleted and base is not None and base.head.status != Status.deleted and change.ops:
@@ -157,6 +159,8 @@ class Committer:
             raise await self._conflict(change, now.head, ())
         theirs: list[Op] = []
         async for commit in self._reader.commits(change.session, after=base.head.version, before=now.head.version + 1):
+            if commit.version == base.head.version + 1 and commit.prev != base.head.hash and base is not NOTHING:
+                raise _rewound(change.session, base.head)
             if commit.kind is Kind.tombstone:
                 raise await self._conflict(change, now.head, (), DIED)
             if commit.kind is Kind.data:
@@ -169,6 +173,14 @@ class Committer:
         after = await self._rebase(change, base, now, theirs)
         change.base = now
         return after
+
+    async def _as_seen(self, session: SessionKey, seen: Head, now: Working | None) -> Working | None:
+        """The newest state, at least as new as what the caller saw; what is remembered may be older. Raises `Rewound`."""
+        if now is not None and now.head.version < seen.version:
+            now = await self._reader.strong(session)
+        if now is None or now.head.version < seen.version or (now.head.version == seen.version and now.head.hash != seen.hash):
+            raise _rewound(session, seen)
+        return now
 
     async def _same_life(self, change: Change, since: int, head: Head) -> None:
         """Raise `Conflict` if the session was deleted, and made anew, after the version that the caller decided on."""
@@ -208,7 +220,7 @@ class Committer:
             check_head(change.session, head, options)
             if on_state:
                 if head is None and base is not None:
-                    raise Rewound(f"Session {change.session.id!r} is gone; it was at version {base.head.version}.")
+                    raise _rewound(change.session, base.head)
                 if head is not None and not same_state(base, head):
                     return None
             elif head is not None and change.since is not None and head.data > change.since:
@@ -356,3 +368,9 @@ class Committer:
             commits=tuple(commits),
             paths=tuple(paths),
         )
+
+
+def _rewound(session: SessionKey, seen: Head) -> Rewound:
+    return Rewound(
+        f"Session {session.id!r} no longer has the commit that this change was made on: version {seen.version}, {seen.hash.hex()[:12]}."
+    )

@@ -17,6 +17,7 @@ from typing import Any
 import cassandra
 from cassandra import ConsistencyLevel, connection, protocol
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, NoHostAvailable, Session
+from cassandra.policies import FallthroughRetryPolicy
 from cassandra.query import UNSET_VALUE, BatchStatement, BatchType, BoundStatement, PreparedStatement, dict_factory
 
 from perdure.backends.bridge import Mailbox
@@ -49,7 +50,9 @@ class Client:
         self._session, self._timeout, self._patience = session, options["timeout"], options["connect_timeout"]
         self._texts = _statements(keyspace)
         self._prepared: dict[str, asyncio.Task[PreparedStatement]] = {}
-        self._conditional = session.execution_profile_clone_update(EXEC_PROFILE_DEFAULT, row_factory=dict_factory)
+        self._conditional = session.execution_profile_clone_update(
+            EXEC_PROFILE_DEFAULT, row_factory=dict_factory, retry_policy=FallthroughRetryPolicy()
+        )
         self._loop = asyncio.get_running_loop()
         self._mailbox = Mailbox(self._loop)
         self.requests = 0

@@ -33,12 +33,22 @@ class Connection(DefaultConnection):  # type: ignore[misc]
             self.connected_event.set()
 
 
+class _AnotherNode(FallthroughRetryPolicy):  # type: ignore[misc]
+    """A node that says it cannot reach enough replicas has done nothing, and another one may reach them: it is asked, once. For reads and
+    unconditional writes; a conditional one may have gone further than its node says."""
+
+    def on_unavailable(self, *_: object, retry_num: int, **__: object) -> tuple[int, int | None]:
+        """See the client library."""
+        return (self.RETHROW, None) if retry_num else (self.RETRY_NEXT_HOST, None)
+
+
 def new_cluster(address: Address, points: Sequence[tuple[str, int]], security: ssl.SSLContext | None) -> Cluster:
     """A cluster that is not connected yet. `address` has the options of the URL."""
     options = address.options
     profile = ExecutionProfile(
-        load_balancing_policy=TokenAwarePolicy(DCAwareRoundRobinPolicy(options["datacenter"])),
-        retry_policy=FallthroughRetryPolicy(),
+        # Any replica: the first one may be cut off from the others, and a session that is always its own would stand still.
+        load_balancing_policy=TokenAwarePolicy(DCAwareRoundRobinPolicy(options["datacenter"]), shuffle_replicas=True),
+        retry_policy=_AnotherNode(),
         row_factory=tuple_factory,
         request_timeout=options["timeout"],
     )

@@ -16,7 +16,7 @@ from perdure.backends.postgresql.packing import ATTEMPT, RECORD, pack
 from perdure.backends.remote import Answer, Attempt, Lost, Notice, Stored
 from perdure.backends.spi import Capabilities, Change, Checkup, Durability, Head, Known, Loaded, Page, Query, Record, Row, Snapshot
 from perdure.clock import Clock
-from perdure.errors import Corrupt, Error, Invalid, Unsupported
+from perdure.errors import Corrupt, Error, Invalid, Unknown, Unsupported
 from perdure.model.commit import Kind, Status
 from perdure.model.ids import SessionKey, uuid7
 
@@ -69,7 +69,7 @@ class PostgreSQLDriver:
         """What each level asks of `synchronous_commit`, and what it then reaches. What cannot be seen counts as the weaker."""
         local = settings["synchronous_commit"] if settings["synchronous_commit"] != "off" else "local"
         replicated = bool(settings["synchronous_standby_names"].strip())
-        best = Durability.buffered if settings["fsync"] == "off" else Durability.quorum if replicated else Durability.local
+        best = _promised(settings["fsync"], settings["synchronous_standby_names"])
         waits = replicated and local in ("on", "remote_apply")
         self._levels = {
             Durability.buffered: ("off", Durability.buffered),
@@ -119,7 +119,7 @@ class PostgreSQLDriver:
         ]
         values = {**pack(attempts), "level": level}
         rows = await self.connections.fetch(self._queries["append"], values, writes=True)
-        answers = [_answer(attempt, row, reached) for attempt, row in zip(attempts, rows, strict=True)]
+        answers = [self._answer(attempt, row, reached) for attempt, row in zip(attempts, rows, strict=True)]
         self._announcer.stored(
             (attempt.session, attempt.records[-1].head.version)
             for attempt, answer in zip(attempts, answers, strict=True)
@@ -138,6 +138,25 @@ class PostgreSQLDriver:
     def notices(self) -> AsyncGenerator[Notice, None]:
         """See `remote.listening.Noticing`."""
         return notices(self.connections, (self._queries["listen"], self._queries["known"]))
+
+    def _answer(self, attempt: Attempt, row: Sequence[Any], reached: Durability) -> Answer | None:
+        """What a row of `append` says; `None` when the head that won is not to be seen yet."""
+        won, *head, key, version, request, _, fsync, standbys = row
+        if won:
+            reached = min(reached, _promised(fsync, standbys))
+            if reached < min(attempt.durability, self.capabilities.durability):
+                return Unknown(
+                    f"PostgreSQL wrote, and not as durably as it was set to when it was opened: {reached.name!r} is all it promises now."
+                )
+            return Stored(reached)
+        if head[0] is None:
+            return Lost(None) if attempt.expected is not None else None
+        if key is not None:
+            found = Known(version, request, Head(*head))
+            if key == attempt.key:
+                return found
+            return Corrupt(f"A record of session {attempt.session.id!r} has an idempotency key that was applied before: {key!r}.")
+        return Lost(Head(*head))
 
     async def heads(self, sessions: Sequence[SessionKey]) -> list[Head | None]:
         """See `spi.Backend.heads`."""
@@ -248,16 +267,6 @@ def _record(row: Sequence[Any]) -> Record:
     return Record(Head(*row[:6]), id, kind, key, request, meta, body)
 
 
-def _answer(attempt: Attempt, row: Sequence[Any], reached: Durability) -> Answer | None:
-    """What a row of `append` says; `None` when the head that won is not to be seen yet."""
-    won, *head, key, version, request, _ = row
-    if won:
-        return Stored(reached)
-    if head[0] is None:
-        return Lost(None) if attempt.expected is not None else None
-    if key is not None:
-        found = Known(version, request, Head(*head))
-        if key == attempt.key:
-            return found
-        return Corrupt(f"A record of session {attempt.session.id!r} has an idempotency key that was applied before: {key!r}.")
-    return Lost(Head(*head))
+def _promised(fsync: str, standbys: str) -> Durability:
+    """The most that a server with these settings promises. They may change while it runs, and with a failover."""
+    return Durability.buffered if fsync == "off" else Durability.quorum if standbys.strip() else Durability.local

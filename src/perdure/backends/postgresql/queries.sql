@@ -2,8 +2,9 @@
 -- Attempts and their records, packed: {attempt} and {record} numbers each (see packing.py), and all their bytes and texts one after another,
 -- which costs client and server a tenth of an array for each column. Heads are locked in one order. An attempt moves its head if it is the
 -- expected one and none of its keys is known, or makes the session if there is none. A row an attempt: whether it won, the head that was
--- found, a known key. The statement sees every commit that its writer knew of, and a head that is still the expected one has none behind
--- it: so keys need no lock. The series end at the most that is ever sent: the planner takes that for their size.
+-- found, a known key, and what of this server decides how durable that is. The statement sees every commit that its writer knew of, and a
+-- head that is still the expected one has none behind it: so keys need no lock. The series end at the most that is ever sent: the planner
+-- takes that for their size.
 WITH attempt AS MATERIALIZED (
     SELECT i AS number, v[1] AS expected, v[2] AS created, v[3] AS version, v[4] AS at, v[5] AS epoch, v[6]::smallint AS status, v[7] AS data,
         convert_from(substring(%(bytes)b::bytea FROM v[8]::int FOR v[9]::int), 'UTF8') AS tenant,
@@ -60,7 +61,7 @@ WITH attempt AS MATERIALIZED (
     SELECT w.n, r.key, r.version, r.request FROM won w JOIN record r ON r.number = w.number WHERE %(keys)s AND r.key IS NOT NULL
 )
 SELECT w.n IS NOT NULL, h.was, h.was_hash, h.was_at, h.was_epoch, h.was_status, h.was_data, k.key, k.version, k.request,
-    set_config('synchronous_commit', %(level)s, true)
+    set_config('synchronous_commit', %(level)s, true), current_setting('fsync'), current_setting('synchronous_standby_names')
 FROM attempt a
 LEFT JOIN won w ON w.number = a.number
 LEFT JOIN held h ON h.number = a.number

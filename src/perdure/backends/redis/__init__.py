@@ -16,7 +16,7 @@ from perdure.backends.redis.connections import Connections
 from perdure.backends.redis.driver import RedisDriver
 from perdure.backends.redis.routes import route_of
 from perdure.backends.remote import RemoteBackend, open_remote, parse_address
-from perdure.backends.remote.urls import count, name, seconds
+from perdure.backends.remote.urls import count, name, one_of, seconds
 from perdure.clock import Clock
 
 _OPTIONS: dict[str, tuple[Any, Any]] = {
@@ -28,6 +28,7 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
     "ca": ("", str),
     "cert": ("", str),
     "cert_key": ("", str),
+    "sentinel_tls": ("on", one_of("on", "off")),
 }
 
 

@@ -7,9 +7,11 @@ from typing import Any, Protocol
 
 from redis.asyncio import Connection, ConnectionPool, Sentinel, SSLConnection
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import SentinelConnectionPool
+from redis.asyncio.sentinel import MasterNotFoundError, SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
+from redis.exceptions import ConnectionError as NotConnected
+from redis.exceptions import TimeoutError as TimedOut
 
 from perdure.backends.remote import Address
 from perdure.errors import Invalid, Unavailable
@@ -69,6 +71,27 @@ class OneRoute:
 
     async def locate(self) -> None:
         """Nothing is to be looked up."""
+
+
+class Guides(Sentinel):
+    """The Sentinels, asked in turn; the one that answered is asked first the next time."""
+
+    async def discover_master(self, service_name: str) -> tuple[str, int]:
+        """The primary's address. Raises `MasterNotFoundError`, with what each one said."""
+        said = []
+        for guide in list(self.sentinels):
+            try:
+                known: Any = await guide.sentinel_masters()
+            except (NotConnected, TimedOut) as error:
+                said.append(str(error) or type(error).__name__)
+                continue
+            state = known.get(service_name)
+            if state and self.check_master_state(state, service_name):
+                self.sentinels.remove(guide)
+                self.sentinels.insert(0, guide)
+                return state["ip"], state["port"]
+            said.append(f"one knows no {service_name!r} that is well")
+        raise MasterNotFoundError(f"no Sentinel names the primary of {service_name!r}: {'; '.join(said)}")
 
 
 class ClusterRoute:
@@ -138,10 +161,11 @@ def route_of(address: Address) -> Route:
         "protocol": 2,
     }
     kind: type[Connection] = Connection
+    files = {"ssl_ca_certs": options["ca"], "ssl_certfile": options["cert"], "ssl_keyfile": options["cert_key"]}
+    certificates = {name: path for name, path in files.items() if path}
     if secure:
         kind = SSLConnection
-        files = {"ssl_ca_certs": options["ca"], "ssl_certfile": options["cert"], "ssl_keyfile": options["cert_key"]}
-        settings |= {name: path for name, path in files.items() if path}
+        settings |= certificates
     elif options["ca"] or options["cert"]:
         raise Invalid(f"{address.place!r}: certificates are for rediss:// addresses.")
     _, _, family = address.scheme.partition("+")
@@ -153,8 +177,11 @@ def route_of(address: Address) -> Route:
     if family == "sentinel":
         if not 1 <= len(path) <= 2:
             raise Invalid(f"{address.place!r} names no service: it reads redis+sentinel://host1,host2/service/database.")
-        quick = {"socket_timeout": options["connect_timeout"], "retry": settings["retry"], "protocol": 2}
-        sentinel = Sentinel(_hosts(address, SENTINEL_PORT), sentinel_kwargs=quick)
+        limit = options["connect_timeout"]
+        asking: dict[str, Any] = {"socket_timeout": limit, "socket_connect_timeout": limit, "retry": settings["retry"], "protocol": 2}
+        if secure and options["sentinel_tls"] == "on":
+            asking |= {"ssl": True, **certificates}
+        sentinel = Guides(_hosts(address, SENTINEL_PORT), sentinel_kwargs=asking)
         settings["db"] = _database(address, path[1:])
         return OneRoute(
             SentinelConnectionPool(path[0], sentinel, ssl=secure, **settings), *[guide.connection_pool for guide in sentinel.sentinels]
