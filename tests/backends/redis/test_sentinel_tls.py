@@ -11,7 +11,7 @@ import pytest
 
 import perdure
 from perdure import Event
-from tests.backends.redis.test_redis import insisting
+from tests.backends.claims import insisting
 from tests.servers.fixture import Servers
 from tests.servers.process import HOST
 from tests.servers.sentinel_tls import HalfSecureSentinel, SecureSentinel
