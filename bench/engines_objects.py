@@ -22,6 +22,7 @@ from perdure.backends.objects.bucket import Bucket
 from perdure.backends.objects.cloud import Cloud, cloud_address
 from perdure.backends.objects.driver import SHARDS
 from perdure.backends.objects.folder import Folder
+from perdure.clock import SystemClock
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.servers.azurite import Azurite
@@ -88,7 +89,8 @@ def measure_cloud(name: str, kind: type[Server], module: Any) -> None:
         try:
 
             def bare() -> Bucket:
-                return Cloud(cloud_address(f"{server.url}&namespace=bare{next(rounds)}", module.OPTIONS), module.service)
+                address = cloud_address(f"{server.url}&namespace=bare{next(rounds)}", module.OPTIONS)
+                return Cloud(address, module.service, module.asked, SystemClock())
 
             report(
                 name,

@@ -15,10 +15,13 @@ from tests.cli.conftest import SOURCE, Run
 
 
 def watching(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """The command under way."""
+    """The command under way; Ctrl-C reaches it also where a shell has started the tests in the background."""
     environment = {**os.environ, "PYTHONPATH": str(SOURCE), "NO_COLOR": "1"}
     command = [sys.executable, "-W", "error", "-m", "perdure", "watch", *arguments]
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - background jobs of a shell ignore it
+    )  # fmt: skip
 
 
 def test_commits_come_as_json_lines_while_others_write(url: str, tmp_path: Path) -> None:

@@ -122,17 +122,24 @@ def test_another_handle_is_heard(file_url: str) -> None:
     asyncio.run(scenario())
 
 
-def test_what_comes_between_reading_and_waiting_is_not_missed() -> None:
-    """A commit that is stored right after the watcher has read, and before it waits, wakes it."""
+@pytest.mark.parametrize("nth", [1, 2])
+@pytest.mark.parametrize("late", ["a commit", "a tombstone"])
+def test_what_comes_between_reading_and_waiting_is_not_missed(late: str, nth: int) -> None:
+    """A commit, or a tombstone, that is stored right after the watcher has read, and before it waits, comes next: behind the commits that
+    it read at first, or when it was woken and there was nothing."""
 
     class Late(MemoryBackend):
         store: Store | None = None
+        empty = 0
 
         async def read(self, session: SessionKey, **options: Any) -> Sequence[Record]:
             found = await super().read(session, **options)
             if not found and self.store is not None:
-                store, self.store = self.store, None
-                await store.append("s", Event("late"))
+                self.empty += 1
+                if self.empty < nth:
+                    self.store._core.watchers.tell(None, 0)
+                elif self.empty == nth:
+                    await (self.store.delete("s") if late == "a tombstone" else self.store.append("s", Event("late")))
             return found
 
     async def scenario() -> None:

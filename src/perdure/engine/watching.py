@@ -121,7 +121,7 @@ class Watchers:
                 try:
                     if not begun:
                         await self._listen()
-                        await self._check(watch)
+                        await self._check(watch, alive=True)
                         begun = True
                     before = watch.version
                     async with aclosing(self._reader.commits(session, after=before)) as commits:
@@ -130,10 +130,10 @@ class Watchers:
                             yield commit
                             if commit.kind is Kind.tombstone:
                                 return
-                    if watch.version == before:
-                        await self._check(watch)
-                    await self._news(watch)
                     away = None
+                    if watch.version == before and await self._check(watch):
+                        continue
+                    await self._news(watch)
                 except Unavailable:
                     now = self._clock.monotonic()
                     away = now if away is None else away
@@ -141,21 +141,25 @@ class Watchers:
                         raise
                     await Reply[None]().within(AGAIN_AFTER)
                 except (Corrupt, Truncated):
-                    await self._check(watch)  # What a purge left of the session cannot be read.
+                    await self._check(watch, alive=True)  # What a purge left of the session cannot be read.
                     raise
 
-    async def _check(self, watch: Watch) -> None:
-        """Raise unless the session lives, and holds what the watch has seen of it."""
+    async def _check(self, watch: Watch, *, alive: bool = False) -> bool:
+        """Raise unless the session is there, holds what the watch has seen of it, and is `alive` if it has to be; whether it has gone on.
+
+        A tombstone that came after the watch had read is a commit that is still to be read.
+        """
         (head,) = await self._backend.heads([watch.session])
         id = watch.session.id
         if head is None:
             raise NotFound(f"There is no session {id!r} in tenant {watch.session.tenant!r}.", session=id)
-        if head.status == Status.deleted and head.version >= watch.version:
+        if alive and head.status == Status.deleted and head.version >= watch.version:
             raise Deleted(f"Session {id!r} was deleted at version {head.version}.", session=id)
         if head.version < watch.version or (head.version == watch.version and watch.hash not in (None, head.hash)):
             raise Rewound(f"Session {id!r} is at version {head.version}, not at the version {watch.version} that was seen.", session=id)
         if head.version == watch.version:
             watch.hash = head.hash
+        return head.version > watch.version
 
     async def _listen(self) -> None:
         """Have the engine tell of news, if it can; else, or while it cannot, looks do."""
