@@ -11,11 +11,14 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import perdure
 from perdure import Event, op
+from perdure.backends.sqlite.schema import connect, initialise, known_id, parse_url
+from perdure.clock import SystemClock
 
 
 def test_many_tasks_edit_one_session(url: str) -> None:
@@ -208,3 +211,25 @@ def test_the_cache_is_bounded(cache_bytes: int, bounded: bool, file_url: str) ->
     asyncio.run(fill())
     kept = asyncio.run(scenario())
     assert (kept < 2_500_000) is bounded, kept
+
+
+def test_a_file_that_another_process_is_creating(tmp_path: Path) -> None:
+    """Whoever looks at a new file while another makes the schema sees it without, or whole: not the one half before and the other after."""
+    options = parse_url(f"sqlite:///{tmp_path}/store.db")
+    mine, theirs = connect(options, writing=True), connect(options, writing=True)
+
+    class Slow:
+        """My connection: after each pragma the other process has its turn."""
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(mine, name)
+
+        def pragma(self, name: str) -> Any:
+            value = mine.pragma(name)
+            initialise(theirs, options, SystemClock())
+            return value
+
+    assert known_id(Slow(), options.path) is None  # type: ignore[arg-type]
+    assert known_id(mine, options.path) == known_id(theirs, options.path) is not None
+    mine.close()
+    theirs.close()

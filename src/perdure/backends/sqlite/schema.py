@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl, unquote
 import apsw
 import msgspec
 
+from perdure.backends.sqlite.reader import as_of_one_moment
 from perdure.clock import Clock
 from perdure.errors import Corrupt, Invalid, Unavailable, Unsupported
 from perdure.model.ids import uuid7
@@ -121,14 +122,15 @@ def known_id(connection: apsw.Connection, path: str) -> str | None:
 
     Raises `Unsupported` for a newer schema, `Invalid` for a database of something else.
     """
-    version, application = connection.pragma("user_version"), connection.pragma("application_id")
-    if application != APPLICATION_ID:
-        if connection.execute("SELECT count(*) FROM sqlite_schema").get:
-            raise Invalid(f"{path} is a database of something else: choose another file.")
-        return None
-    if version != SCHEMA_VERSION:
-        raise Unsupported(f"{path} has schema {version}, this library knows {SCHEMA_VERSION}: upgrade perdure.")
-    return str(connection.execute("SELECT value FROM store WHERE name = 'id'").get)
+    with contextlib.nullcontext() if connection.in_transaction else as_of_one_moment(connection):  # Another process may be creating it.
+        version, application = connection.pragma("user_version"), connection.pragma("application_id")
+        if application != APPLICATION_ID:
+            if connection.execute("SELECT count(*) FROM sqlite_schema").get:
+                raise Invalid(f"{path} is a database of something else: choose another file.")
+            return None
+        if version != SCHEMA_VERSION:
+            raise Unsupported(f"{path} has schema {version}, this library knows {SCHEMA_VERSION}: upgrade perdure.")
+        return str(connection.execute("SELECT value FROM store WHERE name = 'id'").get)
 
 
 def check_library(version: str) -> None:
