@@ -57,3 +57,35 @@ def test_appends_of_an_engine_that_writes_each_by_itself_do_not_wait_for_one_ano
         assert all(isinstance(outcome, Appended) for outcome in await asyncio.gather(lone, *tasks))
 
     asyncio.run(scenario())
+
+
+def test_those_who_were_answered_together_go_together_again() -> None:
+    """After a crowd none of it goes ahead alone: a turn of all sessions is one call. A writer that is alone again goes at once."""
+
+    class Counted(MemoryBackend):
+        sizes: list[int]
+
+        async def append(self, appends: Sequence[Append]) -> Sequence[Outcome | BaseException]:
+            self.sizes.append(len(appends))
+            await asyncio.sleep(0)
+            return await super().append(appends)
+
+    async def scenario() -> None:
+        backend = Counted(SeededClock(1))
+        backend.sizes = []
+        writer = Writer(backend)
+
+        async def session(number: int) -> None:
+            for _ in range(5):
+                await writer.append(behind(SessionKey("acme", f"s{number}")))
+
+        await asyncio.gather(*[session(number) for number in range(8)])
+        assert sum(backend.sizes) == 40
+        assert len(backend.sizes) <= 7
+        backend.sizes.clear()
+        await writer.append(behind(FIRST))
+        await writer.append(behind(FIRST))
+        assert backend.sizes == [1, 1]
+        assert not writer._turn(asyncio.get_running_loop()).crowd
+
+    asyncio.run(scenario())

@@ -1,7 +1,7 @@
 """Group commit: appends that are ready in one turn of an event loop are handed to the engine together.
 
-A lone append goes at once; only while one is under way do others wait for the end of the loop's turn, and only for an engine that makes
-one write of them.
+A lone append goes at once. While one is under way others wait for the end of the loop's turn, and so does the first one after several
+went together: those who were answered together are about to append again. Only for an engine that makes one write of them.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ class _Turn:
     def __init__(self) -> None:
         self.waiting: list[tuple[Append, asyncio.Future[Outcome | BaseException]]] = []
         self.calls = 0
+        self.crowd = False
+        """Whether several went together the last time."""
         self.tasks: set[asyncio.Task[None]] = set()
 
 
@@ -41,7 +43,7 @@ class Writer:
         last, turn = self._last
         if last() is not loop:
             turn = self._turn(loop)
-        if not self._backend.capabilities.batched or not (turn.calls or turn.waiting):
+        if not self._backend.capabilities.batched or not (turn.calls or turn.waiting or turn.crowd):
             turn.calls += 1
             try:
                 return _answer((await self._backend.append((append,)))[0])
@@ -61,6 +63,7 @@ class Writer:
 
     def _hand_over(self, loop: asyncio.AbstractEventLoop, turn: _Turn) -> None:
         waiting, turn.waiting = turn.waiting, []
+        turn.crowd = len(waiting) > 1
         for start in range(0, len(waiting), APPENDS_MAX):
             turn.calls += 1
             task = loop.create_task(self._send(turn, waiting[start : start + APPENDS_MAX]))
