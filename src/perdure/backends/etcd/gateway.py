@@ -21,6 +21,8 @@ from perdure.errors import Error, Invalid, TooLarge, Unauthorized, Unavailable, 
 Json = dict[str, Any]
 _UNAUTHENTICATED, _FORBIDDEN, _INVALID, _FULL, _OUT_OF_RANGE = 16, 7, 3, 8, 11
 """gRPC status codes."""
+_LOGIN = ("authentication failed", "user name is empty", "revision of auth store is old")
+"""The last: users or rights were changed while the request was on its way; nothing was done."""
 
 
 class Compacted(Exception):
@@ -163,7 +165,7 @@ class Gateway:
         if response.status_code == httpx.codes.OK:
             return answer
         code, message = answer.get("code"), str(answer.get("message") or answer.get("error") or response.status_code)
-        if code in (_UNAUTHENTICATED, _FORBIDDEN) or "authentication failed" in message or "user name is empty" in message:
+        if code in (_UNAUTHENTICATED, _FORBIDDEN) or any(word in message for word in _LOGIN):
             raise Unauthorized(f"etcd at {endpoint} refused: {message}.")
         if "too large" in message:
             raise TooLarge(f"etcd at {endpoint} refused a request as too large: {message}.")
