@@ -7,7 +7,7 @@ import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ Requests = Callable[[Any], int]
 """How many requests an engine has made so far."""
 
 
-def run(scenario: Coroutine[Any, Any, None], seconds: float = 120) -> None:
+def run(scenario: Coroutine[Any, Any, None], seconds: float = 150) -> None:
     """Run it to its end, for so long at most."""
     asyncio.run(asyncio.wait_for(scenario, seconds))
 
@@ -44,6 +44,26 @@ async def opened(url: str) -> AsyncIterator[Any]:
         yield backend
     finally:
         await backend.close()
+
+
+class Handles(AsyncExitStack):
+    """Engines that are closed in the end."""
+
+    async def open(self, url: str) -> Any:
+        """One more."""
+        return await self.enter_async_context(opened(url))
+
+
+async def until(true: Callable[[], object], seconds: float = 60) -> None:
+    """Wait, for so long at most, for what only asking tells; asked in a thread, so it may block."""
+
+    def ask() -> None:
+        end = time.monotonic() + seconds
+        while not true():
+            assert time.monotonic() < end
+            time.sleep(0.02)
+
+    await asyncio.to_thread(ask)
 
 
 async def visit(url: str) -> None:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import threading
-from collections.abc import Coroutine
 from contextlib import aclosing, suppress
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +17,7 @@ from perdure.backends.etcd.news import notices
 from perdure.backends.registry import open_backend
 from perdure.clock import SystemClock
 from perdure.errors import Unavailable
+from tests.backends.claims import nothing_left, run
 from tests.backends.engines import Engine
 from tests.backends.etcd.test_etcd import ask
 from tests.backends.news import news_of, no_looks, writing
@@ -30,10 +28,6 @@ __all__ = ["no_looks"]
 ETCD = Engine("etcd", Etcd)
 IDS = [f"s{number}" for number in range(8)]
 HASTY = "timeout=2&connect_timeout=1"
-
-
-def run(scenario: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 150))
 
 
 def compact(server: Etcd) -> None:
@@ -162,18 +156,9 @@ def grant(start: bytes, end: bytes) -> dict[str, Any]:
     return {"name": "tenant", "perm": {"permType": "READWRITE", "key": text(start), "range_end": text(end)}}
 
 
-def sockets() -> int:
-    """How many sockets this process has."""
-    found = 0
-    for file in Path("/proc/self/fd").iterdir():
-        with suppress(OSError):
-            found += str(file.readlink()).startswith("socket:")
-    return found
-
-
 def test_listening_has_its_own_connection_and_lets_go_of_it(servers: Servers[Etcd]) -> None:
     """With a pool of one a watch waits while two hundred tasks append; after `close` there is no socket and no thread of the store left."""
-    url, threads, before = ETCD.url(servers(Etcd)), {thread.name for thread in threading.enumerate()}, sockets()
+    url = ETCD.url(servers(Etcd))
 
     async def scenario() -> None:
         async with news_of(f"{url}&pool=1", IDS) as news:
@@ -181,9 +166,8 @@ def test_listening_has_its_own_connection_and_lets_go_of_it(servers: Servers[Etc
             await asyncio.gather(*(news.write(id) for id in IDS * 25))
             await news.all_told()
 
-    run(scenario())
-    assert {thread.name for thread in threading.enumerate()} <= threads
-    assert sockets() <= before
+    with nothing_left():
+        run(scenario())
 
 
 def test_an_append_is_one_request_whoever_listens(servers: Servers[Etcd]) -> None:

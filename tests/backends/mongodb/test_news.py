@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -15,10 +12,9 @@ from perdure import Event
 from perdure.backends.conformance import behind
 from perdure.backends.conformance.notifying import Ear
 from perdure.backends.mongodb import news
-from perdure.backends.registry import open_backend
 from perdure.backends.spi import Appended, Known
-from perdure.clock import SystemClock
 from perdure.model.ids import SessionKey
+from tests.backends.claims import Handles, run, until
 from tests.backends.engines import Engine
 from tests.servers.fixture import Servers
 from tests.servers.mongodb import MongoDB, MongoDBLogin, MongoDBSet
@@ -30,31 +26,6 @@ S = SessionKey("acme", "s")
 @pytest.fixture
 def server(servers: Servers[MongoDB]) -> MongoDB:
     return servers(MongoDB)
-
-
-def run(scenario: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 90))
-
-
-async def until(true: Callable[[], object]) -> None:
-    """Wait for what only asking tells."""
-
-    def ask() -> None:
-        end = time.monotonic() + 60
-        while not true():
-            assert time.monotonic() < end
-            time.sleep(0.02)
-
-    await asyncio.to_thread(ask)
-
-
-class Handles(AsyncExitStack):
-    """Engines that are closed at the end."""
-
-    async def open(self, url: str) -> Any:
-        backend = await open_backend(url, clock=SystemClock())
-        self.push_async_callback(backend.close)
-        return backend
 
 
 class Listed(Ear):

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Coroutine
-from contextlib import AsyncExitStack
 from typing import Any
 
 import psycopg
@@ -17,11 +14,10 @@ from perdure.backends.conformance import behind
 from perdure.backends.conformance.notifying import Ear
 from perdure.backends.postgresql import news
 from perdure.backends.postgresql.news import PAYLOAD_MAX, SESSIONS_MAX, notices_in, payloads
-from perdure.backends.registry import open_backend
 from perdure.backends.spi import Appended
-from perdure.clock import SystemClock
 from perdure.errors import Unsupported
 from perdure.model.ids import SessionKey
+from tests.backends.claims import Handles, run, until, visit
 from tests.backends.engines import Engine
 from tests.servers.fixture import Servers
 from tests.servers.pgbouncer import PgBouncer
@@ -34,35 +30,6 @@ S = SessionKey("acme", "s")
 @pytest.fixture
 def server(servers: Servers[PostgreSQL]) -> PostgreSQL:
     return servers(PostgreSQL)
-
-
-def run(scenario: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 90))
-
-
-async def until(true: Callable[[], object]) -> None:
-    """Wait for what only asking tells."""
-
-    def ask() -> None:
-        end = time.monotonic() + 60
-        while not true():
-            assert time.monotonic() < end
-            time.sleep(0.02)
-
-    await asyncio.to_thread(ask)
-
-
-async def opened_once(url: str) -> None:
-    await (await perdure.open(url)).close()
-
-
-class Handles(AsyncExitStack):
-    """Engines that are closed at the end."""
-
-    async def open(self, url: str) -> Any:
-        backend = await open_backend(url, clock=SystemClock())
-        self.push_async_callback(backend.close)
-        return backend
 
 
 def test_with_nobody_listening_an_append_is_one_statement_and_nobody_is_notified(server: PostgreSQL) -> None:
@@ -171,7 +138,7 @@ def test_namespaces_and_databases_do_not_hear_each_other(server: PostgreSQL) -> 
     original = server.url.removesuffix("/postgres") + "/original"
     with psycopg.connect(server.url, autocommit=True) as admin:
         admin.execute("CREATE DATABASE original")
-        run(opened_once(f"{original}?namespace=here"))
+        run(visit(f"{original}?namespace=here"))
         admin.execute("CREATE DATABASE copy TEMPLATE original")
 
     async def scenario() -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 from redis import Redis
@@ -17,6 +16,7 @@ from perdure.backends.redis.layout import SHARDS, prefix, shard_of
 from perdure.backends.registry import open_backend
 from perdure.backends.spi import Notifying
 from perdure.clock import SystemClock
+from tests.backends.claims import run
 from tests.backends.engines import Engine
 from tests.backends.news import News, key, news_of, no_looks, writing
 from tests.backends.redis.test_cluster import elected, keys_of, other_primary, place
@@ -28,10 +28,6 @@ __all__ = ["no_looks"]
 VALKEY, CLUSTER = Engine("valkey", Valkey), Engine("valkey-cluster", ValkeyCluster)
 IDS = [f"s{number}" for number in range(12)]
 HASTY = "timeout=2&connect_timeout=1"
-
-
-def run(scenario: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 150))
 
 
 def clients(server: Valkey, node: str = "primary") -> list[str]:
