@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection
 from typing import Self
 
 from tests.servers.process import HOST
@@ -13,20 +14,10 @@ Reply = Callable[[bytes], bytes | None]
 """What is said to some bytes of a client in place of the server, who does not hear of them; `None`: the server is asked."""
 
 
-class Proxy:
-    """Passes bytes both ways. `cut()` makes the next answer vanish: the server has worked, the client sees its connection close."""
+class Listening(ABC):
+    """A server of the tests' own on a port of its own, while it is entered; its clients are let go of behind it."""
 
-    def __init__(self, port: int) -> None:
-        self._target = port
-        self._cutting = 0
-        self._instead = b""
-        self._clients: set[asyncio.Task[None]] = set()
-        self.cuts = 0
-        """How many answers have vanished."""
-        self.most = 0
-        """Most clients that were connected at once."""
-        self.reply: Reply | None = None
-        """Answers in the server's place; then the connection is closed."""
+    _clients: Collection[asyncio.Task[None]]
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, HOST, 0)
@@ -46,6 +37,26 @@ class Proxy:
         """Where it listens."""
         port: int = self._server.sockets[0].getsockname()[1]
         return port
+
+    @abstractmethod
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one client."""
+
+
+class Proxy(Listening):
+    """Passes bytes both ways. `cut()` makes the next answer vanish: the server has worked, the client sees its connection close."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._cutting = 0
+        self._instead = b""
+        self._clients: set[asyncio.Task[None]] = set()
+        self.cuts = 0
+        """How many answers have vanished."""
+        self.most = 0
+        """Most clients that were connected at once."""
+        self.reply: Reply | None = None
+        """Answers in the server's place; then the connection is closed."""
 
     def cut(self, answers: int = 1, instead: bytes = b"") -> None:
         """Cut the next answers; the client is told `instead` of them."""

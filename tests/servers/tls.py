@@ -12,7 +12,6 @@ import ssl
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests.servers.process import HOST
+from tests.servers.proxy import Listening
 
 GSS_REQUEST = (8).to_bytes(4) + (80877104).to_bytes(4)
 """How a client of PostgreSQL asks for Kerberos, before it asks for TLS."""
@@ -89,7 +89,7 @@ def _usage(*, ca: bool) -> x509.KeyUsage:
     return x509.KeyUsage(digital_signature=True, key_encipherment=not ca, key_cert_sign=ca, crl_sign=ca, **off)
 
 
-class Front:
+class Front(Listening):
     """Listens on a port of its own with TLS and passes bytes to `port` and back. `asked`: clients ask for TLS first, as PostgreSQL's do.
     `trouble`: `cut` closes at the first bytes of a handshake, `garbage` answers them with something else, `silent` not at all."""
 
@@ -98,25 +98,6 @@ class Front:
         self._clients: dict[asyncio.Task[None], asyncio.Transport] = {}
         self.handshakes = 0
         """How many clients have trusted it."""
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, HOST, 0)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        clients = list(self._clients)
-        for client in clients:
-            client.cancel()
-        await asyncio.gather(*clients, return_exceptions=True)
-        for _ in range(3):  # Sockets are closed a turn after their transports.
-            await asyncio.sleep(0)
-
-    @property
-    def port(self) -> int:
-        """Where it listens."""
-        port: int = self._server.sockets[0].getsockname()[1]
-        return port
 
     def replace(self, context: ssl.SSLContext) -> None:
         """Cut all connections; who comes now meets another certificate."""
