@@ -2,6 +2,8 @@
 
 tour            set up, then the two-minute tour
 test [ARGS]     set up, then every check, then the tests with coverage; ARGS go to pytest
+test --quick    the same without servers and without coverage: what to run first
+test --slow     what takes too long for each change: pauses, partitions, clocks, long kill loops, servers built from source
 check [STEP]    the checks alone, or some of: lint format types rooms sync docs
 oldest [ARGS]   the tests of adapters on the oldest versions that pyproject.toml allows, in .venv-oldest
 docs            write again what is generated: the blocking API and pages of docs/
@@ -15,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -28,6 +31,16 @@ BIN, SUFFIX = ("Scripts", ".exe") if os.name == "nt" else ("bin", "")
 NEEDED = (3, 11)
 AGAIN = 3
 """Most failed tests that CI runs once more."""
+TIERS = {
+    "--quick": "not slow and not server and not fetched",
+    "--slow": "slow",
+    "--bare": "not slow and (fetched or not server)",
+    "--rest": "not slow and (server or fetched)",
+}
+"""Which tests an option of `test` runs, by the markers of tests/support/tiers.py. CI runs `--bare` before `fetch`, where what needs it must
+skip and not fail, and `--rest` after it: together they are `test`."""
+SET_UP = {"core": "about half a minute", "dev": "about two minutes", "oldest": "about two minutes"}
+"""How long a lock takes to install where nothing is cached, on two cores."""
 ADVICE = f"On Debian and Ubuntu: apt install python3.{sys.version_info[1]}-venv (or python3-venv)."
 
 CHECKS = {
@@ -80,7 +93,7 @@ def set_up(lock: str = "dev", venv: Path = VENV) -> None:
     stamp, state = venv / f"{lock}.stamp", f"{wanted.hexdigest()} {sys.version_info[:2]}"
     if python_of(venv).exists() and stamp.exists() and stamp.read_text() == state:
         return
-    print(f"Setting up {venv.name} from the lock file (about half a minute, once) …", flush=True)
+    print(f"Setting up {venv.name} from the lock file ({SET_UP[lock]}, once) …", flush=True)
     pip = make_venv(venv)
     quiet = ["--quiet", "--disable-pip-version-check"]
     run([*pip, "install", *quiet, "--no-deps", "--require-hashes", "-r", f"requirements/{lock}.lock"])
@@ -133,9 +146,12 @@ def check(arguments: list[str]) -> None:
 
 
 def test(arguments: list[str]) -> None:
-    """All checks, then the tests; coverage is printed to be read, and fails nothing."""
+    """All checks, then the tests of one tier; coverage is printed to be read, and fails nothing."""
+    tier = arguments[0] if arguments and arguments[0] in TIERS else None
     check([])
-    command = ["-n", "2", "--cov", "--cov-report=term", *arguments]
+    command = ["-n", "2", "--dist", "loadgroup", "-m", TIERS.get(tier, "not slow"), *arguments[tier is not None :]]
+    if tier not in ("--quick", "--slow"):
+        command += ["--cov", "--cov-report=term", *(["--cov-append"] if tier == "--rest" else [])]
     print(f"── tests: pytest {shlex.join(command)}", flush=True)
     run_tests(command)
 
@@ -150,17 +166,18 @@ def run_tests(arguments: list[str], venv: Path = VENV, **environment: str) -> No
     except subprocess.CalledProcessError as error:
         failed = cache / "v" / "cache" / "lastfailed"
         names = json.loads(failed.read_text()) if error.returncode == 1 and os.environ.get("CI") and failed.exists() else []
+        names = [re.sub(r"@\w+$", "", name) for name in names]  # The worker that a test shares with others is written after its name.
         if not 0 < len(names) <= AGAIN:
             raise
         print(f"── once more, alone: {', '.join(names)}", flush=True)
-        run_tool("pytest", *place, *arguments, "--last-failed", "-n", "0", "--no-cov", venv=venv, **environment)
+        run_tool("pytest", *place, *names, "-n", "0", "--no-cov", venv=venv, **environment)
         print(f"── FLAKY, see their first failure above: {', '.join(names)}", flush=True)
 
 
 def oldest(arguments: list[str]) -> None:
     """The other end of the supported versions. Old packages warn of what is new, and the suites that were fetched are of the newest."""
     set_up("oldest", OLDEST)
-    run_tests(["tests/adapters", "-n", "2", "-o", "filterwarnings=", *arguments], OLDEST, PERDURE_REQUIRE_SERVERS="0")
+    run_tests(["tests/adapters", "-n", "2", "-m", "not slow", "-o", "filterwarnings=", *arguments], OLDEST, PERDURE_REQUIRE_SERVERS="0")
 
 
 def docs(_: list[str]) -> None:

@@ -14,6 +14,11 @@ from pathlib import Path
 
 import apsw
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from tests.servers.process import Missing
+
+MISSING = 3
+"""The exit code of a benchmark whose server is not installed."""
 BODY = "says what agents say when they plan a trip, at some length and with few surprises; "
 
 
@@ -81,6 +86,15 @@ def machine() -> None:
     """Say what was measured on."""
     system = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
     print(f"{system}, SQLite {apsw.sqlite_lib_version()}, write and sync of 4 KiB {sync_microseconds():.0f} µs")
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a benchmark; one whose server is not installed says how to install it, and ends with the code `MISSING`."""
+    try:
+        main()
+    except Missing as missing:
+        print(missing, file=sys.stderr)
+        sys.exit(MISSING)
 
 
 def small() -> bool:

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-import sys
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import msgspec
-from _harness import folder, machine, small, table, turn
+from _harness import folder, machine, run, small, table, turn
 from cassandra import ConsistencyLevel
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
 from cassandra.policies import FallthroughRetryPolicy, RoundRobinPolicy
@@ -25,8 +23,6 @@ from cassandra.query import tuple_factory
 
 import perdure
 from perdure import Event
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.servers.cassandra import Cassandra
 
 SESSIONS = 64
@@ -118,4 +114,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

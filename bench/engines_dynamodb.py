@@ -8,21 +8,18 @@ for each, over as many connections.
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from _harness import alternate, machine, small, table, turn
+from _harness import alternate, machine, run, small, table, turn
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 
 import perdure
 from perdure import Event
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.servers.ministack import MiniStack
 
 SESSIONS = 64
@@ -104,4 +101,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -8,22 +8,18 @@ Perdure has; etcd syncs for all that wait. Perdure's requests carry up to 64 ses
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from itertools import count
-from pathlib import Path
 from typing import Any
 
 import httpx
 import msgspec
-from _harness import alternate, folder, machine, small, table, turn
+from _harness import alternate, folder, machine, run, small, table, turn
 
 import perdure
 from perdure import Event
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.servers.etcd import Etcd
 
 SESSIONS = 64
@@ -103,4 +99,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -7,20 +7,17 @@ messages of 400 bytes.
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from _harness import alternate, machine, small, table, turn
+from _harness import alternate, machine, run, small, table, turn
 from pymongo import AsyncMongoClient, UpdateOne, WriteConcern
 
 import perdure
 from perdure import Event
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.servers.mongodb import MongoDB, MongoDBSet
 
 SESSIONS = 64
@@ -133,4 +130,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -7,13 +7,11 @@ in a shard.
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import msgspec
-from _harness import alternate, folder, machine, small, table, turn
+from _harness import alternate, folder, machine, run, small, table, turn
 
 import perdure
 from perdure import Event
@@ -23,8 +21,6 @@ from perdure.backends.objects.cloud import Cloud, cloud_address
 from perdure.backends.objects.driver import SHARDS
 from perdure.backends.objects.folder import Folder
 from perdure.clock import SystemClock
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.servers.azurite import Azurite
 from tests.servers.fake_gcs import FakeGCS
 from tests.servers.process import Server
@@ -118,4 +114,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

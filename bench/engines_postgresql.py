@@ -6,7 +6,6 @@ The server is the tests' own, one node, every commit synced. A turn is one appen
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -14,12 +13,10 @@ from typing import Any
 
 import msgspec
 import psycopg
-from _harness import alternate, machine, small, table, turn
+from _harness import alternate, machine, run, small, table, turn
 
 import perdure
 from perdure import Event
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.servers.postgresql import PostgreSQL
 
 SESSIONS = 64
@@ -158,4 +155,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -6,19 +6,16 @@ The server is the tests' own, with `appendfsync always`. A turn is one append of
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
-from _harness import alternate, machine, small, table, turn
+from _harness import alternate, machine, run, small, table, turn
 from redis.asyncio import Redis
 
 import perdure
 from perdure import Event
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tests.servers.valkey import Valkey
 
 SESSIONS = 64
@@ -127,4 +124,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from importlib import metadata
 from pathlib import Path
-from typing import NoReturn
-
-import pytest
 
 from scripts.fetch_suites import SUITES
+from tests.support.needs import missing
 
 
 def fetched(package: str) -> Path:
@@ -21,10 +18,3 @@ def fetched(package: str) -> Path:
     if not all((suite.folder / name).exists() for name in suite.files):
         missing(f"the tests of {package} {suite.version} are not here: python3 dev.py fetch")
     return suite.folder
-
-
-def missing(reason: str) -> NoReturn:
-    """Skip, or fail where the suites must be there."""
-    if os.environ.get("PERDURE_REQUIRE_SERVERS") == "1":
-        pytest.fail(reason)
-    pytest.skip(reason)

@@ -11,17 +11,19 @@ import pytest
 
 import perdure
 from tests.backends.partitioned import PARTITIONS
-from tests.servers.fixture import REQUIRED, make
+from tests.servers.fixture import make
 from tests.servers.network import Network
+from tests.support.needs import missing
+
+pytestmark = [pytest.mark.server, pytest.mark.slow("partitions: nodes that are cut off for seconds, on clusters of their own")]
 
 
 @pytest.mark.parametrize("name", PARTITIONS)
 def test_nodes_cut_off_from_the_others(name: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     """A node that knows nothing of its successor answers no read and no write, but for what `failover_loss` declares; what each partition
     does, and claims, is in its scenario's docstring."""
-    if missing := Network.missing():
-        assert os.environ.get(REQUIRED) != "1", missing
-        pytest.skip(missing)
+    if reason := Network.missing():
+        missing(reason)
     partition = PARTITIONS[name]
     make(partition.server, tmp_path_factory)
     root = Path(__file__).parents[2]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -10,11 +9,10 @@ from typing import TypeVar
 import pytest
 
 from tests.servers.process import Missing, Server
+from tests.support.needs import missing
 
 S = TypeVar("S", bound=Server)
 Servers = Callable[[type[S]], S]
-REQUIRED = "PERDURE_REQUIRE_SERVERS"
-"""Set to 1, a missing server that can be had fails the tests that need it; else they are skipped with the line that installs it."""
 
 
 @pytest.fixture(scope="session")
@@ -80,7 +78,7 @@ def missing_skips(*, obtainable: bool = True) -> Iterator[None]:
     """What is `Missing` within skips the test, or fails it where it should be there."""
     try:
         yield
-    except Missing as missing:
-        if os.environ.get(REQUIRED) == "1" and obtainable:
-            pytest.fail(str(missing))
-        pytest.skip(str(missing))
+    except Missing as error:
+        if obtainable:
+            missing(str(error))
+        pytest.skip(str(error))

@@ -12,6 +12,8 @@ import pytest
 
 from tests.adapters.suites import fetched
 
+pytestmark = pytest.mark.fetched
+
 ROOT = Path(__file__).resolve().parents[3]
 INSIDE = "sets the times inside InMemorySessionStore"
 HELPER = "clear() belongs to InMemorySessionStore, not to the protocol: one call that empties a durable store is not offered"

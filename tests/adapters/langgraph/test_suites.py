@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from langgraph.checkpoint.conformance import capabilities
 
 from tests.adapters.suites import fetched
+
+pytestmark = pytest.mark.fetched
 
 ROOT = Path(__file__).resolve().parents[3]
 PACKAGE = "langgraph-checkpoint-sqlite"

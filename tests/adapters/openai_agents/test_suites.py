@@ -12,6 +12,8 @@ import pytest
 
 from tests.adapters.suites import fetched
 
+pytestmark = pytest.mark.fetched
+
 ROOT = Path(__file__).resolve().parents[3]
 INSIDE = "looks inside SQLiteSession: its connections, locks, tables or transactions"
 POP = "asks for a pop inside SQLiteSession's transaction, which EncryptedSession does with that very class alone"

@@ -12,6 +12,8 @@ import pytest
 
 from tests.adapters.suites import fetched
 
+pytestmark = pytest.mark.fetched
+
 ROOT = Path(__file__).resolve().parents[3]
 ONLY_IN_MEMORY = "clear() belongs to InMemoryStorage, not to the Storage protocol: one call that empties a durable store is not offered"
 EXCLUDED = {
