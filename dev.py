@@ -4,9 +4,10 @@ tour            set up, then the two-minute tour
 test [ARGS]     set up, then every check, then the tests with coverage; ARGS go to pytest
 test --quick    the same without servers and without coverage: what to run first
 test --slow     what takes too long for each change: pauses, partitions, clocks, long kill loops, servers built from source
-check [STEP]    the checks alone, or some of: lint format types rooms sync docs
+check [STEP]    the checks alone, or some of: lint format types rooms sync docs site
 oldest [ARGS]   the tests of adapters on the oldest versions that pyproject.toml allows, in .venv-oldest
 docs            write again what is generated: the blocking API and pages of docs/
+site            build the pages of docs/ as a site with search, in build/site
 bench NAME      one benchmark of bench/, against its rivals; without a name, the list
 fetch           download what tests need and no lock holds: servers that are no wheels, suites that frameworks ship as sources
 lock            write requirements/*.lock anew (needs uv)
@@ -50,6 +51,7 @@ CHECKS = {
     "rooms": ["lint-imports"],
     "sync": ["python", "scripts/make_sync.py", "--check"],
     "docs": ["python", "scripts/docs_reference.py", "--check"],
+    "site": ["sphinx-build", "--quiet", "--fail-on-warning", "--keep-going", "--nitpicky", "docs", "build/site"],
 }
 
 
@@ -187,6 +189,12 @@ def docs(_: list[str]) -> None:
     run_tool("python", "scripts/docs_reference.py")
 
 
+def site(_: list[str]) -> None:
+    """The site; a link that leads nowhere fails it."""
+    check(["site"])
+    print(f"open {ROOT / 'build' / 'site' / 'index.html'}")
+
+
 def tour(arguments: list[str]) -> None:
     """The tour, in a temporary folder that it removes."""
     set_up("core")
@@ -214,12 +222,22 @@ def lock(_: list[str]) -> None:
     compile_ = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version=3.11", "--generate-hashes", "--no-header"]
     compile_ += ["--no-emit-index-url", "--annotation-style=line", "--upgrade", "pyproject.toml"]
     most = ["--all-extras", "--group=dev", "--group=suites"]
-    run([*compile_, *most, "--group=servers", "-o", "requirements/dev.lock"])
+    run([*compile_, *most, "--group=docs", "--group=servers", "-o", "requirements/dev.lock"])
     run([*compile_, *most, "--resolution=lowest-direct", "-o", "requirements/oldest.lock"])
     run([*compile_, "--group=build", "-c", "requirements/dev.lock", "-o", "requirements/core.lock"])
 
 
-VERBS = {"tour": tour, "test": test, "check": check, "oldest": oldest, "docs": docs, "bench": bench, "fetch": fetch, "lock": lock}
+VERBS = {
+    "tour": tour,
+    "test": test,
+    "check": check,
+    "oldest": oldest,
+    "docs": docs,
+    "site": site,
+    "bench": bench,
+    "fetch": fetch,
+    "lock": lock,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

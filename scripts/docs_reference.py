@@ -64,13 +64,12 @@ def reference() -> str:
             parts += _entry(name, getattr(perdure, name))
     parts += [
         "The root is `Error`. " + _doc(perdure.Error) + "\n",
-        "| error | `code` | `retryable` | `http_status` | what it says |",
-        "|---|---|---|---|---|",
     ]
     for name in errors:
         error = getattr(perdure, name)
         if error is not perdure.Error:
-            parts.append(f"| `{name}` | `{error.code}` | {'yes' if error.retryable else 'no'} | {error.http_status} | {_flat(error)} |")
+            again = "may succeed when it is sent again" if error.retryable else "is not to be sent again unchanged"
+            parts += [f"### `{name}`\n", _doc(error) + "\n", f"Code `{error.code}`, HTTP status {error.http_status}; the call {again}.\n"]
     parts += ["\n## `perdure.sync`\n", _doc(perdure.sync).split("\n\n")[0] + "\n", _differences()]
     return _joined(parts)
 

@@ -41,7 +41,7 @@ def _rebuild(kind: type[Error], detail: str, facts: dict[str, Any]) -> Error:
 
 class Conflict(Error):
     """Other commits came first and your change does not combine with them; nothing was written. Read the session
-    again, decide anew, or pass `on_conflict`.
+    again, decide again, or pass `on_conflict`.
 
     Facts: `session`, `expected` and `actual` (versions), `commits` (those you had not seen, oldest first, at most 100),
     `paths` (JSON Pointers on which both sides wrote).
@@ -52,7 +52,9 @@ class Conflict(Error):
 
 class Fenced(Error):
     """Another worker took this lease over; your write was refused and nothing changed. Read the session, acquire the
-    lease, then decide anew."""
+    lease, then decide again.
+
+    Reserved for leases: nothing in this version raises it."""
 
     code, retryable, http_status = "fenced", False, 409
 
@@ -119,13 +121,17 @@ class Unauthorized(Error):
 
 
 class QuotaExceeded(Error):
-    """This tenant has used up a quota and nothing was written. Raise the quota or delete what is no longer needed."""
+    """This tenant has used up a quota and nothing was written. Raise the quota or delete what is no longer needed.
+
+    Reserved for quotas: nothing in this version raises it."""
 
     code, retryable, http_status = "quota_exceeded", False, 429
 
 
 class Moved(Error):
-    """The session lives elsewhere now; nothing was written here. Open the store named in `to` and call again."""
+    """The session lives elsewhere now; nothing was written here. Open the store named in `to` and call again.
+
+    Reserved for sessions that are moved: nothing in this version moves one."""
 
     code, retryable, http_status = "moved", False, 410
 

@@ -6,15 +6,19 @@ import ast
 import re
 import tomllib
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+import perdure
+from dev import TIERS
 from tests.docs.pages import PAGES, ROOT, blocks, name
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(#[^)\s]*)?\)")
+LABEL = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 TEST = re.compile(r"\[`(\w+)`\]\(\.\./([\w/.-]+\.py)\)")
 
 
@@ -34,14 +38,31 @@ def test_every_link_leads_to_a_file(page: Path) -> None:
 
 
 def test_every_guarantee_names_tests_that_exist() -> None:
-    """Each numbered row of the guarantees links at least one test function, and each such function is in the file linked."""
-    rows = [line for line in (ROOT / "docs" / "guarantees.md").read_text().splitlines() if re.match(r"\| *\d+ *\|", line)]
-    assert rows
-    for row in rows:
-        tests = TEST.findall(row)
-        assert tests or "*not in this version*" in row, f"no test in: {row[:80]}"
+    """Each numbered section of the guarantees links at least one test function, and each such function is in the file linked."""
+    sections = re.split(r"^## (?=\d+\. |Notes)", (ROOT / "docs" / "guarantees.md").read_text(), flags=re.MULTILINE)[1:-1]
+    assert sections
+    for section in sections:
+        tests = TEST.findall(section)
+        assert tests or "*Not in this version.*" in section, f"no test in: {section[:80]}"
         for function, path in tests:
             assert function in functions(ROOT / path), f"{path} has no {function}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_a_cell_of_a_table_is_short(page: Path) -> None:
+    """A cell of a table has at most 150 characters as a reader sees it; what needs more is text."""
+    text = re.sub(r"^(```+).*?^\1$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for line in text.splitlines():
+        if line.startswith("|"):
+            cells = [LABEL.sub(r"\1", cell).strip() for cell in re.split(r"(?<!\\)\|", line)]
+            assert max(map(len, cells)) <= 150, f"{name(page)}: {max(cells, key=len)}"
+
+
+def test_troubleshooting_has_every_error() -> None:
+    """Each class of perdure.errors has a section of its name."""
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    errors = {kind.__name__ for kind in vars(perdure).values() if isinstance(kind, type) and issubclass(kind, perdure.Error)}
+    assert errors - {"Error"} <= set(re.findall(r"^### (\w+)$", page, re.MULTILINE))
 
 
 def test_every_page_can_be_reached() -> None:
@@ -50,11 +71,16 @@ def test_every_page_can_be_reached() -> None:
     assert [name(page) for page in PAGES if page not in linked and page.name not in ("README.md", "CHANGELOG.md", "index.md")] == []
 
 
-def test_ci_runs_the_command_of_the_readme() -> None:
-    """The README's first two `sh` blocks are one line each; the second is what .ci/run calls."""
-    tour, test = [block.text.splitlines() for block in blocks(ROOT / "README.md") if block.language == "sh"][:2]
-    assert (tour, test) == (["python3 dev.py tour"], ["python3 dev.py test"])
-    assert f"\nexec {test[0]} </dev/null\n" in (ROOT / ".ci" / "run").read_text()
+def test_ci_runs_the_commands_of_the_readme() -> None:
+    """The README's two commands are a line each. CI calls both, the second in two parts; what both parts have skips in the first."""
+    first, second = [block.text.splitlines() for block in blocks(ROOT / "README.md") if block.language == "sh"][:2]
+    assert (first, second) == (["python3 dev.py tour"], ["python3 dev.py test"])
+    lines = (ROOT / ".ci" / "run").read_text().splitlines()
+    for call in (f"newcomer {first[0]}", f"newcomer {second[0]} --bare", f"{second[0]} --rest </dev/null"):
+        assert call in lines
+    for slow, server, fetched in product((False, True), repeat=3):
+        markers = {"slow": slow, "server": server, "fetched": fetched}
+        assert eval(TIERS["--bare"], {}, markers) + eval(TIERS["--rest"], {}, markers) == (not slow) + (not slow and fetched)
 
 
 def test_the_readme_and_the_guide_are_short() -> None:

@@ -18,7 +18,9 @@ _STATIC = msgspec.msgpack.Encoder()
 
 
 class Kind(IntEnum):
-    """What a commit does: `data` carries the caller's events, the others are control commits. Numbers are stored: never reuse one."""
+    """What a commit does: `data` carries the caller's events, the others are control commits. Numbers are stored: never reuse one.
+
+    `lease`, `anchor` and `moved` are reserved: nothing in this version writes them."""
 
     data = 0
     configure = 1
@@ -30,7 +32,9 @@ class Kind(IntEnum):
 
 
 class Status(IntEnum):
-    """Where a session stands in its life. Numbers are stored: never reuse one."""
+    """Where a session stands in its life. Numbers are stored: never reuse one.
+
+    `idle`, `archived` and `moved` are reserved: nothing in this version sets them."""
 
     active = 0
     idle = 1
