@@ -38,6 +38,8 @@ class Engine:
     """Whether clients talk to the one address in the URL, so that a proxy can stand in between."""
     survives: bool = True
     """Whether the server's data outlive a kill -9; those of an emulator may not."""
+    slow: str = ""
+    """Why all tests on it are slow ones, if they are."""
 
     def __repr__(self) -> str:
         return self.name
@@ -65,15 +67,10 @@ ENGINES: list[Engine] = [
     Engine("azurite", Azurite, survives=False),
     Engine("firestore", FirestoreEmulator, survives=False),
     Engine("datastore", DatastoreEmulator, survives=False),
+    Engine("cassandra-buckets", Cassandra, "bucket=3&namespace={}".format, slow="many Paxos rounds"),
+    Engine("cassandra-cluster", CassandraCluster, one_address=False, slow="three JVMs"),
 ]
 """All engines that need a server, in the order of the documentation."""
-ALL = os.environ.get("PERDURE_ALL_ENGINES") == "1"
-"""Set to 1, what takes several JVMs or many minutes runs too."""
-if ALL:
-    ENGINES += [
-        Engine("cassandra-buckets", Cassandra, "bucket=3&namespace={}".format),
-        Engine("cassandra-cluster", CassandraCluster, one_address=False),
-    ]
 
 
 def diagnosis(url: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from tests.servers.fixture import Servers, missing_skips
 from tests.servers.process import Server
 from tests.servers.valkey import ValkeySentinel
 
+pytestmark = pytest.mark.slow("clocks that are wrong, on servers of their own")
 HOUR = 3_600_000_000_000
 """Nanoseconds."""
 ROUNDS = 6

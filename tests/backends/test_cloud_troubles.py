@@ -84,7 +84,12 @@ GARBAGE = {
 }
 
 
-@pytest.mark.parametrize("garbage", GARBAGE.values(), ids=GARBAGE)
+def _one_of(name: str) -> list[pytest.MarkDecorator]:
+    """One kind of garbage is sent in each run; each waits for several time-outs."""
+    return [] if name == "a page" else [pytest.mark.slow("time-outs that are waited for")]
+
+
+@pytest.mark.parametrize("garbage", [pytest.param(text, id=name, marks=_one_of(name)) for name, text in GARBAGE.items()])
 @clouds
 def test_a_stranger_at_the_address(servers: Servers[Server], cloud: Engine, garbage: bytes) -> None:
     """Where something else answers, `open` raises in time that the service is away, or that the store's name tag is none of ours, and

@@ -38,6 +38,26 @@ async def handles(url: str, count: int) -> AsyncIterator[list[Backend]]:
         yield opened
 
 
+@pytest.mark.parametrize("engine", [engine for engine in ENGINES if engine.survives], ids=str)
+def test_one_kill(engine: Engine, server_of_my_own: Servers[Server]) -> None:
+    """Two handles and twelve clients on sixteen sessions, while the first node is killed with -9 and comes back."""
+    server = server_of_my_own(engine.server)
+    url = engine.url(server) + TIMEOUTS
+
+    async def scenario() -> None:
+        async with handles(url, 2) as opened:
+            load = Load(opened)
+            await load.more(100)
+            server.kill(server.nodes[0])
+            await asyncio.to_thread(server.start)
+            await load.more(100)
+            await load.stop()
+            await load.check()
+
+    asyncio.run(asyncio.wait_for(scenario(), 240))
+
+
+@pytest.mark.slow("every node in turn is killed and paused past the time-out")
 @pytest.mark.parametrize("engine", ENGINES, ids=str)
 def test_faults(engine: Engine, server_of_my_own: Servers[Server]) -> None:
     """Three handles and twelve clients on sixteen sessions, while nodes are killed with -9, come back, and pause past the time-out.

