@@ -60,7 +60,7 @@ class Fenced(Error):
 
 
 class NotFound(Error):
-    """Nothing was changed. Check the tenant and the id, or write to the session to start it."""
+    """Nothing was changed. Check the URL, the tenant and the id, or write to the session to start it."""
 
     code, retryable, http_status = "not_found", False, 404
 

@@ -306,6 +306,7 @@ def open(
     *,
     tenant: str = "default",
     durability: Durability | str | None = None,
+    create: bool = True,
     clock: Clock | None = None,
     upcasters: Mapping[str, Upcaster] = MappingProxyType({}),
     **settings: Any,
@@ -314,9 +315,12 @@ def open(
 
     `url` chooses the engine; without one, the environment's `PERDURE_URL`, else `sqlite:///perdure.db`. `tenant` scopes every
     call. `durability` is the least level that receipts may name (default: `local`, or the engine's strongest if that is
-    weaker). `upcasters` say, by event type, how old events read today; `history` applies them.
-    `settings` are the fields of `perdure.Settings`. Raises `Invalid`, `Unsupported`, `Unavailable`, `Corrupt`.
+    weaker). `create=False` opens what is there and makes nothing: no file, schema, table or key; where there is no store it raises
+    `NotFound`. `upcasters` say, by event type, how old events read today; `history` applies them.
+    `settings` are the fields of `perdure.Settings`. Raises `Invalid`, `NotFound`, `Unauthorized`, `Unsupported`, `Unavailable`, `Corrupt`.
     """
     return Store(
-        run_blocking(_opening.open(url, tenant=tenant, durability=durability, clock=clock, upcasters=upcasters, **settings)._open())
+        run_blocking(
+            _opening.open(url, tenant=tenant, durability=durability, create=create, clock=clock, upcasters=upcasters, **settings)._open()
+        )
     )

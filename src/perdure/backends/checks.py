@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from perdure.backends.spi import Head, Query, Record
-from perdure.errors import Corrupt, TooLarge
+from perdure.errors import Corrupt, NotFound, TooLarge
 from perdure.model.commit import Status
 from perdure.model.ids import SessionKey
 
@@ -29,6 +29,11 @@ def check_records(session: SessionKey, head: Head | None, records: Sequence[Reco
         keys = [record.key for record in records if record.key is not None]
         if len({*keys}) < len(keys):
             raise Corrupt(f"An append to session {session.id!r} has two records with one idempotency key.")
+
+
+def no_store(place: str, missing: str) -> NotFound:
+    """The error of `create=False` where there is no store. `missing` says what would have to be created, as in "the file"."""
+    return NotFound(f"There is no Perdure store at {place}: {missing} is not there, and create=False makes nothing.", missing=missing)
 
 
 def matches(query: Query, cursor: str | None, session: SessionKey, head: Head, tags: Mapping[str, str]) -> bool:

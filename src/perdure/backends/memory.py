@@ -9,7 +9,7 @@ from itertools import islice
 
 import msgspec
 
-from perdure.backends.checks import check_records, matches
+from perdure.backends.checks import check_records, matches, no_store
 from perdure.backends.spi import (
     APPENDS_MAX,
     Append,
@@ -38,10 +38,12 @@ PAGE_BYTES = 4 << 20
 RECORD_BYTES_MAX = 64 << 20
 
 
-async def open(url: str, *, clock: Clock) -> MemoryBackend:
-    """A new, empty engine. Raises `Invalid` unless the URL is `memory:`."""
+async def open(url: str, *, clock: Clock, create: bool = True) -> MemoryBackend:
+    """A new, empty engine; without `create` there is none. Raises `Invalid` unless the URL is `memory:`, `NotFound`."""
     if url != "memory:":
         raise Invalid(f"{url!r} is no URL of the memory engine: write memory: and nothing more.")
+    if not create:
+        raise no_store(url, "a store in memory, which is new each time it is opened,")
     return MemoryBackend(clock)
 
 

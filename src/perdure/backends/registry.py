@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from importlib import import_module
+from inspect import signature
 from typing import Any
 
 from perdure.backends.spi import Backend
 from perdure.clock import Clock
 from perdure.config import shown_url
-from perdure.errors import Invalid, Unsupported
+from perdure.errors import Invalid, NotFound, Unsupported
 
 GROUP = "perdure.backends"
 """The entry-point group in which engines register `scheme = "module:open"`."""
@@ -56,12 +57,26 @@ def _registered() -> dict[str, str]:
     return {entry.name: entry.value for entry in entry_points(group=GROUP)}
 
 
-async def open_backend(url: str, *, clock: Clock) -> Backend:
-    """Open the engine that a URL names. Raises `Invalid` for a URL nobody serves, `Unsupported` for a missing extra."""
+async def open_backend(url: str, *, clock: Clock, create: bool = True) -> Backend:
+    """Open the engine that a URL names. `create=False`: make nothing; where something is missing, `NotFound` names it.
+
+    Raises `Invalid` for a URL nobody serves, `Unsupported` for a missing extra, and for an engine that cannot help creating.
+    """
     scheme, colon, _ = url.partition(":") if type(url) is str else ("", "", "")
     if not colon:
         raise Invalid(f"{url!r} is no store URL: write memory: or sqlite:///file.db; the schemes here are {', '.join(schemes())}.")
-    backend: Backend = await _factory(scheme, url)(url, clock=clock)
+    factory = _factory(scheme, url)
+    if create:
+        backend: Backend = await factory(url, clock=clock)
+        return backend
+    if "create" not in signature(factory).parameters:
+        raise Unsupported(f"The engine of {scheme}: URLs makes what is missing when it is opened: create=False is not for it.")
+    try:
+        backend = await factory(url, clock=clock, create=False)
+    except Invalid as error:
+        if "missing" not in error.facts:
+            raise
+        raise NotFound(error.detail, **error.facts) from error
     return backend
 
 

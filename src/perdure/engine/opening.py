@@ -28,8 +28,10 @@ class Opening:
         durability: Durability | str | None,
         upcasters: Mapping[str, Upcaster],
         settings: dict[str, Any],
+        *,
+        create: bool,
     ) -> None:
-        self._url, self._tenant, self._clock, self._durability = url, tenant, clock, durability
+        self._url, self._tenant, self._clock, self._durability, self._create = url, tenant, clock, durability, create
         self._upcasters, self._settings = upcasters, settings
         self._store: Store | None = None
 
@@ -40,7 +42,7 @@ class Opening:
         upcasters = Upcasters(self._upcasters)
         parse_durability(self._durability)
         clock = self._clock or SystemClock()
-        backend = await open_backend(url, clock=clock)
+        backend = await open_backend(url, clock=clock, create=self._create)
         try:
             strongest = backend.capabilities.durability
             durability = check_durability(self._durability, min(Durability.local, strongest), backend.capabilities)
@@ -66,6 +68,7 @@ def open(
     *,
     tenant: str = "default",
     durability: Durability | str | None = None,
+    create: bool = True,
     clock: Clock | None = None,
     upcasters: Mapping[str, Upcaster] = MappingProxyType({}),
     **settings: Any,
@@ -74,7 +77,8 @@ def open(
 
     `url` chooses the engine; without one, the environment's `PERDURE_URL`, else `sqlite:///perdure.db`. `tenant` scopes every
     call. `durability` is the least level that receipts may name (default: `local`, or the engine's strongest if that is
-    weaker). `upcasters` say, by event type, how old events read today; `history` applies them.
-    `settings` are the fields of `perdure.Settings`. Raises `Invalid`, `Unsupported`, `Unavailable`, `Corrupt`.
+    weaker). `create=False` opens what is there and makes nothing: no file, schema, table or key; where there is no store it raises
+    `NotFound`. `upcasters` say, by event type, how old events read today; `history` applies them.
+    `settings` are the fields of `perdure.Settings`. Raises `Invalid`, `NotFound`, `Unauthorized`, `Unsupported`, `Unavailable`, `Corrupt`.
     """
-    return Opening(url, tenant, clock, durability, upcasters, settings)
+    return Opening(url, tenant, clock, durability, upcasters, settings, create=create)

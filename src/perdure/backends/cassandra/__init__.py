@@ -45,10 +45,10 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
 }
 
 
-async def open(url: str, *, clock: Clock) -> RemoteBackend:
+async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
     """Open `cassandra://user:password@host,host:port/keyspace?option=value`.
 
-    Raises `Invalid`, `Unauthorized`, `Unavailable`, `Unsupported`, `Corrupt`.
+    Without `create` nothing is made. Raises `Invalid`, `NotFound`, `Unauthorized`, `Unavailable`, `Unsupported`, `Corrupt`.
     """
     address = parse_address(url, _OPTIONS, foreign=False)
     options = address.options
@@ -70,7 +70,7 @@ async def open(url: str, *, clock: Clock) -> RemoteBackend:
         try:
             session = await asyncio.to_thread(connected, cluster, address.place)
             client = Client(cluster, session, keyspace, address.place, options, local=local)
-            store = await open_store(client, options["namespace"], options["replication"], options["bucket"], clock)
+            store = await open_store(client, options["namespace"], options["replication"], options["bucket"], clock, create=create)
             chain = Chain(client, options["namespace"], store.bucket)
             feed, teller = Feed(chain, clock, options["horizon"]), Teller(chain, clock, options["horizon"])
             return CassandraDriver(chain, feed, teller, store.id, await promise(client), options["lanes"])

@@ -10,6 +10,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from perdure.backends.cassandra.client import Client
 from perdure.backends.cassandra.layout import LAYOUT
+from perdure.backends.checks import no_store
 from perdure.backends.spi import Durability
 from perdure.clock import Clock
 from perdure.errors import Corrupt, Error, Invalid, Unsupported
@@ -26,15 +27,20 @@ class Store(NamedTuple):
     bucket: int
 
 
-async def open_store(client: Client, namespace: str, replication: str, bucket: int, clock: Clock) -> Store:
-    """Find the store, or make what is missing of it. Several processes may do so at once.
+async def open_store(client: Client, namespace: str, replication: str, bucket: int, clock: Clock, *, create: bool) -> Store:
+    """Find the store, or with `create` make what is missing of it. Several processes may do so at once.
 
-    Raises `Invalid` for a missing keyspace and no `replication`, `Unsupported` for a newer layout, `Corrupt` for foreign tables.
+    Raises `Invalid` for a missing keyspace and no `replication`, `NotFound` without `create`,
+    `Unsupported` for a newer layout, `Corrupt` for foreign tables.
     """
     tables = {table for (table,) in await client.ask(_system("tables", "table_name", client.keyspace))}
+    if "store" not in tables and not create:
+        raise no_store(client.place, f"the table {client.keyspace}.store")
     if "store" not in tables:
         await _make_tables(client, replication)
     found = await client.run("store", namespace)
+    if not found and not create:
+        raise no_store(client.place, f"the row {namespace!r} of {client.keyspace}.store")
     if not found:
         made = uuid7(clock.now(), clock.bits(74)).hex()
         await client.decide(("make_store", (namespace, LAYOUT, made, bucket)))

@@ -43,10 +43,12 @@ _MAKING_SECONDS = 120
 """How long a table that was just made may take to become active."""
 
 
-async def open(url: str, *, clock: Clock) -> RemoteBackend:
+async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
     """Open `dynamodb://region/table?option=value`, with credentials as AWS's tools find them, or `user:password@` as key id and secret.
 
-    Raises `Invalid`, `Unauthorized`, `Unavailable`, `Unsupported`, `Corrupt`.
+    Without `create` nothing is made, whatever the URL says.
+
+    Raises `Invalid`, `NotFound`, `Unauthorized`, `Unavailable`, `Unsupported`, `Corrupt`.
     """
     address = parse_address(url, _OPTIONS, foreign=False, hostless=True)
     options, place, table_name = address.options, address.place, address.path.removeprefix("/")
@@ -62,9 +64,9 @@ async def open(url: str, *, clock: Clock) -> RemoteBackend:
         table = Table(client, table_name, place, pool=options["pool"], timeout=options["timeout"])
         driver = DynamoDBDriver(table, Layout(options["namespace"]), durability=_durability(client.meta.endpoint_url))
         try:
-            if options["create"] == "true":
+            if create and options["create"] == "true":
                 await _create(table)
-            await driver.start(clock)
+            await driver.start(clock, place, create=create)
         except BaseException:
             await driver.close()
             raise

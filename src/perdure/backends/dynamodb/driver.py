@@ -8,6 +8,7 @@ from secrets import token_hex
 
 import msgspec
 
+from perdure.backends.checks import no_store
 from perdure.backends.dynamodb import layout
 from perdure.backends.dynamodb.checkup import checkup
 from perdure.backends.dynamodb.feed import Feed
@@ -63,9 +64,12 @@ class DynamoDBDriver(Reader):
             batched=False,
         )
 
-    async def start(self, clock: Clock) -> None:
-        """Read the store's id; make the store where there is none."""
-        item = await self.table.get(self._keys.meta) or await self._made(uuid7(clock.now(), clock.bits(74)).hex())
+    async def start(self, clock: Clock, place: str, *, create: bool) -> None:
+        """Read the store's id; make the store where there is none, or without `create` raise `NotFound`."""
+        item = await self.table.get(self._keys.meta)
+        if not item and not create:
+            raise no_store(place, f"the item {self._keys.meta['pk']['S']!r}")
+        item = item or await self._made(uuid7(clock.now(), clock.bits(74)).hex())
         try:
             schema, self.store_id = int(item["v"]["N"]), str(item["store"]["S"])
         except (KeyError, ValueError) as error:

@@ -124,7 +124,10 @@ class Table:
         if code in _STRANGERS:
             return Unauthorized(f"{text}.")
         if code == "ResourceNotFoundException":
-            return Invalid(f"There is no table {self.name!r} at {self._place}. Make it once with ?create=true, or with: {self.command}")
+            return Invalid(
+                f"There is no table {self.name!r} at {self._place}. Make it once with ?create=true, or with: {self.command}",
+                missing="table",
+            )
         if code == "ValidationException" and "size" in message and "exceed" in message:
             return TooLarge(f"{text}.")
         if code == "ValidationException" and "index" in message:

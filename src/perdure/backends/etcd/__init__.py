@@ -34,8 +34,11 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
 }
 
 
-async def open(url: str, *, clock: Clock) -> RemoteBackend:
-    """Open `etcd://user:password@host:port,host:port?option=value`. Raises `Invalid`, `Unauthorized`, `Unavailable`, `Unsupported`."""
+async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
+    """Open `etcd://user:password@host:port,host:port?option=value`. Without `create` nothing is made.
+
+    Raises `Invalid`, `NotFound`, `Unauthorized`, `Unavailable`, `Unsupported`, `Corrupt`.
+    """
     address = parse_address(url, _OPTIONS, foreign=False)
     if address.path not in ("", "/"):
         raise Invalid(f"{address.place!r} has a path; a namespace is chosen by ?namespace=name.")
@@ -58,7 +61,7 @@ async def open(url: str, *, clock: Clock) -> RemoteBackend:
         login = None if address.user is None else (address.user, address.password or "")
         driver = EtcdDriver(Gateway(endpoints, login, *clients, options["timeout"]), Layout(options["namespace"]))
         try:
-            await driver.start(clock)
+            await driver.start(clock, address.place, create=create)
         except BaseException:
             await driver.close()
             raise

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 import msgspec
 
+from perdure.backends.checks import no_store
 from perdure.backends.etcd import layout
 from perdure.backends.etcd.checkup import QUORUM, checkup
 from perdure.backends.etcd.gateway import Gateway, Json, absent, behind, data, delete, get, holds, items, nested, put, unchanged
@@ -38,10 +39,12 @@ class EtcdDriver(Reader):
         self.gateway = gateway
         self.store_id = ""
 
-    async def start(self, clock: Clock) -> None:
-        """Read the store's id and the cluster's size; make the store where there is none."""
+    async def start(self, clock: Clock, place: str, *, create: bool) -> None:
+        """Read the store's id and the cluster's size; make the store where there is none, or without `create` raise `NotFound`."""
         meta = self._keys.meta
         held = items(await self.gateway.range(key=meta))
+        if not held and not create:
+            raise no_store(place, f"the key {meta.decode()!r}")
         if not held:
             made = msgspec.msgpack.encode({"schema": SCHEMA, "store": uuid7(clock.now(), clock.bits(74)).hex()})
             answer = await self.gateway.txn([absent(meta)], [put(meta, made), get(meta)], [get(meta)])

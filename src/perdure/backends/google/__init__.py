@@ -20,12 +20,18 @@ from perdure.clock import Clock
 
 
 async def open_service(
-    url: str, clock: Clock, *, variable: str, transport: type[Any], made: Callable[[Any, Address, tuple[str, str], str], Entities]
+    url: str,
+    clock: Clock,
+    *,
+    create: bool,
+    variable: str,
+    transport: type[Any],
+    made: Callable[[Any, Address, tuple[str, str], str], Entities],
 ) -> RemoteBackend:
     """Open a URL `scheme://project/database?option=value`. `variable` may name an emulator; `made` gets a transport of this kind, the
     address, project and database, and the emulator's address or nothing.
 
-    Raises `Invalid`, `Unauthorized`, `Unavailable`, `Unsupported`, `Corrupt`.
+    Without `create` nothing is made. Raises `Invalid`, `NotFound`, `Unauthorized`, `Unavailable`, `Unsupported`, `Corrupt`.
     """
     address = parse_address(url, OPTIONS, foreign=False)
     place = database(address)
@@ -35,7 +41,7 @@ async def open_service(
         entities = made(await connected(transport, address.options, host), address, place, host)
         driver = GoogleDriver(entities, address.place, lambda: asked(address.options, place, host))
         try:
-            await driver.start(clock)
+            await driver.start(clock, create=create)
         except BaseException:
             await driver.close()
             raise

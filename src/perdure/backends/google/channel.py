@@ -104,7 +104,8 @@ def mapped(error: Exception, place: str, *, writing: bool) -> Error | Refused:
     if isinstance(error, api.NotFound | api.FailedPrecondition):
         return Invalid(
             f"{place} cannot be read ({type(error).__name__}): is there such a database, in this mode? "
-            "gcloud firestore databases list shows those that are there; databases create makes one."
+            "gcloud firestore databases list shows those that are there; databases create makes one.",
+            missing="database",
         )
     if isinstance(error, api.InvalidArgument):
         return TooLarge(f"{place} refuses what it was sent as too large or malformed.")

@@ -22,9 +22,9 @@ _FILTER = types.PropertyFilter.Operator
 _KEY = "__key__"
 
 
-async def open(url: str, *, clock: Clock) -> RemoteBackend:
+async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
     """Open `datastore://project/database?option=value`; without a database the default one. Raises as `open_service`."""
-    return await open_service(url, clock, variable=EMULATOR, transport=DatastoreGrpcAsyncIOTransport, made=Datastore)
+    return await open_service(url, clock, create=create, variable=EMULATOR, transport=DatastoreGrpcAsyncIOTransport, made=Datastore)
 
 
 class Datastore:

@@ -9,6 +9,7 @@ from secrets import token_hex
 
 import msgspec
 
+from perdure.backends.checks import no_store
 from perdure.backends.google import layout
 from perdure.backends.google.checkup import Ask, checkup
 from perdure.backends.google.entities import ABSENT, Entities, Entity, Fields, Path, Refused, Write
@@ -19,7 +20,7 @@ from perdure.backends.remote import Answer, Attempt, Lost, Stored
 from perdure.backends.remote.loop import together
 from perdure.backends.spi import Capabilities, Change, Checkup, Durability, Known, Page, Record, Snapshot
 from perdure.clock import Clock
-from perdure.errors import Corrupt, Error, Invalid, TooLarge, Unavailable, Unsupported
+from perdure.errors import Corrupt, Error, Invalid, TooLarge, Unavailable, Unknown, Unsupported
 from perdure.model.commit import Kind, Status
 from perdure.model.ids import SessionKey, uuid7
 
@@ -50,6 +51,7 @@ class GoogleDriver(Reader):
         self._ask = ask
         self._place = place
         self.store_id = ""
+        self._unproven: Entity | None = None
         self.durability_read = durability = Durability.quorum if entities.own else Durability.buffered
         self._feed = Feed(self)
         self.capabilities = Capabilities(
@@ -62,9 +64,12 @@ class GoogleDriver(Reader):
             record_bytes_max=RECORD_BYTES_MAX,
         )
 
-    async def start(self, clock: Clock) -> None:
-        """Read the store's id; make the store where there is none. Raises `Corrupt`, `Unsupported`."""
+    async def start(self, clock: Clock, *, create: bool) -> None:
+        """Read the store's id; make the store where there is none, or without `create` raise `NotFound`: nothing is then sent to be written
+        before the first write. Raises `Corrupt`, `Unsupported` too."""
         (entity,) = await self.entities.get([layout.META])
+        if entity is None and not create:
+            raise no_store(self._place, f"the entity {'/'.join(layout.META)!r}")
         if entity is None:
             made = Write(layout.META, {"layout": layout.LAYOUT, "store": uuid7(clock.now(), clock.bits(74)).hex()}, ABSENT)
             with suppress(Refused):  # Another process was first.
@@ -78,18 +83,27 @@ class GoogleDriver(Reader):
         if known > layout.LAYOUT:
             raise Unsupported(f"This store has the layout {known}; this version of Perdure knows {layout.LAYOUT}: upgrade perdure.")
         self.store_id = store
-        await self._proven(entity)
+        self._unproven = entity
+        if create:
+            await self._prove()
 
-    async def _proven(self, entity: Entity) -> None:
+    async def _prove(self) -> None:
         """See that a service refuses what it should: a write that it applies here would be a commit that it loses later."""
+        entity = self._unproven
+        if entity is None:
+            return
         try:
             await self.entities.commit([Write(entity.path, entity.fields, ABSENT)])
         except Refused:
+            self._unproven = None
             return
+        except Unknown as error:  # No commit was sent yet.
+            raise Unavailable(f"{self._place} did not answer when its conditions were tried.") from error
         raise Unsupported(f"{self._place} ignores the condition of a write: commits would be lost.")
 
     async def write(self, attempts: Sequence[Attempt]) -> Sequence[Answer]:
         """See `Driver`: one request for all, and one before it where a top is not known; larger ones in groups, at once."""
+        await self._prove()
         groups: list[list[int]] = []
         size = writes = COMMIT_BYTES
         for place, attempt in enumerate(attempts):
@@ -250,6 +264,7 @@ class GoogleDriver(Reader):
     async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes]) -> None:
         """See `Driver`. The first version in the top is what counts; what lies below goes afterwards, also what a truncation that was cut
         short has left."""
+        await self._prove()
         refused = Invalid(f"Session {session.id!r} has no anchor commit at version {anchor[0]} with this hash, or {below} is above it.")
         for _ in range(TRIES):
             found = await self.read(session, anchor[0] - 1, anchor[0] + 1, 1, reverse=False)
@@ -278,6 +293,7 @@ class GoogleDriver(Reader):
 
     async def purge(self, session: SessionKey) -> None:
         """See `Driver`. The top becomes the stub first; the rest goes afterwards, also what a purge that was cut short has left."""
+        await self._prove()
         for _ in range(TRIES):
             top = await self.top(session)
             if top is None or top.head.status != Status.deleted:

@@ -21,9 +21,9 @@ _FIELD = types.StructuredQuery.FieldFilter
 _DOCUMENT = "__name__"
 
 
-async def open(url: str, *, clock: Clock) -> RemoteBackend:
+async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
     """Open `firestore://project/database?option=value`; without a database "(default)". Raises as `open_service`."""
-    return await open_service(url, clock, variable=EMULATOR, transport=FirestoreGrpcAsyncIOTransport, made=Firestore)
+    return await open_service(url, clock, create=create, variable=EMULATOR, transport=FirestoreGrpcAsyncIOTransport, made=Firestore)
 
 
 class Firestore:

@@ -28,10 +28,10 @@ DATABASE = "perdure"
 """The database of a URL that names none."""
 
 
-async def open(url: str, *, clock: Clock) -> RemoteBackend:
+async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
     """Open `mongodb://user:password@host:port,host:port/database?option=value`, or `mongodb+srv://`. MongoDB's own options are taken too.
 
-    Raises `Invalid`, `Unauthorized`, `Unavailable`, `Unsupported`, `Corrupt`.
+    Without `create` nothing is made. Raises `Invalid`, `NotFound`, `Unauthorized`, `Unavailable`, `Unsupported`, `Corrupt`.
     """
     address = parse_address(url, _OPTIONS, foreign=True)
     options = address.options
@@ -49,7 +49,7 @@ async def open(url: str, *, clock: Clock) -> RemoteBackend:
         )
         try:
             driver = MongoDBDriver(connections)
-            await driver.start(clock, options["connect_timeout"])
+            await driver.start(clock, options["connect_timeout"], create=create)
         except BaseException:
             await connections.close()
             raise

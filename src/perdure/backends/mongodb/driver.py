@@ -54,8 +54,8 @@ class MongoDBDriver(Reader):
         self._mover, self._feed = Mover(connections), Feed(self)
         self._moved: OrderedDict[str, int] = OrderedDict()
 
-    async def start(self, clock: Clock, connect_timeout: float) -> None:
-        """See what the server is, and make the collections where there are none."""
+    async def start(self, clock: Clock, connect_timeout: float, *, create: bool) -> None:
+        """See what the server is, and make the collections where there are none; `NotFound` without `create`."""
         hello = await self._primary(connect_timeout)
         holders, arbiters = len(hello.get("hosts", ())) + len(hello.get("passives", ())), len(hello.get("arbiters", ()))
         reached = Durability.quorum if holders + arbiters >= QUORUM and holders > 1 else Durability.local
@@ -71,7 +71,7 @@ class MongoDBDriver(Reader):
             notification=True,
             record_bytes_max=RECORD_BYTES_MAX,
         )
-        self.store_id = await open_store(self.connections, clock)
+        self.store_id = await open_store(self.connections, clock, create=create)
 
     async def _primary(self, connect_timeout: float) -> Doc:
         """What the primary says of itself; one that was just started may take a moment to become it."""

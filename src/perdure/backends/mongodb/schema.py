@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from perdure.backends.checks import no_store
 from perdure.backends.mongodb.connections import Connections
 from perdure.backends.mongodb.layout import COLLECTIONS, SCHEMA, SESSION, STORE, Doc
 from perdure.clock import Clock
@@ -22,9 +23,11 @@ _WIRE_MIN = 17
 _EXISTS = 48
 
 
-async def open_store(connections: Connections, clock: Clock) -> str:
-    """The store's id; its collections are made where there is none. Several may do so at once."""
+async def open_store(connections: Connections, clock: Clock, *, create: bool) -> str:
+    """The store's id; its collections are made where there is none, with `create`. Several may do so at once."""
     found = await connections.find(STORE, {"_id": "store"}, certain=True)
+    if not found and not create:
+        raise no_store(connections.place, f"the collection {connections.collection(STORE)!r} of {connections.database.name!r}")
     if not found:
         await _make(connections, uuid7(clock.now(), clock.bits(74)).hex())
         found = await connections.find(STORE, {"_id": "store"}, certain=True)

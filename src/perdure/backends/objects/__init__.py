@@ -34,23 +34,26 @@ OPTIONS: dict[str, tuple[Any, Any]] = {
 """What every URL of this engine takes."""
 
 
-async def open(url: str, *, clock: Clock) -> RemoteBackend:
-    """Open `file:///folder?option=value`. Raises `Invalid`, `Unavailable`, `Unsupported` (a place that ignores conditions), `Corrupt`."""
+async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
+    """Open `file:///folder?option=value`. Without `create` nothing is made.
+
+    Raises `Invalid`, `NotFound`, `Unavailable`, `Unsupported` (a place that ignores conditions), `Corrupt`.
+    """
     address = parse_address(url, OPTIONS, foreign=False, hostless=True)
     path = unquote(address.path)
     if address.hosts or address.user or len(path) < 2:
         raise Invalid(f"{address.place!r} names no folder: write file:///absolute/folder.")
-    return await open_bucket(address, Folder(Path(path) / address.options["namespace"]), Durability.local, clock)
+    return await open_bucket(address, Folder(Path(path) / address.options["namespace"]), Durability.local, clock, create=create)
 
 
-async def open_bucket(address: Address, bucket: Bucket, durability: Durability, clock: Clock) -> RemoteBackend:
+async def open_bucket(address: Address, bucket: Bucket, durability: Durability, clock: Clock, *, create: bool) -> RemoteBackend:
     """The engine on a bucket whose writes are safe to this level."""
     options = address.options
 
     async def connect() -> ObjectsDriver:
         driver = ObjectsDriver(bucket, durability, clock, timeout=options["timeout"])
         try:
-            await driver.start(options["shards"])
+            await driver.start(options["shards"], create=create)
         except BaseException:
             await driver.close()
             raise

@@ -23,9 +23,9 @@ from perdure.clock import Clock
 OPTIONS: dict[str, tuple[Any, Parser]] = {}
 
 
-async def open(url: str, *, clock: Clock) -> RemoteBackend:
+async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
     """Open `az://ACCOUNT:KEY@container/prefix?option=value`. Raises as `open_cloud`."""
-    return await open_cloud(url, OPTIONS, service, asked, clock)
+    return await open_cloud(url, OPTIONS, service, asked, clock, create=create)
 
 
 def service(address: Address) -> tuple[type[AzureStore], dict[str, Any]]:

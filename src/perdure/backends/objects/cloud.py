@@ -49,14 +49,16 @@ CHANGES_MAX = 16
 """Tries to change an object that others change too."""
 
 
-async def open_cloud(url: str, options: Mapping[str, tuple[Any, Parser]], service: Service, ask: Ask, clock: Clock) -> RemoteBackend:
+async def open_cloud(
+    url: str, options: Mapping[str, tuple[Any, Parser]], service: Service, ask: Ask, clock: Clock, *, create: bool
+) -> RemoteBackend:
     """The engine on a bucket of a cloud; `options` are those of its URLs beside the common ones. `ask` asks what a bucket is set to.
 
     Raises as `perdure.backends.objects.open`, and `Unauthorized`.
     """
     address = cloud_address(url, options)
     durability = Durability.buffered if address.options["endpoint"] else Durability.quorum
-    return await open_bucket(address, Cloud(address, service, ask, clock), durability, clock)
+    return await open_bucket(address, Cloud(address, service, ask, clock), durability, clock, create=create)
 
 
 def cloud_address(url: str, options: Mapping[str, tuple[Any, Parser]]) -> Address:
@@ -70,7 +72,7 @@ def mapped(error: Exception, place: str, *, writing: bool) -> Error:
         rights = _RIGHTS[place.partition(":")[0]]
         return Unauthorized(f"{place} refuses these credentials, or they lack the right to read, write, delete or list: {rights}.")
     if isinstance(error, NotFoundError | FileNotFoundError):
-        return Invalid(f"{place} does not exist: create the bucket first.")
+        return Invalid(f"{place} does not exist: create the bucket first.", missing="bucket")
     if "InvalidCertificate" in str(error):
         return Unavailable(f"{place}: the certificate at its address is not to be trusted; name its authority with ?ca=/path/to/ca.pem.")
     if "token request" in str(error):

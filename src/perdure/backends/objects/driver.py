@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from perdure.backends.checks import matches
+from perdure.backends.checks import matches, no_store
 from perdure.backends.objects.bucket import Bucket
 from perdure.backends.objects.checkup import checkup
 from perdure.backends.objects.segment import APPEND, PURGE, TRUNCATE, Chain, Entry, written
@@ -69,20 +69,28 @@ class ObjectsDriver:
         )
         self.store_id = ""
         self.shards: list[Shard] = []
+        self._unproven: bytes | None = None
+        """The store's name tag, until it is put again and refused."""
 
-    async def start(self, shards: int | None) -> None:
-        """Read the store's name tag, or make it. Raises `Invalid` for another number of shards, `Unsupported`, `Corrupt`, `Unavailable`."""
+    async def start(self, shards: int | None, *, create: bool) -> None:
+        """Read the store's name tag, or make it; without `create` nothing is put before the first write.
+
+        Raises `Invalid` for another number of shards, `NotFound`, `Unsupported`, `Corrupt`, `Unavailable`.
+        """
         place = self._bucket.place
         try:
             data = await self._bucket.get(META)
+            if data is None and not create:
+                raise no_store(place, f"the object {META}")
             if data is None:
                 tag = json.dumps({"perdure": 1, "id": self._new_id().hex(), "shards": shards or SHARDS}).encode()
                 data = tag if await self._bucket.create(META, tag) else await self._bucket.get(META)
             if data is None:
                 raise Unavailable(f"{place} says that {META} is there, and does not give it: open it again.")
             version, self.store_id, number = _tag(data, place)  # Before it is put again: it may be the word of who knows where.
-            if await self._bucket.create(META, data):
-                raise Unsupported(f"{place} makes an object whose name is taken: it ignores conditions, and commits would be lost.")
+            self._unproven = data
+            if create:
+                await self._prove()
         except Unknown as error:
             raise Unavailable(f"{place} did not answer when its {META} was made or tried: open it again.") from error
         if version != 1:
@@ -90,7 +98,22 @@ class ObjectsDriver:
         if shards not in (None, number):
             raise Invalid(f"{place} has {number} shards for good, not {shards}: leave ?shards= out.")
         cache = CACHE_BYTES // number
-        self.shards = [Shard(self._bucket, index, self._timeout, self._new_id, cache) for index in range(number)]
+        self.shards = [Shard(self._bucket, index, self._timeout, self._new_id, cache, saves=create) for index in range(number)]
+
+    async def _prove(self) -> None:
+        """See that the place refuses to make what is there: one that ignores conditions would lose commits."""
+        if self._unproven is None:
+            return
+        place = self._bucket.place
+        try:
+            ignored = await self._bucket.create(META, self._unproven)
+        except Unknown as error:  # No commit was sent yet.
+            raise Unavailable(f"{place} did not answer when its {META} was tried.") from error
+        if ignored:
+            raise Unsupported(f"{place} makes an object whose name is taken: it ignores conditions, and commits would be lost.")
+        self._unproven = None
+        for shard in self.shards:
+            shard.saves = True
 
     def _new_id(self) -> bytes:
         return uuid7(self._clock.now(), self._clock.bits(74))
@@ -105,6 +128,7 @@ class ObjectsDriver:
 
     async def write(self, attempts: Sequence[Attempt]) -> Sequence[Answer]:
         """See `Driver`: one put a shard. A refusal is judged on what the store has now, not on what was remembered of it."""
+        await self._prove()
         parts: dict[Shard, list[int]] = {}
         for place, attempt in enumerate(attempts):
             parts.setdefault(self._shard(attempt.session), []).append(place)
@@ -284,6 +308,7 @@ class ObjectsDriver:
 
     async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes]) -> None:
         """See `Driver`: an entry of the log drops the records for every reader; then their bytes are taken out of their segments."""
+        await self._prove()
         shard, chain = await self._sync(session)
         records = [] if chain is None or not chain.first <= anchor[0] <= chain.head.version else await shard.records(session, [anchor[0]])
         if not records or (records[0].head.hash, records[0].kind) != (anchor[1], Kind.anchor) or below > anchor[0]:
@@ -295,6 +320,7 @@ class ObjectsDriver:
 
     async def purge(self, session: SessionKey) -> None:
         """See `Driver`: as `truncate`, and of the head only its position, hash and status stay."""
+        await self._prove()
         shard, chain = await self._sync(session)
         if chain is None or chain.head.status != Status.deleted:
             raise Invalid(f"Session {session.id!r} is not deleted: delete it before it is purged.")

@@ -27,9 +27,9 @@ _NO_LOGIN = json.dumps({"disable_oauth": True, "client_email": "", "private_key"
 """The key file that object_store takes for: send no token. Its `skip_signature` is for reads alone."""
 
 
-async def open(url: str, *, clock: Clock) -> RemoteBackend:
+async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
     """Open `gs://bucket/prefix?option=value`. Raises as `open_cloud`."""
-    return await open_cloud(url, OPTIONS, service, asked, clock)
+    return await open_cloud(url, OPTIONS, service, asked, clock, create=create)
 
 
 def service(address: Address) -> tuple[type[GCSStore], dict[str, Any]]:

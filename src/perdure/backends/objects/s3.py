@@ -24,9 +24,9 @@ OPTIONS: dict[str, tuple[Any, Parser]] = {
 }
 
 
-async def open(url: str, *, clock: Clock) -> RemoteBackend:
+async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
     """Open `s3://KEY:SECRET@bucket/prefix?option=value`. Raises as `open_cloud`."""
-    return await open_cloud(url, OPTIONS, service, asked, clock)
+    return await open_cloud(url, OPTIONS, service, asked, clock, create=create)
 
 
 def service(address: Address) -> tuple[type[S3Store], dict[str, Any]]:

@@ -37,8 +37,8 @@ Make = Callable[[], tuple[Entry, ...]]
 class Shard:
     """One log. Used on one event loop."""
 
-    def __init__(self, bucket: Bucket, number: int, timeout: float, new_id: Callable[[], bytes], cache_bytes: int) -> None:
-        """`cache_bytes`: of segments kept in memory."""
+    def __init__(self, bucket: Bucket, number: int, timeout: float, new_id: Callable[[], bytes], cache_bytes: int, *, saves: bool) -> None:
+        """`cache_bytes`: of segments kept in memory. `saves`: whether checkpoints may be put, also while reading."""
         self._bucket, self._timeout, self._new_id, self._cache_bytes = bucket, timeout, new_id, cache_bytes
         self._log, self._checkpoints = f"log/{number:04x}", f"index/{number:04x}"
         self.position = 0
@@ -52,6 +52,7 @@ class Shard:
         self._cached_bytes = 0
         self._log_bytes, self._checkpoint_bytes = 0, 0
         self._saving: asyncio.Task[None] | None = None
+        self.saves = saves
         self.puts = 0
         """Segments put by this shard, to be counted."""
 
@@ -263,7 +264,7 @@ class Shard:
                 await self._bucket.delete(f"{self._checkpoints}/{other}")
 
     def _checkpoint(self) -> None:
-        if self._log_bytes <= max(CHECKPOINT_BYTES_MIN, self._checkpoint_bytes) or self._saving is not None:
+        if not self.saves or self._log_bytes <= max(CHECKPOINT_BYTES_MIN, self._checkpoint_bytes) or self._saving is not None:
             return
         data = form.encode_checkpoint(self.position, [*self.chains.items()])
         self._log_bytes, self._checkpoint_bytes = 0, len(data)

@@ -30,10 +30,10 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
 }
 
 
-async def open(url: str, *, clock: Clock) -> RemoteBackend:
+async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
     """Open `postgresql://user:password@host:port/database?option=value`. libpq's own options (`sslmode` …) are taken too.
 
-    Raises `Invalid`, `Unauthorized`, `Unavailable`, `Unsupported`, `Corrupt`.
+    Without `create` nothing is made. Raises `Invalid`, `NotFound`, `Unauthorized`, `Unavailable`, `Unsupported`, `Corrupt`.
     """
     address = parse_address(url, _OPTIONS, foreign=True, hostless=True)
     options = address.options
@@ -54,7 +54,7 @@ async def open(url: str, *, clock: Clock) -> RemoteBackend:
         )
         driver = PostgreSQLDriver(connections, options["namespace"])
         try:
-            await driver.start(clock)
+            await driver.start(clock, create=create)
         except BaseException:
             await connections.close()
             raise

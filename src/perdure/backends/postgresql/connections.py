@@ -37,7 +37,7 @@ class Connections:
     """
 
     def __init__(self, conninfo: str, place: str, *, size: int, connect_timeout: float, timeout: float, prepare: str) -> None:
-        self._conninfo, self._place = conninfo, place
+        self._conninfo, self.place = conninfo, place
         self._asked, self._plan_once = prepare, prepare != "off"
         self.prepares = prepare != "off"
         """Whether statements are prepared."""
@@ -66,7 +66,7 @@ class Connections:
                 return await self._fetch(statement, values, writes=writes)
             except _RolledBackError as error:
                 if attempt == TRIES - 1:
-                    raise Unavailable(f"PostgreSQL at {self._place} rolled back {TRIES} times in a row: {error}.") from error
+                    raise Unavailable(f"PostgreSQL at {self.place} rolled back {TRIES} times in a row: {error}.") from error
         raise AssertionError  # the loop returns or raises
 
     async def _fetch(self, statement: str, values: Mapping[str, Any] | None, *, writes: bool) -> list[tuple[Any, ...]]:
@@ -74,7 +74,7 @@ class Connections:
             async with asyncio.timeout(self._timeout):
                 await self._room.acquire()
         except TimeoutError:
-            raise Unavailable(f"All connections to PostgreSQL at {self._place} were in use for {self._timeout:g} s.") from None
+            raise Unavailable(f"All connections to PostgreSQL at {self.place} were in use for {self._timeout:g} s.") from None
         try:
             connection = self._idle.pop() if self._idle else await self._connect()
             work = asyncio.ensure_future(self._run(connection, statement, values))
@@ -91,7 +91,7 @@ class Connections:
     async def _answer(self, work: asyncio.Future[T], late: type[Error]) -> T:
         done, _ = await asyncio.wait({work}, timeout=self._timeout)
         if not done:
-            raise late(f"PostgreSQL at {self._place} did not answer within {self._timeout:g} s.")
+            raise late(f"PostgreSQL at {self.place} did not answer within {self._timeout:g} s.")
         return work.result()
 
     async def _run(
@@ -151,7 +151,7 @@ class Connections:
             await asyncio.wait({work}, timeout=self._timeout)
             if not (work.done() and work.result()):
                 raise Unsupported(
-                    f"PostgreSQL at {self._place} is behind a pooler that does not keep its clients' prepared statements apart:"
+                    f"PostgreSQL at {self.place} is behind a pooler that does not keep its clients' prepared statements apart:"
                     " take prepare=on out of the URL, or let the pooler track them (PgBouncer 1.21 and newer: max_prepared_statements)."
                 )
         finally:
@@ -171,7 +171,7 @@ class Connections:
                     self.prepares = self._asked == "on"
                     connection = await self._dial()
         except TimeoutError as error:
-            raise Unavailable(f"PostgreSQL at {self._place} did not take the connection within {self._connect_timeout:g} s.") from error
+            raise Unavailable(f"PostgreSQL at {self.place} did not take the connection within {self._connect_timeout:g} s.") from error
         except psycopg.Error as error:
             raise self._mapped(error, sent=False, writes=False) from error
         self._open.add(connection)
@@ -191,13 +191,13 @@ class Connections:
 
     def _mapped(self, error: psycopg.Error, *, sent: bool, writes: bool) -> Error | _RolledBackError:
         state, text = error.sqlstate or "", " ".join(str(error).split())
-        said = f"PostgreSQL at {self._place}: {text}"
+        said = f"PostgreSQL at {self.place}: {text}"
         if state in _NOTHING_WRITTEN:
             return _RolledBackError(text)
         if state[:2] == "28" or state == "42501" or (not sent and "authentication failed" in text):
             return Unauthorized(f"{said}.")
         if state == "3D000" or (not sent and 'database "' in text and "does not exist" in text):
-            return Invalid(f"{said}. Create it with CREATE DATABASE, or name another in the URL.")
+            return Invalid(f"{said}. Create it with CREATE DATABASE, or name another in the URL.", missing="database")
         if not sent and _NO_STARTUP in text:
             return Invalid(
                 f"{said}. A pooler stands between: take it out of the URL, or name it in the pooler's ignore_startup_parameters."

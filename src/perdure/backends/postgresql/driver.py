@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from perdure.backends.checks import no_store
 from perdure.backends.postgresql.checkup import checkup
 from perdure.backends.postgresql.connections import Connections
 from perdure.backends.postgresql.news import LISTENING, Announcer, notices
@@ -47,8 +48,8 @@ class PostgreSQLDriver:
         self._announcer = Announcer(connections, self._queries["announce"], channel)
         self.store_id = ""
 
-    async def start(self, clock: Clock) -> None:
-        """Read what the server is, and make the schema where there is none."""
+    async def start(self, clock: Clock, *, create: bool) -> None:
+        """Read what the server is, and make the schema where there is none; `NotFound` without `create`."""
         await self.connections.look()
         settings = dict(
             await self.connections.fetch(
@@ -63,7 +64,7 @@ class PostgreSQLDriver:
                 "This is a replica that takes no writes: name the primary, or add target_session_attrs=read-write to the URL."
             )
         self._plan_durability(settings)
-        self.store_id = await self._schema(clock)
+        self.store_id = await self._schema(clock, create=create)
 
     def _plan_durability(self, settings: dict[str, str]) -> None:
         """What each level asks of `synchronous_commit`, and what it then reaches. What cannot be seen counts as the weaker."""
@@ -87,8 +88,10 @@ class PostgreSQLDriver:
             record_bytes_max=RECORD_BYTES_MAX,
         )
 
-    async def _schema(self, clock: Clock) -> str:
+    async def _schema(self, clock: Clock, *, create: bool) -> str:
         found = await self._stored()
+        if not found and not create:
+            raise no_store(self.connections.place, f"the schema {self._ns}")
         if not found:
             id = uuid7(clock.now(), clock.bits(74)).hex()
             make = files(__package__).joinpath("schema.sql").read_text().replace("{ns}", self._ns)

@@ -32,11 +32,11 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
 }
 
 
-async def open(url: str, *, clock: Clock) -> RemoteBackend:
+async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
     """Open `redis://user:password@host:port/database?option=value`, `rediss://` with TLS, `redis+sentinel://host,host/service`, or
     `redis+cluster://host,host`.
 
-    Raises `Invalid`, `Unauthorized`, `Unavailable`, `Unsupported`, `Corrupt`.
+    Without `create` nothing is made. Raises `Invalid`, `NotFound`, `Unauthorized`, `Unavailable`, `Unsupported`, `Corrupt`.
     """
     address = parse_address(url, _OPTIONS, foreign=False)
     options = address.options
@@ -45,7 +45,7 @@ async def open(url: str, *, clock: Clock) -> RemoteBackend:
         connections = Connections(route_of(address), place=address.place, size=options["pool"], timeout=options["timeout"])
         driver = RedisDriver(connections, options["namespace"], replicas=options["replicas"])
         try:
-            await driver.start(clock)
+            await driver.start(clock, create=create)
         except BaseException:
             await driver.close()
             raise

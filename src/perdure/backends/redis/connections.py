@@ -22,6 +22,14 @@ MOVES = 4
 """How often calls follow slots that have moved."""
 PAUSES = (0.01, 0.02, 0.05, 0.1)
 """Seconds between tries of a call whose slot is moving; the last one repeats."""
+_SCRIPT = f"""local known = {{}}
+local redis = setmetatable({{register_function = function(named)
+  if type(named) == 'table' then known[named.function_name] = named.callback end
+end}}, {{__index = redis}})
+{LIBRARY.partition(chr(10))[2]}
+return known[ARGV[1]](KEYS, {{unpack(ARGV, 2)}})
+"""
+"""The functions that only read, as a script: its first argument names one."""
 _FUNCTION_CALLS = ("FCALL", "FCALL_RO")
 _LOGIN = (redis.AuthenticationError, redis.AuthenticationWrongNumberOfArgsError, redis.NoPermissionError, redis.AuthorizationError)
 _NOT_NOW = (redis.BusyLoadingError, redis.ReadOnlyError, redis.OutOfMemoryError, redis.ClusterDownError, redis.TryAgainError)
@@ -143,7 +151,10 @@ class Connections:
 
         found = await exchange(calls)
         missing = [number for number, answer in enumerate(found[: len(calls)]) if _is_missing(answer)]
-        if missing:
+        if missing and not writes:  # Reading makes nothing: the functions' text is sent along until someone writes.
+            for number, answer in zip(missing, await exchange([_as_script(calls[number]) for number in missing]), strict=False):
+                found[number] = answer
+        elif missing:
             (loaded,) = await self._exchange(pool, [("FUNCTION", "LOAD", LIBRARY)], writes=False)
             if isinstance(loaded, Exception) and "already exists" not in str(loaded):
                 return [self.mapped(loaded, unsure=False)] * len(calls)
@@ -229,6 +240,11 @@ class Connections:
         for pool in self.route.pools():
             with suppress(redis.RedisError, OSError):
                 await pool.disconnect()
+
+
+def _as_script(call: Words) -> Words:
+    _, name, count, key, *more = call
+    return "EVAL_RO", _SCRIPT, count, key, name, *more
 
 
 def _is_missing(answer: Any) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from perdure.backends.checks import no_store
 from perdure.backends.redis import layout
 from perdure.backends.redis.checkup import checkup, settings_of
 from perdure.backends.redis.connections import Connections, Words
@@ -37,12 +38,14 @@ class RedisDriver:
         self.connections, self._replicas = connections, replicas
         self._prefixes = [prefix(namespace, shard) for shard in range(SHARDS)]
 
-    async def start(self, clock: Clock) -> None:
-        """Look at the server and read the store's id; make the store where there is none."""
+    async def start(self, clock: Clock, *, create: bool) -> None:
+        """Look at the server and read the store's id; make the store where there is none, or without `create` raise `NotFound`."""
         await self.connections.locate()
         key = f"{self._prefixes[0]}store"
         made = msgspec.json.encode({"schema": SCHEMA, "id": uuid7(clock.now(), clock.bits(74)).hex()})
         found = await self.connections.one(key, "GET", key)
+        if found is None and not create:
+            raise no_store(self.connections.place, f"the key {key!r}")
         if found is None:
             await self.connections.one(key, "SET", key, made, "NX", writes=True)
             found = await self.connections.one(key, "GET", key)

@@ -15,6 +15,7 @@ from typing import TypeVar
 import apsw
 
 from perdure.backends.bridge import Reply, Workers
+from perdure.backends.checks import no_store
 from perdure.backends.spi import (
     APPENDS_MAX,
     Append,
@@ -37,7 +38,7 @@ from perdure.backends.sqlite.listener import Listener
 from perdure.backends.sqlite.schema import Options, connect, errors, initialise, known_id, parse_url, settled
 from perdure.backends.sqlite.writer import RECORD_BYTES_MAX, BatchWriter
 from perdure.clock import Clock
-from perdure.errors import Closed, Invalid, Unsupported
+from perdure.errors import Closed, Invalid, NotFound, Unsupported
 from perdure.model.commit import Kind, Status
 from perdure.model.ids import SessionKey
 
@@ -47,14 +48,14 @@ SNAPSHOTS_KEPT = 2
 """Newest snapshots kept of a session."""
 
 
-async def open(url: str, *, clock: Clock) -> SQLiteBackend:
-    """Open or create the file that a `sqlite:///` URL names, a relative path from the folder of now.
+async def open(url: str, *, clock: Clock, create: bool = True) -> SQLiteBackend:
+    """Open, or with `create` make, the file that a `sqlite:///` URL names, a relative path from the folder of now.
 
-    Raises `Invalid`, `Unsupported`, `Corrupt`, `Unavailable`.
+    Raises `Invalid`, `NotFound`, `Unsupported`, `Corrupt`, `Unavailable`.
     """
     backend = SQLiteBackend(settled(parse_url(url)), clock)
     try:
-        await backend.start()
+        await backend.start(create=create)
     except BaseException:
         await backend.close()
         raise
@@ -81,24 +82,33 @@ class SQLiteBackend:
         self._writing = Workers("perdure-sqlite-writer", 1, self._acquire_writer, lambda writer: writer.connection.close())
         self._reading = Workers("perdure-sqlite-reader", options.readers, self._acquire_reader, lambda connection: connection.close())
         self._listener = Listener(options.path, self._acquire_reader)
-        self._closed = False
+        self._closed = self._creating = False
         self.store_id = ""
 
     def __repr__(self) -> str:
         return f"<SQLiteBackend [{'closed' if self._closed else 'open'}] {self.options.path}>"
 
-    async def start(self) -> None:
+    async def start(self, *, create: bool) -> None:
         """Create or check the schema. The writing connection is opened by the first write, or to create it."""
-        known = await self._read(lambda connection: known_id(connection, self.options.path))
+        try:
+            known = await self._read(lambda connection: known_id(connection, self.options.path))
+        except NotFound:
+            if not create:
+                raise
+            known = None
         if known is None:
+            if not create:
+                raise no_store(self.options.path, "the schema")
+            self._creating = True
             known = await self._writing.call(lambda writer: initialise(writer.connection, self.options, self._clock))
+            self._creating = False
         self.store_id = known
 
     def _acquire_writer(self) -> BatchWriter:
-        return BatchWriter(connect(self.options, writing=True), self.options)
+        return BatchWriter(connect(self.options, writing=True, create=self._creating), self.options)
 
     def _acquire_reader(self) -> apsw.Connection:
-        return connect(self.options, writing=False)
+        return connect(self.options, writing=False, create=False)
 
     def _check_open(self) -> None:
         if self._closed:

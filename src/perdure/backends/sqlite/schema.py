@@ -15,7 +15,7 @@ import msgspec
 
 from perdure.backends.sqlite.reader import as_of_one_moment
 from perdure.clock import Clock
-from perdure.errors import Corrupt, Invalid, Unavailable, Unsupported
+from perdure.errors import Corrupt, Invalid, NotFound, Unavailable, Unsupported
 from perdure.model.ids import uuid7
 
 APPLICATION_ID = 0x50455244
@@ -85,16 +85,19 @@ def errors(path: str) -> Iterator[None]:
         raise Unavailable(f"SQLite failed on {path}: {type(error).__name__}: {error}.") from error
 
 
-def connect(options: Options, *, writing: bool) -> apsw.Connection:
-    """A connection with our settings. Raises `Invalid`, `Unavailable`, `Corrupt`, `Unsupported`."""
+def connect(options: Options, *, writing: bool, create: bool) -> apsw.Connection:
+    """A connection with our settings; the file is made only with `create`.
+
+    Raises `NotFound`, `Invalid`, `Unavailable`, `Corrupt`, `Unsupported`.
+    """
     check_library(apsw.sqlite_lib_version())
     folder = Path(options.path).parent
     if not options.vfs and not folder.is_dir():
-        raise Invalid(f"The folder {folder} does not exist: create it first.")
+        raise Invalid(f"The folder {folder} does not exist: create it first.", missing="folder")
     if options.vfs and options.vfs not in apsw.vfs_names():
         raise Invalid(f"vfs={options.vfs!r} names no VFS of this process; there are {', '.join(apsw.vfs_names())}.")
     with errors(options.path):
-        connection = apsw.Connection(options.path, vfs=options.vfs or None)
+        connection = _opened(options, create=create)
         try:
             connection.set_busy_timeout(int(options.busy_timeout * 1000))
             connection.pragma("cache_size", -options.cache_kib)
@@ -104,6 +107,16 @@ def connect(options: Options, *, writing: bool) -> apsw.Connection:
             connection.close()
             raise
     return connection
+
+
+def _opened(options: Options, *, create: bool) -> apsw.Connection:
+    flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
+    try:
+        return apsw.Connection(options.path, flags=flags, vfs=options.vfs or None)
+    except apsw.CantOpenError as error:
+        if create or (not options.vfs and Path(options.path).exists()):
+            raise
+        raise NotFound(f"There is no file {options.path}, and nothing was made.", missing="file") from error
 
 
 def _prepare_writing(connection: apsw.Connection, path: str) -> None:
