@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from perdure.adapters.common.surrogates import escape, unescape
 from perdure.engine.store import Store
 from perdure.errors import Deleted, Invalid, NotFound
 from perdure.model.events import Event
@@ -28,7 +29,7 @@ class Lookup:
         """Enter what an id leads to, if nothing is entered yet. The entry that holds: this one, or the first. One commit at most."""
         session, key = self._place(id)
         try:
-            await self._store.append(session, Event(ENTRY, {"id": id, "value": value}), key=key)
+            await self._store.append(session, Event(ENTRY, escape({"id": id, "value": value})), key=key)
         except Invalid as error:
             if "version" not in error.facts:
                 raise
@@ -47,8 +48,8 @@ class Lookup:
     async def _entry(self, session: str, id: str, version: int) -> Any:
         async for commit in self._store.history(session, after=version - 1, before=version + 1):
             for event in commit.events:
-                if event.type == ENTRY and isinstance(event.data, dict) and event.data.get("id") == id:
-                    return event.data.get("value")
+                if event.type == ENTRY and isinstance(event.data, dict) and unescape(event.data.get("id")) == id:
+                    return unescape(event.data.get("value"))
         raise Invalid(f"Session {session!r} is no index: something else wrote it.", session=session)
 
     def _place(self, id: str) -> tuple[str, str]:

@@ -8,20 +8,20 @@ from urllib.parse import unquote
 from perdure.errors import Invalid
 from perdure.model.ids import NAME_BYTES_MAX
 
-_UNSAFE = re.compile("[%/\x00-\x1f\x7f-\x9f]")
+_UNSAFE = re.compile("[%/\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 def escape(part: str) -> str:
-    """The part with `%`, `/` and control characters written as percent and hexadecimal digits. Nothing else changes."""
+    """The part with `%`, `/`, control characters and lone surrogates written as percent and hexadecimal digits. Nothing else changes."""
     if part.isalnum():  # most are, and the search costs more than the question
         return part
-    return _UNSAFE.sub(lambda found: "".join([f"%{byte:02X}" for byte in found[0].encode()]), part)
+    return _UNSAFE.sub(lambda found: "".join([f"%{byte:02X}" for byte in found[0].encode(errors="surrogatepass")]), part)
 
 
 def unescape(text: str) -> str | None:
     """The part that `escape` makes this text of, or `None` if there is no such part."""
     try:
-        part = unquote(text, errors="strict")
+        part = unquote(text, errors="surrogatepass")
     except UnicodeDecodeError:
         return None
     return part if escape(part) == text else None
@@ -33,7 +33,7 @@ def compose(what: str, *parts: object) -> str:
         if not isinstance(part, str):
             raise Invalid(f"{what} is made of strings, not of {type(part).__name__}.")
     id = "/".join([escape(str(part)) for part in parts])
-    size = len(id) if id.isascii() else len(id.encode(errors="replace"))
+    size = len(id) if id.isascii() else len(id.encode())
     if size > NAME_BYTES_MAX:
         raise Invalid(f"{what} needs {size} bytes as a session id ({id[:60]}…); at most {NAME_BYTES_MAX} are possible: use shorter ids.")
     return id

@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.adapters.coroutines import pytest_pyfunc_call
+
 pytest.importorskip("agents", reason="pip install 'perdure[openai-agents]'")
+
+__all__ = ["pytest_pyfunc_call"]
 
 
 @pytest.fixture(params=["memory", "sqlite"])

@@ -10,18 +10,23 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from perdure.adapters.common.cutting import batches
+from perdure.adapters.common.surrogates import unescape
 from perdure.adapters.imports import Imported
 from perdure.adapters.naming import compose
 from perdure.adapters.openai_agents import transcript
-from perdure.adapters.openai_agents.session import ROOT
+from perdure.adapters.openai_agents.parts import Parts
+from perdure.adapters.openai_agents.session import ROOT, PerdureSession
 from perdure.engine.store import Store
-from perdure.errors import AlreadyExists, Corrupt, Invalid, NotFound, Unsupported
+from perdure.errors import AlreadyExists, Corrupt, Invalid, NotFound, TooLarge, Unsupported
 from perdure.model.commit import Commit
+from perdure.model.events import Event
+from perdure.model.values import check
 
 KEY = "import/"
 """What the idempotency key of an imported commit begins with; the row id of its last item follows."""
 BATCH = 64
-"""Items in one commit."""
+"""Most items in one commit."""
 
 
 class OpenAISource:
@@ -32,22 +37,23 @@ class OpenAISource:
 
     async def ids(self) -> list[str]:
         """The ids of its sessions."""
-        return [id for (id,) in self._connection.execute("SELECT session_id FROM agent_sessions ORDER BY session_id")]
+        return [id for (id,) in self._query("SELECT session_id FROM agent_sessions ORDER BY session_id")]
 
     async def bring(self, id: str, store: Store) -> Imported:
         """Copy one session and compare it. See `perdure.adapters.imports.Source`."""
-        if self._connection.execute("SELECT 1 FROM agent_sessions WHERE session_id = ?", (id,)).fetchone() is None:
+        if not list(self._query("SELECT 1 FROM agent_sessions WHERE session_id = ?", (id,))):
             raise NotFound(f"The source has no session {id!r}.")
         session = compose("A conversation", ROOT, id)
         here = await _imported(store, session)
-        after = int((here[-1].key or KEY).removeprefix(KEY)) if here else -1
-        skipped, written = sum(len(commit.events) for commit in here), 0
+        whole = [commit for commit in here if not _is_part(commit)]
+        after = int((whole[-1].key or KEY).removeprefix(KEY)) if whole else -1
+        skipped, written = sum(len(commit.events) for commit in whole), 0
         rows = self._rows(id, after)
         version = here[-1].version if here else 0
-        while batch := list(islice(rows, BATCH)):
-            events = [transcript.event(item) for _, item in batch]
-            receipt = await store.append(session, *events, expect=version, key=f"{KEY}{batch[-1][0]}", on_conflict="raise")
-            version, written = receipt.version, written + len(batch)
+        while found := list(islice(rows, BATCH)):
+            for batch in batches(found, [event.data for _, event in found]):
+                version = await _append(store, session, [event for _, event in batch], version, f"{KEY}{batch[-1][0]}")
+                written += len(batch)
         await self._compare(store, session, id)
         return Imported(id, session, written, skipped)
 
@@ -55,28 +61,50 @@ class OpenAISource:
         """Let go of the file."""
         self._connection.close()
 
-    def _rows(self, id: str, after: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        found = self._connection.execute(
-            "SELECT id, message_data FROM agent_messages WHERE session_id = ? AND id > ? ORDER BY id", (id, after)
-        )
+    def _rows(self, id: str, after: int) -> Iterator[tuple[int, Event]]:
+        """The items after a row, as events. Raises `Invalid` naming the row that holds none."""
+        found = self._query("SELECT id, message_data FROM agent_messages WHERE session_id = ? AND id > ? ORDER BY id", (id, after))
         for number, text in found:
+            row = f"Row {number} of agent_messages"
             try:
                 item = json.loads(text)
-            except ValueError as error:
-                raise Invalid(f"Row {number} of agent_messages is no JSON: {error}.") from error
+            except (TypeError, ValueError, RecursionError) as error:
+                raise Invalid(f"{row} is no JSON: {error}.") from error
             if not isinstance(item, dict):
-                raise Invalid(f"Row {number} of agent_messages is no item: {text[:60]!r}.")
-            yield number, item
+                raise Invalid(f"{row} is no item: {text[:60]!r}.")
+            event = transcript.event(item)
+            check(event.data, what=row)
+            yield number, event
+
+    def _query(self, query: str, values: tuple[object, ...] = ()) -> Iterator[tuple[Any, ...]]:
+        try:
+            yield from self._connection.execute(query, values)
+        except sqlite3.Error as error:
+            raise Invalid(f"The source cannot be read: {error}.") from error
 
     async def _compare(self, store: Store, session: str, id: str) -> None:
         """Raise `Corrupt` unless the items that were brought over are those of the source, in its order."""
-        mine = [event.data for commit in await _imported(store, session) for event in commit.events]
-        theirs = [item for _, item in self._rows(id, -1)]
+        mine = await PerdureSession(id, store).get_items(-1)
+        theirs = [unescape(event.data) for _, event in self._rows(id, -1)]
         for place, (one, other) in enumerate(zip(mine, theirs, strict=False)):
             if one != other:
                 raise Corrupt(f"Item {place} of session {id!r} is not what the source says.", session=session)
         if len(mine) != len(theirs):
             raise Corrupt(f"Session {id!r} has {len(mine)} items here and {len(theirs)} in the source.", session=session)
+
+
+async def _append(store: Store, session: str, events: list[Event], version: int, key: str) -> int:
+    """Write a batch after this version, in parts if it is one item that no commit holds; its version."""
+    try:
+        return (await store.append(session, *events, expect=version, key=key, on_conflict="raise")).version
+    except TooLarge:
+        whole = await Parts(store, session, key).instead(events)
+        version = whole.data["versions"][-1]
+        return (await store.append(session, whole, expect=version, key=key, on_conflict="raise")).version
+
+
+def _is_part(commit: Commit) -> bool:
+    return all(event.type == transcript.PART for event in commit.events)
 
 
 async def _imported(store: Store, session: str) -> list[Commit]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Generator
+from contextvars import ContextVar
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,9 +12,11 @@ from agents.memory.session import SessionABC
 
 from perdure.adapters.faces import AnyStore, asynchronous
 from perdure.adapters.naming import compose
-from perdure.adapters.openai_agents import transcript
+from perdure.adapters.openai_agents import parts, transcript
+from perdure.adapters.openai_agents.parts import Parts
 from perdure.adapters.openai_agents.transcript import Entry
-from perdure.errors import Conflict, Invalid, NotFound, Unknown
+from perdure.engine.intent import EVENTS_MAX
+from perdure.errors import Closed, Conflict, Invalid, NotFound, TooLarge, Unknown
 from perdure.model.events import Event
 
 if TYPE_CHECKING:
@@ -23,7 +26,24 @@ if TYPE_CHECKING:
 ROOT = "openai"
 """What the ids of conversations begin with in the store: openai/<session id>."""
 ATTEMPTS = 64
-"""How often a removal is decided anew because others wrote first."""
+"""How often a removal is decided again because others wrote first."""
+
+
+class SessionClosed(Closed):
+    """Make another session object: the store is still open, and the conversation is as it was."""
+
+
+class _Reads(NamedTuple):
+    """Up to which versions one task read one session object: the read before the last, and the last."""
+
+    session: PerdureSession
+    before: int | None
+    last: int
+
+
+_reads: ContextVar[_Reads | None] = ContextVar("perdure_openai_reads", default=None)
+"""The SDK's compaction reads a conversation, asks the model, reads once more and then hands over what takes its place, all in one task.
+What it was made of is what the first of these reads saw."""
 
 
 class _Known(NamedTuple):
@@ -41,6 +61,8 @@ class PerdureSession(SessionABC):
     what they add is kept in the order of its commits, and an item is popped by one of them only.
 
     Reading all items costs what came since this object last looked; with a limit, a new object reads the end of the log alone.
+    Text is kept as it is, half of a surrogate pair too.
+
     Raises `perdure.Error`s: `Invalid` for items that are no JSON, `Deleted` once the session was deleted in the store.
     """
 
@@ -50,19 +72,31 @@ class PerdureSession(SessionABC):
         self._store = asynchronous(store)
         self._session = compose("A conversation", ROOT, session_id)
         self._known: _Known | None = None
+        self._closed = False
 
     async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
         """The items, oldest first: the newest `limit` of them, or as many as the settings say. A negative limit means all."""
+        self._check_open()
         if limit is None and self.session_settings is not None:
             limit = self.session_settings.limit
         if limit == 0:
             return []
-        return [_copy(entry.item) for entry in await self._newest(None if limit is None or limit < 0 else limit)]
+        if limit is not None and type(limit) is not int:
+            raise Invalid(f"A limit is a number of items, not {type(limit).__name__}.")
+        known = await self._newest(None if limit is None or limit < 0 else limit)
+        held = _reads.get()
+        _reads.set(_Reads(self, held.last if held is not None and held.session is self else None, known.version))
+        return [_copy(entry.item) for entry in known.entries]
 
     async def add_items(self, items: list[TResponseInputItem]) -> None:
-        """Append items: one commit, all of them or none."""
+        """Append items: all of them or none, in one commit, whatever their number and size.
+
+        What one commit cannot hold (10,000 items, 16 MiB) is written before it in parts that no reader sees. If the process dies in
+        between, they stay unseen.
+        """
+        self._check_open()
         if items:
-            await self._add([transcript.event(_plain(item)) for item in items])
+            await self._add_items([transcript.event(_plain(item)) for item in _listed(items)])
 
     async def pop_item(self) -> TResponseInputItem | None:
         """Take the last item off and return it; `None` if there is none. It stays in the history."""
@@ -81,6 +115,57 @@ class PerdureSession(SessionABC):
         if (await self._all()).version:
             await self._add([Event(transcript.CLEARED)])
 
+    def close(self) -> Awaitable[None]:
+        """Be done with this object: its other methods raise `Closed` from now on. The store, and other objects, stay open.
+
+        The SDK's `SQLiteSession` has a `close` to be called, its other sessions one to be awaited: this one may be either. Twice is once.
+        """
+        self._closed, self._known = True, None
+        return _Done()
+
+    async def _read_compaction_items(self, limit: int | None) -> tuple[list[TResponseInputItem], bool]:
+        """What the SDK's compaction session asks instead of `get_items` for what it compacts: the items, and whether these are all."""
+        items = await self.get_items(limit)
+        held = _reads.get()
+        if held is not None:
+            _reads.set(held._replace(before=held.last))
+        return items, limit is not None and len(items) < limit
+
+    async def _atomic_replace_items(self, items: list[TResponseInputItem]) -> bool:
+        """What the SDK's compaction session asks for to replace all items that it read. Those that came since follow.
+
+        Raises `Conflict` if items that it read were taken away meanwhile: then nothing changes.
+        """
+        if type(self).get_items is not PerdureSession.get_items or type(self).add_items is not PerdureSession.add_items:
+            return False  # what a subclass does with items it does there: the SDK goes through these methods then
+        output = [transcript.event(_plain(item)) for item in items]
+        held = _reads.get()
+        seen = held.before if held is not None and held.session is self else None
+        written = Parts(self._store, self._session)
+        for _ in range(ATTEMPTS):
+            now = await self._all()
+            seen = now.version if seen is None else seen
+            await self._check_all_there(seen, now.version)
+            since = [transcript.event(entry.item) for entry in now.entries if entry.place[0] > seen]
+            gone = [transcript.compacted(now.entries[0], None)] if now.entries else []
+            events = [*gone, *await written.fitting([*output, *since])]
+            if not events or await self._replace(now, events):
+                return True
+        raise _overtaken(self._session)
+
+    async def _check_all_there(self, seen: int, now: int) -> None:
+        if now > seen:
+            async for commit in self._store.history(self._session, after=seen, before=now + 1):
+                if transcript.takes_away(commit):
+                    raise Conflict(
+                        f"Items of {self._session!r} were taken away while they were compacted, at version {commit.version}.",
+                        session=self._session,
+                        expected=seen,
+                        actual=now,
+                        commits=(commit,),
+                        paths=(),
+                    )
+
     async def _get_compaction_snapshot(
         self, limit: int, *, prune_prefix: Callable[[Any], bool] | None = None
     ) -> _CompactionSnapshot | None:
@@ -92,6 +177,7 @@ class PerdureSession(SessionABC):
 
         async def replace_suffix(start: int, output: list[TResponseInputItem]) -> bool:
             expected = entries[start:]
+            written = Parts(self._store, self._session)
             if not expected:
                 return False
             for _ in range(ATTEMPTS):
@@ -99,48 +185,72 @@ class PerdureSession(SessionABC):
                 if now.entries[-len(expected) :] != expected:
                     return False
                 until = _expired(now.entries[: -len(expected)], prune_prefix)
-                events = [transcript.compacted(expected[0], until), *[transcript.event(_plain(item)) for item in output]]
-                if await self._replace(now, events):
+                items = await written.fitting([transcript.event(_plain(item)) for item in output])
+                if await self._replace(now, [transcript.compacted(expected[0], until), *items]):
                     return True
             raise _overtaken(self._session)
 
         return _CompactionSnapshot([_copy(entry.item) for entry in entries], len(entries) == len(known.entries), replace_suffix)
 
-    async def _newest(self, count: int | None) -> Sequence[Entry]:
+    async def _newest(self, count: int | None) -> _Known:
         if count is None or self._known is not None:
-            entries = (await self._all()).entries
-            return entries if count is None else entries[-count:]
+            known = await self._all()
+            return known if count is None else known._replace(entries=known.entries[-count:])
         try:
-            return await transcript.newest(self._store.history(self._session, newest_first=True), count)
+            return _Known(*await transcript.newest(self._store.history(self._session, newest_first=True), count, self._fetch))
         except NotFound:
-            return []
+            return _Known(0, [])
 
     async def _all(self) -> _Known:
         """The conversation as it is now: what is remembered, and what came since."""
+        self._check_open()
         version, entries = self._known or _Known(0, [])
         try:
             async for commit in self._store.history(self._session, after=version):
-                version, entries = commit.version, transcript.forward(entries, commit)
+                version, entries = commit.version, await transcript.forward(entries, commit, self._fetch)
         except NotFound:
             return _Known(0, [])
         known = self._known
-        if known is None or known.version <= version:
+        if (known is None or known.version <= version) and not self._closed:
             self._known = _Known(version, entries)
         return _Known(version, entries)
 
+    async def _fetch(self, said: Event) -> list[dict[str, Any]]:
+        return await parts.fetch(self._store, self._session, said)
+
+    async def _add_items(self, events: list[Event]) -> None:
+        if len(events) <= EVENTS_MAX:
+            try:
+                return await self._add(events)
+            except TooLarge:
+                pass
+        return await self._add([await Parts(self._store, self._session).instead(events)])
+
     async def _add(self, events: list[Event]) -> None:
-        """Commit events behind whatever is there; sent again under its key while nobody knows what became of it."""
+        """Commit events after whatever is there; sent again under its key while nobody knows what became of it."""
+        self._check_open()
         key = self._store.new_id()
         await _resent(lambda: self._store.append(self._session, *events, key=key))
 
     async def _replace(self, known: _Known, events: list[Event]) -> bool:
-        """Commit events behind this very state; `False` if it is no longer the newest."""
+        """Commit events after this very state; `False` if it is no longer the newest."""
         key = self._store.new_id()
         try:
             await _resent(lambda: self._store.append(self._session, *events, expect=known.version, on_conflict="raise", key=key))
         except Conflict:
             return False
         return True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise SessionClosed(f"This session object of {self.session_id!r} was closed.")
+
+
+class _Done:
+    """What can be awaited, or left alone."""
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        yield from ()
 
 
 def _settings(given: SessionSettings | dict[str, Any] | None) -> SessionSettings:
@@ -166,6 +276,12 @@ def _expired(entries: list[Entry], prune: Callable[[Any], bool] | None) -> Entry
             break
         until = entry
     return until
+
+
+def _listed(items: Any) -> list[Any]:
+    if not isinstance(items, (list, tuple)):
+        raise Invalid(f"Items of a conversation come in a list, not in {type(items).__name__}.")
+    return list(items)
 
 
 def _plain(item: Any) -> dict[str, Any]:

@@ -3,23 +3,30 @@
     message, tool_call, tool_result, reasoning, item   an item, as the SDK made it
     popped      {"version", "index"}                    the item that stood there is taken off the end
     cleared     null                                    all that came before
-    compacted   {"from", "until"}                       items from the place `from` on (and up to `until`) give way to those behind
+    compacted   {"from", "until"}                       items from the place `from` on (and up to `until`) give way to those after
                                                         it in this commit
+    items_added {"versions": [7, 8]}                    items that one commit cannot hold: those of the parts at these versions
+    items_part  {"text"}                                a part of the JSON of such items; nobody sees them without `items_added`
 
-An item's place is [version, index of its event in the commit]: a retry, a fork or a reader far behind sees the same ones.
+An item's place is [version, index of its event in the commit]: a retry, a fork or a reader far behind sees the same ones. `items_added`
+is its commit's last event, and what it stands for counts on from its index.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from perdure.adapters.common.surrogates import escape, unescape
 from perdure.model.commit import Commit, Kind
 from perdure.model.events import Event
 
 POPPED, CLEARED, COMPACTED = "popped", "cleared", "compacted"
+ITEMS, PART = "items_added", "items_part"
 TYPES = frozenset({"message", "tool_call", "tool_result", "reasoning", "item"})
 Place = tuple[int, int]
+Fetch = Callable[[Event], Awaitable[list[dict[str, Any]]]]
+"""Reads the items that an event `items_added` stands for."""
 _END: Place = (1 << 62, 0)
 _START: Place = (0, 0)
 
@@ -33,7 +40,7 @@ class Entry(NamedTuple):
 
 def event(item: Mapping[str, Any]) -> Event:
     """The event of an item."""
-    return Event(_type(item), item)
+    return Event(_type(item), escape(item))
 
 
 def _type(item: Mapping[str, Any]) -> str:
@@ -60,14 +67,21 @@ def compacted(first: Entry, until: Entry | None) -> Event:
     return Event(COMPACTED, data if until is None else data | {"until": list(until.place)})
 
 
-def forward(entries: list[Entry], commit: Commit) -> list[Entry]:
+def takes_away(commit: Commit) -> bool:
+    """Whether items that were there before the commit are gone after it."""
+    return commit.kind is Kind.tombstone or any(said.type in {POPPED, CLEARED, COMPACTED} for said in commit.events)
+
+
+async def forward(entries: list[Entry], commit: Commit, fetch: Fetch) -> list[Entry]:
     """The items after a commit, given those before it."""
     if commit.kind is Kind.tombstone:
         return []
     added: list[Entry] = []
     for index, said in enumerate(commit.events):
         if is_item(said):
-            added.append(Entry((commit.version, index), said.data))
+            added.append(Entry((commit.version, index), unescape(said.data)))
+        elif is_items(said):
+            added += _numbered(commit.version, index, await fetch(said))
         elif said.type == CLEARED:
             entries, added = [], []
         elif said.type == POPPED and _has(said, "version", "index"):
@@ -79,29 +93,49 @@ def forward(entries: list[Entry], commit: Commit) -> list[Entry]:
     return [*entries, *added] if added else entries
 
 
-async def newest(commits: AsyncIterable[Commit], count: int) -> list[Entry]:
-    """The newest `count` items, oldest first, of commits that come newest first. Reads no further than it must."""
+async def newest(commits: AsyncIterable[Commit], count: int, fetch: Fetch) -> tuple[int, list[Entry]]:
+    """The newest `count` items, oldest first, of commits that come newest first, and the version of the first of these.
+
+    Reads no further than it must.
+    """
+    version = 0
     found: list[Entry] = []
     gone: set[Place] = set()
     end, start = _END, _START
     async for commit in commits:
+        version = version or commit.version
         if commit.kind is Kind.tombstone:
             break
         for index, said in reversed(list(enumerate(commit.events))):
-            place = (commit.version, index)
             if is_item(said):
-                if start < place < end and place not in gone:
-                    found.append(Entry(place, said.data))
-            elif said.type == CLEARED:
-                return found[:count][::-1]
-            elif said.type == POPPED and _has(said, "version", "index"):
+                entries = [Entry((commit.version, index), unescape(said.data))]
+            else:
+                entries = _numbered(commit.version, index, await fetch(said)) if is_items(said) else []
+            found += [entry for entry in reversed(entries) if start < entry.place < end and entry.place not in gone]
+            if said.type == CLEARED:
+                return version, found[:count][::-1]
+            if said.type == POPPED and _has(said, "version", "index"):
                 gone.add((said.data["version"], said.data["index"]))
             elif said.type == COMPACTED and _has(said, "from"):
                 first, last = _span(said)
                 end, start = min(end, first), max(start, last)
         if len(found) >= count:
             break
-    return found[:count][::-1]
+    return version, found[:count][::-1]
+
+
+def items_at(versions: list[int]) -> Event:
+    """The event by which the parts at these versions become items."""
+    return Event(ITEMS, {"versions": versions})
+
+
+def is_items(said: Event) -> bool:
+    """Whether an event stands for items that were written before it in parts."""
+    return said.type == ITEMS and _has(said, "versions")
+
+
+def _numbered(version: int, index: int, items: Sequence[dict[str, Any]]) -> list[Entry]:
+    return [Entry((version, number), unescape(item)) for number, item in enumerate(items, index)]
 
 
 def is_item(said: Event) -> bool:

@@ -1,0 +1,65 @@
+"""Items that one commit cannot hold: written before it in parts that nobody sees, and made items by one event."""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from perdure.adapters.common.cutting import COMMIT_BYTES, pieces
+from perdure.adapters.openai_agents import transcript
+from perdure.engine.intent import EVENTS_MAX
+from perdure.engine.store import Store
+from perdure.errors import Corrupt, Unknown
+from perdure.model.events import Event
+from perdure.model.values import check
+
+
+class Parts:
+    """What one call writes in parts. Asked again for the same items, as after a lost race, it writes nothing more."""
+
+    def __init__(self, store: Store, session: str, key: str | None = None) -> None:
+        """`key`: what the parts' idempotency keys begin with, so that they are written once whatever happens; `None`: random ones."""
+        self._store, self._session, self._key = store, session, key
+        self._written: dict[bytes, Event] = {}
+
+    async def fitting(self, events: list[Event]) -> list[Event]:
+        """These events of items, if a commit surely holds them and another one; else one event that stands for them."""
+        for event in events:
+            check(event.data)
+        text = msgspec.json.encode([event.data for event in events])
+        return events if len(events) < EVENTS_MAX and len(text) <= COMMIT_BYTES else [await self._write(text)]
+
+    async def instead(self, events: list[Event]) -> Event:
+        """One event that stands for these events of items, which are written before it. Raises as `Store.append`."""
+        for event in events:
+            check(event.data)
+        return await self._write(msgspec.json.encode([event.data for event in events]))
+
+    async def _write(self, text: bytes) -> Event:
+        digest = hashlib.sha256(text).digest()
+        if digest not in self._written:
+            versions = [await self._append(number, piece) for number, piece in enumerate(pieces(text.decode()))]
+            self._written[digest] = transcript.items_at(versions)
+        return self._written[digest]
+
+    async def _append(self, number: int, piece: str) -> int:
+        event = Event(transcript.PART, {"text": piece})
+        key = self._store.new_id() if self._key is None else f"{self._key}/part/{number}"
+        try:
+            return (await self._store.append(self._session, event, key=key)).version
+        except Unknown:
+            return (await self._store.append(self._session, event, key=key)).version
+
+
+async def fetch(store: Store, session: str, said: Event) -> list[dict[str, object]]:
+    """The items that an event stands for, as they are stored. Raises `Corrupt` if a part of them is missing."""
+    texts = []
+    for version in said.data["versions"]:
+        async for commit in store.history(session, after=version - 1, before=version + 1):
+            texts += [event.data["text"] for event in commit.events if event.type == transcript.PART]
+    try:
+        items: list[dict[str, object]] = msgspec.json.decode("".join(texts))
+    except msgspec.DecodeError as error:
+        raise Corrupt(f"Session {session!r} lacks a part of the items that it should hold: {error}.", session=session) from error
+    return items
