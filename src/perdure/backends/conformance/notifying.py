@@ -49,7 +49,7 @@ async def _listening(kit: Kit) -> Ear | None:
 
 @case
 async def own_records_are_heard(kit: Kit) -> None:
-    """Whoever listens is told of what this handle stores, and of no version that is not there."""
+    """A listener hears of what this handle stores, and of no version that is not there."""
     await kit.chain(S, 2)
     ear = await _listening(kit)
     if ear is None:
@@ -60,7 +60,7 @@ async def own_records_are_heard(kit: Kit) -> None:
 
 @case_of_two
 async def records_of_others_are_heard(kit: Kit) -> None:
-    """Whoever listens is told of what another handle stores, in every session, the newest version too."""
+    """A listener hears of what another handle stores, in every session, the newest version too."""
     sessions = [SessionKey("acme", f"s{number} ü:/{{}}%") for number in range(20)]
     ear = await _listening(kit)
     if ear is None:

@@ -52,7 +52,7 @@ async def pages_are_bounded_in_bytes(kit: Kit) -> None:
 
 @case
 async def snapshots_are_offered_at_or_below(kit: Kit) -> None:
-    """`load` gives the newest snapshot at or below the version, and the records behind it."""
+    """`load` gives the newest snapshot at or below the version, and the records after it."""
     heads = await kit.chain(S, 8)
     for version in (3, 6):
         await kit.backend.put_snapshot(S, Snapshot(version, heads[version - 1].hash, b"state%d" % version))
