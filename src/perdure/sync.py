@@ -122,9 +122,12 @@ class Store:
             )
         )
 
-    def find(self, session: str, key: str) -> Receipt | None:
-        """The receipt of the commit that this idempotency key was applied by (`duplicate` is true), or `None`. One or two round trips."""
-        return run_blocking(self._store.find(session, key))
+    def find(self, session: str, key: str, *, include_deleted: bool = False) -> Receipt | None:
+        """The receipt of the commit that this idempotency key was applied by (`duplicate` is true), or `None`. One or two round trips.
+
+        Keys end with the life of the session that used them; `include_deleted` finds those too.
+        """
+        return run_blocking(self._store.find(session, key, include_deleted=include_deleted))
 
     def edit(
         self,
@@ -190,13 +193,21 @@ class Store:
             )
         )
 
-    def read(self, session: str, *, at: int | datetime | None = None, consistency: Literal["strong", "eventual"] = "strong") -> View:
+    def read(
+        self,
+        session: str,
+        *,
+        at: int | datetime | None = None,
+        consistency: Literal["strong", "eventual"] = "strong",
+        include_deleted: bool = False,
+    ) -> View:
         """The session's state at its head, at a version, or at a time (the last version not later; an aware datetime).
 
         `strong` sees every commit acknowledged before the call, by any process; `eventual` may answer from memory.
+        `include_deleted` reads a deleted session, and with `at` what was before a deletion, for audit.
         Raises `NotFound`, `Deleted`, `Truncated`, `Invalid`.
         """
-        return run_blocking(self._store.read(session, at=at, consistency=consistency))
+        return run_blocking(self._store.read(session, at=at, consistency=consistency, include_deleted=include_deleted))
 
     def history(
         self,
@@ -207,22 +218,31 @@ class Store:
         types: Collection[str] | None = None,
         newest_first: bool = False,
         limit: int | None = None,
+        include_deleted: bool = False,
     ) -> Iterator[Commit]:
         """The session's commits with `after < version < before`, checked link by link, through forks to their parents.
 
-        `types` keeps the commits that have an event of one of these types, and of their events only those. `limit` counts
-        commits. Read a page at a time. Raises `NotFound`, `Deleted`, `Truncated`, `Corrupt`.
+        Those of its present life; `include_deleted` gives all that are left, of a deleted session too, for audit. `types` keeps the
+        commits that have an event of one of these types, and of their events only those. `limit` counts commits. Read a page at a
+        time. Raises `NotFound`, `Deleted`, `Truncated`, `Corrupt`.
         """
-        return _iterate(self._store.history(session, after=after, before=before, types=types, newest_first=newest_first, limit=limit))
+        return _iterate(
+            self._store.history(
+                session, after=after, before=before, types=types, newest_first=newest_first, limit=limit, include_deleted=include_deleted
+            )
+        )
 
-    def watch(self, session: str, *, after: int = 0, types: Collection[str] | None = None) -> Iterator[Commit]:
+    def watch(
+        self, session: str, *, after: int = 0, types: Collection[str] | None = None, include_deleted: bool = False
+    ) -> Iterator[Commit]:
         """The session's commits with a version above `after`, then those to come as they come, by whomever they are written.
 
-        Nothing is skipped and nothing comes twice: go on later with `after=` the last version seen. `types` as in `history`. Ends behind
-        a tombstone; break off whenever you like. Waits out an engine that is away, for `watch_outage` seconds.
+        Nothing is skipped and nothing comes twice: go on later with `after=` the last version seen. Begins with the session's present
+        life and ends after its tombstone (`include_deleted`: neither); break off whenever you like. `types` as in `history`. Waits out
+        an engine that is away, for `watch_outage` seconds.
         Raises `NotFound`, `Deleted`, `Truncated`, `Corrupt`, `Unavailable`, `Closed`, and `Rewound` when the store has lost what was seen.
         """
-        return _iterate(self._store.watch(session, after=after, types=types))
+        return _iterate(self._store.watch(session, after=after, types=types, include_deleted=include_deleted))
 
     def list(
         self,
@@ -285,9 +305,19 @@ class Store:
     def delete(self, session: str, *, actor: str | None = None) -> Receipt:
         """Close the session with a tombstone: later calls raise `Deleted`, a late writer too; versions never start again.
 
-        Its commits stay on disk until they are purged; its tags end here. Raises `NotFound`, `Deleted`.
+        Its keys, history, forks and watches end here for ordinary calls, and its tags. Its commits stay in the store until
+        `purge`. Raises `NotFound`, `Deleted`.
         """
         return run_blocking(self._store.delete(session, actor=actor))
+
+    def purge(self, session: str) -> None:
+        """Remove all bytes of a deleted session, of every life it had, but a stub: its id, and the tombstone's version, hash and time.
+
+        The stub keeps the id dead and refuses late writers; `recreate=True` goes on from it. What may remain elsewhere (free pages,
+        backups, replicas, the server's logs) is in the docs of each engine. Raises `NotFound`, and `Invalid` when the session is not
+        deleted, or has a fork that is alive or not purged, which reads its past here.
+        """
+        run_blocking(self._store.purge(session))
 
     def verify(self, session: str) -> Verified:
         """Prove the session: each commit's hash and place, and each snapshot against the fold. Reads everything.

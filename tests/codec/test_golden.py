@@ -142,7 +142,7 @@ def test_the_maker_still_makes_them(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/new.db"
     asyncio.run(make.fill(url))
     found = asyncio.run(make.describe(url))
-    expected = json.loads((GOLDEN / "schema1.json").read_text())
+    expected = json.loads((GOLDEN / f"{make.STORE}.json").read_text())
     assert found.keys() == expected.keys()
     for name, session in expected.items():
         if name != "id" and "commits" in session:

@@ -62,10 +62,16 @@ def test_control_commits_keep_the_version_of_the_newest_data() -> None:
 
 
 def test_a_fork_starts_behind_the_commit_it_names() -> None:
-    """The first record of a fork goes on from its parent's version and hash."""
+    """The first record of a fork goes on from its parent's version and hash, and from its grant, which nobody holds."""
     made = proposal(kind=Kind.configure)
-    position, meta = made.finish(None, 2_000, base=(41, FIRST.head.hash, 1_500))
-    assert (position[0], position[5], meta[:32]) == (42, 41, FIRST.head.hash)
+    position, meta = made.finish(None, 2_000, base=(41, FIRST.head.hash, 1_500, 3 << 14 | 1))
+    assert (position[0], position[3], position[5], meta[:32]) == (42, 3 << 14, 41, FIRST.head.hash)
+
+
+def test_a_tombstone_raises_the_grant() -> None:
+    """Nothing that was granted before a tombstone fits the epoch after it."""
+    head = msgspec.structs.replace(FIRST.head, epoch=5 << 14 | 3)
+    assert proposal(kind=Kind.tombstone).finish(head, 2_000, step=7)[0][3] == 12 << 14
 
 
 CHANGED_HEAD = {

@@ -177,8 +177,11 @@ class Beside(RuleBasedStateMachine):
                 assert (proof.version, proof.commits) == (session.version, session.version)
                 if session.deleted:
                     continue
-                assert [commit.version async for commit in self.store.history(name)] == list(range(1, session.version + 1))
+                assert [commit.version async for commit in self.store.history(name)] == list(range(session.life + 1, session.version + 1))
+                everything = [commit.version async for commit in self.store.history(name, include_deleted=True)]
+                assert everything == list(range(1, session.version + 1))
                 for version, link in enumerate(session.links, 1):
-                    assert (await self.store.read(name, at=version)).state == link.state, (name, version)
+                    audit = version <= session.life
+                    assert (await self.store.read(name, at=version, include_deleted=audit)).state == link.state, (name, version)
 
         self.wait(check())

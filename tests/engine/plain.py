@@ -27,12 +27,14 @@ class Link(msgspec.Struct):
 
 
 class Session(msgspec.Struct):
-    """A chain (`links[0]` is version 1), its tags, whether it is deleted, and for a fork its parent's name and the version it left at."""
+    """A chain (`links[0]` is version 1), its tags, whether it is deleted, and for a fork its parent's name, the version it left at
+    and the one of its own up to which the parent has it."""
 
     links: list[Link]
     tags: dict[str, str] = {}
     deleted: bool = False
     parent: str | None = None
+    forked_at: int = 0
     left_at: int = 0
     keys: dict[str, tuple[int, Any]] = {}
 
@@ -43,6 +45,11 @@ class Session(msgspec.Struct):
     @property
     def state(self) -> Plain:
         return self.links[-1].state
+
+    @property
+    def life(self) -> int:
+        """The version of the last tombstone, or 0."""
+        return max((version for version, link in enumerate(self.links, 1) if link.kind == "tombstone"), default=0)
 
     def add(self, kind: str, types: tuple[str, ...], state: Plain | None = None, **facts: Any) -> None:
         """A commit behind the head; without a state it changes none."""

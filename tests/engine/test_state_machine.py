@@ -154,7 +154,9 @@ class Life(Beside):
         name = self.choose(self.alive(), which)
         session = self.sessions[name]
         version = round(part * (session.version + 1))
-        if 1 <= version <= session.version:
+        if 1 <= version <= session.life:
+            self.refuse(self.store.read(name, at=version), perdure.Deleted)
+        elif 1 <= version <= session.version:
             view = self.wait(self.store.read(name, at=version))
             assert (view.version, view.state) == (version, session.links[version - 1].state)
         else:
@@ -182,7 +184,7 @@ class Life(Beside):
         expected = []
         for version, link in enumerate(session.links, 1):
             chosen = link.types if types is None else tuple(type for type in link.types if type in types)
-            if after < version < (before if before is not None else version + 1) and (chosen or types is None):
+            if max(after, session.life) < version < (before if before is not None else version + 1) and (chosen or types is None):
                 expected.append((version, link.kind, chosen, link.key, link.actor))
         assert self.wait(read()) == (expected[::-1] if newest else expected)[:limit]
 
@@ -221,10 +223,13 @@ class Life(Beside):
         name = self.choose(self.alive(), which)
         session = self.sessions[name]
         at = max(1, round(part * session.version))
+        if at <= session.life:
+            self.refuse(self.store.fork(name, at=at), perdure.Deleted)
+            return
         child = f"fork-{self.forks}"
         self.forks += 1
         assert self.wait(self.store.fork(name, at=at, id=child)) == child
-        self.sessions[child] = Session(copy.deepcopy(session.links[:at]), parent=name, left_at=at)
+        self.sessions[child] = Session(copy.deepcopy(session.links[:at]), parent=name, forked_at=at, left_at=at)
         self.sessions[child].add("configure", ("forked",))
         session.add("pin", ("pinned",))
         self.compare(name)
@@ -249,23 +254,25 @@ class Life(Beside):
         if target.deleted:
             self.refuse(self.store.merge(name, into=into), perdure.Deleted)
             return
+        if fork.life > fork.forked_at or target.life >= fork.forked_at:
+            self.refuse(self.store.merge(name, into=into), perdure.Invalid)
+            return
         if not fork.changed(fork.left_at):
             assert self.wait(self.store.merge(name, into=into)) is None
             return
-        base = fork.links[fork.left_at - 1].state
         mine = {key for _, key, _ in self.theirs(name, fork.left_at)}
-        others = {key for key in {*base, *target.state} if repr(base.get(key, ...)) != repr(target.state.get(key, ...))}
+        others = {key for _, key, _ in self.theirs(into, fork.forked_at)}
         try:
             receipt = self.wait(self.store.merge(name, into=into))
         except perdure.Conflict:
-            assert mine & others or "*" in mine
+            assert mine & others or "*" in mine | others
         else:
             assert receipt is not None
             assert receipt.version == target.version + 1
             state = {key: value for key, value in target.state.items() if key not in mine} | {
                 key: fork.state[key] for key in mine & fork.state.keys()
             }
-            if mine & others:
+            if mine & others or "*" in mine | others:
                 state = self.wait(self.store.read(into)).state
             target.add("data", ("merged",), state)
             fork.left_at = fork.version
@@ -284,7 +291,7 @@ class Life(Beside):
             session.add("tombstone", ("deleted",))
             session.tags = {}
             session.links[-1].state = {}
-            session.deleted = True
+            session.deleted, session.keys = True, {}
             assert receipt.version == session.version
             self.compare(name)
 

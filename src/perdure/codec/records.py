@@ -11,9 +11,9 @@ import msgspec
 
 from perdure.codec import envelope
 from perdure.errors import Corrupt
-from perdure.model.commit import GENESIS, Commit, Kind, Status, commit_hash, static_header
+from perdure.model.commit import GENESIS, Commit, Kind, Status, commit_hash, raised, static_header
 from perdure.model.events import Event
-from perdure.model.ids import SessionKey
+from perdure.model.ids import SessionKey, plain_key
 
 _META = msgspec.msgpack.Encoder()
 _META_DECODER = msgspec.msgpack.Decoder(tuple[str | None, str | None, int])
@@ -21,6 +21,10 @@ _META_DECODER = msgspec.msgpack.Decoder(tuple[str | None, str | None, int])
 
 Position = tuple[int, bytes, int, int, int, int]
 """Where a commit stands in its chain, as the fields of an engine's head: version, hash, at, epoch, status, data."""
+
+
+Base = tuple[int, bytes, int, int]
+"""What a fork's chain goes on from: the version, hash, time and epoch of its parent's commit."""
 
 
 class Proposal(msgspec.Struct, frozen=True):
@@ -38,21 +42,20 @@ class Proposal(msgspec.Struct, frozen=True):
     static: bytes
     meta: bytes
 
-    def finish(
-        self, head: Any, now: int, *, status: int | None = None, base: tuple[int, bytes, int] | None = None
-    ) -> tuple[Position, bytes]:
-        """The position behind `head` (`None`: the first of a chain, behind `base` for a fork: the parent's version, hash and time)
-        and the record's `meta`.
+    def finish(self, head: Any, now: int, *, status: int | None = None, base: Base | None = None, step: int = 0) -> tuple[Position, bytes]:
+        """The position after `head` (`None`: the first of a chain, after `base` for a fork) and the record's `meta`.
 
-        `at` is `max(now, head.at + 1)`, so time rises along a chain.
+        `at` is `max(now, head.at + 1)`, so time rises along a chain. `step` raises the grant: a life ends here.
         """
         if head is None:
-            version, prev, since = base or (0, GENESIS, 0)
-            at, epoch, before, data = max(now, since + 1), 0, int(Status.active), version
+            version, prev, since, epoch = base or (0, GENESIS, 0, 0)
+            at, epoch, before, data = max(now, since + 1), raised(epoch, 0), int(Status.active), version
         else:
             version, prev, at = head.version, head.hash, max(now, head.at + 1)
             epoch, before, data = head.epoch, head.status, head.data
         version += 1
+        if step:
+            epoch = raised(epoch, step)
         hash = commit_hash(prev, version, at, epoch, self.static, self.digest)
         data = version if self.kind is Kind.data else data
         return (version, hash, at, epoch, before if status is None else status, data), prev + self.meta
@@ -86,6 +89,10 @@ def request_digest(events: Sequence[Event]) -> bytes:
 def open_record(session: SessionKey, record: Any, prev: bytes | None = None) -> Commit:
     """Check a record's hash (and that it follows `prev`, when given) and decode it. Raises `Corrupt` naming session and version."""
     head = record.head
+    if prev is None and is_stub(record):
+        return Commit(
+            head.version, record.id, head.at, Kind.tombstone, None, plain_key(record.key), None, (), head.epoch, record.meta[:32], head.hash
+        )
     behind = check_record(session, record)
     if prev is not None and behind != prev:
         raise Corrupt(f"Version {head.version} of session {session.id!r} does not follow the commit before it.", session=session.id)
@@ -95,7 +102,12 @@ def open_record(session: SessionKey, record: Any, prev: bytes | None = None) -> 
         events = envelope.decode_events(record.body)
     except (Corrupt, ValueError) as error:
         raise Corrupt(f"Version {head.version} of session {session.id!r} cannot be decoded: {error}", session=session.id) from error
-    return Commit(head.version, record.id, head.at, kind, actor, record.key, trace, events, head.epoch, behind, head.hash)
+    return Commit(head.version, record.id, head.at, kind, actor, plain_key(record.key), trace, events, head.epoch, behind, head.hash)
+
+
+def is_stub(record: Any) -> bool:
+    """Whether this is what a purge leaves of a session: the tombstone's place in the chain, without its body."""
+    return bool(record.kind == Kind.tombstone and not record.body)
 
 
 def check_record(session: SessionKey, record: Any) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -11,10 +11,10 @@ from perdure.backends.spi import Durability, Head, Record
 from perdure.codec.records import Position, Proposal
 from perdure.engine.cache import Working
 from perdure.engine.intent import Options
-from perdure.errors import AlreadyExists, Deleted, Invalid, Moved, NotFound
+from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, Moved, NotFound
 from perdure.model.commit import GENESIS, Status
 from perdure.model.events import Event
-from perdure.model.ids import SessionKey
+from perdure.model.ids import SessionKey, life_key
 from perdure.model.ops import Op
 from perdure.model.state import MISSING, lookup
 
@@ -42,6 +42,17 @@ class Change(msgspec.Struct, kw_only=True):
     """The version that the caller decided on, for the message of a conflict."""
     operation: str = "append"
     check_request: bool = False
+    asked: Sequence[Event] | None = None
+    """What a repeated key must have asked for, where that is not `events`."""
+    decide: Callable[[Working], Awaitable[tuple[Event, ...]]] | None = None
+    """Makes the events for the state that they are committed on: asked again for each head that is tried."""
+    life: tuple[int, int] | None = None
+    """Where an earlier life has used the key: the tombstone after which the life began that this is for, and the grant of that life."""
+
+    @property
+    def key(self) -> str | None:
+        """The idempotency key as it is stored."""
+        return self.options.key if self.options.key is None or self.life is None else life_key(self.options.key, self.life[0])
 
     @property
     def ops(self) -> list[Op]:
@@ -74,6 +85,28 @@ def check_head(session: SessionKey, head: Head | None, options: Options, *, star
         raise AlreadyExists(f"Session {session.id!r} is at version {head.version}.", session=session.id, version=head.version)
     if expect is not None and expect > head.version:
         raise Invalid(f"expect={expect}, but session {session.id!r} is at version {head.version}: read it first.")
+
+
+def check_life(session: SessionKey, tombstone: int, version: int) -> None:
+    """Raise `Deleted` for a version that does not come after the last tombstone."""
+    if version <= tombstone:
+        raise Deleted(
+            f"Session {session.id!r} was deleted at version {tombstone}, and with it what came before; include_deleted=True reads it.",
+            session=session.id,
+        )
+
+
+def check_expected(session: SessionKey, expect: int, tombstone: int, head: Head) -> None:
+    """Raise `Conflict` if the version that the caller decided on does not come after the last tombstone."""
+    if expect < tombstone:
+        raise Conflict(
+            f"Session {session.id!r} was deleted at version {tombstone}, after the version {expect} that you decided on.",
+            session=session.id,
+            expected=expect,
+            actual=head.version,
+            commits=(),
+            paths=(),
+        )
 
 
 def as_record(proposal: Proposal, position: Position, meta: bytes) -> Record:

@@ -17,7 +17,7 @@ import msgspec
 from perdure.backends.spi import Append, Appended, Backend, Durability, Head, Index, Known, Record, Snapshot
 from perdure.clock import Clock
 from perdure.codec import envelope, formats
-from perdure.codec.records import Proposal, propose, request_digest
+from perdure.codec.records import Base, Proposal, propose, request_digest
 from perdure.config import Settings
 from perdure.engine.cache import Cache, Working
 from perdure.engine.change import NOTHING, Change, as_record, check_head, has_ops, same_state, seen, with_answer, with_parts
@@ -28,9 +28,9 @@ from perdure.engine.views import Receipt
 from perdure.engine.watching import Watchers
 from perdure.engine.writer import Writer
 from perdure.errors import Conflict, Error, Invalid, Rewound, Unknown
-from perdure.model.commit import Kind, Status
+from perdure.model.commit import GRANT_STEP_BITS, Commit, Kind, Status, raised
 from perdure.model.events import Event
-from perdure.model.ids import SessionKey, uuid7
+from perdure.model.ids import SessionKey, life_key, uuid7
 from perdure.model.merge import rebase
 from perdure.model.ops import Op
 from perdure.model.policy import Clash, snapshot_due
@@ -72,7 +72,7 @@ class Committer:
 
         Raises `Conflict`, `Invalid`, `Deleted`, `AlreadyExists`, `NotFound`, `Unknown`, `Unavailable`, `TooLarge`.
         """
-        if change.strict or change.requires or has_ops(change.events):
+        if change.strict or change.requires or change.decide is not None or has_ops(change.events):
             return self._in_turn(change)
         return self._commit(change, on_state=False)
 
@@ -81,7 +81,7 @@ class Committer:
             return await self._commit(change, on_state=True)
 
     async def _commit(self, change: Change, *, on_state: bool) -> Receipt:
-        request = request_digest(change.events) if change.options.key is not None else b""
+        request = request_digest(change.asked or change.events) if change.options.key is not None else b""
         id = self.new_id()
         lost = 0
         head: Head | None = None
@@ -100,7 +100,7 @@ class Committer:
                     head = behind
                     continue
             proposal = self._propose(change, id, request)
-            append = Append(change.session, self._finisher(change, proposal, on_state), change.options.key, None, change.durability)
+            append = Append(change.session, self._finisher(change, proposal, on_state), change.key, None, change.durability)
             try:
                 outcome = await self._writer.append(append)
             except Unknown:
@@ -109,6 +109,8 @@ class Committer:
                     raise
                 return receipt
             if isinstance(outcome, Known):
+                if await self._in_earlier_life(change, outcome):
+                    continue
                 return await self._known(change, outcome, request)
             if isinstance(outcome, Appended):
                 self._telemetry.committed(change.operation, lost)
@@ -134,7 +136,7 @@ class Committer:
             self._format,
             id=id,
             actor=options.actor,
-            key=options.key,
+            key=change.key,
             request=request,
             trace=traceparent(),
         )
@@ -145,6 +147,10 @@ class Committer:
         base = change.base
         if base is not None and base is not NOTHING and not change.blind and (now is None or now.head.version <= base.head.version):
             now = await self._as_seen(change.session, base.head, now)
+        if change.decide is not None:
+            check_head(change.session, None if now is None else now.head, change.options)
+            change.base, change.events = now, await change.decide(now or NOTHING)
+            return self._apply(change, (now or NOTHING).state)
         if now is not None:
             check_head(change.session, now.head, change.options)
             if now.head.status == Status.deleted and base is not None and base.head.status != Status.deleted and change.ops:
@@ -218,6 +224,8 @@ class Committer:
 
         def finish(head: Head | None) -> Sequence[Record] | None:
             check_head(change.session, head, options)
+            if change.life is not None and (head is None or raised(head.epoch, 0) != change.life[1]):
+                raise _conflict(change, head, DIED)
             if on_state:
                 if head is None and base is not None:
                     raise _rewound(change.session, base.head)
@@ -276,19 +284,23 @@ class Committer:
         actor: str | None = None,
         key: str | None = None,
         durability: Durability,
-        base: tuple[int, bytes, int] | None = None,
+        base: Base | None = None,
+        seen: Head | None = None,
     ) -> Receipt:
-        """Write a control commit on whatever live head there is; with `base`, as the first commit of a fork."""
+        """Write a control commit on whatever live head there is, of the same life as `seen`; with `base`, as the first commit of a fork."""
         request = request_digest((event,)) if key is not None else b""
         proposal = propose(
             session, (event,), self._format, id=self.new_id(), kind=kind, actor=actor, key=key, request=request, trace=traceparent()
         )
         options = Options(expect=0 if base is not None else None, create=False)
         now = self._clock.now()
+        step = 1 + self._clock.bits(GRANT_STEP_BITS) if kind is Kind.tombstone else 0
 
         def finish(head: Head | None) -> Sequence[Record]:
             check_head(session, head, options, starting=base is not None)
-            return (as_record(proposal, *proposal.finish(head, now, status=status, base=base)),)
+            if seen is not None and head is not None and raised(head.epoch, 0) != raised(seen.epoch, 0):
+                raise Conflict(f"{DIED}nothing was written to session {session.id!r}.", session=session.id)
+            return (as_record(proposal, *proposal.finish(head, now, status=status, base=base, step=step)),)
 
         outcome = await self._writer.append(Append(session, finish, key, index, durability))
         if isinstance(outcome, Known):
@@ -311,9 +323,14 @@ class Committer:
             return None
         return true
 
+    async def applied(self, change: Change) -> Receipt | None:
+        """The receipt of the call that used the change's key first, if one did. Raises `Invalid` if that asked for something else."""
+        known = await self._applied(change)
+        return None if known is None else await self._known(change, known, request_digest(change.asked or change.events))
+
     async def _applied(self, change: Change) -> Known | None:
         """Where this change's key was applied: a retry must find it, though its operations may not fit any more."""
-        return None if change.options.key is None else await self._backend.find_key(change.session, change.options.key)
+        return None if change.options.key is None else await self.find_key(change.session, change.options.key)
 
     async def _find(self, change: Change, proposal: Proposal) -> Receipt | None:
         """After a lost answer: is the commit in the chain, at the level asked for? Only its id can tell."""
@@ -336,9 +353,24 @@ class Committer:
             )
         return await self.first_receipt(change.session, known.version, change.durability)
 
-    async def find_key(self, session: SessionKey, key: str) -> Known | None:
-        """Where this key was applied, if it was."""
-        return await self._backend.find_key(session, key)
+    async def _in_earlier_life(self, change: Change, known: Known) -> bool:
+        """Whether the key was used before the last tombstone only, as it was looked up; the change then spells it for this life."""
+        tombstone = await self._reader.life(change.session, known.head)
+        if known.version > tombstone:
+            return False
+        change.life = (tombstone, raised(known.head.epoch, 0))
+        return True
+
+    async def find_key(self, session: SessionKey, key: str, *, include_deleted: bool = False) -> Known | None:
+        """Where this key was applied in the session's present life, if it was; else, with `include_deleted`, in its first use ever."""
+        known = await self._backend.find_key(session, key)
+        if known is None:
+            return None
+        tombstone = await self._reader.life(session, known.head)
+        if known.version > tombstone:
+            return known
+        again = await self._backend.find_key(session, life_key(key, tombstone))
+        return again or (known if include_deleted else None)
 
     async def first_receipt(self, session: SessionKey, version: int, durability: Durability) -> Receipt:
         """The receipt of a commit that a key was applied by."""
@@ -353,21 +385,26 @@ class Committer:
         if known is not None and head is not None and known.head.hash != head.hash:
             self._cache.drop(change.session)  # What I remember is behind: whoever tries again must not meet the same conflict.
         commits = []
-        async for commit in self._reader.commits(change.session, after=change.seen):
+        before = 0 if head is None else await self._reader.life(change.session, head) - 1  # The tombstone itself is news.
+        async for commit in self._reader.commits(change.session, after=max(change.seen, before)):
             commits.append(commit)
             if len(commits) == CONFLICT_COMMITS_MAX:
                 break
-        actual = head.version if head else 0
-        where = f" on {', '.join(path or 'the whole state' for path in paths)}" if paths else ""
-        return Conflict(
-            f"{why}Session {change.session.id!r} moved from version {change.seen} to {actual} and your change does not combine "
-            f"with that{where}.",
-            session=change.session.id,
-            expected=change.seen,
-            actual=actual,
-            commits=tuple(commits),
-            paths=tuple(paths),
-        )
+        return _conflict(change, head, why, commits, paths)
+
+
+def _conflict(change: Change, head: Head | None, why: str, commits: Sequence[Commit] = (), paths: Sequence[str] = ()) -> Conflict:
+    actual = head.version if head else 0
+    where = f" on {', '.join(path or 'the whole state' for path in paths)}" if paths else ""
+    return Conflict(
+        f"{why}Session {change.session.id!r} moved from version {change.seen} to {actual} and your change does not combine "
+        f"with that{where}.",
+        session=change.session.id,
+        expected=change.seen,
+        actual=actual,
+        commits=tuple(commits),
+        paths=tuple(paths),
+    )
 
 
 def _rewound(session: SessionKey, seen: Head) -> Rewound:

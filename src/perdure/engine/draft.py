@@ -10,7 +10,7 @@ import msgspec
 
 from perdure.backends.spi import Durability
 from perdure.engine.cache import Working
-from perdure.engine.change import Change
+from perdure.engine.change import Change, check_expected, check_head
 from perdure.engine.committer import Committer
 from perdure.engine.intent import Options, check_events, check_ops
 from perdure.engine.reader import Reader
@@ -139,25 +139,34 @@ async def start(reader: Reader, session: SessionKey, options: Options, *, newest
         base = await reader.strong(session)  # What is remembered may be older than a re-creation by another process.
         if base is not None and base.head.status == Status.deleted:
             raise Deleted(f"Session {session.id!r} was deleted at version {base.head.version}.", session=session.id)
-    base = await base_at(reader, session, options.expect, base)
+    base = await base_at(reader, session, options, base)
     return Draft(session.id, 0 if base is None else base.head.version, {} if base is None else base.state), base
 
 
-async def base_at(reader: Reader, session: SessionKey, expect: int | None, now: Working | None) -> Working | None:
-    """The state that the caller expects to change: the one at version `expect`, if it names an older one."""
+async def base_at(reader: Reader, session: SessionKey, options: Options, now: Working | None) -> Working | None:
+    """The state that the caller expects to change: the one at version `expect`, if it names an older one of this life."""
+    expect = options.expect
     if not expect or now is None or now.head.data <= expect <= now.head.version:
         return now
+    if now.head.status == Status.deleted:
+        now = await reader.strong(session)  # What is remembered may be older than a re-creation by another process.
+        if now is None or now.head.status != Status.deleted:
+            return await base_at(reader, session, options, now)
+        check_head(session, now.head, options)
+    check_expected(session, expect, await reader.life(session, now.head), now.head)
     if expect > now.head.version:
         now = await reader.strong(session)
         if now is None or expect > now.head.version:
             raise Invalid(f"expect={expect}, but session {session.id!r} is at version {now.head.version if now else 0}: read it first.")
-        return await base_at(reader, session, expect, now)
+        return await base_at(reader, session, options, now)
     return (await reader.at(session, expect))[0]
 
 
-async def find_receipt(committer: Committer, session: SessionKey, key: str, durability: Durability) -> Receipt | None:
+async def find_receipt(
+    committer: Committer, session: SessionKey, key: str, durability: Durability, *, include_deleted: bool = False
+) -> Receipt | None:
     """The receipt of the call that used this key first, if one did."""
-    known = await committer.find_key(session, key)
+    known = await committer.find_key(session, key, include_deleted=include_deleted)
     return None if known is None else await committer.first_receipt(session, known.version, durability)
 
 

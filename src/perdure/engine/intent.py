@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -49,6 +50,13 @@ def check_count(name: str, value: object) -> None:
     """Raise `Invalid` unless it is a version or a count that can be asked for."""
     if type(value) is not int or not 0 <= value <= VERSION_MAX:
         raise Invalid(f"{name} must be an integer from 0 to {VERSION_MAX}, not {value!r}.")
+
+
+def check_time(name: str, value: object) -> datetime:
+    """The moment itself. Raises `Invalid` unless it is a datetime whose offset from UTC is known."""
+    if not isinstance(value, datetime) or value.utcoffset() is None:
+        raise Invalid(f"{name} needs an aware datetime, for instance datetime.now(UTC), not {value!r}.")
+    return value
 
 
 def check_types(types: object) -> None:

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from perdure.backends.spi import Query
 from perdure.engine.core import Core
+from perdure.engine.intent import check_time
 from perdure.engine.views import Info
 from perdure.errors import Invalid
 from perdure.model.commit import Status
@@ -22,8 +23,9 @@ async def listing(
     core: Core, query: Query, cursor: str | None, limit: int | None, after: datetime | None, before: datetime | None
 ) -> AsyncGenerator[Info, None]:
     """Rows of a query behind an id, at most `limit`, of sessions whose newest commit is later than `after` and earlier than `before`."""
-    _check_time("updated_after", after)
-    _check_time("updated_before", before)
+    for name, moment in (("updated_after", after), ("updated_before", before)):
+        if moment is not None:
+            check_time(name, moment)
     timed = after is not None or before is not None
     left = limit
     while left is None or left > 0:
@@ -64,8 +66,3 @@ def check_status(status: Status | str | None) -> int | None:
         return int(Status[status] if isinstance(status, str) else Status(status))
     except (KeyError, ValueError):
         raise Invalid(f"status must be one of {', '.join(Status.__members__)}, not {status!r}.") from None
-
-
-def _check_time(name: str, value: datetime | None) -> None:
-    if value is not None and (not isinstance(value, datetime) or value.tzinfo is None):
-        raise Invalid(f"{name} needs an aware datetime, for instance datetime.now(UTC), not {value!r}.")

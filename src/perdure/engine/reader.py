@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Any
 
 from perdure.backends.spi import Backend, Head, Loaded, Record, Row
 from perdure.codec import envelope
-from perdure.codec.records import open_record
+from perdure.codec.records import is_stub, open_record
 from perdure.engine.cache import Cache, Working
 from perdure.errors import Corrupt, Invalid, NotFound, Rewound, Truncated
-from perdure.model.commit import GENESIS, Commit, Kind
+from perdure.model.commit import GENESIS, Commit, Kind, Status, raised
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
 from perdure.model.state import Fold, TestFailed
 
+LIVES_MAX = 4_096
+"""Sessions with earlier lives of which it is remembered where the last one ended."""
 PAGE = 256
 """Records in one read."""
 TAIL_PAGE = 16
@@ -29,6 +32,51 @@ class Reader:
     def __init__(self, backend: Backend, cache: Cache) -> None:
         self._backend = backend
         self._cache = cache
+        self._lives: OrderedDict[tuple[SessionKey, int], int] = OrderedDict()
+
+    async def life(self, session: SessionKey, head: Head) -> int:
+        """The version of the tombstone that the life of this head began after; 0 for a first life. A deleted head's is its own.
+
+        A tombstone raises the epoch, so a session that was never deleted costs nothing, and another one a bisection, once.
+        """
+        if head.status == Status.deleted:
+            return head.version
+        grant = raised(head.epoch, 0)
+        if not grant:
+            return 0
+        known = self._lives.get((session, grant))
+        if known is None:
+            known = self._lives[session, grant] = await self._last_tombstone(session, head.version, grant)
+            if len(self._lives) > LIVES_MAX:
+                self._lives.popitem(last=False)
+        return known
+
+    async def _last_tombstone(self, session: SessionKey, high: int, grant: int) -> int:
+        """The newest tombstone up to version `high`, which has this grant: only a commit that raised it can be one."""
+        while grant:
+            low = 0
+            while high - low > 1:
+                middle = (low + high) // 2
+                commit = await self._commit_or_none(session, middle)
+                if commit is None or raised(commit.epoch, 0) < grant:
+                    low = middle
+                else:
+                    high = middle
+            raising, before = await self._commit_or_none(session, high), await self._commit_or_none(session, high - 1)
+            if raising is not None and raising.kind is Kind.tombstone:
+                return high
+            grant, high = 0 if before is None else raised(before.epoch, 0), high - 1
+        return 0
+
+    async def _commit_or_none(self, session: SessionKey, version: int) -> Commit | None:
+        if version < 1:
+            return None
+        try:
+            async for commit in self.commits(session, after=version - 1, before=version + 1):
+                return commit
+        except (NotFound, Truncated):
+            pass
+        return None
 
     async def current(self, session: SessionKey, *, head: Head | None = None) -> Working | None:
         """The newest state known, from memory if it is there; at least as new as `head`, when given. `None`: no such session."""
@@ -76,9 +124,9 @@ class Reader:
         working = await self._working(session, loaded)
         return working, working.head.hash
 
-    async def at_time(self, session: SessionKey, head: Head, limit: int) -> int:
-        """The last version whose time is not later than `limit` (ns): time rises along a chain, so a bisection finds it."""
-        low, high = 0, head.version
+    async def at_time(self, session: SessionKey, head: Head, limit: int, after: int = 0) -> int:
+        """The last version above `after` whose time is not later than `limit` (ns), else `after`: time rises along a chain."""
+        low, high = after, head.version
         while low < high:
             middle = (low + high + 1) // 2
             commits = [commit async for commit in self.commits(session, after=middle - 1, before=middle + 1)]
@@ -86,8 +134,6 @@ class Reader:
                 low = middle
             else:
                 high = middle - 1
-        if not low:
-            raise NotFound(f"Session {session.id!r} did not exist at that time.", session=session.id)
         return low
 
     async def commits(
@@ -144,6 +190,20 @@ class Reader:
         first = await self._first_or_none(session)
         return None if first is None else open_record(session, first)
 
+    async def root(self, session: SessionKey) -> Commit | None:
+        """The first commit that is left of what this chain goes on from, through forks to their parents."""
+        first = await self.own_first(session)
+        while first is not None and first.kind is Kind.configure and first.events[0].type == FORKED:
+            first = await self.own_first(SessionKey(session.tenant, first.events[0].data["session"]))
+        return first
+
+    async def own(self, session: SessionKey) -> AsyncGenerator[Commit, None]:
+        """The commits of this very chain, whatever came before it."""
+        first = await self._first_or_none(session)
+        if first is not None:
+            async for commit in self.commits(session, after=first.head.version - 1):
+                yield commit
+
     async def _first_or_none(self, session: SessionKey) -> Record | None:
         records = await self._backend.read(session, limit=1)
         return records[0] if records else None
@@ -187,12 +247,15 @@ class Reader:
     async def _working(self, session: SessionKey, loaded: Loaded) -> Working:
         row, snapshot, records = loaded.row, loaded.snapshot, loaded.records
         state: Any = {}
-        prev, log_bytes, snapshot_bytes = GENESIS, 0, 0
+        prev: bytes | None = GENESIS
+        log_bytes = snapshot_bytes = 0
         if snapshot is not None:
             state = envelope.decode_snapshot(session, snapshot.version, snapshot.hash, snapshot.body)
             prev, snapshot_bytes = snapshot.hash, len(snapshot.body)
             if not records and snapshot.version == row.head.version and snapshot.hash != row.head.hash:
                 raise Rewound(f"The snapshot of session {session.id!r} belongs to a commit that the chain no longer holds.")
+        elif records and is_stub(records[0]):
+            prev = None
         elif records and records[0].head.version > 1:
             parent, prev = await self._base(session, records[0], 1)
             base, found = await self.at(parent, records[0].head.version - 1)
@@ -207,7 +270,7 @@ class Reader:
         return self._fold(session, row, state, prev, records, log_bytes, snapshot_bytes)
 
     def _fold(
-        self, session: SessionKey, row: Row, state: Any, prev: bytes, records: Sequence[Record], log_bytes: int, snapshot_bytes: int
+        self, session: SessionKey, row: Row, state: Any, prev: bytes | None, records: Sequence[Record], log_bytes: int, snapshot_bytes: int
     ) -> Working:
         tags = row.tags
         fold = Fold(state)

@@ -14,12 +14,12 @@ from typing import Any, Literal, Self
 from perdure.backends.spi import Capabilities, Durability, Index, Query, Row
 from perdure.config import shown_url
 from perdure.engine import draft as drafts
-from perdure.engine import forks
+from perdure.engine import forks, merging
 from perdure.engine.cache import Working
-from perdure.engine.change import Change, has_ops
+from perdure.engine.change import Change, check_life, has_ops
 from perdure.engine.core import Core
 from perdure.engine.draft import Draft, Edit
-from perdure.engine.intent import VERSION_MAX, Options, check_count, check_durability, check_events, check_options, check_types
+from perdure.engine.intent import VERSION_MAX, Options, check_count, check_durability, check_events, check_options, check_time, check_types
 from perdure.engine.listing import check_id_part, check_status, check_tags, listing
 from perdure.engine.verify import verify
 from perdure.engine.views import Info, Receipt, Verified, View, only, to_nanoseconds
@@ -108,7 +108,7 @@ class Store:
         with core.telemetry.span("append", *target):
             base = None
             if expect and has_ops(checked):
-                base = await drafts.base_at(core.reader, target, expect, await core.reader.current(target))
+                base = await drafts.base_at(core.reader, target, options, await core.reader.current(target))
             change = Change(
                 session=target,
                 events=checked,
@@ -122,15 +122,18 @@ class Store:
             )
             return await core.committer.commit(change)
 
-    async def find(self, session: str, key: str) -> Receipt | None:
-        """The receipt of the commit that this idempotency key was applied by (`duplicate` is true), or `None`. One or two round trips."""
+    async def find(self, session: str, key: str, *, include_deleted: bool = False) -> Receipt | None:
+        """The receipt of the commit that this idempotency key was applied by (`duplicate` is true), or `None`. One or two round trips.
+
+        Keys end with the life of the session that used them; `include_deleted` finds those too.
+        """
         core = self._open()
         target = self._key(session)
         if key is None:
             raise Invalid("find needs the idempotency key to look for.")
         check_options(Options(key=key))
         with core.telemetry.span("find", *target):
-            return await drafts.find_receipt(core.committer, target, key, core.durability)
+            return await drafts.find_receipt(core.committer, target, key, core.durability, include_deleted=include_deleted)
 
     def edit(
         self,
@@ -185,10 +188,18 @@ class Store:
         with core.telemetry.span("update", *target):
             return await drafts.update(core.committer, core.reader, target, function, options, level, attempts)
 
-    async def read(self, session: str, *, at: int | datetime | None = None, consistency: Literal["strong", "eventual"] = "strong") -> View:
+    async def read(
+        self,
+        session: str,
+        *,
+        at: int | datetime | None = None,
+        consistency: Literal["strong", "eventual"] = "strong",
+        include_deleted: bool = False,
+    ) -> View:
         """The session's state at its head, at a version, or at a time (the last version not later; an aware datetime).
 
         `strong` sees every commit acknowledged before the call, by any process; `eventual` may answer from memory.
+        `include_deleted` reads a deleted session, and with `at` what was before a deletion, for audit.
         Raises `NotFound`, `Deleted`, `Truncated`, `Invalid`.
         """
         core = self._open()
@@ -198,29 +209,32 @@ class Store:
         with core.telemetry.span("read", *target):
             reader = core.reader
             found, owned = await reader.once(target) if consistency == "strong" else (await reader.current(target), False)
-            now = self._check_live(target, found)
+            now = self._check_live(target, found, include_deleted)
             await core.committer.snapshot(target, now, keep=not owned)
             if at is None:
                 return _view(target, now, now, owned=owned)
-            return _view(target, now, await self._past(target, now, at), owned=True)
+            return _view(target, now, await self._past(target, now, at, include_deleted), owned=True)
 
     async def _live(self, session: SessionKey) -> Working:
         return self._check_live(session, await self._core.reader.strong(session))
 
-    def _check_live(self, session: SessionKey, working: Working | None) -> Working:
+    def _check_live(self, session: SessionKey, working: Working | None, include_deleted: bool = False) -> Working:
         if working is None:
             raise NotFound(f"There is no session {session.id!r} in tenant {session.tenant!r}.", session=session.id)
-        if working.head.status == Status.deleted:
+        if working.head.status == Status.deleted and not include_deleted:
             raise Deleted(f"Session {session.id!r} was deleted at version {working.head.version}.", session=session.id)
         return working
 
-    async def _past(self, session: SessionKey, now: Working, at: int | datetime) -> Working:
+    async def _past(self, session: SessionKey, now: Working, at: int | datetime, include_deleted: bool) -> Working:
+        tombstone = 0 if include_deleted else await self._core.reader.life(session, now.head)
         if isinstance(at, datetime):
-            if at.tzinfo is None:
-                raise Invalid("at needs an aware datetime, for instance datetime.now(UTC).")
-            at = await self._core.reader.at_time(session, now.head, to_nanoseconds(at))
-        if type(at) is not int or not 1 <= at <= VERSION_MAX:
+            moment = to_nanoseconds(check_time("at", at))
+            at = await self._core.reader.at_time(session, now.head, moment, tombstone)
+            if not at:
+                raise NotFound(f"Session {session.id!r} did not exist at that time.", session=session.id)
+        elif type(at) is not int or not 1 <= at <= VERSION_MAX:
             raise Invalid(f"at must be a version from 1 or an aware datetime, not {at!r}.")
+        check_life(session, tombstone, at)
         return (await self._core.reader.at(session, at))[0]
 
     async def history(
@@ -232,11 +246,13 @@ class Store:
         types: Collection[str] | None = None,
         newest_first: bool = False,
         limit: int | None = None,
+        include_deleted: bool = False,
     ) -> AsyncIterator[Commit]:
         """The session's commits with `after < version < before`, checked link by link, through forks to their parents.
 
-        `types` keeps the commits that have an event of one of these types, and of their events only those. `limit` counts
-        commits. Read a page at a time. Raises `NotFound`, `Deleted`, `Truncated`, `Corrupt`.
+        Those of its present life; `include_deleted` gives all that are left, of a deleted session too, for audit. `types` keeps the
+        commits that have an event of one of these types, and of their events only those. `limit` counts commits. Read a page at a
+        time. Raises `NotFound`, `Deleted`, `Truncated`, `Corrupt`.
         """
         core = self._open()
         target = self._key(session)
@@ -249,12 +265,16 @@ class Store:
             head = (await core.backend.heads([target]))[0]
         if head is None:
             raise NotFound(f"There is no session {session!r} in tenant {self._tenant!r}.", session=session)
-        if head.status == Status.deleted:
-            raise Deleted(f"Session {session!r} was deleted at version {head.version}.", session=session)
+        if not include_deleted:
+            after = max(after, await core.reader.life(target, head))
+            if head.status == Status.deleted:
+                raise Deleted(f"Session {session!r} was deleted at version {head.version}.", session=session)
         count = 0
         if limit == 0:
             return
         async for commit in core.reader.commits(target, after=after, before=before, newest_first=newest_first):
+            if commit.kind is Kind.tombstone and commit.version > head.version and not include_deleted:
+                raise Deleted(f"Session {session!r} was deleted at version {commit.version}.", session=session)
             chosen = only(core.upcasters.commit(commit), types)
             if chosen is not None:
                 yield chosen
@@ -262,18 +282,21 @@ class Store:
                 if count == limit:
                     return
 
-    async def watch(self, session: str, *, after: int = 0, types: Collection[str] | None = None) -> AsyncIterator[Commit]:
+    async def watch(
+        self, session: str, *, after: int = 0, types: Collection[str] | None = None, include_deleted: bool = False
+    ) -> AsyncIterator[Commit]:
         """The session's commits with a version above `after`, then those to come as they come, by whomever they are written.
 
-        Nothing is skipped and nothing comes twice: go on later with `after=` the last version seen. `types` as in `history`. Ends behind
-        a tombstone; break off whenever you like. Waits out an engine that is away, for `watch_outage` seconds.
+        Nothing is skipped and nothing comes twice: go on later with `after=` the last version seen. Begins with the session's present
+        life and ends after its tombstone (`include_deleted`: neither); break off whenever you like. `types` as in `history`. Waits out
+        an engine that is away, for `watch_outage` seconds.
         Raises `NotFound`, `Deleted`, `Truncated`, `Corrupt`, `Unavailable`, `Closed`, and `Rewound` when the store has lost what was seen.
         """
         core = self._open()
         target = self._key(session)
         check_count("after", after)
         check_types(types)
-        async with aclosing(core.watchers.follow(target, after)) as commits:
+        async with aclosing(core.watchers.follow(target, after, include_deleted=include_deleted)) as commits:
             async for commit in commits:
                 chosen = only(core.upcasters.commit(commit), types)
                 if chosen is not None:
@@ -321,7 +344,8 @@ class Store:
                 raise Invalid(f"at must be a version from 1, not {at!r}.")
             if child == parent or (await core.backend.heads([child]))[0] is not None:
                 raise AlreadyExists(f"Session {child.id!r} is there already.", session=child.id)
-            await forks.fork(core.committer, core.reader, parent, version, child, actor, core.durability)
+            check_life(parent, await core.reader.life(parent, working.head), version)
+            await forks.fork(core.committer, core.reader, parent, working.head, version, child, actor, core.durability)
         return child.id
 
     async def merge(
@@ -348,9 +372,7 @@ class Store:
         with core.telemetry.span("merge", *target):
             await self._live(source)
             await self._live(target)
-            if key is not None and (receipt := await drafts.find_receipt(core.committer, target, key, level)) is not None:
-                return receipt
-            return await forks.merge(core.committer, core.reader, source, target, options, level)
+            return await merging.merge(core.committer, core.reader, source, target, options, level)
 
     async def configure(self, session: str, *, tags: Mapping[str, str] | None = None, actor: str | None = None) -> Receipt:
         """Set the session's tags: all of them, in place of those it had. Tags are indexed; see `list`. Raises `NotFound`, `Deleted`."""
@@ -369,7 +391,8 @@ class Store:
     async def delete(self, session: str, *, actor: str | None = None) -> Receipt:
         """Close the session with a tombstone: later calls raise `Deleted`, a late writer too; versions never start again.
 
-        Its commits stay on disk until they are purged; its tags end here. Raises `NotFound`, `Deleted`.
+        Its keys, history, forks and watches end here for ordinary calls, and its tags. Its commits stay in the store until
+        `purge`. Raises `NotFound`, `Deleted`.
         """
         core = self._open()
         target = self._key(session)
@@ -378,6 +401,19 @@ class Store:
             return await core.committer.control(
                 target, Kind.tombstone, Event("deleted"), status=Status.deleted, index=Index({}), actor=actor, durability=core.durability
             )
+
+    async def purge(self, session: str) -> None:
+        """Remove all bytes of a deleted session, of every life it had, but a stub: its id, and the tombstone's version, hash and time.
+
+        The stub keeps the id dead and refuses late writers; `recreate=True` goes on from it. What may remain elsewhere (free pages,
+        backups, replicas, the server's logs) is in the docs of each engine. Raises `NotFound`, and `Invalid` when the session is not
+        deleted, or has a fork that is alive or not purged, which reads its past here.
+        """
+        core = self._open()
+        target = self._key(session)
+        with core.telemetry.span("purge", *target):
+            await forks.purge(core.backend, core.reader, target)
+            core.cache.drop(target)
 
     async def verify(self, session: str) -> Verified:
         """Prove the session: each commit's hash and place, and each snapshot against the fold. Reads everything.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from perdure.backends.spi import Backend, Head
 from perdure.codec import envelope
+from perdure.codec.records import is_stub
 from perdure.engine.reader import FORKED, Reader, apply_events, configured
 from perdure.engine.views import Verified
 from perdure.errors import Corrupt, NotFound
@@ -27,7 +28,12 @@ async def verify(backend: Backend, reader: Reader, session: SessionKey) -> Verif
         snapshot = earlier.snapshot if earlier is not None else None
     fold, tags = Fold({}), dict[str, str]()
     count, version, prev, at = 0, 0, GENESIS, 0
-    async for commit in reader.commits(session, before=head.version + 1):
+    first = await reader.root(session)
+    commits = reader.commits(session, before=head.version + 1)
+    if first is not None and first.kind is Kind.tombstone:  # What a purge left: the chain goes on from it.
+        version, prev, at = first.version, first.hash, first.at
+        commits = reader.commits(session, after=version, before=head.version + 1)
+    async for commit in commits:
         if commit.version != version + 1 or commit.prev != prev or commit.at <= at:
             raise Corrupt(f"Version {commit.version} of session {session.id!r} does not follow version {version}.", session=session.id)
         count, version, prev, at = count + 1, commit.version, commit.hash, commit.at
@@ -69,7 +75,7 @@ async def _check_columns(backend: Backend, session: SessionKey, newest: int) -> 
             if status is None:
                 status, data = int(Status.active), version - 1
             if record.kind == Kind.tombstone:
-                status = int(Status.deleted)
+                status, data = int(Status.deleted), head.data if is_stub(record) else data
             elif record.kind == Kind.moved:
                 status = int(Status.moved)
             elif record.kind == Kind.data:

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 
 from perdure.backends.bridge import Reply
-from perdure.backends.spi import Backend, Notifying
+from perdure.backends.spi import Backend, Head, Notifying
 from perdure.clock import Clock
 from perdure.config import Settings
 from perdure.engine.reader import Reader
@@ -107,8 +107,10 @@ class Watchers:
         with self._lock:
             return [watch for session in sessions for watch in self._watches.get(session, ())]
 
-    async def follow(self, session: SessionKey, after: int) -> AsyncGenerator[Commit, None]:
-        """The session's commits behind version `after`, and those to come, each checked against the one before it; ends behind a tombstone.
+    async def follow(self, session: SessionKey, after: int, *, include_deleted: bool = False) -> AsyncGenerator[Commit, None]:
+        """The session's commits after version `after`, and those to come, each checked against the one before it.
+
+        They are those of the life that it has at the first look, up to the tombstone; with `include_deleted` of every life.
 
         Goes on for `watch_outage` while the engine is `Unavailable`. Raises `NotFound`, `Deleted`, `Truncated`, `Rewound`, `Closed`.
         """
@@ -121,17 +123,19 @@ class Watchers:
                 try:
                     if not begun:
                         await self._listen()
-                        await self._check(watch, alive=True)
+                        head = await self._check(watch, alive=not include_deleted)
+                        if not include_deleted:
+                            watch.version = max(watch.version, await self._reader.life(session, head))
                         begun = True
                     before = watch.version
                     async with aclosing(self._reader.commits(session, after=before)) as commits:
                         async for commit in commits:
                             watch.see(commit)
                             yield commit
-                            if commit.kind is Kind.tombstone:
+                            if commit.kind is Kind.tombstone and not include_deleted:
                                 return
                     away = None
-                    if watch.version == before and await self._check(watch):
+                    if watch.version == before and (await self._check(watch)).version > before:
                         continue
                     await self._news(watch)
                 except Unavailable:
@@ -141,11 +145,11 @@ class Watchers:
                         raise
                     await Reply[None]().within(AGAIN_AFTER)
                 except (Corrupt, Truncated):
-                    await self._check(watch, alive=True)  # What a purge left of the session cannot be read.
+                    await self._check(watch, alive=not include_deleted)  # What a purge left of the session cannot be read.
                     raise
 
-    async def _check(self, watch: Watch, *, alive: bool = False) -> bool:
-        """Raise unless the session is there, holds what the watch has seen of it, and is `alive` if it has to be; whether it has gone on.
+    async def _check(self, watch: Watch, *, alive: bool = False) -> Head:
+        """Raise unless the session is there, holds what the watch has seen of it, and is `alive` if it has to be; its head.
 
         A tombstone that came after the watch had read is a commit that is still to be read.
         """
@@ -159,7 +163,7 @@ class Watchers:
             raise Rewound(f"Session {id!r} is at version {head.version}, not at the version {watch.version} that was seen.", session=id)
         if head.version == watch.version:
             watch.hash = head.hash
-        return head.version > watch.version
+        return head
 
     async def _listen(self) -> None:
         """Have the engine tell of news, if it can; else, or while it cannot, looks do."""

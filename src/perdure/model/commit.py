@@ -12,6 +12,9 @@ from perdure.model.events import Event
 
 GENESIS = bytes(32)
 """The `prev` of a chain's first commit."""
+GRANT_STEP_BITS = 16
+"""A tombstone raises the grant by 1 to 2^16, so that two histories after a failover do not meet by accident."""
+_GRANT_SHIFT = 14
 _TAG = b"perdure/commit/1\n"
 _DYNAMIC = struct.Struct(">QqQ")
 _STATIC = msgspec.msgpack.Encoder()
@@ -57,6 +60,11 @@ class Commit(msgspec.Struct, frozen=True):
     epoch: int
     prev: bytes
     hash: bytes
+
+
+def raised(epoch: int, step: int) -> int:
+    """The epoch after its grant (all but its low 14 bits) has risen by `step`: nothing that was granted before fits it any more."""
+    return (epoch >> _GRANT_SHIFT) + step << _GRANT_SHIFT
 
 
 def static_header(

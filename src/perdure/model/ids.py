@@ -36,6 +36,16 @@ def check_name(what: str, name: object) -> str:
     return name
 
 
+def life_key(key: str, life: int) -> str:
+    """How an idempotency key is stored that an earlier life of its session has used: no caller's key has the control character."""
+    return f"{life}\x1f{key}"
+
+
+def plain_key(stored: str | None) -> str | None:
+    """The caller's key, of a key as it is stored."""
+    return stored if stored is None or "\x1f" not in stored else stored.partition("\x1f")[2]
+
+
 def uuid_text(id: bytes) -> str:
     """A UUID as people write it: 8-4-4-4-12 hexadecimal digits."""
     digits = id.hex()

@@ -17,7 +17,7 @@ from perdure.errors import Invalid
 from perdure.model.combine import TABLE, Combine
 from perdure.model.ops import Op
 from perdure.model.pointer import parse
-from perdure.model.state import TestFailed, apply
+from perdure.model.state import Fold, TestFailed, apply
 from perdure.model.steps import LISTS, Step, emit, holds, resolve_all, walk
 from perdure.model.values import same
 
@@ -64,6 +64,36 @@ def rebase(base: Any, mine: Sequence[Op], theirs: Sequence[Op], current: Any = N
     return Rebased(tuple([op for part in parts for op in part]), (), state, parts)
 
 
+def behind(base: Any, mine: Sequence[Op], theirs: Sequence[Op]) -> tuple[Op, ...] | None:
+    """What `theirs` become after `mine`, both made on `base`: with `mine` before them they lead to the state that `rebase` gives.
+
+    `None` where the two do not combine. Raises `Invalid` or `TestFailed` if one of them does not fit `base`.
+    """
+    clashes: dict[str, None] = {}
+    steps = resolve_all(base, mine)
+    others = resolve_all(base, [op for op in theirs if op.kind != "test"])
+    moved = _meet(steps, list(range(len(steps))), others, 0, clashes)
+    if clashes or any(step.blur is not None for step in moved):
+        return None
+    fold = Fold(base)
+    fold.apply(mine)
+    ops: list[Op] = []
+    for step in moved:
+        if not step.spent:
+            ops.append(_emit_in_place(fold, step))
+            fold.apply(ops[-1:])
+    return tuple(ops)
+
+
+def _emit_in_place(fold: Fold, step: Step) -> Op:
+    """The operation of a step, as a splice where it stood at the end of a list and no longer does."""
+    if step.kind in ("append", "union"):
+        target = walk(fold.state, [str(token) for token in step.at])[2]
+        if isinstance(target, list) and step.index < len(target):
+            return emit(replace(step, kind="splice"))
+    return emit(step)
+
+
 def _misfits(base: Any, mine: Sequence[Op]) -> tuple[str, ...]:
     """The paths of those of my operations that do not fit where I made them: nothing can be said of what they become."""
     paths: dict[str, None] = {}
@@ -95,14 +125,13 @@ def _resolve_theirs(base: Any, theirs: Sequence[Op], mine: Sequence[Step]) -> li
     return steps
 
 
-def _meet(work: list[Step], places: list[int], theirs: list[Step], depth: int, clashes: dict[str, None]) -> None:
-    """Take the steps of mine at `places` past theirs, in `work`; all of them agree in their first `depth` tokens."""
+def _meet(work: list[Step], places: list[int], theirs: list[Step], depth: int, clashes: dict[str, None]) -> list[Step]:
+    """Take the steps of mine at `places` past theirs, in `work`; all of them agree in their first `depth` tokens. Theirs behind mine."""
     if not places or not theirs:
-        return
+        return theirs
     steps = [*(work[place] for place in places), *theirs]
     if len(places) * len(theirs) <= _SMALL or not all(len(step.at) > depth and type(step.at[depth]) is str for step in steps):
-        _pass(work, places, theirs, clashes)
-        return
+        return _pass(work, places, theirs, clashes)
     # Below one object that nobody replaces, steps under different keys never meet.
     mine_by_key: dict[str | int, list[int]] = {}
     for place in places:
@@ -111,10 +140,12 @@ def _meet(work: list[Step], places: list[int], theirs: list[Step], depth: int, c
     for step in theirs:
         theirs_by_key.setdefault(step.at[depth], []).append(step)
     for key, some in mine_by_key.items():
-        _meet(work, some, theirs_by_key.get(key, []), depth + 1, clashes)
+        if key in theirs_by_key:
+            theirs_by_key[key] = _meet(work, some, theirs_by_key[key], depth + 1, clashes)
+    return [step for steps in theirs_by_key.values() for step in steps]
 
 
-def _pass(work: list[Step], places: list[int], theirs: list[Step], clashes: dict[str, None]) -> None:
+def _pass(work: list[Step], places: list[int], theirs: list[Step], clashes: dict[str, None]) -> list[Step]:
     theirs = list(theirs)
     for place in places:
         mine = work[place]
@@ -129,6 +160,7 @@ def _pass(work: list[Step], places: list[int], theirs: list[Step], clashes: dict
             mine, theirs[position] = _combine(mine, other, how)
         else:
             work[place] = mine
+    return theirs
 
 
 def relation(mine: Step, theirs: Step) -> str:

@@ -24,6 +24,8 @@ from perdure.model.ops import Op
 HERE = Path(__file__).parent
 BYTES = "bytes2"
 """The newest of the files of bytes: since the second, what is small is compressed with the dictionary."""
+STORE = f"schema{SCHEMA_VERSION}-lives"
+"""The newest of the stores: since the second, a tombstone raises the epoch, and a second life has keys of its own."""
 BODIES: dict[str, Any] = {
     "plain": [["message", {"role": "user", "content": "hi"}, []]],
     "ops": [["edited", None, [[kind, "/a~1b/é", value] for kind, value in (("set", 1), ("remove", None), ("init", []), ("append", [1]))]]],
@@ -111,6 +113,16 @@ async def fill(url: str) -> None:
             await store.delete("back-" + format)
             await store.append("back-" + format, Event("y", None, (Op("set", "/b", 2),)), recreate=True)
             await store.for_tenant("acme").append(name, Event("other", format))
+            for session in ("twice-" + format, "purged-" + format):
+                await store.append(session, Event("x", None, (Op("set", "/a", 1),)), key="first")
+                await store.delete(session)
+                if session.startswith("purged"):
+                    await store.purge(session)
+                await store.append(session, Event("y", None, (Op("set", "/b", 2),)), key="first", recreate=True)
+                await store.fork(session, id=f"fork-of-{session}")
+            await store.append("ended-" + format, Event("x"))
+            await store.delete("ended-" + format)
+            await store.purge("ended-" + format)
 
 
 async def describe(url: str) -> dict[str, Any]:
@@ -157,13 +169,12 @@ def main() -> None:
     """Write what is missing."""
     if not (HERE / f"{BYTES}.json").exists():
         (HERE / f"{BYTES}.json").write_text(json.dumps(as_bytes(), indent=1) + "\n")
-    name = f"schema{SCHEMA_VERSION}"
-    if not (HERE / f"{name}.db").exists():
+    if not (HERE / f"{STORE}.db").exists():
         with tempfile.TemporaryDirectory() as folder:
-            url = f"sqlite:///{folder}/{name}.db"
+            url = f"sqlite:///{folder}/{STORE}.db"
             asyncio.run(fill(url))
-            (HERE / f"{name}.json").write_text(json.dumps(asyncio.run(describe(url)), indent=1) + "\n")
-            (HERE / f"{name}.db").write_bytes(Path(folder, f"{name}.db").read_bytes())
+            (HERE / f"{STORE}.json").write_text(json.dumps(asyncio.run(describe(url)), indent=1) + "\n")
+            (HERE / f"{STORE}.db").write_bytes(Path(folder, f"{STORE}.db").read_bytes())
 
 
 if __name__ == "__main__":

@@ -242,6 +242,7 @@ class SQLiteBackend:
             connection.execute("DELETE FROM tag WHERE tenant = ? AND id = ?", session)
 
         await self._write(purge)
+        await self._writing.call(lambda writer: writer.fold_log())
 
     async def _write(self, change: Callable[[BatchWriter], None]) -> None:
         self._check_open()

@@ -126,6 +126,7 @@ def _prepare_writing(connection: apsw.Connection, path: str) -> None:
     connection.pragma("journal_size_limit", 64 << 20)
     connection.pragma("wal_autocheckpoint", 4_000)
     connection.pragma("trusted_schema", 0)
+    connection.pragma("secure_delete", 1)  # What a purge or a truncation drops is overwritten with zeros.
     if sys.platform == "darwin":
         connection.pragma("fullfsync", 1)
 

@@ -6,6 +6,7 @@ shows that another connection wrote.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 import apsw
@@ -128,6 +129,11 @@ class BatchWriter:
             self.connection.execute("COMMIT")
         finally:
             self._roll_back()
+
+    def fold_log(self) -> None:
+        """Fold the write-ahead log into the file and empty it, so that no old page is left there; not while others read or write."""
+        with contextlib.suppress(apsw.Error):
+            self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
     def place(self, session: SessionKey) -> Place:
         """The session's number and head; certain inside a transaction."""
