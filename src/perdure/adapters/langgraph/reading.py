@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from langgraph.checkpoint.base import CheckpointTuple
 
 from perdure.adapters.langgraph.history import Past, Stretch, hidden, locate, older, start_of, stretch
 from perdure.adapters.langgraph.layout import check_layout, newest_id, standing
+from perdure.adapters.langgraph.memory import Seen
 from perdure.adapters.langgraph.threads import Place, load, session_of
 from perdure.adapters.langgraph.tuples import decode_checkpoint, decode_metadata, decode_writes
 from perdure.adapters.langgraph.values import Codec
@@ -20,7 +21,7 @@ _SAID = frozenset({"step", "source"})
 """Metadata that a checkpoint's event repeats, so that it can be looked for without folding."""
 
 
-async def get(store: Store, codec: Codec, here: Place) -> CheckpointTuple | None:
+async def get(store: Store, codec: Codec, seen: Seen, here: Place) -> CheckpointTuple | None:
     """The checkpoint that `here` names, or `None`. The newest costs one read; an older one a look-up and a read at its version."""
     view = await load(store, here.session)
     if view is None:
@@ -32,22 +33,22 @@ async def get(store: Store, codec: Codec, here: Place) -> CheckpointTuple | None
         return None
     found = standing(state, here.ns, id)
     if found is not None:
-        return decode_checkpoint(codec, here, found, state.get("writes", {}).get(here.ns, {}).get(id, {}), seen=view.version)
+        return decode_checkpoint(codec, here, found, state.get("writes", {}).get(here.ns, {}).get(id, {}), given=seen.at(view.version))
     past = await older(store, here.session, state, here.ns, id)
     if past is None:
         return None
     tasks = past[1]
     if id == newest_id(state, here.ns):
         tasks = {**tasks, **state.get("writes", {}).get(here.ns, {}).get(id, {})}
-    return decode_checkpoint(codec, here, past[0].slot, tasks, seen=view.version)
+    return decode_checkpoint(codec, here, past[0].slot, tasks, given=seen.at(view.version))
 
 
 class Listing:
     """Checkpoints that were found, newest first, made into tuples one by one. Those of one listing share the messages that they have."""
 
-    def __init__(self, codec: Codec, thread: str, past: Sequence[Past], found: Stretch) -> None:
+    def __init__(self, codec: Codec, thread: str, past: Sequence[Past], found: Stretch, given: Callable[[str], str] = str) -> None:
         self.ids = [entry.id for entry in past]
-        self._codec, self._thread, self._past, self._found = codec, thread, past, found
+        self._codec, self._thread, self._past, self._found, self._given = codec, thread, past, found, given
         self._shared: dict[int, Any] = {}
 
     def __iter__(self) -> Iterator[CheckpointTuple]:
@@ -56,13 +57,15 @@ class Listing:
     def make(self, index: int) -> CheckpointTuple:
         """One of them."""
         entry = self._past[index]
-        here = Place(self._thread, entry.ns, None, None)
-        return decode_checkpoint(self._codec, here, entry.slot, self._found.tasks(entry.ns, entry.id), shared=self._shared)
+        here = Place(self._thread, entry.ns, None)
+        tasks = self._found.tasks(entry.ns, entry.id)
+        return decode_checkpoint(self._codec, here, entry.slot, tasks, given=self._given, shared=self._shared)
 
 
 async def find(
     store: Store,
     codec: Codec,
+    seen: Seen,
     thread: str,
     *,
     ns: str | None,
@@ -101,7 +104,7 @@ async def find(
             if any(name not in metadata or metadata[name] != value for name, value in wanted.items()):
                 continue
         chosen.append(entry)
-    return Listing(codec, thread, list(chosen)[::-1], found)
+    return Listing(codec, thread, list(chosen)[::-1], found, seen.at(view.version))
 
 
 async def delta_history(store: Store, codec: Codec, here: Place, channels: Sequence[str]) -> dict[str, Any]:
