@@ -8,9 +8,10 @@ from typing import Any
 
 from langgraph.checkpoint.base import CheckpointTuple
 
-from perdure.adapters.langgraph.history import Past, Stretch, hidden, locate, older, start_of, stretch
+from perdure.adapters.langgraph.history import Past, Stretch, hidden, older, start_of, stretch
 from perdure.adapters.langgraph.layout import check_layout, newest_id, standing
 from perdure.adapters.langgraph.memory import Seen
+from perdure.adapters.langgraph.paging import bound_of
 from perdure.adapters.langgraph.threads import Place, load, session_of
 from perdure.adapters.langgraph.tuples import decode_checkpoint, decode_metadata, decode_writes
 from perdure.adapters.langgraph.values import Codec
@@ -71,12 +72,13 @@ async def find(
     ns: str | None,
     id: str | None,
     filter: Mapping[str, Any] | None,
-    before: str | None,
+    before: Mapping[str, Any] | None,
     limit: int | None,
 ) -> Listing:
-    """A thread's checkpoints, newest first: of one namespace or (`None`) all, with this id, this metadata, ids less than `before`.
+    """A thread's checkpoints, newest first: of one namespace or (`None`) all, with this id, this metadata, put before the one of a config.
 
-    The part of the chain that they stand in is folded once, whatever their number.
+    The order is the chain's: ids tell the clocks of those that made them. The part of it that they stand in is folded once,
+    whatever their number.
     """
     if limit is not None and (type(limit) is not int or limit < 0):
         raise Invalid(f"limit must be an integer from 0, not {limit!r}.")
@@ -88,20 +90,22 @@ async def find(
     check_layout(state, session)
     after = 0
     wanted = dict(filter or {})
-    if ns is not None and id is None and limit is not None and wanted.keys() <= _SAID and not ("removed" in state or "pruned" in state):
-        end = None if before is None else await locate(store, session, state, ns, before)
-        if before is None or end is not None:
-            after = await start_of(store, session, ns, limit, wanted, end)
+    bound = await bound_of(store, session, state, ns, before)
+    simple = id is None and wanted.keys() <= _SAID and not ("removed" in state or "pruned" in state)
+    if simple and ns is not None and limit is not None and (bound is None or bound.ns == ns):
+        after = await start_of(store, session, ns, limit, wanted, None if bound is None else bound.version)
     found = await stretch(store, session, after=after, ns=ns, upto=view.version)
     chosen: deque[Past] = deque(maxlen=limit)
     for entry in found.past:
-        if (id is not None and entry.id != id) or (before is not None and entry.id >= before):
+        if id is not None and entry.id != id:
+            continue
+        if bound is not None and not bound.is_after(state, entry):
             continue
         if hidden(state, entry.version, entry.ns, entry.id):
             continue
         if wanted:
             metadata = decode_metadata(codec, entry.slot)
-            if any(name not in metadata or metadata[name] != value for name, value in wanted.items()):
+            if any(metadata.get(name) != value for name, value in wanted.items()):
                 continue
         chosen.append(entry)
     return Listing(codec, thread, list(chosen)[::-1], found, seen.at(view.version))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 import random
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -100,16 +103,16 @@ class PerdureSaver(BaseCheckpointSaver[Any]):
     async def _find(
         self, config: RunnableConfig | None, filter: dict[str, Any] | None, before: RunnableConfig | None, limit: int | None
     ) -> Iterator[CheckpointTuple]:
-        bound = None if before is None else (before.get("configurable") or {}).get("checkpoint_id")
-        wanted: dict[str, Any] = {"filter": filter, "before": bound, "limit": limit}
+        wanted: dict[str, Any] = {"filter": filter, "before": before, "limit": limit}
         if config is not None:
             here = place(config)
             ns = here.ns if "checkpoint_ns" in config["configurable"] else None
             return iter(await reading.find(self._store, self._codec, self._seen, here.thread, ns=ns, id=here.id, **wanted))
         threads = [thread_of(info.session) async for info in self._store.list(prefix=PREFIX)]
         found = [await reading.find(self._store, self._codec, self._seen, thread, ns=None, id=None, **wanted) for thread in threads]
-        places = sorted(((id, number, index) for number, listing in enumerate(found) for index, id in enumerate(listing.ids)), reverse=True)
-        return (found[number].make(index) for _, number, index in places[:limit])
+        places = [[(id, number, index) for index, id in enumerate(listing.ids)] for number, listing in enumerate(found)]
+        newest_first = heapq.merge(*places, key=itemgetter(0), reverse=True)  # Each thread in its own order.
+        return (found[number].make(index) for _, number, index in islice(newest_first, limit))
 
     async def aput(
         self,

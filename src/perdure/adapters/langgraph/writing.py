@@ -122,13 +122,17 @@ async def _gather(writer: Writer, call: Put | Writes) -> None:
 
 
 def _choose(waiting: Sequence[Put | Writes]) -> list[Put | Writes]:
-    """The first checkpoint with the writes that came before it, but for those on itself and later ones: the next ones take them along."""
+    """The first checkpoint with the writes that came before it, but for those on itself and later ones, which the next ones take along."""
     chosen: list[Put | Writes] = []
     for call in waiting:
         chosen.append(call)
         if isinstance(call, Put):
-            return [other for other in chosen if other is call or other.here.ns != call.here.ns or other.id < call.id]
+            return [other for other in chosen if other is call or other.here.ns != call.here.ns or _is_on_earlier(other, call)]
     return chosen
+
+
+def _is_on_earlier(writes: Put | Writes, put: Put) -> bool:
+    return writes.id < put.id or writes.id == put.here.id
 
 
 async def _store(writer: Writer, calls: Sequence[Put | Writes]) -> None:
