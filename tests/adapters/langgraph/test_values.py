@@ -31,7 +31,7 @@ from pydantic import BaseModel
 import perdure.sync
 from perdure import Corrupt, Invalid, Unsupported
 from perdure.adapters.langgraph import PerdureSaver
-from perdure.adapters.langgraph.memory import Memory
+from perdure.adapters.langgraph.memory import Memory, content_of
 from perdure.adapters.langgraph.values import _EMPTY, _TYPE_OF, Codec
 from tests.adapters.langgraph.graphs import config
 
@@ -284,7 +284,7 @@ def test_memory_is_bounded() -> None:
     memory = Memory(bytes_max=100_000)
     kept = [HumanMessage("x" * 1_000) for _ in range(1_000)]
     for message in kept:
-        memory.put(message, {})
+        memory.put(message, {}, content_of(message))
     assert 60 < len(memory) < 140
     assert memory.get(kept[-1]) == {} and memory.get(kept[0]) is None
     kept.clear()
@@ -301,6 +301,24 @@ class Xor:
 
     def decrypt(self, name: str, sealed: bytes) -> bytes:
         return bytes(a ^ sealed[i % 16] for i, a in enumerate(sealed[16:]))
+
+
+class NamesAfterwards(JsonPlusSerializer):
+    """A serialiser during whose work another thread gives the message its id, as the engine does while a task's writes are stored."""
+
+    def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
+        made = super().dumps_typed(obj)
+        if isinstance(obj, AIMessage) and obj.id is None:
+            obj.id = "given"
+        return made
+
+
+def test_a_message_that_gets_its_id_while_it_is_written_is_written_again() -> None:
+    """What was written of a message before it had its id is not taken for what it holds with it: it would be added to the list twice."""
+    mine = Codec(EncryptedSerializer(Xor(), NamesAfterwards()), Memory())
+    message = AIMessage("hello")
+    assert mine.decode(mine.encode(message, "first")).id is None
+    assert mine.decode(mine.encode(message, "again")).id == "given"
 
 
 def test_an_encrypted_serialiser_keeps_content_sealed_and_bytes_linear() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from perdure.adapters.langgraph.layout import CHECKPOINT, WRITES, key_of, slot
@@ -50,13 +50,20 @@ def hidden(state: Mapping[str, Any], version: int, ns: str, id: str) -> bool:
 
 async def locate(store: Store, session: str, state: Mapping[str, Any], ns: str, id: str) -> int | None:
     """The version at which a checkpoint was put, or `None`. One look-up by key; a thread that is a copy reads back to find its own."""
-    key = key_of(state, ns, id)
-    receipt = await store.find(session, key)
-    if receipt is not None:
-        return receipt.version
+    found = await locate_any(store, session, state, [ns], id)
+    return None if found is None else found[1]
+
+
+async def locate_any(store: Store, session: str, state: Mapping[str, Any], namespaces: Sequence[str], id: str) -> tuple[str, int] | None:
+    """In which of several namespaces, and at which version, a checkpoint was put."""
+    keys = {key_of(state, ns, id): ns for ns in namespaces}
+    for key, ns in keys.items():
+        receipt = await store.find(session, key)
+        if receipt is not None:
+            return ns, receipt.version
     async for commit in store.history(session, types={CHECKPOINT}, newest_first=True):
-        if commit.key == key:
-            return commit.version
+        if commit.key in keys:
+            return keys[commit.key], commit.version
     return None
 
 
@@ -107,10 +114,7 @@ async def stretch(store: Store, session: str, *, after: int, ns: str | None, upt
             name = put.get("ns", "")
             if ns is None or name == ns:
                 found = _slot(session, commit.version, fold.state, name)
-                entry = Past(commit.version, name, found["checkpoint"]["id"], found)
-                if put.get("again"):
-                    past = [other for other in past if (other.ns, other.id) != (entry.ns, entry.id)]
-                past.append(entry)
+                _add_past(past, Past(commit.version, name, found["checkpoint"]["id"], found), again=bool(put.get("again")))
     return Stretch(past, writes)
 
 
@@ -123,6 +127,16 @@ async def start_of(store: Store, session: str, ns: str, count: int, said: Mappin
             if not count:
                 return commit.version - 1
     return 0
+
+
+def _add_past(past: list[Past], entry: Past, *, again: bool) -> None:
+    """Add a checkpoint. One that is put again keeps its place in the order."""
+    if again:
+        for index, other in enumerate(past):
+            if (other.ns, other.id) == (entry.ns, entry.id):
+                past[index] = entry._replace(version=other.version)
+                return
+    past.append(entry)
 
 
 def _slot(session: str, version: int, state: Mapping[str, Any], ns: str) -> Mapping[str, Any]:

@@ -19,7 +19,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from perdure.adapters.imports import Imported
 from perdure.adapters.langgraph.gathering import Gathering
 from perdure.adapters.langgraph.layout import key_of, newest_id
-from perdure.adapters.langgraph.memory import Memory, Recent
+from perdure.adapters.langgraph.memory import Memory, Recent, Seen
 from perdure.adapters.langgraph.reading import find
 from perdure.adapters.langgraph.threads import Place, load, session_of
 from perdure.adapters.langgraph.tuples import decode_writes, encode_checkpoint
@@ -49,13 +49,13 @@ class LangGraphSource:
         rows = self._query("SELECT checkpoint_ns, checkpoint_id FROM checkpoints WHERE thread_id = ? ORDER BY checkpoint_id", (id,))
         if not rows:
             raise NotFound(f"The source has no thread {id!r}.", session=session)
-        writer = Writer(store, Codec(self._serde, Memory()), Recent(), Gathering())
+        writer = Writer(store, Codec(self._serde, Memory()), Recent(), Seen(), Gathering())
         missing = await self._missing(store, id, rows)
         for ns, checkpoint in rows:
             if (ns, checkpoint) in missing:
                 # The writes first: a checkpoint that is here has all of them, wherever an import was cut short.
                 for task, entries in self._entries(writer.codec, id, ns, checkpoint).items():
-                    await put_entries(writer, Place(id, ns, checkpoint, None), checkpoint, task, entries, replace=False)
+                    await put_entries(writer, Place(id, ns, checkpoint), checkpoint, task, entries, replace=False)
                 await self._put(writer, self._read(id, ns, checkpoint))
         await self._compare(writer, id, rows)
         return Imported(id, session, len(missing), len(rows) - len(missing))
@@ -107,7 +107,7 @@ class LangGraphSource:
     async def _compare(self, writer: Writer, thread: str, rows: Sequence[tuple[Any, ...]]) -> None:
         """Raise `Corrupt` unless every checkpoint reads back as the source says it."""
         codec, left = writer.codec, set(rows)
-        for mine in await find(writer.store, codec, thread, ns=None, id=None, filter=None, before=None, limit=None):
+        for mine in await find(writer.store, codec, writer.seen, thread, ns=None, id=None, filter=None, before=None, limit=None):
             ns, id = mine.config["configurable"]["checkpoint_ns"], mine.config["configurable"]["checkpoint_id"]
             if (ns, id) not in left:
                 continue

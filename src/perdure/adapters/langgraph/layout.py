@@ -61,6 +61,11 @@ def slot(state: Mapping[str, Any], ns: str) -> Mapping[str, Any] | None:
     return found if found is not None and "checkpoint" in found else None
 
 
+def namespaces_of(state: Mapping[str, Any]) -> list[str]:
+    """The namespaces whose newest checkpoints the document names."""
+    return [*(part.get("ns", "") for part in state.get("subgraphs", {}).values()), *state.get("namespaces", {})]
+
+
 def newest_id(state: Mapping[str, Any], ns: str) -> str | None:
     """The id of the namespace's newest checkpoint."""
     found = slot(state, ns)
@@ -125,8 +130,9 @@ def put_events(state: Mapping[str, Any], ns: str, new: dict[str, Any], life: str
             namespaces[ns] = None
     if namespaces:
         root["namespaces"] = namespaces
-    # Ids rise. Writes on a later checkpoint were faster than it is: they stay until it comes.
-    if dropped := [other for other in state.get("writes", {}).get(ns, {}) if other < id]:
+    # Writes on a later checkpoint were faster than it is: they stay until it comes. Ids rise, but for those of two clocks.
+    replaced = old["checkpoint"]["id"] if old.get("ns", "") == ns and old else None
+    if dropped := [other for other in state.get("writes", {}).get(ns, {}) if other < id or other == replaced != id]:
         root["writes"] = {ns: dict.fromkeys(dropped)}
     return _events(ns, new, patch.get("seen", {}), [*guard, Op("merge", "", root), *ops], values)
 

@@ -3,14 +3,18 @@
 Memory    how each message was written, so that a long list is not encoded anew at every step. A message is known again by being the
           same object with the same content: nodes may change messages in place, so identity alone is no proof
 Recent    which checkpoints were put, so that writes on them are known to have their checkpoint
+Seen      what the runs that loaded a checkpoint knew of the thread, so that a branch on purpose is told from a lost race
 """
 
 from __future__ import annotations
 
+import builtins
 import marshal
 import weakref
 from collections import OrderedDict
-from typing import Any
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 from langchain_core.messages import BaseMessage
 
@@ -20,6 +24,8 @@ BYTES_MAX = 32 << 20
 
 RECENT_MAX = 4_096
 """How many checkpoints are remembered."""
+SEEN_MAX = 16_384
+"""How many ids that were given out are remembered."""
 
 
 _COUNTED = 512
@@ -67,14 +73,16 @@ class Memory:
             same = _marshalled(message) == content
         return known.encoded if same else None
 
-    def put(self, message: BaseMessage, encoded: Any, content: dict[str, Any] | None = None) -> None:
-        """Remember how a message was written. `content`: what it holds, if that is known and simple, and nobody will change this dict."""
-        held = content or _content(message)
-        if held is None:
+    def put(self, message: BaseMessage, encoded: Any, content: Content | None) -> None:
+        """Remember how a message was written. `content`: what it held before that, for another thread may give it its id meanwhile.
+
+        Nobody may change `content` after this; with `None` nothing is remembered.
+        """
+        if content is None:
             return
         known = _Known(message, self._forgetting)
-        known.content, known.encoded, known.number = held, encoded, id(message)
-        known.size = _COUNTED + len(held if isinstance(held, bytes) else held["content"] or "")
+        known.content, known.encoded, known.number = content, encoded, id(message)
+        known.size = _COUNTED + len(content if isinstance(content, bytes) else content["content"] or "")
         self._bytes += known.size
         if self._bytes > self._bytes_max:
             self._old, self._young, self._bytes = self._young, {}, known.size
@@ -90,8 +98,8 @@ class Memory:
             del self._old[number]
 
 
-def _content(message: BaseMessage) -> Content | None:
-    """All that the message holds; `None` if it holds more than plain values."""
+def content_of(message: BaseMessage) -> Content | None:
+    """All that the message holds now; `None` if it holds more than plain values."""
     if message.__pydantic_extra__:
         return _marshalled(message)
     content = dict(message.__dict__)
@@ -136,3 +144,56 @@ class Recent:
         for remembered in (self._counts, self._newest):
             while len(remembered) > RECENT_MAX:
                 remembered.popitem(last=False)
+
+
+class _Given(NamedTuple):
+    """An id that a config holds, and the version of the session that whoever has the config knows. `loaded`: a load gave it out."""
+
+    id: str
+    version: int
+    loaded: bool
+
+
+class Seen:
+    """What the holders of configs know of their threads. Safe from any thread.
+
+    Two runs may load one checkpoint at different times, and a config holds nothing but the framework's names. So each load gives out a
+    string of its own for the id, which is known again by being the same object: the framework carries it from the load to the put. A
+    string that came another way, through JSON say, is equal and not known: then the chain alone decides, and refuses rather than forks.
+    """
+
+    def __init__(self) -> None:
+        self._given: OrderedDict[int, _Given] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._given)
+
+    def at(self, version: int) -> Callable[[str], str]:
+        """What gives ids out in a load that read the session at `version`."""
+        return partial(self._give, version)
+
+    def get(self, id: str) -> int | None:
+        """The version that the holder of this very string knows, if it is remembered."""
+        found = self._find(id)
+        return None if found is None else found.version
+
+    def went_on(self, id: str, version: int) -> None:
+        """The holder of this string has put a checkpoint on the one that it names. If it made that one as well, it may do so again."""
+        found = self._find(id)
+        if found is None or not found.loaded:
+            self._note(_Given(id, version, loaded=False))
+
+    def _find(self, id: str) -> _Given | None:
+        found = self._given.get(builtins.id(id))
+        return found if found is not None and found.id is id else None
+
+    def _give(self, version: int, id: str) -> str:
+        own = "".join([id[:1], id[1:]])
+        self._note(_Given(own, version, loaded=True))
+        return own
+
+    def _note(self, given: _Given) -> None:
+        # The string is held, so that no other gets its identity while it is remembered.
+        self._given[builtins.id(given.id)] = given
+        while len(self._given) > SEEN_MAX:
+            self._given.popitem(last=False)

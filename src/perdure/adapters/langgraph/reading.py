@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from langgraph.checkpoint.base import CheckpointTuple
 
-from perdure.adapters.langgraph.history import Past, Stretch, hidden, locate, older, start_of, stretch
+from perdure.adapters.langgraph.history import Past, Stretch, hidden, older, start_of, stretch
 from perdure.adapters.langgraph.layout import check_layout, newest_id, standing
+from perdure.adapters.langgraph.memory import Seen
+from perdure.adapters.langgraph.paging import bound_of
 from perdure.adapters.langgraph.threads import Place, load, session_of
 from perdure.adapters.langgraph.tuples import decode_checkpoint, decode_metadata, decode_writes
 from perdure.adapters.langgraph.values import Codec
@@ -20,7 +22,7 @@ _SAID = frozenset({"step", "source"})
 """Metadata that a checkpoint's event repeats, so that it can be looked for without folding."""
 
 
-async def get(store: Store, codec: Codec, here: Place) -> CheckpointTuple | None:
+async def get(store: Store, codec: Codec, seen: Seen, here: Place) -> CheckpointTuple | None:
     """The checkpoint that `here` names, or `None`. The newest costs one read; an older one a look-up and a read at its version."""
     view = await load(store, here.session)
     if view is None:
@@ -32,22 +34,22 @@ async def get(store: Store, codec: Codec, here: Place) -> CheckpointTuple | None
         return None
     found = standing(state, here.ns, id)
     if found is not None:
-        return decode_checkpoint(codec, here, found, state.get("writes", {}).get(here.ns, {}).get(id, {}), seen=view.version)
+        return decode_checkpoint(codec, here, found, state.get("writes", {}).get(here.ns, {}).get(id, {}), given=seen.at(view.version))
     past = await older(store, here.session, state, here.ns, id)
     if past is None:
         return None
     tasks = past[1]
     if id == newest_id(state, here.ns):
         tasks = {**tasks, **state.get("writes", {}).get(here.ns, {}).get(id, {})}
-    return decode_checkpoint(codec, here, past[0].slot, tasks, seen=view.version)
+    return decode_checkpoint(codec, here, past[0].slot, tasks, given=seen.at(view.version))
 
 
 class Listing:
     """Checkpoints that were found, newest first, made into tuples one by one. Those of one listing share the messages that they have."""
 
-    def __init__(self, codec: Codec, thread: str, past: Sequence[Past], found: Stretch) -> None:
+    def __init__(self, codec: Codec, thread: str, past: Sequence[Past], found: Stretch, given: Callable[[str], str] = str) -> None:
         self.ids = [entry.id for entry in past]
-        self._codec, self._thread, self._past, self._found = codec, thread, past, found
+        self._codec, self._thread, self._past, self._found, self._given = codec, thread, past, found, given
         self._shared: dict[int, Any] = {}
 
     def __iter__(self) -> Iterator[CheckpointTuple]:
@@ -56,24 +58,27 @@ class Listing:
     def make(self, index: int) -> CheckpointTuple:
         """One of them."""
         entry = self._past[index]
-        here = Place(self._thread, entry.ns, None, None)
-        return decode_checkpoint(self._codec, here, entry.slot, self._found.tasks(entry.ns, entry.id), shared=self._shared)
+        here = Place(self._thread, entry.ns, None)
+        tasks = self._found.tasks(entry.ns, entry.id)
+        return decode_checkpoint(self._codec, here, entry.slot, tasks, given=self._given, shared=self._shared)
 
 
 async def find(
     store: Store,
     codec: Codec,
+    seen: Seen,
     thread: str,
     *,
     ns: str | None,
     id: str | None,
     filter: Mapping[str, Any] | None,
-    before: str | None,
+    before: Mapping[str, Any] | None,
     limit: int | None,
 ) -> Listing:
-    """A thread's checkpoints, newest first: of one namespace or (`None`) all, with this id, this metadata, ids less than `before`.
+    """A thread's checkpoints, newest first: of one namespace or (`None`) all, with this id, this metadata, put before the one of a config.
 
-    The part of the chain that they stand in is folded once, whatever their number.
+    The order is the chain's: ids tell the clocks of those that made them. The part of it that they stand in is folded once,
+    whatever their number.
     """
     if limit is not None and (type(limit) is not int or limit < 0):
         raise Invalid(f"limit must be an integer from 0, not {limit!r}.")
@@ -85,23 +90,25 @@ async def find(
     check_layout(state, session)
     after = 0
     wanted = dict(filter or {})
-    if ns is not None and id is None and limit is not None and wanted.keys() <= _SAID and not ("removed" in state or "pruned" in state):
-        end = None if before is None else await locate(store, session, state, ns, before)
-        if before is None or end is not None:
-            after = await start_of(store, session, ns, limit, wanted, end)
+    bound = await bound_of(store, session, state, ns, before)
+    simple = id is None and wanted.keys() <= _SAID and not ("removed" in state or "pruned" in state)
+    if simple and ns is not None and limit is not None and (bound is None or bound.ns == ns):
+        after = await start_of(store, session, ns, limit, wanted, None if bound is None else bound.version)
     found = await stretch(store, session, after=after, ns=ns, upto=view.version)
     chosen: deque[Past] = deque(maxlen=limit)
     for entry in found.past:
-        if (id is not None and entry.id != id) or (before is not None and entry.id >= before):
+        if id is not None and entry.id != id:
+            continue
+        if bound is not None and not bound.is_after(state, entry):
             continue
         if hidden(state, entry.version, entry.ns, entry.id):
             continue
         if wanted:
             metadata = decode_metadata(codec, entry.slot)
-            if any(name not in metadata or metadata[name] != value for name, value in wanted.items()):
+            if any(metadata.get(name) != value for name, value in wanted.items()):
                 continue
         chosen.append(entry)
-    return Listing(codec, thread, list(chosen)[::-1], found)
+    return Listing(codec, thread, list(chosen)[::-1], found, seen.at(view.version))
 
 
 async def delta_history(store: Store, codec: Codec, here: Place, channels: Sequence[str]) -> dict[str, Any]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 import random
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -14,7 +17,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from perdure.adapters.faces import AnyStore, asynchronous, wait
 from perdure.adapters.langgraph import keeping, reading, writing
 from perdure.adapters.langgraph.gathering import Gathering
-from perdure.adapters.langgraph.memory import Memory, Recent
+from perdure.adapters.langgraph.memory import Memory, Recent, Seen
 from perdure.adapters.langgraph.threads import PREFIX, place, thread_of
 from perdure.adapters.langgraph.values import Codec
 from perdure.adapters.langgraph.writing import OnRace, Put, Writer, Writes
@@ -45,7 +48,7 @@ class PerdureSaver(BaseCheckpointSaver[Any]):
         super().__init__(serde=serde)
         self._store = asynchronous(store)
         self._on_race: OnRace = on_race
-        self._memory, self._recent = Memory(), Recent()
+        self._memory, self._recent, self._seen = Memory(), Recent(), Seen()
         self._gathering: Gathering[Put | Writes] = Gathering()
         self._coded: tuple[SerializerProtocol, Codec] = self.serde, Codec(self.serde, self._memory)
 
@@ -61,11 +64,11 @@ class PerdureSaver(BaseCheckpointSaver[Any]):
 
     @property
     def _writer(self) -> Writer:
-        return Writer(self._store, self._codec, self._recent, self._gathering, self._on_race)
+        return Writer(self._store, self._codec, self._recent, self._seen, self._gathering, self._on_race)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that the config names, or the newest of its namespace; `None` if there is none."""
-        return await reading.get(self._store, self._codec, place(config))
+        return await reading.get(self._store, self._codec, self._seen, place(config))
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """As `aget_tuple`, blocking."""
@@ -100,16 +103,16 @@ class PerdureSaver(BaseCheckpointSaver[Any]):
     async def _find(
         self, config: RunnableConfig | None, filter: dict[str, Any] | None, before: RunnableConfig | None, limit: int | None
     ) -> Iterator[CheckpointTuple]:
-        bound = None if before is None else (before.get("configurable") or {}).get("checkpoint_id")
-        wanted: dict[str, Any] = {"filter": filter, "before": bound, "limit": limit}
+        wanted: dict[str, Any] = {"filter": filter, "before": before, "limit": limit}
         if config is not None:
             here = place(config)
             ns = here.ns if "checkpoint_ns" in config["configurable"] else None
-            return iter(await reading.find(self._store, self._codec, here.thread, ns=ns, id=here.id, **wanted))
+            return iter(await reading.find(self._store, self._codec, self._seen, here.thread, ns=ns, id=here.id, **wanted))
         threads = [thread_of(info.session) async for info in self._store.list(prefix=PREFIX)]
-        found = [await reading.find(self._store, self._codec, thread, ns=None, id=None, **wanted) for thread in threads]
-        places = sorted(((id, number, index) for number, listing in enumerate(found) for index, id in enumerate(listing.ids)), reverse=True)
-        return (found[number].make(index) for _, number, index in places[:limit])
+        found = [await reading.find(self._store, self._codec, self._seen, thread, ns=None, id=None, **wanted) for thread in threads]
+        places = [[(id, number, index) for index, id in enumerate(listing.ids)] for number, listing in enumerate(found)]
+        newest_first = heapq.merge(*places, key=itemgetter(0), reverse=True)  # Each thread in its own order.
+        return (found[number].make(index) for _, number, index in islice(newest_first, limit))
 
     async def aput(
         self,

@@ -14,29 +14,23 @@ from perdure.model.ids import check_name
 
 PREFIX = "langgraph/"
 """What the ids of threads' sessions begin with, so that threads are listed apart from everything else in the store."""
-SEEN = "__perdure_version"
-"""In a config that a load returned: the session's version then. LangGraph carries it through the run to each put, and into no metadata."""
 
 
 class Place(NamedTuple):
-    """What a config points at. `id` is `None` for the newest checkpoint; `seen` is the version at which the run loaded the thread."""
+    """What a config points at. `id` is `None` for the newest checkpoint."""
 
     thread: str
     ns: str
     id: str | None
-    seen: int | None
 
     @property
     def session(self) -> str:
         """The session's id."""
         return session_of(self.thread)
 
-    def config(self, id: str, seen: int | None = None) -> RunnableConfig:
-        """The config that names a checkpoint of this namespace."""
-        configurable = {"thread_id": self.thread, "checkpoint_ns": self.ns, "checkpoint_id": id}
-        if seen is not None:
-            configurable[SEEN] = seen  # type: ignore[assignment]
-        return {"configurable": configurable}
+    def config(self, id: str) -> RunnableConfig:
+        """The config that names a checkpoint of this namespace: the framework's three names, and nothing else."""
+        return {"configurable": {"thread_id": self.thread, "checkpoint_ns": self.ns, "checkpoint_id": id}}
 
 
 def place(config: Mapping[str, Any]) -> Place:
@@ -45,11 +39,11 @@ def place(config: Mapping[str, Any]) -> Place:
     thread = configurable.get("thread_id")
     if thread is None:
         raise Invalid("The config has no thread_id: pass {'configurable': {'thread_id': 'trip-42'}}.")
-    ns, id, seen = configurable.get("checkpoint_ns") or "", configurable.get("checkpoint_id") or None, configurable.get(SEEN)
+    ns, id = configurable.get("checkpoint_ns") or "", configurable.get("checkpoint_id") or None
     for name, value in (("checkpoint_ns", ns), ("checkpoint_id", id)):
         if value is not None and not isinstance(value, str):
             raise Invalid(f"{name} must be a string, not {type(value).__name__}.")
-    return Place(str(thread), ns, id, seen if type(seen) is int else None)
+    return Place(str(thread), ns, id)
 
 
 def is_run(config: Mapping[str, Any]) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from langchain_core.runnables import RunnableConfig
@@ -38,9 +38,15 @@ def encode_checkpoint(codec: Codec, config: RunnableConfig, parent: str | None, 
 
 
 def decode_checkpoint(
-    codec: Codec, here: Place, slot: Mapping[str, Any], tasks: Tasks, *, seen: int | None = None, shared: dict[int, Any] | None = None
+    codec: Codec,
+    here: Place,
+    slot: Mapping[str, Any],
+    tasks: Tasks,
+    *,
+    given: Callable[[str], str] = str,
+    shared: dict[int, Any] | None = None,
 ) -> CheckpointTuple:
-    """The tuple of a checkpoint. `seen` goes into its config; `shared` makes each message of a listing once (see `Codec.decode`)."""
+    """The tuple of a checkpoint. `given` makes the ids in its configs; `shared`: see `Codec.decode`."""
     head = slot["checkpoint"]
     checkpoint = {name: codec.decode(value) for name, value in head.items() if name not in ("parent", "metadata")}
     checkpoint.setdefault("updated_channels", None)
@@ -49,10 +55,10 @@ def decode_checkpoint(
     checkpoint["versions_seen"] = codec.decode(slot["seen"])
     parent = head.get("parent")
     return CheckpointTuple(
-        config=here.config(head["id"], seen),
+        config=here.config(given(head["id"])),
         checkpoint=checkpoint,  # type: ignore[arg-type]
         metadata=decode_metadata(codec, slot),
-        parent_config=None if parent is None else here.config(parent),
+        parent_config=None if parent is None else here.config(given(parent)),
         pending_writes=decode_writes(codec, tasks, shared),
     )
 

@@ -27,7 +27,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
-from perdure.adapters.langgraph.memory import Memory
+from perdure.adapters.langgraph.memory import Memory, content_of
 from perdure.errors import Corrupt, Invalid, Unsupported
 from perdure.model.values import DEPTH_MAX
 
@@ -155,6 +155,7 @@ class Codec:
         known = self._memory.get(message)
         if known is not None:
             return known
+        content = content_of(message)
         encoded: dict[str, Any] = {TAG: _TYPE_OF[kind]}
         defaults = _DEFAULTS[kind]
         for name, value in (message.__dict__ | (message.__pydantic_extra__ or {})).items():
@@ -164,7 +165,7 @@ class Codec:
             if name == TAG:
                 raise Invalid(f"{where} holds a message with a field named {TAG!r}, which is taken.")
             encoded[name] = self._encode(value, where, room)
-        self._memory.put(message, encoded)
+        self._memory.put(message, encoded, content)
         return encoded
 
     def _typed(self, value: Any, where: str, room: int) -> Any:
@@ -203,6 +204,7 @@ class Codec:
         known = self._memory.get(value) if message else None
         if known is not None:
             return known
+        content = content_of(value) if message else None
         try:
             name, packed = self._serde.dumps_typed(value)
         except (TypeError, ValueError) as error:
@@ -211,7 +213,7 @@ class Codec:
             _refuse(where, type(value), "would be pickled, which is more than data")
         sealed = {TAG: "sealed", "type": name, "base64": base64.b64encode(packed).decode()}
         if message:
-            self._memory.put(value, sealed)
+            self._memory.put(value, sealed, content)
         return sealed
 
     def decode(self, value: Any, shared: dict[int, Any] | None = None) -> Any:
@@ -261,7 +263,7 @@ class Codec:
         _set(message, "__pydantic_fields_set__", empty.__pydantic_fields_set__.copy())
         _set(message, "__pydantic_private__", None)
         if shared is None:
-            self._memory.put(message, value, None if more else texts)
+            self._memory.put(message, value, content_of(message) if more else texts)
         else:
             shared[id(value)] = message
         return message
@@ -272,7 +274,7 @@ class Codec:
         if tag == "sealed":
             made = self._serde.loads_typed((value["type"], _from_base64(value)))
             if shared is None and isinstance(made, BaseMessage):
-                self._memory.put(made, value)
+                self._memory.put(made, value, content_of(made))
             return made
         if tag == "dict":
             return {self.decode(key, shared): self.decode(item, shared) for key, item in value["items"]}

@@ -10,7 +10,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import Checkpoint
 
 from perdure.adapters.langgraph.gathering import Call, Gathering
-from perdure.adapters.langgraph.history import GRACE, older, stretch
+from perdure.adapters.langgraph.history import GRACE, hidden, locate, older, stretch
 from perdure.adapters.langgraph.layout import (
     LATE,
     check_layout,
@@ -23,7 +23,7 @@ from perdure.adapters.langgraph.layout import (
     standing,
     write_events,
 )
-from perdure.adapters.langgraph.memory import Recent
+from perdure.adapters.langgraph.memory import Recent, Seen
 from perdure.adapters.langgraph.threads import Place, is_run, place
 from perdure.adapters.langgraph.tuples import decode_checkpoint, encode_checkpoint, encode_writes, replaces
 from perdure.adapters.langgraph.values import Codec
@@ -72,6 +72,7 @@ class Writer(NamedTuple):
     store: Store
     codec: Codec
     recent: Recent
+    seen: Seen
     gathering: Gathering[Put | Writes]
     on_race: OnRace = "refuse"
 
@@ -121,13 +122,17 @@ async def _gather(writer: Writer, call: Put | Writes) -> None:
 
 
 def _choose(waiting: Sequence[Put | Writes]) -> list[Put | Writes]:
-    """The first checkpoint with the writes that came before it, but for those on itself and later ones: the next ones take them along."""
+    """The first checkpoint with the writes that came before it, but for those on itself and later ones, which the next ones take along."""
     chosen: list[Put | Writes] = []
     for call in waiting:
         chosen.append(call)
         if isinstance(call, Put):
-            return [other for other in chosen if other is call or other.here.ns != call.here.ns or other.id < call.id]
+            return [other for other in chosen if other is call or other.here.ns != call.here.ns or _is_on_earlier(other, call)]
     return chosen
+
+
+def _is_on_earlier(writes: Put | Writes, put: Put) -> bool:
+    return writes.id < put.id or writes.id == put.here.id
 
 
 async def _store(writer: Writer, calls: Sequence[Put | Writes]) -> None:
@@ -180,6 +185,8 @@ async def _commit(writer: Writer, writes: Sequence[Writes], put: Put | None) -> 
             return
         if put is not None and made:
             writer.recent.put(here.session, put.here.ns, put.id, count_after(now.state, put.here.ns, put.id))
+            if put.here.id is not None:
+                writer.seen.went_on(put.here.id, receipt.version)
         if receipt.version != now.version + 1:
             await _mark_late(writer, now, fresh, receipt.version)
         return
@@ -193,7 +200,7 @@ async def _put_events(writer: Writer, now: _Now, state: Mapping[str, Any], put: 
         raise Deleted(f"Thread {here.thread!r} was deleted while this run was going on.", session=here.session)
     again = newest_id(now.state, here.ns) == id and standing(now.state, here.ns, id) is not None
     if not again and not put.orphan:
-        await _check_parent(writer.store, here, now, writer.on_race, put.config, put.metadata, id)
+        await _check_parent(writer, now, put)
     events = put_events(state, here.ns, put.new, now.life)
     if not again:
         return events, key_of(now.state if now.life is None else {"life": now.life}, here.ns, id)
@@ -249,40 +256,54 @@ async def _now(store: Store, here: Place, *, strong: bool) -> _Now:
     return _Now(view.shared, view.version, None)
 
 
-async def _check_parent(store: Store, here: Place, now: _Now, on_race: OnRace, config: RunnableConfig, metadata: Any, id: str) -> None:
+async def _check_parent(writer: Writer, now: _Now, put: Put) -> None:
     """Refuse the put that would make a silent fork, and the one that follows a checkpoint that is gone.
 
     A checkpoint may follow the newest one of its namespace, or, as time travel and `update_state` do, an older one: that makes a branch
-    on purpose. It is a lost race when the parent got another child after this run loaded the thread: both started from the same
-    checkpoint and the other one was first. The version at the load travels in the run's config (`threads.SEEN`). A run that found an
-    empty thread has no such version: its first checkpoint is refused if the graph has one by now.
+    on purpose. It is a lost race when the parent got a child that the run could not know of: after it loaded the parent, as the saver
+    remembers (`memory.Seen`), else at any time. A run that found an empty thread has no parent: its first checkpoint is refused if
+    the graph has one by now.
     """
+    store, here = writer.store, put.here
     newest = newest_id(now.state, here.ns)
     if here.id == newest:
         return
     if here.id is None:
-        starts = metadata.get("source") == "input" and is_run(config)
-        if starts and not here.ns and on_race == "refuse":
-            raise _lost(here, now, "found it empty, and another run has begun it since")
+        starts = put.metadata.get("source") == "input" and is_run(put.config)
+        if starts and not here.ns and writer.on_race == "refuse":
+            raise _lost(here, 0, now, "found it empty, and another run has begun it since")
         return
-    if here.seen is not None and on_race == "refuse" and here.seen < now.version:
-        since = await stretch(store, here.session, after=here.seen, ns=here.ns)
-        if any(past.slot["checkpoint"].get("parent") == here.id and past.id != id for past in since.past):
-            raise _lost(here, now, f"went on from checkpoint {here.id}, and another run did so first")
     if standing(now.state, here.ns, here.id) is None and await older(store, here.session, now.state, here.ns, here.id) is None:
         raise NotFound(
             f"Thread {here.thread!r} has no checkpoint {here.id!r} for this one to follow: it was deleted or pruned, or never stored.",
             session=here.session,
         )
+    if writer.on_race == "refuse":
+        seen = writer.seen.get(here.id)
+        if seen is None:
+            seen = await locate(store, here.session, now.state, here.ns, here.id) or 0
+        if await _has_child(store, here, now, seen, put.id):
+            raise _lost(here, seen, now, f"went on from checkpoint {here.id}, and another run did so first")
 
 
-def _lost(here: Place, now: _Now, why: str) -> Conflict:
+async def _has_child(store: Store, here: Place, now: _Now, after: int, id: str) -> bool:
+    """Whether a checkpoint other than `id` was put on the one at `here` after a version, and is still there."""
+    if after >= now.version:
+        return False
+    since = await stretch(store, here.session, after=after, ns=here.ns)
+    return any(
+        past.slot["checkpoint"].get("parent") == here.id and past.id != id and not hidden(now.state, past.version, past.ns, past.id)
+        for past in since.past
+    )
+
+
+def _lost(here: Place, seen: int, now: _Now, why: str) -> Conflict:
     where = f" (namespace {here.ns!r})" if here.ns else ""
     return Conflict(
         f"Two runs at once on thread {here.thread!r}{where}: this one {why}. Its checkpoint was not stored; run it again on the newest "
         'state, or make such branches on purpose with PerdureSaver(store, on_race="branch").',
         session=here.session,
-        expected=here.seen or 0,
+        expected=seen,
         actual=now.version,
         commits=(),
         paths=(),
