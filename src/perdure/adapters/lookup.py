@@ -53,5 +53,7 @@ class Lookup:
         raise Invalid(f"Session {session!r} is no index: something else wrote it.", session=session)
 
     def _place(self, id: str) -> tuple[str, str]:
+        if not isinstance(id, str):
+            raise Invalid(f"An id is a string, not {type(id).__name__}.")
         digest = hashlib.sha256(id.encode(errors="surrogatepass")).hexdigest()
         return f"{self._prefix}/{digest[:2]}", digest

@@ -323,8 +323,6 @@ async def test_bad_input_is_refused_in_the_frameworks_class(url: str) -> None:
         storage = PerdureCheckpointStorage(store)
         with pytest.raises(WorkflowCheckpointException, match="at most 255"):
             await storage.save(made("x" * 250))
-        with pytest.raises(WorkflowCheckpointException, match="surrogate"):
-            await storage.save(made(state={"x": "\ud800"}))
         first = made(state={"n": 1})
         await storage.save(first)
         await storage.save(made(previous_checkpoint_id=first.checkpoint_id))

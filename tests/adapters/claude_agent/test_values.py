@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
+from claude_agent_sdk import fold_session_summary
 from hypothesis import given
 from hypothesis import strategies as st
 
 import perdure
 from perdure.adapters.claude_agent import PerdureSessionStore, names
 from perdure.model.values import same
+from tests.adapters import odd
 from tests.adapters.claude_agent.lines import KEY, NAME, PROJECT, play, said, turn
 
 LONG = "-home-ann-" + "work-" * 38 + "x1y2z3"
@@ -37,19 +40,55 @@ def test_any_json_comes_back_as_it_was(lines: list[dict[str, Any]]) -> None:
 
 
 def test_what_values_cannot_hold_is_kept_as_text() -> None:
-    """Text cut in the middle of an emoji, and nesting of 300 levels, are in the log as JSON text; the prompt in the listing is readable."""
+    """Nesting of 300 levels is in the log as JSON text, also with text cut in the middle of an emoji."""
     deep: Any = "bottom"
     for _ in range(300):
         deep = [deep]
 
     async def scenario(store: perdure.Store, sessions: PerdureSessionStore) -> None:
-        lines = [said("a", "half of it: \ud83d"), {"type": "x", "deep": deep}]
+        lines = [{"type": "x", "deep": deep}, {"type": "x", "half of it: \ud83d": ["\ud83d", deep]}]
         await sessions.append(KEY, lines)
         assert await sessions.load(KEY) == lines
         (commit,) = [commit async for commit in store.history(NAME)]
         assert [(event.type, type(event.data)) for event in commit.events] == [("entry", str), ("entry", str)]
-        (summary,) = await sessions.list_session_summaries(PROJECT)
-        assert summary["data"]["first_prompt"] == "half of it: ?"
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("half", odd.HALVES)
+def test_half_an_emoji_is_kept(url: str, half: str) -> None:
+    """In what is said, in keys, ids and summaries: equal when another store reads it; a line that is sent again is there once."""
+    key: Any = {"project_key": f"p{half}", "session_id": f"s{half}"}
+    lines = [said(half, f"half of it: {half}"), {"type": half, half: [{half: half}], "customTitle": half}]
+
+    async def scenario(store: perdure.Store, sessions: PerdureSessionStore) -> None:
+        await sessions.append(key, lines)  # type: ignore[arg-type]
+        other = PerdureSessionStore(store)
+        await other.append(key, lines[:1])
+        assert await other.load(key) == lines
+        assert [one["session_id"] for one in await other.list_sessions(key["project_key"])] == [f"s{half}"]
+        (summary,) = await other.list_session_summaries(key["project_key"])
+        await other.append(key, [{"type": "x", "uuid": "z"}])
+        fresh = fold_session_summary(None, key, lines)["data"]  # type: ignore[arg-type]
+        assert (summary["data"], summary["session_id"]) == (fresh, f"s{half}")
+        assert (await other.list_session_summaries(key["project_key"]))[0]["data"] == fresh
+        beside = {**key, "subpath": f"{half * 60}/{half}"}
+        await other.append(beside, lines[1:])  # type: ignore[arg-type]
+        assert await other.list_subkeys(key) == [beside["subpath"]]
+        assert await other.load(beside) == lines[1:]
+
+    play(scenario, url)
+
+
+def test_a_line_of_an_older_version_is_read() -> None:
+    """A line with half of a surrogate pair was stored as its JSON text: it is read as it was, and so is a mark that it held."""
+
+    async def scenario(store: perdure.Store, sessions: PerdureSessionStore) -> None:
+        await sessions.append(KEY, [said("a", "first")])
+        old = {"type": "user", "uuid": "b", "message": {"content": "cut \ud83d, \ufdd0d83d\ufdd1"}}
+        await store.append(NAME, perdure.Event("entry", json.dumps(old)))
+        await sessions.append(KEY, [old])  # type: ignore[list-item]
+        assert await sessions.load(KEY) == [said("a", "first"), old]
 
     play(scenario)
 
@@ -80,6 +119,25 @@ def test_what_is_no_json_is_refused(line: Any) -> None:
     play(scenario)
 
 
+@pytest.mark.parametrize("name", odd.NAMES)
+def test_odd_values_are_kept_or_refused(name: str) -> None:
+    """As a line's content, as a line and in place of the lines: equal when it is read, or `Invalid`, and nothing is stored."""
+
+    async def scenario(store: perdure.Store, sessions: PerdureSessionStore) -> None:
+        value = odd.values()[name]
+        for lines in ([said("a", "x"), said("b", [value])], [said("a", "x"), value], value):
+            try:
+                await sessions.append(KEY, lines)
+            except perdure.Invalid:
+                assert await sessions.load(KEY) is None
+            else:
+                assert await PerdureSessionStore(store).load(KEY) == lines
+                await sessions.append(KEY, [said("c", "goes on")])
+                return
+
+    play(scenario)
+
+
 def test_large_lines(url: str) -> None:
     """A tool's result of 10 MB is stored; one that no commit can hold is refused with both numbers, and the session goes on."""
 
@@ -106,7 +164,6 @@ def test_large_lines(url: str) -> None:
         {"project_key": "p", "session_id": 7},
         {"project_key": "p", "session_id": "s", "subpath": ""},
         {"project_key": "p", "session_id": "s" * 300},
-        {"project_key": "p\ud83d", "session_id": "s"},
     ],
     ids=lambda value: f"{value!a:.60}",
 )

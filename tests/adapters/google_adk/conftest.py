@@ -14,6 +14,9 @@ pytest.importorskip("google.adk", reason="pip install 'perdure[google-adk]'")
 
 import perdure
 from perdure.adapters.google_adk import PerdureSessionService
+from tests.adapters.coroutines import pytest_pyfunc_call
+
+__all__ = ["pytest_pyfunc_call"]
 
 
 @pytest.fixture(params=["memory", "sqlite"])

@@ -96,19 +96,6 @@ def test_a_large_tool_result_is_stored(play) -> None:
     play(scenario)
 
 
-def test_text_that_is_no_unicode_is_refused(play) -> None:
-    """A lone surrogate in a text is refused before anything is written, and the session goes on."""
-
-    async def scenario(service: PerdureSessionService) -> None:
-        session = await service.create_session(**WHO, session_id="s")
-        with pytest.raises(Exception, match="surrogate"):
-            await service.append_event(session, said("\ud800"))
-        await service.append_event(session, said("fine"))
-        assert len((await load(service)).events) == 1
-
-    play(scenario)
-
-
 def test_tenants_do_not_see_each_other() -> None:
     """A service for another tenant of the same store finds no session, no shared state, and cannot append to what it does not see."""
 

@@ -18,6 +18,8 @@ from typing import Any
 from agent_framework import WorkflowCheckpoint, WorkflowCheckpointException
 
 from perdure.adapters.agent_framework.values import Codec
+from perdure.adapters.common.models import FAILURES
+from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.faces import AnyStore, asynchronous
 from perdure.adapters.lookup import Lookup
 from perdure.adapters.matching import changes
@@ -28,7 +30,7 @@ from perdure.model import ops as op
 from perdure.model.events import Event
 from perdure.model.pointer import join
 from perdure.model.state import apply
-from perdure.model.values import same
+from perdure.model.values import check, same
 
 ROOT, WORKFLOWS, CHECKPOINTS = "agent-framework", "workflows", "agent-framework/checkpoints"
 SAVED, REMOVED = "checkpoint", "checkpoint_removed"
@@ -55,9 +57,12 @@ class PerdureCheckpointStorage:
 
     async def save(self, checkpoint: WorkflowCheckpoint) -> str:
         """Store a checkpoint as it is now; its id. Raises `WorkflowCheckpointException` for a value that is not allowed, or too large."""
-        id = checkpoint.checkpoint_id
-        encoded = self._codec.encode(checkpoint.to_dict(), f"Checkpoint {id}")
+        if not isinstance(checkpoint, WorkflowCheckpoint):
+            raise WorkflowCheckpointException(f"A checkpoint is a WorkflowCheckpoint, not {type(checkpoint).__name__}.")
+        id = escape(checkpoint.checkpoint_id)
         try:
+            encoded = escape(self._codec.encode(checkpoint.to_dict(), f"Checkpoint {id}"))
+            check(encoded, what="the checkpoint")
             own = _session(checkpoint.workflow_name, id)
             line = await self._line(checkpoint)
             entry = await self._lookup.put(id, {"session": line, "own": own})
@@ -71,14 +76,14 @@ class PerdureCheckpointStorage:
                     line = own
                     continue
                 self._remember(id, line)
-                return id
-        except (Invalid, TooLarge) as error:
+                return checkpoint.checkpoint_id
+        except (Invalid, TooLarge, *FAILURES) as error:
             raise WorkflowCheckpointException(f"Checkpoint {id} cannot be stored. {error}") from error
         raise WorkflowCheckpointException(f"Checkpoint {id} was overtaken by others {ATTEMPTS} times in a row: try again.")
 
     async def load(self, checkpoint_id: str) -> WorkflowCheckpoint:
         """The checkpoint, the caller's own. Raises `WorkflowCheckpointException` if there is none, or it holds what is not allowed."""
-        view = await self._find(checkpoint_id)
+        view = await self._find(escape(checkpoint_id))
         if view is None:
             raise WorkflowCheckpointException(f"No checkpoint found with ID {checkpoint_id}")
         return self._restored(view.state["checkpoint"])
@@ -91,7 +96,7 @@ class PerdureCheckpointStorage:
     async def list_checkpoint_ids(self, *, workflow_name: str) -> list[str]:
         """The ids of `list_checkpoints`."""
         documents = [(document["timestamp"], document["checkpoint_id"]) async for document in self._documents(workflow_name)]
-        return [id for _, id in sorted(documents, key=lambda pair: datetime.fromisoformat(pair[0]))]
+        return [unescape(id) for _, id in sorted(documents, key=lambda pair: datetime.fromisoformat(pair[0]))]
 
     async def get_latest(self, *, workflow_name: str) -> WorkflowCheckpoint | None:
         """The checkpoint with the latest time of all the workflow's runs, or `None`. One read a run."""
@@ -109,14 +114,15 @@ class PerdureCheckpointStorage:
 
     async def delete(self, checkpoint_id: str) -> bool:
         """Take a checkpoint out of what is listed and loaded; whether there was one. The run goes on from it all the same."""
+        id = escape(checkpoint_id)
         for _ in range(ATTEMPTS):
-            found = await self._find(checkpoint_id)
+            found = await self._find(id)
             if found is None:
                 return False
             view = await self._store.read(found.session)
-            if checkpoint_id in view.shared["removed"]:  # by somebody else, between the two reads
+            if id in view.shared["removed"]:  # by somebody else, between the two reads
                 return False
-            event = Event(REMOVED, {"checkpoint_id": checkpoint_id}, (op.set(join(["removed", checkpoint_id]), True),))
+            event = Event(REMOVED, {"checkpoint_id": id}, (op.set(join(["removed", id]), True),))
             try:
                 await self._store.append(found.session, event, expect=view.version, on_conflict="raise")
             except Conflict:
@@ -126,12 +132,12 @@ class PerdureCheckpointStorage:
 
     async def _line(self, checkpoint: WorkflowCheckpoint) -> str:
         """The session of the run that a checkpoint goes on with: the one before it is there, or else it is the first."""
-        before = checkpoint.previous_checkpoint_id
+        before = escape(checkpoint.previous_checkpoint_id)
         if before is not None:
             session = self._known.get(before) or await self._place(before)
             if session is not None and session.startswith(_session(checkpoint.workflow_name, "")):
                 return session
-        return _session(checkpoint.workflow_name, checkpoint.checkpoint_id)
+        return _session(checkpoint.workflow_name, escape(checkpoint.checkpoint_id))
 
     async def _append(self, line: str, own: str, encoded: dict[str, Any]) -> None:
         """Write a checkpoint behind the one it follows. Raises `_Passed` when another follows that already: go on in `own`, a fork."""
@@ -180,7 +186,7 @@ class PerdureCheckpointStorage:
 
     async def _find(self, id: str) -> View | None:
         """The session as of a checkpoint that was not deleted, or `None`."""
-        session = self._known.get(id) or await self._place(id)
+        session = (self._known.get(id) or await self._place(id)) if isinstance(id, str) else None
         view = None if session is None else await self._view(session)
         if session is None or view is None or id in view.shared["removed"]:
             return None
@@ -236,7 +242,7 @@ class PerdureCheckpointStorage:
         return view
 
     def _restored(self, document: dict[str, Any]) -> WorkflowCheckpoint:
-        return WorkflowCheckpoint.from_dict(self._codec.decode(document))
+        return WorkflowCheckpoint.from_dict(self._codec.decode(unescape(document)))
 
     def _remember(self, id: str, session: str) -> None:
         self._known[id] = session

@@ -6,17 +6,20 @@ agent-framework/history/<session>/<source id>   those of another provider, an au
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, ClassVar
 
 from agent_framework import HistoryProvider, Message
 from agent_framework._sessions import filter_new_messages
 
+from perdure.adapters.common.models import FAILURES
+from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.faces import AnyStore, asynchronous
 from perdure.adapters.naming import compose
 from perdure.errors import AlreadyExists, Conflict, Invalid, NotFound, TooLarge, Unavailable, Unsupported
 from perdure.model.commit import Commit
 from perdure.model.events import Event
+from perdure.model.values import check
 
 MESSAGE = "message"
 ATTEMPTS = 16
@@ -71,9 +74,10 @@ class PerdureHistoryProvider(HistoryProvider):
     ) -> None:
         """Append those messages that the end of the history does not hold yet. Raises `Deleted`, `Invalid`, `TooLarge`."""
         session = self._session(session_id)
-        data = {id(message): message.to_dict() for message in messages}
-        left, room = list(messages), COMMIT_MAX
-        for _ in range(ATTEMPTS):
+        left, room = _listed(messages), COMMIT_MAX
+        data = {id(message): _json(message) for message in left}
+        overtaken = 0
+        while overtaken < ATTEMPTS:
             version, tail = 0, []
             # The framework's rule compares what comes in with the end of what is there. One more than comes in is enough for it to
             # see that there is more.
@@ -89,6 +93,7 @@ class PerdureHistoryProvider(HistoryProvider):
             try:
                 await self._store.append(session, *events, expect=version, on_conflict="raise")
             except (AlreadyExists, Conflict):
+                overtaken += 1
                 continue
             except TooLarge:
                 if len(events) == 1:
@@ -113,10 +118,30 @@ class PerdureHistoryProvider(HistoryProvider):
         return compose("An Agent Framework session", "agent-framework", "history", *parts)
 
 
+def _listed(messages: Any) -> list[Message]:
+    if isinstance(messages, (str, bytes)) or not isinstance(messages, Iterable):
+        raise Invalid(f"Messages come in a list, not in {type(messages).__name__}.")
+    found = list(messages)
+    for message in found:
+        if not isinstance(message, Message):
+            raise Invalid(f"A message is Agent Framework's Message, not {type(message).__name__}.")
+    return found
+
+
+def _json(message: Message) -> dict[str, Any]:
+    """The framework's own JSON of a message, sound and escaped. Raises `Invalid`."""
+    try:
+        data: dict[str, Any] = escape(message.to_dict())
+    except FAILURES as error:
+        raise Invalid(f"A message cannot be stored as JSON: {error}.") from error
+    check(data, what="a message")
+    return data
+
+
 def _message(event: Event, session: str) -> Message:
     if not isinstance(event.data, dict) or "role" not in event.data:
         raise Invalid(f"Session {session!r} holds a message that is not Agent Framework's: something else wrote it.", session=session)
     try:
-        return Message.from_dict(dict(event.data))
+        return Message.from_dict(dict(unescape(event.data)))
     except (KeyError, TypeError, ValueError) as error:
         raise Unsupported(f"Session {session!r} holds a message that this agent-framework-core does not understand: {error}.") from error

@@ -11,13 +11,15 @@ from weakref import WeakKeyDictionary
 
 from agent_framework import AgentSession, SessionStore
 
+from perdure.adapters.common.models import FAILURES
+from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.faces import AnyStore, asynchronous
 from perdure.adapters.matching import changes
 from perdure.adapters.naming import compose
 from perdure.engine.views import View
 from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, NotFound, Unavailable, Unsupported
 from perdure.model.events import Event
-from perdure.model.values import same
+from perdure.model.values import check, same
 
 SAVED = "session_saved"
 ATTEMPTS = 16
@@ -46,7 +48,7 @@ class PerdureSessionStore(SessionStore):
         if view is None:
             return None
         try:
-            session = AgentSession.from_dict(view.state)
+            session = AgentSession.from_dict(unescape(view.state))
         except (KeyError, TypeError, ValueError) as error:
             raise Unsupported(f"Session {view.session!r} is not one that this agent-framework-core understands: {error}.") from error
         self._seen[session] = view.session, view.version
@@ -118,7 +120,12 @@ def _name(session_id: str) -> str:
 
 
 def _document(session: AgentSession) -> dict[str, Any]:
-    """The framework's own snapshot of a session, as JSON."""
-    document = session.to_dict()
-    service = document["service_session_id"]
-    return {**document, "service_session_id": dict(service) if isinstance(service, Mapping) else service}
+    """The framework's own snapshot of a session, as JSON: sound and escaped. Raises `Invalid`."""
+    try:
+        document = session.to_dict()
+        service = document["service_session_id"]
+        document = escape({**document, "service_session_id": dict(service) if isinstance(service, Mapping) else service})
+    except FAILURES as error:
+        raise Invalid(f"Session {session.session_id!r:.80} cannot be stored as JSON: {error}.") from error
+    check(document, what="the session")
+    return document

@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from perdure.adapters.common import surrogates
 from perdure.adapters.naming import escape, unescape
 from perdure.errors import Invalid
 
@@ -25,23 +26,28 @@ CUT = "%~"
 
 
 class Place(NamedTuple):
-    """Where a transcript lies. `main` is the session of the main transcript, `None` if this is the one; `state` is what it starts with."""
+    """Where a transcript lies. `main` is the session of the main transcript, `None` if this is the one; `key` is the SDK's."""
 
     session: str
     main: str | None
-    state: dict[str, Any]
+    key: dict[str, str]
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What the transcript starts with."""
+        return surrogates.escape(dict(self.key))
 
 
 def place(key: Mapping[str, Any]) -> Place:
     """Where the transcript of the SDK's key lies. Raises `Invalid` for a key that is none."""
     if not isinstance(key, Mapping):
         raise Invalid(f"A session key is a dict with project_key and session_id, not {type(key).__name__}.")
-    state = {name: _text(name, key.get(name)) for name in ("project_key", "session_id")}
-    session = f"{project(state['project_key'])}{escape(state['session_id'])}"
+    names = {name: _text(name, key.get(name)) for name in ("project_key", "session_id")}
+    session = f"{project(names['project_key'])}{escape(names['session_id'])}"
     if key.get("subpath") is None:
-        return Place(session, None, state)
-    state["subpath"] = _text("subpath", key["subpath"])
-    return Place(f"{session}/{_short('/'.join(map(escape, state['subpath'].split('/'))))}", session, state)
+        return Place(session, None, names)
+    names["subpath"] = _text("subpath", key["subpath"])
+    return Place(f"{session}/{_short('/'.join(map(escape, names['subpath'].split('/'))))}", session, names)
 
 
 def project(project_key: str) -> str:

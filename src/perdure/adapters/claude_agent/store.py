@@ -19,15 +19,15 @@ from perdure.adapters.claude_agent import names
 from perdure.adapters.claude_agent.names import Place
 from perdure.adapters.claude_agent.seen import Seen, SeenIds
 from perdure.adapters.claude_agent.transcript import Batch, Line, batches, entry_of, id_of
+from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.faces import AnyStore, asynchronous, wait
 from perdure.adapters.matching import changes
-from perdure.adapters.naming import unescape
+from perdure.adapters.naming import unescape as session_part
 from perdure.engine.views import Info, Receipt, View
 from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, NotFound, Unavailable, Unknown
 from perdure.model import ops as op
 from perdure.model.commit import Commit, Kind
 from perdure.model.events import Event
-from perdure.model.values import check
 
 T = TypeVar("T")
 
@@ -81,6 +81,8 @@ class PerdureSessionStore(SessionStore):
 
     async def _append(self, key: Mapping[str, Any], entries: list[SessionStoreEntry]) -> None:
         place = names.place(key)
+        if not isinstance(entries, (list, tuple)):
+            raise Invalid(f"Lines of a transcript come in a list, not in {type(entries).__name__}.")
         for batch in batches(cast("list[dict[str, Any]]", entries)):
             await self._commit(place, batch)
 
@@ -177,7 +179,7 @@ class PerdureSessionStore(SessionStore):
             if view is not None and view.version < info.version:
                 view = await self._view(info.session)
             if view is not None:
-                found.append({"session_id": id, "mtime": _milliseconds(view.updated_at), "data": view.state.get("summary", {})})
+                found.append({"session_id": id, "mtime": _milliseconds(view.updated_at), "data": unescape(view.state.get("summary", {}))})
         return found
 
     async def _sessions(self, project_key: str) -> list[tuple[str, Info]]:
@@ -186,7 +188,7 @@ class PerdureSessionStore(SessionStore):
         found = [
             (id, info)
             async for info in self._store.list(prefix=prefix)
-            if (id := unescape(info.session.removeprefix(prefix))) is not None  # what lies beside a main transcript has a "/" more
+            if (id := session_part(info.session.removeprefix(prefix))) is not None  # what lies beside a main transcript has a "/" more
         ]
         return sorted(found, key=lambda pair: pair[1].updated_at, reverse=True)
 
@@ -209,7 +211,7 @@ class PerdureSessionStore(SessionStore):
         for session in [info.session async for info in self._store.list(prefix=prefix)]:
             subpath = names.subpath(session.removeprefix(prefix))
             if subpath is None and (view := await self._view(session)) is not None:
-                subpath = view.shared.get("subpath")
+                subpath = unescape(view.shared.get("subpath"))
             if isinstance(subpath, str):
                 found.append(subpath)
         return found
@@ -265,15 +267,11 @@ def _events(place: Place, view: View | None, lines: list[Line]) -> list[Event]:
 
 def _fold(place: Place, old: Mapping[str, Any] | None, lines: list[Line]) -> dict[str, Any]:
     """What the SDK makes of the lines for its listings."""
-    id = place.state["session_id"]
-    before: SessionSummaryEntry | None = None if old is None else {"session_id": id, "mtime": 0, "data": dict(old)}
-    key: SessionKey = {"project_key": place.state["project_key"], "session_id": id}
+    id = place.key["session_id"]
+    before: SessionSummaryEntry | None = None if old is None else {"session_id": id, "mtime": 0, "data": unescape(dict(old))}
+    key: SessionKey = {"project_key": place.key["project_key"], "session_id": id}
     data = fold_session_summary(before, key, cast("list[SessionStoreEntry]", [line.entry for line in lines]))["data"]
-    try:
-        check(data)
-    except Invalid:  # half of a surrogate pair, in a text that the SDK cut: here it is for people to read
-        return {name: value.encode(errors="replace").decode() if isinstance(value, str) else value for name, value in data.items()}
-    return data
+    return escape(data)
 
 
 def _milliseconds(moment: datetime) -> int:

@@ -3,8 +3,8 @@
     message, tool_call, tool_result   a user's or an assistant's turn, by what it is made of
     entry                             every other line: titles, tags, modes, metadata
 
-What the SDK sees as JSON but Perdure's values cannot hold (half of a surrogate pair, where a tool's output was cut in two; nesting
-beyond 100) is kept as its JSON text, in an event whose data is a string.
+Text is escaped (see `surrogates`). What the SDK sees as JSON but Perdure's values cannot hold, nesting beyond 100, is kept as its JSON
+text, in an event whose data is a string; so was, once, a line with half of a surrogate pair.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from perdure.adapters.common.surrogates import escape, unescape
 from perdure.errors import Invalid
 from perdure.model.events import Event
 from perdure.model.values import check, same
@@ -69,8 +70,7 @@ def entry_of(event: Event) -> dict[str, Any] | None:
     if event.type not in TYPES:
         return None
     data = event.data
-    if event.type == OTHER and isinstance(data, str):
-        data = json.loads(data)
+    data = json.loads(data) if event.type == OTHER and isinstance(data, str) else unescape(data)
     return data if isinstance(data, dict) else None
 
 
@@ -83,15 +83,16 @@ def id_of(entry: Mapping[str, Any]) -> str | None:
 def _line(entry: Mapping[str, Any]) -> Line:
     if not isinstance(entry, dict):
         raise Invalid(f"A line of a transcript is a dict, not {type(entry).__name__}.")
+    stored = escape(entry)
     try:
-        check(entry, what="a line of the transcript")
+        check(stored, what="a line of the transcript")
     except Invalid:
         text = _exact_text(entry)
         if text is None:
             raise
         event = Event(OTHER, text)
     else:
-        event = Event(_kind(entry), entry)
+        event = Event(_kind(entry), stored)
     return Line(entry, event, id_of(entry))
 
 

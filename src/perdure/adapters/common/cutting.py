@@ -32,6 +32,6 @@ def batches(items: Sequence[T], data: Sequence[Any]) -> Iterator[list[T]]:
         yield batch
 
 
-def pieces(text: str) -> list[str]:
+def pieces(text: str, length: int = PIECE_LENGTH) -> list[str]:
     """The text cut into pieces, of which each fits into a commit."""
-    return [text[start : start + PIECE_LENGTH] for start in range(0, len(text), PIECE_LENGTH)]
+    return [text[start : start + length] for start in range(0, len(text), length)]

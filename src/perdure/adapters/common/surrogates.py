@@ -20,7 +20,7 @@ T = TypeVar("T")
 MARK, END = "\ufdd0", "\ufdd1"
 _ODD = re.compile(f"[\ud800-\udfff{MARK}]")
 _ESCAPED = re.compile(f"{MARK}(d[89a-f][0-9a-f]{{2}}|fdd0){END}")
-_CONTAINERS = (dict, list, tuple)
+_CONTAINERS = (dict, list, tuple, set, frozenset)
 
 
 def escape(value: T) -> T:
@@ -89,5 +89,6 @@ def _rebuilt(node: Any, text: Callable[[str], str], room: int, made: dict[int, A
             }
         else:
             items = [_rebuilt(item, text, room - 1, made) for item in node]
-            made[id(node)] = tuple(items) if type(node) is tuple else items if isinstance(node, list) else node
+            kind = list if isinstance(node, list) else type(node)
+            made[id(node)] = kind(items) if kind in {list, tuple, set, frozenset} else node
     return made[id(node)]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from typing import Any, cast
 
+import msgspec
 from google.adk.artifacts import artifact_util
 from google.adk.artifacts.base_artifact_service import ArtifactVersion, BaseArtifactService, ensure_part
 from google.adk.errors.input_validation_error import InputValidationError
@@ -19,6 +20,9 @@ from google.adk.platform import time as platform_time
 from google.genai import types
 from pydantic import ValidationError
 
+from perdure.adapters.common import surrogates
+from perdure.adapters.common.cutting import PIECE_LENGTH, pieces
+from perdure.adapters.common.models import FAILURES, model_json
 from perdure.adapters.faces import AnyStore, asynchronous
 from perdure.adapters.google_adk import names
 from perdure.adapters.google_adk.deciding import Decisions
@@ -28,11 +32,9 @@ from perdure.adapters.naming import unescape
 from perdure.errors import Corrupt, Deleted, NotFound, Unsupported
 from perdure.model import ops as op
 from perdure.model.events import Event
-from perdure.model.values import thaw
+from perdure.model.values import check, thaw
 
 SAVED, PIECE = "artifact_saved", "artifact_piece"
-PIECE_LENGTH = 4 << 20
-"""Characters of a part's JSON that one commit takes; escaped twice they are still within a commit's limit."""
 REFERENCES_MAX = 5
 """How many references from artifact to artifact are followed, as in ADK's own services."""
 REWOUND = types.Part(inline_data=types.Blob(mime_type="application/octet-stream", data=b""))
@@ -61,23 +63,26 @@ class PerdureArtifactService(BaseArtifactService):
         session_id: str | None = None,
         custom_metadata: dict[str, Any] | None = None,
     ) -> int:
-        """Store a new version; its number. One commit, and one more for each 4 MiB of a part that is larger.
+        """Store a new version; its number. One commit, and one more for each 3 MiB of a part that is larger.
 
         Inline data, text and file data are taken. A reference to another artifact (`artifact://…`) is kept as one.
         Raises `InputValidationError` for what is none of these or refers to another user's, and `Invalid` for metadata that
         is no JSON and names that are too long together.
         """
         place = Artifact.of(app_name, user_id, session_id, filename)
-        part = ensure_part(artifact)
+        part = _part(artifact)
         key = self._store.new_id()
         version = {"key": key, "created": platform_time.get_time(), **_described(part, place)}
         version |= {"custom_metadata": custom_metadata} if custom_metadata else {}
         data: dict[str, Any] = {"key": key}
-        text = part.model_dump_json(exclude_none=True)
+        version = surrogates.escape(version)
+        check(version, what="the artifact's metadata")
+        stored = model_json(part, "An artifact", exclude_none=True)
+        text = msgspec.json.encode(stored).decode()
         if len(text) > PIECE_LENGTH:
             version["pieces"] = await self._split(place, text)
         else:
-            data["part"] = json.loads(text)
+            data["part"] = stored
         number = 0
 
         def decide(state: Any) -> Event:
@@ -164,7 +169,7 @@ class PerdureArtifactService(BaseArtifactService):
         version = versions[number]
         data = json.loads(await self._joined(**version["pieces"])) if "pieces" in version else await self._saved(place, version["key"])
         try:
-            return types.Part.model_validate(data)
+            return types.Part.model_validate(surrogates.unescape(data))
         except ValidationError as error:
             raise Unsupported(
                 f"Artifact {place.session!r} holds as version {number} what this google-adk does not understand: {error}",
@@ -183,17 +188,28 @@ class PerdureArtifactService(BaseArtifactService):
 
     async def _split(self, place: Artifact, text: str) -> dict[str, Any]:
         session = names.artifact_pieces(place.app, self._store.new_id())
-        starts = range(0, len(text), PIECE_LENGTH)
-        for number, start in enumerate(starts):
-            data = {"artifact": place.session, "number": number, "text": text[start : start + PIECE_LENGTH]}
+        cut = pieces(text, PIECE_LENGTH)
+        for number, piece in enumerate(cut):
+            data = {"artifact": place.session, "number": number, "text": piece}
             await self._store.append(session, Event(PIECE, data), actor=actor(place.user))
-        return {"session": session, "count": len(starts)}
+        return {"session": session, "count": len(cut)}
 
     async def _joined(self, session: str, count: int) -> str:
         texts = [commit.events[0].data["text"] async for commit in self._store.history(session, types={PIECE})]
         if len(texts) != count:
             raise Corrupt(f"Session {session!r} holds {len(texts)} of {count} pieces of an artifact.", session=session)
         return "".join(texts)
+
+
+def _part(artifact: Any) -> types.Part:
+    """What was given as a part. Raises `InputValidationError`."""
+    try:
+        part = ensure_part(artifact)
+    except FAILURES as error:
+        raise InputValidationError(f"This is no artifact: {error}") from error
+    if not isinstance(part, types.Part):
+        raise InputValidationError(f"An artifact is a types.Part or a dict of its fields, not {type(part).__name__}.")
+    return part
 
 
 def _described(part: types.Part, place: Artifact) -> dict[str, Any]:
@@ -226,7 +242,7 @@ def _told(place: Artifact, number: int, version: dict[str, Any]) -> ArtifactVers
     return ArtifactVersion(
         version=number,
         canonical_uri=artifact_util.get_artifact_uri(place.app, place.user, place.filename, number, place.id),
-        custom_metadata=thaw(version.get("custom_metadata", {})),
+        custom_metadata=surrogates.unescape(thaw(version.get("custom_metadata", {}))),
         create_time=version["created"],
-        mime_type=version["mime_type"],
+        mime_type=surrogates.unescape(version["mime_type"]),
     )

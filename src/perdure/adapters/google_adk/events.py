@@ -10,8 +10,10 @@ from google.adk.events.event import Event as AdkEvent
 from google.adk.events.event_actions import EventActions
 from pydantic import ValidationError
 
+from perdure.adapters.common.models import model_json
+from perdure.adapters.common.surrogates import unescape
 from perdure.adapters.matching import changes
-from perdure.errors import Unsupported
+from perdure.errors import Invalid, Unsupported
 from perdure.model.commit import Commit
 from perdure.model.events import Event
 from perdure.model.ops import Op
@@ -36,11 +38,18 @@ LARGE = 1024
 
 
 def as_json(event: AdkEvent) -> dict[str, Any]:
-    """The event as ADK's own stores write it, less the members that are empty anyway.
+    """The event as ADK's own stores write it, less the members that are empty anyway; text is escaped (see `surrogates`).
 
-    Values that JSON cannot say are replaced as ADK replaces them, with its warning.
+    Values that JSON cannot say are replaced as ADK replaces them, with its warning. Raises `Invalid` for what cannot be replaced, or not
+    be read again.
     """
-    return trimmed(event.model_dump(mode="json", exclude_none=True))
+    return trimmed(model_json(event, "An event", exclude_none=True))
+
+
+def check_event(event: object) -> None:
+    """Raise `Invalid` for what is no event of ADK's."""
+    if not isinstance(event, AdkEvent) or not isinstance(event.actions, EventActions):
+        raise Invalid("An event is ADK's Event, with EventActions as its actions.")
 
 
 def trimmed(data: dict[str, Any]) -> dict[str, Any]:
@@ -58,8 +67,12 @@ def delta_of(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def safe_state(state: Mapping[str, Any]) -> dict[str, Any]:
-    """A state as ADK's own stores write it."""
-    delta: dict[str, Any] = EventActions(state_delta=dict(state)).model_dump(mode="json")["state_delta"]
+    """A state as events carry it: bytes are URL-safe base64. Raises `Invalid` for what JSON cannot say and ADK does not replace."""
+    try:
+        event = AdkEvent(author="user", actions=EventActions(state_delta=dict(state)))
+    except (TypeError, ValueError) as error:
+        raise Invalid(f"A state is a dict with strings as keys: {error}.") from error
+    delta: dict[str, Any] = model_json(event, "A state")["actions"]["state_delta"]
     return delta
 
 
@@ -168,7 +181,7 @@ def _read(session: str, commit: Commit, data: dict[str, Any], fold: Fold) -> Adk
         delta = delta_of(data) | {key: thaw(state.get(key)) for key in data[FROM_STATE]}
         data = {**data, "actions": {**data["actions"], "state_delta": delta}}
     try:
-        return AdkEvent.model_validate(data)
+        return AdkEvent.model_validate(unescape(data))
     except ValidationError as error:
         raise Unsupported(
             f"Version {commit.version} of session {session!r} holds an event that this google-adk does not understand: {error}",

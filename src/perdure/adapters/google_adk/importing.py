@@ -9,6 +9,7 @@ from __future__ import annotations
 from google.adk.events.event import Event as AdkEvent
 from google.adk.platform import time as platform_time
 
+from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.google_adk import events
 from perdure.adapters.google_adk.names import Names
 from perdure.adapters.google_adk.sessions import PerdureSessionService
@@ -74,7 +75,7 @@ class _Here:
             async for commit in store.history(found.session):
                 here.version = commit.version
                 here.went_on |= not _is_imported(commit)
-                here.ids += [event.data["id"] for event in commit.events if events.is_adk(event)]
+                here.ids += [unescape(event.data["id"]) for event in commit.events if events.is_adk(event)]
                 if commit.version == 1 and here.went_on:
                     raise AlreadyExists(f"{found.session!r} is here already, and began here.", session=found.session, version=1)
         except NotFound:
@@ -95,12 +96,12 @@ def _is_imported(commit: Commit) -> bool:
 async def _bring_events(store: Store, found: Names, here: _Here, stored: StoredSession, theirs: list[AdkEvent]) -> None:
     """Write what is missing, one commit an event, and the state where it is another one then."""
     data = [{**events.as_json(event), events.IMPORTED: True} for event in theirs]
-    version = here.version
+    version, final = here.version, escape(stored.state)
     if version:
         state = (await store.read(found.session)).state["state"]
     else:
         later = {key for one in data for key in events.delta_of(one)}
-        state = {key: value for key, value in stored.state.items() if key not in later}
+        state = {key: value for key, value in final.items() if key not in later}
         created = {"timestamp": stored.created, "actions": {"state_delta": {}}, events.IMPORTED: True}
         begin = Event(events.CREATED, created, (op.set("", {"state": state}),))
         version = (await store.append(found.session, begin, expect=0)).version
@@ -108,13 +109,14 @@ async def _bring_events(store: Store, found: Names, here: _Here, stored: StoredS
         event = events.written(one, events.own(events.delta_of(one)), state)
         state = apply({"state": state}, event.ops)["state"]
         version = (await store.append(found.session, event, expect=version, key=one["id"], on_conflict="raise")).version
-    left = changes(state, stored.state, events.STATE)
+    left = changes(state, final, events.STATE)
     if left:
         await store.append(found.session, Event(SET_RIGHT, None, tuple(left)), expect=version, on_conflict="raise")
 
 
 async def _bring_shared(store: Store, scope: str, values: dict[str, object]) -> None:
     """Set what an app or a user shares. Where others than an import wrote to it here, only keys that are missing are set."""
+    values = escape(values)
     try:
         mine = (await store.read(scope)).state
         newest = [commit async for commit in store.history(scope, newest_first=True, limit=1)]

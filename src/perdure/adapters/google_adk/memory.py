@@ -18,6 +18,9 @@ from google.adk.memory.memory_entry import MemoryEntry
 from google.adk.sessions import Session
 from google.genai import types
 
+from perdure.adapters.common.cutting import batches
+from perdure.adapters.common.models import model_json
+from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.faces import AnyStore, asynchronous
 from perdure.adapters.google_adk import names
 from perdure.adapters.google_adk.deciding import Decisions
@@ -27,7 +30,7 @@ from perdure.model import ops as op
 from perdure.model.events import Event
 from perdure.model.ops import Op
 from perdure.model.pointer import join
-from perdure.model.values import thaw
+from perdure.model.values import check, thaw
 
 REMEMBERED, FORGOTTEN = "remembered", "forgotten"
 RESULTS_MAX = 10
@@ -49,7 +52,7 @@ class PerdureMemoryService(BaseMemoryService):
 
     async def add_session_to_memory(self, session: Session) -> None:
         """Remember a session's events. Those that are remembered already get their newest content; none is taken away, so a
-        session that was loaded in part can be added. At most one commit."""
+        session that was loaded in part can be added. One commit, or one for each 8 MiB if they are more; sent again it goes on."""
         entries = _entries(session.events, {})
         await self._add(session.app_name, session.user_id, session.id, entries, replace=True)
 
@@ -64,7 +67,8 @@ class PerdureMemoryService(BaseMemoryService):
     ) -> None:
         """Remember these events, of a session or of none; what is remembered already stays. `custom_metadata` (JSON) goes to each.
 
-        At most one commit. Raises `TooLarge` above 16 MiB.
+        One commit, or one for each 8 MiB if they are more: sent again it goes on where it stopped. Raises `TooLarge` for an event above
+        16 MiB.
         """
         await self._add(app_name, user_id, session_id, _entries(events, custom_metadata or {}), replace=False)
 
@@ -79,9 +83,9 @@ class PerdureMemoryService(BaseMemoryService):
         """Remember these items: each once by its id, or as something new if it has none. `custom_metadata` (JSON) goes to each."""
         entries = []
         for memory in memories:
-            entry = memory.model_dump(mode="json", exclude_none=True)
-            entry["id"] = memory.id or self._store.new_id()
-            extra = {**memory.custom_metadata, **(custom_metadata or {})}
+            entry = model_json(memory, "A memory", exclude_none=True)
+            entry["id"] = escape(memory.id) or self._store.new_id()
+            extra = escape({**memory.custom_metadata, **(custom_metadata or {})})
             entries.append({**entry, "custom_metadata": extra} if extra else entry)
         await self._add(app_name, user_id, None, entries, replace=False)
 
@@ -104,14 +108,21 @@ class PerdureMemoryService(BaseMemoryService):
                 op.remove(join([*path, str(index)]))
                 for path, entries in _lists(state)
                 for index, entry in enumerate(entries)
-                if entry["id"] == memory_id
+                if entry["id"] == id
             ]
-            return Event(FORGOTTEN, {"id": memory_id}, (*found, op.set(join(["forgotten", str(memory_id)]), True))) if found else None
+            return Event(FORGOTTEN, {"id": id}, (*found, op.set(join(["forgotten", str(id)]), True))) if found else None
 
+        id = escape(memory_id)
         if memory_id:
             await self._memories.commit(names.memory(app_name, user_id), decide)
 
     async def _add(self, app: str, user: str, session: str | None, entries: list[Entry], *, replace: bool) -> None:
+        for entry in entries:
+            check(entry, what="what is to be remembered")
+        for batch in batches(entries, entries):
+            await self._add_batch(app, user, escape(session), batch, replace=replace)
+
+    async def _add_batch(self, app: str, user: str, session: str | None, entries: list[Entry], *, replace: bool) -> None:
         path = ["entries"] if session is None else ["sessions", session]
 
         def decide(state: Any) -> Event | None:
@@ -133,12 +144,12 @@ class PerdureMemoryService(BaseMemoryService):
 
 
 def _entries(events: Sequence[AdkEvent], metadata: Mapping[str, object]) -> list[Entry]:
-    extra = {"custom_metadata": dict(metadata)} if metadata else {}
+    extra = {"custom_metadata": escape(dict(metadata))} if metadata else {}
     return [
         {
-            "id": event.id,
-            "content": event.content.model_dump(mode="json", exclude_none=True),
-            "author": event.author,
+            "id": escape(event.id),
+            "content": model_json(event.content, "An event's content", exclude_none=True),
+            "author": escape(event.author),
             "timestamp": event.timestamp,
             **extra,
         }
@@ -156,17 +167,24 @@ def _lists(state: Any) -> Iterator[tuple[tuple[str, ...], list[Entry]]]:
 
 
 def _text(entry: Entry) -> str:
-    return " ".join([part["text"] for part in entry["content"].get("parts") or () if part.get("text")])
+    return " ".join([unescape(part["text"]) for part in entry["content"].get("parts") or () if part.get("text")])
 
 
 def _memory(entry: Entry) -> MemoryEntry:
-    timestamp = entry.get("timestamp")
-    if isinstance(timestamp, (int, float)):
-        timestamp = datetime.fromtimestamp(timestamp).isoformat()  # noqa: DTZ006  # local time, as ADK's own services say it
+    held = unescape(thaw(entry))
     return MemoryEntry(
-        id=entry["id"],
-        content=types.Content.model_validate(thaw(entry["content"])),
-        author=entry.get("author"),
-        timestamp=timestamp,
-        custom_metadata=thaw(entry.get("custom_metadata", {})),
+        id=held["id"],
+        content=types.Content.model_validate(held["content"]),
+        author=held.get("author"),
+        timestamp=_time(held.get("timestamp")),
+        custom_metadata=held.get("custom_metadata", {}),
     )
+
+
+def _time(timestamp: Any) -> str | None:
+    if not isinstance(timestamp, (int, float)):
+        return timestamp if timestamp is None else str(timestamp)
+    try:
+        return datetime.fromtimestamp(timestamp).isoformat()  # noqa: DTZ006  # local time, as ADK's own services say it
+    except (OSError, OverflowError, ValueError):  # no year of a calendar
+        return str(timestamp)

@@ -16,6 +16,7 @@ from google.adk.platform import uuid as platform_uuid
 from google.adk.sessions import BaseSessionService, Session
 from google.adk.sessions.base_session_service import GetSessionConfig, ListSessionsResponse
 
+from perdure.adapters.common.surrogates import unescape
 from perdure.adapters.faces import AnyStore, asynchronous
 from perdure.adapters.google_adk import events, names
 from perdure.adapters.google_adk.names import Names
@@ -145,7 +146,7 @@ class PerdureSessionService(BaseSessionService):
 
     async def get_user_state(self, *, app_name: str, user_id: str) -> dict[str, Any]:
         """What the user's `user:` keys hold, without the prefix."""
-        return await self._shared.of(names.user_scope(app_name, user_id))
+        return unescape(await self._shared.of(names.user_scope(app_name, user_id)))
 
     async def append_event(self, session: Session, event: AdkEvent) -> AdkEvent:
         """Append an event and its state delta. A partial event is not stored.
@@ -153,6 +154,7 @@ class PerdureSessionService(BaseSessionService):
         Raises `StaleSessionError` (nothing was written), `SessionNotFoundError`, `AlreadyExistsError` for an event id that the
         session holds with other content.
         """
+        events.check_event(event)
         if event.partial:
             return event
         self._apply_temp_state(session, event)
@@ -261,7 +263,8 @@ def _satisfied(config: GetSessionConfig, count: int, timestamps: list[float]) ->
 
 
 def _session(found: Names, state: Mapping[str, Any], loaded: list[AdkEvent], updated: float, known: _Known) -> Session:
-    session = Session(id=found.id, app_name=found.app, user_id=found.user, state=dict(state), events=loaded, last_update_time=updated)
+    mine = unescape(dict(state))
+    session = Session(id=found.id, app_name=found.app, user_id=found.user, state=mine, events=loaded, last_update_time=updated)
     session._storage_update_marker = known.mark()  # where ADK has a storage keep its revision
     return session
 

@@ -123,8 +123,13 @@ class PerdureSession(SessionABC):
         self._closed, self._known = True, None
         return _Done()
 
-    async def _read_compaction_items(self, limit: int | None) -> tuple[list[TResponseInputItem], bool]:
-        """What the SDK's compaction session asks instead of `get_items` for what it compacts: the items, and whether these are all."""
+    @property
+    def _read_compaction_items(self) -> Callable[[int | None], Awaitable[tuple[list[TResponseInputItem], bool]]] | None:
+        """What the SDK's compaction session asks, where there is one, instead of `get_items` for what it compacts."""
+        return self._read_to_compact if self._keeps_items_as_they_are() else None
+
+    async def _read_to_compact(self, limit: int | None) -> tuple[list[TResponseInputItem], bool]:
+        """The items, and whether these are all."""
         items = await self.get_items(limit)
         held = _reads.get()
         if held is not None:
@@ -136,8 +141,8 @@ class PerdureSession(SessionABC):
 
         Raises `Conflict` if items that it read were taken away meanwhile: then nothing changes.
         """
-        if type(self).get_items is not PerdureSession.get_items or type(self).add_items is not PerdureSession.add_items:
-            return False  # what a subclass does with items it does there: the SDK goes through these methods then
+        if not self._keeps_items_as_they_are():
+            return False  # the SDK goes through the subclass's methods then
         output = [transcript.event(_plain(item)) for item in items]
         held = _reads.get()
         seen = held.before if held is not None and held.session is self else None
@@ -152,6 +157,10 @@ class PerdureSession(SessionABC):
             if not events or await self._replace(now, events):
                 return True
         raise _overtaken(self._session)
+
+    def _keeps_items_as_they_are(self) -> bool:
+        """Whether no subclass does something to items on their way."""
+        return type(self).get_items is PerdureSession.get_items and type(self).add_items is PerdureSession.add_items
 
     async def _check_all_there(self, seen: int, now: int) -> None:
         if now > seen:

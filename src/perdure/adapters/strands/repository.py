@@ -16,6 +16,8 @@ from strands.session.session_repository import SessionRepository
 from strands.types.exceptions import SessionException
 from strands.types.session import Session, SessionAgent, SessionMessage
 
+from perdure.adapters.common.models import FAILURES
+from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.faces import AnyStore, asynchronous, wait
 from perdure.adapters.lives import start
 from perdure.adapters.matching import changes
@@ -26,6 +28,7 @@ from perdure.model import ops as op
 from perdure.model.events import Event
 from perdure.model.ops import Op
 from perdure.model.pointer import join
+from perdure.model.values import check
 
 if TYPE_CHECKING:
     from strands.multiagent import MultiAgentBase
@@ -77,7 +80,7 @@ class PerdureSessionRepository(SessionRepository):
     def read_message(self, session_id: str, agent_id: str, message_id: int, **kwargs: Any) -> SessionMessage | None:
         """The message, or `None`."""
         found = wait(self._read_message(session_id, agent_id, message_id))
-        return None if found is None else SessionMessage.from_dict(found)
+        return None if found is None else SessionMessage.from_dict(unescape(found))
 
     def update_message(self, session_id: str, agent_id: str, session_message: SessionMessage, **kwargs: Any) -> None:
         """Replace a message, as a redaction does. Raises `SessionException` if there is none. What it replaces stays in the history."""
@@ -102,7 +105,7 @@ class PerdureSessionRepository(SessionRepository):
         wait(self._set_multi_agent(session_id, multi_agent, new=False))
 
     async def _create_session(self, session: Session) -> Session:
-        state = {"session": _json(session.to_dict()), "agents": {}, "multi_agents": {}}
+        state = {"session": _dumped(session, Session), "agents": {}, "multi_agents": {}}
         try:
             await start(self._store, _name(session.session_id), CREATED, None, state)
         except AlreadyExists as error:
@@ -111,7 +114,7 @@ class PerdureSessionRepository(SessionRepository):
 
     async def _read_session(self, session_id: str) -> Session | None:
         view = await self._view(session_id)
-        return None if view is None else Session.from_dict(view.state["session"])
+        return None if view is None else Session.from_dict(unescape(view.state["session"]))
 
     async def _delete_session(self, session_id: str) -> None:
         try:
@@ -121,12 +124,12 @@ class PerdureSessionRepository(SessionRepository):
 
     async def _read_agent(self, session_id: str, agent_id: str) -> SessionAgent | None:
         view = await self._view(session_id)
-        entry = None if view is None else view.state["agents"].get(agent_id)
-        return None if entry is None else SessionAgent.from_dict(entry["agent"])
+        entry = None if view is None else view.state["agents"].get(escape(agent_id))
+        return None if entry is None else SessionAgent.from_dict(unescape(entry["agent"]))
 
     async def _set_agent(self, session_id: str, session_agent: SessionAgent, *, new: bool) -> None:
-        id = session_agent.agent_id
-        value = _json(session_agent.to_dict())
+        value = _dumped(session_agent, SessionAgent)
+        id = _id(session_agent.agent_id)
 
         def make(state: Mapping[str, Any]) -> list[Op]:
             entry = state["agents"].get(id)
@@ -140,8 +143,10 @@ class PerdureSessionRepository(SessionRepository):
         await self._change(session_id, "agent_created" if new else "agent_updated", {"agent": id}, make)
 
     async def _create_message(self, session_id: str, agent_id: str, session_message: SessionMessage) -> None:
+        message = _dumped(session_message, SessionMessage)
         number = _number(session_message.message_id)
-        data = {"agent": agent_id, **_json(session_message.to_dict())}
+        agent_id = _id(agent_id)
+        data = {"agent": agent_id, **message}
         count = join(["agents", agent_id, "messages"])
         for attempt in range(ATTEMPTS):
             view = await self._existing(session_id, agent_id, strong=attempt > 0)
@@ -174,6 +179,7 @@ class PerdureSessionRepository(SessionRepository):
 
     async def _read_message(self, session_id: str, agent_id: str, message_id: int) -> dict[str, Any] | None:
         view = await self._view(session_id)
+        agent_id = _id(agent_id)
         if view is None or agent_id not in view.shared["agents"]:
             return None
         number = str(_number(message_id))
@@ -183,11 +189,13 @@ class PerdureSessionRepository(SessionRepository):
         return None if receipt is None else dict(await self._first(session_id, receipt.version))
 
     async def _update_message(self, session_id: str, agent_id: str, session_message: SessionMessage) -> None:
-        await self._existing(session_id, agent_id)
+        value = _dumped(session_message, SessionMessage)
+        await self._existing(session_id, _id(agent_id))
         before = await self._read_message(session_id, agent_id, session_message.message_id)
         if before is None:
             raise SessionException(f"Message {session_message.message_id} does not exist in agent {agent_id} of session {session_id}.")
-        value = _json(session_message.to_dict()) | {"created_at": before["created_at"]}
+        value |= {"created_at": before["created_at"]}
+        agent_id = _id(agent_id)
         updated = join(["agents", agent_id, "updated"])
 
         def make(_state: Mapping[str, Any]) -> list[Op]:
@@ -197,6 +205,7 @@ class PerdureSessionRepository(SessionRepository):
 
     async def _list_messages(self, session_id: str, agent_id: str, limit: int | None, offset: int) -> list[SessionMessage]:
         view = await self._view(session_id)
+        agent_id = _id(agent_id)
         entry = None if view is None else view.state["agents"].get(agent_id)
         if view is None or entry is None:
             return []
@@ -211,10 +220,13 @@ class PerdureSessionRepository(SessionRepository):
                     found[event.data["message_id"]] = event.data
         found |= {int(number): data for number, data in entry.get("updated", {}).items()}
         numbers = sorted(found)[offset:] if gaps else sorted(number for number in found if number >= offset)
-        return [SessionMessage.from_dict(found[number]) for number in numbers[:limit]]
+        return [SessionMessage.from_dict(unescape(found[number])) for number in numbers[:limit]]
 
     async def _set_multi_agent(self, session_id: str, multi_agent: MultiAgentBase, *, new: bool) -> None:
-        id, value = multi_agent.id, _json(multi_agent.serialize_state())
+        try:
+            id, value = _id(multi_agent.id), _json(multi_agent.serialize_state())
+        except FAILURES as error:
+            raise SessionException(f"This is no multi-agent whose state can be stored: {error}") from error
 
         def make(state: Mapping[str, Any]) -> list[Op]:
             held = state["multi_agents"].get(id)
@@ -227,8 +239,8 @@ class PerdureSessionRepository(SessionRepository):
 
     async def _read_multi_agent(self, session_id: str, multi_agent_id: str) -> dict[str, Any] | None:
         view = await self._view(session_id)
-        found: dict[str, Any] | None = None if view is None else view.state["multi_agents"].get(multi_agent_id)
-        return found
+        found: dict[str, Any] | None = None if view is None else view.state["multi_agents"].get(_id(multi_agent_id))
+        return unescape(found)
 
     async def _view(self, session_id: str, *, strong: bool = True) -> View | None:
         """The session as it is now, or else as this process knows it; or `None`. Raises `Invalid` for what something else made."""
@@ -299,9 +311,30 @@ def _number(message_id: object) -> int:
     return message_id
 
 
-def _json(value: Any) -> Any:
-    """The value as JSON carries it, as in Strands' own repositories. Raises `SessionException` naming a type that JSON lacks."""
+def _id(id: object) -> str:
+    """An agent's id as it stands in the store. Raises `SessionException` for what is no string."""
+    if not isinstance(id, str):
+        raise SessionException(f"An agent's id is a string, not {type(id).__name__}.")
+    return escape(id)
+
+
+def _dumped(value: Any, kind: Any) -> dict[str, Any]:
+    """What Strands makes of a session, an agent or a message to be stored. Raises `SessionException`."""
+    if not isinstance(value, kind):
+        raise SessionException(f"This is {type(value).__name__}, and not Strands' {kind.__name__}.")
     try:
-        return json.loads(json.dumps(value, allow_nan=False))
-    except (TypeError, ValueError) as error:
+        data = value.to_dict()
+    except FAILURES as error:
         raise SessionException(f"This cannot be stored as JSON: {error}") from error
+    found: dict[str, Any] = _json(data)
+    return found
+
+
+def _json(value: Any) -> Any:
+    """The value as JSON carries it, as in Strands' own repositories, escaped. Raises `SessionException` naming what JSON lacks."""
+    try:
+        found = json.loads(json.dumps(escape(value), allow_nan=False))
+        check(found, what="this")
+    except (TypeError, ValueError, RecursionError, Invalid) as error:
+        raise SessionException(f"This cannot be stored as JSON: {error}") from error
+    return found

@@ -54,7 +54,9 @@ class PerdureStorage:
 
     async def write(self, key: str, data: bytes) -> None:
         """Set the value of a key. Raises `StorageError`."""
-        normalized = _normalize_key(key)
+        normalized = _key(key)
+        if not isinstance(data, (bytes, bytearray, memoryview)):
+            raise StorageError(f"Failed to write {key!r}: a storage keeps bytes, not {type(data).__name__}.")
         try:
             await self._write(self._session(normalized), bytes(data))
         except Error as error:
@@ -68,7 +70,7 @@ class PerdureStorage:
     async def read(self, key: str) -> bytes | None:
         """The value of a key, or `None`. Raises `StorageError`."""
         try:
-            view = await self._view(self._session(_normalize_key(key)))
+            view = await self._view(self._session(_key(key)))
         except Error as error:
             raise StorageError(f"Failed to read {key!r}: {error}") from error
         return None if view is None else _decode(view.shared)
@@ -76,7 +78,7 @@ class PerdureStorage:
     async def delete(self, key: str) -> None:
         """Delete a key; nothing happens if there is none. Its history ends with a tombstone. Raises `StorageError`."""
         try:
-            await self._store.delete(self._session(_normalize_key(key)))
+            await self._store.delete(self._session(_key(key)))
         except (NotFound, Deleted):
             return
         except Error as error:
@@ -85,6 +87,7 @@ class PerdureStorage:
     async def list(self, query: str = "") -> builtins.list[str]:
         """The keys with this prefix, sorted. Raises `StorageError`."""
         start = f"{ROOT}{_escaped(self._prefix)}"
+        _check_text(query)
         found = self._store.list(prefix=f"{start}{_escaped(_normalize_prefix(query))}")
         try:
             return sorted([_unescaped(info.session.removeprefix(start)) async for info in found])
@@ -148,6 +151,16 @@ class PerdureStorage:
             if ops is not None:
                 return ops
         return _difference(view.shared, _encode(data, as_json=as_json))
+
+
+def _key(key: str) -> str:
+    _check_text(key)
+    return _normalize_key(key)
+
+
+def _check_text(key: object) -> None:
+    if not isinstance(key, str):
+        raise StorageError(f"A storage key is a string, not {type(key).__name__}.")
 
 
 def _escaped(text: str) -> str:
