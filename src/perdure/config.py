@@ -8,6 +8,9 @@ from typing import Literal
 import msgspec
 
 from perdure.errors import Invalid
+from perdure.redaction import shown_url
+
+__all__ = ["ENVIRONMENT_URL", "URL_DEFAULT", "Settings", "default_url", "make_settings", "shown_url"]
 
 URL_DEFAULT = "sqlite:///perdure.db"
 ENVIRONMENT_URL = "PERDURE_URL"
@@ -33,14 +36,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 def default_url() -> str:
     """`PERDURE_URL`, else a file `perdure.db` in the working folder."""
     return os.environ.get(ENVIRONMENT_URL) or URL_DEFAULT
-
-
-def shown_url(url: str) -> str:
-    """A URL as it may be shown: without user, password and options where it names a host; a path is shown whole."""
-    scheme, slashes, rest = url.partition("://")
-    if not slashes or rest.startswith("/"):
-        return url
-    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
 
 
 def make_settings(**options: object) -> Settings:

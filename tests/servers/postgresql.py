@@ -18,7 +18,7 @@ from typing import Any
 
 from tests.servers.process import READY_SECONDS, Server
 
-SETTINGS = "-c unix_socket_directories= -c max_connections=60 -c log_min_messages=warning"
+SETTINGS = "-c max_connections=60 -c log_min_messages=warning"
 
 
 class PostgreSQL(Server):
@@ -98,7 +98,7 @@ class PostgreSQL(Server):
     def launch(self, node: str) -> None:
         """Start a node and wait until it answers. After kill -9 the last one's children keep its place for a moment: it is tried again."""
         command = [str(self.programs / "postgres"), "-D", str(self.home / node), "-p", str(self.port(node)), *SETTINGS.split()]
-        command += ["-c", f"listen_addresses={self.host(node)}"]
+        command += ["-c", f"listen_addresses={self.host(node)}", "-c", f"unix_socket_directories={self.home / node}"]
         identity = self.identity
         if identity and self.network is not None:  # Root alone may enter the node's host.
             command = ["setpriv", f"--reuid={identity['user']}", f"--regid={identity['group']}", "--clear-groups", *command]

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from perdure.backends.spi import Head, Query, Record
-from perdure.errors import Corrupt, NotFound, TooLarge
+from perdure.errors import Corrupt, Invalid, NotFound, TooLarge
 from perdure.model.commit import Status
 from perdure.model.ids import SessionKey
+
+_INTEGER_END, _KINDS_END = 1 << 63, 256
 
 
 def check_records(session: SessionKey, head: Head | None, records: Sequence[Record], bytes_max: int) -> None:
     """Raise `Corrupt` unless the records follow the head, and one another, without a gap, each with a key of its own or none;
-    `TooLarge` over `bytes_max` a record."""
+    `TooLarge` over `bytes_max` a record; `Invalid` for what no engine can store, so that it does not spoil those that it is sent with."""
     if not records:
         raise Corrupt(f"An append to session {session.id!r} was finished without a record.")
     version = records[0].head.version - 1 if head is None else head.version
@@ -20,6 +22,10 @@ def check_records(session: SessionKey, head: Head | None, records: Sequence[Reco
         version += 1
         if record.head.version != version or version < 1:
             raise Corrupt(f"An append to session {session.id!r} has version {record.head.version} where {version} must follow.")
+        if max(version, record.head.at, record.head.epoch) >= _INTEGER_END or not 0 <= record.kind < _KINDS_END:
+            raise Invalid(
+                f"A record of session {session.id!r} has a number that engines cannot store: they hold 64 bits, and 8 of the kind."
+            )
         size = len(record.meta) + len(record.body)
         if size > bytes_max:
             raise TooLarge(

@@ -41,7 +41,7 @@ RECORD_BYTES_MAX = 64 << 20
 async def open(url: str, *, clock: Clock, create: bool = True) -> MemoryBackend:
     """A new, empty engine; without `create` there is none. Raises `Invalid` unless the URL is `memory:`, `NotFound`."""
     if url != "memory:":
-        raise Invalid(f"{url!r} is no URL of the memory engine: write memory: and nothing more.")
+        raise Invalid("This is no URL of the memory engine: write memory: and nothing more.")
     if not create:
         raise no_store(url, "a store in memory, which is new each time it is opened,")
     return MemoryBackend(clock)

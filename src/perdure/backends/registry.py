@@ -8,8 +8,8 @@ from typing import Any
 
 from perdure.backends.spi import Backend
 from perdure.clock import Clock
-from perdure.config import shown_url
 from perdure.errors import Invalid, NotFound, Unsupported
+from perdure.redaction import Secrets, shown_url
 
 GROUP = "perdure.backends"
 """The entry-point group in which engines register `scheme = "module:open"`."""
@@ -64,8 +64,16 @@ async def open_backend(url: str, *, clock: Clock, create: bool = True) -> Backen
     """
     scheme, colon, _ = url.partition(":") if type(url) is str else ("", "", "")
     if not colon:
-        raise Invalid(f"{url!r} is no store URL: write memory: or sqlite:///file.db; the schemes here are {', '.join(schemes())}.")
-    factory = _factory(scheme, url)
+        what = "This is" if type(url) is str else f"{type(url).__name__!r} is the type of"
+        raise Invalid(f"{what} no store URL: write memory: or sqlite:///file.db; the schemes here are {', '.join(schemes())}.")
+    try:
+        return await _opened(_factory(scheme, url), scheme, url, clock, create=create)
+    except Exception as error:  # noqa: BLE001 - raised below, and not from here: it would keep what it was before as its context
+        failed = Secrets(url).cleaned(error)
+    raise failed
+
+
+async def _opened(factory: Any, scheme: str, url: str, clock: Clock, *, create: bool) -> Backend:
     if create:
         backend: Backend = await factory(url, clock=clock)
         return backend

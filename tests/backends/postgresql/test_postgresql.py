@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Any
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -156,6 +157,144 @@ def test_logins_and_databases(servers: Servers[PostgreSQL]) -> None:
     for bad in ("postgresql://h/d?namespace=a-b", "postgresql://h/d?colour=red", "postgresql://h/d?timeout=-1"):
         with pytest.raises(perdure.Invalid):
             run(visit(bad))
+
+
+def test_a_login_that_is_not_there_is_told_as_one(servers: Servers[PostgreSQL]) -> None:
+    """A role that is not there and a password that was not given are `Unauthorized`, in words that say so."""
+    server = servers(PostgreSQL)
+    rules = server.home / "primary" / "pg_hba.conf"
+    rules.write_text(f"host all asked 127.0.0.1/32 scram-sha-256\nhost all barred 127.0.0.1/32 reject\n{rules.read_text()}")
+    with psycopg.connect(server.url, autocommit=True) as admin:
+        admin.execute("CREATE ROLE asked LOGIN PASSWORD 'pa55word'")
+        admin.execute("CREATE ROLE idle NOLOGIN")
+        admin.execute("SELECT pg_reload_conf()")
+    server.wait("the new rule", lambda: "asked" in server.sql("SELECT user_name::text FROM pg_hba_file_rules"), 10)
+    for role, says in (("nowhere", "does not exist"), ("asked", "no password"), ("barred", "rejects"), ("idle", "not permitted to log in")):
+        with pytest.raises(perdure.Unauthorized, match=says):
+            run(visit(server.url.replace("postgres@", f"{role}@")))
+
+
+def test_a_socket_of_this_machine(servers: Servers[PostgreSQL]) -> None:
+    """`postgresql:///database?host=/folder` reaches the server by its Unix socket; so does the folder in the place of the host."""
+    server = servers(PostgreSQL)
+    folder, port = server.home / "primary", server.port("primary")
+    where = f"user=postgres&port={port}&namespace=by_socket"
+    for url in (
+        f"postgresql:///postgres?host={folder}&{where}",
+        f"postgresql://{quote(str(folder), safe='')}/postgres?{where}",
+        f"postgresql://postgres@/postgres?host={folder}&port={port}&namespace=by_socket",
+    ):
+        with perdure.sync.open(url) as store:
+            store.append("s", Event("a"))
+    with perdure.sync.open(f"{server.url}?namespace=by_socket", create=False) as store:
+        assert store.read("s").version == 3
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_a_database_that_does_not_hold_every_text_is_refused(servers: Servers[PostgreSQL], encoding: str) -> None:
+    """Another encoding than UTF8 is `Unsupported` at open, with the command that makes a good one; nothing is made in it."""
+    server, name = servers(PostgreSQL), encoding.lower()
+    with psycopg.connect(server.url, autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
+    url = server.url.removesuffix("/postgres") + f"/{name}"
+    with pytest.raises(perdure.Unsupported, match=f"{encoding}.*ENCODING 'UTF8'"):
+        run(visit(url))
+    with psycopg.connect(url) as inside:
+        assert inside.execute("SELECT count(*) FROM pg_namespace WHERE nspname = 'perdure'").fetchone() == (0,)
+
+
+def test_another_encoding_of_the_client_changes_nothing(url: str) -> None:
+    """Whatever encoding the URL asks for, ids and tags outside it are stored and found."""
+
+    async def scenario() -> None:
+        async with perdure.open(f"{url}&client_encoding=LATIN1") as store:
+            await store.append("🙂", Event("a"))
+            await store.configure("🙂", tags={"mood": "🙂"})
+            assert [info.session async for info in store.list(tags={"mood": "🙂"})] == ["🙂"]
+
+    run(scenario())
+
+
+def test_connections_that_the_server_closed_while_idle_are_not_noticed(url: str, servers: Servers[PostgreSQL]) -> None:
+    """Pooled connections that were ended meanwhile cost no failed call, reads and writes alike."""
+    server = servers(PostgreSQL)
+
+    async def scenario() -> None:
+        async with perdure.open(f"{url}&application_name=idle_ones&pool=4") as store:
+            await asyncio.gather(*(store.append(f"s{number}", Event("a")) for number in range(32)))
+            for call in (
+                lambda: asyncio.gather(*(store.read(f"s{number}") for number in range(32))),
+                lambda: store.append("s0", Event("b")),
+                lambda: asyncio.gather(*(store.verify(f"s{number}") for number in range(32))),
+            ):
+                await asyncio.gather(*(store.verify(f"s{number}") for number in range(32)))
+                ended = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE application_name = 'idle_ones'"
+                assert int(await asyncio.to_thread(server.sql, ended)) >= 1
+                await call()
+
+    run(scenario())
+
+
+def test_a_value_that_cannot_be_stored_fails_alone(url: str) -> None:
+    """One append whose key the server cannot hold is `Invalid`; the others of its group are stored."""
+
+    async def scenario() -> None:
+        async with opened(url) as backend:
+            sessions = [SessionKey("acme", f"s{number}") for number in range(20)]
+            outcomes = await backend.append(
+                [behind(session, key="a\0b" if number == 7 else "k") for number, session in enumerate(sessions)]
+            )
+            assert isinstance(outcomes[7], perdure.Invalid)
+            assert all(isinstance(outcome, Appended) for number, outcome in enumerate(outcomes) if number != 7)
+            assert [head is not None for head in await backend.heads(sessions)] == [number != 7 for number in range(20)]
+
+    run(scenario())
+
+
+def test_a_group_that_is_too_much_for_one_statement_is_sent_in_parts(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large appends that come together are stored in several statements, each once."""
+    monkeypatch.setattr("perdure.backends.postgresql.driver.BATCH_BYTES", 1000)
+
+    async def scenario() -> None:
+        async with opened(url) as backend:
+            sessions = [SessionKey("acme", f"s{number}") for number in range(9)]
+            outcomes = await backend.append([behind(session, body=b"x" * 400) for session in sessions])
+            assert all(isinstance(outcome, Appended) for outcome in outcomes)
+            assert [head and head.version for head in await backend.heads(sessions)] == [1] * 9
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("namespace", ["pg_x", "PG_X", "pg_catalog", "information_schema"])
+def test_names_that_postgresql_keeps_for_itself(servers: Servers[PostgreSQL], namespace: str) -> None:
+    """A namespace that is PostgreSQL's is `Invalid`, in words that say so."""
+    with pytest.raises(perdure.Invalid, match="PostgreSQL's own"):
+        run(visit(f"{servers(PostgreSQL).url}?namespace={namespace}"))
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "store (a int)",
+        "store (name int, value int)",
+        "store (name text, value text)",
+        "session (a int)",
+        "log (n bigint)",
+        "snapshot (x text)",
+    ],
+)
+def test_tables_of_something_else(servers: Servers[PostgreSQL], table: str) -> None:
+    """A schema that has a table of one of our names is not ours: `Corrupt` at open, with or without creating, and it stays as it is."""
+    server = servers(PostgreSQL)
+    with psycopg.connect(server.url, autocommit=True) as admin:
+        admin.execute("DROP SCHEMA IF EXISTS others CASCADE; CREATE SCHEMA others")
+        admin.execute(f"CREATE TABLE others.{table}")  # type: ignore[call-overload, arg-type, unused-ignore]
+        with pytest.raises(perdure.Corrupt, match="another namespace"):
+            run(visit(f"{server.url}?namespace=others"))
+        with pytest.raises((perdure.Corrupt, perdure.NotFound), match="others"):
+            perdure.sync.open(f"{server.url}?namespace=others", create=False)
+        found = admin.execute("SELECT relname FROM pg_class WHERE relnamespace = 'others'::regnamespace AND relkind = 'r'").fetchall()
+    assert [name for (name,) in found] == [table.partition(" ")[0]]
 
 
 def test_schemas_of_another_kind(servers: Servers[PostgreSQL]) -> None:

@@ -50,7 +50,7 @@ async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
 
     Without `create` nothing is made. Raises `Invalid`, `NotFound`, `Unauthorized`, `Unavailable`, `Unsupported`, `Corrupt`.
     """
-    address = parse_address(url, _OPTIONS, foreign=False)
+    address = parse_address(url, _OPTIONS)
     options = address.options
     try:
         keyspace = name(address.path.strip("/") or "perdure").lower()
@@ -78,7 +78,7 @@ async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
             await asyncio.to_thread(cluster.shutdown)
             raise
 
-    return await open_remote(connect, place=address.place, timeout=options["timeout"])
+    return await open_remote(connect, place=address.place, secrets=address.secrets, timeout=options["timeout"])
 
 
 def _points(address: Address) -> list[tuple[str, int]]:

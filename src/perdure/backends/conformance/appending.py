@@ -96,6 +96,16 @@ async def what_finish_raises_is_one_outcome(kit: Kit) -> None:
 
 
 @case
+async def what_cannot_be_stored_is_one_outcome(kit: Kit) -> None:
+    """A record with a number of more than 64 bits is `Invalid` and stores nothing; the appends beside it are stored."""
+    sessions = [SessionKey("acme", f"n{number}") for number in range(8)]
+    await kit.backend.append([behind(session) for session in sessions[::2]])
+    outcomes = await kit.backend.append([behind(session, kind=1 << 70 if session.id == "n4" else Kind.data) for session in sessions])
+    assert [type(outcome) for outcome in outcomes] == [Invalid if session.id == "n4" else Appended for session in sessions]
+    assert [head and head.version for head in await kit.backend.heads(sessions)] == [2, 1, 2, 1, 1, 1, 2, 1]
+
+
+@case
 async def several_records_are_stored_or_none(kit: Kit) -> None:
     """An append's records are stored together; with a gap among them none is, nor its key, nor its tags."""
 

@@ -50,14 +50,14 @@ async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
 
     Raises `Invalid`, `NotFound`, `Unauthorized`, `Unavailable`, `Unsupported`, `Corrupt`.
     """
-    address = parse_address(url, _OPTIONS, foreign=False, hostless=True)
+    address = parse_address(url, _OPTIONS, hostless=True)
     options, place, table_name = address.options, address.place, address.path.removeprefix("/")
     if not re.fullmatch(r"[A-Za-z0-9_.-]{3,255}", table_name):
         raise Invalid(
             f"{place!r} names no table: it reads dynamodb://region/table, the table's name of 3 to 255 letters, digits, _ . or -."
         )
     if options["endpoint"] and not urlsplit(options["endpoint"]).netloc:
-        raise Invalid(f"{place!r}: the option endpoint={options['endpoint']!r} is no http:// or https:// address.")
+        raise Invalid(f"{place!r}: the option endpoint is no http:// or https:// address.")
 
     async def connect() -> DynamoDBDriver:
         client = await _client(address)
@@ -72,7 +72,7 @@ async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
             raise
         return driver
 
-    return await open_remote(connect, place=place, timeout=options["timeout"])
+    return await open_remote(connect, place=place, secrets=address.secrets, timeout=options["timeout"])
 
 
 async def _client(address: Address) -> Any:

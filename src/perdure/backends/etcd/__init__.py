@@ -39,7 +39,7 @@ async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
 
     Raises `Invalid`, `NotFound`, `Unauthorized`, `Unavailable`, `Unsupported`, `Corrupt`.
     """
-    address = parse_address(url, _OPTIONS, foreign=False)
+    address = parse_address(url, _OPTIONS)
     if address.path not in ("", "/"):
         raise Invalid(f"{address.place!r} has a path; a namespace is chosen by ?namespace=name.")
     options = address.options
@@ -67,7 +67,7 @@ async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
             raise
         return driver
 
-    return await open_remote(connect, place=address.place, timeout=options["timeout"])
+    return await open_remote(connect, place=address.place, secrets=address.secrets, timeout=options["timeout"])
 
 
 def _trust(options: Any) -> Any:

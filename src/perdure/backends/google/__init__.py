@@ -33,7 +33,7 @@ async def open_service(
 
     Without `create` nothing is made. Raises `Invalid`, `NotFound`, `Unauthorized`, `Unavailable`, `Unsupported`, `Corrupt`.
     """
-    address = parse_address(url, OPTIONS, foreign=False)
+    address = parse_address(url, OPTIONS)
     place = database(address)
 
     async def connect() -> GoogleDriver:
@@ -47,4 +47,4 @@ async def open_service(
             raise
         return driver
 
-    return await open_remote(connect, place=address.place, timeout=address.options["timeout"])
+    return await open_remote(connect, place=address.place, secrets=address.secrets, timeout=address.options["timeout"])

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pymongo.common import URI_OPTIONS_VALIDATOR_MAP
+
 from perdure.backends.mongodb.connections import connect
 from perdure.backends.mongodb.driver import MongoDBDriver
 from perdure.backends.remote import RemoteBackend, open_remote, parse_address
@@ -33,7 +35,7 @@ async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
 
     Without `create` nothing is made. Raises `Invalid`, `NotFound`, `Unauthorized`, `Unavailable`, `Unsupported`, `Corrupt`.
     """
-    address = parse_address(url, _OPTIONS, foreign=True)
+    address = parse_address(url, _OPTIONS, foreign=URI_OPTIONS_VALIDATOR_MAP)
     options = address.options
 
     async def start() -> MongoDBDriver:
@@ -55,4 +57,4 @@ async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
             raise
         return driver
 
-    return await open_remote(start, place=address.place, timeout=options["timeout"])
+    return await open_remote(start, place=address.place, secrets=address.secrets, timeout=options["timeout"])

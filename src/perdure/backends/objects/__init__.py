@@ -39,7 +39,7 @@ async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
 
     Raises `Invalid`, `NotFound`, `Unavailable`, `Unsupported` (a place that ignores conditions), `Corrupt`.
     """
-    address = parse_address(url, OPTIONS, foreign=False, hostless=True)
+    address = parse_address(url, OPTIONS, hostless=True, path_any=True)
     path = unquote(address.path)
     if address.hosts or address.user or len(path) < 2:
         raise Invalid(f"{address.place!r} names no folder: write file:///absolute/folder.")
@@ -59,4 +59,4 @@ async def open_bucket(address: Address, bucket: Bucket, durability: Durability, 
             raise
         return driver
 
-    return await open_remote(connect, place=address.place, timeout=options["timeout"])
+    return await open_remote(connect, place=address.place, secrets=address.secrets, timeout=options["timeout"])

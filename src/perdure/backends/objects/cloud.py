@@ -63,7 +63,7 @@ async def open_cloud(
 
 def cloud_address(url: str, options: Mapping[str, tuple[Any, Parser]]) -> Address:
     """A URL with these options and the common ones, taken apart."""
-    return parse_address(url, {**_OPTIONS, **options}, foreign=False)
+    return parse_address(url, {**_OPTIONS, **options})
 
 
 def mapped(error: Exception, place: str, *, writing: bool) -> Error:

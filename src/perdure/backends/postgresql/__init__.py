@@ -13,6 +13,7 @@ from typing import Any
 
 from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.pq import Conninfo
 
 from perdure.backends.postgresql.connections import Connections
 from perdure.backends.postgresql.driver import PostgreSQLDriver
@@ -35,13 +36,15 @@ async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
 
     Without `create` nothing is made. Raises `Invalid`, `NotFound`, `Unauthorized`, `Unavailable`, `Unsupported`, `Corrupt`.
     """
-    address = parse_address(url, _OPTIONS, foreign=True, hostless=True)
+    address = parse_address(url, _OPTIONS, foreign={known.keyword.decode() for known in Conninfo.get_defaults()}, hostless=True)
     options = address.options
+    if options["namespace"].lower().startswith("pg_") or options["namespace"].lower() == "information_schema":
+        raise Invalid(f"{address.place!r}: schemas named pg_… and information_schema are PostgreSQL's own: choose another namespace.")
     conninfo = address.url("postgresql")
     try:
         conninfo_to_dict(conninfo)
     except ProgrammingError as error:
-        raise Invalid(f"{address.place!r}: {' '.join(str(error).split())}.") from None
+        raise Invalid(f"{address.place!r}: {address.secrets.clean(' '.join(str(error).split()))}.") from None
 
     async def connect() -> PostgreSQLDriver:
         connections = Connections(
@@ -60,4 +63,4 @@ async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
             raise
         return driver
 
-    return await open_remote(connect, place=address.place, timeout=options["timeout"])
+    return await open_remote(connect, place=address.place, secrets=address.secrets, timeout=options["timeout"])

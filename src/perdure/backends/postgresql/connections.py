@@ -8,6 +8,7 @@ statements alike, one could run another's. So none are prepared there, unless th
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing, suppress
 from typing import Any, TypeVar
@@ -28,6 +29,15 @@ _PREPARE_AFTER = 5
 _PLAN_ONCE = "-c plan_cache_mode=force_generic_plan"
 """The statements are written so that one plan is good for all values: planning `append` anew would take as long as running it."""
 _NO_STARTUP = "unsupported startup parameter"
+_REFUSED = re.compile(
+    r'authentication failed|no password supplied|no pg_hba.conf entry|pg_hba.conf rejects|role "[^"]*" (?:does not exist|is not permitted)'
+    r"|permission denied for database"
+)
+"""What libpq says of a login that was refused; it tells no SQLSTATE while it connects."""
+_CUT = ("08", "57")
+"""Classes of errors with which a connection ends."""
+_BAD_VALUE = ("22", "54")
+"""Classes of errors of a value that the server cannot store: out of range, not to be encoded, too large."""
 
 
 class Connections:
@@ -63,30 +73,52 @@ class Connections:
             else:
                 self.statements += 1
             try:
-                return await self._fetch(statement, values, writes=writes)
+                return await self._once_more(statement, values, writes=writes)
             except _RolledBackError as error:
                 if attempt == TRIES - 1:
                     raise Unavailable(f"PostgreSQL at {self.place} rolled back {TRIES} times in a row: {error}.") from error
         raise AssertionError  # the loop returns or raises
 
-    async def _fetch(self, statement: str, values: Mapping[str, Any] | None, *, writes: bool) -> list[tuple[Any, ...]]:
+    async def _once_more(self, statement: str, values: Mapping[str, Any] | None, *, writes: bool) -> list[tuple[Any, ...]]:
+        """A read that met a connection which the server had closed meanwhile is sent again, on a new one."""
+        if not writes:
+            with suppress(_CutError):
+                return await self._fetch(statement, values, writes=False, again=True)
+        return await self._fetch(statement, values, writes=writes, again=False)
+
+    async def _fetch(self, statement: str, values: Mapping[str, Any] | None, *, writes: bool, again: bool) -> list[tuple[Any, ...]]:
+        """`again`: where a connection that was idle turns out to be cut, raise `_CutError`; otherwise that is an error as any other."""
         try:
             async with asyncio.timeout(self._timeout):
                 await self._room.acquire()
         except TimeoutError:
             raise Unavailable(f"All connections to PostgreSQL at {self.place} were in use for {self._timeout:g} s.") from None
         try:
-            connection = self._idle.pop() if self._idle else await self._connect()
+            connection = await self._take() if writes or again else None
+            waited = connection is not None
+            connection = connection or await self._connect()
             work = asyncio.ensure_future(self._run(connection, statement, values))
             try:
                 rows = await self._answer(work, Unknown if writes else Unavailable)
             except psycopg.Error as error:
+                if again and waited and (not error.sqlstate or error.sqlstate[:2] in _CUT) and connection.closed:
+                    raise _CutError from error
                 raise self._mapped(error, sent=True, writes=writes) from error
             finally:
                 await self._give_back(connection, work)
         finally:
             self._room.release()
         return rows
+
+    async def _take(self) -> psycopg.AsyncConnection[Any] | None:
+        """An idle connection that the server has not closed, as far as can be seen without asking it."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not _cut(connection):
+                return connection
+            self._open.discard(connection)
+            await connection.close()
+        return None
 
     async def _answer(self, work: asyncio.Future[T], late: type[Error]) -> T:
         done, _ = await asyncio.wait({work}, timeout=self._timeout)
@@ -141,7 +173,14 @@ class Connections:
 
         A pooler makes up the process id that it tells its clients, or drops what they say of themselves at the start.
         """
-        ((pid, planned),) = await self.fetch("SELECT pg_backend_pid(), current_setting('plan_cache_mode')")
+        ((pid, planned, encoding),) = await self.fetch(
+            "SELECT pg_backend_pid(), current_setting('plan_cache_mode'), current_setting('server_encoding')"
+        )
+        if encoding != "UTF8":
+            raise Unsupported(
+                f"The database of {self.place} has the encoding {encoding}, which does not hold every text: make one with CREATE DATABASE …"
+                " ENCODING 'UTF8' TEMPLATE template0, and name it in the URL."
+            )
         connection = self._idle.pop()
         self.pooled = self.pooled or pid != connection.info.backend_pid or (self._plan_once and planned != "force_generic_plan")
         self.prepares = self._asked == "on" or (self._asked == "auto" and not self.pooled)
@@ -178,7 +217,7 @@ class Connections:
         return connection
 
     async def _dial(self) -> psycopg.AsyncConnection[Any]:
-        conninfo = self._conninfo
+        conninfo = make_conninfo(self._conninfo, client_encoding="UTF8")
         if self._plan_once:
             given = conninfo_to_dict(conninfo).get("options", "")
             conninfo = make_conninfo(conninfo, options=f"{_PLAN_ONCE} {given}".strip())
@@ -194,7 +233,7 @@ class Connections:
         said = f"PostgreSQL at {self.place}: {text}"
         if state in _NOTHING_WRITTEN:
             return _RolledBackError(text)
-        if state[:2] == "28" or state == "42501" or (not sent and "authentication failed" in text):
+        if state[:2] == "28" or state == "42501" or (not sent and _REFUSED.search(text)):
             return Unauthorized(f"{said}.")
         if state == "3D000" or (not sent and 'database "' in text and "does not exist" in text):
             return Invalid(f"{said}. Create it with CREATE DATABASE, or name another in the URL.", missing="database")
@@ -204,6 +243,8 @@ class Connections:
             )
         if state == "25006":
             return Unsupported(f"{said}. This is a replica that takes no writes: name the primary, or add target_session_attrs=read-write.")
+        if state[:2] in _BAD_VALUE or isinstance(error, psycopg.DataError):
+            return Invalid(f"{said}. PostgreSQL cannot store it, and nothing was written.", value=True)
         if sent and writes and (not state or state[:2] in ("08", "57")):
             return Unknown(f"{said}. The connection was lost before the answer came.")
         if state[:2] == "42":
@@ -228,6 +269,20 @@ async def _keeps_apart(connection: psycopg.AsyncConnection[Any]) -> bool:
     except psycopg.Error:
         return False  # Another client's statement has the name, or the pooler has no place for any.
     return bool(names) and not any(name.startswith("_pg3_") for name in names)
+
+
+def _cut(connection: psycopg.AsyncConnection[Any]) -> bool:
+    """Whether the end of a connection has arrived. The first look takes what the server said before it ended."""
+    try:
+        connection.pgconn.consume_input()
+        connection.pgconn.consume_input()
+    except psycopg.Error:
+        return True
+    return connection.closed
+
+
+class _CutError(Exception):
+    """A connection that had been idle was cut when a read was sent on it."""
 
 
 class _RolledBackError(Exception):

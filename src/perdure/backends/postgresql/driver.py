@@ -28,6 +28,8 @@ PAGE_BYTES = 4 << 20
 """About how many bytes of records one `read` returns."""
 BATCH_MAX = 128
 """Most attempts in one statement."""
+BATCH_BYTES = 64 << 20
+"""About how many bytes of attempts go in one statement: the server takes 1 GiB."""
 SNAPSHOTS_KEPT = 2
 _VERSION_END = 1 << 62
 _LOCK = 0x70657264
@@ -90,9 +92,9 @@ class PostgreSQLDriver:
 
     async def _schema(self, clock: Clock, *, create: bool) -> str:
         found = await self._stored()
-        if not found and not create:
+        if found is None and not create:
             raise no_store(self.connections.place, f"the schema {self._ns}")
-        if not found:
+        if found is None:
             id = uuid7(clock.now(), clock.bits(74)).hex()
             make = files(__package__).joinpath("schema.sql").read_text().replace("{ns}", self._ns)
             body = f"SET LOCAL synchronous_commit = on; CREATE SCHEMA IF NOT EXISTS {self._ns}; {make}"
@@ -103,25 +105,49 @@ class PostgreSQLDriver:
                 # Another made it while this one waited: which error that is depends on what this connection had looked up before.
                 "EXCEPTION WHEN duplicate_table OR duplicate_schema OR unique_violation THEN NULL; END $perdure$"
             )
-            found = await self._stored()
+            found = await self._stored() or {}
         if not found.get("schema", "").isdecimal() or "id" not in found:
-            raise Corrupt(f"The schema {self._ns} was not made by Perdure: choose another namespace.")
+            raise Corrupt(f"The schema {self._ns} was not made by Perdure, and nothing was changed in it: choose another namespace.")
         if int(found["schema"]) > SCHEMA:
             raise Unsupported(f"This store has schema version {found['schema']}; this version of Perdure knows {SCHEMA}: upgrade perdure.")
         return found["id"]
 
-    async def _stored(self) -> dict[str, str]:
+    async def _stored(self) -> dict[str, str] | None:
+        """What the table `store` says; `None` where there is none."""
         if not (await self.connections.fetch(f"SELECT to_regclass('{self._ns}.store')::text"))[0][0]:
-            return {}
-        return dict(await self.connections.fetch(f"SELECT name, value FROM {self._ns}.store"))
+            return None
+        # A table of something else may have other columns: what it has under these names is none of ours then.
+        asked = f"SELECT to_jsonb(s) ->> 'name', to_jsonb(s) ->> 'value' FROM {self._ns}.store AS s LIMIT 16"
+        return {name: value or "" for name, value in await self.connections.fetch(asked)}
 
     async def write(self, attempts: Sequence[Attempt]) -> Sequence[Answer]:
-        """See `remote.Driver.write`: one statement, one transaction, one round trip."""
+        """See `remote.Driver.write`: one statement, one transaction, one round trip. Where the server refuses a value, or all is too much
+        for one statement, the attempts are sent in halves, until the one is found that it was."""
+        try:
+            values = pack(attempts)
+            if len(values["bytes"]) > BATCH_BYTES and len(attempts) > 1:
+                return await self._halves(attempts)
+            return await self._write(attempts, values)
+        except Invalid as error:
+            if "value" not in error.facts:
+                raise
+            return [error] if len(attempts) == 1 else await self._halves(attempts)
+
+    async def _halves(self, attempts: Sequence[Attempt]) -> list[Answer]:
+        half = len(attempts) // 2
+        answers: list[Answer] = []
+        for part in (attempts[:half], attempts[half:]):
+            try:
+                answers += await self.write(part)
+            except Error as error:
+                answers += [error] * len(part)
+        return answers
+
+    async def _write(self, attempts: Sequence[Attempt], values: dict[str, Any]) -> Sequence[Answer]:
         level, reached = self._levels[
             max(Durability.buffered, *(min(attempt.durability, self.capabilities.durability) for attempt in attempts))
         ]
-        values = {**pack(attempts), "level": level}
-        rows = await self.connections.fetch(self._queries["append"], values, writes=True)
+        rows = await self.connections.fetch(self._queries["append"], {**values, "level": level}, writes=True)
         answers = [self._answer(attempt, row, reached) for attempt, row in zip(attempts, rows, strict=True)]
         self._announcer.stored(
             (attempt.session, attempt.records[-1].head.version)

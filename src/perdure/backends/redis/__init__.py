@@ -38,7 +38,7 @@ async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
 
     Without `create` nothing is made. Raises `Invalid`, `NotFound`, `Unauthorized`, `Unavailable`, `Unsupported`, `Corrupt`.
     """
-    address = parse_address(url, _OPTIONS, foreign=False)
+    address = parse_address(url, _OPTIONS)
     options = address.options
 
     async def start() -> RedisDriver:
@@ -51,4 +51,4 @@ async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
             raise
         return driver
 
-    return await open_remote(start, place=address.place, timeout=options["timeout"])
+    return await open_remote(start, place=address.place, secrets=address.secrets, timeout=options["timeout"])

@@ -31,12 +31,16 @@ from perdure.backends.spi import (
 )
 from perdure.errors import Closed, Invalid, Unsupported
 from perdure.model.ids import SessionKey
+from perdure.redaction import Secrets
 
 T = TypeVar("T")
 
 
-async def open_remote(connect: Callable[[], Awaitable[Driver]], *, place: str, timeout: float) -> RemoteBackend:
-    """Connect a driver on a loop of its own. `place` is the URL without its secrets; `timeout` in seconds, see `Appender`."""
+async def open_remote(
+    connect: Callable[[], Awaitable[Driver]], *, place: str, timeout: float, secrets: Secrets | None = None
+) -> RemoteBackend:
+    """Connect a driver on a loop of its own. `place` is the URL without its `secrets`, which are kept out of every error; `timeout` in
+    seconds, see `Appender`."""
     io = IoLoop(f"perdure-{place.partition(':')[0]}")
 
     async def start() -> tuple[Driver, Appender]:
@@ -48,14 +52,15 @@ async def open_remote(connect: Callable[[], Awaitable[Driver]], *, place: str, t
     except BaseException:
         io.close()
         raise
-    return RemoteBackend(io, driver, appender, place, timeout)
+    return RemoteBackend(io, driver, appender, place, timeout, secrets or Secrets(place))
 
 
 class RemoteBackend:
     """One open engine behind a network. Made by `open_remote`."""
 
-    def __init__(self, io: IoLoop, driver: Driver, appender: Appender, place: str, timeout: float) -> None:
+    def __init__(self, io: IoLoop, driver: Driver, appender: Appender, place: str, timeout: float, secrets: Secrets) -> None:
         self._io, self._driver, self._appender, self._place, self._timeout = io, driver, appender, place, timeout
+        self._secrets = secrets
         self._listener: Listener | None = None
         self._capabilities = msgspec.structs.replace(driver.capabilities, read_proves=driver.durability_read)
         self._while_moving = msgspec.structs.replace(self._capabilities, batched=False)
@@ -83,7 +88,11 @@ class RemoteBackend:
         if self._closed:
             work.close()
             raise Closed
-        return await self._io.call(work)
+        try:
+            return await self._io.call(work)
+        except Exception as error:  # noqa: BLE001 - raised below, and not from here: it would keep what it was before as its context
+            failed = self._secrets.cleaned(error)
+        raise failed
 
     async def append(self, appends: Sequence[Append]) -> Sequence[Outcome | BaseException]:
         """See `spi.Backend.append`."""
@@ -92,13 +101,17 @@ class RemoteBackend:
         strongest = self.capabilities.durability
         if any(append.durability > strongest for append in appends):
             return [await self._append_one(append) for append in appends]
-        return await self.run(self._appender.append(appends))
+        return await self._append(appends)
+
+    async def _append(self, appends: Sequence[Append]) -> Sequence[Outcome | BaseException]:
+        outcomes = await self.run(self._appender.append(appends))
+        return [self._secrets.cleaned(outcome) if isinstance(outcome, BaseException) else outcome for outcome in outcomes]
 
     async def _append_one(self, append: Append) -> Outcome | BaseException:
         strongest = self.capabilities.durability
         if append.durability > strongest:
             return Unsupported(f"This server reaches the durability {strongest.name!r}, not {append.durability.name!r}.")
-        return (await self.run(self._appender.append([append])))[0]
+        return (await self._append([append]))[0]
 
     @property
     def hears(self) -> bool:

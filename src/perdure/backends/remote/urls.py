@@ -2,71 +2,105 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 from perdure.errors import Invalid
+from perdure.redaction import Secrets, is_hosts, option_named, shown_url
 
 Parser = Callable[[str], Any]
+_READS = (
+    "it reads scheme://user:password@host:port/name, where / ? # @ : and & within a user or a password are written %2F %3F %23 %40 %3A %26"
+)
 
 
 @dataclass(frozen=True)
 class Address:
-    """A URL taken apart. `options` are ours, parsed; `foreign` are the query's others, for the client library. `password` is not
-    in `repr`; `place` is the URL without user, password and query."""
+    """A URL taken apart. `options` are ours, parsed; `foreign` are the query's others, for the client library. `place` is what may be
+    shown of the URL; `repr` shows no more. `secrets` takes the rest out of texts and errors."""
 
+    place: str
     scheme: str
-    hosts: str
-    path: str
-    options: Mapping[str, Any]
+    hosts: str = field(repr=False)
+    path: str = field(repr=False)
+    options: Mapping[str, Any] = field(repr=False)
     foreign: Mapping[str, str] = field(repr=False)
     user: str | None = field(repr=False)
     password: str | None = field(repr=False)
-    _split: SplitResult = field(repr=False)
-
-    @property
-    def place(self) -> str:
-        return f"{self.scheme}://{self.hosts}{self.path}"
+    secrets: Secrets = field(repr=False)
 
     def url(self, scheme: str | None = None) -> str:
         """The URL for the client library: without our options, with its own scheme."""
-        return self._split._replace(scheme=scheme or self.scheme, query=urlencode(self.foreign, quote_via=quote), fragment="").geturl()
+        login = "" if self.user is None else quote(self.user, safe="")
+        login += "" if self.password is None else f":{quote(self.password, safe='')}"
+        netloc = f"{login}@{self.hosts}" if login else self.hosts
+        query = urlencode(self.foreign, quote_via=quote)
+        return f"{scheme or self.scheme}://{netloc}{self.path}{'?' if query else ''}{query}"
 
 
-def parse_address(url: str, options: Mapping[str, tuple[Any, Parser]], *, foreign: bool, hostless: bool = False) -> Address:
-    """Take a URL apart. `options` names ours with default and parser; the query's others are an `Invalid`, unless `foreign`: then they
-    are the client library's. `hostless`: a URL may name no host, the library then knows where to look. A secret is in no message."""
-    try:
-        split = urlsplit(url)
-        query = dict(parse_qsl(split.query, keep_blank_values=True, strict_parsing=bool(split.query)))
-    except ValueError:
-        raise Invalid(
-            f"A URL of the scheme {url.partition(':')[0]!r} is malformed: it reads scheme://user:password@host:port/name."
-        ) from None
-    login, _, hosts = split.netloc.rpartition("@")
-    place = f"{split.scheme}://{hosts}{split.path}"
+def parse_address(
+    url: str, options: Mapping[str, tuple[Any, Parser]], *, foreign: Container[str] = (), hostless: bool = False, path_any: bool = False
+) -> Address:
+    """Take a URL apart. `options` names ours with default and parser; the query's others are an `Invalid`, unless they are among `foreign`,
+    those of the client library (in lower case). `hostless`: a URL may name no host, the library then knows where to look. `path_any`: the
+    path is one of files, which may hold an @. A secret is in no message."""
+    place = shown_url(url)
+    split = _split(url)
+    if split is None or not url.isprintable() or split.fragment or ("@" in split.path and not path_any):
+        raise Invalid(f"{place!r} is malformed: {_READS}.")
+    query = _query(split.query)
+    if query is None:
+        raise Invalid(f"{place!r} is malformed: its options read ?name=value&name=value, where & and = within a value are written %26 %3D.")
+    login, at, hosts = split.netloc.rpartition("@")
     if not hosts and not hostless:
-        raise Invalid(f"{place!r} names no host: it reads scheme://user:password@host:port/name.")
+        raise Invalid(f"{place!r} names no host: {_READS}.")
+    if hosts and not is_hosts(hosts) and not (hostless and re.fullmatch(r":\d{1,5}", hosts)):
+        raise Invalid(f"{place!r} is malformed: {_READS}.")
     values = {name: default for name, (default, _) in options.items()}
     others = {}
-    for name, text in query.items():
+    for number, (name, text) in enumerate(query):
         if name in options:
             values[name] = _parse(place, name, text, options[name][1])
-        elif foreign:
+        elif name.lower() in foreign:
             others[name] = text
         else:
-            raise Invalid(f"{place!r} has no option {name!r}; it has {', '.join(sorted(options))}.")
+            raise Invalid(f"{place!r} has no option {option_named(url, query, number)}; it has {', '.join(sorted(options))}.")
     user, colon, password = login.partition(":")
-    return Address(split.scheme, hosts, split.path, values, others, unquote(user) or None, unquote(password) if colon else None, split)
+    return Address(
+        place=place,
+        scheme=split.scheme,
+        hosts=hosts,
+        path=split.path,
+        options=values,
+        foreign=others,
+        user=unquote(user) if at and login else None,
+        password=unquote(password) if colon else None,
+        secrets=Secrets(url),
+    )
+
+
+def _split(url: str) -> SplitResult | None:
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return None
+
+
+def _query(text: str) -> list[tuple[str, str]] | None:
+    try:
+        return parse_qsl(text, keep_blank_values=True, strict_parsing=bool(text))
+    except ValueError:
+        return None
 
 
 def _parse(place: str, name: str, text: str, parser: Parser) -> Any:
     try:
         return parser(text)
     except ValueError as error:
-        raise Invalid(f"{place!r}: the option {name}={text!r} {error}.") from None
+        raise Invalid(f"{place!r}: the option {name} {error}.") from None
 
 
 def seconds(text: str) -> float:

@@ -81,24 +81,24 @@ class SQLiteBackend:
         self._queued: deque[tuple[Sequence[Append], Reply[Sequence[Outcome | BaseException]]]] = deque()
         self._writing = Workers("perdure-sqlite-writer", 1, self._acquire_writer, lambda writer: writer.connection.close())
         self._reading = Workers("perdure-sqlite-reader", options.readers, self._acquire_reader, lambda connection: connection.close())
-        self._listener = Listener(options.path, self._acquire_reader)
+        self._listener = Listener(options.place, self._acquire_reader)
         self._closed = self._creating = False
         self.store_id = ""
 
     def __repr__(self) -> str:
-        return f"<SQLiteBackend [{'closed' if self._closed else 'open'}] {self.options.path}>"
+        return f"<SQLiteBackend [{'closed' if self._closed else 'open'}] {self.options.place}>"
 
     async def start(self, *, create: bool) -> None:
         """Create or check the schema. The writing connection is opened by the first write, or to create it."""
         try:
-            known = await self._read(lambda connection: known_id(connection, self.options.path))
+            known = await self._read(lambda connection: known_id(connection, self.options.place))
         except NotFound:
             if not create:
                 raise
             known = None
         if known is None:
             if not create:
-                raise no_store(self.options.path, "the schema")
+                raise no_store(self.options.place, "the schema")
             self._creating = True
             known = await self._writing.call(lambda writer: initialise(writer.connection, self.options, self._clock))
             self._creating = False
@@ -172,7 +172,7 @@ class SQLiteBackend:
         self._check_open()
 
         def find(writer: BatchWriter) -> Known | None:
-            with errors(self.options.path):
+            with errors(self.options.place):
                 return writer.find_key(session, key)
 
         return await self._writing.call(find)
@@ -193,7 +193,7 @@ class SQLiteBackend:
         self._check_open()
 
         def guarded(connection: apsw.Connection) -> T:
-            with errors(self.options.path):
+            with errors(self.options.place):
                 return function(connection)
 
         return await self._reading.call(guarded)
@@ -248,7 +248,7 @@ class SQLiteBackend:
         self._check_open()
 
         def transact(writer: BatchWriter) -> None:
-            with errors(self.options.path):
+            with errors(self.options.place):
                 writer.transact(change)
 
         await self._writing.call(transact)

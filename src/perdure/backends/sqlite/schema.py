@@ -17,6 +17,7 @@ from perdure.backends.sqlite.reader import as_of_one_moment
 from perdure.clock import Clock
 from perdure.errors import Corrupt, Invalid, NotFound, Unavailable, Unsupported
 from perdure.model.ids import uuid7
+from perdure.redaction import option_named, shown_path, shown_url
 
 APPLICATION_ID = 0x50455244
 """Marks a SQLite file as Perdure's ("PERD")."""
@@ -34,28 +35,37 @@ class Options(msgspec.Struct, frozen=True):
     readers: int = 4
     cache_kib: int = 16_384
 
+    @property
+    def place(self) -> str:
+        """The path as messages show it."""
+        return shown_path(self.path)
+
 
 def parse_url(url: str) -> Options:
     """`sqlite:///relative`, `sqlite:////absolute`, with `?busy_timeout=&readers=&cache_kib=&vfs=`. Raises `Invalid`."""
+    shown = shown_url(url)
     match = re.fullmatch(r"sqlite:///([^?#]+)(?:\?([^#]*))?", url)
     if match is None:
         raise Invalid(
-            f"{url!r} is no SQLite URL: write sqlite:///file.db for a relative path, sqlite:////folder/file.db for an absolute one."
+            f"{shown!r} is no SQLite URL: write sqlite:///file.db for a relative path, sqlite:////folder/file.db for an absolute one."
         )
     path = unquote(match[1])
     if not path.isprintable() or "\N{REPLACEMENT CHARACTER}" in path:
-        raise Invalid(f"{url!r} names a path with characters that no file should have.")
+        raise Invalid(f"{shown!r} names a path with characters that no file should have.")
     if ":memory:" in path:
         raise Invalid("A store in memory has the URL 'memory:'.")
-    options = dict(parse_qsl(match[2] or "", keep_blank_values=True))
+    options = parse_qsl(match[2] or "", keep_blank_values=True)
     try:
-        found = msgspec.convert({**options, "path": path}, Options, strict=False)
+        found = msgspec.convert({**dict(options), "path": path}, Options, strict=False)
     except msgspec.ValidationError as error:
-        raise Invalid(f"{url!r} has a bad option: {error}.") from None
-    if unknown := set(options) - set(Options.__struct_fields__):
-        raise Invalid(f"{url!r} has unknown options {sorted(unknown)}; there are busy_timeout, readers, cache_kib and vfs.")
+        raise Invalid(f"{shown!r} has a bad option: {error}.") from None
+    for number, (name, _) in enumerate(options):
+        if name not in Options.__struct_fields__[1:]:
+            raise Invalid(
+                f"{shown!r} has no option {option_named(url, options, number)}; there are busy_timeout, readers, cache_kib and vfs."
+            )
     if not 0 <= found.busy_timeout <= 86_400 or not 1 <= found.readers <= 64 or found.cache_kib < 64:
-        raise Invalid(f"{url!r}: busy_timeout must be 0 to 86,400 seconds, readers 1 to 64, cache_kib at least 64.")
+        raise Invalid(f"{shown!r}: busy_timeout must be 0 to 86,400 seconds, readers 1 to 64, cache_kib at least 64.")
     return found
 
 
@@ -93,16 +103,16 @@ def connect(options: Options, *, writing: bool, create: bool) -> apsw.Connection
     check_library(apsw.sqlite_lib_version())
     folder = Path(options.path).parent
     if not options.vfs and not folder.is_dir():
-        raise Invalid(f"The folder {folder} does not exist: create it first.", missing="folder")
+        raise Invalid(f"The folder {shown_path(str(folder))} does not exist: create it first.", missing="folder")
     if options.vfs and options.vfs not in apsw.vfs_names():
-        raise Invalid(f"vfs={options.vfs!r} names no VFS of this process; there are {', '.join(apsw.vfs_names())}.")
-    with errors(options.path):
+        raise Invalid(f"The option vfs names no VFS of this process; there are {', '.join(apsw.vfs_names())}.")
+    with errors(options.place):
         connection = _opened(options, create=create)
         try:
             connection.set_busy_timeout(int(options.busy_timeout * 1000))
             connection.pragma("cache_size", -options.cache_kib)
             if writing:
-                _prepare_writing(connection, options.path)
+                _prepare_writing(connection, options.place)
         except BaseException:
             connection.close()
             raise
@@ -116,7 +126,7 @@ def _opened(options: Options, *, create: bool) -> apsw.Connection:
     except apsw.CantOpenError as error:
         if create or (not options.vfs and Path(options.path).exists()):
             raise
-        raise NotFound(f"There is no file {options.path}, and nothing was made.", missing="file") from error
+        raise NotFound(f"There is no file {options.place}, and nothing was made.", missing="file") from error
 
 
 def _prepare_writing(connection: apsw.Connection, path: str) -> None:
@@ -159,17 +169,17 @@ def check_library(version: str) -> None:
 
 def initialise(connection: apsw.Connection, options: Options, clock: Clock) -> str:
     """Create the schema in an empty file, or check that it is ours; the store's id. Several processes may do so at once."""
-    with errors(options.path):
-        if known_id(connection, options.path) is None:
+    with errors(options.place):
+        if known_id(connection, options.place) is None:
             connection.execute("BEGIN IMMEDIATE")
             try:
-                if known_id(connection, options.path) is None:
+                if known_id(connection, options.place) is None:
                     _create(connection, clock)
                 connection.execute("COMMIT")
             finally:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
-        return str(known_id(connection, options.path))
+        return str(known_id(connection, options.place))
 
 
 def _create(connection: apsw.Connection, clock: Clock) -> None:

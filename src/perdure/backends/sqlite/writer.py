@@ -54,7 +54,7 @@ class BatchWriter:
 
     def __init__(self, connection: apsw.Connection, options: Options) -> None:
         self.connection = connection
-        self._path = options.path
+        self._path = options.place
         self._places: dict[SessionKey, Place] = {}
         self._data_version = -1
         self._synchronous = Durability.local
