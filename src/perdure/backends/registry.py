@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from importlib import import_module
 from inspect import signature
 from typing import Any
@@ -64,7 +66,7 @@ async def open_backend(url: str, *, clock: Clock, create: bool = True) -> Backen
     """
     scheme, colon, _ = url.partition(":") if type(url) is str else ("", "", "")
     if not colon:
-        raise Invalid(f"{url!r} is no store URL: write memory: or sqlite:///file.db; the schemes here are {', '.join(schemes())}.")
+        raise Invalid(_no_url(url))
     factory = _factory(scheme, url)
     if create:
         backend: Backend = await factory(url, clock=clock)
@@ -80,10 +82,19 @@ async def open_backend(url: str, *, clock: Clock, create: bool = True) -> Backen
     return backend
 
 
+def _no_url(url: object) -> str:
+    if isinstance(url, (str, os.PathLike)) and str(url).strip():
+        file = str(url).removeprefix("./")
+        return f"{str(url)!r} is no store URL: for a file of that name write {f'sqlite:///{file}'!r}."
+    return f"{url!r} is no store URL: write memory: or sqlite:///file.db; the schemes here are {', '.join(schemes())}."
+
+
 def _factory(scheme: str, url: str) -> Any:
     target = _SHIPPED.get(scheme)
     if target is None:
         target = _registered().get(scheme)
+    if target is None and re.match(r"[A-Za-z]:[\\/]", url):  # the drive of a path
+        raise Invalid(_no_url(url))
     if target is None:
         raise Invalid(f"No engine serves {shown_url(url)!r}; the schemes here are {', '.join(schemes())}.")
     module, _, name = target.partition(":")

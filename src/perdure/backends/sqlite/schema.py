@@ -15,6 +15,7 @@ import msgspec
 
 from perdure.backends.sqlite.reader import as_of_one_moment
 from perdure.clock import Clock
+from perdure.config import mistake
 from perdure.errors import Corrupt, Invalid, NotFound, Unavailable, Unsupported
 from perdure.model.ids import uuid7
 
@@ -50,8 +51,8 @@ def parse_url(url: str) -> Options:
     options = dict(parse_qsl(match[2] or "", keep_blank_values=True))
     try:
         found = msgspec.convert({**options, "path": path}, Options, strict=False)
-    except msgspec.ValidationError as error:
-        raise Invalid(f"{url!r} has a bad option: {error}.") from None
+    except msgspec.ValidationError:
+        raise Invalid(f"{url!r}: {mistake(Options, options, strict=False)}.") from None
     if unknown := set(options) - set(Options.__struct_fields__):
         raise Invalid(f"{url!r} has unknown options {sorted(unknown)}; there are busy_timeout, readers, cache_kib and vfs.")
     if not 0 <= found.busy_timeout <= 86_400 or not 1 <= found.readers <= 64 or found.cache_kib < 64:
