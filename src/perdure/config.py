@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal, get_args, get_type_hints
 
 import msgspec
 
@@ -45,10 +46,26 @@ def make_settings(**options: object) -> Settings:
         raise Invalid(f"Unknown settings {sorted(unknown)}; there are {', '.join(Settings.__struct_fields__)}.")
     try:
         settings = msgspec.convert(options, Settings)
-    except msgspec.ValidationError as error:
-        raise Invalid(f"Bad setting: {error}.") from None
+    except msgspec.ValidationError:
+        raise Invalid(f"The setting {mistake(Settings, options)}.") from None
     if settings.cache_bytes < 0 or settings.snapshot_bytes_min < 0 or settings.attempts < 1:
         raise Invalid("cache_bytes and snapshot_bytes_min must not be negative, attempts must be at least 1.")
     if not 0.01 <= settings.watch_every <= 3600 or not 0 <= settings.watch_outage < float("inf"):
         raise Invalid("watch_every must be 0.01 to 3,600 seconds, watch_outage must not be negative.")
     return settings
+
+
+_WORDS = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
+
+
+def mistake(kind: type[msgspec.Struct], given: Mapping[str, Any], *, strict: bool = True) -> str:
+    """Which of the values given for the fields of `kind` is of a wrong type: "cache_bytes must be a whole number, not '64 MB'"."""
+    for name, wanted in get_type_hints(kind).items():
+        if name not in given:
+            continue
+        try:
+            msgspec.convert(given[name], wanted, strict=strict)
+        except msgspec.ValidationError:
+            words = _WORDS.get(wanted) or f"one of {', '.join(map(repr, get_args(wanted)))}"
+            return f"{name} must be {words}, not {given[name]!r}"
+    return "values do not fit together"

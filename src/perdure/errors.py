@@ -15,7 +15,8 @@ class Error(Exception):
     http_status: ClassVar[int] = 500
 
     def __init__(self, detail: str = "", /, **facts: Any) -> None:
-        """`detail` says what happened; `facts` become attributes. Without a detail the class's docstring is the message."""
+        """`detail` says what happened; `facts` become attributes. Without a detail the class's docstring is the message, with one it is the
+        advice that follows, unless the fact `advice` says what fits better, or with "" that nothing has to be said."""
         super().__init__(detail)
         self.detail = detail
         self.facts = facts
@@ -28,6 +29,8 @@ class Error(Exception):
 
     def __str__(self) -> str:
         advice = " ".join((type(self).__doc__ or "").partition("\n\n")[0].split())
+        if self.detail:
+            advice = self.facts.get("advice", advice)
         return f"{self.detail} {advice}".strip() if self.detail else advice
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import perdure
+import perdure.cli
 import perdure.sync
 from perdure import Event, op
 
@@ -36,18 +36,23 @@ Run = Callable[..., Ran]
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
-    """`python -m perdure …` in the test's folder, with stdout no terminal."""
-    environment = {name: value for name, value in os.environ.items() if name != "PERDURE_URL"}
-    environment |= {"PYTHONPATH": str(SOURCE), "COLUMNS": "160", "NO_COLOR": "1"}
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """`perdure …` in the test's folder, with stdout no terminal; in this very process, which is quicker than one of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PERDURE_URL", raising=False)
 
-    def call(*arguments: str, stdin: str = "", **more: str) -> Ran:
-        command = [sys.executable, "-W", "error", "-m", "perdure", *arguments]
-        done = subprocess.run(
-            command, check=False, cwd=tmp_path, env=environment | more, input=stdin, capture_output=True, text=True, timeout=120
-        )
-        assert "Traceback" not in done.stderr, done.stderr
-        return Ran(done.returncode, done.stdout, done.stderr)
+    def call(*arguments: str, stdin: str = "", encoding: str = "utf-8", columns: int = 160, **environment: str) -> Ran:
+        out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict", newline="\n") for _ in range(2))
+        with monkeypatch.context() as patch:
+            for name, value in ({"NO_COLOR": "1", "COLUMNS": str(columns)} | environment).items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+            patch.setattr(sys, "stdout", out)
+            patch.setattr(sys, "stderr", err)
+            status = perdure.cli.run(arguments)
+        out.flush()
+        err.flush()
+        return Ran(status, out.buffer.getvalue().decode(encoding), err.buffer.getvalue().decode(encoding))  # type: ignore[attr-defined]
 
     return call
 

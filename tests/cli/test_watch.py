@@ -45,7 +45,7 @@ def test_people_read_a_line_a_commit(run: Run, url: str) -> None:
             store.append("hello", Event("note", number), *[Event("more")] * 4)
     lines = run("watch", "hello", "--limit", "3", "--no-json").out.splitlines()
     assert [line.split()[0] for line in lines] == ["12", "13", "14"]
-    assert lines[0].endswith("-  note 10  more  more  and 2 events more")
+    assert lines[0].endswith("-  note: 10  more  more  and 2 more")
     assert run("watch", "trip-42", "--types", "edited", "--after", "0", "--limit", "1", "--no-json").out.split()[:1] == ["2"]
     assert "hi \\x1b[31m" in run("watch", "hello", "--after", "0", "--limit", "1", "--no-json").out
     assert run("watch", "hello", "--limit", "0").out == ""

@@ -83,3 +83,86 @@ def test_fork(run: Run, url: str) -> None:
     assert json.loads(run("ls", name).out)["session"] == name
     assert run("fork", "trip-42", "--id", "what-if").status == 4
     assert run("fork", "trip-42", "--at", "99").status == 3
+
+
+def test_merge(run: Run, url: str) -> None:
+    """What a fork did goes into its parent as one commit; a second time there is nothing to merge; what clashes is refused."""
+    run("fork", "trip-42", "--id", "what-if")
+    run("append", "what-if", "insured", "--op", '["set", "/insurance", true]')
+    assert (
+        run("merge", "what-if", "--into", "trip-42", "--no-json", "--actor", "ana").out
+        == "what-if was merged into trip-42, now version 5\n"
+    )
+    assert run("show", "trip-42", "--path", "/insurance").rows[0]["state"] is True
+    again = run("merge", "what-if", "--into", "trip-42", "--no-json")
+    assert (again.status, again.out) == (0, "") and "nothing to merge" in again.err
+    run("append", "what-if", "x", "--op", '["set", "/status", "a"]')
+    run("append", "trip-42", "x", "--op", '["set", "/status", "b"]')
+    assert run("merge", "what-if", "--into", "trip-42").status == 4
+    assert run("merge", "hello", "--into", "trip-42").status == 6
+
+
+def test_delete_and_begin_again(run: Run, url: str) -> None:
+    """A deleted session is not found and takes no writes; with --recreate it goes on from its tombstone."""
+    row = run("delete", "hello", "--actor", "ana").rows[0]
+    assert (row["session"], row["version"]) == ("hello", 2)
+    assert run("delete", "hello").status == run("show", "hello").status == run("append", "hello", "x").status == 3
+    assert [row["session"] for row in run("ls").rows] == ["trip-42"]
+    assert run("append", "hello", "x", "--recreate").rows[0]["version"] == 3
+    assert run("delete", "nobody").status == 3
+
+
+def test_tags(run: Run, url: str) -> None:
+    """Tags are shown, set one by one and taken away; the others stay; the same again is no commit."""
+    assert run("tag", "trip-42", "team=ops", "env=test").rows[0] == {
+        "session": "trip-42",
+        "version": 4,
+        "tags": {"team": "ops", "env": "test"},
+    }
+    assert run("tag", "trip-42", "team=sales", "--remove", "env").rows[0]["tags"] == {"team": "sales"}
+    assert run("tag", "trip-42", "team=sales").rows[0]["version"] == 5
+    assert run("tag", "trip-42", "--no-json").out == "team=sales\n"
+    assert "has no tags" in run("tag", "hello", "--no-json").err
+    assert run("tag", "nobody", "a=b").status == 3 and run("tag", "trip-42", "ab").status == 2
+
+
+def test_find(run: Run, url: str) -> None:
+    """A key leads to the commit that it was applied by; one that was not is exit 3, in silence for machines."""
+    assert run("find", "trip-42", "k-1").rows[0]["version"] == 1
+    assert run("find", "trip-42", "k-1", "--no-json").out.startswith("trip-42 version 1, ")
+    missing = run("find", "trip-42", "k-2", "--no-json")
+    assert (missing.status, missing.out) == (3, "") and "was not applied" in missing.err
+
+
+def test_ls_recent(run: Run, url: str) -> None:
+    """--recent orders by the newest commit, and --limit takes the first of them."""
+    run("append", "hello", "x")
+    assert [row["session"] for row in run("ls", "--recent").rows] == ["hello", "trip-42"]
+    assert [row["session"] for row in run("ls", "--recent", "--limit", "1").rows] == ["hello"]
+    assert run("ls", "--recent", "--limit", "0").rows == []
+
+
+def test_log_full(run: Run, url: str) -> None:
+    """--full shows all of a commit, uncut: key, hash, data and every operation."""
+    text = run("log", "trip-42", "--full", "--no-json", columns=60).out
+    hashes = [row["hash"] for row in run("log", "trip-42").rows]
+    assert all(hash in text for hash in hashes) and "k-1" in text and f"add /tokens {2**70}" in text
+    assert '{"role":"user","content":"Two nights\\nin Lisbon"}' in text.replace("\n", "").replace("    ", "")
+
+
+def test_messages(run: Run, url: str) -> None:
+    """A transcript is a dialogue, oldest first: who, the words on their own lines, calls and answers; a session without one says so."""
+    call = {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "function": {"name": "book", "arguments": '{"room": 7}'}}]}
+    for message in (call, {"role": "tool", "tool_call_id": "c", "content": "booked"}):
+        run("append", "trip-42", "message", "--data", json.dumps(message))
+    rows = run("messages", "trip-42").rows
+    said = [(row["version"], row["who"], row["text"]) for row in rows]
+    assert said == [(1, "user", "Two nights\nin Lisbon"), (4, "assistant", ""), (5, "tool", "")]
+    assert rows[1]["calls"] == [{"name": "book", "arguments": {"room": 7}, "id": "c"}]
+    assert rows[2]["answers"] == [{"name": "book", "content": "booked", "id": "c"}]
+    lines = [line.rstrip() for line in run("messages", "trip-42", "--no-json").out.splitlines()]
+    assert lines[0].startswith("user  version 1, ") and lines[1:3] == ["  Two nights", "  in Lisbon"]
+    assert "  → book(room=7)" in lines and "  book: booked" in lines
+    assert len(run("messages", "trip-42", "--limit", "1").rows) == 1
+    run("append", "other", "note")
+    assert "There are no messages in other" in run("messages", "other", "--no-json").err

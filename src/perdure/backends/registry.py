@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from importlib import import_module
 from inspect import signature
 from typing import Any
@@ -64,8 +66,7 @@ async def open_backend(url: str, *, clock: Clock, create: bool = True) -> Backen
     """
     scheme, colon, _ = url.partition(":") if type(url) is str else ("", "", "")
     if not colon:
-        what = "This is" if type(url) is str else f"{type(url).__name__!r} is the type of"
-        raise Invalid(f"{what} no store URL: write memory: or sqlite:///file.db; the schemes here are {', '.join(schemes())}.")
+        raise Invalid(_no_url(url))
     try:
         return await _opened(_factory(scheme, url), scheme, url, clock, create=create)
     except Exception as error:  # noqa: BLE001 - raised below, and not from here: it would keep what it was before as its context
@@ -88,10 +89,22 @@ async def _opened(factory: Any, scheme: str, url: str, clock: Clock, *, create: 
     return backend
 
 
+def _no_url(url: object) -> str:
+    """The message for what is no URL. It is shown only where it is a file's name: anything else might be a secret."""
+    text = str(url) if isinstance(url, (str, os.PathLike)) else ""
+    if re.fullmatch(r"(?:[A-Za-z]:)?[\w ~./\\-]*[./\\][\w ~./\\-]*", text):
+        file = text.removeprefix("./")
+        return f"{text!r} is no store URL: for a file of that name write {f'sqlite:///{file}'!r}."
+    what = "This is" if type(url) is str else f"{type(url).__name__!r} is the type of"
+    return f"{what} no store URL: write memory: or sqlite:///file.db; the schemes here are {', '.join(schemes())}."
+
+
 def _factory(scheme: str, url: str) -> Any:
     target = _SHIPPED.get(scheme)
     if target is None:
         target = _registered().get(scheme)
+    if target is None and re.match(r"[A-Za-z]:[\\/]", url):  # the drive of a path
+        raise Invalid(_no_url(url))
     if target is None:
         raise Invalid(f"No engine serves {shown_url(url)!r}; the schemes here are {', '.join(schemes())}.")
     module, _, name = target.partition(":")

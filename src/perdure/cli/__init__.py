@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 
 def main() -> None:
@@ -13,27 +14,59 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command in this process; its exit code. Errors of Perdure and of usage go to stderr as one line each."""
-    from cyclopts import CycloptsError
+    """Run one command in this process; its exit code. Every failure goes to stderr as one line, with `--json` as one object."""
+    from perdure.cli.exits import BROKEN_PIPE, INTERRUPTED, OK
+    from perdure.cli.terminal import prepare_streams, silence
 
-    from perdure.cli.app import app
-    from perdure.cli.exits import BROKEN_PIPE, INTERRUPTED, OK, USAGE, UsageError, status_of
-    from perdure.cli.terminal import say_error
-    from perdure.errors import Error
-
+    prepare_streams()
     try:
-        status = app(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
+        from perdure.cli.app import app, arrange
+
+        status = app(arrange(arguments), exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
-    except (CycloptsError, UsageError) as error:
-        say_error("usage", f"{str(error).strip()} See `perdure --help`.")
-        return USAGE
-    except Error as error:
-        say_error(error.code, str(error))
-        return status_of(error.code)
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader went away, as `head` does. The interpreter flushes stdout once more at its end: let that go nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence(sys.stdout)  # the reader went away, as `head` does
         return BROKEN_PIPE
+    except Exception as error:
+        if os.environ.get("PERDURE_TRACEBACK"):
+            raise
+        status = _report(error, json="--json" in arguments)
+        silence(sys.stdout)
+        return status
     return status if isinstance(status, int) else OK
+
+
+def _report(error: Exception, *, json: bool) -> int:
+    """Say what went wrong; the exit status for it."""
+    from cyclopts import CycloptsError
+
+    from perdure.cli.advice import advised, where_help_is, wrong_usage
+    from perdure.cli.exits import OTHER, USAGE, UsageError, status_of
+    from perdure.cli.terminal import ErrorRow, say_error, write_error
+    from perdure.cli.text import json_line, one_line
+    from perdure.errors import Error
+
+    facts: dict[str, Any] = {}
+    retryable = False
+    match error:
+        case CycloptsError() | UsageError():
+            code, message, status = "usage", f"{wrong_usage(error)} See `{where_help_is(error)}`.", USAGE
+        case Error():
+            code, message, status, retryable = error.code, advised(error), status_of(error.code), error.retryable
+            facts = {name: fact for name, fact in error.facts.items() if _is_plain(fact)}
+        case OSError() if error.filename is None:
+            code, message, status = "error", f"The output could not be written: {error.strerror or error}.", OTHER
+        case _:
+            code, status = "error", OTHER
+            message = f"{type(error).__name__}: {error}. This is a defect of Perdure: PERDURE_TRACEBACK=1 in the environment shows where."
+    if json:
+        write_error(json_line(ErrorRow(code, one_line(message), retryable, status, facts)))
+    else:
+        say_error(code, message)
+    return status
+
+
+def _is_plain(fact: Any) -> bool:
+    return isinstance(fact, (str, int, float, type(None))) or (isinstance(fact, (list, tuple)) and all(map(_is_plain, fact)))

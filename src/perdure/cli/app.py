@@ -2,14 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 from cyclopts import App
 
 import perdure
-from perdure.cli import append, bench, diff, doctor, fork, import_, log, ls, show, tour, verify, watch
+from perdure.cli import (
+    append,
+    bench,
+    delete,
+    diff,
+    doctor,
+    find,
+    fork,
+    import_,
+    log,
+    ls,
+    merge,
+    messages,
+    show,
+    tag,
+    tour,
+    verify,
+    watch,
+)
 from perdure.cli.exits import table
 from perdure.cli.terminal import make_console
+
+VALUES, FLAGS = ("--url", "--tenant"), ("--json", "--no-json", "--quiet", "-q")
+"""The common options, with a value and without."""
 
 app = App(
     name="perdure",
@@ -17,10 +39,12 @@ app = App(
     help_epilogue=f"Exit codes, by the code of the error:\n\n{table()}",
     help_format="plaintext",
     version=perdure.__version__,
+    version_flags=["--version", "-V"],
     console=make_console(),
 )
 for command in (
-    tour.tour, ls.ls, show.show, log.log, watch.watch, diff.diff, append.append, fork.fork, verify.verify, doctor.doctor, bench.bench,
+    tour.tour, ls.ls, show.show, log.log, messages.messages, watch.watch, diff.diff, append.append, find.find, tag.tag, fork.fork,
+    merge.merge, delete.delete, verify.verify, doctor.doctor, bench.bench,
 ):  # fmt: skip
     app.command(command, help_epilogue="")
 app.command(import_.import_, name="import", help_epilogue="")
@@ -36,3 +60,18 @@ def completion(shell: Literal["bash", "zsh", "fish"], /) -> None:
         For which shell.
     """
     print(app.generate_completion(prog_name="perdure", shell=shell))
+
+
+def arrange(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the common options that stand before the command moved to just after it."""
+    before: list[str] = []
+    rest = list(arguments)
+    while rest:
+        name, equals, _ = rest[0].partition("=")
+        if name in FLAGS or (name in VALUES and equals):
+            before.append(rest.pop(0))
+        elif name in VALUES and len(rest) > 1:
+            before += [rest.pop(0), rest.pop(0)]
+        else:
+            break
+    return [*rest[:1], *before, *rest[1:]]

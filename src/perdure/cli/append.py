@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from cyclopts import Parameter
 
-from perdure.cli.common import COMMON, Common, parse_json, rfc3339
+from perdure.cli.common import COMMON, Common, counts, parse_json, rfc3339
+from perdure.engine.views import Receipt
 from perdure.errors import Invalid
 from perdure.model.events import Event
 from perdure.model.ids import uuid_text
@@ -47,6 +48,7 @@ def append(
     actor: str | None = None,
     on_conflict: Literal["merge", "raise"] = "merge",
     durability: str | None = None,
+    recreate: bool = False,
     common: Common = COMMON,
 ) -> None:
     """Append one commit with one event; starts the session, and the store, if there is none.
@@ -71,12 +73,27 @@ def append(
         What to do if others committed after --expect.
     durability
         The least level the receipt may name: memory, buffered, local or quorum.
+    recreate
+        Go on from the tombstone of a deleted session: its next life.
     """
     terminal = common.terminal()
+    counts(expect=expect)
     event = Event(type, None if data is None else _data(data), tuple(map(_operation, op or ())))
     with common.open(create=True) as store:
-        receipt = store.append(session, event, expect=expect, key=key, actor=actor, on_conflict=on_conflict, durability=durability)
-    row = ReceiptRow(
+        receipt = store.append(
+            session, event, expect=expect, key=key, actor=actor, on_conflict=on_conflict, durability=durability, recreate=recreate
+        )
+    row = receipt_row(session, receipt)
+    if terminal.json:
+        terminal.object(row)
+    elif not terminal.quiet:
+        again = ", applied before with this key" if row.duplicate else ""
+        terminal.print(f"{row.session} version {row.version}, durability {row.durability}{again}")
+
+
+def receipt_row(session: str, receipt: Receipt) -> ReceiptRow:
+    """A receipt as it is shown."""
+    return ReceiptRow(
         session=session,
         version=receipt.version,
         id=uuid_text(receipt.id),
@@ -85,11 +102,6 @@ def append(
         durability=receipt.durability.name,
         duplicate=receipt.duplicate,
     )
-    if terminal.json:
-        terminal.object(row)
-    elif not terminal.quiet:
-        again = ", applied before with this key" if row.duplicate else ""
-        terminal.print(f"{row.session} version {row.version}, durability {row.durability}{again}")
 
 
 def _data(word: str) -> Any:

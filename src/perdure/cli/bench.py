@@ -57,12 +57,12 @@ class BenchRow(msgspec.Struct, frozen=True):
 
 
 COLUMNS: tuple[Column[BenchRow], ...] = (
-    Column("work", lambda row: row.work, wrap=True),
+    Column("work", lambda row: row.work, share="wrap"),
     Column("perdure", lambda row: f"{row.perdure:,.0f}", style="cyan", justify="right"),
     Column("bare", lambda row: f"{row.bare:,.0f}", justify="right"),
     Column("unit", lambda row: row.unit),
     Column("ratio", lambda row: f"{row.ratio:.2f}", style="bold", justify="right"),
-    Column("bare is", lambda row: row.rival, wrap=True),
+    Column("bare is", lambda row: row.rival, share="wrap"),
 )
 
 

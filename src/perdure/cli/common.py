@@ -16,6 +16,7 @@ from perdure.backends.sqlite.schema import parse_url
 from perdure.cli.exits import UsageError
 from perdure.cli.terminal import Terminal
 from perdure.config import ENVIRONMENT_URL, default_url
+from perdure.engine.intent import VERSION_MAX
 from perdure.errors import Invalid, NotFound
 
 
@@ -58,7 +59,9 @@ def check_exists(url: str) -> None:
     if path is None or (path.exists() and (path.is_dir() or path.stat().st_size)):
         return
     what = "is empty" if path.exists() else "does not exist"
-    raise NotFound(f"The store {str(path)!r} {what}: name yours with --url or {ENVIRONMENT_URL}, or start one with `perdure append`.")
+    raise NotFound(
+        f"The store {str(path)!r} {what}: name yours with --url or {ENVIRONMENT_URL}, or start one with `perdure append`.", advice=""
+    )
 
 
 def store_file(url: str) -> Path | None:
@@ -71,31 +74,45 @@ def store_file(url: str) -> Path | None:
 
 def parse_at(text: str | None) -> int | datetime | None:
     """A version, or a moment as RFC 3339 writes it."""
+    if text is not None and text.isascii() and text.removeprefix("-").isdecimal():
+        return parse_version(int(text), "--at")
+    return parse_time(text, "neither a version nor a time")
+
+
+def parse_time(text: str | None, what: str = "no time") -> datetime | None:
+    """A moment as RFC 3339 writes it."""
     if text is None:
         return None
-    if text.isascii() and text.removeprefix("-").isdecimal():
-        return int(text)
     try:
-        return datetime.fromisoformat(text)
+        found = datetime.fromisoformat(text.strip())
     except ValueError:
-        raise Invalid(f"{text!r} is neither a version nor a time such as 2026-11-23T14:02:10Z.") from None
+        raise Invalid(f"{text!r} is {what} such as 2026-11-23T14:02:10Z.") from None
+    if found.tzinfo is None:
+        raise Invalid(f"The time {text!r} has no zone: write {found.isoformat()}Z for UTC, or an offset such as {found.isoformat()}+01:00.")
+    return found
 
 
-def parse_time(text: str | None) -> datetime | None:
-    """A moment as RFC 3339 writes it."""
-    try:
-        return None if text is None else datetime.fromisoformat(text)
-    except ValueError:
-        raise Invalid(f"{text!r} is no time such as 2026-11-23T14:02:10Z.") from None
+def parse_version(value: int, option: str) -> int:
+    """A version that can be asked for. Raises `Invalid`."""
+    if not 1 <= value <= VERSION_MAX:
+        raise Invalid(f"{option} takes a version, and versions count from 1: not {value}.")
+    return value
 
 
-def parse_pairs(pairs: list[str] | None) -> dict[str, str]:
+def counts(**options: int | None) -> None:
+    """Raise `Invalid` unless each of these options is a whole number from 0."""
+    for name, value in options.items():
+        if value is not None and not 0 <= value <= VERSION_MAX:
+            raise Invalid(f"{name if name.isupper() else f'--{name}'} takes a whole number, 0 or more: not {value}.")
+
+
+def parse_pairs(pairs: list[str] | None, said: str = "--tag takes") -> dict[str, str]:
     """NAME=VALUE words as a mapping."""
     found = {}
     for pair in pairs or ():
         name, equals, value = pair.partition("=")
         if not equals or not name:
-            raise UsageError(f"--tag takes NAME=VALUE, not {pair!r}.")
+            raise UsageError(f"{said} NAME=VALUE, not {pair!r}.")
         found[name] = value
     return found
 
@@ -104,9 +121,19 @@ def parse_json(text: str | bytes, what: str) -> Any:
     """A JSON value. Raises `Invalid`."""
     try:
         return msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         shown = text[:40] if isinstance(text, str) else text[:40].decode(errors="replace")
-        raise Invalid(f"{what} must be JSON: {error}; this starts {shown!r}. A string needs its own quotes: '\"hello\"'.") from None
+        raise Invalid(f"{what} must be JSON, and {shown!r} is not: {_why(error)}. A string needs its own quotes: '\"hello\"'.") from None
+
+
+def _why(error: Exception) -> str:
+    match error:
+        case RecursionError():
+            return "it is too deep"
+        case UnicodeError():
+            return "its bytes are no UTF-8"
+        case _:
+            return str(error).removeprefix("JSON is malformed: ").rstrip(".")
 
 
 def rfc3339(at: int) -> str:
@@ -118,8 +145,3 @@ def rfc3339(at: int) -> str:
 def moment(at: datetime) -> str:
     """An aware datetime as RFC 3339 in UTC, microseconds."""
     return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}Z"
-
-
-def short_time(text: str) -> str:
-    """An RFC 3339 time for people: to the second."""
-    return text[:19].replace("T", " ")

@@ -9,9 +9,11 @@ from cyclopts import Parameter
 from rich.text import Text
 
 import perdure.sync
-from perdure.cli.common import COMMON, Common
-from perdure.cli.rows import OpRow, describe, shorten
+from perdure.cli.common import COMMON, Common, counts
+from perdure.cli.rows import OpRow
+from perdure.cli.shapes import change
 from perdure.cli.terminal import Column
+from perdure.cli.text import one_line
 from perdure.errors import Invalid
 from perdure.model.diff import diff as difference
 
@@ -34,12 +36,12 @@ class DiffRow(msgspec.Struct, frozen=True):
 
 
 def _line(row: DiffRow) -> Text:
-    return Text(shorten(describe(OpRow(row.op, row.path, row.value)), 400), style=STYLES.get(row.op, "yellow"))
+    return Text(one_line(change(OpRow(row.op, row.path, row.value)), 400), style=STYLES.get(row.op, "yellow"))
 
 
 VERSION: Column[DiffRow] = Column("version", lambda row: row.version, style="cyan", justify="right")
 ACTOR: Column[DiffRow] = Column("actor", lambda row: row.actor or "")
-WHAT: Column[DiffRow] = Column("", _line, wrap=True)
+WHAT: Column[DiffRow] = Column("", _line, share="wrap")
 
 
 def diff(
@@ -65,6 +67,7 @@ def diff(
         The operations as they were committed, with version and actor, in place of the shortest way between the two states.
     """
     terminal = common.terminal()
+    counts(FIRST=first, SECOND=second)
     with common.open() as store:
         newest = store.read(session)
         last = newest.version if second is None else second

@@ -6,6 +6,7 @@ A file is looked at from outside first; a server is asked about itself. Opening 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any, Literal
 
 import msgspec
@@ -16,9 +17,11 @@ import perdure.sync
 from perdure.backends.registry import open_backend
 from perdure.backends.spi import Checkup, Durability, Examined
 from perdure.cli import checkup
+from perdure.cli.advice import MEND
 from perdure.cli.common import COMMON, Common, store_file
-from perdure.cli.exits import OK, status_of
-from perdure.cli.terminal import Terminal, clean, size
+from perdure.cli.exits import OK, UsageError, status_of
+from perdure.cli.terminal import Terminal
+from perdure.cli.text import clean, size
 from perdure.clock import SystemClock
 from perdure.config import shown_url
 from perdure.errors import Error
@@ -99,17 +102,23 @@ WORDS = {
 }
 
 
-def doctor(*, deep: bool = False, common: Common = COMMON) -> int:
+def doctor(url: str | None = None, /, *, deep: bool = False, common: Common = COMMON) -> int:
     """Examine a store: what it is, how safe its writes are, what is wrong and how to mend it. Changes nothing.
 
     Leaves with 0 only when the store is healthy, else with the exit code of the worst finding.
 
     Parameters
     ----------
+    url
+        The store's URL, as with --url.
     deep
         Also read all of the file and check its structure (SQLite's quick_check).
     """
     terminal = common.terminal()
+    if url is not None:
+        if common.url is not None:
+            raise UsageError("Name the store once: as the argument, or with --url.")
+        common = replace(common, url=url)
     diagnosis = _examine(common, deep=deep)
     if terminal.json:
         terminal.object(diagnosis)
@@ -135,10 +144,10 @@ def _examine(common: Common, *, deep: bool) -> Diagnosis:
                 facts["server"] = dict(said.facts)
                 findings += [Finding(*one) for one in said.findings]
         except Error as error:
-            findings.append(Finding("bad", error.code, error.detail, str(type(error)())))
+            findings.append(Finding("bad", error.code, error.detail, MEND.get(error.code, "see what is wrong")))
     findings.sort(key=lambda finding: finding.level)
     healthy = not any(finding.level == "bad" for finding in findings)
-    return Diagnosis(shown_url(url), url.partition(":")[0], healthy, findings, **facts)
+    return Diagnosis(shown_url(url), url.partition(":")[0] if ":" in url else "unknown", healthy, findings, **facts)
 
 
 def _ask(url: str) -> Checkup | None:

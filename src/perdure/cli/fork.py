@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from perdure.cli.common import COMMON, Common
+from perdure.cli.common import COMMON, Common, parse_version
 
 
 class ForkRow(msgspec.Struct, frozen=True):
@@ -35,6 +35,8 @@ def fork(session: str, /, *, at: int | None = None, id: str | None = None, actor
         Who did it.
     """
     terminal = common.terminal()
+    if at is not None:
+        parse_version(at, "--at")
     with common.open() as store:
         child = store.fork(session, at=at, id=id, actor=actor)
         version = store.read(child).version

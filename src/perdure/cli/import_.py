@@ -37,11 +37,11 @@ class ImportRow(msgspec.Struct, frozen=True):
 
 COLUMNS: tuple[Column[ImportRow], ...] = (
     Column("", lambda row: "ok" if row.ok else "BAD"),
-    Column("source", lambda row: row.source, wrap=True),
-    Column("session", lambda row: row.session or "", style="cyan", wrap=True),
+    Column("source", lambda row: row.source, share="wrap"),
+    Column("session", lambda row: row.session or "", style="cyan", share="wrap"),
     Column("written", lambda row: "" if row.written is None else row.written, justify="right"),
     Column("skipped", lambda row: "" if row.skipped is None else row.skipped, justify="right"),
-    Column("problem", lambda row: row.problem or "", wrap=True),
+    Column("problem", lambda row: row.problem or "", share="wrap", spare=True),
 )
 
 

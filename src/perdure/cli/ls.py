@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from heapq import nlargest
 from typing import Annotated
 
 import msgspec
 from cyclopts import Parameter
 
-from perdure.cli.common import COMMON, Common, moment, parse_pairs, parse_time, short_time
-from perdure.cli.terminal import Column
+from perdure.cli.common import COMMON, Common, counts, moment, parse_pairs, parse_time
+from perdure.cli.terminal import NARROW, Column
 from perdure.engine.views import Info
 
-LIMIT = 100
+LIMIT, RECENT = 100, 20
 """Sessions shown to people who do not say how many."""
 
 
@@ -36,15 +38,6 @@ class SessionRow(msgspec.Struct, frozen=True):
         return cls(info.session, info.version, info.status.name, dict(info.tags), moment(info.created_at), moment(info.updated_at))
 
 
-COLUMNS: tuple[Column[SessionRow], ...] = (
-    Column("session", lambda row: row.session, style="cyan", wrap=True),
-    Column("version", lambda row: row.version, justify="right"),
-    Column("status", lambda row: row.status),
-    Column("updated (UTC)", lambda row: short_time(row.updated_at)),
-    Column("tags", lambda row: " ".join(f"{name}={value}" for name, value in row.tags.items()), wrap=True),
-)
-
-
 def ls(
     prefix: str = "",
     /,
@@ -53,10 +46,11 @@ def ls(
     status: str | None = None,
     updated_after: str | None = None,
     updated_before: str | None = None,
+    recent: bool = False,
     limit: int | None = None,
     common: Common = COMMON,
 ) -> None:
-    """List sessions, ordered by id.
+    """List sessions, ordered by id, or the newest first.
 
     Parameters
     ----------
@@ -70,24 +64,55 @@ def ls(
         Only sessions whose newest commit is later than this time, such as 2026-11-23T14:02:10Z.
     updated_before
         Only sessions whose newest commit is earlier than this time.
+    recent
+        Those that changed last first; 20 of them where --limit says nothing else.
     limit
         At most so many; without it all as JSON, 100 as a table.
     """
     terminal = common.terminal()
     tags = parse_pairs(tag)
-    cut = limit is None and not terminal.json
+    counts(limit=limit)
+    most = (RECENT if recent else LIMIT) if limit is None and (recent or not terminal.json) else limit
     with common.open() as store:
-        found = store.list(
+        found: Iterable[Info] = store.list(
             prefix=prefix,
             tags=tags,
             status=status,
             updated_after=parse_time(updated_after),
             updated_before=parse_time(updated_before),
-            limit=LIMIT + 1 if cut else limit,
+            limit=None if recent or most is None else most + 1,
         )
-        rows = (SessionRow.of(info) for number, info in enumerate(found) if not cut or number < LIMIT)
-        count = terminal.rows(rows, *COLUMNS)
-    if not count:
+        if recent and most is not None:
+            found = nlargest(most + 1, found, key=lambda info: info.updated_at)
+        more = False
+
+        def rows() -> Iterator[SessionRow]:
+            nonlocal more
+            for number, info in enumerate(found):
+                more = number == most
+                if more:
+                    return
+                yield SessionRow.of(info)
+
+        count = terminal.rows(
+            rows(),
+            Column("session", lambda row: row.session, style="cyan", share="wrap"),
+            Column("version", lambda row: row.version, justify="right"),
+            Column("status", lambda row: row.status),
+            Column("updated (UTC)", lambda row: terminal.when(row.updated_at)),
+            Column(
+                "tags",
+                _tags,
+                share="wrap",
+                spare=terminal.width < NARROW,
+            ),
+        )
+    if not count and not more:
         terminal.note(f"There are no such sessions of tenant {common.tenant!r}.")
-    elif cut and count == LIMIT:
-        terminal.note(f"The first {LIMIT}; --limit shows more, a prefix or --tag shows fewer.")
+    elif more and limit is None:
+        which = "that changed last" if recent else "by id"
+        terminal.note(f"The first {count} {which}; --limit shows more, a prefix or --tag shows fewer.")
+
+
+def _tags(row: SessionRow) -> str:
+    return " ".join(f"{name}={value}" for name, value in row.tags.items())

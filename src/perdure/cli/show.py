@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from rich.json import JSON
 
-from perdure.cli.common import COMMON, Common, moment, parse_at, short_time
-from perdure.cli.terminal import pretty_json
+from perdure.cli.common import COMMON, Common, moment, parse_at
 from perdure.errors import NotFound
-from perdure.model.pointer import parse
+from perdure.model.pointer import is_index, parse
 
 
 class StateRow(msgspec.Struct, frozen=True):
@@ -67,17 +65,18 @@ def show(session: str, /, *, at: str | None = None, path: str = "", common: Comm
         terminal.object(row)
         return
     tags = "".join(f", {name}={value}" for name, value in row.tags.items())
-    terminal.note(f"{row.session} version {row.version}, {row.status}, {short_time(row.updated_at)} UTC{tags}")
-    text = pretty_json(row.state)
-    terminal.print(JSON(text, indent=2, ensure_ascii=False) if terminal.console.is_terminal else text)
+    terminal.note(f"{row.session} version {row.version}, {row.status}, {terminal.when(row.updated_at)} UTC{tags}")
+    terminal.pretty(row.state)
 
 
 def resolve(state: Any, path: str) -> Any:
     """The value at a JSON Pointer. Raises `Invalid` for a malformed pointer, `NotFound` where nothing is there."""
     value = state
     for token in parse(path):
-        try:
-            value = value[int(token)] if isinstance(value, list) and token.isdecimal() else value[str(token)]
-        except (KeyError, IndexError, TypeError):
-            raise NotFound(f"The state has nothing at {path!r}.") from None
+        if isinstance(value, list) and is_index(token) and int(token) < len(value):
+            value = value[int(token)]
+        elif isinstance(value, dict) and token in value:
+            value = value[token]
+        else:
+            raise NotFound(f"The state has nothing at {path!r}.", advice="")
     return value

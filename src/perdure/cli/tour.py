@@ -18,8 +18,9 @@ from rich.text import Text
 from perdure.cli import tour_steps as steps
 from perdure.cli.common import COMMON, Common
 from perdure.cli.exits import OK, OTHER, UsageError
-from perdure.cli.rows import compact
-from perdure.cli.terminal import Terminal, clean
+from perdure.cli.speech import compact
+from perdure.cli.terminal import Terminal
+from perdure.cli.text import clean
 from perdure.errors import Conflict, Corrupt
 
 Told = Iterator[tuple[bool, str]]

@@ -13,6 +13,9 @@ from perdure.cli.terminal import Column
 from perdure.errors import Corrupt, Rewound, Truncated
 from perdure.model.commit import Status
 
+ADVICE = "Stop writing to it and restore it from a backup."
+"""What to do about a session that is not sound."""
+
 
 class VerifyRow(msgspec.Struct, frozen=True):
     """What was found of a session."""
@@ -37,11 +40,11 @@ class VerifyRow(msgspec.Struct, frozen=True):
 
 COLUMNS: tuple[Column[VerifyRow], ...] = (
     Column("", lambda row: "ok" if row.ok else "BAD"),
-    Column("session", lambda row: row.session, style="cyan", wrap=True),
+    Column("session", lambda row: row.session, style="cyan", share="wrap"),
     Column("version", lambda row: "" if row.version is None else row.version, justify="right"),
     Column("commits", lambda row: "" if row.commits is None else row.commits, justify="right"),
     Column("snapshots", lambda row: "" if row.snapshots is None else row.snapshots, justify="right"),
-    Column("hash, or what is wrong", lambda row: row.problem or (row.hash or "")[:16], wrap=True),
+    Column("hash, or what is wrong", lambda row: row.problem or (row.hash or "")[:16], share="wrap"),
 )
 
 
@@ -88,5 +91,5 @@ def _verify(store: perdure.sync.Store, session: str) -> VerifyRow:
     try:
         proof = store.verify(session)
     except (Corrupt, Rewound, Truncated) as error:
-        return VerifyRow(session, False, None, None, None, None, error.code, str(error))
+        return VerifyRow(session, False, None, None, None, None, error.code, f"{error.detail} {ADVICE}".strip())
     return VerifyRow(session, True, proof.version, proof.hash.hex(), proof.commits, proof.snapshots)

@@ -6,14 +6,14 @@ import sys
 
 from rich.text import Text
 
-from perdure.cli.common import COMMON, Common, short_time
-from perdure.cli.rows import CommitRow, preview
-from perdure.cli.terminal import clean
+from perdure.cli.common import COMMON, Common, counts
+from perdure.cli.log import what
+from perdure.cli.rows import CommitRow
+from perdure.cli.terminal import Terminal
+from perdure.cli.text import clean
 
 LAST = 10
 """Commits shown at first, for those who do not say from where on."""
-EVENTS = 3
-"""Events of a commit that are shown to people."""
 
 
 def watch(
@@ -33,6 +33,7 @@ def watch(
         End after so many commits.
     """
     terminal = common.terminal()
+    counts(limit=limit, after=after)
     names = None if types is None else {name.strip() for name in types.split(",")}
     with common.open() as store:
         if after is None:
@@ -46,7 +47,7 @@ def watch(
             if terminal.json:
                 terminal.object(row)
             else:
-                terminal.print(_line(row))
+                terminal.print(_line(terminal, row))
             sys.stdout.flush()
             left = None if left is None else left - 1
             if left == 0:
@@ -54,11 +55,7 @@ def watch(
         terminal.note(f"Session {session} was deleted.")
 
 
-def _line(row: CommitRow) -> Text:
+def _line(terminal: Terminal, row: CommitRow) -> Text:
     """One commit on one line."""
-    line = Text.assemble((f"{row.version:>6}", "cyan"), f"  {short_time(row.at)}  {row.actor or '-'}")
-    for event in row.events[:EVENTS]:
-        line.append(f"  {event.type}", "green").append(f" {shown}" if (shown := preview(event)) else "")
-    if len(row.events) > EVENTS:
-        line.append(f"  and {len(row.events) - EVENTS} events more")
-    return Text(clean(line.plain), spans=line.spans)
+    head = Text.assemble((f"{row.version:>6}", "cyan"), f"  {terminal.when(row.at)}  {clean(row.actor or '-')}  ")
+    return head + Text("  ").join(what(row).split("\n"))

@@ -49,7 +49,7 @@ def check_options(options: Options) -> Options:
 def check_count(name: str, value: object) -> None:
     """Raise `Invalid` unless it is a version or a count that can be asked for."""
     if type(value) is not int or not 0 <= value <= VERSION_MAX:
-        raise Invalid(f"{name} must be an integer from 0 to {VERSION_MAX}, not {value!r}.")
+        raise Invalid(f"{name} must be a whole number, 0 or more, not {value!r}.")
 
 
 def check_time(name: str, value: object) -> datetime:

@@ -15,6 +15,7 @@ import msgspec
 
 from perdure.backends.sqlite.reader import as_of_one_moment
 from perdure.clock import Clock
+from perdure.config import mistake
 from perdure.errors import Corrupt, Invalid, NotFound, Unavailable, Unsupported
 from perdure.model.ids import uuid7
 from perdure.redaction import option_named, shown_path, shown_url
@@ -57,8 +58,8 @@ def parse_url(url: str) -> Options:
     options = parse_qsl(match[2] or "", keep_blank_values=True)
     try:
         found = msgspec.convert({**dict(options), "path": path}, Options, strict=False)
-    except msgspec.ValidationError as error:
-        raise Invalid(f"{shown!r} has a bad option: {error}.") from None
+    except msgspec.ValidationError:
+        raise Invalid(f"{shown!r}: {mistake(Options, dict(options), strict=False)}.") from None
     for number, (name, _) in enumerate(options):
         if name not in Options.__struct_fields__[1:]:
             raise Invalid(
