@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from perdure.backends.spi import Head, Record
@@ -17,6 +18,7 @@ from perdure.codec import compress, envelope, formats
 from perdure.codec.records import open_record, propose
 from perdure.model.commit import Kind, commit_hash, static_header
 from perdure.model.ids import SessionKey
+from perdure.model.state import apply
 from perdure.model.values import same
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -58,9 +60,24 @@ def test_a_body_is_read_and_written_as_ever(case: dict[str, Any]) -> None:
     found = envelope.decode_events(body)
     assert [event.type for event in found] == [event.type for event in events]
     assert same([event.data for event in found], [event.data for event in events])
-    assert same([[op.kind, op.path, op.value] for event in found for op in event.ops], [op for event in case["events"] for op in event[2]])
+    assert tuple(found) == events
+    plain = [[op.kind, op.path, op.value, *(["take"] if op.taken else [])] for event in found for op in event.ops]
+    assert same(plain, [op for event in case["events"] for op in event[2]])
     assert envelope.body_digest(body).hex() == case["digest"]
     written_as_ever(envelope.encode_events(events, code), body)
+
+
+@pytest.mark.parametrize("code", [formats.JSON, formats.MSGPACK])
+def test_a_reader_that_knows_no_marks_folds_marked_operations_all_the_same(code: int) -> None:
+    """The mark stands behind what every reader reads: without it the operations are the same, and so is the state."""
+    marked = make.events(make.BODIES["marked ops"])
+    payload, _ = formats.encode(marked, code)
+    decoder: Any = msgspec.json if code == formats.JSON else msgspec.msgpack
+    unmarked = decoder.decode(payload, type=tuple[make.Event, ...])
+    ops = [op for event in unmarked for op in event.ops]
+    assert [(op.kind, op.path, op.value) for op in ops] == [(op.kind, op.path, op.value) for event in marked for op in event.ops]
+    state = {"todo": [1], "mine": [], "a": 0, "b": 0, "n": 0}
+    assert apply(state, ops) == apply(state, [op for event in marked for op in event.ops]) == {"todo": [], "mine": ["take"], "n": 1}
 
 
 @named("snapshots")

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perdure.model.diff import diff
+from perdure.model.diff import compare, diff
+from perdure.model.identity import Names
 from perdure.model.ops import Op, check_op
 from perdure.model.state import apply
 from perdure.model.values import freeze, same, thaw
@@ -107,8 +108,9 @@ def test_a_changed_copy_is_known_by_its_origin() -> None:
     """An element that was changed and moved is told by its change, when it is known what it was."""
     base = freeze([{"n": n, "text": "long"} for n in range(5)])
     changed = {**base[3], "n": -1}
-    made = diff(base, [*base[1:3], changed, base[4]], "/l", origin=lambda item: base[3] if item is changed else item)
-    assert wire(made) == [["set", "/l/3/n", -1], ["splice", "/l", [0, 1, []]]]
+    names = Names(lambda item: base[3] if item is changed else item)
+    made = compare(base, [*base[1:3], changed, base[4]], "/l", names)
+    assert wire([note.op for note in made]) == [["set", "/l/3/n", -1], ["splice", "/l", [0, 1, []]]]
 
 
 def test_what_is_one_object_is_not_looked_into() -> None:

@@ -15,7 +15,7 @@ from perdure.model.combine import RELATIONS, TABLE, Combine, describe
 from perdure.model.merge import rebase, relation
 from perdure.model.ops import KINDS, Op
 from perdure.model.pointer import join, parse
-from perdure.model.state import TestFailed, apply
+from perdure.model.state import Fold, TestFailed, apply
 from perdure.model.steps import resolve
 from perdure.model.values import same
 
@@ -96,6 +96,14 @@ SINGLES: tuple[Op, ...] = (
     op.merge("/new", {"m": {"k": 1}, "n": None}),
     op.merge("/r/0", {"id": 1}),
     op.merge("/n", {"a": 1}),
+    op.remove("/l/0", take=True),
+    op.remove("/n", take=True),
+    op.remove("/d/x", take=True),
+    op.set("/n", 2, take=True),
+    op.set("/l/1", "d", take=True),
+    op.splice("/l", 1, 1, [], take=True),
+    op.splice("/l", 0, 2, ["b", "a"], take=True),
+    op.splice("/r", 0, 1, [], take=True),
     op.test("/n", 1),
     op.test("/d", {"x": 1, "y": {"z": [1, 2]}}),
     op.test("/l/1", "b"),
@@ -112,7 +120,7 @@ def fold(state: Any, *sides: Sequence[Op]) -> Any:
 
 def answer(mine: Op, theirs: Op) -> Combine:
     """What the table says of two operations on DOC: the gravest answer among their steps."""
-    left, right = (resolve(one, DOC, apply(DOC, [one]), 0) for one in (mine, theirs))
+    left, right = (resolve(one, Fold(DOC), 0) for one in (mine, theirs))
     # An object that both start is started once: behind that, the leaves decide.
     started = [a.at for a in left for b in right if a.kind == b.kind == "init" and a.at == b.at and a.value == b.value == {}]
     left, right = ([step for step in steps if step.at not in started] for steps in (left, right))
@@ -158,6 +166,16 @@ def answer(mine: Op, theirs: Op) -> Combine:
         (op.splice("/l", 0, 2, []), op.splice("/l", 2, 1, []), "commutes"),
         (op.splice("/r", 0, 1, []), op.set("/r/0/id", 2), "conflict"),
         (op.splice("/r", 0, 1, []), op.set("/r/1/id", 1), "commutes"),
+        (op.remove("/d", take=True), op.remove("/d"), "conflict"),
+        (op.remove("/d", take=True), op.remove("/d", take=True), "conflict"),
+        (op.remove("/d", take=True), op.set("/d/x", 2), "conflict"),
+        (op.remove("/d", take=True), op.set("/n", 2), "commutes"),
+        (op.remove("/l/0", take=True), op.remove("/l/0"), "conflict"),
+        (op.remove("/l/0", take=True), op.remove("/l/1", take=True), "commutes"),
+        (op.set("/n", 2, take=True), op.set("/n", 2), "conflict"),
+        (op.splice("/l", 0, 2, [], take=True), op.splice("/l", 0, 2, []), "conflict"),
+        (op.splice("/l", 0, 2, [], take=True), op.splice("/l", 2, 1, []), "commutes"),
+        (op.splice("/r", 0, 1, [], take=True), op.set("/r/0/id", 2), "conflict"),
         (op.union("/l", ["x"]), op.union("/l", ["y"]), "ordered"),
         (op.union("/l", ["x"]), op.union("/l", ["x"]), "commutes"),
         (op.union("/l", ["x"]), op.splice("/l", 0, 0, ["x"]), "ordered"),

@@ -9,12 +9,31 @@ import msgspec
 
 from perdure.errors import Invalid
 from perdure.model.events import Event
+from perdure.model.ops import TAKE, Op, TakingOp
 
 JSON, MSGPACK = 1, 2
 NAMES = {"json": JSON, "msgpack": MSGPACK}
 """Format names as settings spell them, and the codes that are stored. Never reuse a code."""
 
 _INT64 = range(-(1 << 63), 1 << 64)
+
+
+class MarkedOp(msgspec.Struct, frozen=True, array_like=True):
+    """Any stored operation, with its mark if it has one. An operation is written without a fourth element unless it takes."""
+
+    kind: str
+    path: str
+    value: Any = None
+    take: Any = None
+
+
+class MarkedEvent(msgspec.Struct, frozen=True, array_like=True):
+    """An event whose operations may be marked."""
+
+    type: str
+    data: Any = None
+    ops: tuple[MarkedOp, ...] = ()
+
 
 _encoders: dict[int, msgspec.json.Encoder | msgspec.msgpack.Encoder] = {
     JSON: msgspec.json.Encoder(),
@@ -24,6 +43,11 @@ _event_decoders: dict[int, Any] = {
     JSON: msgspec.json.Decoder(tuple[Event, ...]),
     MSGPACK: msgspec.msgpack.Decoder(tuple[Event, ...]),
 }
+_marked_decoders: dict[int, Any] = {
+    JSON: msgspec.json.Decoder(tuple[MarkedEvent, ...]),
+    MSGPACK: msgspec.msgpack.Decoder(tuple[MarkedEvent, ...]),
+}
+_marks = {code: _encoders[code].encode(TAKE) for code in (JSON, MSGPACK)}
 _value_decoders: dict[int, Any] = {JSON: msgspec.json.Decoder(), MSGPACK: msgspec.msgpack.Decoder()}
 
 
@@ -39,8 +63,15 @@ def encode(value: Any, code: int) -> tuple[bytes, int]:
 
 def decode_events(payload: bytes, code: int) -> Sequence[Event]:
     """The events of a body. Raises `msgspec.DecodeError`, `KeyError` (unknown format) or `RecursionError`."""
+    if _marks[code] in payload:  # Else no operation can be marked, and decoding them as what they are costs nothing more.
+        return [_unmarked(event) for event in _marked_decoders[code].decode(payload)]
     events: Sequence[Event] = _event_decoders[code].decode(payload)
     return events
+
+
+def _unmarked(event: MarkedEvent) -> Event:
+    ops = [TakingOp(op.kind, op.path, op.value) if op.take == TAKE else Op(op.kind, op.path, op.value) for op in event.ops]
+    return Event(event.type, event.data, tuple(ops))
 
 
 def decode_value(payload: bytes, code: int) -> Any:

@@ -12,7 +12,7 @@ from perdure.backends.spi import Capabilities, Durability
 from perdure.errors import Invalid, Unsupported
 from perdure.model.events import Event, check_event_type
 from perdure.model.ids import check_name
-from perdure.model.ops import Op, check_op
+from perdure.model.ops import Op, TakingOp, check_op
 from perdure.model.policy import Clash, OnConflict, check_on_conflict
 from perdure.model.values import check
 
@@ -112,7 +112,7 @@ def check_ops(ops: Any) -> None:
     if not isinstance(ops, (tuple, list)):
         raise Invalid(f"ops must be a tuple of operations, not {type(ops).__name__}.")
     for op in ops:
-        if type(op) is not Op:
+        if type(op) is not Op and type(op) is not TakingOp:
             raise Invalid(f"Make operations with perdure.op, not {type(op).__name__}.")
         check_op(op)
 

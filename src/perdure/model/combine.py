@@ -45,6 +45,7 @@ class Row(NamedTuple):
 RELATIONS = {
     "disjoint": "neither path leads through the other's target",
     "equal": "one target, and either order leaves the same there; for a test: it still holds",
+    "taken": "one target, which both sides take out or overwrite alike, and one of them keeps what was there",
     "same": "one target, and the order matters",
     "kept": "the target of init was there already, and is not taken away",
     "above": "my target contains theirs",
@@ -60,7 +61,7 @@ _LIST = ("append", "splice", "union")
 _WRITE = (*_PUT, *_LIST, "add")
 _TEST = ("test",)
 _ALL = (*_WRITE, *_TEST)
-_ANYHOW = ("equal", "same", "kept", "above", "below", "apart", "together", "overlap")
+_ANYHOW = ("equal", "taken", "same", "kept", "above", "below", "apart", "together", "overlap")
 _YES, _IN_ORDER, _NO = Combine.commutes, Combine.ordered, Combine.conflict
 
 RULES = (
@@ -75,6 +76,8 @@ RULES = (
     Rule(("set",), ("set", "init"), ("same",), _NO, "Each puts another value."),
     Rule(("init",), ("init",), ("same",), _NO, "Each puts another value."),
     Rule(("remove",), ("remove",), ("equal",), _YES, "Gone is gone."),
+    Rule(("remove",), ("remove",), ("taken",), _NO, "One keeps what the other takes out too: only one can have it."),
+    Rule(("set",), ("set", "init"), ("taken",), _NO, "One keeps what both overwrite: only one can have it."),
     Rule(("remove",), ("set", "init"), ("same",), _NO, "One takes away what the other puts or relies on."),
     Rule(("init",), _WRITE, ("kept",), _YES, "The target was there, so init changes nothing."),
     Rule(("init",), ("append", "union", "add"), ("equal",), _YES, "init puts the empty list or the zero that the other starts from."),
@@ -86,6 +89,7 @@ RULES = (
     Rule(_LIST, _LIST, ("together",), _IN_ORDER, "Both sides' elements stay, theirs in front; a union does not repeat what is there."),
     Rule(("union",), _WRITE, ("together",), _IN_ORDER, "The change may make an element equal to one that the union would add."),
     Rule(("splice",), ("splice",), ("equal",), _YES, "Both take out the same elements and put none in."),
+    Rule(("splice",), ("splice",), ("taken",), _NO, "One keeps elements that the other takes out too: only one can have them."),
     Rule(("union",), ("union",), ("equal",), _YES, "Either order gives the same list."),
     Rule(_LIST, _WRITE, ("overlap",), _NO, "One touches elements that the other takes out or relies on."),
 )

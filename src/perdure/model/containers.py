@@ -4,21 +4,23 @@ A container is a shallow copy of a frozen one; its children stay frozen until th
 child's place, so that asking twice gives one object. Code written in C sees true content; what it takes out of a container may be a
 frozen child, which refuses to be changed, so the shared base never changes silently.
 
-What is noted are hints. Changes that nobody called for by a method, by `heapq` or `sort`, are found when the tracker compares.
+What is noted are hints. Changes that nobody called for by a method of ours, as by `heapq`, are found when the tracker compares.
+What `pop` and `popitem` hand out is *taken*: the operation is marked, because somebody keeps what it takes out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from operator import index as as_index
 from typing import Any, Protocol, SupportsIndex, TypeAlias
 
 from perdure.errors import Invalid, TooLarge
-from perdure.model.diff import below
-from perdure.model.ops import Op
+from perdure.model.diff import below, elements
+from perdure.model.identity import Names, Note
+from perdure.model.ops import Op, TakingOp
 from perdure.model.pointer import escape
-from perdure.model.values import CONTAINERS, FrozenDict, FrozenList, check, same, thaw
+from perdure.model.values import CONTAINERS, FrozenDict, FrozenList, check, same
 
 _FROZEN = (FrozenDict, FrozenList)
 _ABSENT = object()
@@ -33,7 +35,15 @@ class Journal(Protocol):
     def root(self) -> Any:
         """The document that the container must hang in, for its calls to count."""
 
-    def note(self, op: Op) -> None:
+    @property
+    def names(self) -> Names:
+        """Which container is which."""
+
+    @property
+    def handed(self) -> dict[int, Tracked]:
+        """The tracked copies that were handed out, by the id of what they are copies of."""
+
+    def note(self, note: Note) -> None:
         """Take an operation down."""
 
 
@@ -97,17 +107,19 @@ class TrackedDict(dict[str, Any]):
         held = dict.get(self, key, _ABSENT)
         dict.__setitem__(self, key, value)
         if not _made_over(held, value):
-            _note(self, "set", key, value)
+            _note(self, "set", key, value, () if held is _ABSENT else (held,))
 
     def __delitem__(self, key: str) -> None:
+        held = dict.get(self, key)
         dict.__delitem__(self, key)
-        _note(self, "remove", key)
+        _note(self, "remove", key, None, (held,))
 
     def pop(self, key: str, *default: Any) -> Any:
         if key not in self:
             return dict.pop(self, key, *default)
         value = self[key]
-        del self[key]
+        dict.__delitem__(self, key)
+        _note(self, "remove", key, None, (value,), taken=not default)
         return value
 
     def popitem(self) -> tuple[str, Any]:
@@ -192,7 +204,22 @@ class TrackedList(list[Any]):
 
     def __imul__(self, times: Any) -> Any:
         hand_all(self)
-        return list.__imul__(self, times)
+        before = list.copy(self)
+        list.__imul__(self, times)
+        _note_changed(self, before)
+        return self
+
+    def sort(self, *, key: Any = None, reverse: bool = False) -> None:
+        before = list.copy(self)
+        try:
+            list.sort(self, key=key, reverse=reverse)
+        finally:  # A comparison that raises leaves some order or other.
+            _note_changed(self, before)
+
+    def reverse(self) -> None:
+        before = list.copy(self)
+        list.reverse(self)
+        _note_changed(self, before)
 
     def append(self, item: Any) -> None:
         list.append(self, item)
@@ -220,7 +247,9 @@ class TrackedList(list[Any]):
             value = self[as_index(index)]
         except IndexError:
             return list.pop(self, index)
-        del self[as_index(index)]
+        place = as_index(index) % len(self)
+        list.__delitem__(self, place)
+        _note(self, "splice", None, [place, 1, []], (value,), taken=True)
         return value
 
     def remove(self, item: Any) -> None:
@@ -234,30 +263,35 @@ class TrackedList(list[Any]):
         del self[:]
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        if not isinstance(index, slice):
-            place = as_index(index)
-            held = list.__getitem__(self, place) if -len(self) <= place < len(self) else None
-            list.__setitem__(self, place, value)
-            if not _made_over(held, value):
-                _note(self, "set", place % len(self), value)
+        if isinstance(index, slice):
+            before = list.copy(self)
+            list.__setitem__(self, index, value)
+            _note_changed(self, before)
             return
-        put = list(value) if index.step is None and isinstance(value, Iterable) else value
-        size = len(self)
-        start, stop, _ = index.indices(size)
-        taken = list.__getitem__(self, index)
-        list.__setitem__(self, index, put)
-        if index.step is None and not _made_over(taken, put):
-            _note(self, "splice", None, [start, max(stop - start, 0), put])
+        place = as_index(index)
+        held = list.__getitem__(self, place) if -len(self) <= place < len(self) else None
+        list.__setitem__(self, place, value)
+        if held is not value or not isinstance(value, CONTAINERS):
+            _note(self, "set", place % len(self), value, (held,))
 
     def __delitem__(self, index: Any) -> None:
         size = len(self)
-        list.__delitem__(self, index)
         if not isinstance(index, slice):
-            _note(self, "splice", None, [as_index(index) % size, 1, []])
+            place = as_index(index)
+            gone = list.__getitem__(self, slice(place, place + 1 or None))
+            list.__delitem__(self, index)
+            _note(self, "splice", None, [place % size, 1, []], gone)
             return
         start, _, step = index.indices(size)
-        if step == 1 and len(self) < size:
-            _note(self, "splice", None, [start, size - len(self), []])
+        if step != 1:
+            before = list.copy(self)
+            list.__delitem__(self, index)
+            _note_changed(self, before)
+            return
+        gone = list.__getitem__(self, index)
+        list.__delitem__(self, index)
+        if gone:
+            _note(self, "splice", None, [start, len(gone), []], gone)
 
 
 Tracked: TypeAlias = TrackedDict | TrackedList
@@ -275,6 +309,7 @@ def track(value: Any, journal: Journal, up: Tracked | None = None, hint: Any = N
     else:
         return value
     made._base, made._journal, made._up, made._hint = value, journal, up, hint
+    journal.handed[id(value)] = made
     return made
 
 
@@ -306,22 +341,15 @@ def _hand(container: Tracked, key: Any, value: Any) -> Any:
     return child
 
 
-def _note(container: Tracked, kind: str, token: str | int | None, value: Any = None) -> None:
+def _note(container: Tracked, kind: str, token: str | int | None, value: Any, gone: Sequence[Any] = (), *, taken: bool = False) -> None:
     """Note an operation on the container, or on its child `token`, with a copy of the value as it is now.
 
     Nothing is noted of a container that no longer hangs in the document, nor of what no operation can say (yet).
     """
-    journal = container._journal
-    path, depth = "", 0
-    if container is not journal.root:
-        tokens = _tokens(container, journal.root)
-        if tokens is None:
-            return
-        for step in tokens:
-            longer = below(path, depth, step)
-            if longer is None:
-                return
-            path, depth = longer, depth + 1
+    found = _place(container)
+    if found is None:
+        return
+    path, depth = found
     if token is not None:
         longer = below(path, depth, escape(token) if type(token) is str else str(token))
         if longer is None:
@@ -331,7 +359,47 @@ def _note(container: Tracked, kind: str, token: str | int | None, value: Any = N
         check(value)
     except (Invalid, TooLarge, UnicodeError):
         return
-    journal.note(Op(kind, path, thaw(value)))
+    journal = container._journal
+    freeze = journal.names.freeze
+    if kind == "append":
+        value = [freeze(item) for item in value]
+    elif kind == "splice":
+        value = [value[0], value[1], [freeze(item) for item in value[2]]]
+    else:
+        value = freeze(value)
+    op = TakingOp(kind, path, value) if taken else Op(kind, path, value)
+    journal.note(Note(op, gone, journal.names.original(container), depth))
+
+
+def _note_changed(container: TrackedList, before: list[Any]) -> None:
+    """Note what a call did to a list whose elements were `before`: which were taken out, and which were put in."""
+    found = _place(container)
+    if found is None:
+        return
+    try:
+        check(container, trust=_FROZEN)
+    except (Invalid, TooLarge, UnicodeError):
+        return
+    journal = container._journal
+    holder = journal.names.original(container)
+    for note in elements(before, list.copy(container), *found, journal.names):
+        journal.note(Note(note.op, note.gone, holder, found[1]))
+
+
+def _place(container: Tracked) -> tuple[str, int] | None:
+    """The path to a container and its number of tokens; None if it does not hang in the document, or too deep for a path."""
+    path, depth = "", 0
+    root = container._journal.root
+    if container is not root:
+        tokens = _tokens(container, root)
+        if tokens is None:
+            return None
+        for step in tokens:
+            longer = below(path, depth, step)
+            if longer is None:
+                return None
+            path, depth = longer, depth + 1
+    return path, depth
 
 
 def _tokens(container: Tracked, root: Any) -> list[str] | None:
@@ -361,12 +429,15 @@ def _tokens(container: Tracked, root: Any) -> list[str] | None:
 
 
 def _made_over(old: Any, new: Any) -> bool:
-    """Whether a container was made out of the one it replaces, as in `s["log"] = s["log"] + [x]`.
+    """Whether a container was made out of the one that had the same key, as in `s["log"] = s["log"] + [x]`.
 
-    Then the comparison at commit tells the change in fewer words than the new value is long.
+    Then the comparison at commit tells the change in fewer words than the new value is long. A container of the state that
+    comes from elsewhere is not made out of anything.
     """
     if old is new:
         return isinstance(new, CONTAINERS)
+    if isinstance(new, (TrackedDict, TrackedList, *_FROZEN)):
+        return False
     if isinstance(old, list) and isinstance(new, list):
         keys = {_identity(item) for item in list.__iter__(old)}
         shared = [item for item in list.__iter__(new) if _identity(item) in keys]

@@ -7,7 +7,10 @@ precedence where both insert. A three-way merge is the same: the base is the for
 
 from __future__ import annotations
 
+import logging
+from bisect import bisect_left
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -18,9 +21,10 @@ from perdure.model.combine import TABLE, Combine
 from perdure.model.ops import Op
 from perdure.model.pointer import parse
 from perdure.model.state import Fold, TestFailed, apply
-from perdure.model.steps import LISTS, Step, emit, holds, resolve_all, walk
-from perdure.model.values import same
+from perdure.model.steps import LISTS, Items, Step, emit, resolve_all, walk
+from perdure.model.values import key, same
 
+_RUNS = ("append", "union", "add")
 _SMALL = 64
 """Pairs of steps up to which sorting them by place costs more than it saves."""
 
@@ -54,7 +58,7 @@ def rebase(base: Any, mine: Sequence[Op], theirs: Sequence[Op], current: Any = N
         return Rebased((), _misfits(base, mine), current, ())
     moved = list(steps)
     if theirs:
-        _meet(moved, list(range(len(steps))), _resolve_theirs(base, theirs, steps), 0, clashes)
+        _meet(moved, list(range(len(steps))), _resolve_theirs(base, theirs, steps), 0, clashes, loose=True)
     if clashes:
         return Rebased((), _topmost(clashes), current, ())
     parts = _emit(mine, steps, moved)
@@ -72,7 +76,7 @@ def behind(base: Any, mine: Sequence[Op], theirs: Sequence[Op]) -> tuple[Op, ...
     clashes: dict[str, None] = {}
     steps = resolve_all(base, mine)
     others = resolve_all(base, [op for op in theirs if op.kind != "test"])
-    moved = _meet(steps, list(range(len(steps))), others, 0, clashes)
+    moved = _meet(steps, list(range(len(steps))), others, 0, clashes, loose=False)
     if clashes or any(step.blur is not None for step in moved):
         return None
     fold = Fold(base)
@@ -88,7 +92,7 @@ def behind(base: Any, mine: Sequence[Op], theirs: Sequence[Op]) -> tuple[Op, ...
 def _emit_in_place(fold: Fold, step: Step) -> Op:
     """The operation of a step, as a splice where it stood at the end of a list and no longer does."""
     if step.kind in ("append", "union"):
-        target = walk(fold.state, [str(token) for token in step.at])[2]
+        target = walk(fold.peek(), [str(token) for token in step.at])[2]
         if isinstance(target, list) and step.index < len(target):
             return emit(replace(step, kind="splice"))
     return emit(step)
@@ -111,37 +115,52 @@ def _resolve_theirs(base: Any, theirs: Sequence[Op], mine: Sequence[Step]) -> li
     everything = not isinstance(base, dict) or any(not step.at for step in mine) or any(op.path == "" for op in theirs)
     # What they tested was decided when they committed.
     met = [op for op in theirs if op.kind != "test" and (everything or parse(op.path)[0] in touched)]
-    steps: list[Step] = []
-    run: list[Any] = []
-    for step in resolve_all(base, met):
-        if step.kind != "append":
-            steps.append(step)
-        elif steps and steps[-1].kind == "append" and steps[-1].at == step.at:
-            # A run of appends is one: a transcript costs its length, not its number of commits times mine.
-            run += step.items
+    return resolve_all(base, met)
+
+
+def _runs(steps: Sequence[Step], *, loose: bool) -> list[Step]:
+    """The same steps in fewer: appends, unions and sums in a row, at one place, act as one. So what many commits added to one
+    list or number costs its length, not their number times mine."""
+    runs: list[list[Step]] = []
+    for step in steps:
+        last = runs[-1][-1] if runs else None
+        alike = last is not None and step.kind == last.kind and step.at == last.at and step.kind in _RUNS
+        if last is not None and alike and (loose or step.kind != "add" or (last.exact and step.exact)):
+            runs[-1].append(step)
         else:
-            run = list(step.items)
-            steps.append(replace(step, items=run))
-    return steps
+            runs.append([step])
+    return [run[0] if len(run) == 1 else _joined(run) for run in runs]
 
 
-def _meet(work: list[Step], places: list[int], theirs: list[Step], depth: int, clashes: dict[str, None]) -> list[Step]:
-    """Take the steps of mine at `places` past theirs, in `work`; all of them agree in their first `depth` tokens. Theirs behind mine."""
+def _joined(run: Sequence[Step]) -> Step:
+    first = run[0]
+    if first.kind == "add":
+        return replace(first, value=sum(step.value for step in run), exact=all(step.exact for step in run))
+    items = Items([item for step in run for item in step.items])
+    found = sorted({index for step in run for index in step.found if index < first.index})
+    return replace(first, value=[item for step in run for item in step.value], items=items, found=tuple(found))
+
+
+def _meet(work: list[Step], places: list[int], theirs: list[Step], depth: int, clashes: dict[str, None], *, loose: bool) -> list[Step]:
+    """Take the steps of mine at `places` past theirs, in `work`; all of them agree in their first `depth` tokens.
+
+    What theirs become after mine; with `loose` that is of no concern, and sums of floats may act as one.
+    """
     if not places or not theirs:
         return theirs
     steps = [*(work[place] for place in places), *theirs]
-    if len(places) * len(theirs) <= _SMALL or not all(len(step.at) > depth and type(step.at[depth]) is str for step in steps):
-        return _pass(work, places, theirs, clashes)
-    # Below one object that nobody replaces, steps under different keys never meet.
+    if len(places) * len(theirs) <= _SMALL or not all(len(step.at) > depth for step in steps):
+        return _pass(work, places, theirs if len(theirs) == 1 else _runs(theirs, loose=loose), clashes)
+    # Below one container that nobody replaces, and in which no index moves, steps under different keys never meet.
     mine_by_key: dict[str | int, list[int]] = {}
     for place in places:
         mine_by_key.setdefault(work[place].at[depth], []).append(place)
     theirs_by_key: dict[str | int, list[Step]] = {}
     for step in theirs:
         theirs_by_key.setdefault(step.at[depth], []).append(step)
-    for key, some in mine_by_key.items():
-        if key in theirs_by_key:
-            theirs_by_key[key] = _meet(work, some, theirs_by_key[key], depth + 1, clashes)
+    for token, some in mine_by_key.items():
+        if token in theirs_by_key:
+            theirs_by_key[token] = _meet(work, some, theirs_by_key[token], depth + 1, clashes, loose=loose)
     return [step for steps in theirs_by_key.values() for step in steps]
 
 
@@ -155,12 +174,23 @@ def _pass(work: list[Step], places: list[int], theirs: list[Step], clashes: dict
                 continue
             # Behind a first clash the two sides' places may no longer fit one another: what the table does not know is a clash too.
             if TABLE.get((mine.kind, other.kind, how), Combine.conflict) is Combine.conflict:
+                if mine.taken and other.taken and mine.kind == other.kind == "splice" and mine.index == other.index == 0:
+                    _hint_at_trimming()
                 clashes[max(mine.path, other.path, key=_depth)] = None
                 break
             mine, theirs[position] = _combine(mine, other, how)
         else:
             work[place] = mine
     return theirs
+
+
+@cache
+def _hint_at_trimming() -> None:
+    """Once in a process: who trims a list by pop(0) meets conflicts, and a log may be the only place where that is seen."""
+    logging.getLogger("perdure").warning(
+        "Two writers took the first elements of one list by pop(0), and one of them met a conflict. "
+        "If you only trim the list, write `del items[:-50]`: deletions combine."
+    )
 
 
 def relation(mine: Step, theirs: Step) -> str:
@@ -183,8 +213,10 @@ def relation(mine: Step, theirs: Step) -> str:
     if len(a) != len(b):
         return "above" if len(a) < len(b) else "below"
     if mine.kind in LISTS and theirs.kind in LISTS:
-        return _in_list(mine, theirs)
-    return "equal" if _equal(mine, theirs) else "same"
+        how = _in_list(mine, theirs)
+    else:
+        how = "equal" if _equal(mine, theirs) else "same"
+    return "taken" if how == "equal" and (mine.taken or theirs.taken) else how
 
 
 def _through(change: Step, other: Step, depth: int) -> str:
@@ -196,9 +228,11 @@ def _through(change: Step, other: Step, depth: int) -> str:
         return "overlap"
     if other.kind == "test" or change.kind != "union":
         return "apart"
-    if index in change.found or (len(other.at) == depth + 1 and other.kind in ("set", "init") and holds(change.items, other.value)):
+    if _between(change.found, index, index + 1) or (
+        len(other.at) == depth + 1 and other.kind in ("set", "init") and key(other.value) in change.items.keys()  # noqa: SIM118 - no dict
+    ):
         return "overlap"
-    return "together" if any(isinstance(item, (dict, list)) for item in change.items) else "apart"
+    return "together" if change.items.nested() else "apart"
 
 
 def _kept(mine: Step, theirs: Step) -> str:
@@ -231,7 +265,7 @@ def _in_list(mine: Step, theirs: Step) -> str:
     if theirs.blur is not None and (mine.index + mine.out > theirs.blur or mine.index >= theirs.blur) and mine.kind == "splice":
         return "overlap"
     for taking, relying in ((mine, theirs), (theirs, mine)):
-        if any(taking.index <= index < taking.index + taking.out for index in relying.found):
+        if taking.out and _between(relying.found, taking.index, taking.index + taking.out):
             return "overlap"
     if mine.out and theirs.out and mine.index < theirs.index + theirs.out and theirs.index < mine.index + mine.out:
         alike = (mine.index, mine.out) == (theirs.index, theirs.out) and not mine.items and not theirs.items
@@ -241,13 +275,21 @@ def _in_list(mine: Step, theirs: Step) -> str:
             return "overlap"
     if mine.kind == theirs.kind == "union" and mine.index == theirs.index:
         shorter = min(len(mine.items), len(theirs.items))
-        return "equal" if same(list(mine.items[:shorter]), list(theirs.items[:shorter])) else "together"
+        return "equal" if all(map(same, mine.items[:shorter], theirs.items[:shorter])) else "together"
     if not (mine.items or mine.out) or not (theirs.items or theirs.out):
         return "apart"
     if mine.index == theirs.index and not mine.out and not theirs.out:
         return "together"
-    unions = "union" in (mine.kind, theirs.kind)
-    return "together" if unions and any(holds(theirs.items, item) for item in mine.items) else "apart"
+    if "union" not in (mine.kind, theirs.kind):
+        return "apart"
+    fewer, more = (mine, theirs) if len(mine.items) < len(theirs.items) else (theirs, mine)
+    return "apart" if more.items.keys().isdisjoint(map(key, fewer.items)) else "together"
+
+
+def _between(found: Sequence[int], start: int, end: int) -> bool:
+    """Whether one of the rising indices lies in a range."""
+    place = bisect_left(found, start)
+    return place < len(found) and found[place] < end
 
 
 def _combine(mine: Step, theirs: Step, how: str) -> tuple[Step, Step]:
@@ -273,16 +315,19 @@ def _combine(mine: Step, theirs: Step, how: str) -> tuple[Step, Step]:
 
 def _dedupe(mine: Step, theirs: Step, how: str) -> tuple[Step, Step]:
     """A union of mine leaves out what theirs put in."""
-    left = [item for item in mine.items if not holds(theirs.items, item)]
     moved = _shift(mine, theirs, behind=True)
     if how == "equal":
-        rest = [item for item in theirs.items if not holds(mine.items, item)]
-        return replace(moved, items=left), replace(theirs, index=theirs.index + len(mine.items), items=rest)
+        shared = min(len(mine.items), len(theirs.items))
+        left = replace(moved, items=Items(mine.items[shared:], mine.items))
+        # What I put in before is nothing that a later union of mine puts in, so the keys of all of theirs will do.
+        return left, replace(theirs, index=theirs.index + len(mine.items), items=Items(theirs.items[shared:], theirs.items))
+    known = theirs.items.keys()
+    items = Items([item for item in mine.items if key(item) not in known])
     other = _shift(theirs, mine, behind=False)
-    if len(left) == len(mine.items):
+    if len(items) == len(mine.items):
         return moved, other
     # The elements that both added stand where theirs put them, so that my later indices from here on are not to be trusted.
-    return replace(moved, items=left), replace(other, blur=mine.index)
+    return replace(moved, items=items), replace(other, blur=mine.index)
 
 
 def _shift(step: Step, by: Step, *, behind: bool) -> Step:
@@ -324,25 +369,21 @@ def _emit(mine: Sequence[Op], before: Sequence[Step], after: Sequence[Step]) -> 
 def _settle(state: Any, parts: Sequence[Sequence[Op]], steps: Sequence[Step], clashes: dict[str, None]) -> Any:
     """Apply what mine became. What does not fit, a guard that fails and a union that finds other elements than expected are clashes."""
     grows = {step.source: len(step.items) for step in steps if step.kind == "union"}
-    if not grows:
-        try:
-            return apply(state, [op for part in parts for op in part])
-        except (Invalid, TestFailed):
-            pass  # Once more, one by one, to see which.
+    fold = Fold(state)
     for source, part in enumerate(parts):
         for op in part:
+            size = _length(fold.peek(), op) if op.kind == "union" else 0
             try:
-                after = apply(state, (op,))
+                fold.apply((op,))
             except TestFailed:
                 clashes[op.path] = None
                 continue
             except Invalid:
                 clashes[op.path] = None
-                return state
-            if op.kind == "union" and _length(after, op) - _length(state, op) != grows[source]:
+                return fold.state
+            if op.kind == "union" and _length(fold.peek(), op) - size != grows[source]:
                 clashes[op.path] = None
-            state = after
-    return state
+    return fold.state
 
 
 def _topmost(clashes: dict[str, None]) -> tuple[str, ...]:

@@ -21,6 +21,12 @@ KINDS = ("set", "remove", "init", "append", "splice", "add", "union", "merge", "
 """Every kind of operation. The names are stored: never change one."""
 
 
+TAKE = "take"
+"""The mark of an operation that takes. It is stored, and an operation without it is stored as if there were no marks."""
+TAKING = ("set", "remove", "splice")
+"""The kinds that can take: those that take something out."""
+
+
 class Op(msgspec.Struct, frozen=True, array_like=True):
     """One change to the state, on the wire `[kind, path, value]`.
 
@@ -32,15 +38,50 @@ class Op(msgspec.Struct, frozen=True, array_like=True):
     path: str
     value: Any = None
 
+    @property
+    def taken(self) -> bool:
+        """Whether somebody keeps what this operation takes out: it must still be there, unchanged, when others wrote first."""
+        return False
 
-def set(path: str, value: Any) -> Op:
-    """Put `value` at `path`, replacing what is there. The parent must exist; in a list, `-` puts it behind the last element."""
-    return _made("set", path, value)
+
+class TakingOp(Op, frozen=True, array_like=True):
+    """An operation that takes out what somebody keeps, on the wire `[kind, path, value, "take"]`.
+
+    It acts as the same operation without the mark does. The mark decides how it combines: of two that take one thing, one gets it.
+    """
+
+    take: str = TAKE
+
+    @property
+    def taken(self) -> bool:
+        return True
 
 
-def remove(path: str) -> Op:
-    """Take away what is at `path`, which must exist. In a list the later elements move up by one."""
-    return _made("remove", path, None)
+def taking(op: Op) -> Op:
+    """The same operation, with the mark."""
+    return TakingOp(op.kind, op.path, op.value)
+
+
+def remake(op: Op, path: str, value: Any) -> Op:
+    """The operation at another path or with another value, marked as it was."""
+    return type(op)(op.kind, path, value)
+
+
+def set(path: str, value: Any, *, take: bool = False) -> Op:
+    """Put `value` at `path`, replacing what is there. The parent must exist; in a list, `-` puts it after the last element.
+
+    With `take`, what was there is kept by you (see `remove`).
+    """
+    return _made("set", path, value, take)
+
+
+def remove(path: str, *, take: bool = False) -> Op:
+    """Take away what is at `path`, which must exist. In a list the later elements move up by one.
+
+    Two writers that both remove one thing agree: gone is gone. With `take` you keep what you remove, as a worker keeps a job:
+    if another writer removed or changed it first, this is a `Conflict`.
+    """
+    return _made("remove", path, None, take)
 
 
 def init(path: str, value: Any) -> Op:
@@ -53,9 +94,12 @@ def append(path: str, items: Iterable[Any]) -> Op:
     return _made("append", path, _listed("append", items))
 
 
-def splice(path: str, index: int, out: int = 0, items: Iterable[Any] = ()) -> Op:
-    """In the list at `path`, at `index` (0 to its length), take `out` elements out and put `items` in their place."""
-    return _made("splice", path, [index, out, _listed("splice", items)])
+def splice(path: str, index: int, out: int = 0, items: Iterable[Any] = (), *, take: bool = False) -> Op:
+    """In the list at `path`, at `index` (0 to its length), take `out` elements out and put `items` in their place.
+
+    With `take`, what comes out is kept by you (see `remove`).
+    """
+    return _made("splice", path, [index, out, _listed("splice", items)], take)
 
 
 def add(path: str, number: float) -> Op:
@@ -89,12 +133,14 @@ def check_op(op: Op) -> None:
     if shape is None:
         raise Invalid(f"There is no operation {str(op.kind)[:40]!r}; the kinds are {', '.join(KINDS)}.")
     shape(op.kind, op.value)
+    if isinstance(op, TakingOp) and (op.kind not in TAKING or op.take != TAKE):
+        raise Invalid(f"{op.kind} takes nothing out: only {', '.join(TAKING)} can be marked, and with {TAKE!r}.")
     if op.value is not None:
         check(op.value)
 
 
-def _made(kind: str, path: str, value: Any) -> Op:
-    op = Op(kind, path, value)
+def _made(kind: str, path: str, value: Any, take: bool = False) -> Op:
+    op = TakingOp(kind, path, value) if take else Op(kind, path, value)
     check_op(op)
     return op
 

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from perdure.errors import Invalid
 from perdure.model.ops import Op
 from perdure.model.pointer import is_index, parse
-from perdure.model.values import INT_END, FrozenDict, FrozenList, freeze, same, spoken, thaw
+from perdure.model.values import INT_END, FrozenDict, FrozenList, freeze, key, same, spoken, thaw
 
 
 class _Missing(Enum):
@@ -21,6 +21,8 @@ MISSING = _Missing.MISSING
 """What stands where nothing is: JSON's null is a value, and Python's None stands for it."""
 _GONE = object()
 _BEHIND = "-"
+_FEW = 4
+"""So many values are looked for in a list one by one before its keys are made."""
 
 
 class TestFailed(Exception):
@@ -66,24 +68,45 @@ class Fold:
     given, never changes. When an operation raises, those before it stay applied.
     """
 
-    __slots__ = ("_owned", "_state", "_take")
+    __slots__ = ("_keys", "_owned", "_state", "_take")
 
     def __init__(self, state: Any) -> None:
         self._state = state
         self._take: Callable[[Any], Any] = freeze if isinstance(state, (FrozenDict, FrozenList)) else thaw
         # The containers themselves, not only their ids: an id is used again when its object is gone.
         self._owned: dict[int, Any] = {}
+        # Of lists that belong to the fold, what they hold and where it first stands; none before a second union asks for it.
+        self._keys: dict[int, dict[object, int] | None] = {}
 
     @property
     def state(self) -> Any:
         """The state so far."""
         self._owned.clear()
+        self._keys.clear()
+        return self._state
+
+    def peek(self) -> Any:
+        """The state so far, to look at: what comes next may change it."""
         return self._state
 
     def apply(self, ops: Iterable[Op]) -> None:
         """Fold the operations in. Raises as `apply` of this module does."""
         for op in ops:
             self._apply_one(op)
+
+    def way(self, path: str) -> tuple[list[Any], int]:
+        """The values on a path, from the document to as far as there are any, and the path's last token as an index (0 if it is none)."""
+        node, tokens = self._state, parse(path)
+        way = [node]
+        for token in tokens:
+            if isinstance(node, dict) and dict.__contains__(node, token):
+                node = dict.__getitem__(node, token)
+            elif isinstance(node, list) and is_index(token) and int(token) < list.__len__(node):
+                node = list.__getitem__(node, int(token))
+            else:
+                break
+            way.append(node)
+        return way, int(tokens[-1]) if tokens and is_index(tokens[-1]) else 0
 
     def _apply_one(self, op: Op) -> None:
         kind = op.kind
@@ -104,6 +127,8 @@ class Fold:
                 node = dict.get(node, token, MISSING)
             elif isinstance(node, list):
                 size = list.__len__(node)
+                if self._keys:  # One of its elements may change.
+                    self._keys.pop(id(node), None)
                 if token == _BEHIND:
                     keys.append(size)
                     node = MISSING
@@ -134,18 +159,18 @@ class Fold:
             self._state = value
             return
         parent = self._state = self._own(nodes[0])
-        for key, node in zip(keys, nodes[1:], strict=False):
+        for token, node in zip(keys, nodes[1:], strict=False):
             child = self._own(node)
             if child is not node:
-                _store(parent, key, child)
+                _store(parent, token, child)
             parent = child
-        key = keys[-1]
+        token = keys[-1]
         if value is not _GONE:
-            _store(parent, key, value)
+            _store(parent, token, value)
         elif isinstance(parent, dict):
-            dict.__delitem__(parent, key)
+            dict.__delitem__(parent, token)
         else:
-            list.__delitem__(parent, key)
+            list.__delitem__(parent, token)
 
     def _own(self, node: Any) -> Any:
         """The container itself if it belongs to the fold, else a shallow copy that does."""
@@ -172,16 +197,38 @@ class Fold:
 
     def _append(self, op: Op, node: Any) -> Any:
         target = self._list(op, node, op.value)
+        keys = self._keys.get(id(target)) if self._keys else None
+        if keys is not None:
+            for place, item in enumerate(op.value, list.__len__(target)):
+                keys.setdefault(key(item), place)
         list.extend(target, self._items(op.value))
         return target
 
     def _union(self, op: Op, node: Any) -> Any:
-        target = self._list(op, node, op.value)
-        for item in op.value:
-            # `in` is fast and finds a bit too much (1 == 1.0 == True), never too little.
-            if not list.__contains__(target, item) or not any(same(item, held) for held in target):
+        items = op.value
+        target = self._list(op, node, items)
+        if list.__len__(items) <= _FEW and id(target) not in self._keys:
+            self._keys[id(target)] = None
+            for item in items:
+                # `in` is fast and finds a bit too much (1 == 1.0 == True), never too little.
+                if not list.__contains__(target, item) or not any(same(item, held) for held in list.__iter__(target)):
+                    list.append(target, self._take(item))
+            return target
+        keys = self.keys(target)
+        for item in items:
+            place = list.__len__(target)
+            if keys.setdefault(key(item), place) == place:
                 list.append(target, self._take(item))
         return target
+
+    def keys(self, target: list[Any]) -> dict[object, int]:
+        """What a list that belongs to the fold holds, by `values.key`, and where each value first stands."""
+        keys = self._keys.get(id(target))
+        if keys is None:
+            keys = self._keys[id(target)] = {}
+            for place, held in enumerate(list.__iter__(target)):
+                keys.setdefault(key(held), place)
+        return keys
 
     def _splice(self, op: Op, node: Any) -> Any:
         value = op.value
@@ -193,6 +240,7 @@ class Fold:
         if isinstance(node, list) and (index < 0 or out < 0 or index + out > list.__len__(node)):
             _misfit(op, f"elements {index} to {index + out} of a list of {list.__len__(node)} are not there")
         target = self._list(op, node, items)
+        self._keys.pop(id(target), None)
         list.__setitem__(target, slice(index, index + out), self._items(items))
         return target
 
@@ -232,14 +280,14 @@ class Fold:
     def _merged(self, node: Any, patch: dict[str, Any]) -> Any:
         """RFC 7396: a member of the patch that is null is removed, an object is merged, anything else replaces."""
         target = self._own(node if isinstance(node, dict) else {})
-        for key, value in dict.items(patch):
+        for name, value in dict.items(patch):
             if value is None:
-                if dict.__contains__(target, key):
-                    dict.__delitem__(target, key)
+                if dict.__contains__(target, name):
+                    dict.__delitem__(target, name)
             elif isinstance(value, dict):
-                dict.__setitem__(target, key, self._merged(dict.get(target, key), value))
+                dict.__setitem__(target, name, self._merged(dict.get(target, name), value))
             else:
-                dict.__setitem__(target, key, self._take(value))
+                dict.__setitem__(target, name, self._take(value))
         return target
 
 

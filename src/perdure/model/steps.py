@@ -5,19 +5,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import msgspec
 
-from perdure.model.ops import Op
+from perdure.model.ops import Op, TakingOp
 from perdure.model.pointer import is_index, join, parse
-from perdure.model.state import MISSING, apply
-from perdure.model.values import same, thaw
+from perdure.model.state import MISSING, Fold
+from perdure.model.values import CONTAINERS, key, thaw
 
 Tokens = tuple[str | int, ...]
 LISTS = frozenset({"append", "splice", "union"})
 """Kinds of steps that take elements out of a list or put elements in, at an index."""
+
+
+class Items(list[Any]):
+    """What goes into a list, which nobody changes: so what it holds is worked out once."""
+
+    __slots__ = ("_keys", "_nested")
+
+    def __init__(self, items: Iterable[Any] = (), known: Items | None = None) -> None:
+        """`known` holds all of these and more: its keys serve where what is more is never asked for."""
+        super().__init__(items)
+        self._keys: AbstractSet[object] | None = None if known is None else known.keys()
+        self._nested: bool | None = None
+
+    def keys(self) -> AbstractSet[object]:
+        """The values, by `values.key`."""
+        if self._keys is None:
+            self._keys = frozenset(map(key, self))
+        return self._keys
+
+    def nested(self) -> bool:
+        """Whether one of them is a container."""
+        if self._nested is None:
+            self._nested = any(isinstance(item, CONTAINERS) for item in self)
+        return self._nested
+
+
+NO_ITEMS = Items()
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -33,10 +61,10 @@ class Step(msgspec.Struct, frozen=True):
     """What is put, added or tested; for `union` everything that was asked for."""
     index: int = 0
     out: int = 0
-    items: Sequence[Any] = ()
+    items: Items = NO_ITEMS
     """What goes into the list at `index`; for `union` only what was not there."""
     found: tuple[int, ...] = ()
-    """Indices of the elements that made a union leave something out."""
+    """Indices, rising, of the elements that made a union leave something out."""
     kept: bool = False
     """An init whose target was there."""
     exact: bool = False
@@ -45,6 +73,8 @@ class Step(msgspec.Struct, frozen=True):
     """Theirs did the same already: it still counts in comparisons, and is not emitted."""
     single: bool = False
     """A splice that was written as the removal of one element."""
+    taken: bool = False
+    """What it takes out is kept by its side."""
     blur: int | None = None
     """From this index of the list on, the other side's own indices no longer name what it meant."""
 
@@ -58,7 +88,7 @@ def walk(state: Any, tokens: Sequence[str]) -> tuple[Tokens, Any, Any]:
         parent = node
         if isinstance(node, dict):
             typed.append(token)
-            node = node.get(token, MISSING)
+            node = dict.get(node, token, MISSING)
         elif isinstance(node, list) and is_index(token):
             index = int(token)
             typed.append(index)
@@ -72,22 +102,14 @@ def walk(state: Any, tokens: Sequence[str]) -> tuple[Tokens, Any, Any]:
 def resolve_all(base: Any, ops: Sequence[Op]) -> list[Step]:
     """What operations that follow one another on `base` did. Raises `Invalid` or `TestFailed` if one of them does not fit."""
     steps: list[Step] = []
-    waiting: list[Op] = []
+    fold = Fold(base)
     for source, op in enumerate(ops):
         seen = _at_sight(op, source, ops[source - 1] if source else None, steps[-1] if steps else None)
         if seen is not None:
-            # Applied later, many at once: each application copies the containers on its path.
             steps.append(seen)
-            waiting.append(op)
-            continue
-        if waiting:
-            base = apply(base, waiting)
-            waiting.clear()
-        after = apply(base, (op,))
-        steps += resolve(op, base, after, source)
-        base = after
-    if waiting:
-        apply(base, waiting)
+            fold.apply((op,))
+        else:
+            steps += resolve(op, fold, source)
     return steps
 
 
@@ -96,45 +118,51 @@ def _at_sight(op: Op, source: int, previous: Op | None, last: Step | None) -> St
     if op.kind == "append":
         if previous is None or last is None or previous.kind != "append" or previous.path != op.path or op.path.endswith("/-"):
             return None
-        return Step("append", last.at, op.path, source, index=last.index + len(last.items), items=op.value)
+        return Step("append", last.at, op.path, source, index=last.index + len(last.items), items=Items(op.value))
     if op.kind not in ("set", "remove"):
         return None
     tokens = parse(op.path)
     if any(token == "-" or is_index(token) for token in tokens):
         return None
-    return Step(op.kind, tokens, op.path, source, op.value)
+    return Step(op.kind, tokens, op.path, source, op.value, taken=op.taken)
 
 
-def resolve(op: Op, before: Any, after: Any, source: int) -> list[Step]:
-    """What `op`, which led from `before` to `after`, did: one step, or for `merge` one for each leaf."""
+def resolve(op: Op, fold: Fold, source: int) -> list[Step]:
+    """Apply `op`, and say what it did: one step, or for `merge` one for each leaf. Raises as `Fold.apply`."""
     tokens = parse(op.path)
-    at, parent, target = walk(before, tokens)
+    at, parent, target = walk(fold.peek(), tokens)
     kind, value, path = op.kind, op.value, op.path
+    size = list.__len__(target) if isinstance(target, list) else 0
+    place = list.__len__(parent) if isinstance(parent, list) else 0
+    leaves = list(_leaves(at, target, value, source)) if kind == "merge" and isinstance(value, dict) else []
+    fold.apply((op,))
+    if kind == "merge":
+        return leaves
     if kind == "test":
         return [Step("test", at, path, source, value)]
     if isinstance(parent, list) and target is MISSING:
-        _, grown, _ = walk(after, tokens)
-        items = thaw(grown[len(parent) :])
-        return [Step("append", at[:-1], path, source, index=len(parent), items=items)] if items else []
+        items = thaw(list.__getitem__(walk(fold.peek(), tokens[:-1])[2], slice(place, None)))
+        return [Step("append", at[:-1], path, source, index=place, items=Items(items))] if items else []
     if kind == "remove" and isinstance(parent, list):
-        return [Step("splice", at[:-1], path, source, index=int(at[-1]), out=1, single=True)]
+        return [Step("splice", at[:-1], path, source, index=int(at[-1]), out=1, single=True, taken=op.taken)]
     if kind == "splice":
         index, out, items = value
-        return [Step("splice", at, path, source, index=index, out=min(out, len(target) - index), items=items)]
+        return [Step("splice", at, path, source, index=index, out=out, items=Items(items), taken=op.taken)]
     if kind == "append":
-        return [Step("append", at, path, source, index=0 if target is MISSING else len(target), items=value)]
+        return [Step("append", at, path, source, index=size, items=Items(value))]
     if kind == "union":
-        held = [] if target is MISSING else target
-        items = walk(after, tokens)[2][len(held) :]
-        found = () if len(items) == len(value) else tuple([i for i, old in enumerate(held) if holds(value, old)])
-        return [Step("union", at, path, source, value, index=len(held), items=items, found=found)]
+        held = walk(fold.peek(), tokens)[2]
+        items = list.__getitem__(held, slice(size, None))
+        found: tuple[int, ...] = ()
+        if len(items) != len(value):
+            places = fold.keys(held)
+            found = tuple(sorted({place for item in value if (place := places[key(item)]) < size}))
+        return [Step("union", at, path, source, value, index=size, items=Items(items), found=found)]
     if kind == "add":
         return [Step("add", at, path, source, value, exact=type(value) is int and (target is MISSING or type(target) is int))]
     if kind == "init":
         return [Step("init", at, path, source, value, kept=target is not MISSING)]
-    if kind == "merge":
-        return list(_leaves(at, target, value, source))
-    return [Step(kind, at, path, source, value)]
+    return [Step(kind, at, path, source, value, taken=op.taken)]
 
 
 def _leaves(at: Tokens, target: Any, patch: dict[str, Any], source: int) -> Iterator[Step]:
@@ -147,9 +175,9 @@ def _leaves(at: Tokens, target: Any, patch: dict[str, Any], source: int) -> Iter
         return
     elif not patch:
         yield Step("init", at, path, source, {}, kept=True)
-    for key, value in patch.items():
-        held = MISSING if target is MISSING else target.get(key, MISSING)
-        leaf = (*at, key)
+    for name, value in patch.items():
+        held = MISSING if target is MISSING else dict.get(target, name, MISSING)
+        leaf = (*at, name)
         if value is None:
             # What was absent is to stay absent: compared with what theirs put there, though there is nothing to take away.
             yield Step("remove", leaf, spell(leaf), source, spent=held is MISSING)
@@ -162,26 +190,22 @@ def _leaves(at: Tokens, target: Any, patch: dict[str, Any], source: int) -> Iter
 def _stripped(patch: Any) -> Any:
     if not isinstance(patch, dict):
         return patch
-    return {key: _stripped(value) for key, value in patch.items() if value is not None}
+    return {name: _stripped(value) for name, value in patch.items() if value is not None}
 
 
 def emit(step: Step) -> Op:
     """The operation that a step stands for, at its present place."""
     path = spell(step.at)
+    made = TakingOp if step.taken else Op
     if step.kind == "splice":
         if step.single:
-            return Op("remove", f"{path}/{step.index}")
-        return Op("splice", path, [step.index, step.out, list(step.items)])
+            return made("remove", f"{path}/{step.index}")
+        return made("splice", path, [step.index, step.out, list(step.items)])
     if step.kind == "append":
         return Op("append", path, list(step.items))
-    return Op(step.kind, path, step.value)
+    return made(step.kind, path, step.value)
 
 
 def spell(at: Tokens) -> str:
     """The tokens as a JSON Pointer."""
     return join([str(token) for token in at])
-
-
-def holds(items: Sequence[Any], value: Any) -> bool:
-    """Whether an equal value is among the items."""
-    return any(same(item, value) for item in items)

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from math import copysign, isfinite
 from typing import Any, NoReturn, TypeAlias
 
+import msgspec
+
 from perdure.errors import Invalid, TooLarge
 from perdure.model.pointer import escape
 
@@ -29,6 +31,9 @@ _FEW = 1 << 20
 _UNSOUND, _MANY = -1, -2
 
 CONTAINERS = (dict, list)
+_HASHED_INT_END = 1 << 60
+"""Integers below this have hashes of their own; among larger ones anybody can find many that share one."""
+_encode_sorted = msgspec.json.Encoder(order="sorted").encode
 _SPOKEN = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null", int: "a number", float: "a number"}
 
 
@@ -216,6 +221,17 @@ def _same_members(a: dict[Any, Any], b: dict[Any, Any]) -> bool:
         if left is not right and not same(left, right):
             return False
     return True
+
+
+def key(value: object) -> object:
+    """What stands for a JSON value in a set or a dict: two keys are equal exactly where `same` says that the values are one.
+
+    Text and bytes are hashed with a secret of this process, so stored data cannot be made to collide.
+    """
+    kind = type(value)
+    if kind is str or (kind is int and -_HASHED_INT_END < value < _HASHED_INT_END):  # type: ignore[operator]
+        return value
+    return _encode_sorted(value)
 
 
 def spoken(value: object) -> str:

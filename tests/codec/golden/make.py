@@ -19,11 +19,12 @@ from perdure.codec.records import propose, request_digest
 from perdure.model.commit import GENESIS, Kind, commit_hash, static_header
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
-from perdure.model.ops import Op
+from perdure.model.ops import Op, TakingOp
 
 HERE = Path(__file__).parent
-BYTES = "bytes2"
-"""The newest of the files of bytes: since the second, what is small is compressed with the dictionary."""
+BYTES = "bytes3"
+"""The newest of the files of bytes: since the second, what is small is compressed with the dictionary; since the third, operations
+may be marked."""
 STORE = f"schema{SCHEMA_VERSION}-lives"
 """The newest of the stores: since the second, a tombstone raises the epoch, and a second life has keys of its own."""
 BODIES: dict[str, Any] = {
@@ -32,6 +33,10 @@ BODIES: dict[str, Any] = {
     "more ops": [
         ["x", None, [["splice", "/l", [0, 1, ["a"]]], ["add", "/n", 0.5], ["union", "/u", [1]], ["merge", "", {"k": None}]]],
         ["y", 0, [["test", "/n", 0.5]]],
+    ],
+    "marked ops": [
+        ["edited", None, [["splice", "/todo", [0, 1, []], "take"], ["append", "/mine", ["take"]], ["remove", "/a", None, "take"]]],
+        ["y", "take", [["set", "/n", 1, "take"], ["remove", "/b", None]]],
     ],
     "numbers": [["n", [0, -1, 2**63 - 1, -(2**63), 2**64 - 1, 0.0, -0.0, 5e-324, 1.7976931348623157e308, 1e16], []]],
     "big integers": [["n", [2**64, -(2**63) - 1, 10**200], []]],
@@ -48,7 +53,7 @@ STATES: dict[str, Any] = {
 
 def events(plain: Any) -> tuple[Event, ...]:
     """Events from the JSON in which the golden files spell them."""
-    return tuple(Event(type, data, tuple(Op(*op) for op in ops)) for type, data, ops in plain)
+    return tuple(Event(type, data, tuple(Op(*op) if len(op) < 4 else TakingOp(*op) for op in ops)) for type, data, ops in plain)
 
 
 def as_bytes() -> dict[str, Any]:
