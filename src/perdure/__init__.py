@@ -9,6 +9,7 @@ from perdure.engine.store import Store
 from perdure.engine.views import Info, Receipt, Verified, View
 from perdure.errors import (
     AlreadyExists,
+    Busy,
     Closed,
     Conflict,
     Corrupt,
@@ -37,6 +38,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AlreadyExists",
+    "Busy",
     "Capabilities",
     "Clash",
     "Closed",

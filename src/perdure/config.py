@@ -27,7 +27,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     snapshot_bytes_min: int = 64 << 10
     """A snapshot is due when the log since the last one weighs more than this and more than the snapshot."""
     attempts: int = 64
-    """How often a write that others overtake is tried on the new head before it is a `Conflict`."""
+    """How often a write that others overtake is tried on the new head before it is `Busy`."""
     watch_every: float = 0.5
     """Seconds between two looks of watchers at an engine that does not tell of new records by itself: one request for all of them."""
     watch_outage: float = 60.0

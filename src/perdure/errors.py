@@ -93,6 +93,12 @@ class Unavailable(Error):
     code, retryable, http_status = "unavailable", True, 503
 
 
+class Busy(Error):
+    """Other writers were faster again and again; nothing was written. Send the same call again, or let fewer writers share the session."""
+
+    code, retryable, http_status = "busy", True, 503
+
+
 class TooLarge(Error):
     """A limit on size was passed and nothing was written. Store large values elsewhere and keep a reference, or split the change."""
 

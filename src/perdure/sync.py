@@ -117,7 +117,7 @@ class Store:
         call with it gets the first one's receipt. `actor`: who did it, for the audit. `durability`: the least level the
         receipt may name. `recreate`: go on from the tombstone of a deleted session.
 
-        Atomic: all events or none. Raises `Conflict`, `Invalid`, `AlreadyExists`, `Deleted`, `TooLarge`, `Unknown`, `Unavailable`.
+        Atomic: all events or none. Raises `Conflict`, `Busy`, `Invalid`, `AlreadyExists`, `Deleted`, `TooLarge`, `Unknown`, `Unavailable`.
         """
         return run_blocking(
             self._store.append(
@@ -180,7 +180,8 @@ class Store:
 
         Returns the receipt (`None` when it changed nothing) and what the function returned (`None` when `key` was applied
         before: the function is not run). The function may run several times: keep side effects
-        out of it. Raises `Conflict` after `attempts` lost races, and as `append`.
+        out of it. From the second time on other writes of this process to the session wait for it, for a second. Raises `Busy` after
+        `attempts` lost races, and as `append`.
         """
         return run_blocking(
             self._store.update(

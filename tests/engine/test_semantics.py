@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import perdure
-from perdure import Clash, Conflict, Event, op
+from perdure import Busy, Clash, Conflict, Event, op
 
 
 def run(coroutine: Coroutine[Any, Any, None]) -> None:
@@ -308,7 +308,7 @@ def test_update_is_serializable(url: str) -> None:
 
 
 def test_attempts_are_bounded(url: str) -> None:
-    """A function that is always overtaken ends in `Conflict` after its attempts."""
+    """A function that is always overtaken ends in `Busy` after its attempts, which says how many."""
 
     async def scenario() -> None:
         async with perdure.open(url) as store:
@@ -320,8 +320,9 @@ def test_attempts_are_bounded(url: str) -> None:
                 draft.state["n"] = runs
                 await store.append("s", Event("theirs"))
 
-            with pytest.raises(Conflict):
+            with pytest.raises(Busy, match="3 tries") as caught:
                 await store.update("s", overtaken, attempts=3)
+            assert caught.value.retryable
             assert runs == 3
             assert await versions(store) == [1, 2, 3]
 

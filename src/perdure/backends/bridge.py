@@ -1,51 +1,54 @@
 """Threads that serve calls from any event loop, and from threads without one.
 
-A `Reply` is awaited in a coroutine. Under a running loop it suspends; inside `blocking()` it blocks the thread instead, so
+A `Reply` is awaited in a coroutine. Under a running loop it suspends; inside `run_blocking` it blocks the thread instead, so
 one body of code serves the asynchronous and the blocking API.
+
+The callers' side takes no lock: an interrupt may come between any two bytecodes, and what was put down halfway must not stop the next
+call. What has to be decided once is decided on the serving thread, which is never interrupted.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import queue
+import sys
 import threading
 import types
-from collections.abc import Callable, Coroutine, Generator, Iterator
-from contextvars import ContextVar
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import ContextVar, copy_context
 from typing import Any, Generic, TypeVar
+
+from perdure.errors import Closed, Unavailable
 
 T = TypeVar("T")
 S = TypeVar("S")
 
+ENDING = "The interpreter is ending: nothing can be asked any more."
+FORKED = "This store was opened before a fork() and cannot be used in the child."
+
 _BLOCKING: ContextVar[bool] = ContextVar("perdure_blocking", default=False)
 
 
-@contextlib.contextmanager
-def blocking() -> Iterator[None]:
-    """Inside, awaiting a `Reply` blocks the thread, even where an event loop runs."""
-    token = _BLOCKING.set(True)
-    try:
-        yield
-    finally:
-        _BLOCKING.reset(token)
-
-
 def is_blocking() -> bool:
-    """Whether the code runs inside `blocking()`."""
+    """Whether the code runs inside `run_blocking`."""
     return _BLOCKING.get()
 
 
 def run_blocking(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Drive a coroutine that awaits nothing but replies to its end, in this thread."""
-    token = _BLOCKING.set(True)
+    """Drive a coroutine that awaits nothing but replies to its end, in this thread and in a copy of its context."""
     try:
-        coroutine.send(None)
+        context = copy_context()
+        context.run(_BLOCKING.set, True)
+        context.run(coroutine.send, None)
     except StopIteration as stop:
         result: T = stop.value
         return result
-    finally:
-        _BLOCKING.reset(token)
+    except BaseException:
+        coroutine.close()
+        raise
     coroutine.close()
     raise RuntimeError("The blocking API awaited something that is not a reply of a Perdure engine: use the asynchronous API here.")
 
@@ -53,39 +56,42 @@ def run_blocking(coroutine: Coroutine[Any, Any, T]) -> T:
 class Mailbox:
     """Hands functions to an event loop from other threads. What comes before the loop has looked wakes it once, in the order it came."""
 
-    __slots__ = ("_lock", "_loop", "_waiting")
+    __slots__ = ("_looks", "_loop", "_waiting", "_woken")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._lock = threading.Lock()
-        self._waiting: list[Callable[[], None]] = []
+        self._waiting: deque[Callable[[], None]] = deque()
+        self._looks = 0
+        self._woken = -1
+        """The look that the loop was last woken for: while it is still to come, nobody need wake it again."""
 
     def put(self, function: Callable[[], None]) -> None:
         """Have the loop call it soon. Raises `RuntimeError` when the loop is closed."""
-        with self._lock:
-            self._waiting.append(function)
-            if len(self._waiting) > 1:
-                return
+        self._waiting.append(function)
         try:
-            self._loop.call_soon_threadsafe(self._empty)
+            look = self._looks  # Read after the function was put in: a look that is still to come will find it.
+            if self._woken != look:
+                self._loop.call_soon_threadsafe(self._empty)
+                self._woken = look
         except RuntimeError:
             self._waiting.clear()
             raise
+        except BaseException:
+            self._loop.call_soon_threadsafe(self._empty)
+            raise
 
     def _empty(self) -> None:
-        with self._lock:
-            functions, self._waiting = self._waiting, []
-        for function in functions:
-            function()
+        self._looks += 1
+        while self._waiting:
+            self._waiting.popleft()()
 
 
 class Reply(Generic[T]):
-    """The answer to one call: set once by the thread that serves it, awaited once by whoever asked."""
+    """The answer to one call: set by the thread that serves it, the first time counts; awaited once by the one who asked."""
 
-    __slots__ = ("_done", "_error", "_lock", "_value", "_wake")
+    __slots__ = ("_done", "_error", "_value", "_wake")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
         self._done = False
         self._value: Any = None
         self._error: BaseException | None = None
@@ -100,9 +106,11 @@ class Reply(Generic[T]):
         self._finish(None, error)
 
     def _finish(self, value: Any, error: BaseException | None) -> None:
-        with self._lock:
-            self._value, self._error, self._done = value, error, True
-            wake = self._wake
+        if self._done:
+            return
+        self._value, self._error = value, error
+        self._done = True  # Then the waker is read; the other side writes its waker and then reads this: one of both sees the other.
+        wake = self._wake
         if wake is not None:
             wake()
 
@@ -128,15 +136,17 @@ class Reply(Generic[T]):
         return self._done
 
     def _block(self, seconds: float | None) -> None:
+        if sys.is_finalizing():
+            raise Closed(ENDING)  # The threads that would answer run no more.
         gate = threading.Lock()
         gate.acquire()
-        with self._lock:
-            if self._done:
-                return
-            self._wake = gate.release
-        gate.acquire(timeout=-1 if seconds is None else seconds)
+        self._wake = gate.release
+        if not self._done:
+            gate.acquire(timeout=-1 if seconds is None else seconds)
 
     def _suspend(self, seconds: float | None) -> Generator[Any, None, None]:
+        if sys.is_finalizing():
+            raise Closed(ENDING)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
 
@@ -149,10 +159,9 @@ class Reply(Generic[T]):
             with contextlib.suppress(RuntimeError):
                 loop.call_soon_threadsafe(resolve)
 
-        with self._lock:
-            if self._done:
-                return
-            self._wake = wake
+        self._wake = wake
+        if self._done:
+            return
         timer = None if seconds is None else loop.call_later(seconds, resolve)
         try:
             yield from future
@@ -161,16 +170,14 @@ class Reply(Generic[T]):
                 timer.cancel()
 
 
-class _Unanswered:
-    """Stands for a reply where only a failure matters."""
+class _Call(Generic[S]):
+    """A function that waits for a thread. `None`: it was taken back, nothing of it was begun."""
 
-    __slots__ = ("fail",)
+    __slots__ = ("fail", "function", "set")
 
-    def __init__(self, fail: Callable[[BaseException], None]) -> None:
-        self.fail = fail
-
-    def set(self, value: object) -> None:
-        """Nobody waits for it."""
+    def __init__(self, function: Callable[[S], Any], set: Callable[[Any], None], fail: Callable[[BaseException], None]) -> None:
+        self.function: Callable[[S], Any] | None = function
+        self.set, self.fail = set, fail
 
 
 class Workers(Generic[S]):
@@ -179,53 +186,108 @@ class Workers(Generic[S]):
     def __init__(self, name: str, count: int, acquire: Callable[[], S], release: Callable[[S], None]) -> None:
         self._name, self._count = name, count
         self._acquire, self._release = acquire, release
-        self._calls: queue.SimpleQueue[tuple[Callable[[S], Any], Reply[Any] | _Unanswered] | None] = queue.SimpleQueue()
-        self._threads: list[threading.Thread] = []
+        self._calls: queue.SimpleQueue[_Call[S] | None] = queue.SimpleQueue()
+        self._started: list[threading.Thread] = []
+        """Threads that were started; there may be more, and fewer of them may have stayed: who serves is decided there."""
+        self._serving: list[threading.Thread] = []
+        self._idle = 0
         self._lock = threading.Lock()
-        self._waiting = 0
+        """Held by threads of its own only."""
+        self._closed = False
+        self._pid = os.getpid()
 
     def call(self, function: Callable[[S], T]) -> Reply[T]:
-        """Run `function(resource)` on one of the threads."""
+        """Run `function(resource)` on one of the threads. Raises `Closed`, `Unavailable`."""
         reply: Reply[T] = Reply()
-        self._put(function, reply)
+        self._put(_Call(function, reply.set, reply.fail))
         return reply
 
     def post(self, function: Callable[[S], None], *, fail: Callable[[BaseException], None]) -> None:
         """Run `function(resource)` on one of the threads; what it raises goes to `fail`. Nobody waits for an answer."""
-        self._put(function, _Unanswered(fail))
+        self._put(_Call(function, _ignore, fail))
 
-    def _put(self, function: Callable[[S], Any], reply: Reply[Any] | _Unanswered) -> None:
-        with self._lock:
-            self._waiting += 1
-            if self._waiting > len(self._threads) and len(self._threads) < self._count:
-                thread = threading.Thread(target=self._serve, name=f"{self._name}-{len(self._threads)}", daemon=True)
-                self._threads.append(thread)
-                thread.start()
-        self._calls.put((function, reply))
+    def _put(self, call: _Call[S]) -> None:
+        if os.getpid() != self._pid:
+            raise Closed(FORKED)
+        if self._closed:
+            raise Closed
+        try:
+            self._calls.put(call)
+            started = len(self._started)
+            if not started or (started < self._count and self._calls.qsize() > self._idle):
+                self._start()
+        except BaseException:
+            call.function = None
+            raise
+        self._end_late()
+
+    def _end_late(self) -> None:
+        """What met a `close` from another thread is refused, unless it is served all the same."""
+        if self._closed:
+            self._calls.put(None)
+            self._refuse()
+
+    def _start(self) -> None:
+        """Start one more thread. Interrupted, the next call starts another: one too many leaves at once."""
+        thread = threading.Thread(target=self._serve, name=f"{self._name}-{len(self._started)}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            if sys.is_finalizing() or "shutdown" in str(error):
+                raise Closed(ENDING) from error
+            raise Unavailable(f"No thread could be started: {error}.") from error
+        self._started.append(thread)
 
     def _serve(self) -> None:
+        with self._lock:
+            if len(self._serving) == self._count:
+                return
+            self._serving.append(threading.current_thread())
         resource: S | None = None
-        while (call := self._calls.get()) is not None:
-            function, reply = call
+        while (call := self._next()) is not None:
+            function = call.function
+            if function is None:
+                continue
             try:
                 if resource is None:
                     resource = self._acquire()
                 result = function(resource)
             except BaseException as error:  # noqa: BLE001 - handed to the caller, whatever it is
-                reply.fail(error)
+                call.fail(error)
             else:
-                reply.set(result)
-            with self._lock:
-                self._waiting -= 1
-            del call, function, reply
+                call.set(result)
+            del call, function
         if resource is not None:
             self._release(resource)
 
-    def close(self) -> None:
-        """Finish the calls that were handed over, then end the threads."""
+    def _next(self) -> _Call[S] | None:
         with self._lock:
-            threads, self._threads = self._threads, []
-        for _ in threads:
+            self._idle += 1
+        call = self._calls.get()
+        with self._lock:
+            self._idle -= 1
+        return call
+
+    def close(self) -> None:
+        """Finish the calls that were handed over, then end the threads. What comes later meets `Closed`. Not from a thread of its own."""
+        self._closed = True
+        for _ in range(self._count):
             self._calls.put(None)
-        for thread in threads:
-            thread.join()
+        for threads in (self._started, self._serving):
+            for thread in list(threads):
+                thread.join()
+        self._refuse()
+
+    def _refuse(self) -> None:
+        """Answer what came too late to be served, once no thread serves any more."""
+        while not any(thread.is_alive() for thread in list(self._serving)):
+            try:
+                call = self._calls.get_nowait()
+            except queue.Empty:
+                return
+            if call is not None:
+                call.fail(Closed())
+
+
+def _ignore(value: object) -> None:
+    """Nobody waits for it."""

@@ -1,15 +1,15 @@
-"""Memory: dictionaries under one lock. The reference model of every engine; nothing outlives the process."""
+"""Memory: dictionaries, changed by one thread at a time. The reference model of every engine; nothing outlives the process."""
 
 from __future__ import annotations
 
-import threading
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 
 import msgspec
 
 from perdure.backends.checks import check_records, matches, no_store
+from perdure.backends.critical import CriticalSection
 from perdure.backends.spi import (
     APPENDS_MAX,
     Append,
@@ -89,7 +89,9 @@ class MemoryBackend:
         self._chains: dict[SessionKey, _Chain] = {}
         self._feed: dict[int, Change] = {}
         self._position = 0
-        self._lock = threading.Lock()
+        self._section = CriticalSection()
+        self._steps: Callable[[], None] | None = None
+        """A change under way. An interrupt may leave it half done; done again, it is whole."""
         self._ears: list[Hear] = []
         self._closed = False
 
@@ -105,7 +107,8 @@ class MemoryBackend:
         self._check_open()
         if not 1 <= len(appends) <= APPENDS_MAX:
             raise Invalid(f"One call takes 1 to {APPENDS_MAX} appends, not {len(appends)}.")
-        with self._lock:
+        with self._section:
+            self._complete()
             outcomes = [self._one(append) for append in appends]
         for hear in self._ears:
             for append, outcome in zip(appends, outcomes, strict=True):
@@ -128,17 +131,34 @@ class MemoryBackend:
             _check_keys(append.session, chain, records)
         except Exception as error:  # noqa: BLE001 - the outcome of this append alone
             return error
-        if chain is None:
-            chain = self._chains[append.session] = _Chain([], {}, {}, {}, records[0].head.at)
-        for record in records:
-            chain.records.append(record)
-            self._position += 1
-            self._feed[self._position] = Change(append.session, record)
+        tags = None if append.index is None or append.index.tags is None else dict(append.index.tags)
+        position = self._position
+        self._change(lambda: self._store(append.session, records, tags, position))
+        return Appended(records[-1].head, head, records[-1].id, Durability.memory)
+
+    def _store(self, session: SessionKey, records: Sequence[Record], tags: dict[str, str] | None, position: int) -> None:
+        chain = self._chains.get(session) or _Chain([], {}, {}, {}, records[0].head.at)
+        for place, record in enumerate(records, position + 1):
+            if not chain.records or chain.records[-1].head.version < record.head.version:
+                chain.records.append(record)
+            self._feed[place] = Change(session, record)
             if record.key is not None:
                 chain.keys[record.key] = (record.head.version, record.request)
-        if append.index is not None and append.index.tags is not None:
-            chain.tags = dict(append.index.tags)
-        return Appended(chain.head, head, records[-1].id, Durability.memory)
+        if tags is not None:
+            chain.tags = tags
+        self._chains[session] = chain
+        self._position = position + len(records)
+
+    def _change(self, steps: Callable[[], None]) -> None:
+        """Take steps that come to the same when they are taken again: from here on the change counts as done."""
+        self._steps = steps
+        self._complete()
+
+    def _complete(self) -> None:
+        """Finish what an interrupt left half done. First in every section."""
+        if self._steps is not None:
+            self._steps()
+            self._steps = None
 
     @property
     def hears(self) -> bool:
@@ -152,14 +172,16 @@ class MemoryBackend:
     async def heads(self, sessions: Sequence[SessionKey]) -> Sequence[Head | None]:
         """See `spi.Backend.heads`."""
         self._check_open()
-        with self._lock:
+        with self._section:
+            self._complete()
             chains = [self._chains.get(session) for session in sessions]
             return [None if chain is None else chain.head for chain in chains]
 
     async def load(self, session: SessionKey, at: int | None = None) -> Loaded | None:
         """See `spi.Backend.load`."""
         self._check_open()
-        with self._lock:
+        with self._section:
+            self._complete()
             chain = self._chains.get(session)
             if chain is None:
                 return None
@@ -177,7 +199,8 @@ class MemoryBackend:
     ) -> Sequence[Record]:
         """See `spi.Backend.read`."""
         self._check_open()
-        with self._lock:
+        with self._section:
+            self._complete()
             chain = self._chains.get(session)
             if chain is None:
                 return []
@@ -196,14 +219,16 @@ class MemoryBackend:
     async def find_key(self, session: SessionKey, key: str) -> Known | None:
         """See `spi.Backend.find_key`."""
         self._check_open()
-        with self._lock:
+        with self._section:
+            self._complete()
             chain = self._chains.get(session)
             return None if chain is None or key not in chain.keys else Known(*chain.keys[key], chain.head)
 
     async def put_snapshot(self, session: SessionKey, snapshot: Snapshot) -> None:
         """See `spi.Backend.put_snapshot`."""
         self._check_open()
-        with self._lock:
+        with self._section:
+            self._complete()
             chain = self._chains.get(session)
             record = None if chain is None else chain.find(snapshot.version)
             if chain is not None and record is not None and record.head.hash == snapshot.hash:
@@ -214,7 +239,8 @@ class MemoryBackend:
         self._check_open()
         if query.order not in self.capabilities.scan_orders:
             raise Unsupported(f"Memory lists in the order 'id', not {query.order!r}.")
-        with self._lock:
+        with self._section:
+            self._complete()
             rows = [
                 self._row(session, chain)
                 for session, chain in self._chains.items()
@@ -230,34 +256,43 @@ class MemoryBackend:
         if cursor is not None and not cursor.isdecimal():
             raise Invalid(f"{cursor!r} is no cursor of this feed.")
         start = int(cursor or 0)
-        with self._lock:
+        with self._section:
+            self._complete()
             page = list(islice(((position, change) for position, change in self._feed.items() if position > start), limit))
         return Page([change for _, change in page], str(page[-1][0] if page else start))
 
     async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes]) -> None:
         """See `spi.Backend.truncate`."""
         self._check_open()
-        with self._lock:
+        with self._section:
+            self._complete()
             chain = self._chains.get(session)
             record = None if chain is None else chain.find(anchor[0])
             if chain is None or record is None or (record.head.hash, record.kind) != (anchor[1], Kind.anchor) or below > anchor[0]:
                 raise Invalid(f"Session {session.id!r} has no anchor commit at version {anchor[0]} with this hash, or {below} is above it.")
-            chain.records = chain.records[chain.after(below - 1) :]
-            self._forget(session, below)
-            chain.snapshots = {version: snapshot for version, snapshot in chain.snapshots.items() if version >= below - 1}
+            self._change(lambda: self._truncate(session, chain, below))
+
+    def _truncate(self, session: SessionKey, chain: _Chain, below: int) -> None:
+        chain.records = chain.records[chain.after(below - 1) :]
+        self._forget(session, below)
+        chain.snapshots = {version: snapshot for version, snapshot in chain.snapshots.items() if version >= below - 1}
 
     async def purge(self, session: SessionKey) -> None:
         """See `spi.Backend.purge`."""
         self._check_open()
-        with self._lock:
+        with self._section:
+            self._complete()
             chain = self._chains.get(session)
             if chain is None or chain.head.status != Status.deleted:
                 raise Invalid(f"Session {session.id!r} is not deleted: delete it before it is purged.")
             stub = msgspec.structs.replace(chain.records[-1], body=b"")
-            self._chains[session] = _Chain([stub], {}, {}, {}, chain.created_at)
-            self._forget(session, stub.head.version)
-            (last,) = (position for position, change in self._feed.items() if change.session == session)
-            self._feed[last] = Change(session, stub)
+            self._change(lambda: self._purge(session, stub, chain.created_at))
+
+    def _purge(self, session: SessionKey, stub: Record, created_at: int) -> None:
+        self._chains[session] = _Chain([stub], {}, {}, {}, created_at)
+        self._forget(session, stub.head.version)
+        (last,) = (position for position, change in self._feed.items() if change.session == session)
+        self._feed[last] = Change(session, stub)
 
     def _forget(self, session: SessionKey, below: int) -> None:
         """Take what the chain dropped out of the feed. The positions stay taken."""

@@ -28,7 +28,7 @@ EXITS = (
     Exit(5, ("fenced",), "another worker holds the lease; nothing was written"),
     Exit(6, ("invalid", "too_large"), "the input was refused; nothing was changed"),
     Exit(7, ("corrupt",), "stored bytes are not what was written"),
-    Exit(8, ("unavailable", "unknown"), "the engine did not answer: try again, with the same --key"),
+    Exit(8, ("unavailable", "unknown", "busy"), "the engine did not answer, or others were faster: try again, with the same --key"),
     Exit(9, ("unsupported",), "this engine, build or version cannot do that"),
     Exit(10, ("unauthorized", "quota_exceeded"), "refused for who asks, or for how much"),
     Exit(INTERRUPTED, (), "Ctrl-C"),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
+from perdure.backends.critical import CriticalSection
 from perdure.backends.spi import Head
 from perdure.model.ids import SessionKey
 
@@ -43,11 +43,11 @@ class Cache:
         self._bytes = 0
         self._entries: OrderedDict[SessionKey, Working] = OrderedDict()
         self._asked: OrderedDict[SessionKey, bool] = OrderedDict()
-        self._lock = threading.Lock()
+        self._section = CriticalSection()
 
     def get(self, session: SessionKey) -> Working | None:
         """The newest state known, which may not be the newest there is."""
-        with self._lock:
+        with self._section:
             found = self._entries.get(session)
             if found is not None:
                 self._entries.move_to_end(session)
@@ -58,21 +58,23 @@ class Cache:
 
     def put(self, session: SessionKey, working: Working) -> None:
         """Keep this state, unless a newer one is known."""
-        with self._lock:
+        with self._section:
             known = self._entries.get(session)
-            if known is not None:
-                if known.head.version > working.head.version:
-                    return
-                self._bytes -= known.weight
-            self._entries[session] = working
-            self._entries.move_to_end(session)
-            self._bytes += working.weight
-            while self._bytes > self._bytes_max and self._entries:
-                self._bytes -= self._entries.popitem(last=False)[1].weight
+            if known is not None and known.head.version > working.head.version:
+                return
+            try:
+                self._entries[session] = working
+                self._entries.move_to_end(session)
+                self._bytes += working.weight - (0 if known is None else known.weight)
+                while self._bytes > self._bytes_max and self._entries:
+                    self._bytes -= self._entries.popitem(last=False)[1].weight
+            except BaseException:  # Interrupted: weigh again.
+                self._bytes = sum(working.weight for working in self._entries.values())
+                raise
 
     def admit(self, session: SessionKey) -> bool:
         """Whether a state that was loaded to be read once is worth keeping: when the session is asked for a second time."""
-        with self._lock:
+        with self._section:
             if self._asked.pop(session, False):
                 return True
             self._asked[session] = True
@@ -82,7 +84,7 @@ class Cache:
 
     def drop(self, session: SessionKey) -> None:
         """Forget a session."""
-        with self._lock:
+        with self._section:
             known = self._entries.pop(session, None)
             if known is not None:
                 self._bytes -= known.weight

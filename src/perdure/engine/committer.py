@@ -22,12 +22,13 @@ from perdure.config import Settings
 from perdure.engine.cache import Cache, Working
 from perdure.engine.change import NOTHING, Change, as_record, check_head, has_ops, same_state, seen, with_answer, with_parts
 from perdure.engine.intent import Options, ask
+from perdure.engine.pacing import Pacing
 from perdure.engine.reader import Reader, configured
-from perdure.engine.turnstile import Turnstile
+from perdure.engine.session_queue import SessionQueue, Slot
 from perdure.engine.views import Receipt
 from perdure.engine.watching import Watchers
 from perdure.engine.writer import Writer
-from perdure.errors import Conflict, Error, Invalid, Rewound, Unknown
+from perdure.errors import Busy, Conflict, Error, Invalid, Rewound, Unknown
 from perdure.model.commit import GRANT_STEP_BITS, Commit, Kind, Status, raised
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey, life_key, uuid7
@@ -60,7 +61,8 @@ class Committer:
     ) -> None:
         self._backend, self._writer, self._reader, self._cache, self._watchers = backend, writer, reader, cache, watchers
         self._clock, self._settings, self._telemetry = clock, settings, telemetry
-        self._turnstile = Turnstile()
+        self._queue = SessionQueue(clock.monotonic)
+        self._pacing = Pacing(clock)
         self._format = formats.NAMES[settings.format]
 
     def new_id(self) -> bytes:
@@ -70,24 +72,46 @@ class Committer:
     def commit(self, change: Change) -> Coroutine[Any, Any, Receipt]:
         """Write a change, once it is awaited.
 
-        Raises `Conflict`, `Invalid`, `Deleted`, `AlreadyExists`, `NotFound`, `Unknown`, `Unavailable`, `TooLarge`.
+        Raises `Conflict`, `Busy`, `Invalid`, `Deleted`, `AlreadyExists`, `NotFound`, `Unknown`, `Unavailable`, `TooLarge`.
         """
-        if change.strict or change.requires or change.decide is not None or has_ops(change.events):
-            return self._in_turn(change)
+        on_state = change.strict or bool(change.requires) or change.decide is not None or has_ops(change.events)
+        if on_state or self._queue.is_reserved(change.session):
+            return self._in_slot(change, on_state=on_state)
         return self._commit(change, on_state=False)
 
-    async def _in_turn(self, change: Change) -> Receipt:
-        async with self._turnstile.turn(change.session):
-            return await self._commit(change, on_state=True)
+    async def _in_slot(self, change: Change, *, on_state: bool) -> Receipt:
+        async with self._queue.slot(change.session):
+            return await self._commit(change, on_state=on_state)
+
+    def slot(self, session: SessionKey) -> Slot:
+        """`async with`: no other commit of this session in this process, events alone included, for as long as they wait for a slot."""
+        self._queue.reserve(session)
+        return self._queue.slot(session)
+
+    async def pause(self, session: SessionKey) -> None:
+        """Hold back where other processes win the races for this session."""
+        await self._pacing.pause(session)
+
+    def now(self) -> float:
+        """Seconds on the monotonic clock, for `busy`."""
+        return self._clock.monotonic()
+
+    def busy(self, session: SessionKey, tries: int, since: float) -> Busy:
+        """What to raise when so many tries since a moment of `now` were overtaken."""
+        seconds = self.now() - since
+        message = f"{tries} tries in {seconds:.1f} s to write to session {session.id!r} were overtaken by other writers."
+        return Busy(message, session=session.id, tries=tries, seconds=seconds)
 
     async def _commit(self, change: Change, *, on_state: bool) -> Receipt:
         request = request_digest(change.asked or change.events) if change.options.key is not None else b""
         id = self.new_id()
-        lost = 0
+        lost, since = 0, 0.0
         head: Head | None = None
         while True:
             after: Any = MISSING
             if on_state:
+                if not change.strict and await self._pacing.pause(change.session):
+                    head = (await self._backend.heads([change.session]))[0]
                 try:
                     after = await self._place(change, head)
                 except Error:
@@ -114,19 +138,23 @@ class Committer:
                 return await self._known(change, outcome, request)
             if isinstance(outcome, Appended):
                 self._telemetry.committed(change.operation, lost)
+                self._pacing.won(change.session)
                 self._watchers.tell(change.session, outcome.head.version)
                 if after is not MISSING or change.session in self._cache:
                     await self._remember(change.session, proposal, outcome, after)
                 return Receipt(outcome.head.version, id, outcome.head.hash, outcome.head.at, outcome.durability)
-            lost += 1
+            lost, since = lost + 1, since or self.now()
             head = outcome.head
+            if on_state:
+                self._pacing.lost(change.session)
+                self._queue.reserve(change.session)
             if change.strict or (change.options.on_conflict == "raise" and not change.blind):
                 raise await self._conflict(change, head, ())
             if not on_state and head is not None:
                 await self._same_life(change, change.since or 0, head)
                 change.since = head.version
             if lost >= self._settings.attempts:
-                raise await self._conflict(change, head, (), f"{lost} tries in a row were overtaken; ")
+                raise self.busy(change.session, lost, since)
 
     def _propose(self, change: Change, id: bytes, request: bytes) -> Proposal:
         options = change.options

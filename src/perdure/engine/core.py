@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
 
+from perdure.backends.bridge import FORKED
 from perdure.backends.spi import Backend, Durability
 from perdure.clock import Clock
 from perdure.codec.upcast import Upcasters
@@ -37,12 +39,20 @@ class Core:
         """Raise `Closed` after `close`, and in a child that was forked off."""
         if self.closed:
             raise Closed
+        self.check_process()
+
+    def check_process(self) -> None:
+        """Raise `Closed` in a child that was forked off: its copies of locks may be held, by threads that it does not have."""
         if self.pid != os.getpid():
-            raise Closed("This store was opened before a fork() and cannot be used in the child.")
+            raise Closed(FORKED)
 
     async def close(self) -> None:
+        """Finish what was handed over and let go of everything. While the interpreter ends there is nobody left to wait for."""
         if not self.closed:
+            self.check_process()
             self.closed = True
+            if sys.is_finalizing():
+                return
             self.watchers.close()
             await self.writer.drain()
             await self.backend.close()

@@ -230,11 +230,15 @@ async def update(
     durability: Durability,
     attempts: int,
 ) -> tuple[Receipt | None, Any]:
-    """Run `function` on the newest state until its commit lands on the very state it saw."""
+    """Run `function` on the newest state until its commit lands on the very state it saw.
+
+    It runs at once on what is remembered; from the second time on the session is kept free for it, as long as others wait for a slot.
+    """
     if options.key is not None and (receipt := await find_receipt(committer, session, options.key, durability)) is not None:
         return receipt, None
-    for attempt in range(attempts):
-        draft, base = await start(reader, session, options, newest=attempt > 0)
+
+    async def run(*, newest: bool) -> tuple[Receipt | None, Any] | Conflict:
+        draft, base = await start(reader, session, options, newest=newest)
         try:
             answer = function(draft)
             if isinstance(answer, Awaitable):
@@ -242,11 +246,19 @@ async def update(
         finally:
             draft._closed = True
         try:
-            receipt = await finish(committer, draft, base, session, options, durability, operation="update", strict=True)
-        except Conflict:
-            if attempt == attempts - 1 or options.expect is not None:
-                raise
-            continue
-        draft.receipt = receipt
-        return receipt, answer
-    raise AssertionError  # the loop returns or raises
+            draft.receipt = await finish(committer, draft, base, session, options, durability, operation="update", strict=True)
+        except Conflict as conflict:
+            return conflict
+        return draft.receipt, answer
+
+    since = committer.now()
+    outcome = await run(newest=False)
+    for _ in range(attempts - 1):
+        if not isinstance(outcome, Conflict) or options.expect is not None:
+            break
+        async with committer.slot(session):
+            await committer.pause(session)
+            outcome = await run(newest=True)
+    if not isinstance(outcome, Conflict):
+        return outcome
+    raise outcome if options.expect is not None or not outcome.commits else committer.busy(session, attempts, since)

@@ -236,6 +236,8 @@ class Reader:
         while page := await self._backend.read(session, after=after, limit=PAGE):
             records += page
             after = page[-1].head.version
+            if after >= head.version:
+                break
         if not records or records[0].meta[:32] != working.head.hash:
             self._cache.drop(session)
             return None

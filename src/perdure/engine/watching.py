@@ -7,11 +7,11 @@ all, so watchers need no task and no thread of their own, and work in blocking c
 
 from __future__ import annotations
 
-import threading
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 
 from perdure.backends.bridge import Reply
+from perdure.backends.critical import CriticalSection
 from perdure.backends.spi import Backend, Head, Notifying
 from perdure.clock import Clock
 from perdure.config import Settings
@@ -34,7 +34,7 @@ class Watch:
     def __init__(self, session: SessionKey, version: int) -> None:
         self.session, self.version = session, version
         self.hash: bytes | None = None
-        self._lock = threading.Lock()
+        self._section = CriticalSection()
         self._told = False
         self._reply: Reply[None] | None = None
 
@@ -46,19 +46,19 @@ class Watch:
 
     def arm(self) -> None:
         """From now on whatever is told counts: called before reading, so that nothing comes between reading and waiting."""
-        with self._lock:
+        with self._section:
             self._told, self._reply = False, Reply()
 
     def tell(self) -> None:
         """Wake it, once."""
-        with self._lock:
+        with self._section:
             self._told, reply, self._reply = True, self._reply, None
         if reply is not None:
             reply.set(None)
 
     async def told(self, seconds: float) -> bool:
         """Whether it was told since it was armed, within so many seconds."""
-        with self._lock:
+        with self._section:
             reply = self._reply
         if reply is not None:
             await reply.within(seconds)
@@ -71,8 +71,9 @@ class Watchers:
     def __init__(self, backend: Backend, reader: Reader, clock: Clock, settings: Settings) -> None:
         self._backend, self._reader, self._clock, self._settings = backend, reader, clock, settings
         self._watches: dict[SessionKey, set[Watch]] = {}
-        self._lock = threading.Lock()
-        self._looking = threading.Lock()
+        self._section = CriticalSection()
+        self._looking: float | None = None
+        """Since when one looks for all. It may never end: its loop may have stopped."""
         self._looks = 0
         self._listening = False
         self._closed = False
@@ -80,12 +81,12 @@ class Watchers:
     @contextmanager
     def _following(self, watch: Watch) -> Iterator[None]:
         """Inside, the watch is told of news."""
-        with self._lock:
+        with self._section:
             self._watches.setdefault(watch.session, set()).add(watch)
         try:
             yield
         finally:
-            with self._lock:
+            with self._section:
                 watches = self._watches[watch.session]
                 watches.discard(watch)
                 if not watches:
@@ -100,11 +101,11 @@ class Watchers:
                 watch.tell()
 
     def _watched(self) -> list[SessionKey]:
-        with self._lock:
+        with self._section:
             return list(self._watches)
 
     def _of(self, sessions: Sequence[SessionKey]) -> list[Watch]:
-        with self._lock:
+        with self._section:
             return [watch for session in sessions for watch in self._watches.get(session, ())]
 
     async def follow(self, session: SessionKey, after: int, *, include_deleted: bool = False) -> AsyncGenerator[Commit, None]:
@@ -167,7 +168,7 @@ class Watchers:
 
     async def _listen(self) -> None:
         """Have the engine tell of news, if it can; else, or while it cannot, looks do."""
-        with self._lock:
+        with self._section:
             start, self._listening = not self._listening and self._backend.capabilities.notification, True
         if start and isinstance(self._backend, Notifying):
             try:
@@ -181,14 +182,16 @@ class Watchers:
         """Wait until the session may have moved on from what the watch has seen. Raises what the engine raises, and `Closed`."""
         looks = self._looks
         while not await watch.told(self._patience()):
-            if self._looking.acquire(blocking=False):
+            now = self._clock.monotonic()
+            if self._looking is None or now - self._looking > LOOK_SELDOM:
+                self._looking = now
                 try:
                     if looks == self._looks:  # Else another one has looked for it meanwhile.
                         self._looks += 1
                         await self._look()
                     looks = self._looks
                 finally:
-                    self._looking.release()
+                    self._looking = None
         if self._closed:
             raise Closed
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from perdure.engine.session_queue import SessionQueue
 from perdure.engine.store import Store
-from perdure.engine.turnstile import Turnstile
 from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, NotFound, Unavailable
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
@@ -21,7 +21,7 @@ class Decisions:
     def __init__(self, store: Store, what: str, member: str) -> None:
         """`what` names the kind in messages; `member` is in the state of every session of this kind."""
         self._store, self._what, self._member = store, what, member
-        self._turns = Turnstile()
+        self._turns = SessionQueue()
 
     async def state(self, session: str, *, strong: bool = True) -> Any:
         """The state to be read, not changed; `None` if there is none. Raises `Invalid` for a session that something else made."""
@@ -35,7 +35,7 @@ class Decisions:
         It runs again on the newest state while others win. A session that was deleted goes on with a new state. Raises
         `Unavailable` after `ATTEMPTS` lost races, and as `Store.append`; nothing was written then.
         """
-        async with self._turns.turn(SessionKey(self._store.tenant, session)):
+        async with self._turns.slot(SessionKey(self._store.tenant, session)):
             for attempt in range(ATTEMPTS):
                 # What this process remembers will mostly do: the append finds out if it is old.
                 version, state = await self._now(session, strong=attempt > 0)

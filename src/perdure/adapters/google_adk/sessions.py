@@ -22,7 +22,7 @@ from perdure.adapters.google_adk import events, names
 from perdure.adapters.google_adk.names import Names
 from perdure.adapters.google_adk.shared import SharedState
 from perdure.adapters.lives import start
-from perdure.engine.turnstile import Turnstile
+from perdure.engine.session_queue import SessionQueue
 from perdure.engine.views import Receipt, View
 from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, NotFound
 from perdure.model.commit import Commit
@@ -80,7 +80,7 @@ class PerdureSessionService(BaseSessionService):
     def __init__(self, store: AnyStore) -> None:
         self._store = asynchronous(store)
         self._shared = SharedState(self._store)
-        self._turns = Turnstile()
+        self._turns = SessionQueue()
         self._names = lru_cache(NAMES_KEPT)(Names)
 
     async def create_session(
@@ -163,7 +163,7 @@ class PerdureSessionService(BaseSessionService):
             event.id = AdkEvent.new_id()
         found = self._names(session.app_name, session.user_id, session.id)
         # Appends by one session object take turns: each goes on from the version that the one before it reached.
-        async with self._turns.turn(SessionKey(self._store.tenant, found.session)):
+        async with self._turns.slot(SessionKey(self._store.tenant, found.session)):
             known = await self._known(found, session)
             data = events.as_json(event)
             receipt = await self._append(found, data, known)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import threading
 from collections.abc import Awaitable, Coroutine
 from typing import Any, TypeVar
 
-from perdure.backends.bridge import Mailbox, Reply
+from perdure.backends.bridge import FORKED, Mailbox, Reply
+from perdure.backends.critical import CriticalSection
 from perdure.errors import Closed
 
 T = TypeVar("T")
@@ -41,19 +44,27 @@ async def ended(*tasks: asyncio.Task[Any]) -> None:
 
 
 class IoLoop:
-    """Runs coroutines for callers of any loop or thread. The thread starts with the first call and ends with `close`."""
+    """Runs coroutines for callers of any loop or thread. The thread starts with the first call and ends with `close`.
+
+    Every call is answered: with `Closed`, when the loop ended first.
+    """
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._lock = threading.Lock()
+        self._section = CriticalSection()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._mailbox: Mailbox | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._closed = False
+        self._unanswered: set[Reply[Any]] = set()
+        self._closed = self._ended = False
+        self._pid = os.getpid()
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> Reply[T]:
         """Start a coroutine on the loop. Its end does not depend on the caller: one that is cancelled leaves it running."""
+        if self._closed or os.getpid() != self._pid:
+            coroutine.close()
+            raise Closed(FORKED) if os.getpid() != self._pid else Closed
         reply: Reply[T] = Reply()
 
         async def serve() -> None:
@@ -63,29 +74,32 @@ class IoLoop:
                 reply.fail(Closed() if isinstance(error, asyncio.CancelledError) else error)
             else:
                 reply.set(result)
-
-        mailbox = self._running()
-        if mailbox is None:
-            coroutine.close()
-            raise Closed
+            finally:
+                self._unanswered.discard(reply)
 
         def start() -> None:
             task = asyncio.get_running_loop().create_task(serve())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-        mailbox.put(start)
+        self._unanswered.add(reply)
+        try:
+            (self._mailbox or self._start()).put(start)
+        except RuntimeError:  # It ended while this was on its way.
+            coroutine.close()
+            raise Closed from None
+        if self._ended:
+            coroutine.close()
+            reply.fail(Closed())
         return reply
 
-    def _running(self) -> Mailbox | None:
-        with self._lock:
-            if self._closed:
-                return None
-            if self._loop is None:
-                loop = self._loop = asyncio.new_event_loop()
-                self._mailbox = Mailbox(loop)
-                self._thread = threading.Thread(target=self._run, args=(loop,), name=self._name, daemon=True)
-                self._thread.start()
+    def _start(self) -> Mailbox:
+        with self._section:
+            if self._mailbox is None:
+                loop = asyncio.new_event_loop()
+                thread = threading.Thread(target=self._run, args=(loop,), name=self._name, daemon=True)
+                thread.start()
+                self._loop, self._thread, self._mailbox = loop, thread, Mailbox(loop)
             return self._mailbox
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -95,6 +109,9 @@ class IoLoop:
             loop.run_until_complete(self._end())
         finally:
             loop.close()
+            self._ended = True
+            while self._unanswered:
+                self._unanswered.pop().fail(Closed())
 
     async def _end(self) -> None:
         mine = asyncio.current_task()
@@ -105,9 +122,8 @@ class IoLoop:
 
     def close(self) -> None:
         """Cancel what runs, end the thread and wait for it. Calling it twice is calling it once; not from the loop itself."""
-        with self._lock:
-            self._closed = True
-            loop, thread, self._loop, self._thread = self._loop, self._thread, None, None
-        if loop is not None and thread is not None:
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
+        self._closed = True
+        if self._loop is not None and self._thread is not None:
+            with contextlib.suppress(RuntimeError):  # It has ended already.
+                self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()

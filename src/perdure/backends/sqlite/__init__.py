@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 import apsw
@@ -119,10 +120,15 @@ class SQLiteBackend:
         self._check_open()
         if not 1 <= len(appends) <= APPENDS_MAX:
             raise Invalid(f"One call takes 1 to {APPENDS_MAX} appends, not {len(appends)}.")
-        reply: Reply[Sequence[Outcome | BaseException]] = Reply()
-        self._queued.append((appends, reply))
-        self._writing.post(self._drain, fail=reply.fail)
-        return await reply
+        call = appends, Reply[Sequence[Outcome | BaseException]]()
+        try:
+            self._queued.append(call)
+            self._writing.post(self._drain, fail=call[1].fail)
+            return await call[1]
+        except BaseException:  # Cancelled or interrupted: what was not begun is not written later.
+            with suppress(ValueError, IndexError):
+                self._queued.remove(call)
+            raise
 
     def _drain(self, writer: BatchWriter) -> None:
         """Write what is queued: up to `APPENDS_MAX` appends in one transaction; a call is never split over two."""
