@@ -1,4 +1,4 @@
-"""Items of LangGraph's store: how a namespace lies in its session, and which items a filter and a query choose.
+"""Items of LangGraph's store: how a namespace lies in its session, and which items a query chooses.
 
 A namespace is one session, `langgraph-store/users.42`, whose document holds its items:
 
@@ -14,7 +14,7 @@ import math
 import operator
 import re
 from array import array
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -28,15 +28,6 @@ LAYOUT = 1
 PREFIX = "langgraph-store/"
 """What the ids of namespaces' sessions begin with."""
 Namespace = tuple[str, ...]
-
-_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
-    "$eq": operator.eq,
-    "$ne": operator.ne,
-    "$gt": operator.gt,
-    "$gte": operator.ge,
-    "$lt": operator.lt,
-    "$lte": operator.le,
-}
 
 
 def session_of(namespace: Namespace) -> str:
@@ -77,40 +68,11 @@ def is_expired(item: Mapping[str, Any], now: datetime) -> bool:
 
 
 def expiry(minutes: float, now: datetime) -> str:
-    """When an item expires that is put, or read, now."""
-    return (now + timedelta(minutes=minutes)).isoformat()
-
-
-def matches(value: Any, wanted: Any) -> bool:
-    """Whether a value is what a filter asks for: equal, or each operator of {"$gt": 1} holds, or each member of a nested filter does."""
-    if not isinstance(wanted, dict):
-        return isinstance(value, bool) == isinstance(wanted, bool) and bool(value == wanted)
-    if not any(isinstance(name, str) and name.startswith("$") for name in wanted):
-        return isinstance(value, dict) and all(name in value and matches(value[name], inner) for name, inner in wanted.items())
-    for name, operand in wanted.items():
-        compare = _COMPARE.get(name)
-        if compare is None:
-            raise ValueError(f"There is no filter operator {name!r}; there are {', '.join(_COMPARE)}.")
-        try:
-            if not compare(value, operand):
-                return False
-        except TypeError:
-            return False
-    return True
-
-
-def chosen(item: Mapping[str, Any], wanted: Mapping[str, Any] | None) -> bool:
-    """Whether an item's value passes a search's filter. A name with periods that is no member leads through nested ones."""
-    return all(matches(_member(item, name), value) for name, value in (wanted or {}).items())
-
-
-def _member(item: Any, name: str) -> Any:
-    while isinstance(item, dict):
-        if name in item:
-            return item[name]
-        first, _, name = name.partition(".")
-        item = item.get(first) if name else None
-    return None
+    """When an item expires that is put, or read, now. Raises `Invalid` for a time that no calendar has."""
+    try:
+        return (now + timedelta(minutes=minutes)).isoformat()
+    except OverflowError:
+        raise Invalid(f"A ttl of {minutes:g} minutes leads out of the calendar: use None for an item that does not expire.") from None
 
 
 def fits(namespace: Namespace, conditions: Sequence[MatchCondition]) -> bool:

@@ -11,7 +11,6 @@ from langgraph.store.base import (
     BaseStore,
     GetOp,
     IndexConfig,
-    InvalidNamespaceError,
     Item,
     ListNamespacesOp,
     Op,
@@ -21,19 +20,23 @@ from langgraph.store.base import (
     SearchOp,
     TTLConfig,
     ensure_embeddings,
-    get_text_at_path,
     tokenize_path,
 )
 
 from perdure.adapters.faces import AnyStore, asynchronous, wait
 from perdure.adapters.langgraph import items
+from perdure.adapters.langgraph.batches import PartlyStored, checked, texts_of
+from perdure.adapters.langgraph.filters import chosen
 from perdure.adapters.langgraph.items import Namespace
 from perdure.adapters.langgraph.memory import Memory
 from perdure.adapters.langgraph.values import Codec
 from perdure.clock import SystemClock
+from perdure.codec.envelope import encode_events
+from perdure.codec.formats import JSON
+from perdure.engine.intent import check_events
 from perdure.engine.store import Store
 from perdure.engine.views import to_datetime
-from perdure.errors import Conflict, Deleted, Invalid, NotFound
+from perdure.errors import Conflict, Deleted, Error, Invalid, NotFound
 from perdure.model import ops as op
 from perdure.model.events import Event
 from perdure.model.pointer import escape
@@ -65,24 +68,24 @@ class PerdureStore(BaseStore):
         self.index_config = index
         self.embeddings = None if index is None else ensure_embeddings(index.get("embed"))
         fields: Any = (index or {}).get("fields") or (index or {}).get("text_fields") or ["$"]
-        self._fields = [(path, path if path == "$" else tokenize_path(path)) for path in fields]
+        self._fields = [path if path == "$" else tokenize_path(path) for path in fields]
 
     def __repr__(self) -> str:
         return f"<PerdureStore on {self._store!r}>"
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
         """Run operations together, blocking: the reads see what was there before; puts to one namespace are one commit."""
-        todo = _checked(ops)
+        todo = checked(ops)
         texts = self._texts(todo)
-        vectors = dict(zip(texts, self.embeddings.embed_documents(texts), strict=True)) if texts and self.embeddings else {}
+        vectors = _paired(texts, self.embeddings.embed_documents(texts)) if texts and self.embeddings else {}
         queries = {query: self.embeddings.embed_query(query) for query in _queries(todo)} if self.embeddings else {}
         return wait(self._run(todo, vectors, queries))
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
         """As `batch`, without blocking."""
-        todo = _checked(ops)
+        todo = checked(ops)
         texts = self._texts(todo)
-        vectors = dict(zip(texts, await self.embeddings.aembed_documents(texts), strict=True)) if texts and self.embeddings else {}
+        vectors = _paired(texts, await self.embeddings.aembed_documents(texts)) if texts and self.embeddings else {}
         queries = {query: await self.embeddings.aembed_query(query) for query in _queries(todo)} if self.embeddings else {}
         return await self._run(todo, vectors, queries)
 
@@ -110,16 +113,12 @@ class PerdureStore(BaseStore):
 
     def _texts(self, todo: Sequence[Op]) -> list[str]:
         """Every text of the batch that needs a vector, once."""
-        if self.embeddings is None:
-            return []
-        puts = [one for one in todo if isinstance(one, PutOp) and one.value is not None]
-        return list(dict.fromkeys(text for put in puts for text in self._texts_of(put)))
+        return list(dict.fromkeys(text for put in todo if isinstance(put, PutOp) for text in self._texts_of(put)))
 
     def _texts_of(self, put: PutOp) -> list[str]:
-        if put.index is False or put.value is None:
+        if self.embeddings is None or put.index is False or put.value is None:
             return []
-        fields = self._fields if put.index is None else [(path, path if path == "$" else tokenize_path(path)) for path in put.index]
-        return [text for _, path in fields for text in get_text_at_path(put.value, path)]
+        return texts_of(put.value, self._fields if put.index is None else [tokenize_path(path) for path in put.index])
 
     async def _run(self, todo: Sequence[Op], vectors: _Vectors, queries: _Vectors) -> list[Result]:
         results: list[Result] = []
@@ -132,11 +131,41 @@ class PerdureStore(BaseStore):
             elif isinstance(one, ListNamespacesOp):
                 results.append(await self._list(one))
             else:
-                puts[one.namespace, one.key] = one
+                puts[tuple(one.namespace), one.key] = one
                 results.append(None)
-        for namespace in dict.fromkeys(namespace for namespace, _ in puts):
-            await self._put(namespace, [put for (other, _), put in puts.items() if other == namespace], vectors)
+        await self._put_all(list(puts.values()), vectors)
         return results
+
+    async def _put_all(self, puts: Sequence[PutOp], vectors: _Vectors) -> None:
+        """Store puts, one commit for each namespace. All are encoded before one is stored: what is wrong with one refuses them all."""
+        changes: dict[Namespace, list[tuple[PutOp, dict[str, Any] | None]]] = {}
+        now = self._now()
+        for put in puts:
+            changes.setdefault(tuple(put.namespace), []).append((put, None if put.value is None else self._item(put, vectors, now)))
+        if len(changes) > 1:
+            for namespace, change in changes.items():
+                items.session_of(namespace)
+                encode_events(check_events([_event({}, change)]), JSON)
+        stored: list[Namespace] = []
+        for namespace, change in changes.items():
+            try:
+                await self._put(namespace, change, now)
+            except Error as error:
+                if stored:
+                    raise PartlyStored(f"Puts to {namespace} failed: {error.detail}", stored=stored) from error
+                raise
+            stored.append(namespace)
+
+    def _item(self, put: PutOp, vectors: _Vectors, now: datetime) -> dict[str, Any]:
+        """An item as it is stored, but for when it was created."""
+        value = dict(put.value or {})
+        item: dict[str, Any] = {"value": self._codec.encode(value, f"Item {put.key!r:.100} of {'.'.join(put.namespace)}")}
+        item["created"] = item["updated"] = now.isoformat()
+        if put.ttl is not None:
+            item |= {"ttl": put.ttl, "expires": items.expiry(put.ttl, now)}
+        if packed := [vectors[text] for text in self._texts_of(put) if text in vectors]:
+            item["vectors"] = items.pack_vectors(packed)
+        return item
 
     async def _state(self, namespace: Namespace) -> Mapping[str, Any]:
         session = items.session_of(namespace)
@@ -148,36 +177,20 @@ class PerdureStore(BaseStore):
         return state
 
     async def _namespaces(self, prefix: Namespace) -> list[tuple[Namespace, Mapping[str, Any]]]:
+        prefix = tuple(prefix)
         start = items.session_of(prefix) if prefix else items.PREFIX
         found = [items.namespace_of(info.session) async for info in self._store.list(prefix=start)]
         return [(namespace, await self._state(namespace)) for namespace in found if namespace[: len(prefix)] == prefix]
 
-    async def _put(self, namespace: Namespace, puts: Sequence[PutOp], vectors: _Vectors) -> None:
-        session, now = items.session_of(namespace), self._now()
+    async def _put(self, namespace: Namespace, change: Sequence[tuple[PutOp, dict[str, Any] | None]], now: datetime) -> None:
         state = await self._state(namespace)
         held: Mapping[str, Any] = state.get("items", {})
-        operations, kept, gone = [], [], []
-        for put in puts:
-            if put.value is None:
-                gone.append(put.key)
-                continue
+        for put, item in change:
             old = held.get(put.key)
-            item: dict[str, Any] = {"value": self._codec.encode(dict(put.value), f"Item {put.key!r} of {'.'.join(namespace)}")}
-            item["created"] = now.isoformat() if old is None or items.is_expired(old, now) else old["created"]
-            item["updated"] = now.isoformat()
-            if put.ttl is not None:
-                item |= {"ttl": put.ttl, "expires": items.expiry(put.ttl, now)}
-            if packed := [vectors[text] for text in self._texts_of(put) if text in vectors]:
-                item["vectors"] = items.pack_vectors(packed)
-            operations.append(op.set(f"/items/{escape(put.key)}", item))
-            kept.append(put.key)
-        if not kept and not any(key in held for key in gone):
-            return
-        first = {"langgraph_store": items.LAYOUT, "items": {}} if not state else {"items": {}}
-        first["items"] = dict.fromkeys(gone)
-        said = {name: keys for name, keys in (("put", kept), ("deleted", gone)) if keys}
-        head = [op.merge("", first)] if gone or not state else []
-        await self._store.append(session, Event("items", said, (*head, *operations)), recreate=True)
+            if item is not None and old is not None and not items.is_expired(old, now):
+                item["created"] = old["created"]
+        if any(item is not None or put.key in held for put, item in change):
+            await self._store.append(items.session_of(namespace), _event(state, change), recreate=True)
 
     async def _get(self, get: GetOp) -> Item | None:
         now = self._now()
@@ -203,7 +216,7 @@ class PerdureStore(BaseStore):
 
     def _fields_of(self, namespace: Namespace, key: str, item: Mapping[str, Any]) -> dict[str, Any]:
         return {
-            "namespace": namespace,
+            "namespace": tuple(namespace),
             "key": key,
             "value": self._codec.decode(item["value"]),
             "created_at": datetime.fromisoformat(item["created"]),
@@ -216,7 +229,7 @@ class PerdureStore(BaseStore):
         found: list[tuple[float | None, Namespace, str, Mapping[str, Any]]] = []
         for namespace, state in await self._namespaces(search.namespace_prefix):
             for key, item in items.alive(state, now):
-                if items.chosen(self._codec.decode(item["value"]) if search.filter else {}, search.filter):
+                if chosen(self._codec.decode(item["value"]) if search.filter else {}, search.filter):
                     found.append((None if query is None else items.similarity(item, query), namespace, key, item))
         # By likeness, those without vectors last; else what was changed last comes first.
         found.sort(key=lambda entry: (entry[0] is not None, entry[0] or 0.0, entry[3]["updated"]), reverse=True)
@@ -236,24 +249,20 @@ class PerdureStore(BaseStore):
         return sorted(found)[listing.offset : listing.offset + listing.limit]
 
 
-def _checked(ops: Iterable[Op]) -> list[Op]:
-    todo = list(ops)
-    for one in todo:
-        if not isinstance(one, (GetOp, SearchOp, ListNamespacesOp, PutOp)):
-            raise Invalid(f"A batch holds the framework's operations, not {type(one).__name__}.")
-        for namespace in _named(one):
-            if not all(isinstance(label, str) and label and "." not in label for label in namespace):
-                raise InvalidNamespaceError(f"Labels of a namespace are strings that are not empty and have no '.': {namespace!r:.200}.")
-    return todo
+def _event(state: Mapping[str, Any], change: Sequence[tuple[PutOp, dict[str, Any] | None]]) -> Event:
+    """What puts, and deletes, of one namespace are in its session."""
+    kept = [put.key for put, item in change if item is not None]
+    gone = [put.key for put, item in change if item is None]
+    first: dict[str, Any] = {} if state else {"langgraph_store": items.LAYOUT}
+    head = [op.merge("", first | {"items": dict.fromkeys(gone)})] if gone or not state else []
+    said = {name: keys for name, keys in (("put", kept), ("deleted", gone)) if keys}
+    return Event("items", said, (*head, *[op.set(f"/items/{escape(put.key)}", item) for put, item in change if item is not None]))
 
 
-def _named(one: Op) -> list[Sequence[Any]]:
-    """The namespaces that an operation names: the framework's methods look at them, a batch passed directly does not come by those."""
-    if isinstance(one, SearchOp):
-        return [one.namespace_prefix]
-    if isinstance(one, ListNamespacesOp):
-        return [condition.path for condition in one.match_conditions or ()]
-    return [one.namespace]
+def _paired(texts: Sequence[str], vectors: Sequence[list[float]]) -> _Vectors:
+    if len(texts) != len(vectors):
+        raise Invalid(f"The embeddings gave {len(vectors)} vectors for {len(texts)} texts.")
+    return dict(zip(texts, vectors, strict=True))
 
 
 def _queries(todo: Sequence[Op]) -> list[str]:
