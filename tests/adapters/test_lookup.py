@@ -9,6 +9,7 @@ import pytest
 
 import perdure
 from perdure.adapters.lookup import Lookup
+from tests.adapters.odd import HALVES
 
 
 def test_the_first_entry_holds_for_everyone(tmp_path: Path) -> None:
@@ -22,7 +23,7 @@ def test_the_first_entry_holds_for_everyone(tmp_path: Path) -> None:
             told = await asyncio.gather(*[lookups[n % 2].put("id", {"n": n}) for n in range(8)])
             assert len({str(value) for value in told}) == 1
             assert await lookups[1].get("id") == told[0] == await lookups[0].put("id", "late")
-            ids = ["", "a/b", "x" * 1000, "\x00", "ä", "id2"]
+            ids = ["", "a/b", "x" * 1000, "\x00", "ä", "id2", *HALVES]
             for id in ids:
                 await lookups[0].put(id, id)
             assert [await lookups[1].get(id) for id in ids] == ids

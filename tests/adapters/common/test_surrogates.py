@@ -32,6 +32,13 @@ def test_every_value_comes_back(value: Any) -> None:
     assert unescape(unescape(escape(stored))) == value
 
 
+def test_the_spelling_in_the_store_stays() -> None:
+    """Half an emoji, both halves apart, a byte that was no UTF-8, a mark of the text's own, a key: stored as here for ever."""
+    assert escape("cut \ud83d") == "cut \ufdd0d83d\ufdd1"
+    assert escape("\ud83d\ude00") == "\ufdd0d83d\ufdd1\ufdd0de00\ufdd1"
+    assert escape({"\udcff": ["\ufdd0", "\ufdd1"]}) == {"\ufdd0dcff\ufdd1": ["\ufdd0fdd0\ufdd1", "\ufdd1"]}
+
+
 @given(TEXTS, TEXTS)
 def test_two_texts_are_two(one: str, other: str) -> None:
     """No two texts look alike in the store: keys stay as many as they were."""

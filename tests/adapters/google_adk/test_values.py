@@ -205,6 +205,29 @@ async def test_a_state_that_is_none_is_refused(state: Any) -> None:
         assert await service.get_session(**WHO, session_id="s") is None
 
 
+@pytest.mark.parametrize("id", [3, b"s", ["s"], object()], ids=lambda value: type(value).__name__)
+async def test_names_that_are_no_strings_are_refused(id: Any) -> None:
+    """As session, user, app and filename: `Invalid` on every call."""
+    async with perdure.open("memory:") as store:
+        service, artifacts = PerdureSessionService(store), PerdureArtifactService(store)
+        for who in (
+            {**WHO, "session_id": id},
+            {"app_name": "a", "user_id": id, "session_id": "s"},
+            {"app_name": id, "user_id": "u", "session_id": "s"},
+        ):
+            for call in (
+                service.create_session(**who),
+                service.get_session(**who),
+                service.delete_session(**who),
+                artifacts.save_artifact(**who, filename="f", artifact=types.Part(text="t")),
+            ):
+                with pytest.raises(perdure.Invalid):
+                    await call
+        with pytest.raises(perdure.Invalid):
+            await artifacts.save_artifact(**WHO, session_id="s", filename=id, artifact=types.Part(text="t"))
+        assert [info async for info in store.list()] == []
+
+
 @NAMES
 async def test_odd_artifacts_and_memories_are_stored_or_refused(url: str, name: str) -> None:
     """As artifact, metadata and memory: what was accepted can be read, the rest is `Invalid` or ADK's `InputValidationError`."""

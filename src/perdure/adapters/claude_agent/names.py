@@ -70,5 +70,7 @@ def _short(text: str) -> str:
 
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str) or not value:
-        raise Invalid(f"A session key's {name} is a string that is not empty, not {value!r:.60}.")
+        raise Invalid(
+            f"A session key's {name} is a string that is not empty, not {'an empty one' if value == '' else type(value).__name__}."
+        )
     return value

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from perdure.adapters.naming import compose, decompose
+from perdure.errors import Invalid
 
 ROOT = "adk"
 USER = "user:"
@@ -33,6 +34,13 @@ class Names:
     def scopes(self) -> tuple[tuple[str, str], ...]:
         """The prefixes of shared state keys, and the Perdure session that each goes to."""
         return ("app:", app_scope(self.app)), ("user:", user_scope(self.app, self.user))
+
+
+def stripped(what: str, id: object) -> str:
+    """An id without spaces around it, as ADK takes it. Raises `Invalid` for what is no string."""
+    if not isinstance(id, str):
+        raise Invalid(f"{what} is a string, not {type(id).__name__}.")
+    return id.strip()
 
 
 def app_scope(app: str) -> str:
@@ -75,9 +83,10 @@ class Artifact(NamedTuple):
     @classmethod
     def of(cls, app: str, user: str, id: str | None, filename: str) -> Artifact:
         """By ADK's names: a filename that begins with `user:`, and any filename without a session, is the user's."""
+        stripped("An artifact's filename", filename)
         if filename.startswith(USER) or id is None:
             return cls(app, user, None, filename.removeprefix(USER))
-        return cls(app, user, id.strip(), filename)
+        return cls(app, user, stripped("A session id", id), filename)
 
     @property
     def session(self) -> str:

@@ -87,7 +87,7 @@ class PerdureSessionService(BaseSessionService):
         self, *, app_name: str, user_id: str, state: dict[str, Any] | None = None, session_id: str | None = None
     ) -> Session:
         """Start a session. Raises `AlreadyExistsError`, and `Invalid` for ids that are too long together."""
-        found = Names(app_name, user_id, (session_id or "").strip() or platform_uuid.new_uuid())
+        found = Names(app_name, user_id, names.stripped("A session id", session_id or "") or platform_uuid.new_uuid())
         delta = events.safe_state(state or {})
         mine = events.own(delta)
         now = platform_time.get_time()
@@ -106,7 +106,7 @@ class PerdureSessionService(BaseSessionService):
         With a `config` only the end of the log is read. `after_timestamp` gives the events behind the last one that is older.
         Raises `Invalid` for a session that something else made, `Unsupported` for events that this google-adk does not understand.
         """
-        found = Names(app_name, user_id, session_id.strip())
+        found = Names(app_name, user_id, names.stripped("A session id", session_id))
         try:
             view = await self._view(found)
             tail = await self._tail(found, view.version, config or _ALL)
@@ -140,7 +140,7 @@ class PerdureSessionService(BaseSessionService):
     async def delete_session(self, *, app_name: str, user_id: str, session_id: str) -> None:
         """Close the session with a tombstone, which late writers meet; nothing happens if there is none. Shared state stays."""
         try:
-            await self._store.delete(Names(app_name, user_id, session_id.strip()).session)
+            await self._store.delete(Names(app_name, user_id, names.stripped("A session id", session_id)).session)
         except (NotFound, Deleted):
             return
 

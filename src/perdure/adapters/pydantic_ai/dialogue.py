@@ -13,12 +13,14 @@ from typing import Any
 
 import msgspec
 from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter
-from pydantic_core import PydanticSerializationError
 
+from perdure.adapters.common.models import adapter_json, adapter_value
+from perdure.engine.intent import EVENTS_MAX
 from perdure.engine.store import Store
 from perdure.errors import AlreadyExists, Conflict, Corrupt, Invalid, NotFound, Unavailable, Unsupported
 from perdure.model.commit import Commit
 from perdure.model.events import Event
+from perdure.model.values import check
 
 MESSAGE = "message"
 ATTEMPTS = 64
@@ -64,8 +66,8 @@ class Dialogues:
         first, and the other looks again at what is there; so each number is given once.
         """
         wanted = [(*digest(message), message) for message in to_json(messages)]
-        known = self._remembered(session)
-        for _ in range(ATTEMPTS):
+        known, overtaken = self._remembered(session), 0
+        while overtaken < ATTEMPTS:
             expected = known.version  # before the rest: what another thread learns meanwhile then shows as a conflict
             missing = {key: (size, message) for key, size, message in wanted if key not in known.numbers}
             if not missing:
@@ -73,13 +75,14 @@ class Dialogues:
             events: list[Event] = []
             size = 0
             for length, message in missing.values():
-                if events and size + length > COMMIT_BYTES:
+                if events and (size + length > COMMIT_BYTES or len(events) == EVENTS_MAX):
                     break
                 events.append(Event(MESSAGE, {"number": known.count + len(events), "author": author(message), "message": message}))
                 size += length
             try:
                 receipt = await self._store.append(session, *events, expect=expected, on_conflict="raise", actor=actor)
             except (AlreadyExists, Conflict):
+                overtaken += 1
                 await self._catch_up(session, known)
                 continue
             for key, event in zip(missing, events, strict=False):
@@ -124,18 +127,20 @@ class Dialogues:
 
 
 def to_json(messages: Sequence[ModelMessage]) -> list[dict[str, Any]]:
-    """The framework's JSON of each message. Raises `Invalid` naming what it refuses."""
-    try:
-        encoded: list[dict[str, Any]] = msgspec.json.decode(ModelMessagesTypeAdapter.dump_json(list(messages)))
-    except PydanticSerializationError as error:
-        raise Invalid(f"A message cannot be stored: {error}.") from error
+    """The framework's JSON of each message, sound and escaped. Raises `Invalid` naming what it refuses."""
+    if not isinstance(messages, (list, tuple)):
+        raise Invalid(f"Messages come in a list, not in {type(messages).__name__}.")
+    encoded: list[dict[str, Any]] = adapter_json(ModelMessagesTypeAdapter, list(messages), "A message")
+    check(encoded, what="the messages")
     return encoded
 
 
 def from_json(messages: list[Any], session: str) -> list[ModelMessage]:
     """The messages again. Raises `Unsupported` for what this version of the framework does not understand."""
     try:
-        return ModelMessagesTypeAdapter.validate_json(msgspec.json.encode(messages))
+        return adapter_value(
+            ModelMessagesTypeAdapter, lambda: ModelMessagesTypeAdapter.validate_json(msgspec.json.encode(messages)), messages
+        )
     except ValueError as error:
         raise Unsupported(f"Session {session!r} holds a message that this pydantic-ai does not understand: {error}.") from error
 

@@ -19,6 +19,7 @@ from pydantic_ai_harness.memory import (
 )
 from pydantic_ai_harness.memory._store import decode_metadata, encode_metadata, lexical_search, validate_store_path, validate_store_prefix
 
+from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.faces import AnyStore, asynchronous
 from perdure.adapters.lookup import Lookup
 from perdure.adapters.matching import changes
@@ -51,20 +52,20 @@ class PerdureMemoryStore:
 
     async def read(self, path: str, *, max_chars: int) -> MemoryFile | None:
         """The note, cut after `max_chars` characters, or `None`. Raises `ValueError` for a path that is none."""
-        validate_store_path(path)
+        _check_path(path)
         _positive("max_chars", max_chars)
         directory, name = _split(path)
         view = await self._view(directory)
         held = None if view is None else view.shared["files"].get(name)
         if held is None:
             return None
-        content = "\n".join(held["lines"])
+        content = unescape("\n".join(held["lines"]))
         return MemoryFile(
             content=content[:max_chars],
             version=held["version"],
-            operation_id=held.get("operation"),
+            operation_id=unescape(held.get("operation")),
             truncated=len(content) > max_chars,
-            metadata=decode_metadata(held.get("metadata")),
+            metadata=unescape(decode_metadata(held.get("metadata"))),
         )
 
     async def get_operation(self, operation: MemoryOperation) -> MemoryMutation | None:
@@ -91,11 +92,13 @@ class PerdureMemoryStore:
 
         One commit; with an operation, one more before it. Raises `MemoryConflictError`, `MemoryOperationConflictError`, `ValueError`.
         """
-        encoded = encode_metadata(metadata)
+        if not isinstance(content, str):
+            raise Invalid(f"A note is text, not {type(content).__name__}.")
+        encoded = _metadata(metadata)
         note: dict[str, Any] = {"lines": content.split("\n"), "version": self._store.new_id()}
         note |= {} if operation is None else {"operation": operation.id}
         note |= {} if encoded is None else {"metadata": encoded}
-        return await self._change(path, note, expected_version, operation)
+        return await self._change(path, escape(note), expected_version, operation)
 
     async def delete(self, path: str, *, expected_version: str | None, operation: MemoryOperation | None = None) -> MemoryMutation:
         """Take the note away whose version is `expected_version`. What it said stays in the history. Raises as `write_with_metadata`."""
@@ -118,7 +121,7 @@ class PerdureMemoryStore:
         view = await self._view(directory)
         held = {} if view is None else view.shared["files"]
         names = sorted(name for name in held if name.startswith(start))
-        notes = [(f"{prefix}{name[len(start) :]}", "\n".join(held[name]["lines"])) for name in names[:max_files]]
+        notes = [(f"{prefix}{name[len(start) :]}", unescape("\n".join(held[name]["lines"]))) for name in names[:max_files]]
         cut = [(path, content[:max_file_chars]) for path, content in notes]
         result = await lexical_search(cut, query, limit=limit, max_files=max_files, max_chars=max_chars, score_prefix=prefix)
         more = len(names) > max_files or any(len(content) > max_file_chars for _, content in notes)
@@ -128,7 +131,7 @@ class PerdureMemoryStore:
         self, path: str, note: dict[str, Any] | None, expected: str | None, operation: MemoryOperation | None
     ) -> MemoryMutation:
         """Set or remove (`None`) a note, once."""
-        validate_store_path(path)
+        _check_path(path)
         directory, name = _split(path)
         session = _session(directory)
         entry = None
@@ -147,7 +150,7 @@ class PerdureMemoryStore:
                 raise MemoryConflictError(f"memory path {path!r} changed before it could be {what}; nothing was changed")
             told: dict[str, Any] = {"path": path, "version": None if note is None else note["version"], "existed": held is not None}
             told |= {} if operation is None else {"operation": operation.id}
-            event = Event(DELETED if note is None else WRITTEN, told, tuple(_ops(name, held, note)))
+            event = Event(DELETED if note is None else WRITTEN, escape(told), tuple(_ops(name, held, note)))
             key = None if operation is None else names.key("operation", operation.id)
             try:
                 await self._store.append(session, event, expect=0 if view is None else view.version, key=key)
@@ -226,6 +229,20 @@ def _ops(name: str, held: Mapping[str, Any] | None, note: dict[str, Any] | None)
     return [guard, *([op.remove(place)] if note is None else changes(held, note, place))]
 
 
+def _metadata(metadata: Mapping[str, str] | None) -> str | None:
+    """The harness's JSON of metadata. Raises `Invalid` for what is no mapping, and `TypeError`, `ValueError` as the harness does."""
+    if metadata is not None and not isinstance(metadata, Mapping):
+        raise Invalid(f"Metadata are a mapping of strings, not {type(metadata).__name__}.")
+    return encode_metadata(metadata)
+
+
+def _check_path(path: str) -> None:
+    """Raise `ValueError`, as the harness does, for what is no path."""
+    if not isinstance(path, str):
+        raise ValueError(f"invalid memory path: it is a string, not {type(path).__name__}")  # noqa: TRY004  # what the harness raises for a path
+    validate_store_path(path)
+
+
 def _positive(name: str, value: int) -> None:
-    if value <= 0:
+    if type(value) is not int or value <= 0:
         raise ValueError(f"{name} must be positive, not {value!r}")

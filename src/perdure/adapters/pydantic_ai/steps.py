@@ -18,6 +18,8 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_ai.messages import ModelMessage
 from pydantic_ai_harness.step_persistence import ContinuableSnapshot, RunRecord, StepEvent, ToolEffectRecord
 
+from perdure.adapters.common.models import FAILURES, adapter_json
+from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.faces import AnyStore, asynchronous
 from perdure.adapters.naming import decompose
 from perdure.adapters.pydantic_ai import names
@@ -26,6 +28,7 @@ from perdure.errors import Deleted, Invalid, NotFound, Unsupported
 from perdure.model import ops as op
 from perdure.model.events import Event
 from perdure.model.pointer import join
+from perdure.model.values import check
 
 REGISTERED, CHILD, RUN, EFFECT, SNAPSHOT = "run_registered", "child_run", "run", "tool_effect", "snapshot"
 _EVENT, _RECORD, _EFFECT = TypeAdapter(StepEvent), TypeAdapter(RunRecord), TypeAdapter(ToolEffectRecord)
@@ -49,15 +52,16 @@ class PerdureStepStore:
 
         The conversation and the parent learn of the run before it is there, so that no crash hides it from `list_runs`.
         """
-        id = record.run_id
+        data = _dumped(_RECORD, record)
+        id, stored = record.run_id, escape(record.run_id)
         if record.conversation_id is not None:
-            told = {"run": id} | ({"agent": record.agent_name} if record.agent_name else {})
-            await self._once(names.conversation(record.conversation_id), Event(RUN, told, (op.union("/runs", [id]),)), names.key(RUN, id))
+            told = {"run": stored} | ({"agent": escape(record.agent_name)} if record.agent_name else {})
+            event = Event(RUN, told, (op.union("/runs", [stored]),))
+            await self._once(names.conversation(record.conversation_id), event, names.key(RUN, id))
         if record.parent_run_id is not None:
             await self._once(
-                names.run(record.parent_run_id), Event(CHILD, {"run": id}, (op.union("/children", [id]),)), names.key(CHILD, id)
+                names.run(record.parent_run_id), Event(CHILD, {"run": stored}, (op.union("/children", [stored]),)), names.key(CHILD, id)
             )
-        data = _dumped(_RECORD, record)
         event = Event(REGISTERED, None, (op.set("/run", data),))
         if await self._once(names.run(id), event, REGISTERED, actor=record.agent_name):
             return
@@ -68,7 +72,7 @@ class PerdureStepStore:
     async def get_run(self, *, run_id: str) -> RunRecord | None:
         """The run as it was registered, or `None`."""
         state = await self._state(names.run(run_id))
-        return _loaded(_RECORD, {**state["run"], "run_id": run_id}) if "run" in state else None
+        return _loaded(_RECORD, state["run"], run_id) if "run" in state else None
 
     async def list_runs(self, *, parent_run_id: str | None = None, conversation_id: str | None = None) -> list[RunRecord]:
         """The runs, by the time they started, of a conversation, of a parent, of both, or all. Costs one read a run."""
@@ -95,17 +99,19 @@ class PerdureStepStore:
         try:
             async for commit in self._store.history(names.run(run_id)):
                 steps = filter(_is_step, commit.events)
-                found += [_loaded(_EVENT, {**event.data, "kind": event.type, "run_id": run_id}) for event in steps]
+                found += [_loaded(_EVENT, {**event.data, "kind": event.type}, run_id) for event in steps]
         except (NotFound, Deleted):
             return []
         return found
 
     async def save_snapshot(self, snapshot: ContinuableSnapshot) -> None:
         """Keep a snapshot: those of its messages that are new, and which ones it holds. One whose key the run holds is not kept again."""
+        if not isinstance(snapshot, ContinuableSnapshot):
+            raise Invalid(f"A snapshot is a ContinuableSnapshot, not {type(snapshot).__name__}.")
         session = self._dialogue(snapshot.run_id, snapshot.conversation_id)
+        data = _snapshot_data(snapshot)
         numbers = await self._dialogues.keep(session, snapshot.messages, names.actor(snapshot.agent_name))
-        data: dict[str, Any] = {name: value for name in _PLAIN if (value := getattr(snapshot, name)) is not None}
-        data |= {"timestamp": snapshot.timestamp.isoformat(), "messages": [list(run) for run in numbers]}
+        data["messages"] = [list(run) for run in numbers]
         key = None if snapshot.idempotency_key is None else names.key(SNAPSHOT, snapshot.idempotency_key)
         await self._once(names.run(snapshot.run_id), Event(SNAPSHOT, data), key, actor=snapshot.agent_name)
 
@@ -125,18 +131,18 @@ class PerdureStepStore:
         """Set what is known of a tool call."""
         data = _dumped(_EFFECT, record)
         told = {name: data[name] for name in ("tool_name", "tool_call_id", "status")}
-        place = op.init("/effects", {}), op.set(join(["effects", record.tool_call_id]), data)
+        place = op.init("/effects", {}), op.set(join(["effects", data["tool_call_id"]]), data)
         await self._once(names.run(record.run_id), Event(EFFECT, told, place), None)
 
     async def get_tool_effect(self, *, run_id: str, tool_call_id: str) -> ToolEffectRecord | None:
         """What was last recorded of a tool call, or `None`."""
-        held = (await self._state(names.run(run_id))).get("effects", {}).get(tool_call_id)
-        return None if held is None else _loaded(_EFFECT, {**held, "run_id": run_id})
+        held = (await self._state(names.run(run_id))).get("effects", {}).get(escape(tool_call_id))
+        return None if held is None else _loaded(_EFFECT, held, run_id)
 
     async def list_unresolved_tool_effects(self, *, run_id: str) -> list[ToolEffectRecord]:
         """The tool calls that were started and neither completed nor failed, in the order in which they were started."""
         held = (await self._state(names.run(run_id))).get("effects", {})
-        return [_loaded(_EFFECT, {**effect, "run_id": run_id}) for effect in held.values() if effect["status"] == "started"]
+        return [_loaded(_EFFECT, effect, run_id) for effect in held.values() if effect["status"] == "started"]
 
     async def history(self, conversation_id: str) -> list[ModelMessage]:
         """The messages to go on with in a conversation: those of the newest complete snapshot of its newest run that has one.
@@ -182,7 +188,7 @@ class PerdureStepStore:
                     yield parts[2]
             return
         for id in ids:
-            yield id
+            yield unescape(id)
 
     async def _snapshots(self, run_id: str, *, newest_first: bool = False) -> AsyncIterator[dict[str, Any]]:
         try:
@@ -195,10 +201,10 @@ class PerdureStepStore:
     async def _restored(self, run_id: str, found: list[dict[str, Any]]) -> list[ContinuableSnapshot]:
         """Snapshots from their events; of each conversation the log is read once."""
         messages: dict[str, dict[int, ModelMessage]] = {}
-        for session in {self._dialogue(run_id, data.get("conversation_id")) for data in found}:
-            mine = [_numbers(data) for data in found if self._dialogue(run_id, data.get("conversation_id")) == session]
+        for session in {self._dialogue(run_id, unescape(data.get("conversation_id"))) for data in found}:
+            mine = [_numbers(data) for data in found if self._dialogue(run_id, unescape(data.get("conversation_id"))) == session]
             messages[session] = await self._dialogues.load(session, [run for numbers in mine for run in numbers])
-        return [_snapshot(run_id, data, messages[self._dialogue(run_id, data.get("conversation_id"))]) for data in found]
+        return [_snapshot(run_id, data, messages[self._dialogue(run_id, unescape(data.get("conversation_id")))]) for data in found]
 
     def _dialogue(self, run_id: str, conversation_id: str | None) -> str:
         """The session that holds the messages: the conversation's, or the run's own if it is part of none."""
@@ -207,13 +213,24 @@ class PerdureStepStore:
 
 def _dumped(adapter: TypeAdapter[Any], value: Any) -> dict[str, Any]:
     """A record without its run id, which the session's id says, and without what is as it is by default."""
-    dumped: dict[str, Any] = adapter.dump_python(value, mode="json", exclude_defaults=True, exclude={"run_id"})
+    dumped: dict[str, Any] = adapter_json(adapter, value, "A record", exclude_defaults=True, exclude={"run_id"})
     return dumped
 
 
-def _loaded(adapter: TypeAdapter[Any], data: dict[str, Any]) -> Any:
+def _snapshot_data(snapshot: ContinuableSnapshot) -> dict[str, Any]:
+    """A snapshot without its run id and messages. Raises `Invalid`."""
+    data: dict[str, Any] = escape({name: value for name in _PLAIN if (value := getattr(snapshot, name)) is not None})
     try:
-        return adapter.validate_python(data)
+        data["timestamp"] = snapshot.timestamp.isoformat()
+    except FAILURES as error:
+        raise Invalid(f"A snapshot's timestamp is a datetime: {error}.") from error
+    check(data, what="the snapshot")
+    return data
+
+
+def _loaded(adapter: TypeAdapter[Any], data: dict[str, Any], run_id: str) -> Any:
+    try:
+        return adapter.validate_python({**unescape(data), "run_id": run_id})
     except ValidationError as error:
         raise Unsupported(f"This is not a record that this pydantic-ai-harness understands: {error}.") from error
 
@@ -238,7 +255,7 @@ def _numbers(data: dict[str, Any]) -> Numbers:
 
 def _snapshot(run_id: str, data: dict[str, Any], messages: dict[int, ModelMessage]) -> ContinuableSnapshot:
     held = [messages[number] for number in spelled(_numbers(data))]
-    plain = {name: data[name] for name in _PLAIN if name in data}
+    plain = {name: unescape(data[name]) for name in _PLAIN if name in data}
     try:
         return ContinuableSnapshot(run_id=run_id, messages=held, timestamp=datetime.fromisoformat(data["timestamp"]), **plain)
     except (KeyError, TypeError, ValueError) as error:

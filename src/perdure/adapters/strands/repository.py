@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from strands.multiagent import MultiAgentBase
 
 CREATED, MESSAGE = "session_created", "message"
+NUMBER_END = 1 << 63
+"""The least number that is too large for a message's id."""
 ATTEMPTS = 16
 """How often a change to an agent is tried anew while others change the same place."""
 
@@ -306,8 +308,8 @@ def _actor(agent_id: str) -> str | None:
 
 
 def _number(message_id: object) -> int:
-    if type(message_id) is not int or message_id < 0:
-        raise ValueError(f"A message id must be an integer from 0, not {message_id!r}.")
+    if type(message_id) is not int or not 0 <= message_id < NUMBER_END:
+        raise ValueError(f"A message id must be an integer from 0, not {message_id!r:.80}.")
     return message_id
 
 
