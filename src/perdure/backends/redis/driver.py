@@ -56,6 +56,8 @@ class RedisDriver:
             raise Corrupt(f"{key!r} in this Redis was not written by Perdure: choose another namespace.") from error
         if schema > SCHEMA:
             raise Unsupported(f"This store has the layout {schema}; this version of Perdure knows {SCHEMA}: upgrade perdure.")
+        if create:
+            await self.connections.check_library(key)
         settings = await settings_of(self.connections, key)
         self.durability_read = settings.level
         if self._replicas and settings.level == Durability.memory:
@@ -96,7 +98,7 @@ class RedisDriver:
                 reached = self._spread(copies)
             failed = answer if isinstance(answer, Error | Later) else None
             for place, number in enumerate(numbers):
-                answers[number] = failed or self._answered(attempts[number], answer[place], reached)
+                answers[number] = failed or self._answered(attempts[number], _at(answer, place), reached)
         return answers
 
     def _spread(self, copies: object) -> Error | Durability:
@@ -138,8 +140,14 @@ class RedisDriver:
                     return Known(*layout.decode_key(known), _certain(layout.decode_head(head)))
                 case [0, bytes() | None as head]:
                     return Lost(layout.decode_head(head))
-                case _:
+                case [3]:
                     return Corrupt(f"A record of session {attempt.session.id!r} has an idempotency key that was applied before.")
+                case [4, bytes(said)]:
+                    return Corrupt(
+                        f"The keys of session {attempt.session.id!r} in Redis were changed by hand: {said.decode(errors='replace')}."
+                    )
+                case _:
+                    return self.connections.foreign_library()
         except Error as error:
             return error
 
@@ -266,6 +274,11 @@ class RedisDriver:
 
 
 _WRITES = {"append", "put_snapshot", "truncate", "purge"}
+
+
+def _at(answers: Any, place: int) -> Any:
+    """One of the answers; nothing where a function that is none of ours gave them."""
+    return answers[place] if isinstance(answers, list) and place < len(answers) else None
 
 
 def _certain(head: Head | None) -> Head:
