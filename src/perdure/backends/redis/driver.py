@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from perdure.backends.checks import no_store
+from perdure.backends.checks import LOOKED_MAX, no_store
 from perdure.backends.redis import layout
 from perdure.backends.redis.checkup import checkup, settings_of
 from perdure.backends.redis.connections import Connections, Words
@@ -38,7 +38,7 @@ class RedisDriver:
         self.connections, self._replicas = connections, replicas
         self._prefixes = [prefix(namespace, shard) for shard in range(SHARDS)]
 
-    async def start(self, clock: Clock, *, create: bool) -> None:
+    async def start(self, clock: Clock, *, create: bool = True) -> None:
         """Look at the server and read the store's id; make the store where there is none, or without `create` raise `NotFound`."""
         await self.connections.locate()
         key = f"{self._prefixes[0]}store"
@@ -198,8 +198,9 @@ class RedisDriver:
         await self._ask("put_snapshot", session, snapshot.version, layout.proof(snapshot.hash), layout.encode_snapshot(snapshot))
 
     async def scan(self, query: Query, cursor: str | None, limit: int) -> Page[Row]:
-        """By id, from all shards at once; tags and status are looked at row by row."""
+        """By id, from all shards at once; tags and status are looked at row by row, at most about `LOOKED_MAX` rows a page."""
         rows: list[Row] = []
+        looked = 0
         high = b"(" + query.prefix.encode() + b"\xff"
         low = b"[" + query.prefix.encode()
         if cursor is not None and cursor.encode() >= query.prefix.encode():
@@ -222,6 +223,9 @@ class RedisDriver:
                         return Page(rows, session.id)
             if end is None:
                 return Page(rows, None)
+            looked += sum(map(len, pages))
+            if looked >= LOOKED_MAX:
+                return Page(rows, end.decode())
             low = b"(" + end
 
     async def feed(self, cursor: str | None, limit: int) -> Page[Change]:
