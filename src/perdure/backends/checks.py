@@ -9,6 +9,8 @@ from perdure.errors import Corrupt, Invalid, NotFound, TooLarge
 from perdure.model.commit import Status
 from perdure.model.ids import SessionKey
 
+LOOKED_MAX = 10_000
+"""About how many rows one `scan` looks at, where an engine has no index for what is asked; its page is then short, and has a cursor."""
 _INTEGER_END, _KINDS_END = 1 << 63, 256
 
 

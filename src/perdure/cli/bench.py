@@ -191,7 +191,7 @@ def _bare(path: Path) -> apsw.Connection:
     with perdure.sync.open(url) as store:
         store.append("sample", *MESSAGES)
     options = parse_url(url)
-    connection = connect(options, writing=True, create=True)
+    connection = connect(options, writing=True)
     initialise(connection, options, SystemClock())
     connection.pragma("temp_store", "memory")
     connection.execute("CREATE TEMP TABLE sample AS SELECT * FROM main.log; DELETE FROM main.log")

@@ -92,7 +92,7 @@ async def on(entities: MemoryEntities, *, timeout: float = 2) -> AsyncIterator[R
 
     async def connect() -> GoogleDriver:
         driver = GoogleDriver(entities, "memory", unasked)
-        await driver.start(SystemClock(), create=True)
+        await driver.start(SystemClock())
         return driver
 
     backend = await open_remote(connect, place="google:memory", timeout=timeout)

@@ -9,11 +9,13 @@ import time
 from typing import Any
 
 import pytest
+import redis
 
 import perdure
 from perdure import Durability, Event
 from perdure.backends.conformance import behind
 from perdure.backends.redis.layout import name_of, prefix, shard_of
+from perdure.backends.spi import Appended
 from perdure.model.ids import SessionKey
 from tests.backends.claims import (
     engine,
@@ -171,6 +173,104 @@ def test_hands_in_the_data_are_found(servers: Servers[Valkey], url: str) -> None
         with pytest.raises(perdure.Corrupt):
             await backend.heads([session])
         await backend.close()
+
+    run(scenario())
+
+
+def held(port: int, key: str, field: str) -> Any:
+    with redis.Redis(HOST, port) as client:
+        return client.hget(key, field)
+
+
+@pytest.mark.parametrize("new", [False, True], ids=["old", "new"])
+@pytest.mark.parametrize("damage", ["records", "keys", "head"])
+def test_a_damaged_session_spoils_nobody(servers: Servers[Valkey], url: str, damage: str, new: bool) -> None:
+    """In a group with one session whose keys are damaged the others are stored and told so; the damaged one is `Corrupt`, and as it was."""
+    port = servers(Valkey).port("primary")
+    sessions = [SessionKey("acme", f"s{number}") for number in range(40)]
+    bad = sessions[17]
+    key, name = prefix(namespace(url), shard_of(bad)), name_of(bad).decode()
+    place = {"records": f"{key}l:{name}", "keys": f"{key}k:{name}"}
+
+    async def scenario() -> None:
+        async with opened(url) as backend:
+            if not new:
+                await backend.append([behind(session, key="k1") for session in sessions])
+            if damage == "head":
+                ask(port, "HSET", f"{key}h", name, "garbage")
+            else:
+                ask(port, "DEL", place[damage])
+                ask(port, "SET", place[damage], "mine")
+            head = held(port, f"{key}h", name)
+            outcomes = await backend.append([behind(session, key="k2") for session in sessions])
+            assert isinstance(outcomes[17], perdure.Corrupt), outcomes[17]
+            others = [session for session in sessions if session != bad]
+            assert all(isinstance(outcome, Appended) for outcome in outcomes if outcome is not outcomes[17])
+            assert {found and found.version for found in await backend.heads(others)} == {1 if new else 2}
+            assert held(port, f"{key}h", name) == head
+        async with opened(url) as backend:
+            outcomes = await backend.append([behind(session, key="k3") for session in sessions])
+            assert [isinstance(outcome, Appended) for outcome in outcomes] == [session != bad for session in sessions]
+
+    run(scenario())
+
+
+def test_records_without_a_head_are_not_gone_on_from(servers: Servers[Valkey], url: str) -> None:
+    """A session whose head was taken away is `Corrupt` to whoever would start it: its records are still there."""
+    port, session = servers(Valkey).port("primary"), SessionKey("acme", "s")
+
+    async def scenario() -> None:
+        async with opened(url) as backend:
+            await backend.append([behind(session)])
+        ask(port, "HDEL", f"{prefix(namespace(url), shard_of(session))}h", name_of(session).decode())
+        async with opened(url) as backend:
+            (outcome,) = await backend.append([behind(session)])
+            assert isinstance(outcome, perdure.Corrupt)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    "library",
+    [
+        "#!lua name=perdure_1\nredis.register_function('theirs', function() return 1 end)",
+        "#!lua name=theirs\nredis.register_function('perdure_1_append', function() return 1 end)",
+        "#!lua name=theirs\nredis.register_function('perdure_1_append', function() return {1} end)",
+    ],
+)
+def test_functions_of_something_else_under_our_names(server_of_my_own: Servers[Valkey], library: str) -> None:
+    """Another function library of our name, or a function of ours in another one, is `Unsupported` and named; nothing is appended."""
+    server = server_of_my_own(Valkey)
+    ask(server.port("primary"), "FUNCTION", "LOAD", library)
+
+    async def scenario() -> None:
+        async with perdure.open(server.url) as store:
+            await store.append("s", Event("a"))
+
+    with pytest.raises(perdure.Unsupported, match="FUNCTION DELETE"):
+        run(scenario())
+    assert ask(server.port("primary"), "FUNCTION", "LIST") == "1"
+
+
+@pytest.mark.parametrize("database", ["16", "99", "999999999", "9" * 30])
+def test_a_database_that_the_server_does_not_have(servers: Servers[Valkey], database: str) -> None:
+    """The number of a database out of range is `Invalid`, and says so."""
+    with pytest.raises(perdure.Invalid, match="database"):
+        run(visit(f"{servers(Valkey).url.removesuffix('/0')}/{database}"))
+
+
+def test_connections_that_the_server_closed_while_idle_are_not_noticed(url: str, servers: Servers[Valkey]) -> None:
+    """Pooled connections that were ended meanwhile cost no failed call, reads and writes alike."""
+    port = servers(Valkey).port("primary")
+
+    async def scenario() -> None:
+        async with perdure.open(url) as store:
+            await asyncio.gather(*(store.append(f"s{number}", Event("a")) for number in range(32)))
+            for _ in range(3):
+                ask(port, "CLIENT", "KILL", "TYPE", "normal")
+                assert (await store.read("s0")).version
+                ask(port, "CLIENT", "KILL", "TYPE", "normal")
+                await store.append("s0", Event("b"))
 
     run(scenario())
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from perdure.backends.cassandra import layout
 from perdure.backends.cassandra.buckets import ROWS, Chain
 from perdure.backends.cassandra.layout import SESSION_SLOTS, Row, Statics
+from perdure.backends.checks import LOOKED_MAX
 from perdure.backends.spi import Head, Known, Loaded, Page, Query, Record, Snapshot
 from perdure.backends.spi import Row as IndexRow
 from perdure.errors import Corrupt
@@ -111,8 +112,10 @@ class Reader:
         return layout.decode_key(rows[0][0]) if rows else None
 
     async def scan(self, query: Query, cursor: str | None, limit: int) -> Page[IndexRow]:
-        """By id, merged from the tenant's slots. The list says which sessions may be there; each is looked at."""
+        """By id, merged from the tenant's slots. The list says which sessions may be there; each is looked at, at most about `LOOKED_MAX`
+        a page."""
         rows: list[IndexRow] = []
+        looked = 0
         after, more = cursor, True
         while more:
             ids, more = await self._ids(query, after)
@@ -126,6 +129,9 @@ class Reader:
                     rows.append(IndexRow(SessionKey(query.tenant, id), _head(top[1]), top[1].tags, top[1].created))
                     if len(rows) == limit:
                         return Page(rows, id)
+            looked += len(ids)
+            if more and looked >= LOOKED_MAX:
+                return Page(rows, after)
         return Page(rows, None)
 
     async def _ids(self, query: Query, after: str | None) -> tuple[list[str], bool]:

@@ -64,7 +64,7 @@ class DynamoDBDriver(Reader):
             batched=False,
         )
 
-    async def start(self, clock: Clock, place: str, *, create: bool) -> None:
+    async def start(self, clock: Clock, place: str, *, create: bool = True) -> None:
         """Read the store's id; make the store where there is none, or without `create` raise `NotFound`."""
         item = await self.table.get(self._keys.meta)
         if not item and not create:

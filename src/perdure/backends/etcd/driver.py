@@ -39,7 +39,7 @@ class EtcdDriver(Reader):
         self.gateway = gateway
         self.store_id = ""
 
-    async def start(self, clock: Clock, place: str, *, create: bool) -> None:
+    async def start(self, clock: Clock, place: str, *, create: bool = True) -> None:
         """Read the store's id and the cluster's size; make the store where there is none, or without `create` raise `NotFound`."""
         meta = self._keys.meta
         held = items(await self.gateway.range(key=meta))

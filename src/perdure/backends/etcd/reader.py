@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from perdure.backends.checks import LOOKED_MAX
 from perdure.backends.etcd import layout
 from perdure.backends.etcd.gateway import Compacted, Gateway, Json, behind, data, get, items
 from perdure.backends.etcd.layout import Layout
@@ -131,8 +132,9 @@ class Reader:
         return Known(*layout.decode_key(found[0]), layout.decode_head(heads[0])) if found and heads else None
 
     async def scan(self, query: Query, cursor: str | None, limit: int) -> Page[Row]:
-        """By id; tags and status are looked at row by row, etcd has no other index."""
+        """By id; tags and status are looked at row by row, etcd has no other index, at most about `LOOKED_MAX` rows a page."""
         keys, rows = self._keys, list[Row]()
+        looked = 0
         start = keys.rows(b"", query.tenant, query.prefix)
         end = behind(start)
         if cursor is not None:
@@ -158,6 +160,9 @@ class Reader:
                     if len(rows) == limit:
                         return Page(rows, session.id)
                 start = keys.of(b"", session) + b"\0"
+            looked += len(heads)
+            if more and looked >= LOOKED_MAX:
+                return Page(rows, keys.session(heads[-1]).id)
         return Page(rows, None)
 
     async def feed(self, cursor: str | None, limit: int) -> Page[Change]:

@@ -64,7 +64,7 @@ class GoogleDriver(Reader):
             record_bytes_max=RECORD_BYTES_MAX,
         )
 
-    async def start(self, clock: Clock, *, create: bool) -> None:
+    async def start(self, clock: Clock, *, create: bool = True) -> None:
         """Read the store's id; make the store where there is none, or without `create` raise `NotFound`: nothing is then sent to be written
         before the first write. Raises `Corrupt`, `Unsupported` too."""
         (entity,) = await self.entities.get([layout.META])

@@ -54,7 +54,7 @@ class MongoDBDriver(Reader):
         self._mover, self._feed = Mover(connections), Feed(self)
         self._moved: OrderedDict[str, int] = OrderedDict()
 
-    async def start(self, clock: Clock, connect_timeout: float, *, create: bool) -> None:
+    async def start(self, clock: Clock, connect_timeout: float, *, create: bool = True) -> None:
         """See what the server is, and make the collections where there are none; `NotFound` without `create`."""
         hello = await self._primary(connect_timeout)
         holders, arbiters = len(hello.get("hosts", ())) + len(hello.get("passives", ())), len(hello.get("arbiters", ()))

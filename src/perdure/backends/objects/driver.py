@@ -72,7 +72,7 @@ class ObjectsDriver:
         self._unproven: bytes | None = None
         """The store's name tag, until it is put again and refused."""
 
-    async def start(self, shards: int | None, *, create: bool) -> None:
+    async def start(self, shards: int | None, *, create: bool = True) -> None:
         """Read the store's name tag, or make it; without `create` nothing is put before the first write.
 
         Raises `Invalid` for another number of shards, `NotFound`, `Unsupported`, `Corrupt`, `Unavailable`.

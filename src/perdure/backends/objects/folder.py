@@ -39,6 +39,8 @@ def mapped(path: Path) -> Iterator[None]:
     except (NotADirectoryError, IsADirectoryError) as error:
         raise Invalid(f"{path} is not what its name says ({error.strerror}): choose another folder.") from error
     except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.EINVAL):
+            raise Invalid(f"{path} cannot be used ({error.strerror}): choose another path.") from error
         if error.errno == errno.EROFS:
             raise Invalid(f"{path} lies on a file system that is read-only.") from error
         raise Unavailable(f"{path} cannot be used now: {error.strerror}.") from error

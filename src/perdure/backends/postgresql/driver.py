@@ -50,7 +50,7 @@ class PostgreSQLDriver:
         self._announcer = Announcer(connections, self._queries["announce"], channel)
         self.store_id = ""
 
-    async def start(self, clock: Clock, *, create: bool) -> None:
+    async def start(self, clock: Clock, *, create: bool = True) -> None:
         """Read what the server is, and make the schema where there is none; `NotFound` without `create`."""
         await self.connections.look()
         settings = dict(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.resources import files
@@ -14,10 +15,12 @@ from redis.asyncio import ConnectionPool
 
 from perdure.backends.redis.routes import Route
 from perdure.backends.remote import Later, together
-from perdure.errors import Closed, Corrupt, Error, Unauthorized, Unavailable, Unknown, Unsupported
+from perdure.errors import Closed, Corrupt, Error, Invalid, Unauthorized, Unavailable, Unknown, Unsupported
 
 Words = tuple[str | bytes | int, ...]
 LIBRARY = files(__package__).joinpath("functions.lua").read_text()
+LIBRARY_NAME = LIBRARY.partition("name=")[2].partition("\n")[0]
+FUNCTIONS = re.findall(r"'(perdure_\w+)'", LIBRARY)
 MOVES = 4
 """How often calls follow slots that have moved."""
 PAUSES = (0.01, 0.02, 0.05, 0.1)
@@ -160,6 +163,8 @@ class Connections:
                 return [self.mapped(loaded, unsure=False)] * len(calls)
             some = [calls[number] for number in missing]
             again = await exchange(some)
+            if any(map(_is_missing, again)):  # Another one has the name.
+                return [self.foreign_library()] * len(calls)
             for number, answer in zip(missing, again, strict=False):
                 found[number] = answer
             found[len(calls) :] = again[len(some) :]
@@ -218,6 +223,8 @@ class Connections:
                 return Unauthorized(said)
             case _ if isinstance(error, _NOT_NOW):
                 return Unavailable(said)
+            case redis.RedisError() if re.search(r"DB index|Invalid Database|SELECT is not allowed", str(error)):
+                return Invalid(f"{said} Name a database that the server has, as in redis://host:6379/0.")
             case redis.ResponseError() if "WRONGTYPE" in str(error):
                 return Corrupt(f"{said} A key of ours was changed by hand.")
             case redis.ResponseError() if str(error).startswith(("unknown command", "NOAUTH", "WRONGPASS", "NOPERM")):
@@ -226,6 +233,19 @@ class Connections:
                 return Unknown(said)
             case _:
                 return Unavailable(said)
+
+    def foreign_library(self) -> Unsupported:
+        """The error of functions that are none of ours under our names."""
+        return Unsupported(
+            f"Redis at {self.place} has a function library {LIBRARY_NAME!r}, or functions of its names, that are not Perdure's: remove them"
+            f" with FUNCTION DELETE, or use another server."
+        )
+
+    async def check_library(self, key: str) -> None:
+        """Raise `Unsupported` where another library has the name of ours. A server that may not be asked is believed."""
+        (found,) = await self.call([(key, ("FUNCTION", "LIST", "LIBRARYNAME", LIBRARY_NAME))], writes=False)
+        if isinstance(found, list) and found and not all(name.encode() in _names_in(found) for name in FUNCTIONS):
+            raise self.foreign_library()
 
     async def locate(self) -> None:
         """Find out who has what. Raises `Unavailable`, `Unauthorized`."""
@@ -240,6 +260,13 @@ class Connections:
         for pool in self.route.pools():
             with suppress(redis.RedisError, OSError):
                 await pool.disconnect()
+
+
+def _names_in(answer: Any) -> set[bytes]:
+    """All words of an answer, however deep."""
+    if isinstance(answer, list | tuple):
+        return {name for part in answer for name in _names_in(part)}
+    return {answer} if isinstance(answer, bytes) else set()
 
 
 def _as_script(call: Words) -> Words:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from perdure.backends.checks import no_store
+from perdure.backends.checks import LOOKED_MAX, no_store
 from perdure.backends.redis import layout
 from perdure.backends.redis.checkup import checkup, settings_of
 from perdure.backends.redis.connections import Connections, Words
@@ -38,7 +38,7 @@ class RedisDriver:
         self.connections, self._replicas = connections, replicas
         self._prefixes = [prefix(namespace, shard) for shard in range(SHARDS)]
 
-    async def start(self, clock: Clock, *, create: bool) -> None:
+    async def start(self, clock: Clock, *, create: bool = True) -> None:
         """Look at the server and read the store's id; make the store where there is none, or without `create` raise `NotFound`."""
         await self.connections.locate()
         key = f"{self._prefixes[0]}store"
@@ -56,6 +56,8 @@ class RedisDriver:
             raise Corrupt(f"{key!r} in this Redis was not written by Perdure: choose another namespace.") from error
         if schema > SCHEMA:
             raise Unsupported(f"This store has the layout {schema}; this version of Perdure knows {SCHEMA}: upgrade perdure.")
+        if create:
+            await self.connections.check_library(key)
         settings = await settings_of(self.connections, key)
         self.durability_read = settings.level
         if self._replicas and settings.level == Durability.memory:
@@ -96,7 +98,7 @@ class RedisDriver:
                 reached = self._spread(copies)
             failed = answer if isinstance(answer, Error | Later) else None
             for place, number in enumerate(numbers):
-                answers[number] = failed or self._answered(attempts[number], answer[place], reached)
+                answers[number] = failed or self._answered(attempts[number], _at(answer, place), reached)
         return answers
 
     def _spread(self, copies: object) -> Error | Durability:
@@ -138,8 +140,14 @@ class RedisDriver:
                     return Known(*layout.decode_key(known), _certain(layout.decode_head(head)))
                 case [0, bytes() | None as head]:
                     return Lost(layout.decode_head(head))
-                case _:
+                case [3]:
                     return Corrupt(f"A record of session {attempt.session.id!r} has an idempotency key that was applied before.")
+                case [4, bytes(said)]:
+                    return Corrupt(
+                        f"The keys of session {attempt.session.id!r} in Redis were changed by hand: {said.decode(errors='replace')}."
+                    )
+                case _:
+                    return self.connections.foreign_library()
         except Error as error:
             return error
 
@@ -190,8 +198,9 @@ class RedisDriver:
         await self._ask("put_snapshot", session, snapshot.version, layout.proof(snapshot.hash), layout.encode_snapshot(snapshot))
 
     async def scan(self, query: Query, cursor: str | None, limit: int) -> Page[Row]:
-        """By id, from all shards at once; tags and status are looked at row by row."""
+        """By id, from all shards at once; tags and status are looked at row by row, at most about `LOOKED_MAX` rows a page."""
         rows: list[Row] = []
+        looked = 0
         high = b"(" + query.prefix.encode() + b"\xff"
         low = b"[" + query.prefix.encode()
         if cursor is not None and cursor.encode() >= query.prefix.encode():
@@ -214,6 +223,9 @@ class RedisDriver:
                         return Page(rows, session.id)
             if end is None:
                 return Page(rows, None)
+            looked += sum(map(len, pages))
+            if looked >= LOOKED_MAX:
+                return Page(rows, end.decode())
             low = b"(" + end
 
     async def feed(self, cursor: str | None, limit: int) -> Page[Change]:
@@ -266,6 +278,11 @@ class RedisDriver:
 
 
 _WRITES = {"append", "put_snapshot", "truncate", "purge"}
+
+
+def _at(answers: Any, place: int) -> Any:
+    """One of the answers; nothing where a function that is none of ours gave them."""
+    return answers[place] if isinstance(answers, list) and place < len(answers) else None
 
 
 def _certain(head: Head | None) -> Head:

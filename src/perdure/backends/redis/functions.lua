@@ -40,6 +40,19 @@ local function versions_of(shard, name)
   return versions
 end
 
+-- Raise, before anything is written, where a key that a write needs is of another type: what was written before an error stays written.
+local function check(shard, name, held, tags)
+  local count = redis.call('LLEN', shard .. 'l:' .. name)
+  redis.call('XLEN', shard .. 'f')
+  if tags ~= '' then redis.call('HLEN', shard .. 't') end
+  if held then return end
+  if count > 0 then error('there are records without a head') end
+  redis.call('HLEN', shard .. 'b')
+  redis.call('HLEN', shard .. 'c')
+  redis.call('HLEN', shard .. 'k:' .. name)
+  redis.call('ZCARD', shard .. 'n:' .. string.sub(name, 1, string.find(name, '\31', 1, true) - 1))
+end
+
 local function store(shard, name, held, head, created, tags, marks, version, records)
   redis.call('HSET', shard .. 'h', name, head)
   if not held then
@@ -87,7 +100,8 @@ local function sweep(shard, dropped)
 end
 
 -- For each session: shard, name, expected head, new head, time, tags, its own key, first version, number of keys, keys with values,
--- number of records, records. Answers {1} stored, {0, head} lost, {2, head, known}, {3} another key of it was applied before.
+-- number of records, records. Answers {1} stored, {0, head} lost, {2, head, known}, {3} another key of it was applied before, {4, words} its
+-- keys are damaged, and nothing was written for it.
 local function append(keys, args)
   local at, answers = 1, {}
   local function take()
@@ -104,23 +118,22 @@ local function append(keys, args)
     local version = tonumber(take())
     local marks = take_all(2 * tonumber(take()))
     local records = take_all(tonumber(take()))
-    local held = redis.call('HGET', shard .. 'h', name)
-    local known, taken = false, false
-    if own ~= '' then known = redis.call('HGET', shard .. 'k:' .. name, own) end
-    for number = 1, #marks, 2 do
-      taken = taken or redis.call('HEXISTS', shard .. 'k:' .. name, marks[number]) == 1
-    end
-    local answer = {1}
-    if known then
-      answer = {2, held, known}
-    elseif (held or '') ~= expected then
-      answer = {0, held}
-    elseif taken then
-      answer = {3}
-    else
+    local function one()
+      local held = redis.call('HGET', shard .. 'h', name)
+      local known, taken = false, false
+      if own ~= '' then known = redis.call('HGET', shard .. 'k:' .. name, own) end
+      for number = 1, #marks, 2 do
+        taken = taken or redis.call('HEXISTS', shard .. 'k:' .. name, marks[number]) == 1
+      end
+      if known then return {2, held, known} end
+      if (held or '') ~= expected then return {0, held} end
+      if taken then return {3} end
+      check(shard, name, held, tags)
       store(shard, name, held, head, created, tags, marks, version, records)
+      return {1}
     end
-    answers[#answers + 1] = answer
+    local done, answer = pcall(one)
+    answers[#answers + 1] = done and answer or {4, type(answer) == 'table' and answer.err or tostring(answer)}
   end
   return answers
 end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -201,6 +202,6 @@ def _hosts(address: Address, port: int) -> list[tuple[str, int]]:
 
 
 def _database(address: Address, path: list[str]) -> int:
-    if len(path) > 1 or (path and not path[0].isdecimal()):
+    if len(path) > 1 or (path and not re.fullmatch(r"\d{1,9}", path[0], re.ASCII)):
         raise Invalid(f"{address.place!r}: the database is a number, as in redis://host:6379/0.")
     return int(path[0]) if path else 0

@@ -21,7 +21,7 @@ from perdure.backends.checks import check_records
 from perdure.backends.remote.driver import Answer, Attempt, Driver, Ended, Later, Lost, Stored
 from perdure.backends.remote.loop import together
 from perdure.backends.spi import Append, Appended, Head, Known, Outcome, Refused
-from perdure.errors import Error, Unavailable, Unknown
+from perdure.errors import Corrupt, Error, Unavailable, Unknown
 from perdure.model.ids import SessionKey
 
 HEADS_MAX = 65_536
@@ -185,19 +185,36 @@ class Appender:
         """
 
         async def look_up(pending: _Pending, key: str) -> None:
-            known = await self._driver.find_key(pending.append.session, key)
+            try:
+                known = await self._driver.find_key(pending.append.session, key)
+            except Error as error:
+                self._answer(pending, error)
+                return
             if known is not None:
                 self._answer(pending, known)
 
         guessed = [pending for pending in doubtful if not pending.sure]
         if guessed:
-            heads = await self._driver.heads([pending.append.session for pending in guessed])
-            for pending, head in zip(guessed, heads, strict=True):
-                pending.head, pending.sure = head, True
+            await self._look_up_heads(guessed)
         # The heads come first: what is refused on one must not have had its key applied up to it.
-        await together(*[look_up(pending, pending.append.key) for pending in doubtful if pending.append.key is not None])
+        await together(*[look_up(pending, pending.append.key) for pending in doubtful if pending.append.key and not pending.future.done()])
         for pending in doubtful:
             pending.new = True
+
+    async def _look_up_heads(self, guessed: Sequence[_Pending]) -> None:
+        """Of heads that are damaged each is an error of its own append alone."""
+        try:
+            heads = await self._driver.heads([pending.append.session for pending in guessed])
+        except Corrupt as error:
+            if len(guessed) == 1:
+                self._answer(guessed[0], error)
+                return
+            half = len(guessed) // 2
+            await self._look_up_heads(guessed[:half])
+            await self._look_up_heads(guessed[half:])
+            return
+        for pending, head in zip(guessed, heads, strict=True):
+            pending.head, pending.sure = head, True
 
     async def _send(self, attempts: Sequence[tuple[_Pending, Attempt]]) -> None:
         answers: Sequence[Answer]

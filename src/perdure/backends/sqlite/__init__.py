@@ -35,11 +35,12 @@ from perdure.backends.spi import (
     Snapshot,
 )
 from perdure.backends.sqlite import reader
+from perdure.backends.sqlite.files import Identity, OpenFiles, gone
 from perdure.backends.sqlite.listener import Listener
 from perdure.backends.sqlite.schema import Options, connect, errors, initialise, known_id, parse_url, settled
 from perdure.backends.sqlite.writer import RECORD_BYTES_MAX, BatchWriter
 from perdure.clock import Clock
-from perdure.errors import Closed, Invalid, NotFound, Unsupported
+from perdure.errors import Closed, Invalid, NotFound, Unavailable, Unsupported
 from perdure.model.commit import Kind, Status
 from perdure.model.ids import SessionKey
 
@@ -85,11 +86,12 @@ class SQLiteBackend:
         self._listener = Listener(options.place, self._acquire_reader)
         self._closed = self._creating = False
         self.store_id = ""
+        self._file: Identity = None
 
     def __repr__(self) -> str:
         return f"<SQLiteBackend [{'closed' if self._closed else 'open'}] {self.options.place}>"
 
-    async def start(self, *, create: bool) -> None:
+    async def start(self, *, create: bool = True) -> None:
         """Create or check the schema. The writing connection is opened by the first write, or to create it."""
         try:
             known = await self._read(lambda connection: known_id(connection, self.options.place))
@@ -104,12 +106,26 @@ class SQLiteBackend:
             known = await self._writing.call(lambda writer: initialise(writer.connection, self.options, self._clock))
             self._creating = False
         self.store_id = known
+        self._file = OpenFiles(self.options).database
 
     def _acquire_writer(self) -> BatchWriter:
-        return BatchWriter(connect(self.options, writing=True, create=self._creating), self.options)
+        return BatchWriter(self._connect(writing=True), self.options)
 
     def _acquire_reader(self) -> apsw.Connection:
-        return connect(self.options, writing=False, create=False)
+        return self._connect(writing=False)
+
+    def _connect(self, *, writing: bool) -> apsw.Connection:
+        """Another connection to the file that was opened, not to one that has its name since."""
+        try:
+            connection = connect(self.options, writing=writing, create=writing and self._creating)
+        except NotFound as error:
+            if not self.store_id:
+                raise
+            raise Unavailable(gone(self.options.place)) from error
+        if self.store_id and OpenFiles(self.options).database != self._file:
+            connection.close()
+            raise Unavailable(gone(self.options.place))
+        return connection
 
     def _check_open(self) -> None:
         if self._closed:

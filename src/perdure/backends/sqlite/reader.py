@@ -18,6 +18,9 @@ from perdure.model.ids import SessionKey
 PAGE_BYTES = 4 << 20
 """About how many bytes of records one read returns."""
 
+TAGGED_MANY = 1_000
+"""Of more sessions with a tag than this it does not matter how many they are."""
+
 _RECORD = "version, hash, at, epoch, status, data, id, kind, key, request, meta, body"
 _HEAD = "SELECT version, hash, at, epoch, status, data FROM log WHERE n = ? ORDER BY version DESC LIMIT 1"
 _SESSION = "SELECT n, tags, created FROM session WHERE tenant = ? AND id = ?"
@@ -102,33 +105,42 @@ def read(connection: apsw.Connection, session: SessionKey, after: int, before: i
 
 
 def scan(connection: apsw.Connection, query: Query, cursor: str | None, limit: int) -> Page[Row]:
-    """Index rows by id, behind the id that the cursor names."""
-    where, values = ["s.tenant = ?"], [query.tenant]
+    """Index rows by id, behind the id that the cursor names. With tags, the sessions of the rarest one are looked at, and no others."""
+    tags = sorted(query.tags.items(), key=lambda tag: _count(connection, query.tenant, *tag))
+    by, source = ("r", "tag r CROSS JOIN session s ON s.tenant = r.tenant AND s.id = r.id") if tags else ("s", "session s")
+    where, values = [f"{by}.tenant = ?"], [query.tenant]
+    if tags:
+        where.append("r.name = ? AND r.value = ?")
+        values += tags[0]
+    for tag in tags[1:]:
+        where.append("EXISTS (SELECT 1 FROM tag t WHERE t.tenant = r.tenant AND t.name = ? AND t.value = ? AND t.id = r.id)")
+        values += tag
     if query.prefix:
-        where.append("s.id >= ? AND substr(s.id, 1, ?) = ?")
-        values += [query.prefix, len(query.prefix), query.prefix]  # type: ignore[list-item]
-        where.append("s.id < ?")
-        values.append(query.prefix + "\U0010ffff" * 64)
+        where.append(f"{by}.id >= ? AND substr({by}.id, 1, ?) = ? AND {by}.id < ?")
+        values += [query.prefix, len(query.prefix), query.prefix, query.prefix + "\U0010ffff" * 64]  # type: ignore[list-item]
     if cursor is not None:
-        where.append("s.id > ?")
+        where.append(f"{by}.id > ?")
         values.append(cursor)
     if query.status is None:
         where.append(f"s.status NOT IN ({int(Status.deleted)}, {int(Status.moved)})")
     else:
         where.append("s.status = ?")
         values.append(query.status)  # type: ignore[arg-type]
-    for name, value in query.tags.items():
-        where.append("EXISTS (SELECT 1 FROM tag t WHERE t.tenant = s.tenant AND t.name = ? AND t.value = ? AND t.id = s.id)")
-        values += [name, value]
     statement = (
-        "SELECT s.id, s.tags, s.created, l.version, l.hash, l.at, l.epoch, l.status, l.data FROM session s JOIN log l ON l.n = s.n "
-        f"AND l.version = (SELECT max(version) FROM log WHERE n = s.n) WHERE {' AND '.join(where)} ORDER BY s.id LIMIT ?"
+        f"SELECT s.id, s.tags, s.created, l.version, l.hash, l.at, l.epoch, l.status, l.data FROM {source} CROSS JOIN log l ON l.n = s.n "
+        f"AND l.version = (SELECT max(version) FROM log WHERE n = s.n) WHERE {' AND '.join(where)} ORDER BY {by}.id LIMIT ?"
     )
     rows = [
         Row(SessionKey(query.tenant, id), make_head(head), msgspec.json.decode(tags), created)
         for id, tags, created, *head in connection.execute(statement, (*values, limit))
     ]
     return Page(rows, rows[-1].session.id if len(rows) == limit else None)
+
+
+def _count(connection: apsw.Connection, tenant: str, name: str, value: str) -> int:
+    """How many sessions have a tag; beyond `TAGGED_MANY` it is only known that they are many."""
+    counted = "SELECT count(*) FROM (SELECT 1 FROM tag WHERE tenant = ? AND name = ? AND value = ? LIMIT ?)"
+    return int(connection.execute(counted, (tenant, name, value, TAGGED_MANY)).get)
 
 
 def feed(connection: apsw.Connection, cursor: str | None, limit: int) -> Page[Change]:

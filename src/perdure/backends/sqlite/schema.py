@@ -72,7 +72,8 @@ def parse_url(url: str) -> Options:
 
 def settled(options: Options) -> Options:
     """The options with an absolute path: connections are made when they are needed, and the process may change its folder before."""
-    return options if options.vfs else msgspec.structs.replace(options, path=str(Path(options.path).absolute()))
+    with errors(options.place):
+        return options if options.vfs else msgspec.structs.replace(options, path=str(Path(options.path).absolute()))
 
 
 @contextlib.contextmanager
@@ -92,22 +93,24 @@ def errors(path: str) -> Iterator[None]:
         raise Invalid(f"{path} cannot be written ({error}): check the rights of the file and of its folder.") from error
     except apsw.CantOpenError as error:
         raise Invalid(f"{path} cannot be opened ({error}): does its folder exist, and may it be written?") from error
+    except OSError as error:
+        raise Invalid(f"{path} cannot be used ({error.strerror}): choose another path.") from error
     except apsw.Error as error:
         raise Unavailable(f"SQLite failed on {path}: {type(error).__name__}: {error}.") from error
 
 
-def connect(options: Options, *, writing: bool, create: bool) -> apsw.Connection:
+def connect(options: Options, *, writing: bool, create: bool = True) -> apsw.Connection:
     """A connection with our settings; the file is made only with `create`.
 
     Raises `NotFound`, `Invalid`, `Unavailable`, `Corrupt`, `Unsupported`.
     """
     check_library(apsw.sqlite_lib_version())
-    folder = Path(options.path).parent
-    if not options.vfs and not folder.is_dir():
-        raise Invalid(f"The folder {shown_path(str(folder))} does not exist: create it first.", missing="folder")
     if options.vfs and options.vfs not in apsw.vfs_names():
         raise Invalid(f"The option vfs names no VFS of this process; there are {', '.join(apsw.vfs_names())}.")
     with errors(options.place):
+        folder = Path(options.path).parent
+        if not options.vfs and not folder.is_dir():
+            raise Invalid(f"The folder {shown_path(str(folder))} does not exist: create it first.", missing="folder")
         connection = _opened(options, create=create)
         try:
             connection.set_busy_timeout(int(options.busy_timeout * 1000))

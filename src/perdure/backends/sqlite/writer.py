@@ -14,6 +14,7 @@ import msgspec
 
 from perdure.backends.checks import check_records
 from perdure.backends.spi import Append, Appended, Durability, Head, Known, Outcome, Record, Refused
+from perdure.backends.sqlite.files import OpenFiles
 from perdure.backends.sqlite.reader import make_head
 from perdure.backends.sqlite.schema import Options, errors
 from perdure.errors import Unknown, Unsupported
@@ -55,6 +56,7 @@ class BatchWriter:
     def __init__(self, connection: apsw.Connection, options: Options) -> None:
         self.connection = connection
         self._path = options.place
+        self._files = OpenFiles(options)
         self._places: dict[SessionKey, Place] = {}
         self._data_version = -1
         self._synchronous = Durability.local
@@ -63,6 +65,7 @@ class BatchWriter:
         """One transaction. Raises `Unavailable` when nothing was written, `Unknown` when the commit itself failed."""
         synced = any(append.durability >= _LOCAL for append in appends)
         with errors(self._path):
+            self._files.check()
             self._set_synchronous(_LOCAL if synced else Durability.buffered)
             self.connection.execute("BEGIN IMMEDIATE")
             try:
@@ -77,6 +80,7 @@ class BatchWriter:
                 self._roll_back()
                 raise
             self._commit()
+            self._acknowledge()
         return outcomes
 
     def find_key(self, session: SessionKey, key: str) -> Known | None:
@@ -93,6 +97,14 @@ class BatchWriter:
         self._set_synchronous(Durability.local)
         self.transact(find)
         return found[0] if found else None
+
+    def _acknowledge(self) -> None:
+        """Look once more before anyone is told: a file that went away meanwhile took what was committed with it."""
+        try:
+            self._files.check(Unknown)
+        except Unknown:
+            self._places.clear()
+            raise
 
     def _commit(self) -> None:
         try:
@@ -122,6 +134,7 @@ class BatchWriter:
 
     def transact(self, change: Callable[[BatchWriter], None]) -> None:
         """Any other change, in a transaction of its own; what is remembered of heads is dropped."""
+        self._files.check()
         self.connection.execute("BEGIN IMMEDIATE")
         try:
             self._places.clear()
@@ -129,6 +142,7 @@ class BatchWriter:
             self.connection.execute("COMMIT")
         finally:
             self._roll_back()
+        self._acknowledge()
 
     def fold_log(self) -> None:
         """Fold the write-ahead log into the file and empty it, so that no old page is left there; not while others read or write."""
