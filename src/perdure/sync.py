@@ -18,6 +18,7 @@ from perdure.engine import opening as _opening
 from perdure.engine import store as _async
 from perdure.engine.draft import Draft
 from perdure.engine.draft import Edit as _AsyncEdit
+from perdure.engine.unentered import Blocking
 from perdure.engine.views import Info, Receipt, Verified, View
 from perdure.model.commit import Commit, Status
 from perdure.model.events import Event
@@ -40,8 +41,10 @@ def _iterate(items: AsyncIterator[T]) -> Iterator[T]:
         run_blocking(items.aclose())  # type: ignore[attr-defined]
 
 
-class Edit:
+class Edit(Blocking):
     """`with store.edit(...) as draft`: loads the session, commits at the end of the block, once."""
+
+    _right = "with store.edit(...) as draft"
 
     def __init__(self, edit: _AsyncEdit) -> None:
         self._edit = edit

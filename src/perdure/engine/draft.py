@@ -14,6 +14,7 @@ from perdure.engine.change import Change, check_expected, check_head
 from perdure.engine.committer import Committer
 from perdure.engine.intent import Options, check_events, check_ops
 from perdure.engine.reader import Reader
+from perdure.engine.unentered import Asynchronous
 from perdure.engine.views import Receipt
 from perdure.errors import Conflict, Deleted, Invalid, NotFound
 from perdure.model import ops as op
@@ -35,6 +36,7 @@ class Draft:
 
     `state` is the session's JSON document, as real dicts and lists: whatever you do to them becomes operations.
     `version` is the one the draft started from (0: a new session); `receipt` is there once the commit is stored.
+    After its block nothing of a draft is written any more, so `state` and all that changes it raise `Invalid`.
     """
 
     def __init__(self, session: str, version: int, state: Any) -> None:
@@ -45,9 +47,10 @@ class Draft:
         self._tracker: Tracker | None = None
         self._events: list[Event] = []
         self._requires: list[str] = []
+        self._closed = False
 
     def __repr__(self) -> str:
-        stage = "stored" if self.receipt else "open"
+        stage = "stored" if self.receipt else "closed" if self._closed else "open"
         return f"<Draft [{stage}] {self.session} from version {self.version}>"
 
     @property
@@ -61,6 +64,7 @@ class Draft:
 
     def event(self, type: str, data: Any = None, ops: tuple[Op, ...] = ()) -> None:
         """Record that something happened. Raises `Invalid` at once for what cannot be stored."""
+        self._check_open()
         (event,) = check_events((Event(type, data, ops),))
         for operation in event.ops:
             self._tracked().do(operation)
@@ -68,6 +72,7 @@ class Draft:
 
     def do(self, *operations: Op) -> None:
         """Apply operations made with `perdure.op` to the state."""
+        self._check_open()
         check_ops(operations)
         for operation in operations:
             self._tracked().do(operation)
@@ -82,10 +87,19 @@ class Draft:
 
     def require(self, path: str = "") -> None:
         """Rest this edit on the value at `path` (all of the state, by default): if others change it first, `Conflict`."""
+        self._check_open()
         parse(path)
         self._requires.append(path)
 
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Invalid(
+                f"This draft of session {self.session!r} was used after its block, so nothing of it would be written: "
+                "change it inside the block, and read the stored state with store.read."
+            )
+
     def _tracked(self) -> Tracker:
+        self._check_open()
         if self._tracker is None:
             self._base = freeze(self._base)
             self._tracker = Tracker(self._base)
@@ -98,11 +112,13 @@ class Draft:
         return (*self._events, Event(EDITED, None, operations))
 
 
-class Edit:
+class Edit(Asynchronous):
     """`async with store.edit(...) as draft`: loads the session, commits at the end of the block, once.
 
     An exception in the block writes nothing and goes on its way.
     """
+
+    _right = "async with store.edit(...) as draft"
 
     def __init__(
         self, committer: Committer, reader: Reader, session: SessionKey, options: Options, durability: Durability, telemetry: Telemetry
@@ -122,7 +138,10 @@ class Edit:
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         draft = self._draft
-        if kind is not None or draft is None or draft.receipt is not None:
+        if draft is None:
+            return
+        draft._closed = True
+        if kind is not None or draft.receipt is not None:
             return
         with self._telemetry.span("edit", *self._session):
             draft.receipt = await finish(
@@ -216,9 +235,12 @@ async def update(
         return receipt, None
     for attempt in range(attempts):
         draft, base = await start(reader, session, options, newest=attempt > 0)
-        answer = function(draft)
-        if isinstance(answer, Awaitable):
-            answer = await answer
+        try:
+            answer = function(draft)
+            if isinstance(answer, Awaitable):
+                answer = await answer
+        finally:
+            draft._closed = True
         try:
             receipt = await finish(committer, draft, base, session, options, durability, operation="update", strict=True)
         except Conflict:

@@ -14,11 +14,14 @@ from perdure.config import default_url, make_settings
 from perdure.engine.core import Core
 from perdure.engine.intent import check_durability, parse_durability
 from perdure.engine.store import Store
+from perdure.engine.unentered import Asynchronous
 from perdure.model.ids import check_name
 
 
-class Opening:
+class Opening(Asynchronous):
     """What `perdure.open` returns: `async with` it, or `await` it and close the store yourself."""
+
+    _right = "async with perdure.open(...) as store"
 
     def __init__(
         self,
