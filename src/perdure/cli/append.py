@@ -10,10 +10,11 @@ import msgspec
 from cyclopts import Parameter
 
 from perdure.cli.common import COMMON, Common, counts, parse_json, rfc3339
+from perdure.engine.intent import check_events
 from perdure.engine.views import Receipt
 from perdure.errors import Invalid
 from perdure.model.events import Event
-from perdure.model.ids import uuid_text
+from perdure.model.ids import check_name, uuid_text
 from perdure.model.ops import Op
 
 
@@ -79,7 +80,9 @@ def append(
     terminal = common.terminal()
     counts(expect=expect)
     event = Event(type, None if data is None else _data(data), tuple(map(_operation, op or ())))
-    with common.open(create=True) as store:
+    check_name("A session id", session)
+    check_events((event,))  # before a store is made for it
+    with common.open_or_make() as store:
         receipt = store.append(
             session, event, expect=expect, key=key, actor=actor, on_conflict=on_conflict, durability=durability, recreate=recreate
         )
