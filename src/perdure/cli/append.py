@@ -9,12 +9,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 from cyclopts import Parameter
 
-from perdure.cli.common import COMMON, Common, counts, parse_json, rfc3339
+from perdure.cli.common import COMMON, Common, counts, parse_json
 from perdure.engine.intent import check_events
 from perdure.engine.views import Receipt
 from perdure.errors import Invalid
 from perdure.model.events import Event
-from perdure.model.ids import check_name, uuid_text
+from perdure.model.ids import check_name
 from perdure.model.ops import Op
 
 
@@ -96,15 +96,7 @@ def append(
 
 def receipt_row(session: str, receipt: Receipt) -> ReceiptRow:
     """A receipt as it is shown."""
-    return ReceiptRow(
-        session=session,
-        version=receipt.version,
-        id=uuid_text(receipt.id),
-        hash=receipt.hash.hex(),
-        at=rfc3339(receipt.at),
-        durability=receipt.durability.name,
-        duplicate=receipt.duplicate,
-    )
+    return ReceiptRow(session=session, **receipt.to_dict())
 
 
 def _data(word: str) -> Any:

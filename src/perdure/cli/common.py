@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -147,14 +147,3 @@ def _why(error: Exception) -> str:
             return "its bytes are no UTF-8"
         case _:
             return str(error).removeprefix("JSON is malformed: ").rstrip(".")
-
-
-def rfc3339(at: int) -> str:
-    """Nanoseconds since 1970 as RFC 3339 in UTC, all nine digits."""
-    seconds, rest = divmod(at, 1_000_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
-
-
-def moment(at: datetime) -> str:
-    """An aware datetime as RFC 3339 in UTC, microseconds."""
-    return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}Z"

@@ -6,11 +6,7 @@ from typing import Any
 
 import msgspec
 
-from perdure.cli.common import rfc3339
 from perdure.model.commit import Commit
-from perdure.model.events import Event
-from perdure.model.ids import uuid_text
-from perdure.model.ops import Op
 
 
 class OpRow(msgspec.Struct, frozen=True):
@@ -23,10 +19,6 @@ class OpRow(msgspec.Struct, frozen=True):
     value: Any = None
     """What the kind needs; null for remove."""
 
-    @classmethod
-    def of(cls, op: Op) -> OpRow:
-        return cls(op.kind, op.path, op.value)
-
 
 class EventRow(msgspec.Struct, frozen=True):
     """An event."""
@@ -37,10 +29,6 @@ class EventRow(msgspec.Struct, frozen=True):
     """Its data, any JSON value."""
     ops: list[OpRow]
     """The operations by which it changed the state."""
-
-    @classmethod
-    def of(cls, event: Event) -> EventRow:
-        return cls(event.type, event.data, [OpRow.of(op) for op in event.ops])
 
 
 class CommitRow(msgspec.Struct, frozen=True):
@@ -71,16 +59,4 @@ class CommitRow(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, commit: Commit) -> CommitRow:
-        return cls(
-            version=commit.version,
-            at=rfc3339(commit.at),
-            kind=commit.kind.name,
-            actor=commit.actor,
-            key=commit.key,
-            trace=commit.trace,
-            events=[EventRow.of(event) for event in commit.events],
-            epoch=commit.epoch,
-            id=uuid_text(commit.id),
-            prev=commit.prev.hex(),
-            hash=commit.hash.hex(),
-        )
+        return msgspec.convert(commit.to_dict(), cls)

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from perdure.cli.common import COMMON, Common, moment, parse_at
+from perdure.cli.common import COMMON, Common, parse_at
 from perdure.errors import NotFound
 from perdure.model.pointer import is_index, parse
 
@@ -27,6 +27,8 @@ class StateRow(msgspec.Struct, frozen=True):
     created_at: str
     """Its first commit, RFC 3339 in UTC."""
     updated_at: str
+    """Its newest commit, RFC 3339 in UTC."""
+    at: str
     """The commit of this version, RFC 3339 in UTC."""
     path: str
     """The part that was asked for, a JSON Pointer; "" for all of it."""
@@ -50,22 +52,12 @@ def show(session: str, /, *, at: str | None = None, path: str = "", common: Comm
     moment_or_version = parse_at(at)
     with common.open() as store:
         view = store.read(session, at=moment_or_version)
-        row = StateRow(
-            session=view.session,
-            version=view.version,
-            hash=view.hash.hex(),
-            status=view.status.name,
-            tags=dict(view.tags),
-            created_at=moment(view.created_at),
-            updated_at=moment(view.updated_at),
-            path=path,
-            state=resolve(view.state, path),
-        )
+        row = StateRow(**{**view.to_dict(), "path": path, "state": resolve(view.state, path)})
     if terminal.json:
         terminal.object(row)
         return
     tags = "".join(f", {name}={value}" for name, value in row.tags.items())
-    terminal.note(f"{row.session} version {row.version}, {row.status}, {terminal.when(row.updated_at)} UTC{tags}")
+    terminal.note(f"{row.session} version {row.version}, {row.status}, {terminal.when(row.at)} UTC{tags}")
     terminal.pretty(row.state)
 
 
