@@ -184,3 +184,16 @@ def test_reading_a_mistyped_place_makes_nothing(run: Run, tmp_path: Path) -> Non
         for command in (["ls"], ["log", "s"], ["verify"], ["doctor"], ["delete", "s"]):
             assert run(*command, "--url", url).status == 3, command
     assert [path.name for path in tmp_path.iterdir()] == ["there"] and not list((tmp_path / "there").iterdir())
+
+
+def test_purge(run: Run, url: str, tmp_path: Path) -> None:
+    """Purging needs --yes where nobody can be asked, and a deleted session; then its commits are gone and its id stays dead."""
+    run("append", "hello", "secret", "--data", '"the-hotel-in-lisbon"')
+    assert run("purge", "hello").status == 2
+    assert run("purge", "hello", "--yes").status == 6
+    run("delete", "hello")
+    assert run("log", "hello").status == 3 and len(run("log", "hello", "--include-deleted").rows) == 3
+    assert run("show", "hello", "--include-deleted").rows[0]["status"] == "deleted"
+    assert run("purge", "hello", "--yes", "--no-json").out == "hello was purged\n"
+    assert run("purge", "nobody", "--yes").status == 3 and run("show", "hello").status == 3
+    assert b"the-hotel-in-lisbon" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())

@@ -9,15 +9,17 @@ import msgspec
 from perdure.model.commit import Commit
 
 
-class OpRow(msgspec.Struct, frozen=True):
+class OpRow(msgspec.Struct, frozen=True, omit_defaults=True):
     """An operation."""
 
     op: str
     """Its kind: set, remove, init, append, splice, add, union, merge or test."""
     path: str
     """JSON Pointer of what it changes."""
-    value: Any = None
+    value: Any
     """What the kind needs; null for remove."""
+    taken: bool = False
+    """Whether what it takes out is kept by somebody, and so must still be there; left out where it is not."""
 
 
 class EventRow(msgspec.Struct, frozen=True):

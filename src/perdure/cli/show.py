@@ -36,7 +36,7 @@ class StateRow(msgspec.Struct, frozen=True):
     """The JSON value there."""
 
 
-def show(session: str, /, *, at: str | None = None, path: str = "", common: Common = COMMON) -> None:
+def show(session: str, /, *, at: str | None = None, path: str = "", include_deleted: bool = False, common: Common = COMMON) -> None:
     """Show a session's state.
 
     Parameters
@@ -47,11 +47,13 @@ def show(session: str, /, *, at: str | None = None, path: str = "", common: Comm
         The version, or the time (2026-11-23T14:02:10Z), to show it as of; without it, now.
     path
         A JSON Pointer: only the value there.
+    include_deleted
+        Also of a deleted session, and with --at of a life before the last deletion: for audit.
     """
     terminal = common.terminal()
     moment_or_version = parse_at(at)
     with common.open() as store:
-        view = store.read(session, at=moment_or_version)
+        view = store.read(session, at=moment_or_version, include_deleted=include_deleted)
         row = StateRow(**{**view.to_dict(), "path": path, "state": resolve(view.state, path)})
     if terminal.json:
         terminal.object(row)

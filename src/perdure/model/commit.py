@@ -84,7 +84,10 @@ class Commit(msgspec.Struct, frozen=True):
                 {
                     "type": event.type,
                     "data": thaw(event.data),
-                    "ops": [{"op": op.kind, "path": op.path, "value": thaw(op.value)} for op in event.ops],
+                    "ops": [
+                        {"op": op.kind, "path": op.path, "value": thaw(op.value)} | ({"taken": True} if op.taken else {})
+                        for op in event.ops
+                    ],
                 }
                 for event in self.events
             ],
