@@ -23,6 +23,8 @@ import msgspec
 import perdure
 import perdure.sync
 from perdure.backends.conformance import CASES
+from perdure.codec import upcast
+from perdure.model import policy
 from perdure.model.combine import RELATIONS, describe
 from perdure.model.ops import KINDS
 
@@ -31,14 +33,17 @@ WIDTH = 100
 START, END = "<!-- generated: {} -->", "<!-- end -->"
 
 GROUPS = {
-    "Opening": ["open", "Settings", "Capabilities"],
+    "Opening": ["open", "Opening", "Settings", "Capabilities", "Upcaster"],
     "A store": ["Store"],
-    "A draft": ["Draft"],
+    "A draft": ["Edit", "Draft", "OnConflict"],
     "What calls answer": ["Receipt", "View", "Info", "Verified", "Commit", "Clash"],
     "Events and operations": ["Event", "Op", "op"],
     "Words": ["Durability", "Kind", "Status"],
 }
 """The order of the reference. Errors come last, as a table; a public name that stands in no group fails the run."""
+
+ALIASES: dict[str, Any] = {"OnConflict": policy, "Upcaster": upcast}
+"""Names of types, and the module that says what each means."""
 
 SHELL = """\
 Tables on a terminal; elsewhere, and with `--json`, JSON lines of the same rows. Errors are one sentence on standard error that
@@ -80,6 +85,8 @@ def _entry(name: str, thing: Any) -> Iterator[str]:
         for function in _public(thing):
             yield _code(f"perdure.{name}.{function.__name__}", function)
             yield _doc(function) + "\n"
+    elif name in ALIASES:
+        yield f"### `{name}`\n\n{_attribute_docs(ALIASES[name])[name]}\n"
     elif not inspect.isclass(thing):
         yield f"### `{name}`\n\n{_code(f'perdure.{name}', thing)}\n{_doc(thing)}\n"
     elif issubclass(thing, enum.Enum):
@@ -153,9 +160,10 @@ def _flat(thing: Any) -> str:
     return " ".join(_doc(thing).split()).replace("|", "\\|")
 
 
-def _attribute_docs(kind: type) -> dict[str, str]:
-    """The strings that stand under a class's attributes in its source."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0].body  # type: ignore[attr-defined]
+def _attribute_docs(kind: Any) -> dict[str, str]:
+    """The strings that stand under a class's, or a module's, attributes in its source."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(kind)))
+    body = tree.body if inspect.ismodule(kind) else tree.body[0].body  # type: ignore[attr-defined]
     docs = {}
     for before, after in pairwise(body):
         target = before.target if isinstance(before, ast.AnnAssign) else before.targets[0] if isinstance(before, ast.Assign) else None

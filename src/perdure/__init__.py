@@ -2,9 +2,10 @@
 
 from perdure import sync
 from perdure.backends.spi import Capabilities, Durability
+from perdure.codec.upcast import Upcaster
 from perdure.config import Settings
-from perdure.engine.draft import Draft
-from perdure.engine.opening import open
+from perdure.engine.draft import Draft, Edit
+from perdure.engine.opening import Opening, open
 from perdure.engine.store import Store
 from perdure.engine.views import Info, Receipt, Verified, View
 from perdure.errors import (
@@ -32,7 +33,7 @@ from perdure.model import ops as op
 from perdure.model.commit import Commit, Kind, Status
 from perdure.model.events import Event
 from perdure.model.ops import Op
-from perdure.model.policy import Clash
+from perdure.model.policy import Clash, OnConflict
 
 __version__ = "0.1.0"
 
@@ -48,6 +49,7 @@ __all__ = [
     "Deleted",
     "Draft",
     "Durability",
+    "Edit",
     "Error",
     "Event",
     "Fenced",
@@ -56,7 +58,9 @@ __all__ = [
     "Kind",
     "Moved",
     "NotFound",
+    "OnConflict",
     "Op",
+    "Opening",
     "QuotaExceeded",
     "Receipt",
     "Rewound",
@@ -69,6 +73,7 @@ __all__ = [
     "Unavailable",
     "Unknown",
     "Unsupported",
+    "Upcaster",
     "Verified",
     "View",
     "op",

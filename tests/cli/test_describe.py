@@ -104,7 +104,7 @@ def test_messages_in_a_state_are_messages() -> None:
     """What is put into a list of messages of a state is shown as said; other operations in words, guards not at all."""
     said = {"role": "user", "content": "hi"}
     assert told(EventRow("edited", None, [OpRow("append", "/messages", [said])])) == ["user: hi"]
-    ops = [OpRow("test", "/n", 1), OpRow("merge", "", {"a": {"b": 1, "c": None}}), OpRow("remove", "/d")]
+    ops = [OpRow("test", "/n", 1), OpRow("merge", "", {"a": {"b": 1, "c": None}}), OpRow("remove", "/d", None)]
     assert told(EventRow("edited", None, ops)) == ["edited: set /a/b 1; remove /a/c; remove /d"]
     assert told(EventRow("edited", None, [OpRow("set", "", {"a": 1, "b": 2})])) == ["edited: begin with a, b"]
 
@@ -164,7 +164,7 @@ OPS = st.one_of(
     st.builds(OpRow, st.just("splice"), PATHS, st.tuples(st.integers(0, 3), st.integers(0, 3), LISTS).map(list)),
     st.builds(OpRow, st.just("merge"), PATHS, st.dictionaries(NAMES, VALUES, max_size=4)),
     st.builds(OpRow, st.just("add"), PATHS, st.integers()),
-    st.builds(OpRow, st.just("remove"), PATHS),
+    st.builds(OpRow, st.just("remove"), PATHS, st.none()),
 )
 """Operations as the store takes them."""
 KINDS = """message checkpoint values writes popped cleared compacted pinned forked merged configured written entry items state_shared

@@ -166,3 +166,34 @@ def test_messages(run: Run, url: str) -> None:
     assert len(run("messages", "trip-42", "--limit", "1").rows) == 1
     run("append", "other", "note")
     assert "There are no messages in other" in run("messages", "other", "--no-json").err
+
+
+def test_a_store_that_is_made_is_said_to_be(run: Run, tmp_path: Path) -> None:
+    """The append that starts a store says so on stderr, with --json as an object; later ones, and --quiet, say nothing."""
+    assert run("append", "s", "note", "--no-json").err == "perdure: the store sqlite:///perdure.db was not there and was made.\n"
+    assert run("append", "s", "note", "--no-json").err == ""
+    assert json.loads(run("append", "s", "note", "--json", "--url", "sqlite:///b.db").err) == {"made": "sqlite:///b.db"}
+    assert run("append", "s", "note", "--quiet", "--url", "sqlite:///c.db").err == ""
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.db", "c.db", "perdure.db"]
+
+
+def test_reading_a_mistyped_place_makes_nothing(run: Run, tmp_path: Path) -> None:
+    """A folder that holds no store stays as it is, for every command but append and import."""
+    (tmp_path / "there").mkdir()
+    for url in ("file:///" + str(tmp_path / "nowhere").lstrip("/"), "file:///" + str(tmp_path / "there").lstrip("/")):
+        for command in (["ls"], ["log", "s"], ["verify"], ["doctor"], ["delete", "s"]):
+            assert run(*command, "--url", url).status == 3, command
+    assert [path.name for path in tmp_path.iterdir()] == ["there"] and not list((tmp_path / "there").iterdir())
+
+
+def test_purge(run: Run, url: str, tmp_path: Path) -> None:
+    """Purging needs --yes where nobody can be asked, and a deleted session; then its commits are gone and its id stays dead."""
+    run("append", "hello", "secret", "--data", '"the-hotel-in-lisbon"')
+    assert run("purge", "hello").status == 2
+    assert run("purge", "hello", "--yes").status == 6
+    run("delete", "hello")
+    assert run("log", "hello").status == 3 and len(run("log", "hello", "--include-deleted").rows) == 3
+    assert run("show", "hello", "--include-deleted").rows[0]["status"] == "deleted"
+    assert run("purge", "hello", "--yes", "--no-json").out == "hello was purged\n"
+    assert run("purge", "nobody", "--yes").status == 3 and run("show", "hello").status == 3
+    assert b"the-hotel-in-lisbon" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())

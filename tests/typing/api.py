@@ -102,6 +102,21 @@ def results(receipt: Receipt, info: Info, error: perdure.Conflict) -> None:
     assert_type(error.http_status, int)
 
 
+def answers(receipt: Receipt, info: Info, view: View, commit: Commit) -> None:
+    for answer in (receipt, info, view, commit):
+        assert_type(answer.to_dict(), dict[str, Any])
+        assert_type(answer.time, datetime)
+
+
+def annotated(policy: perdure.OnConflict, upcaster: perdure.Upcaster) -> perdure.Opening:
+    opening: perdure.Opening = perdure.open("memory:", upcasters={"old": upcaster})
+    return opening
+
+
+async def editing(store: perdure.Store, policy: perdure.OnConflict) -> perdure.Edit:
+    return store.edit("s", on_conflict=policy)
+
+
 def operations() -> None:
     made: list[Op] = [
         op.set("/a", 1),

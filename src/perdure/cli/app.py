@@ -21,6 +21,7 @@ from perdure.cli import (
     ls,
     merge,
     messages,
+    purge,
     show,
     tag,
     tour,
@@ -44,7 +45,7 @@ app = App(
 )
 for command in (
     tour.tour, ls.ls, show.show, log.log, messages.messages, watch.watch, diff.diff, append.append, find.find, tag.tag, fork.fork,
-    merge.merge, delete.delete, verify.verify, doctor.doctor, bench.bench,
+    merge.merge, delete.delete, purge.purge, verify.verify, doctor.doctor, bench.bench,
 ):  # fmt: skip
     app.command(command, help_epilogue="")
 app.command(import_.import_, name="import", help_epilogue="")

@@ -9,11 +9,12 @@ from typing import Annotated, Any, Literal
 import msgspec
 from cyclopts import Parameter
 
-from perdure.cli.common import COMMON, Common, counts, parse_json, rfc3339
+from perdure.cli.common import COMMON, Common, counts, parse_json
+from perdure.engine.intent import check_events
 from perdure.engine.views import Receipt
 from perdure.errors import Invalid
 from perdure.model.events import Event
-from perdure.model.ids import uuid_text
+from perdure.model.ids import check_name
 from perdure.model.ops import Op
 
 
@@ -79,7 +80,9 @@ def append(
     terminal = common.terminal()
     counts(expect=expect)
     event = Event(type, None if data is None else _data(data), tuple(map(_operation, op or ())))
-    with common.open(create=True) as store:
+    check_name("A session id", session)
+    check_events((event,))  # before a store is made for it
+    with common.open_or_make() as store:
         receipt = store.append(
             session, event, expect=expect, key=key, actor=actor, on_conflict=on_conflict, durability=durability, recreate=recreate
         )
@@ -93,15 +96,7 @@ def append(
 
 def receipt_row(session: str, receipt: Receipt) -> ReceiptRow:
     """A receipt as it is shown."""
-    return ReceiptRow(
-        session=session,
-        version=receipt.version,
-        id=uuid_text(receipt.id),
-        hash=receipt.hash.hex(),
-        at=rfc3339(receipt.at),
-        durability=receipt.durability.name,
-        duplicate=receipt.duplicate,
-    )
+    return ReceiptRow(session=session, **receipt.to_dict())
 
 
 def _data(word: str) -> Any:

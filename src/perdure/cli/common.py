@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,10 +16,14 @@ from cyclopts import Group, Parameter
 import perdure.sync
 from perdure.backends.sqlite.schema import parse_url
 from perdure.cli.exits import UsageError
-from perdure.cli.terminal import Terminal
-from perdure.config import ENVIRONMENT_URL, default_url
+from perdure.cli.terminal import Terminal, write_error
+from perdure.cli.text import json_line, one_line
+from perdure.config import ENVIRONMENT_URL, default_url, shown_url
 from perdure.engine.intent import VERSION_MAX
-from perdure.errors import Invalid, NotFound
+from perdure.errors import Invalid, NotFound, Unsupported
+
+MAKES_NOTHING = ", and create=False makes nothing"
+"""What the library says of an argument that a command line does not have."""
 
 
 @Parameter(name="*", group=Group("Common options", sort_key=100))
@@ -43,25 +49,32 @@ class Common:
         """Where the answer goes."""
         return Terminal(json=not sys.stdout.isatty() if self.json is None else self.json, quiet=self.quiet)
 
-    def open(self, *, create: bool = False) -> perdure.sync.Store:
-        """The store. Without `create` one that is not there is `NotFound`, and no file is made."""
-        if not create:
-            check_exists(self.address)
-        return perdure.sync.open(self.address, tenant=self.tenant)
+    def open(self) -> perdure.sync.Store:
+        """The store, which has to be there: nothing is made. Raises `NotFound`."""
+        try:
+            return perdure.sync.open(self.address, tenant=self.tenant, create=False)
+        except NotFound as error:
+            hint = f"Name yours with --url or {ENVIRONMENT_URL}, or start one with `perdure append`."
+            what = error.detail.replace(MAKES_NOTHING, "")
+            raise NotFound(f"{what} {hint}", **{**error.facts, "advice": ""}) from None
+
+    @contextmanager
+    def open_or_make(self) -> Iterator[perdure.sync.Store]:
+        """The store; one that is not there is made, and said to have been when the block has done its work."""
+        made = False
+        try:
+            store = perdure.sync.open(self.address, tenant=self.tenant, create=False)
+        except (NotFound, Unsupported) as error:
+            made = isinstance(error, NotFound)
+            store = perdure.sync.open(self.address, tenant=self.tenant)
+        with store:
+            yield store
+        if made and not self.quiet:
+            url = shown_url(self.address)
+            write_error(json_line({"made": url}) if self.json else one_line(f"perdure: the store {url} was not there and was made."))
 
 
 COMMON = Common()
-
-
-def check_exists(url: str) -> None:
-    """Raise `NotFound` if the URL names a file that is not there or holds nothing."""
-    path = store_file(url)
-    if path is None or (path.exists() and (path.is_dir() or path.stat().st_size)):
-        return
-    what = "is empty" if path.exists() else "does not exist"
-    raise NotFound(
-        f"The store {str(path)!r} {what}: name yours with --url or {ENVIRONMENT_URL}, or start one with `perdure append`.", advice=""
-    )
 
 
 def store_file(url: str) -> Path | None:
@@ -134,14 +147,3 @@ def _why(error: Exception) -> str:
             return "its bytes are no UTF-8"
         case _:
             return str(error).removeprefix("JSON is malformed: ").rstrip(".")
-
-
-def rfc3339(at: int) -> str:
-    """Nanoseconds since 1970 as RFC 3339 in UTC, all nine digits."""
-    seconds, rest = divmod(at, 1_000_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
-
-
-def moment(at: datetime) -> str:
-    """An aware datetime as RFC 3339 in UTC, microseconds."""
-    return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}Z"

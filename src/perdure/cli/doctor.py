@@ -1,6 +1,6 @@
 """`perdure doctor`: what a URL is, how safe its writes are, what is wrong and how to mend it. It changes nothing.
 
-A file is looked at from outside first; a server is asked about itself. Opening an empty place on a server makes the store there, as always.
+A file is looked at from outside first; a server is asked about itself. A place without a store stays as it is.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from perdure.backends.registry import open_backend
 from perdure.backends.spi import Checkup, Durability, Examined
 from perdure.cli import checkup
 from perdure.cli.advice import MEND
-from perdure.cli.common import COMMON, Common, store_file
+from perdure.cli.common import COMMON, MAKES_NOTHING, Common, store_file
 from perdure.cli.exits import OK, UsageError, status_of
 from perdure.cli.terminal import Terminal
 from perdure.cli.text import clean, size
@@ -144,7 +144,8 @@ def _examine(common: Common, *, deep: bool) -> Diagnosis:
                 facts["server"] = dict(said.facts)
                 findings += [Finding(*one) for one in said.findings]
         except Error as error:
-            findings.append(Finding("bad", error.code, error.detail, MEND.get(error.code, "see what is wrong")))
+            what = error.detail.replace(MAKES_NOTHING, "")
+            findings.append(Finding("bad", error.code, what, MEND.get(error.code, "see what is wrong")))
     findings.sort(key=lambda finding: finding.level)
     healthy = not any(finding.level == "bad" for finding in findings)
     return Diagnosis(shown_url(url), url.partition(":")[0] if ":" in url else "unknown", healthy, findings, **facts)
@@ -154,7 +155,7 @@ def _ask(url: str) -> Checkup | None:
     """What the engine's server says of itself; `None` from an engine that has nothing to say."""
 
     async def ask() -> Checkup | None:
-        backend = await open_backend(url, clock=SystemClock())
+        backend = await open_backend(url, clock=SystemClock(), create=_in_memory(url))
         try:
             return await backend.checkup() if isinstance(backend, Examined) else None
         finally:
@@ -163,8 +164,13 @@ def _ask(url: str) -> Checkup | None:
     return asyncio.run(ask())
 
 
+def _in_memory(url: str) -> bool:
+    """Whether the store is made with the process, as nothing else is by looking."""
+    return url == "memory:"
+
+
 def _open(common: Common, *, count: bool) -> dict[str, Any]:
-    with perdure.sync.open(common.address, tenant=common.tenant) as store:
+    with perdure.sync.open(common.address, tenant=common.tenant, create=_in_memory(common.address)) as store:
         able = store.capabilities
         facts: dict[str, Any] = {"store_id": store.id, "durability": min(Durability.local, able.durability).name}
         facts["notification"] = able.notification

@@ -65,7 +65,7 @@ def import_(
     worst, rows = OK, []
     opened = open_source(framework, source)
     try:
-        with common.open(create=True) as store:
+        with common.open_or_make() as store:
             ids = only or wait(opened.ids())
             with terminal.progress("importing", len(ids)) as advance:
                 for id in ids:

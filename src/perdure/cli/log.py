@@ -31,6 +31,7 @@ def log(
     before: int | None = None,
     oldest_first: bool = False,
     full: bool = False,
+    include_deleted: bool = False,
     common: Common = COMMON,
 ) -> None:
     """Show a session's commits, newest first.
@@ -51,6 +52,8 @@ def log(
         From the first to the last.
     full
         Everything of each commit, uncut: key, trace, hash, each event's data and operations.
+    include_deleted
+        Also of a deleted session, and of its lives before: for audit.
     """
     terminal = common.terminal()
     counts(limit=limit, after=after, before=before)
@@ -58,7 +61,13 @@ def log(
     names = None if types is None else {name.strip() for name in types.split(",")}
     with common.open() as store:
         found = store.history(
-            session, after=after, before=before, types=names, newest_first=not oldest_first, limit=LIMIT + 1 if cut else limit
+            session,
+            after=after,
+            before=before,
+            types=names,
+            newest_first=not oldest_first,
+            limit=LIMIT + 1 if cut else limit,
+            include_deleted=include_deleted,
         )
         rows = [CommitRow.of(commit) for commit in found] if cut else map(CommitRow.of, found)
         shown = rows[:LIMIT] if isinstance(rows, list) else rows

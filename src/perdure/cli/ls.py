@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 from cyclopts import Parameter
 
-from perdure.cli.common import COMMON, Common, counts, moment, parse_pairs, parse_time
+from perdure.cli.common import COMMON, Common, counts, parse_pairs, parse_time
 from perdure.cli.terminal import NARROW, Column
 from perdure.engine.views import Info
 
@@ -35,7 +35,7 @@ class SessionRow(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, info: Info) -> SessionRow:
-        return cls(info.session, info.version, info.status.name, dict(info.tags), moment(info.created_at), moment(info.updated_at))
+        return cls(**info.to_dict())
 
 
 def ls(

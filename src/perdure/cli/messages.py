@@ -73,7 +73,9 @@ class MessageRow(msgspec.Struct, frozen=True):
         return cls(row.version, row.at, message.who, _joined(parts, "text", "other"), _joined(parts, "thought"), calls, answers)
 
 
-def messages(session: str, /, *, limit: int | None = None, thoughts: bool = False, common: Common = COMMON) -> None:
+def messages(
+    session: str, /, *, limit: int | None = None, thoughts: bool = False, include_deleted: bool = False, common: Common = COMMON
+) -> None:
     """Show a session's transcript as a dialogue, oldest first: who said what, which tools were called, what they answered.
 
     Parameters
@@ -84,11 +86,13 @@ def messages(session: str, /, *, limit: int | None = None, thoughts: bool = Fals
         Only the newest so many messages.
     thoughts
         Also what the model thought, where it is kept.
+    include_deleted
+        Also of a deleted session, and of its lives before: for audit.
     """
     terminal = common.terminal()
     counts(limit=limit)
     with common.open() as store:
-        found: Iterable[MessageRow] = rows(map(CommitRow.of, store.history(session)))
+        found: Iterable[MessageRow] = rows(map(CommitRow.of, store.history(session, include_deleted=include_deleted)))
         if limit is not None:
             found = deque(found, maxlen=limit)
         count = 0

@@ -6,26 +6,20 @@ from typing import Any
 
 import msgspec
 
-from perdure.cli.common import rfc3339
 from perdure.model.commit import Commit
-from perdure.model.events import Event
-from perdure.model.ids import uuid_text
-from perdure.model.ops import Op
 
 
-class OpRow(msgspec.Struct, frozen=True):
+class OpRow(msgspec.Struct, frozen=True, omit_defaults=True):
     """An operation."""
 
     op: str
     """Its kind: set, remove, init, append, splice, add, union, merge or test."""
     path: str
     """JSON Pointer of what it changes."""
-    value: Any = None
+    value: Any
     """What the kind needs; null for remove."""
-
-    @classmethod
-    def of(cls, op: Op) -> OpRow:
-        return cls(op.kind, op.path, op.value)
+    taken: bool = False
+    """Whether what it takes out is kept by somebody, and so must still be there; left out where it is not."""
 
 
 class EventRow(msgspec.Struct, frozen=True):
@@ -37,10 +31,6 @@ class EventRow(msgspec.Struct, frozen=True):
     """Its data, any JSON value."""
     ops: list[OpRow]
     """The operations by which it changed the state."""
-
-    @classmethod
-    def of(cls, event: Event) -> EventRow:
-        return cls(event.type, event.data, [OpRow.of(op) for op in event.ops])
 
 
 class CommitRow(msgspec.Struct, frozen=True):
@@ -71,16 +61,4 @@ class CommitRow(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, commit: Commit) -> CommitRow:
-        return cls(
-            version=commit.version,
-            at=rfc3339(commit.at),
-            kind=commit.kind.name,
-            actor=commit.actor,
-            key=commit.key,
-            trace=commit.trace,
-            events=[EventRow.of(event) for event in commit.events],
-            epoch=commit.epoch,
-            id=uuid_text(commit.id),
-            prev=commit.prev.hex(),
-            hash=commit.hash.hex(),
-        )
+        return msgspec.convert(commit.to_dict(), cls)

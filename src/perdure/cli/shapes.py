@@ -147,6 +147,8 @@ def _merged(path: str, patch: dict[str, Any]) -> Iterator[str]:
 def change(op: OpRow, most: int | None = WORDS_MAX) -> str:
     """An operation in one line."""
     where = op.path or "(all)"
+    if op.taken:
+        return f"take: {change(OpRow(op.op, op.path, op.value), most)}"
     match op.op:
         case "remove":
             return f"remove {where}"

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from perdure.cli.common import COMMON, Common, moment, parse_at
+from perdure.cli.common import COMMON, Common, parse_at
 from perdure.errors import NotFound
 from perdure.model.pointer import is_index, parse
 
@@ -27,6 +27,8 @@ class StateRow(msgspec.Struct, frozen=True):
     created_at: str
     """Its first commit, RFC 3339 in UTC."""
     updated_at: str
+    """Its newest commit, RFC 3339 in UTC."""
+    at: str
     """The commit of this version, RFC 3339 in UTC."""
     path: str
     """The part that was asked for, a JSON Pointer; "" for all of it."""
@@ -34,7 +36,7 @@ class StateRow(msgspec.Struct, frozen=True):
     """The JSON value there."""
 
 
-def show(session: str, /, *, at: str | None = None, path: str = "", common: Common = COMMON) -> None:
+def show(session: str, /, *, at: str | None = None, path: str = "", include_deleted: bool = False, common: Common = COMMON) -> None:
     """Show a session's state.
 
     Parameters
@@ -45,27 +47,19 @@ def show(session: str, /, *, at: str | None = None, path: str = "", common: Comm
         The version, or the time (2026-11-23T14:02:10Z), to show it as of; without it, now.
     path
         A JSON Pointer: only the value there.
+    include_deleted
+        Also of a deleted session, and with --at of a life before the last deletion: for audit.
     """
     terminal = common.terminal()
     moment_or_version = parse_at(at)
     with common.open() as store:
-        view = store.read(session, at=moment_or_version)
-        row = StateRow(
-            session=view.session,
-            version=view.version,
-            hash=view.hash.hex(),
-            status=view.status.name,
-            tags=dict(view.tags),
-            created_at=moment(view.created_at),
-            updated_at=moment(view.updated_at),
-            path=path,
-            state=resolve(view.state, path),
-        )
+        view = store.read(session, at=moment_or_version, include_deleted=include_deleted)
+        row = StateRow(**{**view.to_dict(), "path": path, "state": resolve(view.state, path)})
     if terminal.json:
         terminal.object(row)
         return
     tags = "".join(f", {name}={value}" for name, value in row.tags.items())
-    terminal.note(f"{row.session} version {row.version}, {row.status}, {terminal.when(row.updated_at)} UTC{tags}")
+    terminal.note(f"{row.session} version {row.version}, {row.status}, {terminal.when(row.at)} UTC{tags}")
     terminal.pretty(row.state)
 
 

@@ -11,6 +11,7 @@ from perdure.model.commit import Commit
 from perdure.model.events import Event, check_event_type
 
 Upcaster = Callable[[Event], Event]
+"""How an old event reads today: a function from the stored event to the one that `history` gives."""
 """From an event as it was written to the same event as it would be written today: another type, other data."""
 
 STEPS_MAX = 32

@@ -433,4 +433,4 @@ class Store:
 
 def _view(session: SessionKey, now: Working, working: Working, *, owned: bool) -> View:
     info = Info.of(Row(session, now.head, now.tags, now.created_at))
-    return View(session.id, working.head.version, working.head.hash, working.state, info, owned=owned)
+    return View(session.id, working.head.version, working.head.hash, working.state, info, at=working.head.at, owned=owned)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -11,19 +11,11 @@ import msgspec
 
 from perdure.backends.spi import Durability, Row
 from perdure.model.commit import Commit, Status
+from perdure.model.ids import uuid_text
+from perdure.model.moments import moment, rfc3339, shown, to_datetime, to_nanoseconds
 from perdure.model.values import thaw
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-
-def to_datetime(at: int) -> datetime:
-    """An aware datetime (UTC) from nanoseconds since 1970, rounded down to its microseconds."""
-    return _EPOCH + timedelta(microseconds=at // 1000)
-
-
-def to_nanoseconds(moment: datetime) -> int:
-    """The last nanosecond of the microsecond that an aware datetime names."""
-    return (moment - _EPOCH) // timedelta(microseconds=1) * 1000 + 999
+__all__ = ["Info", "Receipt", "Verified", "View", "only", "to_datetime", "to_nanoseconds"]
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -39,6 +31,26 @@ class Receipt(msgspec.Struct, frozen=True):
     at: int
     durability: Durability
     duplicate: bool = False
+
+    @property
+    def time(self) -> datetime:
+        """`at` as an aware datetime (UTC), to its microseconds."""
+        return to_datetime(self.at)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can say it: the id as a UUID, the hash in hexadecimal, `at` as RFC 3339, the durability by its name."""
+        return {
+            "version": self.version,
+            "id": uuid_text(self.id),
+            "hash": self.hash.hex(),
+            "at": rfc3339(self.at),
+            "durability": self.durability.name,
+            "duplicate": self.duplicate,
+        }
+
+    def __repr__(self) -> str:
+        again = ", applied before" if self.duplicate else ""
+        return f"<Receipt [{self.durability.name}{again}] version={self.version} {shown(self.time)}>"
 
 
 class Info(msgspec.Struct, frozen=True):
@@ -56,6 +68,25 @@ class Info(msgspec.Struct, frozen=True):
         """From an engine's row."""
         head = row.head
         return cls(row.session.id, head.version, Status(head.status), dict(row.tags), to_datetime(row.created_at), to_datetime(head.at))
+
+    @property
+    def time(self) -> datetime:
+        """When its newest commit was made: `updated_at`."""
+        return self.updated_at
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can say it: times as RFC 3339, the status by its name."""
+        return {
+            "session": self.session,
+            "version": self.version,
+            "status": self.status.name,
+            "tags": dict(self.tags),
+            "created_at": moment(self.created_at),
+            "updated_at": moment(self.updated_at),
+        }
+
+    def __repr__(self) -> str:
+        return f"<Info [{self.status.name}] {self.session} version={self.version} {shown(self.updated_at)}{_tags(self.tags)}>"
 
 
 def only(commit: Commit, types: Collection[str] | None) -> Commit | None:
@@ -77,14 +108,15 @@ class Verified(msgspec.Struct, frozen=True):
 
 
 class View:
-    """A session as of one version: `version`, `hash` and `state` are of the version asked for; `status`, `tags`, `created_at` and
+    """A session as of one version: `version`, `hash`, `time` and `state` are of the version asked for; `status`, `tags`, `created_at` and
     `updated_at` are the session's today. `state` is yours: a plain JSON value, made at first access, which nothing else sees.
     """
 
-    def __init__(self, session: str, version: int, hash: bytes, state: Any, info: Info, *, owned: bool = False) -> None:
+    def __init__(self, session: str, version: int, hash: bytes, state: Any, info: Info, *, at: int, owned: bool = False) -> None:
         self.session = session
         self.version = version
         self.hash = hash
+        self.at = at
         self.status = info.status
         self.tags = info.tags
         self.created_at = info.created_at
@@ -102,5 +134,28 @@ class View:
         """The same document as the store holds it, without the copy that `state` makes. To be read only: others look at it too."""
         return self._state
 
+    @property
+    def time(self) -> datetime:
+        """When the commit of this version was made: `at` as an aware datetime (UTC), to its microseconds."""
+        return to_datetime(self.at)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can say it: the hash in hexadecimal, times as RFC 3339, the status by its name, and the state, which is yours."""
+        return {
+            "session": self.session,
+            "version": self.version,
+            "hash": self.hash.hex(),
+            "at": rfc3339(self.at),
+            "status": self.status.name,
+            "tags": dict(self.tags),
+            "created_at": moment(self.created_at),
+            "updated_at": moment(self.updated_at),
+            "state": thaw(self._state),
+        }
+
     def __repr__(self) -> str:
-        return f"<View [{self.status.name}] {self.session} version={self.version}>"
+        return f"<View [{self.status.name}] {self.session} version={self.version} {shown(self.time)}{_tags(self.tags)}>"
+
+
+def _tags(tags: Mapping[str, str]) -> str:
+    return "".join(f" {name}={value}" for name, value in tags.items())

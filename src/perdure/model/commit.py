@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from datetime import datetime
 from enum import IntEnum
+from typing import Any
 
 import msgspec
 
 from perdure.model.events import Event
+from perdure.model.ids import uuid_text
+from perdure.model.moments import rfc3339, shown, to_datetime
+from perdure.model.values import thaw
 
 GENESIS = bytes(32)
 """The `prev` of a chain's first commit."""
@@ -60,6 +65,42 @@ class Commit(msgspec.Struct, frozen=True):
     epoch: int
     prev: bytes
     hash: bytes
+
+    @property
+    def time(self) -> datetime:
+        """`at` as an aware datetime (UTC), to its microseconds."""
+        return to_datetime(self.at)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can say it: the id as a UUID, hashes in hexadecimal, `at` as RFC 3339, the kind by its name, operations with names."""
+        return {
+            "version": self.version,
+            "at": rfc3339(self.at),
+            "kind": self.kind.name,
+            "actor": self.actor,
+            "key": self.key,
+            "trace": self.trace,
+            "events": [
+                {
+                    "type": event.type,
+                    "data": thaw(event.data),
+                    "ops": [
+                        {"op": op.kind, "path": op.path, "value": thaw(op.value)} | ({"taken": True} if op.taken else {})
+                        for op in event.ops
+                    ],
+                }
+                for event in self.events
+            ],
+            "epoch": self.epoch,
+            "id": uuid_text(self.id),
+            "prev": self.prev.hex(),
+            "hash": self.hash.hex(),
+        }
+
+    def __repr__(self) -> str:
+        by = f" by {self.actor}" if self.actor is not None else ""
+        types = ", ".join(event.type for event in self.events[:4]) + (f" and {len(self.events) - 4} more" if len(self.events) > 4 else "")
+        return f"<Commit [{self.kind.name}] version={self.version} {shown(self.time)}{by}: {types}>"
 
 
 def raised(epoch: int, step: int) -> int:
