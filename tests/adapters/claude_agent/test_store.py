@@ -28,9 +28,9 @@ import perdure
 import perdure.sync
 from perdure import Event
 from perdure.adapters.claude_agent import PerdureSessionStore
-from perdure.cli.rows import EventRow, preview
 from perdure.clock import SeededClock
 from tests.adapters.claude_agent.lines import ID, KEY, NAME, PROJECT, SUB, play, said, title, turn
+from tests.adapters.log import told
 
 OPTIONAL = ("list_sessions", "list_session_summaries", "delete", "list_subkeys")
 
@@ -69,10 +69,10 @@ def test_a_batch_is_one_commit_that_people_can_read(url: str) -> None:
             ["message", "tool_call", "tool_result", "message", "entry"],
         ]
         assert [event.data for commit in commits for event in commit.events] == [*turn(1), *turn(2), title("Two nights in Rome")]
-        assert [preview(EventRow.of(event)) for event in commits[0].events] == [
+        assert told(commits[0]) == [
             "user: question 1",
-            "assistant: find_rooms(…)",
-            "user: rooms 7 and 9",
+            'assistant: find_rooms(city="Rome")',
+            "tool: rooms 7 and 9",
             "assistant: answer 1",
         ]
         state = (await store.read(NAME)).state

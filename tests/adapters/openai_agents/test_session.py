@@ -21,7 +21,7 @@ import perdure
 import perdure.sync
 from perdure import Event
 from perdure.adapters.openai_agents import PerdureSession
-from perdure.cli.rows import EventRow, preview
+from tests.adapters.log import told
 
 NAME = "openai/trip-42"
 
@@ -251,7 +251,7 @@ def test_the_log_reads_as_a_conversation() -> None:
         await PerdureSession("trip-42", store).add_items(items)
         (commit,) = [commit async for commit in store.history(NAME)]
         assert [event.type for event in commit.events] == ["message", "tool_call", "tool_result", "message", "reasoning", "item"]
-        shown = " | ".join(preview(EventRow.of(event)) for event in commit.events)
+        shown = " | ".join(told(commit))
         for word in ("Two nights in Lisbon", "search", "3 hotels", "Three found."):
             assert word in shown
 

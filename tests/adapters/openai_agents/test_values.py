@@ -207,3 +207,15 @@ def test_a_piece_fits_into_a_commit() -> None:
     """Whatever a piece holds, its JSON is below the store's limit: emojis, quotes and backslashes are the longest."""
     for letter in ("😀", '"', "\\", "\n", "ä"):
         assert len(json.dumps(letter * PIECE_LENGTH, ensure_ascii=False).encode()) < 15 << 20
+
+
+async def test_a_second_life_holds_nothing_of_the_first(url: str) -> None:
+    """An object that knew the conversation before it was deleted and begun again sees what was added since, and nothing else."""
+    async with perdure.open(url) as store:
+        session = PerdureSession("s", store)
+        await session.add_items([{"role": "user", "content": "old"}])
+        assert len(await session.get_items()) == 1
+        await store.delete("openai/s")
+        await store.append("openai/s", perdure.Event("message", {"role": "user", "content": "new"}), recreate=True)
+        for reader in (session, PerdureSession("s", store)):
+            assert await reader.get_items() == [{"role": "user", "content": "new"}]

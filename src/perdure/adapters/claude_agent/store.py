@@ -140,9 +140,12 @@ class PerdureSessionStore(SessionStore):
     def _learn(self, session: str, commit: Commit) -> list[dict[str, Any]]:
         """The lines of the commit behind those that are known, or of one of these."""
         entries = [entry for event in commit.events if (entry := entry_of(event)) is not None]
-        if commit.version > self._seen.of(session).version:
+        known = self._seen.of(session).version
+        if commit.version > known:
             if commit.kind is Kind.tombstone:
                 self._seen.forget(session, life=commit.version)
+            elif commit.version > known + 1:  # between them an earlier life ended, of which the history says nothing
+                self._seen.forget(session, life=commit.version - 1)
             ids = [id for entry in entries if (id := id_of(entry))]
             self._seen.add(session, ids, after=commit.version - 1, version=commit.version)
         return entries

@@ -164,8 +164,10 @@ class PerdureSession(SessionABC):
 
     async def _check_all_there(self, seen: int, now: int) -> None:
         if now > seen:
+            last = seen
             async for commit in self._store.history(self._session, after=seen, before=now + 1):
-                if transcript.takes_away(commit):
+                ended, last = commit.version > last + 1, commit.version
+                if ended or transcript.takes_away(commit):
                     raise Conflict(
                         f"Items of {self._session!r} were taken away while they were compacted, at version {commit.version}.",
                         session=self._session,
@@ -216,7 +218,8 @@ class PerdureSession(SessionABC):
         version, entries = self._known or _Known(0, [])
         try:
             async for commit in self._store.history(self._session, after=version):
-                version, entries = commit.version, await transcript.forward(entries, commit, self._fetch)
+                before = entries if commit.version == version + 1 else []  # an earlier life ended in between
+                version, entries = commit.version, await transcript.forward(before, commit, self._fetch)
         except NotFound:
             return _Known(0, [])
         known = self._known

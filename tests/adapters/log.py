@@ -1,0 +1,12 @@
+"""What `perdure log` says of a commit."""
+
+from __future__ import annotations
+
+import perdure
+from perdure.cli.describe import describe
+from perdure.cli.rows import CommitRow
+
+
+def told(commit: perdure.Commit) -> list[str]:
+    """A line for each thing that happened."""
+    return [str(line) for line in describe(CommitRow.of(commit))]
