@@ -235,6 +235,28 @@ class Examined(Protocol):
         ...
 
 
+@runtime_checkable
+class Proving(Protocol):
+    """A backend that keeps columns beside what is hashed, and compares the two before such a copy decides anything."""
+
+    def prove_with(self, check: Callable[[SessionKey, Record], bytes]) -> None:
+        """From now on `check` says whether a record is as it was written: raises `Corrupt`, or gives the hash that the record follows."""
+        ...
+
+    async def copies(self, session: SessionKey) -> None:
+        """Compare every column of this session that is a copy with what it is a copy of. Raises `Corrupt`."""
+        ...
+
+
+@runtime_checkable
+class Settling(Protocol):
+    """A backend whose appends go on when their caller is cancelled."""
+
+    async def settled(self, session: SessionKey) -> None:
+        """Wait until no append of this session that was handed over before is on its way. Raises `Unknown` after the engine's time-out."""
+        ...
+
+
 Hear = Callable[[SessionKey | None, int], None]
 """Told that a session has a record of this version; `None`: some may have gone unheard. Called from any thread, quick, never raises."""
 

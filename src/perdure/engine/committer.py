@@ -28,7 +28,7 @@ from perdure.engine.session_queue import SessionQueue, Slot
 from perdure.engine.views import Receipt
 from perdure.engine.watching import Watchers
 from perdure.engine.writer import Writer
-from perdure.errors import Busy, Conflict, Error, Invalid, Rewound, Unknown
+from perdure.errors import Busy, Conflict, Corrupt, Error, Invalid, Rewound, Unknown
 from perdure.model.commit import GRANT_STEP_BITS, Commit, Kind, Status, raised
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey, life_key, uuid7
@@ -117,7 +117,7 @@ class Committer:
                 except Error:
                     known = await self._applied(change)
                     if known is not None:
-                        return await self._known(change, known, request)
+                        return await self._known(change, *known, request)
                     behind = await self._behind(change.session, head)
                     if behind is None:
                         raise
@@ -132,10 +132,15 @@ class Committer:
                 if receipt is None:
                     raise
                 return receipt
+            except Error:
+                raise
+            except BaseException:  # Cancelled: the append may still be on its way.
+                self._reader.doubt(change.session)
+                raise
             if isinstance(outcome, Known):
                 if await self._in_earlier_life(change, outcome):
                     continue
-                return await self._known(change, outcome, request)
+                return await self._known(change, outcome, str(append.key), request)
             if isinstance(outcome, Appended):
                 self._telemetry.committed(change.operation, lost)
                 self._pacing.won(change.session)
@@ -181,7 +186,8 @@ class Committer:
             return self._apply(change, (now or NOTHING).state)
         if now is not None:
             check_head(change.session, now.head, change.options)
-            if now.head.status == Status.deleted and base is not None and base.head.status != Status.deleted and change.ops:
+            died = now.head.status == Status.deleted and base is not None and base.head.status != Status.deleted
+            if died and change.ops and not change.blind:
                 raise await self._conflict(change, now.head, ())
         if base is None and now is not None and not change.blind and now.head.status != Status.deleted:
             base = NOTHING  # The session was started while this change was made: what others wrote counts from its beginning.
@@ -330,9 +336,16 @@ class Committer:
                 raise Conflict(f"{DIED}nothing was written to session {session.id!r}.", session=session.id)
             return (as_record(proposal, *proposal.finish(head, now, status=status, base=base, step=step)),)
 
-        outcome = await self._writer.append(Append(session, finish, key, index, durability))
+        try:
+            outcome = await self._writer.append(Append(session, finish, key, index, durability))
+        except Error:
+            raise
+        except BaseException:
+            self._reader.doubt(session)
+            raise
         if isinstance(outcome, Known):
-            return await self._known(Change(session=session, events=(event,), options=options, durability=durability), outcome, request)
+            change = Change(session=session, events=(event,), options=options, durability=durability)
+            return await self._known(change, outcome, str(key), request)
         if not isinstance(outcome, Appended):
             raise Conflict(f"Session {session.id!r} moved on.", session=session.id)
         self._watchers.tell(session, outcome.head.version)
@@ -354,9 +367,9 @@ class Committer:
     async def applied(self, change: Change) -> Receipt | None:
         """The receipt of the call that used the change's key first, if one did. Raises `Invalid` if that asked for something else."""
         known = await self._applied(change)
-        return None if known is None else await self._known(change, known, request_digest(change.asked or change.events))
+        return None if known is None else await self._known(change, *known, request_digest(change.asked or change.events))
 
-    async def _applied(self, change: Change) -> Known | None:
+    async def _applied(self, change: Change) -> tuple[Known, str] | None:
         """Where this change's key was applied: a retry must find it, though its operations may not fit any more."""
         return None if change.options.key is None else await self.find_key(change.session, change.options.key)
 
@@ -371,15 +384,16 @@ class Committer:
                     break
         return None
 
-    async def _known(self, change: Change, known: Known, request: bytes) -> Receipt:
+    async def _known(self, change: Change, known: Known, key: str, request: bytes) -> Receipt:
         if change.check_request and known.request != request:
+            await self.first_receipt(change.session, known, key, change.durability)
             raise Invalid(
                 f"The idempotency key {change.options.key!r} was used in session {change.session.id!r} for something else, "
                 f"at version {known.version}.",
                 session=change.session.id,
                 version=known.version,
             )
-        return await self.first_receipt(change.session, known.version, change.durability)
+        return await self.first_receipt(change.session, known, key, change.durability)
 
     async def _in_earlier_life(self, change: Change, known: Known) -> bool:
         """Whether the key was used before the last tombstone only, as it was looked up; the change then spells it for this life."""
@@ -389,24 +403,30 @@ class Committer:
         change.life = (tombstone, raised(known.head.epoch, 0))
         return True
 
-    async def find_key(self, session: SessionKey, key: str, *, include_deleted: bool = False) -> Known | None:
-        """Where this key was applied in the session's present life, if it was; else, with `include_deleted`, in its first use ever."""
+    async def find_key(self, session: SessionKey, key: str, *, include_deleted: bool = False) -> tuple[Known, str] | None:
+        """Where this key was applied in the session's present life, if it was, and how it is stored; else, with `include_deleted`, in its
+        first use ever."""
+        await self._reader.settled(session)
         known = await self._backend.find_key(session, key)
         if known is None:
             return None
         tombstone = await self._reader.life(session, known.head)
         if known.version > tombstone:
-            return known
+            return known, key
         again = await self._backend.find_key(session, life_key(key, tombstone))
-        return again or (known if include_deleted else None)
+        if again is not None:
+            return again, life_key(key, tombstone)
+        return (known, key) if include_deleted else None
 
-    async def first_receipt(self, session: SessionKey, version: int, durability: Durability) -> Receipt:
-        """The receipt of a commit that a key was applied by."""
-        commit = await self._reader.record(session, version)
+    async def first_receipt(self, session: SessionKey, known: Known, key: str, durability: Durability) -> Receipt:
+        """The receipt of a commit that a key, as it is stored, was applied by. Raises `Corrupt` if the commit knows nothing of that."""
+        record = await self._reader.record(session, known.version)
         durability = self._backend.capabilities.proven(durability)
-        if commit is None:
-            return Receipt(version, b"", b"", 0, durability, duplicate=True)
-        return Receipt(version, commit.id, commit.hash, commit.at, durability, duplicate=True)
+        if record is None:  # It was truncated.
+            return Receipt(known.version, b"", b"", 0, durability, duplicate=True)
+        if (record.key, record.request) != (key, known.request):
+            raise Corrupt(f"Version {known.version} of session {session.id!r} is not what its key was applied by.", session=session.id)
+        return Receipt(known.version, record.id, record.head.hash, record.head.at, durability, duplicate=True)
 
     async def _conflict(self, change: Change, head: Head | None, paths: Sequence[str], why: str = "") -> Conflict:
         known = self._cache.get(change.session)

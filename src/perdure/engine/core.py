@@ -7,8 +7,9 @@ import sys
 import warnings
 
 from perdure.backends.bridge import FORKED
-from perdure.backends.spi import Backend, Durability
+from perdure.backends.spi import Backend, Durability, Proving
 from perdure.clock import Clock
+from perdure.codec.records import check_record
 from perdure.codec.upcast import Upcasters
 from perdure.config import Settings, shown_url
 from perdure.engine.cache import Cache
@@ -27,6 +28,8 @@ class Core:
         self.upcasters = upcasters
         self.backend, self.url, self.clock, self.settings, self.durability = backend, url, clock, settings, durability
         self.telemetry = Telemetry(clock.monotonic)
+        if isinstance(backend, Proving):
+            backend.prove_with(check_record)
         self.cache = Cache(settings.cache_bytes)
         self.reader = Reader(backend, self.cache)
         self.writer = Writer(backend)

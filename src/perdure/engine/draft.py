@@ -186,7 +186,7 @@ async def find_receipt(
 ) -> Receipt | None:
     """The receipt of the call that used this key first, if one did."""
     known = await committer.find_key(session, key, include_deleted=include_deleted)
-    return None if known is None else await committer.first_receipt(session, known.version, durability)
+    return None if known is None else await committer.first_receipt(session, *known, durability)
 
 
 async def finish(

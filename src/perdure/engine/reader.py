@@ -6,12 +6,12 @@ from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Any
 
-from perdure.backends.spi import Backend, Head, Loaded, Record, Row
+from perdure.backends.spi import Backend, Head, Loaded, Record, Row, Settling
 from perdure.codec import envelope
-from perdure.codec.records import is_stub, open_record
+from perdure.codec.records import check_record, is_stub, open_record
 from perdure.engine.cache import Cache, Working
 from perdure.errors import Corrupt, Invalid, NotFound, Rewound, Truncated
-from perdure.model.commit import GENESIS, Commit, Kind, Status, raised
+from perdure.model.commit import GENESIS, Commit, Kind, Standing, Status, raised, standing
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
 from perdure.model.state import Fold, TestFailed
@@ -32,7 +32,23 @@ class Reader:
     def __init__(self, backend: Backend, cache: Cache) -> None:
         self._backend = backend
         self._cache = cache
+        self._doubtful: set[SessionKey] = set()
         self._lives: OrderedDict[tuple[SessionKey, int], int] = OrderedDict()
+
+    def doubt(self, session: SessionKey) -> None:
+        """A write of this session was cancelled while it was on its way: what is read next comes after it."""
+        self._doubtful.add(session)
+
+    async def settled(self, session: SessionKey) -> None:
+        """Wait for cancelled writes of the session. Raises `Unknown` when one has not ended within the engine's time-out."""
+        if not self._doubtful or session not in self._doubtful or not isinstance(self._backend, Settling):
+            return
+        self._doubtful.discard(session)
+        try:
+            await self._backend.settled(session)
+        except BaseException:
+            self._doubtful.add(session)
+            raise
 
     async def life(self, session: SessionKey, head: Head) -> int:
         """The version of the tombstone that the life of this head began after; 0 for a first life. A deleted head's is its own.
@@ -93,6 +109,8 @@ class Reader:
 
     async def strong(self, session: SessionKey) -> Working | None:
         """The newest state there is: the head is asked for, and what is missing is read."""
+        if self._doubtful:
+            await self.settled(session)
         known = self._cache.get(session)
         if known is None:
             return await self.current(session)
@@ -104,6 +122,8 @@ class Reader:
 
     async def once(self, session: SessionKey) -> tuple[Working | None, bool]:
         """As `strong`, for one who only reads; and whether the state is the caller's alone, because nobody keeps it."""
+        if self._doubtful:
+            await self.settled(session)
         if self._cache.get(session) is None and not self._cache.admit(session):
             loaded = await self._backend.load(session)
             return (None if loaded is None else await self._working(session, loaded)), True
@@ -180,10 +200,16 @@ class Reader:
             async for commit in self._backwards(parent, after, upto):
                 yield commit
 
-    async def record(self, session: SessionKey, version: int) -> Commit | None:
-        """One commit of this very chain, or `None`."""
+    async def record(self, session: SessionKey, version: int) -> Record | None:
+        """One record of this very chain, checked; `None` if it was truncated. Raises `Corrupt` if it should be there."""
         records = await self._backend.read(session, after=version - 1, before=version + 1, limit=1)
-        return open_record(session, records[0]) if records else None
+        if not records:
+            first = await self._first(session)
+            if first.head.version <= version:
+                raise Corrupt(f"Version {version} of session {session.id!r} is not there.", session=session.id)
+            return None
+        check_record(session, records[0])
+        return records[0]
 
     async def own_first(self, session: SessionKey) -> Commit | None:
         """The first commit of this very chain: for a fork, the one that names its parent."""
@@ -242,7 +268,10 @@ class Reader:
             self._cache.drop(session)
             return None
         row = Row(session, records[-1].head, working.tags, working.created_at)
-        advanced = self._fold(session, row, working.state, working.head.hash, records, working.log_bytes, working.snapshot_bytes)
+        held = working.head
+        advanced = self._fold(
+            session, row, working.state, held.hash, (held.status, held.data), records, working.log_bytes, working.snapshot_bytes
+        )
         self._cache.put(session, advanced)
         return advanced
 
@@ -250,6 +279,7 @@ class Reader:
         row, snapshot, records = loaded.row, loaded.snapshot, loaded.records
         state: Any = {}
         prev: bytes | None = GENESIS
+        stand: Standing | None = None
         log_bytes = snapshot_bytes = 0
         if snapshot is not None:
             state = envelope.decode_snapshot(session, snapshot.version, snapshot.hash, snapshot.body)
@@ -264,15 +294,27 @@ class Reader:
             if found != prev:
                 raise Rewound(f"Session {session.id!r} was forked from a commit that its parent no longer holds.")
             state, log_bytes = base.state, base.log_bytes + base.snapshot_bytes
+        if snapshot is None and records and prev is not None:
+            stand = int(Status.active), records[0].head.version - 1
         if records:
+            if records[-1].head.version == row.head.version and records[-1].head != row.head:
+                raise Corrupt(f"The index row of session {session.id!r} is not that of its newest commit.", session=session.id)
             row = Row(session, records[-1].head, row.tags, row.created_at)
         elif snapshot is not None and snapshot.version != row.head.version:
             head = row.head
             row = Row(session, Head(snapshot.version, snapshot.hash, head.at, head.epoch, head.status, head.data), row.tags, row.created_at)
-        return self._fold(session, row, state, prev, records, log_bytes, snapshot_bytes)
+        return self._fold(session, row, state, prev, stand, records, log_bytes, snapshot_bytes)
 
     def _fold(
-        self, session: SessionKey, row: Row, state: Any, prev: bytes | None, records: Sequence[Record], log_bytes: int, snapshot_bytes: int
+        self,
+        session: SessionKey,
+        row: Row,
+        state: Any,
+        prev: bytes | None,
+        stand: Standing | None,
+        records: Sequence[Record],
+        log_bytes: int,
+        snapshot_bytes: int,
     ) -> Working:
         tags = row.tags
         fold = Fold(state)
@@ -280,6 +322,8 @@ class Reader:
             commit = open_record(session, record, prev)
             prev = commit.hash
             log_bytes += record.stored_bytes
+            stand = standing(record.kind, record.head.version, stand)
+            stand = check_standing(session, record.head, stand)
             if commit.kind is Kind.data:
                 apply_events(session, fold, commit)
             elif commit.kind is Kind.tombstone:
@@ -287,6 +331,16 @@ class Reader:
             elif commit.kind is Kind.configure:
                 tags = configured(commit.events).get("tags", tags)
         return Working(row.head, fold.state, log_bytes, snapshot_bytes, tags, row.created_at)
+
+
+def check_standing(session: SessionKey, head: Head, stand: Standing | None) -> Standing:
+    """The standing of a head, if it is the one that its commits give (`None`: that is not known). Raises `Corrupt`."""
+    if stand is not None and stand != (head.status, head.data):
+        raise Corrupt(
+            f"Version {head.version} of session {session.id!r} has another status or data version than its commits give.",
+            session=session.id,
+        )
+    return head.status, head.data
 
 
 def apply_events(session: SessionKey, fold: Fold, commit: Commit) -> None:

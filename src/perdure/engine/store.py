@@ -263,6 +263,7 @@ class Store:
                 check_count(name, value)
         check_types(types)
         with core.telemetry.span("history", *target):
+            await core.reader.settled(target)
             head = (await core.backend.heads([target]))[0]
         if head is None:
             raise NotFound(f"There is no session {session!r} in tenant {self._tenant!r}.", session=session)

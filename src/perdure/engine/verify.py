@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from perdure.backends.spi import Backend, Head
+from perdure.backends.spi import Backend, Head, Proving
 from perdure.codec import envelope
 from perdure.codec.records import is_stub
-from perdure.engine.reader import FORKED, Reader, apply_events, configured
+from perdure.engine.reader import FORKED, Reader, apply_events, check_standing, configured
 from perdure.engine.views import Verified
 from perdure.errors import Corrupt, NotFound
-from perdure.model.commit import GENESIS, Kind, Status
+from perdure.model.commit import GENESIS, Kind, Standing, Status, standing
 from perdure.model.ids import SessionKey
 from perdure.model.state import Fold
 from perdure.model.values import same
@@ -51,6 +51,8 @@ async def verify(backend: Backend, reader: Reader, session: SessionKey) -> Verif
                 raise Corrupt(
                     f"The snapshot of session {session.id!r} at version {version} is not what its commits give.", session=session.id
                 )
+    if isinstance(backend, Proving):
+        await backend.copies(session)
     last = await _check_columns(backend, session, head.version)
     if (version, prev) != (head.version, head.hash):
         raise Corrupt(f"Session {session.id!r} has version {version} where its head says {head.version}.", session=session.id)
@@ -58,28 +60,25 @@ async def verify(backend: Backend, reader: Reader, session: SessionKey) -> Verif
         raise Corrupt(f"The index row of session {session.id!r} has another status or place than its commits give.", session=session.id)
     if dict(loaded.row.tags) != tags:
         raise Corrupt(f"The index row of session {session.id!r} has other tags than its commits give.", session=session.id)
+    own = await reader.own_first(session)
+    whole = own is not None and (own.version == 1 or own.kind is Kind.configure)
+    if own is not None and (loaded.row.created_at > own.at or (whole and loaded.row.created_at != own.at)):
+        raise Corrupt(f"The index row of session {session.id!r} says another time of its first commit.", session=session.id)
     return Verified(session.id, version, prev, count, len(snapshots))
 
 
 async def _check_columns(backend: Backend, session: SessionKey, newest: int) -> Head | None:
     """The columns that no hash covers, because they follow from the commits before: a head's standing and its last data version.
     The head that the record of the version `newest` made, which the index row repeats."""
-    status: int | None = None
+    stand: Standing | None = None
     last: Head | None = None
-    data = version = 0
+    version = 0
     while records := await backend.read(session, after=version):
         for record in records:
-            head, version = record.head, record.head.version
+            head, first, version = record.head, not version, record.head.version
             if version == newest:
                 last = head
-            if status is None:
-                status, data = int(Status.active), version - 1
-            if record.kind == Kind.tombstone:
-                status, data = int(Status.deleted), head.data if is_stub(record) else data
-            elif record.kind == Kind.moved:
-                status = int(Status.moved)
-            elif record.kind == Kind.data:
-                data, status = version, int(Status.active) if status == Status.deleted else status
-            if (head.status, head.data) != (status, data):
-                raise Corrupt(f"Version {version} of session {session.id!r} has another status or data version than its commits give.")
+            if first and not is_stub(record):
+                stand = int(Status.active), version - 1
+            stand = check_standing(session, head, standing(record.kind, version, stand))
     return last

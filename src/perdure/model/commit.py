@@ -103,6 +103,20 @@ class Commit(msgspec.Struct, frozen=True):
         return f"<Commit [{self.kind.name}] version={self.version} {shown(self.time)}{by}: {types}>"
 
 
+Standing = tuple[int, int]
+"""What no hash covers of a head, because it follows from the commits before: its status and the version of the newest data commit."""
+
+
+def standing(kind: int, version: int, before: Standing | None) -> Standing | None:
+    """The standing that a commit of this kind and version makes; `None` where that rests on the one before, and it is not known."""
+    if kind == Kind.data:
+        return int(Status.active), version
+    if before is None:
+        return None
+    status = int(Status.deleted) if kind == Kind.tombstone else int(Status.moved) if kind == Kind.moved else before[0]
+    return status, before[1]
+
+
 def raised(epoch: int, step: int) -> int:
     """The epoch after its grant (all but its low 14 bits) has risen by `step`: nothing that was granted before fits it any more."""
     return (epoch >> _GRANT_SHIFT) + step << _GRANT_SHIFT

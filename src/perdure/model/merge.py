@@ -138,7 +138,8 @@ def _joined(run: Sequence[Step]) -> Step:
         return replace(first, value=sum(step.value for step in run), exact=all(step.exact for step in run))
     items = Items([item for step in run for item in step.items])
     found = sorted({index for step in run for index in step.found if index < first.index})
-    return replace(first, value=[item for step in run for item in step.value], items=items, found=tuple(found))
+    asked = [item for step in run for item in step.value] if first.kind == "union" else None
+    return replace(first, value=asked, items=items, found=tuple(found))
 
 
 def _meet(work: list[Step], places: list[int], theirs: list[Step], depth: int, clashes: dict[str, None], *, loose: bool) -> list[Step]:

@@ -62,7 +62,7 @@ class Appender:
         self._driver, self._timeout, self._tick, self._heads_max = driver, timeout, tick, heads_max
         self._heads: OrderedDict[SessionKey, Head] = OrderedDict()
         self._ready: deque[_Pending] = deque()
-        self._busy: dict[SessionKey, deque[_Pending]] = {}
+        self._busy: dict[SessionKey, deque[_Pending | asyncio.Future[None]]] = {}
         self._writes: set[asyncio.Task[None]] = set()
         self._settling: set[asyncio.Task[None]] = set()
         self._crowd, self._took = 0, 0.0
@@ -101,6 +101,16 @@ class Appender:
     def forget(self, session: SessionKey) -> None:
         """Drop what is remembered of a session, for one whose chain was cut by other means than an append."""
         self._heads.pop(session, None)
+
+    async def settled(self, session: SessionKey) -> None:
+        """Wait for the appends of a session that came before. Raises `Unknown` after the time-out."""
+        queue = self._busy.get(session)
+        if queue is None:
+            return
+        passed = asyncio.get_running_loop().create_future()
+        queue.append(passed)
+        if not (await asyncio.wait([passed], timeout=self._timeout))[0]:
+            raise Unknown(f"A cancelled append to session {session.id!r} has not ended within {self._timeout:g} s.")
 
     async def drain(self) -> None:
         """Wait until nothing is on its way."""
@@ -332,7 +342,10 @@ class Appender:
         pending.future.set_result(outcome)
         session = pending.append.session
         queue = self._busy[session]
-        if queue:
-            self._ready.append(queue.popleft())
-        else:
-            del self._busy[session]
+        while queue:
+            following = queue.popleft()
+            if isinstance(following, _Pending):
+                self._ready.append(following)
+                return
+            following.set_result(None)
+        del self._busy[session]

@@ -177,6 +177,10 @@ class RemoteBackend:
         """See `spi.Backend.purge`."""
         await self.run(self._driver.purge(session))
 
+    async def settled(self, session: SessionKey) -> None:
+        """See `spi.Settling.settled`."""
+        await self.run(self._appender.settled(session))
+
     async def checkup(self) -> Checkup:
         """See `spi.Examined`."""
         return await self.run(self._driver.checkup())

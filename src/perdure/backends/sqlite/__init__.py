@@ -36,6 +36,7 @@ from perdure.backends.spi import (
 )
 from perdure.backends.sqlite import reader
 from perdure.backends.sqlite.files import Identity, OpenFiles, gone
+from perdure.backends.sqlite.heads import Heads
 from perdure.backends.sqlite.listener import Listener
 from perdure.backends.sqlite.schema import Options, connect, errors, initialise, known_id, parse_url, settled
 from perdure.backends.sqlite.writer import RECORD_BYTES_MAX, BatchWriter
@@ -84,6 +85,7 @@ class SQLiteBackend:
         self._writing = Workers("perdure-sqlite-writer", 1, self._acquire_writer, lambda writer: writer.connection.close())
         self._reading = Workers("perdure-sqlite-reader", options.readers, self._acquire_reader, lambda connection: connection.close())
         self._listener = Listener(options.place, self._acquire_reader)
+        self._heads = Heads()
         self._closed = self._creating = False
         self.store_id = ""
         self._file: Identity = None
@@ -108,8 +110,20 @@ class SQLiteBackend:
         self.store_id = known
         self._file = OpenFiles(self.options).database
 
+    async def settled(self, session: SessionKey) -> None:  # noqa: ARG002 - one thread writes for all sessions
+        """See `spi.Settling.settled`: the writing thread has done what it was given before."""
+        await self._writing.call(lambda writer: writer.place)
+
+    def prove_with(self, check: Callable[[SessionKey, Record], bytes]) -> None:
+        """See `spi.Proving.prove_with`."""
+        self._heads.check = check
+
+    async def copies(self, session: SessionKey) -> None:
+        """See `spi.Proving.copies`."""
+        await self._read(lambda connection: reader.copies(connection, self._heads, session))
+
     def _acquire_writer(self) -> BatchWriter:
-        return BatchWriter(self._connect(writing=True), self.options)
+        return BatchWriter(self._connect(writing=True), self.options, self._heads)
 
     def _acquire_reader(self) -> apsw.Connection:
         return self._connect(writing=False)
@@ -177,11 +191,11 @@ class SQLiteBackend:
 
     async def heads(self, sessions: Sequence[SessionKey]) -> Sequence[Head | None]:
         """See `spi.Backend.heads`."""
-        return await self._read(lambda connection: reader.heads(connection, sessions))
+        return await self._read(lambda connection: reader.heads(connection, self._heads, sessions))
 
     async def load(self, session: SessionKey, at: int | None = None) -> Loaded | None:
         """See `spi.Backend.load`."""
-        return await self._read(lambda connection: reader.load(connection, session, at))
+        return await self._read(lambda connection: reader.load(connection, self._heads, session, at))
 
     async def read(
         self, session: SessionKey, *, after: int = 0, before: int | None = None, limit: int = 256, reverse: bool = False
@@ -203,7 +217,7 @@ class SQLiteBackend:
         """See `spi.Backend.scan`."""
         if query.order != "id":
             raise Unsupported(f"SQLite lists in the order 'id', not {query.order!r}.")
-        return await self._read(lambda connection: reader.scan(connection, query, cursor, limit))
+        return await self._read(lambda connection: reader.scan(connection, self._heads, query, cursor, limit))
 
     async def feed(self, cursor: str | None = None, limit: int = 256) -> Page[Change]:
         """See `spi.Backend.feed`: the order of the commits in the file, each exactly once."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from types import NoneType
 from typing import Any
 
 import apsw
-import msgspec
 
-from perdure.backends.spi import Change, Head, Loaded, Page, Query, Record, Row, Snapshot
+from perdure.backends.spi import Change, Head, Loaded, Page, Query, Record, Row
+from perdure.backends.sqlite.heads import Heads
+from perdure.backends.sqlite.rows import RECORD, make_head, make_record, make_snapshot, make_tags
 from perdure.errors import Corrupt
-from perdure.model.commit import Status
+from perdure.model.commit import Kind, Status
 from perdure.model.ids import SessionKey
 
 PAGE_BYTES = 4 << 20
@@ -21,9 +21,13 @@ PAGE_BYTES = 4 << 20
 TAGGED_MANY = 1_000
 """Of more sessions with a tag than this it does not matter how many they are."""
 
-_RECORD = "version, hash, at, epoch, status, data, id, kind, key, request, meta, body"
-_HEAD = "SELECT version, hash, at, epoch, status, data FROM log WHERE n = ? ORDER BY version DESC LIMIT 1"
-_SESSION = "SELECT n, tags, created FROM session WHERE tenant = ? AND id = ?"
+_SESSION = "SELECT n, tags, created, status FROM session WHERE tenant = ? AND id = ?"
+_FIRST = "SELECT version, at, kind FROM log WHERE n = ? ORDER BY version LIMIT 1"
+_ANCHORED = f"SELECT 1 FROM log WHERE n = ? AND kind = {int(Kind.anchor)} LIMIT 1"
+_TAG = "SELECT 1 FROM tag WHERE tenant = ? AND name = ? AND value = ? AND id = ?"
+_ENDED = f"{int(Status.deleted)}, {int(Status.moved)}"
+_DIFFERS = f"s.status != l.status OR (l.status IN ({_ENDED})) != (l.kind IN ({int(Kind.tombstone)}, {int(Kind.moved)}))"
+"""A status that is not its commit's: such a row is looked at, whatever the status asked for, so that none is hidden."""
 
 
 @contextmanager
@@ -37,74 +41,102 @@ def as_of_one_moment(connection: apsw.Connection) -> Iterator[None]:
             connection.execute("ROLLBACK")
 
 
-def make_head(row: Sequence[Any]) -> Head:
-    """A head from its six columns. Raises `Corrupt` if one has another type than it was written with."""
-    version, hash, at, epoch, status, data = row
-    if type(hash) is not bytes or {type(version), type(at), type(epoch), type(status), type(data)} != {int}:
-        raise Corrupt(f"A row of the log has columns that were not written so: {row!r:.200}.")
-    return Head(version, hash, at, epoch, status, data)
-
-
-def _record(row: Sequence[Any]) -> Record:
-    id, kind, key, request, meta, body = row[6:]
-    if {type(id), type(request), type(meta), type(body)} != {bytes} or type(kind) is not int or type(key) not in (str, NoneType):
-        raise Corrupt(f"A row of the log has columns that were not written so: {row[:8]!r:.200}.")
-    return Record(make_head(row[:6]), id, kind, key, request, meta, body)
-
-
-def heads(connection: apsw.Connection, sessions: Sequence[SessionKey]) -> list[Head | None]:
+def heads(connection: apsw.Connection, proven: Heads, sessions: Sequence[SessionKey]) -> list[Head | None]:
     """The heads, in one read transaction."""
     found = []
     with as_of_one_moment(connection):
         for session in sessions:
             n = connection.execute("SELECT n FROM session WHERE tenant = ? AND id = ?", session).get
-            found.append(None if n is None else _head(connection, n))
+            found.append(None if n is None else proven.find(connection, session, n))
     return found
 
 
-def _head(connection: apsw.Connection, n: int) -> Head | None:
-    row = connection.execute(_HEAD, (n,)).fetchone()
-    return None if row is None else make_head(row)
-
-
-def load(connection: apsw.Connection, session: SessionKey, at: int | None) -> Loaded | None:
+def load(connection: apsw.Connection, proven: Heads, session: SessionKey, at: int | None) -> Loaded | None:
     """Index row, newest fitting snapshot and the records behind it."""
     with as_of_one_moment(connection):
-        n, tags, created = connection.execute(_SESSION, session).fetchone() or (0, "{}", 0)
-        head = _head(connection, n)
-        if head is None:
+        found = connection.execute(_SESSION, session).fetchone()
+        if found is None:
             return None
-        index = Row(session, head, msgspec.json.decode(tags), created)
+        n, tags, created, status = found
+        head = proven.find(connection, session, n)
+        index = _row(connection, session, n, head, tags, created, status)
         upto = head.version if at is None else at
         row = connection.execute(
             "SELECT version, hash, body FROM snapshot WHERE n = ? AND version <= ? ORDER BY version DESC LIMIT 1", (n, upto)
         ).fetchone()
-        snapshot = None if row is None else Snapshot(*row)
+        snapshot = None if row is None else make_snapshot(row)
         after = snapshot.version if snapshot else 0
         cursor = connection.execute(
-            f"SELECT {_RECORD} FROM log WHERE n = ? AND version > ? AND version <= ? ORDER BY version", (n, after, upto)
+            f"SELECT {RECORD} FROM log WHERE n = ? AND version > ? AND version <= ? ORDER BY version", (n, after, upto)
         )
-        records = [_record(record) for record in cursor]
+        records = [make_record(record) for record in cursor]
     return Loaded(index, snapshot, records)
+
+
+def _row(connection: apsw.Connection, session: SessionKey, n: int, head: Head, tags: Any, created: Any, status: Any) -> Row:
+    """The index row, its copies compared with what they are copies of."""
+    first, at, kind = connection.execute(_FIRST, (n,)).fetchone() or (0, 0, 0)
+    whole = first == 1 or (kind == Kind.configure and created != at and connection.execute(_ANCHORED, (n,)).get is None)
+    if type(created) is not int or status != head.status or created > at or (whole and created != at):
+        raise Corrupt(f"The row of session {session.id!r} has another status or time than its commits.", session=session.id)
+    row = Row(session, head, make_tags(tags), created)
+    for name, value in row.tags.items():
+        if connection.execute(_TAG, (session.tenant, name, value, session.id)).get is None:
+            raise Corrupt(f"The tag {name!r} of session {session.id!r} is not among those that it is listed by.", session=session.id)
+    return row
+
+
+_ORPHANS = " UNION ALL ".join(
+    f"SELECT count(*) FROM {table} WHERE n > (SELECT max(n) FROM session) OR n < 1 OR (n > ?1 AND n < ?1 + 1)"
+    for table in ("log", "key", "snapshot")
+)
+_LOST_KEYS = (
+    "SELECT count(*) FROM log l WHERE n = ? AND key IS NOT NULL AND NOT EXISTS "
+    "(SELECT 1 FROM key k WHERE k.n = l.n AND k.key = l.key AND k.version = l.version AND k.request = l.request)"
+)
+_FALSE_KEYS = (
+    "SELECT count(*) FROM key k WHERE n = ?1 AND version >= (SELECT min(version) FROM log WHERE n = ?1) AND NOT EXISTS "
+    "(SELECT 1 FROM log l WHERE l.n = k.n AND l.version = k.version AND l.key = k.key)"
+)
+_FALSE_SNAPSHOTS = (
+    "SELECT count(*) FROM snapshot s WHERE n = ?1 AND version >= (SELECT min(version) FROM log WHERE n = ?1) AND NOT EXISTS "
+    "(SELECT 1 FROM log l WHERE l.n = s.n AND l.version = s.version AND l.hash = s.hash)"
+)
+
+
+def copies(connection: apsw.Connection, proven: Heads, session: SessionKey) -> None:
+    """Raise `Corrupt` unless all rows of a session that repeat something of its log repeat it truly, and none is missing."""
+    proven.forget(session)
+    loaded = load(connection, proven, session, 0)
+    with as_of_one_moment(connection):
+        n = connection.execute("SELECT n FROM session WHERE tenant = ? AND id = ?", session).get
+        if any(count for (count,) in connection.execute(_ORPHANS, (n,))):
+            raise Corrupt("There are commits, keys or snapshots that belong to no session.")
+        for query, what in ((_LOST_KEYS, "keys"), (_FALSE_KEYS, "keys"), (_FALSE_SNAPSHOTS, "snapshots")):
+            if connection.execute(query, (n,)).get:
+                raise Corrupt(f"The {what} of session {session.id!r} are not those of its commits.", session=session.id)
+        tags = connection.execute("SELECT name, value FROM tag WHERE tenant = ? AND id = ?", session).fetchall()
+    if loaded is None or sorted(tags) != sorted(loaded.row.tags.items()):
+        raise Corrupt(f"Session {session.id!r} is listed by other tags than it has.", session=session.id)
 
 
 def read(connection: apsw.Connection, session: SessionKey, after: int, before: int | None, limit: int, reverse: bool) -> list[Record]:
     """A range of records, bounded in number and bytes."""
     query = (
-        f"SELECT {_RECORD} FROM log WHERE n = (SELECT n FROM session WHERE tenant = ? AND id = ?) "
+        f"SELECT {RECORD} FROM log WHERE n = (SELECT n FROM session WHERE tenant = ? AND id = ?) "
         f"AND version > ? AND version < ? ORDER BY version {'DESC' if reverse else 'ASC'} LIMIT ?"
     )
     records: list[Record] = []
     size = 0
     for row in connection.execute(query, (*session, after, 1 << 62 if before is None else before, limit)):
-        records.append(_record(row))
+        records.append(make_record(row))
         size += records[-1].stored_bytes
         if size > PAGE_BYTES:
             break
     return records
 
 
-def scan(connection: apsw.Connection, query: Query, cursor: str | None, limit: int) -> Page[Row]:
+def scan(connection: apsw.Connection, proven: Heads, query: Query, cursor: str | None, limit: int) -> Page[Row]:
     """Index rows by id, behind the id that the cursor names. With tags, the sessions of the rarest one are looked at, and no others."""
     tags = sorted(query.tags.items(), key=lambda tag: _count(connection, query.tenant, *tag))
     by, source = ("r", "tag r CROSS JOIN session s ON s.tenant = r.tenant AND s.id = r.id") if tags else ("s", "session s")
@@ -122,18 +154,22 @@ def scan(connection: apsw.Connection, query: Query, cursor: str | None, limit: i
         where.append(f"{by}.id > ?")
         values.append(cursor)
     if query.status is None:
-        where.append(f"s.status NOT IN ({int(Status.deleted)}, {int(Status.moved)})")
+        where.append(f"(l.status NOT IN ({_ENDED}) OR {_DIFFERS})")
     else:
-        where.append("s.status = ?")
+        where.append(f"(l.status = ? OR {_DIFFERS})")
         values.append(query.status)  # type: ignore[arg-type]
     statement = (
-        f"SELECT s.id, s.tags, s.created, l.version, l.hash, l.at, l.epoch, l.status, l.data FROM {source} CROSS JOIN log l ON l.n = s.n "
-        f"AND l.version = (SELECT max(version) FROM log WHERE n = s.n) WHERE {' AND '.join(where)} ORDER BY {by}.id LIMIT ?"
+        f"SELECT s.id, s.n, s.tags, s.created, s.status, l.version, l.hash, l.at, l.epoch, l.status, l.data FROM {source} CROSS JOIN log l "
+        f"ON l.n = s.n AND l.version = (SELECT max(version) FROM log WHERE n = s.n) WHERE {' AND '.join(where)} ORDER BY {by}.id LIMIT ?"
     )
-    rows = [
-        Row(SessionKey(query.tenant, id), make_head(head), msgspec.json.decode(tags), created)
-        for id, tags, created, *head in connection.execute(statement, (*values, limit))
-    ]
+    rows = []
+    with as_of_one_moment(connection):
+        for id, n, told, created, status, *columns in connection.execute(statement, (*values, limit)):
+            session = SessionKey(query.tenant, id)
+            head = proven.prove(connection, session, n, make_head(columns))
+            rows.append(_row(connection, session, n, head, told, created, status))
+            if not query.tags.items() <= rows[-1].tags.items():
+                raise Corrupt(f"Session {id!r} is listed by tags that it has not.", session=id)
     return Page(rows, rows[-1].session.id if len(rows) == limit else None)
 
 
@@ -145,12 +181,12 @@ def _count(connection: apsw.Connection, tenant: str, name: str, value: str) -> i
 
 def feed(connection: apsw.Connection, cursor: str | None, limit: int) -> Page[Change]:
     """The log in the order of its rows."""
-    columns = ", ".join("log." + name for name in _RECORD.split(", "))
+    columns = ", ".join("log." + name for name in RECORD.split(", "))
     statement = f"SELECT pos, tenant, session.id, {columns} FROM log JOIN session USING (n) WHERE pos > ? ORDER BY pos LIMIT ?"
     last, changes, size = int(cursor or 0), list[Change](), 0
     for position, tenant, id, *row in connection.execute(statement, (last, limit)):
         last = position
-        changes.append(Change(SessionKey(tenant, id), _record(row)))
+        changes.append(Change(SessionKey(tenant, id), make_record(row)))
         size += changes[-1].record.stored_bytes
         if size > PAGE_BYTES:
             break

@@ -15,7 +15,8 @@ import msgspec
 from perdure.backends.checks import check_records
 from perdure.backends.spi import Append, Appended, Durability, Head, Known, Outcome, Record, Refused
 from perdure.backends.sqlite.files import OpenFiles
-from perdure.backends.sqlite.reader import make_head
+from perdure.backends.sqlite.heads import Heads
+from perdure.backends.sqlite.rows import make_known, make_tags
 from perdure.backends.sqlite.schema import Options, errors
 from perdure.errors import Unknown, Unsupported
 from perdure.model.ids import SessionKey
@@ -26,7 +27,6 @@ HEADS_REMEMBERED = 16_384
 RECORD_BYTES_MAX = 64 << 20
 """Largest `meta` plus `body` of one record."""
 
-_HEAD = "SELECT version, hash, at, epoch, status, data FROM log WHERE n = ? ORDER BY version DESC LIMIT 1"
 _SESSION = "SELECT n FROM session WHERE tenant = ? AND id = ?"
 _KEY = "SELECT version, request FROM key WHERE n = ? AND key = ?"
 _ADD_SESSION = "INSERT INTO session (tenant, id, created, status) VALUES (?, ?, ?, ?) RETURNING n"
@@ -53,8 +53,9 @@ class Place(msgspec.Struct):
 class BatchWriter:
     """Owns the writing connection. Used by one thread only."""
 
-    def __init__(self, connection: apsw.Connection, options: Options) -> None:
+    def __init__(self, connection: apsw.Connection, options: Options, heads: Heads) -> None:
         self.connection = connection
+        self._heads = heads
         self._path = options.place
         self._files = OpenFiles(options)
         self._places: dict[SessionKey, Place] = {}
@@ -92,7 +93,7 @@ class BatchWriter:
             row = self.connection.execute(_KEY, (place.n, key)).fetchone()
             if row is not None and place.head is not None:
                 self.connection.execute(_TOUCH)
-                found.append(Known(row[0], row[1], place.head))
+                found.append(Known(*make_known(row, place.head), place.head))
 
         self._set_synchronous(Durability.local)
         self.transact(find)
@@ -154,8 +155,8 @@ class BatchWriter:
         place = self._places.get(session)
         if place is None:
             n = self.connection.execute(_SESSION, session).get
-            row = None if n is None else self.connection.execute(_HEAD, (n,)).fetchone()
-            place = self._places[session] = Place(n or 0, None if row is None else make_head(row))
+            head = None if n is None else self._heads.find(self.connection, session, n)
+            place = self._places[session] = Place(n or 0, head)
         return place
 
     def _one(self, append: Append, rows: list[tuple[object, ...]]) -> Outcome | BaseException:
@@ -163,17 +164,19 @@ class BatchWriter:
             return Unsupported(
                 f"SQLite reaches the durability 'local', not {append.durability.name!r}: ask for less, or use a replicated engine."
             )
-        place = self.place(append.session)
-        head = place.head
-        if append.key is not None and head is not None:
-            known = self.connection.execute(_KEY, (place.n, append.key)).fetchone()
-            if known is not None:
-                return Known(known[0], known[1], head)
         try:
+            place = self.place(append.session)
+            head = place.head
+            if append.key is not None and head is not None:
+                known = self.connection.execute(_KEY, (place.n, append.key)).fetchone()
+                if known is not None:
+                    return Known(*make_known(known, head), head)
             records = append.finish(head)
             if records is None:
                 return Refused(head)
             check_records(append.session, head, records, RECORD_BYTES_MAX)
+        except apsw.Error:
+            raise
         except Exception as error:  # noqa: BLE001 - the outcome of this append alone
             return error
         self._store(append, place, records, rows)
@@ -199,7 +202,7 @@ class BatchWriter:
                 connection.execute(_ADD_KEY, (n, record.key, head.version, record.request))
         if append.index is not None and append.index.tags is not None:
             tags = append.index.tags
-            old = msgspec.json.decode(connection.execute("SELECT tags FROM session WHERE n = ?", (n,)).get, type=dict[str, str])
+            old = make_tags(connection.execute("SELECT tags FROM session WHERE n = ?", (n,)).get)
             tenant, id = session
             connection.executemany(
                 "DELETE FROM tag WHERE tenant = ? AND name = ? AND value = ? AND id = ?", [(tenant, *tag, id) for tag in old.items()]

@@ -1,0 +1,68 @@
+"""Rows of the file as heads and records: their types and ranges are checked, always."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import NoneType
+from typing import Any
+
+import msgspec
+
+from perdure.backends.spi import Head, Record, Snapshot
+from perdure.errors import Corrupt
+from perdure.model.commit import Kind, Status
+
+HEAD = "version, hash, at, epoch, status, data"
+RECORD = f"{HEAD}, id, kind, key, request, meta, body"
+_STATUSES = frozenset(map(int, Status))
+_KINDS = frozenset(map(int, Kind))
+
+
+def make_head(row: Sequence[Any]) -> Head:
+    """A head from its six columns. Raises `Corrupt` if one is not what it can have been written as."""
+    version, hash, at, epoch, status, data = row
+    if type(hash) is not bytes or {type(version), type(at), type(epoch), type(status), type(data)} != {int}:
+        raise _not_so("log", row)
+    if len(hash) != 32 or version < 1 or epoch < 0 or status not in _STATUSES or not 0 <= data <= version:
+        raise _not_so("log", row)
+    return Head(version, hash, at, epoch, status, data)
+
+
+def make_record(row: Sequence[Any]) -> Record:
+    """A record from its columns. Raises `Corrupt`."""
+    id, kind, key, request, meta, body = row[6:]
+    if {type(id), type(request), type(meta), type(body)} != {bytes} or type(kind) is not int or type(key) not in (str, NoneType):
+        raise _not_so("log", row[:9])
+    if kind not in _KINDS:
+        raise _not_so("log", row[:9])
+    return Record(make_head(row[:6]), id, kind, key, request, meta, body)
+
+
+def make_snapshot(row: Sequence[Any]) -> Snapshot:
+    """A snapshot from its columns. Raises `Corrupt`."""
+    version, hash, body = row
+    if type(version) is not int or version < 1 or type(hash) is not bytes or len(hash) != 32 or type(body) is not bytes:
+        raise _not_so("snapshots", row[:2])
+    return Snapshot(version, hash, body)
+
+
+def make_known(row: Sequence[Any], head: Head) -> tuple[int, bytes]:
+    """Where a key was applied, and its request. Raises `Corrupt`."""
+    version, request = row
+    if type(version) is not int or type(request) is not bytes or not 1 <= version <= head.version:
+        raise _not_so("keys", row)
+    return version, request
+
+
+def make_tags(text: Any) -> dict[str, str]:
+    """A session's tags. Raises `Corrupt`."""
+    if type(text) is not str:
+        raise _not_so("sessions", (text,))
+    try:
+        return msgspec.json.decode(text, type=dict[str, str])
+    except (msgspec.DecodeError, UnicodeError):
+        raise _not_so("sessions", (text,)) from None
+
+
+def _not_so(table: str, row: Sequence[Any]) -> Corrupt:
+    return Corrupt(f"A row of the {table} has columns that were not written so: {row!r:.200}.")
