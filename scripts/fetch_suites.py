@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -14,7 +15,7 @@ CACHE = ROOT / ".cache" / "suites"
 
 
 class Suite(NamedTuple):
-    """Tests in a source distribution: the package, its version, and the files wanted of it."""
+    """Tests in a source distribution: the package, its version, and the files wanted of it; a name that ends in / is a whole folder."""
 
     package: str
     version: str
@@ -40,6 +41,8 @@ SUITES = (
             "tests/test_transcript_mirror.py",
         ),
     ),
+    Suite("langchain", "1.5.2", ("tests/__init__.py", "tests/unit_tests/__init__.py", "tests/unit_tests/agents/")),
+    Suite("langgraph", "1.2.22", ("tests/",)),
     Suite(
         "langgraph-checkpoint-sqlite",
         "3.1.2",
@@ -53,6 +56,7 @@ SUITES = (
             "tests/test_get_delta_channel_history.py",
         ),
     ),
+    Suite("langgraph-prebuilt", "1.1.2", ("tests/",)),
     Suite(
         "openai-agents",
         "0.24.0",
@@ -113,17 +117,23 @@ def fetch(suite: Suite) -> None:
         options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-binary", ":all:", "--dest", place]
         subprocess.run([*pip(), "download", *options, wanted], check=True)
         (archive,) = Path(place).iterdir()
+        made = Path(tempfile.mkdtemp(dir=CACHE))  # It gets its name when it is whole.
         with tarfile.open(archive) as opened:
+            top = f"{archive.name.removesuffix('.tar.gz')}/"
+            names = [member.name.removeprefix(top) for member in opened if member.isfile()]
             for file in suite.files:
-                member = opened.extractfile(f"{archive.name.removesuffix('.tar.gz')}/{file}")
-                assert member is not None, f"{archive.name} has no {file}"
-                target = suite.folder / file
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(member.read())
+                found = [name for name in names if name == file or (file.endswith("/") and name.startswith(file))]
+                assert found, f"{archive.name} has no {file}"
+                for name in found:
+                    (made / name).parent.mkdir(parents=True, exist_ok=True)
+                    (made / name).write_bytes(opened.extractfile(top + name).read())  # type: ignore[union-attr]
+        shutil.rmtree(suite.folder, ignore_errors=True)
+        made.rename(suite.folder)
 
 
 def main() -> None:
     """Fetch what is not there yet."""
+    CACHE.mkdir(parents=True, exist_ok=True)
     for suite in SUITES:
         if all((suite.folder / file).exists() for file in suite.files):
             print(f"{suite.package} {suite.version} is there")

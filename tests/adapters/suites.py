@@ -12,7 +12,10 @@ from tests.support.needs import missing
 def fetched(package: str) -> Path:
     """The folder of a package's suite. Without it the test skips, or fails where the suites must be there."""
     (suite,) = [suite for suite in SUITES if suite.package == package]
-    installed = metadata.version(package)
+    try:
+        installed = metadata.version(package)
+    except metadata.PackageNotFoundError:
+        missing(f"{package} is not installed: it is in the group `suites` of pyproject.toml")
     if installed != suite.version:
         missing(f"the tests that were fetched are those of {package} {suite.version}, and {installed} is installed")
     if not all((suite.folder / name).exists() for name in suite.files):

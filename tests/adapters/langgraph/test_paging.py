@@ -72,6 +72,14 @@ def test_pages_hide_nothing_where_clocks_differ(store: perdure.sync.Store, clock
     assert [id_of(older) for older in history[1:]] == [children[id_of(found)]["configurable"]["checkpoint_id"] for found in history[:-1]]
 
 
+def test_a_bare_checkpoint_bounds_a_page_as_its_config_does(store: perdure.sync.Store) -> None:
+    """What LangGraph's server passes on from its clients, the inside of a config, is understood: else each page would be the first one."""
+    saver = PerdureSaver(store)
+    chat(saver).invoke(say("one"), config())
+    newest, *older = saver.list(config())
+    assert list(map(id_of, saver.list(config(), before=newest.config["configurable"]))) == list(map(id_of, older))
+
+
 def test_pages_of_all_threads_keep_each_in_its_order(store: perdure.sync.Store, clocks: Any) -> None:
     """A listing over all threads has each thread's checkpoints in the order of its chain, from `before` on."""
     saver = PerdureSaver(store)

@@ -41,8 +41,9 @@ async def bound_of(store: Store, session: str, state: Mapping[str, Any], ns: str
     """The bound that a config sets to a listing of the namespace `ns`, or of all of them (`None`); `None` if it names no checkpoint.
 
     The config may name one of another namespace without saying so: to find where a subgraph stood, the engine asks with its parent's.
+    What stands in a config may come bare, as LangGraph's server passes on what its clients send.
     """
-    named = (before or {}).get("configurable") or {}
+    named = (before or {}).get("configurable") or before or {}
     id = named.get("checkpoint_id")
     if id is None:
         return None

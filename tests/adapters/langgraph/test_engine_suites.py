@@ -1,0 +1,105 @@
+"""The tests of LangGraph's engine and of the agents built on it, run as they are with their SQLite savers swapped for ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.adapters.langgraph.outcomes import RESULTS
+from tests.adapters.suites import fetched
+
+pytestmark = pytest.mark.fetched
+
+HERE, ROOT = Path(__file__).parent, Path(__file__).resolve().parents[3]
+
+
+class Part(NamedTuple):
+    """Test files of a suite that are run together, less some, and how many of their tests take an SQLite saver at least."""
+
+    package: str
+    files: str
+    count: int
+    less: tuple[str, ...] = ()
+
+
+PARTS = {
+    "engine": Part("langgraph", "tests/test_pregel.py", 250),
+    "engine, async": Part("langgraph", "tests/test_pregel_async.py", 130),
+    "engine, large cases": Part("langgraph", "tests/test_large_cases*.py", 45),
+    "engine, the rest": Part("langgraph", "tests/test_*.py", 600, less=("test_pregel.py", "test_pregel_async.py", "test_large_cases*.py")),
+    "prebuilt": Part("langgraph-prebuilt", "tests/test_*.py", 46),
+    "agents": Part("langchain", "tests/unit_tests/agents/**/test_*.py", 2),
+}
+
+
+AWAITED = {
+    f"tests/{test}"
+    for test in (
+        "test_interruption.py::test_interrupt_response_schema[sqlite-dataclass]",
+        "test_interruption.py::test_interrupt_response_schema[sqlite-pydantic]",
+        "test_interruption.py::test_interrupt_response_schema_invalid_resume_after_earlier_interrupt[sqlite-id_map]",
+        "test_interruption.py::test_interrupt_response_schema_invalid_resume_after_earlier_interrupt[sqlite-null]",
+        "test_interruption.py::test_interrupt_response_schema_rejects_invalid_resume[sqlite-map]",
+        "test_interruption.py::test_interrupt_response_schema_rejects_invalid_resume[sqlite-null]",
+        "test_large_cases.py::test_conditional_state_graph[sqlite]",
+        "test_large_cases_async.py::test_conditional_graph_state[sqlite_aio]",
+        "test_pregel.py::test_in_one_fan_out_state_graph_waiting_edge_custom_state_class_pydantic_input[sqlite]",
+        "test_pregel.py::test_stream_messages_dedupe_pydantic_subgraph_interrupt[sqlite]",
+        "test_pydantic.py::test_interrupt_functional_pydantic[sqlite]",
+        "test_react_agent.py::test_react_agent_update_state[sqlite-CustomStatePydantic-v2]",
+    )
+}
+"""Classes of the tests' own, which are refused as long as they have to be named to the saver."""
+
+
+def ran(package: str, results: Path, tests: Sequence[str], strict: str, *plugins: str) -> tuple[list[str], list[str], str]:
+    """Run tests of a suite: those that passed, those that failed, and the end of the output."""
+    environment = {
+        **os.environ,
+        RESULTS: str(results),
+        "NO_DOCKER": "true",
+        "LANGGRAPH_TEST_FAST": "false",
+        "LANGGRAPH_STRICT_MSGPACK": strict,
+        "PYTHONPATH": os.pathsep.join([str(HERE), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]),
+    }
+    options = ["-c", os.devnull, "--rootdir", ".", "-p", "no:cacheprovider", "-o", "anyio_mode=auto", "-q", "--tb=short", "-k", "sqlite"]
+    for plugin in ("outcomes", *plugins):
+        options += ["-p", plugin]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, *tests],
+        check=False,
+        cwd=fetched(package),
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert results.exists(), done.stdout[-3_000:] + done.stderr[-3_000:]
+    outcome = json.loads(results.read_text())
+    return outcome["passed"], outcome["failed"], done.stdout[-6_000:]
+
+
+def taking_savers(part: Part) -> list[str]:
+    """The files of a part that take a saver."""
+    folder = fetched(part.package)
+    found = [path for path in sorted(folder.glob(part.files)) if not any(map(path.match, part.less))]
+    return [str(path.relative_to(folder)) for path in found if re.search("sync_checkpointer|sqlite", path.read_text())]
+
+
+@pytest.mark.parametrize("strict", ["false", "true"], ids=["any class", "strict msgpack"])
+@pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
+def test_what_passes_with_the_frameworks_saver_passes_with_ours(part: Part, strict: str, tmp_path: Path) -> None:
+    """Each test that takes an SQLite saver passes with PerdureSaver in its place, or fails with the framework's own saver as well."""
+    passed, failed, output = ran(part.package, tmp_path / "ours", taking_savers(part), strict, "swap_engine")
+    assert len(passed) + len(failed) >= part.count, output
+    if failed := sorted(set(failed) - AWAITED):
+        with_theirs, _, _ = ran(part.package, tmp_path / "theirs", failed, strict)
+        assert set(failed).isdisjoint(with_theirs), output
