@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
+import math
 import subprocess
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
+from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
+from langchain_core.agents import AgentAction, AgentFinish
 from langchain_core.messages import AIMessage
+from langchain_core.outputs import ChatGeneration
+from langchain_core.prompt_values import ChatPromptValue
+from langchain_core.runnables.utils import AddableDict
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
-from langgraph.types import Command, Interrupt, Overwrite, Send
-from pydantic import BaseModel, TypeAdapter, create_model
+from langgraph.store.base import Item
+from langgraph.types import Command, Interrupt, Overwrite, PregelTask, Send, TimeoutPolicy
+from pydantic import BaseModel, ByteSize, TypeAdapter, create_model
 
 from perdure import Invalid
 from perdure.adapters.langgraph.compare import compare
@@ -205,3 +213,73 @@ made = Codec(OPEN, Memory()).decode(msgspec.json.decode({stored!r}))
 assert made == [t.Trip.Leg(miles=2), t.IntBox(held=1), t.Point(1)] and type(made[2]) is t.Point, made
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+FRAMEWORK: list[Any] = [
+    AIMessage("x").text,
+    AddableDict(a=[1]),
+    Item(value={"a": t.Spot(1)}, key="k", namespace=("a",), created_at=dt.datetime.now(dt.UTC), updated_at=dt.datetime.now(dt.UTC)),
+    TimeoutPolicy(run_timeout=1),
+    Send("node", t.Spot(1), timeout=3),
+    PregelTask("1", "node", ("a",)),
+    AgentAction(tool="a", tool_input={"x": 1}, log=""),
+    AgentFinish({"a": 1}, "x"),
+    ChatPromptValue(messages=[AIMessage("x", tool_calls=[t.CALL])]),
+    ChatGeneration(message=AIMessage("x")),
+    ByteSize(5),
+    Decimal("sNaN"),
+    t.Note("x", [math.nan, -0.0, Decimal("NaN")]),
+]
+
+
+@pytest.mark.parametrize("value", FRAMEWORK, ids=lambda value: type(value).__name__)
+def test_types_of_the_framework_and_of_pydantic_come_back(value: Any) -> None:
+    """Also those that extend built-in classes, and values that are not equal to themselves."""
+    compare(value, through(value))
+    compare([t.Note("x", value)], through([t.Note("x", value)]))
+
+
+@dataclasses.dataclass
+class Late:
+    """What gives a message its id while it is looked at, as the engine does in another thread while a task's writes are stored."""
+
+    message: Any
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        if name == "message":
+            found.id = "given"
+        return found
+
+
+def test_a_message_that_gets_its_id_meanwhile_is_no_loss() -> None:
+    """What is read back is compared with what the value has become, and written again if that is what differs."""
+    message = AIMessage("x")
+    again = through(t.Note("x", [message, Late(message)]))
+    assert message.id == "given" and again.tags[0] == message
+
+
+@dataclasses.dataclass(eq=False)
+class Failing:
+    """A class whose attributes, comparison and hash fail."""
+
+    x: int = 0
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("no comparison")
+
+    def __hash__(self) -> int:
+        return 1 if self.x else 1 // self.x
+
+
+def test_code_of_the_users_that_fails_is_an_error_of_ours() -> None:
+    """An object that was never finished, a hash that fails when a set is read back: refused, with the place."""
+    unfinished = object.__new__(t.Place)
+    with pytest.raises(Invalid, match=r"type .*Place at \['a'\], which would not come back as it is: it cannot be looked into"):
+        through({"a": unfinished})
+    held = Failing(1)
+    keys = {held}
+    held.x = 0
+    with pytest.raises(Invalid, match=r"which would not come back as it is: reading it back fails"):
+        through(t.Note("x", keys))
+    compare(Failing(2).x, through(Failing(2)).x)

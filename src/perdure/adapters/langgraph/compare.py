@@ -53,7 +53,7 @@ def _objects(before: Any, after: Any, kind: type) -> None:
     how = family(kind)
     if how is None:
         # Without an `__eq__` nobody can tell whether two objects are the same; such ones come by a serialiser of the user's alone.
-        _check(kind.__eq__ is _IDENTITY or bool(before == after) or repr(before) == repr(after), kind)
+        _check(kind.__eq__ is _IDENTITY or repr(before) == repr(after) or bool(before == after), kind)
         return
     one, other = how.take(before), how.take(after)
     _check(one.keys() - {"unset"} == other.keys() - {"unset"}, kind)

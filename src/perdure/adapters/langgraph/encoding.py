@@ -23,7 +23,7 @@ from perdure.adapters.langgraph.lost import Lost, aside, plain
 from perdure.adapters.langgraph.memory import Memory
 from perdure.adapters.langgraph.memory import content_of as content_of_message
 from perdure.adapters.langgraph.messages import NAME_OF, TAG
-from perdure.adapters.langgraph.objects import GROUPS, family
+from perdure.adapters.langgraph.objects import GROUPS, Family, family
 from perdure.adapters.langgraph.refusals import Refused, not_data, would_lose
 from perdure.adapters.langgraph.sealing import Sealer
 from perdure.model.values import DEPTH_MAX, same
@@ -168,6 +168,8 @@ class Encoder:
             except Refused:
                 if not left:
                     raise
+            except Exception as error:  # the value's own comparison or hash, or what could not be read
+                raise would_lose(kind, f"reading it back fails ({error!r:.200})") from error
         return encoded
 
     def _typed(self, value: Any, kind: type, room: int) -> Any:
@@ -187,7 +189,7 @@ class Encoder:
             return self._foreign.seal(value)
         self._kinds[key] = kind
         encoded: dict[str, Any] = {TAG: key}
-        for part, content in how.take(value).items():
+        for part, content in _taken(how, value, kind).items():
             if part in GROUPS:
                 encoded[part] = self._named(content, room - 2, ".{}")
             elif isinstance(value, Enum) and part == "value":
@@ -226,3 +228,12 @@ class Encoder:
             if isinstance(value, base):
                 raise would_lose(kind, f"it would become a plain {base.__name__}. Convert it")
         raise not_data(kind)
+
+
+def _taken(how: Family, value: Any, kind: type) -> dict[str, Any]:
+    try:
+        return how.take(value)
+    except Refused:
+        raise
+    except Exception as error:  # an object that was never finished, an attribute that fails
+        raise would_lose(kind, f"it cannot be looked into ({error!r:.200})") from error

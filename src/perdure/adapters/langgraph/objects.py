@@ -16,16 +16,18 @@ from typing import Any, Protocol
 
 import msgspec
 from langchain_core.messages.base import TextAccessor
+from langchain_core.runnables.utils import AddableDict
 from langgraph.store.base import Item
 from langgraph.types import Send
-from pydantic import AnyUrl, BaseModel, PostgresDsn, SecretBytes, SecretStr
+from pydantic import AnyUrl, BaseModel, ByteSize, PostgresDsn, SecretBytes, SecretStr
 from pydantic_core import MultiHostUrl, PydanticUndefined, Url
 
+from perdure.adapters.imported import key_of
 from perdure.adapters.langgraph.refusals import would_lose
 
 GROUPS = ("fields", "extra", "private", "more")
 """The parts that hold values by name; the others hold one value."""
-ALWAYS = frozenset({f"{TextAccessor.__module__}:{TextAccessor.__qualname__}"})
+ALWAYS = frozenset(key_of(kind) for kind in (TextAccessor, ByteSize, AddableDict))
 """Classes of the framework that its own list lacks, and that are as safe."""
 EXTENDED = (str, int, float, bytes, dict, list, tuple, set, frozenset)
 """Built-in classes whose subclasses can be taken as data, when they are listed."""
