@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -48,7 +49,9 @@ def test_a_page_runs_from_top_to_bottom(
     """Python blocks and `perdure` commands run in order, in one namespace and an empty folder; a text block behind is their output."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PERDURE_URL", raising=False)
-    namespace: dict[str, Any] = {"__name__": "__main__"}
+    program = ModuleType("__main__")  # what the blocks would be if they were saved as a file: its classes are found by their names
+    monkeypatch.setitem(sys.modules, "__main__", program)
+    namespace = vars(program)
     printed = None
     with asyncio.Runner() as runner:
         try:

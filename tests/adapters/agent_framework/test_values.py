@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, IntEnum
+from types import ModuleType
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -263,6 +264,18 @@ def test_stored_names_reach_no_code(stored: dict[str, Any]) -> None:
     with pytest.raises(WorkflowCheckpointException):
         Codec(OWN).decode({"deep": [stored]})
     assert "antigravity" not in sys.modules
+
+
+def test_a_module_that_imports_when_it_is_asked_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The framework's packages load their parts when an attribute of them is asked for: a stored name asks for none."""
+    asked: list[str] = []
+    lazy = ModuleType("agent_framework.lazy_part")
+    lazy.__getattr__ = asked.append  # type: ignore[method-assign]
+    monkeypatch.setitem(sys.modules, lazy.__name__, lazy)
+    for codec in (Codec(), Codec([f"{lazy.__name__}:Client"])):
+        with pytest.raises(WorkflowCheckpointException, match="did not allow or has not imported"):
+            codec.decode({"$": f"{lazy.__name__}:Client", "state": {}})
+    assert asked == []
 
 
 def test_nothing_is_pickled() -> None:

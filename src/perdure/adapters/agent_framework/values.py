@@ -14,7 +14,6 @@ framework's data classes, those registered with `register_checkpoint_type`, and 
 from __future__ import annotations
 
 import base64
-import sys
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import is_dataclass
@@ -30,6 +29,7 @@ from agent_framework import Content, WorkflowCheckpointException, WorkflowEvent
 from agent_framework._workflows._checkpoint_encoding import _REGISTERED_CHECKPOINT_TYPE_KEYS
 from pydantic import BaseModel
 
+from perdure.adapters.imported import find, key_of
 from perdure.model.values import DEPTH_MAX
 
 TAG = "$"
@@ -74,7 +74,7 @@ class Codec:
         self._sound: dict[type, str] = {}
         for item in allowed:
             if isinstance(item, type):
-                self._classes[_key(item)] = item
+                self._classes[key_of(item)] = item
             else:
                 self._keys.add(item)
 
@@ -105,7 +105,7 @@ class Codec:
         if kind is GenericAlias:
             return {TAG: "generic", "items": self._encode([value.__origin__, *value.__args__], where, room - 1)}
         if isinstance(value, type):
-            key = _key(value)
+            key = key_of(value)
             return {TAG: "class", "value": key if _NAMED.get(key) is value else self._known(value, where)}
         return self._object(value, kind, where, room - 2)
 
@@ -129,7 +129,7 @@ class Codec:
 
     def _known(self, kind: type, where: str) -> str:
         """The class's key, if the class can be looked up by it later."""
-        key = _key(kind)
+        key = key_of(kind)
         if self._class(key) is not kind:
             _refuse(where, kind, "is not allowed: call register_checkpoint_type with the class, or give it to the storage")
         return key
@@ -178,18 +178,11 @@ class Codec:
         found = self._classes.get(key)
         if found is not None:
             return found
-        module, _, name = key.partition(":")
         listed = key in self._keys or key in _REGISTERED_CHECKPOINT_TYPE_KEYS
-        if not listed and not module.startswith(FRAMEWORK):
+        if not listed and not key.startswith(FRAMEWORK):
             return None
-        place: Any = sys.modules.get(module)
-        for part in name.split("."):
-            place = getattr(place, part, None)
-        return place if isinstance(place, type) and (listed or _is_data(place)) and _key(place) == key else None
-
-
-def _key(kind: type) -> str:
-    return f"{kind.__module__}:{kind.__qualname__}"
+        place = find(key)
+        return place if place is not None and (listed or _is_data(place)) else None
 
 
 def _is_data(kind: type) -> bool:
@@ -211,4 +204,4 @@ def _restored(kind: type, state: Any) -> Any:
 
 
 def _refuse(where: str, kind: type, why: str) -> NoReturn:
-    raise WorkflowCheckpointException(f"{where} holds a value of type {_key(kind)}, which {why}. Nothing was written.")
+    raise WorkflowCheckpointException(f"{where} holds a value of type {key_of(kind)}, which {why}. Nothing was written.")

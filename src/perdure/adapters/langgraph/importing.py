@@ -36,6 +36,7 @@ class LangGraphSource:
 
     def __init__(self, saver: BaseCheckpointSaver[Any], query: Query, writes: str, allow: Sequence[type], stack: ExitStack) -> None:
         self._saver, self._query, self._writes, self._stack = saver, query, writes, stack
+        self._allow = allow
         self._serde = JsonPlusSerializer(allowed_msgpack_modules=tuple(allow) or None)
         saver.serde = self._serde
 
@@ -49,7 +50,7 @@ class LangGraphSource:
         rows = self._query("SELECT checkpoint_ns, checkpoint_id FROM checkpoints WHERE thread_id = ? ORDER BY checkpoint_id", (id,))
         if not rows:
             raise NotFound(f"The source has no thread {id!r}.", session=session)
-        writer = Writer(store, Codec(self._serde, Memory()), Recent(), Seen(), Gathering())
+        writer = Writer(store, Codec(self._serde, Memory(), self._allow), Recent(), Seen(), Gathering())
         missing = await self._missing(store, id, rows)
         for ns, checkpoint in rows:
             if (ns, checkpoint) in missing:

@@ -12,14 +12,13 @@ from typing import Any
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, ChannelVersions, Checkpoint, CheckpointMetadata, CheckpointTuple
 from langgraph.checkpoint.serde.base import SerializerProtocol
-from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from perdure.adapters.faces import AnyStore, asynchronous, wait
 from perdure.adapters.langgraph import keeping, reading, writing
 from perdure.adapters.langgraph.gathering import Gathering
 from perdure.adapters.langgraph.memory import Memory, Recent, Seen
 from perdure.adapters.langgraph.threads import PREFIX, place, thread_of
-from perdure.adapters.langgraph.values import Codec
+from perdure.adapters.langgraph.values import Codec, serialiser
 from perdure.adapters.langgraph.writing import OnRace, Put, Writer, Writes
 from perdure.errors import Invalid
 
@@ -30,27 +29,29 @@ class PerdureSaver(BaseCheckpointSaver[Any]):
     `store` is an open `perdure.Store` or `perdure.sync.Store`; the graph may be run by `invoke` and by `ainvoke`, from any thread and any
     event loop. What is written at a step is what changed at it. Thread `trip-42` is the session `langgraph/trip-42`.
 
-    `allow`: classes of yours (pydantic models, dataclasses, enums) that may stand in a state; others are refused by name when they are
-    written. `serde`: a serialiser of the framework in place of the default one, which makes messages, plain values and the framework's
-    own types and nothing else; with an encrypted one the store holds its bytes. `on_race`: what becomes of a checkpoint whose
-    parent another run has gone on from since this run loaded it: "refuse" (`Conflict`, the default) or "branch".
+    `allow`: the classes of yours (pydantic models, dataclasses, enums and the like) that may stand in a state; others are refused when they
+    are written. Without it any data type that the program has imported is taken, under LANGGRAPH_STRICT_MSGPACK those of the graph's own
+    schemas. `serde`: a serialiser of the framework in place of the default one; with an encrypted one the store holds its bytes.
+    `on_race`: what becomes of a checkpoint whose parent another run has gone on from since this run loaded it: "refuse" (`Conflict`, the
+    default) or "branch".
     """
 
     def __init__(
-        self, store: AnyStore, *, serde: SerializerProtocol | None = None, allow: Sequence[type] = (), on_race: OnRace = "refuse"
+        self, store: AnyStore, *, serde: SerializerProtocol | None = None, allow: Sequence[type] | None = None, on_race: OnRace = "refuse"
     ) -> None:
         if on_race not in ("refuse", "branch"):
             raise Invalid(f"on_race must be 'refuse' or 'branch', not {on_race!r}.")
         if serde is None:
-            serde = JsonPlusSerializer(allowed_msgpack_modules=tuple(allow) or None)
-        elif allow:
+            serde = serialiser(allow)
+        elif allow is not None:
             raise Invalid("allow belongs to the default serialiser: tell the one that you pass as serde what it may make.")
         super().__init__(serde=serde)
         self._store = asynchronous(store)
         self._on_race: OnRace = on_race
         self._memory, self._recent, self._seen = Memory(), Recent(), Seen()
         self._gathering: Gathering[Put | Writes] = Gathering()
-        self._coded: tuple[SerializerProtocol, Codec] = self.serde, Codec(self.serde, self._memory)
+        self._allow = allow
+        self._coded: tuple[SerializerProtocol, Codec] = self.serde, Codec(self.serde, self._memory, self._allow)
 
     def __repr__(self) -> str:
         return f"<PerdureSaver on {self._store!r}>"
@@ -59,7 +60,7 @@ class PerdureSaver(BaseCheckpointSaver[Any]):
     def _codec(self) -> Codec:
         # The framework clones a saver and gives the clone another serialiser (`with_allowlist`).
         if self._coded[0] is not self.serde:
-            self._coded = self.serde, Codec(self.serde, self._memory)
+            self._coded = self.serde, Codec(self.serde, self._memory, self._allow)
         return self._coded[1]
 
     @property

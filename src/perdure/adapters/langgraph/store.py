@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.store.base import (
     BaseStore,
     GetOp,
@@ -29,7 +28,7 @@ from perdure.adapters.langgraph.batches import PartlyStored, checked, texts_of
 from perdure.adapters.langgraph.filters import chosen
 from perdure.adapters.langgraph.items import Namespace
 from perdure.adapters.langgraph.memory import Memory
-from perdure.adapters.langgraph.values import Codec
+from perdure.adapters.langgraph.values import Codec, serialiser
 from perdure.clock import SystemClock
 from perdure.codec.envelope import encode_events
 from perdure.codec.formats import JSON
@@ -53,16 +52,16 @@ class PerdureStore(BaseStore):
 
     `index` turns on search by meaning (`dims`, `embed`, `fields`, as in the framework): vectors lie in the items, and a search compares
     all of the namespace. `ttl` sets what the framework's `TTLConfig` says: an item whose time is over is no longer found, and
-    `sweep_ttl` removes it. `allow`: classes of yours that may stand in values.
+    `sweep_ttl` removes it. `allow`: the classes of yours that may stand in values, if not any data type that the program has imported.
     """
 
     supports_ttl = True
 
     def __init__(
-        self, store: AnyStore, *, index: IndexConfig | None = None, ttl: TTLConfig | None = None, allow: Sequence[type] = ()
+        self, store: AnyStore, *, index: IndexConfig | None = None, ttl: TTLConfig | None = None, allow: Sequence[type] | None = None
     ) -> None:
         self._store: Store = asynchronous(store)
-        self._codec = Codec(JsonPlusSerializer(allowed_msgpack_modules=tuple(allow) or None), Memory())
+        self._codec = Codec(serialiser(allow), Memory(), allow)
         self._clock = SystemClock()
         self.ttl_config = ttl
         self.index_config = index

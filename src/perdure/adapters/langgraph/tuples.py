@@ -7,6 +7,7 @@ from typing import Any
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import WRITES_IDX_MAP, Checkpoint, CheckpointTuple, PendingWrite, get_checkpoint_metadata
+from langgraph.checkpoint.serde.types import ERROR
 
 from perdure.adapters.langgraph.history import Tasks
 from perdure.adapters.langgraph.threads import Place
@@ -72,7 +73,8 @@ def encode_writes(codec: Codec, writes: Sequence[tuple[str, Any]], path: str) ->
     """A task's writes by index: its place in the list, or the framework's own number for errors, interrupts and the like."""
     entries: dict[str, Any] = {"path": path} if path else {}
     for index, (channel, value) in enumerate(writes):
-        entries[str(WRITES_IDX_MAP.get(channel, index))] = [channel, codec.encode(value, f"A write to {channel!r}")]
+        kept = repr(value) if channel == ERROR and isinstance(value, BaseException) else value  # the framework keeps an exception's text
+        entries[str(WRITES_IDX_MAP.get(channel, index))] = [channel, codec.encode(kept, f"A write to {channel!r}")]
     return entries
 
 

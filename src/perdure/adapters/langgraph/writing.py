@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import Checkpoint
 
+from perdure.adapters.langgraph.compare import compare
 from perdure.adapters.langgraph.gathering import Call, Gathering
 from perdure.adapters.langgraph.history import GRACE, hidden, locate, older, stretch
 from perdure.adapters.langgraph.layout import (
@@ -24,6 +25,7 @@ from perdure.adapters.langgraph.layout import (
     write_events,
 )
 from perdure.adapters.langgraph.memory import Recent, Seen
+from perdure.adapters.langgraph.refusals import Refused
 from perdure.adapters.langgraph.threads import Place, is_run, place
 from perdure.adapters.langgraph.tuples import decode_checkpoint, encode_checkpoint, encode_writes, replaces
 from perdure.adapters.langgraph.values import Codec
@@ -317,4 +319,8 @@ async def _is_there(store: Store, codec: Codec, here: Place, id: str, new: dict[
     if past is None:
         return False
     stored, mine = (decode_checkpoint(codec, here, slot, {}).checkpoint for slot in (past[0].slot, new))
-    return bool(stored == mine)
+    try:
+        compare(stored, mine)
+    except Refused:
+        return False
+    return True

@@ -1,0 +1,43 @@
+"""Classes that the running program has imported, found by their names.
+
+Stored bytes name classes. Nothing is imported because of them, and no code of the program runs while a name is looked up: modules and
+classes are read as the dictionaries that they are, so that a module's own `__getattr__` (which may import) is not asked.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+from typing import Any
+
+
+def key_of(kind: type) -> str:
+    """The name by which a class is stored: `module:qualified.name`."""
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def find(key: str) -> type | None:
+    """The class of this name, if its module is imported and the class stands where its name says."""
+    module, _, qualname = key.partition(":")
+    place: Any = sys.modules.get(module)
+    path, bracket, _ = qualname.partition("[")
+    for part in path.split("."):
+        if not isinstance(place, (ModuleType, type)):
+            return None
+        place = vars(place).get(part)
+    if bracket and isinstance(place, type):
+        place = _parametrized(place, key)
+    return place if isinstance(place, type) and key_of(place) == key else None
+
+
+def _parametrized(origin: type, key: str) -> type | None:
+    """A generic class with its parameters filled in, such as pydantic's `Box[int]`: it stands nowhere, its origin knows it."""
+    rest = [origin]
+    while rest:
+        children: list[type] = type.__subclasses__(rest.pop())
+        for kind in children:
+            if key_of(kind) == key:
+                return kind
+            if "[" in kind.__qualname__:
+                rest.append(kind)
+    return None
