@@ -7,7 +7,7 @@ shows that another connection wrote.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import apsw
 import msgspec
@@ -17,7 +17,7 @@ from perdure.backends.spi import Append, Appended, Durability, Head, Known, Outc
 from perdure.backends.sqlite.files import OpenFiles
 from perdure.backends.sqlite.reader import make_head
 from perdure.backends.sqlite.schema import Options, errors
-from perdure.errors import Unknown, Unsupported
+from perdure.errors import Corrupt, Unknown, Unsupported
 from perdure.model.ids import SessionKey
 
 HEADS_REMEMBERED = 16_384
@@ -163,23 +163,38 @@ class BatchWriter:
             return Unsupported(
                 f"SQLite reaches the durability 'local', not {append.durability.name!r}: ask for less, or use a replicated engine."
             )
-        place = self.place(append.session)
-        head = place.head
-        if append.key is not None and head is not None:
-            known = self.connection.execute(_KEY, (place.n, append.key)).fetchone()
-            if known is not None:
-                return Known(known[0], known[1], head)
         try:
+            place = self.place(append.session)
+            head = place.head
+            if append.key is not None and head is not None:
+                known = self.connection.execute(_KEY, (place.n, append.key)).fetchone()
+                if known is not None:
+                    return Known(known[0], known[1], head)
             records = append.finish(head)
             if records is None:
                 return Refused(head)
             check_records(append.session, head, records, RECORD_BYTES_MAX)
-        except Exception as error:  # noqa: BLE001 - the outcome of this append alone
+            old = self._old_tags(append, place)
+        except apsw.Error:
+            raise
+        except Exception as error:  # noqa: BLE001 - the outcome of this append alone: nothing of it was written
             return error
-        self._store(append, place, records, rows)
+        self._store(append, place, records, old, rows)
         return Appended(records[-1].head, head, records[-1].id, self._synchronous)
 
-    def _store(self, append: Append, place: Place, records: Sequence[Record], rows: list[tuple[object, ...]]) -> None:
+    def _old_tags(self, append: Append, place: Place) -> dict[str, str]:
+        """The tags that an append takes the place of."""
+        if not place.n or append.index is None or append.index.tags is None:
+            return {}
+        found = self.connection.execute("SELECT tags FROM session WHERE n = ?", (place.n,)).get
+        try:
+            return msgspec.json.decode(found, type=dict[str, str])
+        except (msgspec.DecodeError, TypeError) as error:
+            raise Corrupt(f"The tags of session {append.session.id!r} in {self._path} are not as they were written.") from error
+
+    def _store(
+        self, append: Append, place: Place, records: Sequence[Record], old: Mapping[str, str], rows: list[tuple[object, ...]]
+    ) -> None:
         connection, session, last = self.connection, append.session, records[-1].head
         if not place.n:
             first = records[0].head
@@ -199,7 +214,6 @@ class BatchWriter:
                 connection.execute(_ADD_KEY, (n, record.key, head.version, record.request))
         if append.index is not None and append.index.tags is not None:
             tags = append.index.tags
-            old = msgspec.json.decode(connection.execute("SELECT tags FROM session WHERE n = ?", (n,)).get, type=dict[str, str])
             tenant, id = session
             connection.executemany(
                 "DELETE FROM tag WHERE tenant = ? AND name = ? AND value = ? AND id = ?", [(tenant, *tag, id) for tag in old.items()]
