@@ -91,11 +91,13 @@ class EtcdDriver(Reader):
         keys, session, first = self._keys, attempt.session, attempt.records[0]
         head, index = keys.of(b"h", session), keys.of(b"i", session)
         compare = [absent(head) if attempt.expected is None else holds(head, layout.encode_head(attempt.expected))]
+        size = 512
         success, failure = [put(head, layout.encode_head(attempt.records[-1].head))], [get(head)]
         if attempt.expected is None or (attempt.index is not None and attempt.index.tags is not None):
             created = first.head.at if attempt.expected is None else await self._created(session)
-            success.append(put(index, layout.encode_index(created, (attempt.index and attempt.index.tags) or {})))
-        size = 512
+            value = layout.encode_index(created, (attempt.index and attempt.index.tags) or {})
+            success.append(put(index, value))
+            size += len(value)
         for record in attempt.records:
             value = await self._record_value(session, record)
             success.append(put(keys.at(b"r", session, record.head.version), value))

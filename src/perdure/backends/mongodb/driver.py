@@ -225,7 +225,7 @@ class MongoDBDriver(Reader):
 
     def _learn(self, doc: Doc) -> None:
         """Remember how far a session's tail was moved."""
-        self._moved[doc["_id"]] = doc["moved"]
+        self._moved[doc["_id"]] = layout.part_of(doc, "moved")
         self._moved.move_to_end(doc["_id"])
         if len(self._moved) > MOVED_MAX:
             self._moved.popitem(last=False)

@@ -83,10 +83,15 @@ def version_in(id: str) -> int:
 
 def head_of(doc: Mapping[str, Any]) -> Head:
     """The head in a session's document."""
-    try:
-        return Head(doc["version"], doc["hash"], doc["at"], doc["epoch"], doc["status"], doc["data"])
-    except KeyError as error:
-        raise Corrupt(f"The document of session {doc.get('_id')!r} was changed by hand: it has no {error}.") from error
+    return Head(*[part_of(doc, name) for name in ("version", "hash", "at", "epoch", "status", "data")])
+
+
+def part_of(doc: Mapping[str, Any], name: str) -> Any:
+    """A field of a session's document. Raises `Corrupt` where it has none."""
+    found = doc.get(name)
+    if found is None:
+        raise Corrupt(f"The document of session {doc.get('_id')!r} was changed by hand: it has no {name!r}.")
+    return found
 
 
 def put_head(head: Head) -> Doc:

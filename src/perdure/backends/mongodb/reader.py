@@ -227,7 +227,7 @@ def known_in(doc: Doc, moved: Iterable[Doc]) -> dict[str, Known]:
     for key in moved:
         if key["v"] > doc.get("purged", 0):
             found[key["_id"].rpartition("\t")[2]] = Known(key["v"], key["r"], head)
-    for entry in doc["tail"]:
+    for entry in layout.part_of(doc, "tail"):
         if "k" in entry:
             record = layout.decode_entry(doc["_id"], entry).record
             found[entry["k"]] = Known(record.head.version, record.request, head)

@@ -244,7 +244,7 @@ class Connections:
         if state == "25006":
             return Unsupported(f"{said}. This is a replica that takes no writes: name the primary, or add target_session_attrs=read-write.")
         if state[:2] in _BAD_VALUE or isinstance(error, psycopg.DataError):
-            return Invalid(f"{said}. PostgreSQL cannot store it, and nothing was written.", value=True)
+            return Invalid(f"{said}. PostgreSQL cannot store it, and nothing was written.")
         if sent and writes and (not state or state[:2] in ("08", "57")):
             return Unknown(f"{said}. The connection was lost before the answer came.")
         if state[:2] == "42":

@@ -121,21 +121,11 @@ class PostgreSQLDriver:
         return {name: value or "" for name, value in await self.connections.fetch(asked)}
 
     async def write(self, attempts: Sequence[Attempt]) -> Sequence[Answer]:
-        """See `remote.Driver.write`: one statement, one transaction, one round trip. Where the server refuses a value, or all is too much
-        for one statement, the attempts are sent in halves, until the one is found that it was."""
-        try:
-            values = pack(attempts)
-            if len(values["bytes"]) > BATCH_BYTES and len(attempts) > 1:
-                return await self._halves(attempts)
+        """See `remote.Driver.write`: one statement, one transaction, one round trip; two where all is too much for one."""
+        values = pack(attempts)
+        if len(attempts) == 1 or len(values["bytes"]) <= BATCH_BYTES:
             return await self._write(attempts, values)
-        except Invalid as error:
-            if "value" not in error.facts:
-                raise
-            return [error] if len(attempts) == 1 else await self._halves(attempts)
-
-    async def _halves(self, attempts: Sequence[Attempt]) -> list[Answer]:
-        half = len(attempts) // 2
-        answers: list[Answer] = []
+        half, answers = len(attempts) // 2, list[Answer]()
         for part in (attempts[:half], attempts[half:]):
             try:
                 answers += await self.write(part)

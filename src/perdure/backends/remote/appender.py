@@ -21,7 +21,7 @@ from perdure.backends.checks import check_records
 from perdure.backends.remote.driver import Answer, Attempt, Driver, Ended, Later, Lost, Stored
 from perdure.backends.remote.loop import together
 from perdure.backends.spi import Append, Appended, Head, Known, Outcome, Refused
-from perdure.errors import Corrupt, Error, Unavailable, Unknown
+from perdure.errors import Corrupt, Error, Invalid, TooLarge, Unavailable, Unknown
 from perdure.model.ids import SessionKey
 
 HEADS_MAX = 65_536
@@ -36,6 +36,7 @@ LATER = 0.05
 """Seconds until an attempt is tried again whose session was moving."""
 SWEEP = 0.125
 """How often it is looked for appends that are overdue, as a share of the time-out."""
+_OF_A_VALUE = (Corrupt, Invalid, TooLarge)
 MOVING = 1.0
 """Seconds for which sessions count as moving after one was met that is."""
 
@@ -264,13 +265,20 @@ class Appender:
         except Error as error:
             answers = [error] * len(attempts)
         self._crowd, self._took = len(attempts), self._tick() - start
-        for (pending, attempt), answer in zip(attempts, answers, strict=True):
+        spoiled = _told_together(answers)
+        for number, ((pending, attempt), answer) in enumerate(zip(attempts, answers, strict=True)):
+            if number in spoiled:
+                continue
             if isinstance(answer, Unknown):
                 self._start(self._settling, self._settle(pending, attempt, answer))
             elif isinstance(answer, Later):
                 self._start(self._settling, self._try_later(pending, answer.error))
             else:
                 self._take(pending, attempt, answer)
+        half = (len(spoiled) + 1) // 2
+        for part in (spoiled[:half], spoiled[half:]):
+            if part:
+                await self._send([attempts[number] for number in part])
 
     async def _try_later(self, pending: _Pending, error: Error) -> None:
         """Nothing of it was done: wait outside the lanes, and judge it anew while there is time. One that came together with others does
@@ -387,3 +395,12 @@ class Appender:
                 return
             following.set_result(None)
         del self._busy[session]
+
+
+def _told_together(answers: Sequence[Answer]) -> list[int]:
+    """Which attempts share one error of a value: one of them spoiled it for all, and none was stored. Sent in halves, it is found."""
+    told: dict[int, list[int]] = {}
+    for number, answer in enumerate(answers):
+        if isinstance(answer, _OF_A_VALUE):
+            told.setdefault(id(answer), []).append(number)
+    return [number for numbers in told.values() if len(numbers) > 1 for number in numbers]

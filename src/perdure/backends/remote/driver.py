@@ -73,7 +73,8 @@ class Driver(Protocol):
         """Try these attempts, each session at most once, in one round trip where the engine can; answers in their order.
 
         Atomic for each attempt. Raises an error only where it is true of every one: after a write of some, what goes wrong is the answer
-        of those it concerns.
+        of those it concerns. `Corrupt`, `Invalid` or `TooLarge` that is raised, or is the answer of several, may be one attempt's fault:
+        none of them was stored, and they are sent again in halves.
         """
         ...
 

@@ -7,7 +7,7 @@ shows that another connection wrote.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import apsw
 import msgspec
@@ -175,14 +175,23 @@ class BatchWriter:
             if records is None:
                 return Refused(head)
             check_records(append.session, head, records, RECORD_BYTES_MAX)
+            old = self._old_tags(append, place)
         except apsw.Error:
             raise
-        except Exception as error:  # noqa: BLE001 - the outcome of this append alone
+        except Exception as error:  # noqa: BLE001 - the outcome of this append alone: nothing of it was written
             return error
-        self._store(append, place, records, rows)
+        self._store(append, place, records, old, rows)
         return Appended(records[-1].head, head, records[-1].id, self._synchronous)
 
-    def _store(self, append: Append, place: Place, records: Sequence[Record], rows: list[tuple[object, ...]]) -> None:
+    def _old_tags(self, append: Append, place: Place) -> dict[str, str]:
+        """The tags that an append takes the place of."""
+        if not place.n or append.index is None or append.index.tags is None:
+            return {}
+        return make_tags(self.connection.execute("SELECT tags FROM session WHERE n = ?", (place.n,)).get)
+
+    def _store(
+        self, append: Append, place: Place, records: Sequence[Record], old: Mapping[str, str], rows: list[tuple[object, ...]]
+    ) -> None:
         connection, session, last = self.connection, append.session, records[-1].head
         if not place.n:
             first = records[0].head
@@ -202,7 +211,6 @@ class BatchWriter:
                 connection.execute(_ADD_KEY, (n, record.key, head.version, record.request))
         if append.index is not None and append.index.tags is not None:
             tags = append.index.tags
-            old = make_tags(connection.execute("SELECT tags FROM session WHERE n = ?", (n,)).get)
             tenant, id = session
             connection.executemany(
                 "DELETE FROM tag WHERE tenant = ? AND name = ? AND value = ? AND id = ?", [(tenant, *tag, id) for tag in old.items()]
