@@ -34,6 +34,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds for which a watch goes on trying while its engine is away, before that is `Unavailable`."""
 
 
+def install(extra: str) -> str:
+    """The line that installs what an engine or an adapter needs. Perdure is in no package index yet, so it is one for a clone."""
+    return f"run pip install '.[{extra}]' in a clone of Perdure"
+
+
 def default_url() -> str:
     """`PERDURE_URL`, else a file `perdure.db` in the working folder."""
     return os.environ.get(ENVIRONMENT_URL) or URL_DEFAULT

@@ -35,6 +35,6 @@ def test_an_engine_without_its_driver_names_its_extra(scheme: str) -> None:
     """Every engine that needs a driver is `Unsupported` with a `pip install` line, and the extra in it exists."""
     ran = subprocess.run([sys.executable, "-c", BARE, f"{scheme}://host/name"], check=False, capture_output=True, text=True, timeout=60)
     assert ran.returncode == 0, ran.stderr
-    extra = ran.stdout.partition("pip install 'perdure[")[2].partition("]'")[0]
+    extra = ran.stdout.partition("pip install '.[")[2].partition("]'")[0]
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     assert extra in project["optional-dependencies"]

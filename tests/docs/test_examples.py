@@ -7,6 +7,7 @@ import asyncio
 import doctest
 import inspect
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -17,6 +18,9 @@ from typing import Any
 import pytest
 
 import perdure
+import perdure.sync
+from perdure.cli.describe import describe
+from perdure.cli.rows import CommitRow
 from tests.docs.pages import PAGES, ROOT, Block, blocks, name
 
 SHOWN = [page for page in PAGES if any(block.language == "python" for block in blocks(page))]
@@ -38,8 +42,19 @@ def run(block: Block, page: Path, namespace: dict[str, Any], runner: asyncio.Run
 
 def command(line: str) -> str:
     """What a `perdure` command prints to a pipe; it must succeed."""
-    words = shlex.split(line, comments=True)
+    words = shlex.split(line.removeprefix(".venv/bin/"), comments=True)
     return subprocess.check_output([sys.executable, "-m", *words], env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, text=True)
+
+
+def assert_told(folder: Path) -> None:
+    """What `perdure log` says of the sessions that a page has made is not the operations by which an adapter keeps them."""
+    if not (folder / "agents.db").exists():
+        return
+    with perdure.sync.open(f"sqlite:///{folder / 'agents.db'}") as store:
+        for info in store.list():
+            for commit in store.history(info.session):
+                for line in describe(CommitRow.of(commit)):
+                    assert not re.match(r"(merge|set) \(all\)", line.text), (info.session, line)
 
 
 @pytest.mark.parametrize("page", SHOWN, ids=name)
@@ -60,12 +75,13 @@ def test_a_page_runs_from_top_to_bottom(
                     run(block, page, namespace, runner)
                     printed = capsys.readouterr().out
                     continue
-                if block.language == "sh" and block.text.startswith("perdure "):
+                if block.language == "sh" and block.text.startswith(("perdure ", ".venv/bin/perdure ")):
                     printed = "".join(command(line) for line in block.text.splitlines())
                     continue
                 if block.language == "text" and printed is not None and not block.between.strip():
                     assert_shown(block.text, printed, f"{name(page)}:{block.line}")
                 printed = None
+            assert_told(tmp_path)
         except BaseException:
             for store in namespace.values():  # The page did not come to its end, where it closes what it opened.
                 if isinstance(store, perdure.Store):

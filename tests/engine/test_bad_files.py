@@ -114,7 +114,7 @@ def test_a_missing_extra_names_the_line_to_run(tmp_path: Path, monkeypatch: pyte
     (info / "entry_points.txt").write_text("[perdure.backends]\ntoy = perdure_toy:open\n")
     (tmp_path / "perdure_toy.py").write_text("import a_driver_that_nobody_has_installed\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(perdure.Unsupported, match=r"pip install 'perdure\[toy\]'") as caught:
+    with pytest.raises(perdure.Unsupported, match=r"pip install '\.\[toy\]'") as caught:
         open_and_close("toy://host")
     assert "a_driver_that_nobody_has_installed" in str(caught.value)
     with pytest.raises(perdure.Invalid, match=r"memory, .*sqlite, toy"):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from importlib import metadata
 
+from perdure.config import install
 from perdure.errors import Unsupported
 
 
 def require(package: str, low: str, high: str, extra: str) -> None:
     """Raise `Unsupported` unless `package` is installed in a version with `low <= version < high`, naming the line that installs it."""
-    advice = f"pip install 'perdure[{extra}]'"
+    advice = install(extra)
     try:
         version = metadata.version(package)
     except metadata.PackageNotFoundError:

@@ -10,6 +10,7 @@ from typing import Any
 
 from perdure.backends.spi import Backend
 from perdure.clock import Clock
+from perdure.config import install
 from perdure.errors import Invalid, NotFound, Unsupported
 from perdure.redaction import Secrets, shown_url
 
@@ -114,4 +115,4 @@ def _factory(scheme: str, url: str) -> Any:
         if (error.name or "").startswith("perdure"):
             raise
         extra = _EXTRAS.get(scheme, scheme)
-        raise Unsupported(f"{scheme}: needs the module {error.name!r}: run pip install 'perdure[{extra}]'.") from error
+        raise Unsupported(f"{scheme}: needs the module {error.name!r}: {install(extra)}.") from error

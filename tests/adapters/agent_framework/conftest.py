@@ -8,7 +8,7 @@ import pytest
 
 from tests.adapters.coroutines import pytest_pyfunc_call
 
-pytest.importorskip("agent_framework", reason="pip install 'perdure[agent-framework]'")
+pytest.importorskip("agent_framework", reason="pip install '.[agent-framework]'")
 
 __all__ = ["pytest_pyfunc_call"]
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("claude_agent_sdk", reason="pip install 'perdure[claude-agent]'")
+pytest.importorskip("claude_agent_sdk", reason="pip install '.[claude-agent]'")
 
 
 @pytest.fixture(params=["memory", "sqlite"])

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("google.adk", reason="pip install 'perdure[google-adk]'")
+pytest.importorskip("google.adk", reason="pip install '.[google-adk]'")
 
 import perdure
 from perdure.adapters.google_adk import PerdureSessionService

@@ -198,7 +198,7 @@ def test_a_version_outside_the_range_is_said() -> None:
     """A package that is missing, too old or too new: Unsupported with the range and the line that installs it."""
     versions.require("langgraph-checkpoint", "4.0", "5", "langgraph")
     for package, low, high in (("langgraph-checkpoint", "1.0", "4"), ("langgraph-checkpoint", "5", "6"), ("no-such-package", "1", "2")):
-        with pytest.raises(Unsupported, match=rf"{package}>={low},<{high}.*pip install 'perdure\[langgraph\]'"):
+        with pytest.raises(Unsupported, match=rf"{package}>={low},<{high}.*pip install '\.\[langgraph\]'"):
             versions.require(package, low, high, "langgraph")
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.adapters.coroutines import pytest_pyfunc_call
 
-pytest.importorskip("agents", reason="pip install 'perdure[openai-agents]'")
+pytest.importorskip("agents", reason="pip install '.[openai-agents]'")
 
 __all__ = ["pytest_pyfunc_call"]
 

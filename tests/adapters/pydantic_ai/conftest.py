@@ -8,7 +8,7 @@ import pytest
 
 from tests.adapters.coroutines import pytest_pyfunc_call
 
-pytest.importorskip("pydantic_ai_harness", reason="pip install 'perdure[pydantic-ai]'")
+pytest.importorskip("pydantic_ai_harness", reason="pip install '.[pydantic-ai]'")
 
 __all__ = ["pytest_pyfunc_call"]
 

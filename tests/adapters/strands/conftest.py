@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("strands", reason="pip install 'perdure[strands]'")
+pytest.importorskip("strands", reason="pip install '.[strands]'")
 
 
 @pytest.fixture(params=["memory", "sqlite"])

@@ -1,7 +1,7 @@
 """Microsoft Agent Framework: `Agent(…, context_providers=[PerdureHistoryProvider(store)])`, `PerdureCheckpointStorage(store)` for
 workflows, and `PerdureSessionStore(store)` for sessions.
 
-Needs `pip install 'perdure[agent-framework]'`.
+Needs `pip install '.[agent-framework]'`.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Claude Agent SDK: `ClaudeAgentOptions(session_store=PerdureSessionStore(store))`. Needs `pip install 'perdure[claude-agent]'`."""
+"""Claude Agent SDK: `ClaudeAgentOptions(session_store=PerdureSessionStore(store))`. Needs `pip install '.[claude-agent]'`."""
 
 from perdure.adapters.versions import require
 

@@ -1,6 +1,6 @@
 """Google ADK: `Runner(session_service=PerdureSessionService(store), …)`, with artifacts and memory in the same store.
 
-Needs `pip install 'perdure[google-adk]'`.
+Needs `pip install '.[google-adk]'`.
 """
 
 from perdure.adapters.versions import require

@@ -1,4 +1,4 @@
-"""OpenAI Agents SDK: `Runner.run(agent, "…", session=PerdureSession("trip-42", store))`. Needs `pip install 'perdure[openai-agents]'`."""
+"""OpenAI Agents SDK: `Runner.run(agent, "…", session=PerdureSession("trip-42", store))`. Needs `pip install '.[openai-agents]'`."""
 
 from perdure.adapters.versions import require
 

@@ -1,6 +1,6 @@
 """Pydantic AI: `StepPersistence(store=PerdureStepStore(store))` and `Memory(store=PerdureMemoryStore(store))` of its harness.
 
-Needs `pip install 'perdure[pydantic-ai]'`.
+Needs `pip install '.[pydantic-ai]'`.
 """
 
 from perdure.adapters.versions import require

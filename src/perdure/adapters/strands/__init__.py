@@ -1,6 +1,6 @@
 """Strands Agents: `RepositorySessionManager(session_id, PerdureSessionRepository(store))`, or `PerdureStorage(store)` for snapshots.
 
-Needs `pip install 'perdure[strands]'`.
+Needs `pip install '.[strands]'`.
 """
 
 from perdure.adapters.versions import require
