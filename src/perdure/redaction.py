@@ -41,9 +41,11 @@ def shown_url(url: str) -> str:
     rest, query = _parted(url[scheme.end() :])
     if scheme[1] in _FILES and rest.startswith("///"):
         return f"{scheme[0]}//{shown_path(rest[2:])}{_shown_query(query)}"
-    if not rest and not query:
+    if url == "memory:":
         return url
-    if not rest.startswith("//") or "@" in query:
+    if not rest.startswith("//"):  # What comes before the colon may be a user.
+        return HIDDEN
+    if "@" in query:
         return f"{scheme[0]}//{HIDDEN}"
     return f"{scheme[0]}//{_shown_place(rest[2:].rpartition('@')[2])}"
 
@@ -102,8 +104,8 @@ class Secrets:
         words = sorted((text for text in found if len(text) >= _SHORT), key=len, reverse=True)
         parts = [re.escape(word) if len(word) >= _ANYWHERE else rf"(?<!\w){re.escape(word)}(?!\w)" for word in words]
         place = shown_url(url).replace(HIDDEN, "")
-        shown = rf"({re.escape(place)}(?!\w))" if place else "((?!))"
-        self._pattern = re.compile("|".join([shown, *parts])) if parts else None
+        kept = rf"({re.escape(place)}(?!\w))" if place else "($.)"  # The second never matches.
+        self._pattern = re.compile("|".join([kept, *parts])) if parts else None
 
     def clean(self, text: str) -> str:
         """The text without the secrets. What is shown of the URL stays as it is."""
@@ -141,30 +143,34 @@ class Secrets:
 
 
 def _candidates(url: str) -> set[str]:
-    """Everything in a URL that could be meant as a secret."""
+    """Everything in a URL that could be meant as a secret, whole and in the pieces that it may be taken apart into."""
+    found = _unsure(url)
+    pieces = {piece for text in found for piece in re.split(r"[/:?#@&=]", text)}
+    return (found | pieces) - HARMLESS - {"password", "user"}
+
+
+def _unsure(url: str) -> set[str]:
     rest = url.partition(":")[2]
     before, after = _parted(rest)
-    login = before.rpartition("@")[0].lstrip("/")
-    found = {login, *re.split(r"[/:@]", login)}
-    local = re.match(rf"(?:{'|'.join(_FILES)}):", url)
+    found = {before.rpartition("@")[0].lstrip("/")}
     shown = _shown_place(before[2:].rpartition("@")[2]) if before.startswith("//") else HIDDEN
-    if shown.endswith(HIDDEN) and not local:
-        unsure = before if shown == HIDDEN else before[2:].rpartition("@")[2].partition("/")[2]
-        found |= {unsure, *re.split(r"[/:@]", unsure)}
+    if shown.endswith(HIDDEN) and not re.match(rf"(?:{'|'.join(_FILES)}):", url):
+        found.add(before if shown == HIDDEN else before[2:].rpartition("@")[2].partition("/")[2])
     if hidden := _LOGIN_IN_PATH.search(_plain(before)):
-        found |= {hidden[0], *re.split(r"[/:@]", hidden[0])}
+        found.add(hidden[0])
     if "@" in after:
-        whole = rest.rpartition("@")[0].lstrip("/")
-        found |= {whole, *re.split(r"[/:?#@&=]", whole)}
+        found.add(rest.rpartition("@")[0].lstrip("/"))
+    begun = False
     for part in after[1:].split("&"):
         name, equals, value = part.partition("=")
-        if not equals:
+        if name.lower() in HARMLESS and equals:
+            continue
+        if begun or not equals:  # What comes after a secret may be its end.
             found.add(name)
-        elif name.lower() not in HARMLESS:
-            found.add(value)
-            inner = _plain(value)
-            found |= _candidates(inner) if "://" in inner else set()
-    return found - HARMLESS - {"password", "user"}
+        inner = _plain(value)
+        found |= {value, *(_unsure(inner) if "://" in inner else ())}
+        begun = True
+    return found
 
 
 def _variants(text: str) -> set[str]:

@@ -66,7 +66,7 @@ async def open_backend(url: str, *, clock: Clock, create: bool = True) -> Backen
     Raises `Invalid` for a URL nobody serves, `Unsupported` for a missing extra, and for an engine that cannot help creating.
     """
     scheme, colon, _ = url.partition(":") if type(url) is str else ("", "", "")
-    if not colon:
+    if not colon or re.match(r"[A-Za-z]:[\\/]", url):  # the drive of a path
         raise Invalid(_no_url(url))
     try:
         return await _opened(_factory(scheme, url), scheme, url, clock, create=create)
@@ -104,8 +104,6 @@ def _factory(scheme: str, url: str) -> Any:
     target = _SHIPPED.get(scheme)
     if target is None:
         target = _registered().get(scheme)
-    if target is None and re.match(r"[A-Za-z]:[\\/]", url):  # the drive of a path
-        raise Invalid(_no_url(url))
     if target is None:
         raise Invalid(f"No engine serves {shown_url(url)!r}; the schemes here are {', '.join(schemes())}.")
     module, _, name = target.partition(":")

@@ -148,7 +148,8 @@ def _examine(common: Common, *, deep: bool) -> Diagnosis:
             findings.append(Finding("bad", error.code, what, MEND.get(error.code, "see what is wrong")))
     findings.sort(key=lambda finding: finding.level)
     healthy = not any(finding.level == "bad" for finding in findings)
-    return Diagnosis(shown_url(url), url.partition(":")[0] if ":" in url else "unknown", healthy, findings, **facts)
+    scheme, colon, _ = shown_url(url).partition(":")
+    return Diagnosis(shown_url(url), scheme if colon else "unknown", healthy, findings, **facts)
 
 
 def _ask(url: str) -> Checkup | None:
