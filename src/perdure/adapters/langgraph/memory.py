@@ -177,11 +177,12 @@ class Seen:
         found = self._find(id)
         return None if found is None else found.version
 
-    def went_on(self, id: str, version: int) -> None:
-        """The holder of this string has put a checkpoint on the one that it names. If it made that one as well, it may do so again."""
-        found = self._find(id)
-        if found is None or not found.loaded:
-            self._note(_Given(id, version, loaded=False))
+    def made(self, id: str, parent: str | None, version: int) -> None:
+        """A checkpoint was put. Its maker knows the thread up to there; if it made the parent as well, it may go on from that one again."""
+        self._note(_Given(id, version, loaded=False))
+        found = None if parent is None else self._find(parent)
+        if found is not None and not found.loaded:
+            self._note(found._replace(version=version))
 
     def _find(self, id: str) -> _Given | None:
         found = self._given.get(builtins.id(id))

@@ -187,8 +187,7 @@ async def _commit(writer: Writer, writes: Sequence[Writes], put: Put | None) -> 
             return
         if put is not None and made:
             writer.recent.put(here.session, put.here.ns, put.id, count_after(now.state, put.here.ns, put.id))
-            if put.here.id is not None:
-                writer.seen.went_on(put.here.id, receipt.version)
+            writer.seen.made(put.id, put.here.id, receipt.version)
         if receipt.version != now.version + 1:
             await _mark_late(writer, now, fresh, receipt.version)
         return
