@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from perdure.codec import envelope
-from perdure.errors import Corrupt
+from perdure.errors import Corrupt, Invalid
 from perdure.model.commit import GENESIS, Commit, Kind, Status, commit_hash, raised, static_header
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey, plain_key
@@ -23,6 +23,8 @@ Position = tuple[int, bytes, int, int, int, int]
 """Where a commit stands in its chain, as the fields of an engine's head: version, hash, at, epoch, status, data."""
 
 
+AT_MAX = (1 << 63) - 1
+"""Latest time of a commit, in nanoseconds since 1970."""
 Base = tuple[int, bytes, int, int]
 """What a fork's chain goes on from: the version, hash, time and epoch of its parent's commit."""
 
@@ -56,6 +58,8 @@ class Proposal(msgspec.Struct, frozen=True):
         version += 1
         if step:
             epoch = raised(epoch, step)
+        if not -AT_MAX <= at <= AT_MAX:
+            raise Invalid(f"The clock says {now} ns since 1970, or a commit before did: a commit's time ends in the year 2262.")
         hash = commit_hash(prev, version, at, epoch, self.static, self.digest)
         data = version if self.kind is Kind.data else data
         return (version, hash, at, epoch, before if status is None else status, data), prev + self.meta

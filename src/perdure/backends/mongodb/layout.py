@@ -83,7 +83,12 @@ def version_in(id: str) -> int:
 
 def head_of(doc: Mapping[str, Any]) -> Head:
     """The head in a session's document."""
-    return Head(*[part_of(doc, name) for name in ("version", "hash", "at", "epoch", "status", "data")])
+    try:
+        # A number that needs 64 bits comes as BSON's own kind of integer, which other encoders refuse.
+        version, at, epoch, status, data = (int(part_of(doc, name)) for name in ("version", "at", "epoch", "status", "data"))
+    except (TypeError, ValueError) as error:
+        raise Corrupt(f"The document of session {doc.get('_id')!r} was changed by hand: {error}.") from error
+    return Head(version, part_of(doc, "hash"), at, epoch, status, data)
 
 
 def part_of(doc: Mapping[str, Any], name: str) -> Any:
