@@ -15,6 +15,7 @@ from perdure.model.commit import GENESIS, Commit, Kind, Standing, Status, raised
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
 from perdure.model.state import Fold, TestFailed
+from perdure.model.values import ROOM
 
 LIVES_MAX = 4_096
 """Sessions with earlier lives of which it is remembered where the last one ended."""
@@ -283,9 +284,9 @@ class Reader:
             return None
         row = Row(session, records[-1].head, working.tags, working.created_at)
         held = working.head
-        advanced = self._fold(
-            session, row, working.state, held.hash, (held.status, held.data), records, working.log_bytes, working.snapshot_bytes
-        )
+        stand = held.status, held.data
+        with ROOM:
+            advanced = self._fold(session, row, working.state, held.hash, stand, records, working.log_bytes, working.snapshot_bytes)
         self._cache.put(session, advanced)
         return advanced
 
@@ -331,7 +332,8 @@ class Reader:
         elif snapshot is not None and snapshot.version != row.head.version:
             head = row.head
             row = Row(session, Head(snapshot.version, snapshot.hash, head.at, head.epoch, head.status, head.data), row.tags, row.created_at)
-        return self._fold(session, row, state, prev, stand, records, log_bytes, snapshot_bytes)
+        with ROOM:
+            return self._fold(session, row, state, prev, stand, records, log_bytes, snapshot_bytes)
 
     def _fold(
         self,
