@@ -202,6 +202,7 @@ def test_two_who_trim_by_popping_are_told_once(caplog: pytest.LogCaptureFixture)
     merge._hint_at_trimming.cache_clear()
     with caplog.at_level(logging.WARNING, logger="perdure"):
         assert not both(lambda s: delete(s["todo"], slice(None, -1)), lambda s: delete(s["todo"], slice(None, -1))).clashes
+        assert both(lambda s: s["todo"].reverse(), lambda s: s["todo"].reverse()).clashes
         assert not caplog.records
         for _ in range(2):
             assert both(trim, trim).clashes == ("/todo",)

@@ -14,6 +14,7 @@ Decoding never trusts: unknown numbers, a size over the limit, a damaged frame o
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ from perdure.codec.compress import compress, decompress
 from perdure.errors import Corrupt, TooLarge
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
+from perdure.model.values import no_room
 
 BODY_BYTES_MAX = 16 << 20
 """Largest encoded body of a commit, before compression: 16 MiB."""
@@ -92,10 +94,40 @@ def _wrap(magic: int, payload: bytes, code: int, middle: bytes) -> bytes:
 
 
 def _decode(body: bytes, magic: int, start: int, bytes_max: int, decode: Callable[[bytes, int], Any]) -> Any:
+    def attempt() -> Any:
+        try:
+            found, version, code, compression = body[:_PREFIX]
+            if found != magic or version != _VERSION:
+                raise ValueError("the envelope is not one that this version knows")
+            return decode(decompress(body[start:], compression, bytes_max), code)
+        except (ValueError, KeyError, msgspec.DecodeError) as error:
+            raise Corrupt(f"Stored bytes cannot be decoded: {error}.") from error
+
     try:
-        found, version, code, compression = body[:_PREFIX]
-        if found != magic or version != _VERSION:
-            raise ValueError("the envelope is not one that this version knows")
-        return decode(decompress(body[start:], compression, bytes_max), code)
-    except (ValueError, KeyError, RecursionError, msgspec.DecodeError) as error:
-        raise Corrupt(f"Stored bytes cannot be decoded: {error}.") from error
+        return attempt()
+    except RecursionError:
+        return _afresh(attempt)
+
+
+def _afresh(attempt: Callable[[], Any]) -> Any:
+    """Decode with a stack of one's own: only there it is seen whether the bytes nest too deep, or the caller stood too deep."""
+    made: list[Any] = []
+    failed: list[Exception] = []
+
+    def run() -> None:
+        try:
+            made.append(attempt())
+        except RecursionError as error:
+            failed.append(Corrupt(f"Stored bytes cannot be decoded: {error}."))
+        except Exception as error:  # noqa: BLE001 - carried to the thread that asked
+            failed.append(error)
+
+    try:
+        thread = threading.Thread(target=run, name="perdure-decode")
+        thread.start()
+        thread.join()
+    except RecursionError:
+        raise no_room() from None
+    if failed:
+        raise failed[0]
+    return made[0]

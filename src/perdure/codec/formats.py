@@ -10,6 +10,7 @@ import msgspec
 from perdure.errors import Invalid
 from perdure.model.events import Event
 from perdure.model.ops import TAKE, Op, TakingOp
+from perdure.model.values import no_room
 
 JSON, MSGPACK = 1, 2
 NAMES = {"json": JSON, "msgpack": MSGPACK}
@@ -57,7 +58,9 @@ def encode(value: Any, code: int) -> tuple[bytes, int]:
         return _encoders[code].encode(value), code
     except OverflowError:
         return _encoders[JSON].encode(value), JSON
-    except (TypeError, ValueError, RecursionError) as error:
+    except RecursionError:  # Values are checked before, and nest less deep than any stack has room for.
+        raise no_room() from None
+    except (TypeError, ValueError) as error:
         raise Invalid(f"This value cannot be stored: {error}.") from None
 
 

@@ -24,7 +24,7 @@ from perdure.model.ids import SessionKey
 from perdure.model.ops import Op
 from perdure.model.pointer import parse
 from perdure.model.tracked import Tracker
-from perdure.model.values import freeze
+from perdure.model.values import ROOM, freeze
 from perdure.telemetry import Telemetry
 
 EDITED = "edited"
@@ -101,12 +101,14 @@ class Draft:
     def _tracked(self) -> Tracker:
         self._check_open()
         if self._tracker is None:
-            self._base = freeze(self._base)
-            self._tracker = Tracker(self._base)
+            with ROOM:
+                self._base = freeze(self._base)
+                self._tracker = Tracker(self._base)
         return self._tracker
 
     def _collect(self) -> tuple[Event, ...]:
-        operations = self._tracker.ops() if self._tracker is not None else ()
+        with ROOM:
+            operations = self._tracker.ops() if self._tracker is not None else ()
         if not operations:
             return tuple(self._events)
         return (*self._events, Event(EDITED, None, operations))

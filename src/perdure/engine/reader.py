@@ -15,6 +15,7 @@ from perdure.model.commit import GENESIS, Commit, Kind, Standing, Status, raised
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
 from perdure.model.state import Fold, TestFailed
+from perdure.model.values import ROOM
 
 LIVES_MAX = 4_096
 """Sessions with earlier lives of which it is remembered where the last one ended."""
@@ -131,18 +132,22 @@ class Reader:
 
     async def at(self, session: SessionKey, version: int) -> tuple[Working, bytes]:
         """The state as of `version` and the hash of that commit. Raises `NotFound`, `Truncated`."""
-        loaded = await self._backend.load(session, version)
-        if loaded is None:
-            raise NotFound(f"There is no session {session.id!r}.", session=session.id)
-        if version > loaded.row.head.version:
-            raise NotFound(
-                f"Session {session.id!r} has no version {version} yet; its head is {loaded.row.head.version}.", session=session.id
-            )
-        if not loaded.records and loaded.snapshot is None:
-            parent, _ = await self._base(session, await self._first(session), version)
-            return await self.at(parent, version)
-        working = await self._working(session, loaded)
+        working = await self._working(*await self._load_at(session, version))
         return working, working.head.hash
+
+    async def _load_at(self, session: SessionKey, version: int) -> tuple[SessionKey, Loaded]:
+        """What an engine holds up to `version`, and of which chain: a fork's older versions are its parent's."""
+        while True:
+            loaded = await self._backend.load(session, version)
+            if loaded is None:
+                raise NotFound(f"There is no session {session.id!r}.", session=session.id)
+            if version > loaded.row.head.version:
+                raise NotFound(
+                    f"Session {session.id!r} has no version {version} yet; its head is {loaded.row.head.version}.", session=session.id
+                )
+            if loaded.records or loaded.snapshot is not None:
+                return session, loaded
+            session, _ = await self._base(session, await self._first(session), version)
 
     async def at_time(self, session: SessionKey, head: Head, limit: int, after: int = 0) -> int:
         """The last version above `after` whose time is not later than `limit` (ns), else `after`: time rises along a chain."""
@@ -164,14 +169,24 @@ class Reader:
             async for commit in self._backwards(session, after, before):
                 yield commit
             return
-        prev: bytes | None = GENESIS if after == 0 else None
-        records = await self._backend.read(session, after=after, before=before, limit=PAGE)
-        first = records[0] if records else await self._first_or_none(session)
-        if first is not None and first.head.version > after + 1 and not (before is not None and before <= after + 1):
+        # A fork goes on from its parent, which may be a fork: each chain's part with its first page, the youngest first.
+        parts: list[tuple[SessionKey, Sequence[Record], int | None, bytes | None]] = []
+        while True:
+            records = await self._backend.read(session, after=after, before=before, limit=PAGE)
+            first = records[0] if records else await self._first_or_none(session)
+            if first is None or first.head.version <= after + 1 or (before is not None and before <= after + 1):
+                parts.append((session, records, before, GENESIS if after == 0 else None))
+                break
             parent, prev = await self._base(session, first, after + 1)
-            upto = first.head.version if before is None else min(before, first.head.version)
-            async for commit in self.commits(parent, after=after, before=upto):
+            parts.append((session, records, before, prev))
+            session, before = parent, first.head.version if before is None else min(before, first.head.version)
+        while parts:
+            async for commit in self._part(*parts.pop()):
                 yield commit
+
+    async def _part(
+        self, session: SessionKey, records: Sequence[Record], before: int | None, prev: bytes | None
+    ) -> AsyncGenerator[Commit, None]:
         while records:
             for record in records:
                 commit = open_record(session, record, prev)
@@ -180,25 +195,25 @@ class Reader:
             records = await self._backend.read(session, after=records[-1].head.version, before=before, limit=PAGE)
 
     async def _backwards(self, session: SessionKey, after: int, before: int | None) -> AsyncGenerator[Commit, None]:
-        first: Record | None = None
-        expected: bytes | None = None
-        page = TAIL_PAGE
-        records = await self._backend.read(session, after=after, before=before, limit=page, reverse=True)
-        while records:
-            for record in records:
-                commit = open_record(session, record)
-                if expected is not None and commit.hash != expected:
-                    raise Corrupt(f"Version {commit.version} of session {session.id!r} is not the one that the next commit follows.")
-                expected, first = commit.prev, record
-                yield commit
-            page = min(2 * page, PAGE)
-            records = await self._backend.read(session, after=after, before=records[-1].head.version, limit=page, reverse=True)
-        first = first or await self._first_or_none(session)
-        if first is not None and first.head.version > after + 1:
-            parent, _ = await self._base(session, first, after + 1)
-            upto = first.head.version if before is None else min(before, first.head.version)
-            async for commit in self._backwards(parent, after, upto):
-                yield commit
+        while True:
+            first: Record | None = None
+            expected: bytes | None = None
+            page = TAIL_PAGE
+            records = await self._backend.read(session, after=after, before=before, limit=page, reverse=True)
+            while records:
+                for record in records:
+                    commit = open_record(session, record)
+                    if expected is not None and commit.hash != expected:
+                        raise Corrupt(f"Version {commit.version} of session {session.id!r} is not the one that the next commit follows.")
+                    expected, first = commit.prev, record
+                    yield commit
+                page = min(2 * page, PAGE)
+                records = await self._backend.read(session, after=after, before=records[-1].head.version, limit=page, reverse=True)
+            first = first or await self._first_or_none(session)
+            if first is None or first.head.version <= after + 1:
+                return
+            session, _ = await self._base(session, first, after + 1)
+            before = first.head.version if before is None else min(before, first.head.version)
 
     async def record(self, session: SessionKey, version: int) -> Record | None:
         """One record of this very chain, checked; `None` if it was truncated. Raises `Corrupt` if it should be there."""
@@ -269,31 +284,45 @@ class Reader:
             return None
         row = Row(session, records[-1].head, working.tags, working.created_at)
         held = working.head
-        advanced = self._fold(
-            session, row, working.state, held.hash, (held.status, held.data), records, working.log_bytes, working.snapshot_bytes
-        )
+        stand = held.status, held.data
+        with ROOM:
+            advanced = self._fold(session, row, working.state, held.hash, stand, records, working.log_bytes, working.snapshot_bytes)
         self._cache.put(session, advanced)
         return advanced
 
     async def _working(self, session: SessionKey, loaded: Loaded) -> Working:
+        # A fork goes on from its parent, which may be a fork: what was loaded is folded from the oldest chain on.
+        chains = [(session, loaded)]
+        hashes: list[bytes] = []
+        while loaded.snapshot is None and loaded.records and loaded.records[0].head.version > 1 and not is_stub(loaded.records[0]):
+            parent, prev = await self._base(session, loaded.records[0], 1)
+            hashes.append(prev)
+            session, loaded = await self._load_at(parent, loaded.records[0].head.version - 1)
+            chains.append((session, loaded))
+        working = self._folded(*chains.pop(), None)
+        while chains:
+            session, loaded = chains.pop()
+            if working.head.hash != hashes.pop():
+                raise Rewound(f"Session {session.id!r} was forked from a commit that its parent no longer holds.")
+            working = self._folded(session, loaded, working)
+        return working
+
+    def _folded(self, session: SessionKey, loaded: Loaded, base: Working | None) -> Working:
+        """What was loaded of one chain, which goes on from `base` if it is a fork's."""
         row, snapshot, records = loaded.row, loaded.snapshot, loaded.records
         state: Any = {}
         prev: bytes | None = GENESIS
         stand: Standing | None = None
         log_bytes = snapshot_bytes = 0
-        if snapshot is not None:
+        if base is not None:
+            state, prev, log_bytes = base.state, base.head.hash, base.log_bytes + base.snapshot_bytes
+        elif snapshot is not None:
             state = envelope.decode_snapshot(session, snapshot.version, snapshot.hash, snapshot.body)
             prev, snapshot_bytes = snapshot.hash, len(snapshot.body)
             if not records and snapshot.version == row.head.version and snapshot.hash != row.head.hash:
                 raise Rewound(f"The snapshot of session {session.id!r} belongs to a commit that the chain no longer holds.")
         elif records and is_stub(records[0]):
             prev = None
-        elif records and records[0].head.version > 1:
-            parent, prev = await self._base(session, records[0], 1)
-            base, found = await self.at(parent, records[0].head.version - 1)
-            if found != prev:
-                raise Rewound(f"Session {session.id!r} was forked from a commit that its parent no longer holds.")
-            state, log_bytes = base.state, base.log_bytes + base.snapshot_bytes
         if snapshot is None and records and prev is not None:
             stand = int(Status.active), records[0].head.version - 1
         if records:
@@ -303,7 +332,8 @@ class Reader:
         elif snapshot is not None and snapshot.version != row.head.version:
             head = row.head
             row = Row(session, Head(snapshot.version, snapshot.hash, head.at, head.epoch, head.status, head.data), row.tags, row.created_at)
-        return self._fold(session, row, state, prev, stand, records, log_bytes, snapshot_bytes)
+        with ROOM:
+            return self._fold(session, row, state, prev, stand, records, log_bytes, snapshot_bytes)
 
     def _fold(
         self,

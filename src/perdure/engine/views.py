@@ -13,7 +13,7 @@ from perdure.backends.spi import Durability, Row
 from perdure.model.commit import Commit, Status
 from perdure.model.ids import uuid_text
 from perdure.model.moments import moment, rfc3339, shown, to_datetime, to_nanoseconds
-from perdure.model.values import thaw
+from perdure.model.values import ROOM, thaw
 
 __all__ = ["Info", "Receipt", "Verified", "View", "only", "to_datetime", "to_nanoseconds"]
 
@@ -127,7 +127,10 @@ class View:
     @cached_property
     def state(self) -> Any:
         """The JSON document that folding all operations up to `version` gives; `{}` before the first."""
-        return self._state if self._owned else thaw(self._state)
+        if self._owned:
+            return self._state
+        with ROOM:
+            return thaw(self._state)
 
     @property
     def shared(self) -> Any:

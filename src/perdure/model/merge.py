@@ -175,7 +175,7 @@ def _pass(work: list[Step], places: list[int], theirs: list[Step], clashes: dict
                 continue
             # Behind a first clash the two sides' places may no longer fit one another: what the table does not know is a clash too.
             if TABLE.get((mine.kind, other.kind, how), Combine.conflict) is Combine.conflict:
-                if mine.taken and other.taken and mine.kind == other.kind == "splice" and mine.index == other.index == 0:
+                if _both_pop_first(mine, other):
                     _hint_at_trimming()
                 clashes[max(mine.path, other.path, key=_depth)] = None
                 break
@@ -183,6 +183,10 @@ def _pass(work: list[Step], places: list[int], theirs: list[Step], clashes: dict
         else:
             work[place] = mine
     return theirs
+
+
+def _both_pop_first(mine: Step, theirs: Step) -> bool:
+    return all(step.kind == "splice" and step.taken and not step.index and not step.items for step in (mine, theirs))
 
 
 @cache

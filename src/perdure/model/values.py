@@ -6,8 +6,10 @@ copied is what an encoder written in C would see.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from math import copysign, isfinite
+from types import TracebackType
 from typing import Any, NoReturn, TypeAlias
 
 import msgspec
@@ -46,7 +48,10 @@ def check(value: object, *, what: str = "data", at: str = "", depth: int = DEPTH
     be nested; containers of the types `trust` are not looked into. A container may stand in the value several times: it is written out
     each time, and a value that grows beyond `VALUES_MAX` by that is `TooLarge`. Time is linear in what is there, not in what is written.
     """
-    left = _sound_container(value, depth, trust, _FEW) if isinstance(value, CONTAINERS) else _sound([value], 1, trust, _FEW)
+    try:
+        left = _sound_container(value, depth, trust, _FEW) if isinstance(value, CONTAINERS) else _sound([value], 1, trust, _FEW)
+    except RecursionError:  # The caller has little room left on its stack; the slow walk needs none.
+        left = _MANY
     if left < 0:
         written, there = _walk(value, what, at, depth, trust)
         if left == _UNSOUND:
@@ -232,6 +237,27 @@ def key(value: object) -> object:
     if kind is str or (kind is int and -_HASHED_INT_END < value < _HASHED_INT_END):  # type: ignore[operator]
         return value
     return _encode_sorted(value)
+
+
+class _Room:
+    """Around what goes as deep as a value does: where the caller's stack has no room for that, the error says so."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is not None and issubclass(kind, RecursionError):
+            raise no_room() from None
+
+
+ROOM = _Room()
+
+
+def no_room() -> Invalid:
+    """The error for a call from too deep; nothing is wrong with what is stored."""
+    return Invalid(
+        f"Python's stack is nearly full here (its limit is {sys.getrecursionlimit():,} calls), and nothing was done: "
+        "call from less deep, or raise the limit with sys.setrecursionlimit."
+    )
 
 
 def spoken(value: object) -> str:
