@@ -268,11 +268,15 @@ class Workers(Generic[S]):
             self._idle -= 1
         return call
 
-    def close(self) -> None:
-        """Finish the calls that were handed over, then end the threads. What comes later meets `Closed`. Not from a thread of its own."""
+    def end(self) -> None:
+        """As `close`, without waiting for it."""
         self._closed = True
         for _ in range(self._count):
             self._calls.put(None)
+
+    def close(self) -> None:
+        """Finish the calls that were handed over, then end the threads. What comes later meets `Closed`. Not from a thread of its own."""
+        self.end()
         for threads in (self._started, self._serving):
             for thread in list(threads):
                 thread.join()

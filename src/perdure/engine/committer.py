@@ -9,11 +9,13 @@ A control commit (tags, a pin, a fork's start) changes no state: nothing conflic
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from perdure.backends.bridge import FORKED
 from perdure.backends.spi import Append, Appended, Backend, Durability, Head, Index, Known, Record, Snapshot
 from perdure.clock import Clock
 from perdure.codec import envelope, formats
@@ -28,7 +30,7 @@ from perdure.engine.session_queue import SessionQueue, Slot
 from perdure.engine.views import Receipt
 from perdure.engine.watching import Watchers
 from perdure.engine.writer import Writer
-from perdure.errors import Busy, Conflict, Corrupt, Error, Invalid, Rewound, Unknown
+from perdure.errors import Busy, Closed, Conflict, Corrupt, Error, Invalid, Rewound, Unknown
 from perdure.model.commit import GRANT_STEP_BITS, Commit, Kind, Status, raised
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey, life_key, uuid7
@@ -63,6 +65,7 @@ class Committer:
         self._clock, self._settings, self._telemetry = clock, settings, telemetry
         self._queue = SessionQueue(clock.monotonic)
         self._pacing = Pacing(clock)
+        self._pid = os.getpid()
         self._format = formats.NAMES[settings.format]
 
     def new_id(self) -> bytes:
@@ -74,6 +77,7 @@ class Committer:
 
         Raises `Conflict`, `Busy`, `Invalid`, `Deleted`, `AlreadyExists`, `NotFound`, `Unknown`, `Unavailable`, `TooLarge`.
         """
+        self._check_process()
         on_state = change.strict or bool(change.requires) or change.decide is not None or has_ops(change.events)
         if on_state or self._queue.is_reserved(change.session):
             return self._in_slot(change, on_state=on_state)
@@ -82,6 +86,10 @@ class Committer:
     async def _in_slot(self, change: Change, *, on_state: bool) -> Receipt:
         async with self._queue.slot(change.session):
             return await self._commit(change, on_state=on_state)
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise Closed(FORKED)
 
     def slot(self, session: SessionKey) -> Slot:
         """`async with`: no other commit of this session in this process, events alone included, for as long as they wait for a slot."""
@@ -105,13 +113,14 @@ class Committer:
     async def _commit(self, change: Change, *, on_state: bool) -> Receipt:
         request = request_digest(change.asked or change.events) if change.options.key is not None else b""
         id = self.new_id()
-        lost, since = 0, 0.0
+        lost, since, began = 0, 0.0, 0.0
         head: Head | None = None
         while True:
             after: Any = MISSING
             if on_state:
                 if not change.strict and await self._pacing.pause(change.session):
                     head = (await self._backend.heads([change.session]))[0]
+                began = self.now()
                 try:
                     after = await self._place(change, head)
                 except Error:
@@ -148,10 +157,10 @@ class Committer:
                 if after is not MISSING or change.session in self._cache:
                     await self._remember(change.session, proposal, outcome, after)
                 return Receipt(outcome.head.version, id, outcome.head.hash, outcome.head.at, outcome.durability)
-            lost, since = lost + 1, since or self.now()
+            lost, since = lost + 1, since or began or self.now()
             head = outcome.head
             if on_state:
-                self._pacing.lost(change.session)
+                self._pacing.lost(change.session, self.now() - began)
                 self._queue.reserve(change.session)
             if change.strict or (change.options.on_conflict == "raise" and not change.blind):
                 raise await self._conflict(change, head, ())

@@ -1,8 +1,8 @@
 """How long a process holds back on a session that other processes write to as well.
 
 A process that wins a race knows the new head, its rivals have to read it first: without pauses the winner wins again and the others
-starve. Each lost race doubles the time out of which a pause is drawn, each commit shortens it, and it is remembered from commit to
-commit: so about as many races are won as lost, however many write, and everyone gets through. Who never loses never pauses.
+starve. So a process that loses waits before it tries again, up to twice as long each time, by chance; and for a while it lets the others in
+after a few commits of its own. All times are measured in tries: how long the last one took that was lost. Who never loses never pauses.
 """
 
 from __future__ import annotations
@@ -11,12 +11,28 @@ from perdure.backends.bridge import Reply
 from perdure.clock import Clock
 from perdure.model.ids import SessionKey
 
-WIDTH_MIN, WIDTH_MAX = 0.002, 1.0
-"""Seconds out of which a pause is drawn, after the first lost race and at most."""
-SHRINK = 0.7
-"""What a commit leaves of it."""
+WIDTH_MAX = 16
+"""Tries out of which a pause is drawn, at most."""
+TOOK_MAX = 0.05
+"""Seconds that a try counts for, at most."""
+COMMITS = 4
+"""Commits in a row, until the others are let in."""
+LET_IN = 8
+"""Tries out of which that pause is drawn."""
+REMEMBERED = 2.0
+"""Seconds for which a lost race is remembered."""
 SESSIONS_MAX = 1_024
 """Most sessions that are remembered."""
+
+
+class _Pace:
+    """What is known of the races for one session: how long a try takes, out of how many the next pause is drawn, until when that holds."""
+
+    __slots__ = ("commits", "took", "until", "width")
+
+    def __init__(self) -> None:
+        self.took = self.until = self.width = 0.0
+        self.commits = 0
 
 
 class Pacing:
@@ -24,28 +40,34 @@ class Pacing:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._widths: dict[SessionKey, float] = {}
+        self._paces: dict[SessionKey, _Pace] = {}
 
-    def lost(self, session: SessionKey) -> None:
-        """A race for this session's head was lost."""
-        if len(self._widths) >= SESSIONS_MAX:
-            self._widths = {}
-        self._widths[session] = min(max(2 * self._widths.get(session, 0.0), WIDTH_MIN), WIDTH_MAX)
+    def lost(self, session: SessionKey, took: float) -> None:
+        """A race for this session's head was lost, by a try that took so many seconds."""
+        if len(self._paces) >= SESSIONS_MAX:
+            self._paces = {}
+        pace = self._paces.setdefault(session, _Pace())
+        pace.took, pace.until = took, self._clock.monotonic() + REMEMBERED
+        pace.width = min(max(2 * pace.width, 1.0), WIDTH_MAX)
 
     def won(self, session: SessionKey) -> None:
         """A commit of this session is stored."""
-        width = self._widths.get(session)
-        if width is None:
+        pace = self._paces.get(session)
+        if pace is None:
             return
-        if width * SHRINK < WIDTH_MIN:
-            self._widths.pop(session, None)
-        else:
-            self._widths[session] = width * SHRINK
+        pace.commits += 1
+        pace.width = 0.0
+        if self._clock.monotonic() > pace.until:
+            self._paces.pop(session, None)
 
     async def pause(self, session: SessionKey) -> bool:
-        """Hold back, where races were lost of late; whether it did."""
-        width = self._widths.get(session)
-        if width is None:
+        """Hold back, if it is time to; whether it did, so that what is remembered may be old."""
+        pace = self._paces.get(session)
+        if pace is None:
             return False
-        await Reply[None]().within(width * self._clock.bits(16) / (1 << 16))
-        return True
+        width = pace.width
+        if not width and pace.commits >= COMMITS:
+            width, pace.commits = LET_IN, 0
+        if width:
+            await Reply[None]().within(min(pace.took, TOOK_MAX) * width * self._clock.bits(16) / (1 << 16))
+        return bool(width)

@@ -275,6 +275,7 @@ class Store:
         if limit == 0:
             return
         async for commit in core.reader.commits(target, after=after, before=before, newest_first=newest_first):
+            core.check_process()
             if commit.kind is Kind.tombstone and commit.version > head.version and not include_deleted:
                 raise Deleted(f"Session {session!r} was deleted at version {commit.version}.", session=session)
             chosen = only(core.upcasters.commit(commit), types)
@@ -303,6 +304,7 @@ class Store:
                 chosen = only(core.upcasters.commit(commit), types)
                 if chosen is not None:
                     yield chosen
+                    core.check_process()
 
     async def list(
         self,
@@ -330,6 +332,7 @@ class Store:
         async with aclosing(listing(core, query, cursor, limit, updated_after, updated_before)) as found:
             async for info in found:
                 yield info
+                core.check_process()
 
     async def fork(self, session: str, *, at: int | None = None, id: str | None = None, actor: str | None = None) -> str:
         """A new session that goes on from this one at a version (default: the head); its id. The cost does not grow with history.

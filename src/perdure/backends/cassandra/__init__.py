@@ -10,7 +10,6 @@ Errors      `client.mapped`, once: a conditional write without a clear answer is
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from typing import Any
 from urllib.parse import unquote
@@ -22,7 +21,7 @@ from perdure.backends.cassandra.driver import CassandraDriver
 from perdure.backends.cassandra.feed import Feed
 from perdure.backends.cassandra.store import open_store, promise, replication
 from perdure.backends.cassandra.telling import Teller
-from perdure.backends.remote import Address, RemoteBackend, open_remote, parse_address
+from perdure.backends.remote import Address, RemoteBackend, in_thread, open_remote, parse_address
 from perdure.backends.remote.urls import count, name, one_of, seconds
 from perdure.clock import Clock
 from perdure.errors import Invalid
@@ -68,14 +67,14 @@ async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
     async def connect() -> CassandraDriver:
         cluster = new_cluster(address, points, security)
         try:
-            session = await asyncio.to_thread(connected, cluster, address.place)
+            session = await in_thread(lambda: connected(cluster, address.place))
             client = Client(cluster, session, keyspace, address.place, options, local=local)
             store = await open_store(client, options["namespace"], options["replication"], options["bucket"], clock, create=create)
             chain = Chain(client, options["namespace"], store.bucket)
             feed, teller = Feed(chain, clock, options["horizon"]), Teller(chain, clock, options["horizon"])
             return CassandraDriver(chain, feed, teller, store.id, await promise(client), options["lanes"])
         except BaseException:
-            await asyncio.to_thread(cluster.shutdown)
+            await in_thread(cluster.shutdown)
             raise
 
     return await open_remote(connect, place=address.place, secrets=address.secrets, timeout=options["timeout"])

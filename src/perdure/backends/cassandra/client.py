@@ -21,6 +21,7 @@ from cassandra.policies import FallthroughRetryPolicy
 from cassandra.query import UNSET_VALUE, BatchStatement, BatchType, BoundStatement, PreparedStatement, dict_factory
 
 from perdure.backends.bridge import Mailbox
+from perdure.backends.remote.loop import in_thread
 from perdure.errors import Closed, Corrupt, Error, Invalid, TooLarge, Unauthorized, Unavailable, Unknown
 
 Values = Sequence[Any]
@@ -136,7 +137,7 @@ class Client:
         until = loop.time() + self._patience
         while True:
             try:
-                prepared = await asyncio.to_thread(self._session.prepare, text)
+                prepared = await in_thread(lambda: self._session.prepare(text))
                 break
             except Exception as error:
                 passing = isinstance(error, (NoHostAvailable, *_PASSING)) and not isinstance(error, _LASTING)
@@ -181,7 +182,7 @@ class Client:
         """End the driver's connections and threads."""
         tasks = [task for task in self._prepared.values() if not task.done()]
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.to_thread(self.cluster.shutdown)
+        await in_thread(self.cluster.shutdown)
 
 
 def _statements(keyspace: str) -> dict[str, tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import unquote
 
@@ -15,6 +16,7 @@ from google.auth.exceptions import GoogleAuthError
 from google.oauth2 import service_account
 
 from perdure.backends.google.entities import Refused
+from perdure.backends.remote.loop import in_thread
 from perdure.backends.remote.urls import Address, Parser, name, seconds
 from perdure.errors import Error, Invalid, TooLarge, Unauthorized, Unavailable, Unknown
 
@@ -75,9 +77,9 @@ async def _login(options: Mapping[str, Any]) -> Any:
     path = options["credentials"]
     try:
         if path:
-            login = await asyncio.to_thread(service_account.Credentials.from_service_account_file, path, scopes=_SCOPES)
+            login = await in_thread(partial(service_account.Credentials.from_service_account_file, path, scopes=_SCOPES))
         else:
-            login, _ = await asyncio.to_thread(google.auth.default, scopes=_SCOPES)
+            login, _ = await in_thread(lambda: google.auth.default(scopes=_SCOPES))
     except (GoogleAuthError, OSError, ValueError) as error:
         raise Unauthorized(
             "No login for Google is to be had: name a service account's key file with ?credentials=/path/to/key.json, "

@@ -22,7 +22,7 @@ from obstore.exceptions import (
 
 from perdure.backends.objects import OPTIONS, open_bucket
 from perdure.backends.objects.settings import Ask, Asking, Settings
-from perdure.backends.remote import RemoteBackend, parse_address
+from perdure.backends.remote import RemoteBackend, in_thread, parse_address
 from perdure.backends.remote.urls import Address, Parser, count, seconds
 from perdure.backends.spi import Durability
 from perdure.clock import Clock
@@ -208,7 +208,7 @@ class Cloud:
 
     async def settings(self) -> Settings:
         """See `Bucket`."""
-        return await asyncio.to_thread(self._ask)
+        return await in_thread(self._ask)
 
     async def close(self) -> None:
         """See `Bucket`."""

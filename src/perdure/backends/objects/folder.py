@@ -5,7 +5,6 @@ Durable: the file, the folder that names it and every folder made on the way are
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import os
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
 
+from perdure.backends.bridge import Workers
 from perdure.backends.objects.settings import Settings
 from perdure.errors import Corrupt, Invalid, Unavailable, Unknown
 
@@ -25,6 +25,8 @@ T = TypeVar("T")
 _PARTIAL = ".partial-"
 """Begins the name of a file that is being written."""
 _LOCK = ".lock"
+THREADS = 8
+"""Most files at once."""
 ABANDONED = 3600.0
 """Seconds after which a file that was never finished is removed: its writer is dead."""
 
@@ -54,11 +56,12 @@ class Folder:
         self._named: set[Path] = set()
         """Folders that are durably there."""
         self._changing = threading.Lock()
+        self._working = Workers[None]("perdure-files", THREADS, lambda: None, lambda _: None)
         self.place = f"file://{root}"
         self.server = f"a folder, {sys.platform}, Python {sys.version_info[0]}.{sys.version_info[1]}"
 
     async def _off(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(None, work)
+        return await self._working.call(lambda _: work())
 
     async def create(self, name: str, data: bytes) -> bool:
         """See `Bucket`."""
@@ -160,6 +163,7 @@ class Folder:
 
     async def close(self) -> None:
         """See `Bucket`."""
+        self._working.close()
 
 
 def _linked(partial: Path, path: Path) -> bool:

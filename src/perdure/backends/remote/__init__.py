@@ -12,7 +12,7 @@ from perdure.backends.remote.appender import Appender
 from perdure.backends.remote.driver import Answer, Attempt, Driver, Later, Lost, Stored
 from perdure.backends.remote.facade import RemoteBackend, open_remote
 from perdure.backends.remote.listening import Notice
-from perdure.backends.remote.loop import IoLoop, ended, together
+from perdure.backends.remote.loop import IoLoop, ended, in_thread, together
 from perdure.backends.remote.urls import Address, parse_address
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "RemoteBackend",
     "Stored",
     "ended",
+    "in_thread",
     "open_remote",
     "parse_address",
     "together",

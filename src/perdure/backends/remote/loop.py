@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from perdure.backends.bridge import FORKED, Mailbox, Reply
+from perdure.backends.bridge import FORKED, Mailbox, Reply, Workers
 from perdure.backends.critical import CriticalSection
 from perdure.errors import Closed
 
@@ -41,6 +41,15 @@ async def ended(*tasks: asyncio.Task[Any]) -> None:
             task.cancel()
         _, left = await asyncio.wait(left, timeout=CANCEL_AGAIN)
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Run what blocks in a thread of its own. The loop's executor would refuse it in `atexit`, where stores are still closed."""
+    workers = Workers[None]("perdure-call", 1, lambda: None, lambda _: None)
+    try:
+        return await workers.call(lambda _: work())
+    finally:
+        workers.end()
 
 
 class IoLoop:
