@@ -136,8 +136,8 @@ class Committer:
             append = Append(change.session, self._finisher(change, proposal, on_state), change.key, None, change.durability)
             try:
                 outcome = await self._writer.append(append)
-            except Unknown:
-                receipt = await self._find(change, proposal)
+            except Unknown as lost_answer:
+                receipt = None if "settled" in lost_answer.facts else await self._find(change, proposal)
                 if receipt is None:
                     raise
                 return receipt

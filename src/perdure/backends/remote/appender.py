@@ -34,6 +34,8 @@ RESEND_AFTER = (0.02, 0.05, 0.1, 0.2, 0.4)
 """Seconds between tries to settle a lost answer; the last one repeats."""
 LATER = 0.05
 """Seconds until an attempt is tried again whose session was moving."""
+SWEEP = 0.125
+"""How often it is looked for appends that are overdue, as a share of the time-out."""
 MOVING = 1.0
 """Seconds for which sessions count as moving after one was met that is."""
 
@@ -42,7 +44,7 @@ class _Pending:
     """One append on its way: `sure` when `head` was read or refused a write, rather than remembered or guessed; `new` when its key is
     known to be in none of the records up to that head."""
 
-    __slots__ = ("alone", "append", "future", "head", "new", "races", "since", "sure", "waits_for")
+    __slots__ = ("alone", "append", "future", "head", "new", "queued", "races", "sent", "since", "sure", "waits_for")
 
     def __init__(self, append: Append, future: asyncio.Future[Outcome | BaseException], since: float, *, alone: bool) -> None:
         self.append, self.future, self.since, self.alone = append, future, since, alone
@@ -50,13 +52,17 @@ class _Pending:
         self.sure = False
         self.new = append.key is None
         self.races = 0
+        self.queued = self.sent = False
+        """Whether it waits for another append of its session, and whether its record may be stored: it was sent and not answered."""
         self.waits_for: Error | None = None
         """Why it was not done when it was last sent."""
 
 
 class Appender:
     """The writing half of a remote engine. Lives on the driver's loop. `timeout`: seconds an append may wait before it is first sent,
-    and again for settling a lost answer. `tick` is a monotonic clock in seconds."""
+    and as long again until it is answered, whatever the driver does. `tick` is a monotonic clock in seconds.
+
+    An `Unknown` with the fact `settled` was looked for in vain: it is of no use to look again at once."""
 
     def __init__(self, driver: Driver, *, timeout: float, tick: Callable[[], float], heads_max: int = HEADS_MAX) -> None:
         self._driver, self._timeout, self._tick, self._heads_max = driver, timeout, tick, heads_max
@@ -68,6 +74,8 @@ class Appender:
         self._crowd, self._took = 0, 0.0
         """How many went in the last write, and its seconds."""
         self._timer: asyncio.TimerHandle | None = None
+        self._under_way: dict[_Pending, None] = {}
+        self._sweeping = False
         self._moving_until = 0.0
 
     @property
@@ -83,14 +91,35 @@ class Appender:
         for append in appends:
             pending = _Pending(append, loop.create_future(), now, alone=len(appends) == 1)
             futures.append(pending.future)
+            self._under_way[pending] = None
             queue = self._busy.get(append.session)
             if queue is None:
                 self._busy[append.session] = deque()
                 self._ready.append(pending)
             else:
+                pending.queued = True
                 queue.append(pending)
         self._pump()
+        if not self._sweeping:
+            self._sweeping = True
+            loop.call_later(self._timeout * SWEEP, self._sweep)
         return [await future for future in futures]
+
+    def _sweep(self) -> None:
+        """Answer what is overdue, all of it at once: what waited for a write that hangs does not begin to wait for its own after it."""
+        now = self._tick()
+        for pending in list(self._under_way):
+            waited = now - pending.since
+            if waited > self._timeout and not pending.sent:
+                self._answer(pending, pending.waits_for or self._late())
+            elif waited > 2 * self._timeout:
+                self._answer(pending, Unknown(f"The engine did not answer for {waited:.1f} s.", settled=True))
+        self._sweeping = bool(self._under_way)
+        if self._sweeping:
+            asyncio.get_running_loop().call_later(self._timeout * SWEEP, self._sweep)
+
+    def _late(self) -> Unavailable:
+        return Unavailable(f"The engine was not free for {self._timeout:g} s; this append was not sent.")
 
     def learn(self, session: SessionKey, head: Head | None) -> None:
         """Remember a head that a read has shown, unless a newer one is known."""
@@ -169,8 +198,7 @@ class Appender:
         if pending.future.done():
             return None
         if self._tick() - pending.since > self._timeout:
-            late = Unavailable(f"The engine was not free for {self._timeout:g} s; this append was not sent.")
-            self._answer(pending, pending.waits_for or late)
+            self._answer(pending, pending.waits_for or self._late())
             return None
         if not pending.sure:
             pending.head = self._heads.get(append.session)
@@ -229,6 +257,8 @@ class Appender:
     async def _send(self, attempts: Sequence[tuple[_Pending, Attempt]]) -> None:
         answers: Sequence[Answer]
         start = self._tick()
+        for pending, _ in attempts:
+            pending.sent = True
         try:
             answers = await self._driver.write([attempt for _, attempt in attempts])
         except Error as error:
@@ -249,7 +279,7 @@ class Appender:
         if not pending.alone:
             self._answer(pending, error)
             return
-        pending.waits_for = error
+        pending.waits_for, pending.sent = error, False
         await asyncio.sleep(LATER)
         self._ready.append(pending)
 
@@ -265,6 +295,8 @@ class Appender:
             except BaseException as error:
                 self._answer(pending, error)
                 raise
+            if pending.future.done():
+                return
             if not isinstance(answer, Error):
                 break
             # Whatever the engine says of itself now (away, no rights any more), what became of the first write is as unknown as before.
@@ -274,6 +306,7 @@ class Appender:
             await asyncio.sleep(wait)
         if isinstance(answer, Stored) and answer.durability < attempt.durability:
             answer = lost
+        lost.facts["settled"] = True
         self._take(pending, attempt, answer)
 
     async def _settled(self, attempt: Attempt) -> Ended:
@@ -318,7 +351,7 @@ class Appender:
                 else:
                     self._remember(attempt.session, answer.head)
                 if pending.races < RACES_MAX:
-                    pending.since = self._tick()
+                    pending.since, pending.sent = self._tick(), False
                     self._ready.append(pending)
                 else:
                     self._answer(pending, Refused(answer.head))
@@ -340,11 +373,16 @@ class Appender:
         if pending.future.done():
             return
         pending.future.set_result(outcome)
+        self._under_way.pop(pending, None)
         session = pending.append.session
         queue = self._busy[session]
+        if pending.queued:
+            queue.remove(pending)
+            return
         while queue:
             following = queue.popleft()
             if isinstance(following, _Pending):
+                following.queued = False
                 self._ready.append(following)
                 return
             following.set_result(None)
