@@ -22,12 +22,14 @@ LOOKS_MAX = 20
 class CriticalSection:
     """`with section:` around steps that never wait and never call what is not ours. Steps should be such that each leaves sound data."""
 
-    __slots__ = ("_lock", "_present")
+    __slots__ = ("_entries", "_lock", "_present")
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._present: dict[int, FrameType] = {}
         """By thread, the frame that holds the section or is about to."""
+        self._entries = 0
+        """How often it was entered; written by the holder."""
 
     def __enter__(self) -> None:
         thread = get_ident()
@@ -35,27 +37,38 @@ class CriticalSection:
         self._present[thread] = sys._getframe(1)
         if not self._lock.acquire(False):
             self._wait(thread, earlier)
+        self._entries += 1
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._lock.release()
+        try:
+            self._lock.release()
+        except RuntimeError:  # Taken over in a child: a fork copied it while it was being taken, and it cannot be released.
+            self._lock = Lock()
         self._present.pop(get_ident(), None)
 
     def _wait(self, thread: int, earlier: FrameType | None) -> None:
-        """Take the lock once it is free, or in place of a holder that is gone. Raises `Busy` inside the section itself."""
+        """Take the lock once it is free, or in place of a holder that is gone. Raises `Busy` inside the section itself.
+
+        It is gone when nobody else who may hold it runs, twice, with nobody having entered in between: a holder that runs either is seen
+        the second time or has counted itself.
+        """
         if earlier is not None and is_running(thread, earlier):
             self._present[thread] = earlier
             raise Busy("A signal handler or a finaliser called in the middle of another call; it must call later.")
-        looks, patience = 0, 0.0
+        looks, patience, seen = 0, 0.0, -1
+        alone = False
         while not self._lock.acquire(timeout=patience):
-            present = list(self._present.items())
-            running = [each for each, frame in present if is_running(each, frame)]
-            gone = earlier is not None or len(running) < len(present)
-            if (gone and running == [thread]) or (looks >= LOOKS_MAX and thread == min(running)):
-                for each, _ in present:
-                    if each not in running:
-                        self._present.pop(each, None)
+            entries, was_alone = self._entries, alone
+            running = self._running()
+            alone = running == [thread]
+            looks = looks + 1 if entries == seen else 0
+            if entries == seen and ((alone and was_alone) or (looks >= LOOKS_MAX and thread == min(running))):
                 return
-            looks, patience = looks + 1, LOOK_EVERY
+            seen, patience = entries, 0.0 if alone else LOOK_EVERY
+
+    def _running(self) -> list[int]:
+        """The threads of those who hold the section, are about to, or have just left it."""
+        return [each for each, frame in list(self._present.items()) if is_running(each, frame) or self._present.get(each) is not frame]
 
 
 def is_running(thread: int, frame: FrameType) -> bool:

@@ -15,7 +15,8 @@ from typing import Any
 
 import msgspec
 
-from perdure.backends.bridge import FORKED
+from perdure.backends.bridge import FORKED, Reply
+from perdure.backends.pacing import Pacing
 from perdure.backends.spi import Append, Appended, Backend, Durability, Head, Index, Known, Record, Snapshot
 from perdure.clock import Clock
 from perdure.codec import envelope, formats
@@ -24,7 +25,6 @@ from perdure.config import Settings
 from perdure.engine.cache import Cache, Working
 from perdure.engine.change import NOTHING, Change, as_record, check_head, has_ops, same_state, seen, with_answer, with_parts
 from perdure.engine.intent import Options, ask
-from perdure.engine.pacing import Pacing
 from perdure.engine.reader import Reader, configured
 from perdure.engine.session_queue import SessionQueue, Slot
 from perdure.engine.views import Receipt
@@ -64,7 +64,7 @@ class Committer:
         self._backend, self._writer, self._reader, self._cache, self._watchers = backend, writer, reader, cache, watchers
         self._clock, self._settings, self._telemetry = clock, settings, telemetry
         self._queue = SessionQueue(clock.monotonic)
-        self._pacing = Pacing(clock)
+        self._pacing = Pacing(clock.monotonic, clock.bits)
         self._pid = os.getpid()
         self._format = formats.NAMES[settings.format]
 
@@ -96,9 +96,12 @@ class Committer:
         self._queue.reserve(session)
         return self._queue.slot(session)
 
-    async def pause(self, session: SessionKey) -> None:
-        """Hold back where other processes win the races for this session."""
-        await self._pacing.pause(session)
+    async def pause(self, session: SessionKey) -> bool:
+        """Hold back where other processes win the races for this session; whether it did, so that what is remembered may be old."""
+        seconds = self._pacing.pause(session)
+        if seconds:
+            await Reply[None]().within(seconds)
+        return bool(seconds)
 
     def now(self) -> float:
         """Seconds on the monotonic clock, for `busy`."""
@@ -118,7 +121,7 @@ class Committer:
         while True:
             after: Any = MISSING
             if on_state:
-                if not change.strict and await self._pacing.pause(change.session):
+                if not change.strict and await self.pause(change.session):
                     head = (await self._backend.heads([change.session]))[0]
                 began = self.now()
                 try:
@@ -164,8 +167,8 @@ class Committer:
                 self._queue.reserve(change.session)
             if change.strict or (change.options.on_conflict == "raise" and not change.blind):
                 raise await self._conflict(change, head, ())
-            if not on_state and head is not None:
-                await self._same_life(change, change.since or 0, head)
+            if not on_state and head is not None and change.since is not None:
+                await self._same_life(change, change.since, head)
                 change.since = head.version
             if lost >= self._settings.attempts:
                 raise self.busy(change.session, lost, since)

@@ -18,12 +18,15 @@ from itertools import chain, repeat
 from typing import Any
 
 from perdure.backends.checks import check_records
+from perdure.backends.pacing import Pacing
 from perdure.backends.remote.driver import Answer, Attempt, Driver, Ended, Later, Lost, Stored
 from perdure.backends.remote.loop import together
 from perdure.backends.spi import Append, Appended, Head, Known, Outcome, Refused
+from perdure.clock import SystemClock
 from perdure.errors import Corrupt, Error, Invalid, TooLarge, Unavailable, Unknown
 from perdure.model.ids import SessionKey
 
+_CLOCK = SystemClock()
 HEADS_MAX = 65_536
 """Most heads remembered; about 300 bytes each."""
 CROWD, PATIENCE = 0.8, 0.5
@@ -34,6 +37,8 @@ RESEND_AFTER = (0.02, 0.05, 0.1, 0.2, 0.4)
 """Seconds between tries to settle a lost answer; the last one repeats."""
 LATER = 0.05
 """Seconds until an attempt is tried again whose session was moving."""
+PAUSING = 0.01
+"""Seconds between two looks at what pauses, before the end."""
 SWEEP = 0.125
 """How often it is looked for appends that are overdue, as a share of the time-out."""
 _OF_A_VALUE = (Corrupt, Invalid, TooLarge)
@@ -65,7 +70,15 @@ class Appender:
 
     An `Unknown` with the fact `settled` was looked for in vain: it is of no use to look again at once."""
 
-    def __init__(self, driver: Driver, *, timeout: float, tick: Callable[[], float], heads_max: int = HEADS_MAX) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        *,
+        timeout: float,
+        tick: Callable[[], float],
+        bits: Callable[[int], int] = _CLOCK.bits,
+        heads_max: int = HEADS_MAX,
+    ) -> None:
         self._driver, self._timeout, self._tick, self._heads_max = driver, timeout, tick, heads_max
         self._heads: OrderedDict[SessionKey, Head] = OrderedDict()
         self._ready: deque[_Pending] = deque()
@@ -75,6 +88,9 @@ class Appender:
         self._crowd, self._took = 0, 0.0
         """How many went in the last write, and its seconds."""
         self._timer: asyncio.TimerHandle | None = None
+        self._pacing = Pacing(tick, bits)
+        self._progress: dict[SessionKey, float] = {}
+        """When the engine last answered an append that others of its session wait for."""
         self._under_way: dict[_Pending, None] = {}
         self._sweeping = False
         self._moving_until = 0.0
@@ -96,7 +112,7 @@ class Appender:
             queue = self._busy.get(append.session)
             if queue is None:
                 self._busy[append.session] = deque()
-                self._ready.append(pending)
+                self._make_ready(pending)
             else:
                 pending.queued = True
                 queue.append(pending)
@@ -110,7 +126,7 @@ class Appender:
         """Answer what is overdue, all of it at once: what waited for a write that hangs does not begin to wait for its own after it."""
         now = self._tick()
         for pending in list(self._under_way):
-            waited = now - pending.since
+            waited = now - (max(pending.since, self._progress.get(pending.append.session, 0.0)) if pending.queued else pending.since)
             if waited > self._timeout and not pending.sent:
                 self._answer(pending, pending.waits_for or self._late())
             elif waited > 2 * self._timeout:
@@ -145,9 +161,25 @@ class Appender:
     async def drain(self) -> None:
         """Wait until nothing is on its way."""
         self._enough()
-        while under_way := {*self._writes, *self._settling}:
-            await asyncio.wait(under_way)
+        while self._under_way:
+            tasks = {*self._writes, *self._settling}
+            await (asyncio.wait(tasks) if tasks else asyncio.sleep(PAUSING))
             self._enough()
+        if tasks := {*self._writes, *self._settling}:
+            await asyncio.wait(tasks)
+
+    def _make_ready(self, pending: _Pending) -> None:
+        """Have it sent next, or after a pause where other processes race for its session."""
+
+        def put() -> None:
+            self._ready.append(pending)
+            self._pump()
+
+        seconds = self._pacing.pause(pending.append.session)
+        if seconds:
+            asyncio.get_running_loop().call_later(seconds, put)
+        else:
+            self._ready.append(pending)
 
     def _pump(self) -> None:
         """Start writes while there is a lane and something to send."""
@@ -345,10 +377,13 @@ class Appender:
 
     def _take(self, pending: _Pending, attempt: Attempt, answer: Ended) -> None:
         """Turn an answer into an outcome, or into the next try on the head that won."""
+        if self._busy.get(attempt.session) and not isinstance(answer, Error):
+            self._progress[attempt.session] = self._tick()
         match answer:
             case Stored():
                 head = attempt.records[-1].head
                 self._remember(attempt.session, head)
+                self._pacing.won(attempt.session)
                 self._answer(pending, Appended(head, attempt.expected, attempt.records[-1].id, answer.durability))
             case Lost():
                 pending.races += 1
@@ -358,9 +393,11 @@ class Appender:
                     self.forget(attempt.session)
                 else:
                     self._remember(attempt.session, answer.head)
+                if pending.races > 1:  # The first one may be refused by its own `finish`, and is paced by those who made it.
+                    self._pacing.lost(attempt.session, self._took)
                 if pending.races < RACES_MAX:
                     pending.since, pending.sent = self._tick(), False
-                    self._ready.append(pending)
+                    self._make_ready(pending)
                 else:
                     self._answer(pending, Refused(answer.head))
             case Known():
@@ -390,11 +427,12 @@ class Appender:
         while queue:
             following = queue.popleft()
             if isinstance(following, _Pending):
-                following.queued = False
-                self._ready.append(following)
+                following.queued, following.since = False, self._tick()
+                self._make_ready(following)
                 return
             following.set_result(None)
         del self._busy[session]
+        self._progress.pop(session, None)
 
 
 def _told_together(answers: Sequence[Answer]) -> list[int]:

@@ -7,17 +7,17 @@ after a few commits of its own. All times are measured in tries: how long the la
 
 from __future__ import annotations
 
-from perdure.backends.bridge import Reply
-from perdure.clock import Clock
+from collections.abc import Callable
+
 from perdure.model.ids import SessionKey
 
 WIDTH_MAX = 16
 """Tries out of which a pause is drawn, at most."""
-TOOK_MAX = 0.05
+TOOK_MAX = 0.25
 """Seconds that a try counts for, at most."""
 COMMITS = 4
 """Commits in a row, until the others are let in."""
-LET_IN = 8
+LET_IN = 16
 """Tries out of which that pause is drawn."""
 REMEMBERED = 2.0
 """Seconds for which a lost race is remembered."""
@@ -38,8 +38,9 @@ class _Pace:
 class Pacing:
     """The pauses of one process. Safe from any thread."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
+    def __init__(self, tick: Callable[[], float], bits: Callable[[int], int]) -> None:
+        """See `clock.Clock`: a monotonic clock in seconds, and random bits."""
+        self._tick, self._bits = tick, bits
         self._paces: dict[SessionKey, _Pace] = {}
 
     def lost(self, session: SessionKey, took: float) -> None:
@@ -47,7 +48,7 @@ class Pacing:
         if len(self._paces) >= SESSIONS_MAX:
             self._paces = {}
         pace = self._paces.setdefault(session, _Pace())
-        pace.took, pace.until = took, self._clock.monotonic() + REMEMBERED
+        pace.took, pace.until = took, self._tick() + REMEMBERED
         pace.width = min(max(2 * pace.width, 1.0), WIDTH_MAX)
 
     def won(self, session: SessionKey) -> None:
@@ -57,17 +58,15 @@ class Pacing:
             return
         pace.commits += 1
         pace.width = 0.0
-        if self._clock.monotonic() > pace.until:
+        if self._tick() > pace.until:
             self._paces.pop(session, None)
 
-    async def pause(self, session: SessionKey) -> bool:
-        """Hold back, if it is time to; whether it did, so that what is remembered may be old."""
+    def pause(self, session: SessionKey) -> float:
+        """Seconds to hold back before the next try; 0 as a rule."""
         pace = self._paces.get(session)
         if pace is None:
-            return False
+            return 0.0
         width = pace.width
         if not width and pace.commits >= COMMITS:
             width, pace.commits = LET_IN, 0
-        if width:
-            await Reply[None]().within(min(pace.took, TOOK_MAX) * width * self._clock.bits(16) / (1 << 16))
-        return bool(width)
+        return min(pace.took, TOOK_MAX) * width * (1 + self._bits(16)) / (1 << 16)
