@@ -63,8 +63,11 @@ def make_settings(**options: object) -> Settings:
 _WORDS = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
 
 
-def mistake(kind: type[msgspec.Struct], given: Mapping[str, Any], *, strict: bool = True) -> str:
-    """Which of the values given for the fields of `kind` is of a wrong type: "cache_bytes must be a whole number, not '64 MB'"."""
+def mistake(kind: type[msgspec.Struct], given: Mapping[str, Any], *, strict: bool = True, show: bool = True) -> str:
+    """Which of the values given for the fields of `kind` is of a wrong type: "cache_bytes must be a whole number, not '64 MB'".
+
+    Without `show` the value is left out, as it must be where it could be a secret.
+    """
     for name, wanted in get_type_hints(kind).items():
         if name not in given:
             continue
@@ -72,5 +75,5 @@ def mistake(kind: type[msgspec.Struct], given: Mapping[str, Any], *, strict: boo
             msgspec.convert(given[name], wanted, strict=strict)
         except msgspec.ValidationError:
             words = _WORDS.get(wanted) or f"one of {', '.join(map(repr, get_args(wanted)))}"
-            return f"{name} must be {words}, not {given[name]!r}"
+            return f"{name} must be {words}" + (f", not {given[name]!r}" if show else "")
     return "values do not fit together"

@@ -102,7 +102,8 @@ class Secrets:
         words = sorted((text for text in found if len(text) >= _SHORT), key=len, reverse=True)
         parts = [re.escape(word) if len(word) >= _ANYWHERE else rf"(?<!\w){re.escape(word)}(?!\w)" for word in words]
         place = shown_url(url).replace(HIDDEN, "")
-        self._pattern = re.compile(rf"({re.escape(place)}(?!\w))|" + "|".join(parts)) if parts else None
+        shown = rf"({re.escape(place)}(?!\w))" if place else "((?!))"
+        self._pattern = re.compile("|".join([shown, *parts])) if parts else None
 
     def clean(self, text: str) -> str:
         """The text without the secrets. What is shown of the URL stays as it is."""

@@ -13,7 +13,7 @@ HINTS = [
     (["ls", "--url", "/data/agents.db"], 6, "write 'sqlite:////data/agents.db'"),
     (["ls", "--url", "C:\\agents.db"], 6, "sqlite:///C:"),
     (["append", "s", "note", "--url", "agents.db"], 6, "write 'sqlite:///agents.db'"),
-    (["ls", "--url", "sqlite:///perdure.db?busy_timeout=long"], 6, "busy_timeout must be a number, not 'long'"),
+    (["ls", "--url", "sqlite:///perdure.db?busy_timeout=long"], 6, "busy_timeout must be a number"),
     (["show", "trip-42", "--at", "2026-11-29 23:00"], 6, "2026-11-29T23:00:00Z for UTC"),
     (["ls", "--updated-after", "2026-11-29 23:00"], 6, "2026-11-29T23:00:00Z for UTC"),
     (["ls", "--updated-before", "2026-11-29"], 6, "2026-11-29T00:00:00Z for UTC"),

@@ -84,7 +84,7 @@ def ls(
         )
         if recent and most is not None:
             found = nlargest(most + 1, found, key=lambda info: info.updated_at)
-        more = False
+        more, narrow = False, terminal.width < NARROW
 
         def rows() -> Iterator[SessionRow]:
             nonlocal more
@@ -98,13 +98,13 @@ def ls(
             rows(),
             Column("session", lambda row: row.session, style="cyan", share="wrap"),
             Column("version", lambda row: row.version, justify="right"),
-            Column("status", lambda row: row.status),
+            Column("status", lambda row: row.status if row.status != "active" or not narrow else "", spare=narrow),
             Column("updated (UTC)", lambda row: terminal.when(row.updated_at)),
             Column(
                 "tags",
                 _tags,
                 share="wrap",
-                spare=terminal.width < NARROW,
+                spare=narrow,
             ),
         )
     if not count and not more:

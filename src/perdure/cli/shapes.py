@@ -129,6 +129,8 @@ def _operation(op: OpRow) -> Iterator[str]:
             return
         case "merge" if isinstance(op.value, dict):
             yield from _merged(op.path, op.value)
+        case "splice" if op.path.endswith("/messages") and isinstance(op.value, (list, tuple)) and not op.value[2]:
+            yield f"remove {op.value[1]} of {op.path}"
         case "set" if not op.path and isinstance(op.value, dict):
             yield f"begin with {', '.join(op.value) or 'nothing'}"
         case _:
@@ -154,8 +156,6 @@ def change(op: OpRow, most: int | None = WORDS_MAX) -> str:
             return f"remove {where}"
         case "splice" if isinstance(op.value, (list, tuple)) and len(op.value) == 3:
             index, out, items = op.value
-            if not items and where.endswith("/messages"):
-                return f"remove {out} message{'s' if out != 1 else ''} at {index} of {where}"
             return f"splice {where} at {index}: {out} out, {compact(items, most)} in"
         case "append" | "union" if isinstance(op.value, (list, tuple)) and len(op.value) == 1:
             return f"{op.op} {where} {compact(op.value[0], most)}"

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
-from perdure.cli.text import json_line
+from perdure.cli.text import json_shown
 
 LANGCHAIN = frozenset({"ai", "human", "system", "tool", "function", "chat", "AIMessageChunk", "HumanMessageChunk"})
 WORDS_MAX = 4_000
@@ -246,7 +246,7 @@ def _arguments(value: Any) -> Any:
 
 def compact(value: Any, most: int | None = WORDS_MAX) -> str:
     """A JSON value on one line, cut where nobody would read on."""
-    return json_line(value)[:most]
+    return json_shown(value)[:most]
 
 
 def _first(holder: dict[str, Any], names: tuple[str, ...]) -> Any:

@@ -50,6 +50,11 @@ def json_line(value: Any) -> str:
     return _escaped(_encoded(value))
 
 
+def json_shown(value: Any) -> str:
+    """The value as JSON on one line, for people; still valid JSON."""
+    return clean(_encoded(value), as_json=True)
+
+
 def json_pages(value: Any) -> str:
     """The value as JSON over several lines, for people; still valid JSON."""
     return clean(msgspec.json.format(_encoded(value), indent=2), keep="\n", as_json=True)

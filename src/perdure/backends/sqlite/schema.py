@@ -59,7 +59,7 @@ def parse_url(url: str) -> Options:
     try:
         found = msgspec.convert({**dict(options), "path": path}, Options, strict=False)
     except msgspec.ValidationError:
-        raise Invalid(f"{shown!r}: {mistake(Options, dict(options), strict=False)}.") from None
+        raise Invalid(f"{shown!r}: {mistake(Options, dict(options), strict=False, show=False)}.") from None
     for number, (name, _) in enumerate(options):
         if name not in Options.__struct_fields__[1:]:
             raise Invalid(
