@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from perdure.cli import graph
 from perdure.cli.describe import describe
 from perdure.cli.messages import rows
 from perdure.cli.rows import CommitRow, EventRow, OpRow
@@ -180,3 +181,11 @@ def test_nothing_that_is_stored_breaks_a_description(events: list[EventRow]) -> 
     assert lines and all("\n" not in str(line) for line in lines)
     for row in rows([commit(*events)]):
         msgspec.json.encode(row)
+
+
+def test_objects_are_shown_by_what_they_hold() -> None:
+    """Of an object in a LangGraph state people see the content, in the form that is written now and in the older one."""
+    now = {"$": "tuple", "items": [{"$": "langgraph.types:Interrupt", "fields": {"value": {"question": "ok?"}, "id": "i"}}]}
+    before = {"$": "tuple", "items": [{"$": "langgraph.types.Interrupt", "ext": 2, "value": {"value": {"question": "ok?"}, "id": "i"}}]}
+    assert graph.plain(now) == graph.plain(before) == [{"value": {"question": "ok?"}, "id": "i"}]
+    assert graph.plain([{"$": "app:Color", "member": "RED", "value": "r"}, {"$": "app:Rows", "root": [1]}]) == ["r", [1]]

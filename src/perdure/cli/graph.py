@@ -129,6 +129,9 @@ def plain(value: Any, depth: int = 0) -> Any:
         return plain(value["items"], depth + 1)
     if isinstance(value.get("$"), str) and "ext" in value and "value" in value:
         return plain(value["value"], depth + 1)
+    if isinstance(value.get("$"), str) and ":" in value["$"]:  # an object: what it holds
+        held = value.get("fields", value.get("root", value.get("value", value.get("member"))))
+        return plain(held, depth + 1)
     if value.get("$") == "remove":
         return f"remove {value.get('id')}"
     return {name: plain(item, depth + 1) for name, item in value.items()}
