@@ -267,7 +267,8 @@ def keys(found: Any) -> Any:
 def test_searches_find_what_the_frameworks_stores_find(store: perdure.sync.Store, rivals: Any, kind: str, filter: Any) -> None:
     """With each filter, prefix, limit and offset the same items are found as in the framework's store."""
     mine, theirs = filled(PerdureStore(store)), rivals[kind]
-    for prefix in ((), ("docs",), ("docs", "1"), ("doc",), ("other",), ("nowhere",)):
+    assert mine.search(("doc",), filter=filter) == []  # Older stores of the framework take the beginning of a label.
+    for prefix in ((), ("docs",), ("docs", "1"), ("other",), ("nowhere",)):
         assert keys(mine.search(prefix, filter=filter, limit=100)) == keys(theirs.search(prefix, filter=filter, limit=100))
     for limit, offset in ((0, 0), (2, 0), (2, 3), (100, 5), (5, 100)):
         found = [len(memory.search((), filter=filter, limit=limit, offset=offset)) for memory in (mine, theirs)]
