@@ -18,7 +18,7 @@ ENVIRONMENT_URL = "PERDURE_URL"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """What a store can be told. All sizes in bytes."""
+    """The settings of a store. All sizes in bytes."""
 
     format: Literal["json", "msgpack"] = "json"
     """How new commits and snapshots are written; any format is read."""
@@ -29,7 +29,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 64
     """How often a write that others overtake is tried on the new head before it is `Busy`."""
     watch_every: float = 0.5
-    """Seconds between two looks of watchers at an engine that does not tell of new records by itself: one request for all of them."""
+    """Seconds between two looks of watchers at an engine that does not notify by itself: one request for all of them."""
     watch_outage: float = 60.0
     """Seconds for which a watch goes on trying while its engine is away, before that is `Unavailable`."""
 

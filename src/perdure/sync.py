@@ -263,7 +263,7 @@ class Store:
         """This tenant's sessions by id prefix, tags (all must match), status (default: all but deleted and moved) and the time of their
         newest commit (aware datetimes, both exclusive; looked at row by row on every engine).
 
-        Go on behind the last id seen by passing it as `cursor`. Raises `Invalid`, `Unsupported` for an order the engine lacks.
+        Go on after the last id seen by passing it as `cursor`. Raises `Invalid`, `Unsupported` for an order the engine lacks.
         """
         return _iterate(
             self._store.list(

@@ -188,7 +188,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     keys_remembered: int | None
     """How many newest idempotency keys of a session are known; `None`: all, for ever."""
     notification: bool
-    """It tells of new records without being asked again and again: it is `Notifying`."""
+    """It notifies of new records without being asked again and again: it is `Notifying`."""
     record_bytes_max: int
     """Largest `meta` plus `body` it takes as one record."""
     scan_orders: tuple[str, ...] = ("id",)

@@ -85,7 +85,7 @@ RULES = (
     Rule(("add",), _LIST, ("same",), _NO, "One value cannot be both a number and a list."),
     Rule(("add",), ("add",), ("equal",), _YES, "Sums of integers are exact."),
     Rule(("add",), ("add",), ("same",), _IN_ORDER, "Sums of floats are rounded, so their order shows."),
-    Rule(_LIST, _WRITE, ("apart",), _YES, "Indices behind the change shift."),
+    Rule(_LIST, _WRITE, ("apart",), _YES, "Indices after the change shift."),
     Rule(_LIST, _LIST, ("together",), _IN_ORDER, "Both sides' elements stay, theirs in front; a union does not repeat what is there."),
     Rule(("union",), _WRITE, ("together",), _IN_ORDER, "The change may make an element equal to one that the union would add."),
     Rule(("splice",), ("splice",), ("equal",), _YES, "Both take out the same elements and put none in."),

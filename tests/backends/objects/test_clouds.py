@@ -155,7 +155,7 @@ def test_a_dead_server_is_unavailable_at_once(login: str) -> None:
     start = time.monotonic()
     with pytest.raises(Unavailable):
         run(visit(f"{login}endpoint=http://{HOST}:{free_port()}/x&connect_timeout=2"))
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 60
 
 
 @clouds
