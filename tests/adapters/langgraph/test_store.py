@@ -73,7 +73,7 @@ ODD: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("index", [None, INDEX], ids=["without an index", "with an index"])
-@pytest.mark.parametrize("value", ODD, ids=str)
+@pytest.mark.parametrize("value", ODD, ids=[f"value {number}" for number in range(len(ODD))])
 def test_what_json_has_no_form_for_is_kept(store: perdure.sync.Store, index: Any, value: dict[str, Any]) -> None:
     """Items with dates, sets, bytes, allowed classes and odd keys come back equal: by get, by search, and by query."""
     memory = PerdureStore(store, index=index, allow=[Trip])

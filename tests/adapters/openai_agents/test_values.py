@@ -64,7 +64,7 @@ async def test_odd_values_are_kept_or_refused(name: str) -> None:
             assert (await PerdureSession("s", store).get_items())[1] == item
 
 
-@pytest.mark.parametrize("items", [3, "text", {"role": "user"}, [3], [None], [["a"]], object()], ids=repr)
+@pytest.mark.parametrize("items", [3, "text", {"role": "user"}, [3], [None], [["a"]], object()], ids=lambda items: f"{items!r:.15}")
 async def test_what_is_no_list_of_items_is_refused(items: Any) -> None:
     """By name, and nothing is stored."""
     async with perdure.open("memory:") as store:
