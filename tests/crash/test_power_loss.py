@@ -106,7 +106,7 @@ async def check_content(recording: Recording, store: perdure.Store, session: str
         return
     view = await store.read(session)
     assert (view.version, view.state) == (version, recording.states[session, version])
-    chain = [(commit.version, commit.hash) async for commit in store.history(session)]
+    chain = [(commit.version, commit.hash) async for commit in store.history(session, include_deleted=True)]
     assert [number for number, _ in chain] == list(range(1, version + 1))
     assert all(recording.hashes[session, number] == hash for number, hash in chain if (session, number) in recording.hashes)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, TypeVar
 
 import pytest
@@ -31,11 +31,11 @@ async def consume(call: Any) -> None:
     if isinstance(call, AsyncIterator):
         async for _ in call:
             pass
-    elif isinstance(call, Awaitable):
-        await call
-    else:
+    elif hasattr(type(call), "__aenter__"):
         async with call as draft:
             draft.state["touched"] = True
+    else:
+        await call
 
 
 def refused(url: str, call: Call | Iterable[Call], error: type[perdure.Error], words: str) -> None:

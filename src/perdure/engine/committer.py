@@ -8,9 +8,9 @@ A control commit (tags, a pin, a fork's start) changes no state: nothing conflic
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import aclosing, suppress
 from typing import Any
 
 import msgspec
@@ -312,7 +312,7 @@ class Committer:
         if not snapshot_due(working.log_bytes, working.snapshot_bytes, self._settings.snapshot_bytes_min):
             return
         head, size = working.head, working.snapshot_bytes
-        with contextlib.suppress(Error):
+        with suppress(Error):
             body = envelope.encode_snapshot(session, head.version, head.hash, working.state, self._format)
             size = len(body)
             await self._backend.put_snapshot(session, Snapshot(head.version, head.hash, body))
@@ -387,13 +387,14 @@ class Committer:
 
     async def _find(self, change: Change, proposal: Proposal) -> Receipt | None:
         """After a lost answer: is the commit in the chain, at the level asked for? Only its id can tell."""
-        with contextlib.suppress(Error):
-            async for commit in self._reader.commits(change.session, newest_first=True):
-                if commit.id == proposal.id:
-                    level = self._backend.capabilities.proven(change.durability)
-                    return None if level < change.durability else Receipt(commit.version, commit.id, commit.hash, commit.at, level)
-                if change.base is not None and commit.version <= change.base.head.version:
-                    break
+        with suppress(Error):
+            async with aclosing(self._reader.commits(change.session, newest_first=True)) as commits:
+                async for commit in commits:
+                    if commit.id == proposal.id:
+                        level = self._backend.capabilities.proven(change.durability)
+                        return None if level < change.durability else Receipt(commit.version, commit.id, commit.hash, commit.at, level)
+                    if change.base is not None and commit.version <= change.base.head.version:
+                        break
         return None
 
     async def _known(self, change: Change, known: Known, key: str, request: bytes) -> Receipt:
@@ -446,10 +447,11 @@ class Committer:
             self._cache.drop(change.session)  # What I remember is behind: whoever tries again must not meet the same conflict.
         commits = []
         before = 0 if head is None else await self._reader.life(change.session, head) - 1  # The tombstone itself is news.
-        async for commit in self._reader.commits(change.session, after=max(change.seen, before)):
-            commits.append(commit)
-            if len(commits) == CONFLICT_COMMITS_MAX:
-                break
+        async with aclosing(self._reader.commits(change.session, after=max(change.seen, before))) as since:
+            async for commit in since:
+                commits.append(commit)
+                if len(commits) == CONFLICT_COMMITS_MAX:
+                    break
         return _conflict(change, head, why, commits, paths)
 
 

@@ -36,7 +36,7 @@ async def fork(
 
 
 async def _commit_at(reader: Reader, session: SessionKey, version: int) -> Commit:
-    async for commit in reader.commits(session, after=version - 1, before=version + 1):
+    if (commit := await reader.commit(session, version)) is not None:
         return commit
     raise NotFound(f"Session {session.id!r} has no version {version}.", session=session.id)
 

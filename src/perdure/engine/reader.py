@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from perdure.backends.spi import Backend, Head, Loaded, Record, Row, Settling
@@ -86,13 +87,16 @@ class Reader:
         return 0
 
     async def _commit_or_none(self, session: SessionKey, version: int) -> Commit | None:
-        if version < 1:
-            return None
         try:
-            async for commit in self.commits(session, after=version - 1, before=version + 1):
-                return commit
+            return await self.commit(session, version) if version else None
         except (NotFound, Truncated):
-            pass
+            return None
+
+    async def commit(self, session: SessionKey, version: int) -> Commit | None:
+        """One commit, through forks to their parents; `None` above the head. Raises `NotFound`, `Truncated`."""
+        async with aclosing(self.commits(session, after=version - 1, before=version + 1)) as commits:
+            async for commit in commits:
+                return commit
         return None
 
     async def current(self, session: SessionKey, *, head: Head | None = None) -> Working | None:
@@ -154,8 +158,8 @@ class Reader:
         low, high = after, head.version
         while low < high:
             middle = (low + high + 1) // 2
-            commits = [commit async for commit in self.commits(session, after=middle - 1, before=middle + 1)]
-            if commits and commits[0].at <= limit:
+            commit = await self.commit(session, middle)
+            if commit is not None and commit.at <= limit:
                 low = middle
             else:
                 high = middle - 1
