@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,9 @@ ENGINES: list[Engine] = [
 
 
 def diagnosis(url: str) -> dict[str, Any]:
-    """What `perdure doctor` says of a URL, with its exit code as `status`."""
+    """What `perdure doctor` says of a store, with its exit code as `status`. The store is made where it can be: doctor makes nothing."""
+    with suppress(perdure.Error):
+        perdure.sync.open(url).close()
     ran = subprocess.run(
         [sys.executable, "-m", "perdure", "doctor", "--json", "--url", url],
         check=False,
