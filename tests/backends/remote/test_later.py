@@ -9,7 +9,7 @@ import pytest
 
 from perdure.backends.conformance import behind
 from perdure.backends.remote import Answer, Attempt, Later
-from perdure.backends.spi import Appended
+from perdure.backends.spi import Append, Appended, Head
 from perdure.errors import Unavailable, Unknown
 from perdure.model.ids import SessionKey
 from tests.backends.remote.memory_driver import MemoryDriver, memory, opened
@@ -101,5 +101,37 @@ def test_closing_waits_for_what_moves() -> None:
             while not driver.asked:
                 await backend.append([behind(STILL)])
         assert isinstance((await waiting)[0], Unavailable)
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
+class Slow(MemoryDriver):
+    """Answers no question for heads before it `may`."""
+
+    def __init__(self) -> None:
+        super().__init__(memory())
+        self.may = asyncio.Event()
+        self.asked = asyncio.Event()
+
+    async def heads(self, sessions: Sequence[SessionKey]) -> Sequence[Head | None]:
+        self.asked.set()
+        await self.may.wait()
+        return await self.backend.heads(sessions)
+
+
+def test_what_was_told_as_not_sent_is_not_sent_when_its_batch_goes_on() -> None:
+    """An append waits in one batch with another whose head has to be read first. Its time is up: `Unavailable`, and it is never stored."""
+
+    async def scenario() -> None:
+        driver = Slow()
+        async with opened(driver, timeout=0.2) as backend:
+            stale = Append(MOVING, lambda head: None if head is None else (), None)
+            ready, unsure = await backend.append([behind(STILL), stale])
+            assert driver.asked.is_set()
+            assert [type(outcome) for outcome in (ready, unsure)] == [Unavailable, Unavailable]
+            driver.may.set()
+            (outcome,) = await backend.append([behind(MOVING)])
+            assert isinstance(outcome, Appended)
+            assert await backend.heads([STILL]) == [None]
 
     asyncio.run(asyncio.wait_for(scenario(), 60))

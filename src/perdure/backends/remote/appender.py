@@ -288,6 +288,10 @@ class Appender:
             pending.head, pending.sure = head, True
 
     async def _send(self, attempts: Sequence[tuple[_Pending, Attempt]]) -> None:
+        """Send what was not answered while it waited for the others of its batch: that was told as not sent."""
+        attempts = [(pending, attempt) for pending, attempt in attempts if not pending.future.done()]
+        if not attempts:
+            return
         answers: Sequence[Answer]
         start = self._tick()
         for pending, _ in attempts:
