@@ -149,3 +149,12 @@ def test_bench_small(run: Run, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
     assert json.loads(ran.out.splitlines()[0])["unit"] == "turns/s"
     assert run("bench", str(tmp_path), "--seconds", "0").status == 2
+
+
+def test_a_command_that_fails_leaves_the_streams_of_its_process_alone(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """`run` is called from programs too: what they print after a command that failed is still seen."""
+    from perdure.cli import run as run_here
+
+    assert run_here(["show", "none", "--url", f"sqlite:///{tmp_path}/none.db"]) == 3
+    print("after it", flush=True)
+    assert capfd.readouterr().out == "after it\n"

@@ -10,13 +10,20 @@ from typing import Any
 
 def main() -> None:
     """Run what the command line says and leave with its exit code (see `perdure.cli.exits`)."""
-    sys.exit(run(sys.argv[1:]))
+    from perdure.cli.terminal import silence
+
+    status = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except OSError:
+        silence(sys.stdout)  # the reader went away, as `head` does, or the device is full
+    sys.exit(status)
 
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command in this process; its exit code. Every failure goes to stderr as one line, with `--json` as one object."""
     from perdure.cli.exits import BROKEN_PIPE, INTERRUPTED, OK
-    from perdure.cli.terminal import prepare_streams, silence
+    from perdure.cli.terminal import prepare_streams
 
     prepare_streams()
     try:
@@ -27,14 +34,11 @@ def run(arguments: Sequence[str]) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        silence(sys.stdout)  # the reader went away, as `head` does
         return BROKEN_PIPE
     except Exception as error:
         if os.environ.get("PERDURE_TRACEBACK"):
             raise
-        status = _report(error, json="--json" in arguments)
-        silence(sys.stdout)
-        return status
+        return _report(error, json="--json" in arguments)
     return status if isinstance(status, int) else OK
 
 
