@@ -208,3 +208,11 @@ def test_two_who_trim_by_popping_are_told_once(caplog: pytest.LogCaptureFixture)
             assert both(trim, trim).clashes == ("/todo",)
     assert [record.name for record in caplog.records] == ["perdure"]
     assert "del items[:-50]" in caplog.text
+
+
+def test_what_is_set_to_what_it_was_is_not_taken() -> None:
+    """A value that is written once more where it stands has not moved: two who write it both succeed."""
+    tracker = Tracker({"status": "searching", "n": 1})
+    tracker.root["status"] = "searching"
+    tracker.root["n"] = 2
+    assert [op.taken for op in tracker.ops()] == [False, False]

@@ -12,7 +12,7 @@ from typing import Any
 
 from perdure.model.identity import Names, Note
 from perdure.model.ops import TAKING, taking
-from perdure.model.values import CONTAINERS, FrozenDict, FrozenList, key
+from perdure.model.values import CONTAINERS, FrozenDict, FrozenList, key, same
 
 
 def mark(notes: Sequence[Note], root: Any, names: Names, handed: Mapping[int, Any]) -> list[Note]:
@@ -24,7 +24,9 @@ def mark(notes: Sequence[Note], root: Any, names: Names, handed: Mapping[int, An
 
 
 def _may_take(note: Note) -> bool:
-    return bool(note.gone) and note.op.kind in TAKING and not note.op.taken and not note.explicit
+    if not note.gone or note.op.kind not in TAKING or note.op.taken or note.explicit:
+        return False
+    return note.op.kind != "set" or not same(note.op.value, note.gone[0])  # What is set to what it was has not left its place.
 
 
 class _Moves:
