@@ -169,7 +169,7 @@ def run_tests(arguments: list[str], venv: Path = VENV, **environment: str) -> No
         failed = cache / "v" / "cache" / "lastfailed"
         names = json.loads(failed.read_text()) if error.returncode == 1 and os.environ.get("CI") and failed.exists() else []
         names = [re.sub(r"@\w+$", "", name) for name in names]  # The worker that a test shares with others is written after its name.
-        if not 0 < len(names) <= AGAIN:
+        if not 0 < len(names) <= AGAIN or not all("::" in name for name in names):  # A worker that failed to collect is no test.
             raise
         print(f"── once more, alone: {', '.join(names)}", flush=True)
         run_tool("pytest", *place, *names, "-n", "0", "--no-cov", venv=venv, **environment)

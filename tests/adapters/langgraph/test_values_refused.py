@@ -51,7 +51,7 @@ LOSES: list[tuple[Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("value", "what"), LOSES, ids=lambda value: f"{value!a:.30}")
+@pytest.mark.parametrize(("value", "what"), LOSES, ids=lambda value: type(value).__name__)
 def test_what_would_be_lost_is_said(value: Any, what: str) -> None:
     """At the top and deep in objects, lists, dicts and messages; and `allow` is not advised, for it would not help."""
     places = {
@@ -110,7 +110,7 @@ def test_a_list_closes(allow: Any) -> None:
         (t.Text("x"), "extension"),
         (t.Bag(a=1), "extension"),
     ],
-    ids=lambda value: f"{value!a:.20}",
+    ids=lambda value: type(value).__name__,
 )
 def test_what_reaches_beyond_its_data_is_taken_only_when_listed(value: Any, reason: str) -> None:
     """Settings, imports by name, clients, finalizers and extensions of built-in classes are no data types by default."""
