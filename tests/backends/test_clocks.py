@@ -58,31 +58,28 @@ def url(request: pytest.FixtureRequest, tmp_path: Any) -> str:
     return f"sqlite:///{tmp_path}/store.db"
 
 
-def test_clients_whose_clocks_are_wrong(url: str) -> None:
+async def test_clients_whose_clocks_are_wrong(url: str) -> None:
     """Four clients on one session, one right, one five hours ahead, one five behind, and one whose clock runs backwards: each commit is
     there once, time rises along the chain, and a key is found by who has another clock."""
 
-    async def scenario() -> None:
-        clocks = [SystemClock(), Wrong(5), Wrong(-5), Wrong(0, step=HOUR // 60)]
-        async with AsyncExitStack() as stack:
-            stores = [await stack.enter_async_context(perdure.open(url, clock=clock)) for clock in clocks]
-            for number in range(ROUNDS):
-                await asyncio.gather(*[_turn(store, f"{number}/{place}") for place, store in enumerate(stores)])
-            commits = [commit async for commit in stores[2].history("s")]
-            assert [commit.version for commit in commits] == list(range(1, len(stores) * ROUNDS + 1))
-            assert all(one.at < two.at for one, two in pairwise(commits))
-            keys = {commit.key: commit for commit in commits}
-            assert set(keys) == {f"{number}/{place}" for number in range(ROUNDS) for place in range(len(stores))}
-            for place, store in enumerate(stores):
-                view = await store.read("s")
-                assert (view.version, view.hash) == (commits[-1].version, commits[-1].hash)
-                assert view.state == {str(number): ROUNDS for number in range(len(stores))}
-                again = await _turn(store, f"{ROUNDS - 1}/{(place + 1) % len(stores)}")
-                assert (again.duplicate, again.version) == (True, keys[f"{ROUNDS - 1}/{(place + 1) % len(stores)}"].version)
-                assert (await store.verify("s")).version == commits[-1].version
-                assert [info.session async for info in store.list()] == ["s"]
-
-    run(scenario())
+    clocks = [SystemClock(), Wrong(5), Wrong(-5), Wrong(0, step=HOUR // 60)]
+    async with AsyncExitStack() as stack:
+        stores = [await stack.enter_async_context(perdure.open(url, clock=clock)) for clock in clocks]
+        for number in range(ROUNDS):
+            await asyncio.gather(*[_turn(store, f"{number}/{place}") for place, store in enumerate(stores)])
+        commits = [commit async for commit in stores[2].history("s")]
+        assert [commit.version for commit in commits] == list(range(1, len(stores) * ROUNDS + 1))
+        assert all(one.at < two.at for one, two in pairwise(commits))
+        keys = {commit.key: commit for commit in commits}
+        assert set(keys) == {f"{number}/{place}" for number in range(ROUNDS) for place in range(len(stores))}
+        for place, store in enumerate(stores):
+            view = await store.read("s")
+            assert (view.version, view.hash) == (commits[-1].version, commits[-1].hash)
+            assert view.state == {str(number): ROUNDS for number in range(len(stores))}
+            again = await _turn(store, f"{ROUNDS - 1}/{(place + 1) % len(stores)}")
+            assert (again.duplicate, again.version) == (True, keys[f"{ROUNDS - 1}/{(place + 1) % len(stores)}"].version)
+            assert (await store.verify("s")).version == commits[-1].version
+            assert [info.session async for info in store.list()] == ["s"]
 
 
 async def _turn(store: Store, key: str) -> perdure.Receipt:
@@ -104,43 +101,37 @@ def clocks() -> Iterator[Clocks]:
 
 
 @pytest.mark.parametrize("engine", SERVERS, ids=str)
-def test_servers_whose_clocks_are_wrong(engine: Engine, server_of_my_own: Servers[Server], clocks: Clocks) -> None:
+async def test_servers_whose_clocks_are_wrong(engine: Engine, server_of_my_own: Servers[Server], clocks: Clocks) -> None:
     """Nodes three hours ahead, behind and right; then all go back by more than a day while clients work; then they die, where they may, and
     come back with clocks that are further back still. What clients saw has one order, and what was acknowledged is there."""
     kind: Any = type(engine.server.__name__, (engine.server,), {"clocks": clocks})
     server = server_of_my_own(kind)
     url = engine.url(server) + TIMEOUTS
 
-    async def scenario() -> None:
-        assert all(clocks.rule(server.pid(node)) for node in server.nodes), "A program does not take its time from the C library."
-        async with handles(url, 3) as opened:
-            load = Load(opened)
-            await load.more(100)
+    assert all(clocks.rule(server.pid(node)) for node in server.nodes), "A program does not take its time from the C library."
+    async with handles(url, 3) as opened:
+        load = Load(opened)
+        await load.more(100)
+        for node in server.nodes:
+            clocks.set(node, -30)
+        await asyncio.sleep(2)
+        await load.more(100)
+        if engine.survives and engine.name != "valkey-sentinel":
+            server.kill()
             for node in server.nodes:
-                clocks.set(node, -30)
-            await asyncio.sleep(2)
-            await load.more(100)
-            if engine.survives and engine.name != "valkey-sentinel":
-                server.kill()
-                for node in server.nodes:
-                    clocks.set(node, -60)
-                await asyncio.to_thread(server.start)
-            await load.more(100)
-            await load.stop()
-            await (load.check() if opened[0].capabilities.linearizable_reads else load.check_chains())
-
-    run(scenario())
+                clocks.set(node, -60)
+            await asyncio.to_thread(server.start)
+        await load.more(100)
+        await load.stop()
+        await (load.check() if opened[0].capabilities.linearizable_reads else load.check_chains())
 
 
-def test_a_session_whose_clock_was_ahead_goes_on(url: str) -> None:
+async def test_a_session_whose_clock_was_ahead_goes_on(url: str) -> None:
     """After a commit of a clock that was a century ahead others go on, a nanosecond behind it each; their time is the chain's, and nothing
     waits for the clock to come up."""
 
-    async def scenario() -> None:
-        async with perdure.open(url, clock=Wrong(24 * 365 * 100)) as ahead, perdure.open(url) as right:
-            first = await ahead.append("s", Event("a"))
-            second = await right.append("s", Event("b"))
-            assert second.at == first.at + 1
-            assert [commit.events[0].type async for commit in right.history("s")] == ["a", "b"]
-
-    run(scenario())
+    async with perdure.open(url, clock=Wrong(24 * 365 * 100)) as ahead, perdure.open(url) as right:
+        first = await ahead.append("s", Event("a"))
+        second = await right.append("s", Event("b"))
+        assert second.at == first.at + 1
+        assert [commit.events[0].type async for commit in right.history("s")] == ["a", "b"]

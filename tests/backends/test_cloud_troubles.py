@@ -91,86 +91,77 @@ def _one_of(name: str) -> list[pytest.MarkDecorator]:
 
 @pytest.mark.parametrize("garbage", [pytest.param(text, id=name, marks=_one_of(name)) for name, text in GARBAGE.items()])
 @clouds
-def test_a_stranger_at_the_address(servers: Servers[Server], cloud: Engine, garbage: bytes) -> None:
+async def test_a_stranger_at_the_address(servers: Servers[Server], cloud: Engine, garbage: bytes) -> None:
     """Where something else answers, `open` raises in time that the service is away, or that the store's name tag is none of ours, and
     makes nothing. A store that was open reads nothing from it, and does not say that a write was stored, or was not, unless it knows;
     when the service is back, the key tells, and each commit is there once."""
     server = servers(cloud.server)
 
-    async def scenario() -> None:
-        async with behind_proxy(server, cloud) as (proxy, url):
+    async with behind_proxy(server, cloud) as (proxy, url):
+        proxy.reply = lambda _: garbage
+        assert type(await refused(visit(url))) in (perdure.Unavailable, perdure.Corrupt)
+        proxy.reply = None
+        await insisting(lambda: visit(url))
+        async with perdure.open(url) as store:
+            await store.append("s", Event("n", 1))
             proxy.reply = lambda _: garbage
-            assert type(await refused(visit(url))) in (perdure.Unavailable, perdure.Corrupt)
+            assert type(await refused(store.read("s"))) in (perdure.Unavailable, perdure.Corrupt)
+            assert type(await refused(store.append("s", Event("n", 2), key="unheard"))) in (perdure.Unavailable, perdure.Unknown)
             proxy.reply = None
-            await insisting(lambda: visit(url))
-            async with perdure.open(url) as store:
-                await store.append("s", Event("n", 1))
-                proxy.reply = lambda _: garbage
-                assert type(await refused(store.read("s"))) in (perdure.Unavailable, perdure.Corrupt)
-                assert type(await refused(store.append("s", Event("n", 2), key="unheard"))) in (perdure.Unavailable, perdure.Unknown)
-                proxy.reply = None
-                assert (await insisting(lambda: store.append("s", Event("n", 2), key="unheard"))).version == 2
-                proxy.cut(10_000, instead=garbage)
-                assert type(await refused(store.append("s", Event("n", 3), key="heard"))) in (perdure.Unavailable, perdure.Unknown)
-                proxy.cut(0)
-                assert (await insisting(lambda: store.append("s", Event("n", 3), key="heard"))).version == 3
-            async with perdure.open(url) as store:
-                assert [commit.events[0].data async for commit in store.history("s")] == [1, 2, 3]
-                await store.verify("s")
-
-    run(scenario())
+            assert (await insisting(lambda: store.append("s", Event("n", 2), key="unheard"))).version == 2
+            proxy.cut(10_000, instead=garbage)
+            assert type(await refused(store.append("s", Event("n", 3), key="heard"))) in (perdure.Unavailable, perdure.Unknown)
+            proxy.cut(0)
+            assert (await insisting(lambda: store.append("s", Event("n", 3), key="heard"))).version == 3
+        async with perdure.open(url) as store:
+            assert [commit.events[0].data async for commit in store.history("s")] == [1, 2, 3]
+            await store.verify("s")
 
 
 @pytest.mark.parametrize("answer", [b"\xff\xff\xff<html>", b""], ids=["no message", "an empty one"])
 @services
-def test_a_service_that_answers_something_else(servers: Servers[Server], cloud: Engine, answer: bytes) -> None:
+async def test_a_service_that_answers_something_else(servers: Servers[Server], cloud: Engine, answer: bytes) -> None:
     """A 200 with bytes that are no message of the service, or with one without what was asked for: reads and listings are `Unavailable`,
     a write is `Unknown`, and its key tells."""
     server = servers(cloud.server)
 
-    async def scenario() -> None:
-        with GrpcFront(server.port("emulator")) as front:
-            url = cloud.url(server).replace(str(server.port("emulator")), str(front.port)) + TIMEOUTS
+    with GrpcFront(server.port("emulator")) as front:
+        url = cloud.url(server).replace(str(server.port("emulator")), str(front.port)) + TIMEOUTS
+        front.say(answer)
+        assert type(await refused(visit(url))) is perdure.Unavailable
+        front.say(None)
+        async with perdure.open(url) as store:
+            await store.append("s", Event("n", 1))
             front.say(answer)
-            assert type(await refused(visit(url))) is perdure.Unavailable
+            assert type(await refused(anext(aiter(store.list())))) is perdure.Unavailable
+            assert type(await refused(store.read("s"))) is perdure.Unavailable
+            assert type(await refused(store.append("s", Event("n", 2), key="k"))) is perdure.Unknown
             front.say(None)
-            async with perdure.open(url) as store:
-                await store.append("s", Event("n", 1))
-                front.say(answer)
-                assert type(await refused(anext(aiter(store.list())))) is perdure.Unavailable
-                assert type(await refused(store.read("s"))) is perdure.Unavailable
-                assert type(await refused(store.append("s", Event("n", 2), key="k"))) is perdure.Unknown
-                front.say(None)
-                assert (await store.append("s", Event("n", 2), key="k")).version == 2
-                assert [commit.events[0].data async for commit in store.history("s")] == [1, 2]
-
-    run(scenario())
+            assert (await store.append("s", Event("n", 2), key="k")).version == 2
+            assert [commit.events[0].data async for commit in store.history("s")] == [1, 2]
 
 
 @clouds
-def test_work_goes_on_when_the_server_is_back(server_of_my_own: Servers[Server], cloud: Engine) -> None:
+async def test_work_goes_on_when_the_server_is_back(server_of_my_own: Servers[Server], cloud: Engine) -> None:
     """A server is killed and started again on its port: a store that was open all the time goes on by itself, soon. Meanwhile it says that
     the server is away. An emulator has forgotten all: what is new is stored there."""
     server = server_of_my_own(cloud.server)
 
-    async def scenario() -> None:
-        async with perdure.open(cloud.url(server) + TIMEOUTS) as store:
-            await store.append("s", Event("n", 1))
-            server.kill()
-            assert type(await refused(store.append("s", Event("n", 2), key="k"))) in (perdure.Unavailable, perdure.Unknown)
-            await asyncio.to_thread(server.start)
-            start = time.monotonic()
-            if cloud.survives:
-                assert (await insisting(lambda: store.append("s", Event("n", 2), key="k"))).version == 2
-                assert [commit.events[0].data async for commit in store.history("s")] == [1, 2]
-            assert (await insisting(lambda: store.append("new", Event("n", 1), key="k"))).version == 1
-            print(f"went on after {time.monotonic() - start:.1f} s")
-
-    run(scenario())
+    async with perdure.open(cloud.url(server) + TIMEOUTS) as store:
+        await store.append("s", Event("n", 1))
+        server.kill()
+        assert type(await refused(store.append("s", Event("n", 2), key="k"))) in (perdure.Unavailable, perdure.Unknown)
+        await asyncio.to_thread(server.start)
+        start = time.monotonic()
+        if cloud.survives:
+            assert (await insisting(lambda: store.append("s", Event("n", 2), key="k"))).version == 2
+            assert [commit.events[0].data async for commit in store.history("s")] == [1, 2]
+        assert (await insisting(lambda: store.append("new", Event("n", 1), key="k"))).version == 1
+        print(f"went on after {time.monotonic() - start:.1f} s")
 
 
 @pytest.mark.parametrize("cloud", [STORES[0], STORES[2]], ids=repr)
-def test_a_login_that_may_only_read(servers: Servers[Any], cloud: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_login_that_may_only_read(servers: Servers[Any], cloud: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is `Unauthorized` at `open`, where a store's conditions are tried, with the rights that are needed and no secret."""
     server = servers(cloud.server)
     url = cloud.url(server)
@@ -179,15 +170,12 @@ def test_a_login_that_may_only_read(servers: Servers[Any], cloud: Engine, monkey
     else:
         reader = f"az://{ACCOUNT}@{url.rpartition('@')[2]}"
 
-    async def scenario() -> None:
-        await visit(url)
-        monkeypatch.setenv("AZURE_STORAGE_SAS_KEY", server.token("rl") if cloud.server is Azurite else "")
-        error = await refused(visit(reader))
-        assert type(error) is perdure.Unauthorized
-        assert "s3:PutObject" in str(error) or "Storage Blob Data Contributor" in str(error)
-        assert "secret" not in str(error) and "sig" not in str(error)
-
-    run(scenario())
+    await visit(url)
+    monkeypatch.setenv("AZURE_STORAGE_SAS_KEY", server.token("rl") if cloud.server is Azurite else "")
+    error = await refused(visit(reader))
+    assert type(error) is perdure.Unauthorized
+    assert "s3:PutObject" in str(error) or "Storage Blob Data Contributor" in str(error)
+    assert "secret" not in str(error) and "sig" not in str(error)
 
 
 DENIED = b"<?xml version='1.0' encoding='UTF-8'?><Error><Code>%b</Code><Message>Access denied.</Message></Error>"
@@ -215,43 +203,35 @@ async def denying(server: Server, cloud: Engine) -> AsyncIterator[tuple[str, Cal
 
 
 @clouds
-def test_rights_that_are_taken_away(servers: Servers[Server], cloud: Engine) -> None:
+async def test_rights_that_are_taken_away(servers: Servers[Server], cloud: Engine) -> None:
     """While the service refuses writes, `open` and appends are `Unauthorized` and say what is needed, reads go on, nothing is written; when
     the right is back the same store goes on."""
     server = servers(cloud.server)
 
-    async def scenario() -> None:
-        async with denying(server, cloud) as (url, deny), perdure.open(url) as store:
-            await store.append("s", Event("n", 1))
-            deny(True)
-            for call in (visit(url), store.append("s", Event("n", 2), key="k")):
-                error = await refused(call)
-                assert type(error) is perdure.Unauthorized
-                assert any(right in str(error) for right in ("s3:PutObject", "roles/", "Storage Blob Data Contributor"))
-            assert (await store.read("s")).version == 1
-            deny(False)
-            assert (await store.append("s", Event("n", 2), key="k")).version == 2
-            assert [commit.events[0].data async for commit in store.history("s")] == [1, 2]
-
-    run(scenario())
+    async with denying(server, cloud) as (url, deny), perdure.open(url) as store:
+        await store.append("s", Event("n", 1))
+        deny(True)
+        for call in (visit(url), store.append("s", Event("n", 2), key="k")):
+            error = await refused(call)
+            assert type(error) is perdure.Unauthorized
+            assert any(right in str(error) for right in ("s3:PutObject", "roles/", "Storage Blob Data Contributor"))
+        assert (await store.read("s")).version == 1
+        deny(False)
+        assert (await store.append("s", Event("n", 2), key="k")).version == 2
+        assert [commit.events[0].data async for commit in store.history("s")] == [1, 2]
 
 
 @stores
-def test_a_bucket_that_is_not_there(servers: Servers[Server], cloud: Engine) -> None:
+async def test_a_bucket_that_is_not_there(servers: Servers[Server], cloud: Engine) -> None:
     """It is `Invalid`, by its name."""
     server = servers(cloud.server)
 
-    async def scenario() -> None:
-        async with behind_proxy(server, cloud) as (proxy, url):
-            if cloud.server is SeaweedFS:
-                proxy.reply = lambda _: answered(
-                    "404 Not Found", b"<Error><Code>NoSuchBucket</Code><Message>No such bucket.</Message></Error>"
-                )
-            error = await refused(visit(url.replace("test/?", "nowhere/?")))
-            assert type(error) is perdure.Invalid
-            assert f"{cloud.name}://nowhere/" in str(error) and "create the bucket" in str(error)
-
-    run(scenario())
+    async with behind_proxy(server, cloud) as (proxy, url):
+        if cloud.server is SeaweedFS:
+            proxy.reply = lambda _: answered("404 Not Found", b"<Error><Code>NoSuchBucket</Code><Message>No such bucket.</Message></Error>")
+        error = await refused(visit(url.replace("test/?", "nowhere/?")))
+        assert type(error) is perdure.Invalid
+        assert f"{cloud.name}://nowhere/" in str(error) and "create the bucket" in str(error)
 
 
 @pytest.mark.parametrize(
@@ -276,18 +256,15 @@ def test_a_bucket_that_is_not_there(servers: Servers[Server], cloud: Engine) -> 
     ids=["no database", "other mode", "no API", "no login", "no quota"],
 )
 @services
-def test_what_a_service_says_of_a_place(
+async def test_what_a_service_says_of_a_place(
     servers: Servers[Server], cloud: Engine, code: grpc.StatusCode, text: str, error: type[perdure.Error], says: str
 ) -> None:
     """A database that is not there or is of the other mode, an API that is off, a login or a quota that has ended: each is told apart at
     `open`, with what to do."""
     server = servers(cloud.server)
 
-    async def scenario() -> None:
-        with GrpcFront(server.port("emulator")) as front:
-            front.say(code, text)
-            raised = await refused(visit(cloud.url(server).replace(str(server.port("emulator")), str(front.port)) + TIMEOUTS))
-            assert type(raised) is error
-            assert says in str(raised)
-
-    run(scenario())
+    with GrpcFront(server.port("emulator")) as front:
+        front.say(code, text)
+        raised = await refused(visit(cloud.url(server).replace(str(server.port("emulator")), str(front.port)) + TIMEOUTS))
+        assert type(raised) is error
+        assert says in str(raised)

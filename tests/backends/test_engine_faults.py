@@ -39,27 +39,24 @@ async def handles(url: str, count: int) -> AsyncIterator[list[Backend]]:
 
 
 @pytest.mark.parametrize("engine", [engine for engine in ENGINES if engine.survives], ids=str)
-def test_one_kill(engine: Engine, server_of_my_own: Servers[Server]) -> None:
+async def test_one_kill(engine: Engine, server_of_my_own: Servers[Server]) -> None:
     """Two handles and twelve clients on sixteen sessions, while the first node is killed with -9 and comes back."""
     server = server_of_my_own(engine.server)
     url = engine.url(server) + TIMEOUTS
 
-    async def scenario() -> None:
-        async with handles(url, 2) as opened:
-            load = Load(opened)
-            await load.more(100)
-            server.kill(server.nodes[0])
-            await asyncio.to_thread(server.start)
-            await load.more(100)
-            await load.stop()
-            await load.check()
-
-    asyncio.run(asyncio.wait_for(scenario(), 240))
+    async with handles(url, 2) as opened:
+        load = Load(opened)
+        await load.more(100)
+        server.kill(server.nodes[0])
+        await asyncio.to_thread(server.start)
+        await load.more(100)
+        await load.stop()
+        await load.check()
 
 
 @pytest.mark.slow("every node in turn is killed and paused past the time-out")
 @pytest.mark.parametrize("engine", ENGINES, ids=str)
-def test_faults(engine: Engine, server_of_my_own: Servers[Server]) -> None:
+async def test_faults(engine: Engine, server_of_my_own: Servers[Server]) -> None:
     """Three handles and twelve clients on sixteen sessions, while nodes are killed with -9, come back, and pause past the time-out.
 
     An emulator that keeps its data in memory alone is paused only.
@@ -67,24 +64,21 @@ def test_faults(engine: Engine, server_of_my_own: Servers[Server]) -> None:
     server = server_of_my_own(engine.server)
     url = engine.url(server) + TIMEOUTS
 
-    async def scenario() -> None:
-        async with handles(url, 3) as opened:
-            load = Load(opened)
-            await load.more(200)
-            for nodes in _victims(server):
-                if engine.survives:
-                    server.kill(*nodes)
-                    await asyncio.sleep(0.5)
-                    await asyncio.to_thread(server.start)
-                    await load.more(100)
-                server.pause(*nodes)
-                await asyncio.sleep(PAUSE)
-                server.resume(*nodes)
+    async with handles(url, 3) as opened:
+        load = Load(opened)
+        await load.more(200)
+        for nodes in _victims(server):
+            if engine.survives:
+                server.kill(*nodes)
+                await asyncio.sleep(0.5)
+                await asyncio.to_thread(server.start)
                 await load.more(100)
-            await load.stop()
-            await load.check()
-
-    asyncio.run(asyncio.wait_for(scenario(), 240))
+            server.pause(*nodes)
+            await asyncio.sleep(PAUSE)
+            server.resume(*nodes)
+            await load.more(100)
+        await load.stop()
+        await load.check()
 
 
 def _victims(server: Server) -> list[list[str]]:
@@ -107,24 +101,21 @@ async def settled(backend: Backend, append: Append, outcome: object) -> Head:
 
 
 @pytest.mark.parametrize("engine", [engine for engine in ENGINES if engine.one_address], ids=str)
-def test_answers_that_are_cut(engine: Engine, servers: Servers[Server]) -> None:
+async def test_answers_that_are_cut(engine: Engine, servers: Servers[Server]) -> None:
     """A connection cut after the write was sent ends as what truly happened; a caller who retries under its key writes once."""
     server = servers(engine.server)
     url = engine.url(server) + TIMEOUTS
     session = SessionKey("acme", "cut")
 
-    async def scenario() -> None:
-        port = server.port(server.nodes[0])
-        async with Proxy(port) as proxy, handles(url.replace(f"{HOST}:{port}", f"{HOST}:{proxy.port}"), 1) as (backend,):
-            head: Head | None = None
-            for number in range(CUTS):
-                append = expecting(session, head, key=f"k{number}")
-                append = msgspec.structs.replace(append, durability=backend.capabilities.durability)
-                proxy.cut(1 + number % 3)
-                (outcome,) = await backend.append([append])
-                proxy.cut(0)
-                head = await settled(backend, append, outcome)
-            assert proxy.cuts >= CUTS
-            assert [record.key for record in await whole(backend, session)] == [f"k{number}" for number in range(CUTS)]
-
-    asyncio.run(asyncio.wait_for(scenario(), 120))
+    port = server.port(server.nodes[0])
+    async with Proxy(port) as proxy, handles(url.replace(f"{HOST}:{port}", f"{HOST}:{proxy.port}"), 1) as (backend,):
+        head: Head | None = None
+        for number in range(CUTS):
+            append = expecting(session, head, key=f"k{number}")
+            append = msgspec.structs.replace(append, durability=backend.capabilities.durability)
+            proxy.cut(1 + number % 3)
+            (outcome,) = await backend.append([append])
+            proxy.cut(0)
+            head = await settled(backend, append, outcome)
+        assert proxy.cuts >= CUTS
+        assert [record.key for record in await whole(backend, session)] == [f"k{number}" for number in range(CUTS)]

@@ -16,7 +16,7 @@ from perdure.backends.spi import Index, Query
 from perdure.backends.sqlite.heads import Heads
 from perdure.backends.sqlite.reader import scan
 from perdure.model.ids import SessionKey
-from tests.backends.claims import opened, run
+from tests.backends.claims import opened
 from tests.backends.engines import Engine
 from tests.servers.etcd import Etcd
 from tests.servers.fixture import Servers
@@ -85,26 +85,25 @@ def test_a_page_of_a_common_tag_costs_a_page(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("engine", "module"), [(Engine("valkey", Valkey), "redis.driver"), (Engine("etcd", Etcd), "etcd.reader")], ids=["valkey", "etcd"]
 )
-def test_without_an_index_a_page_is_bounded(engine: Engine, module: str, servers: Servers[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_an_index_a_page_is_bounded(
+    engine: Engine, module: str, servers: Servers[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where every row has to be looked at, a call ends after so many with a short page and a cursor; all pages together miss nothing."""
     monkeypatch.setattr(f"perdure.backends.{module}.LOOKED_MAX", 16)
     monkeypatch.setattr("perdure.backends.etcd.reader.SCANNED", 8)
 
-    async def scenario() -> None:
-        async with opened(engine.url(servers(engine.server))) as backend:
-            sessions = [SessionKey("acme", f"s{number:03d}") for number in range(200)]
-            tagged = {"s003", "s101", "s199"}
-            tags = [Index({"rare": "yes"}) if session.id in tagged else None for session in sessions]
-            await backend.append([behind(session, index=index) for session, index in zip(sessions, tags, strict=True)])
-            found, cursor, pages = [], None, 0
-            while pages == 0 or cursor is not None:
-                page = await backend.scan(Query("acme", "", {"rare": "yes"}), cursor=cursor, limit=2)
-                found += [row.session.id for row in page.items]
-                cursor, pages = page.cursor, pages + 1
-            assert found == sorted(tagged)
-            assert pages > 3
-
-    run(scenario())
+    async with opened(engine.url(servers(engine.server))) as backend:
+        sessions = [SessionKey("acme", f"s{number:03d}") for number in range(200)]
+        tagged = {"s003", "s101", "s199"}
+        tags = [Index({"rare": "yes"}) if session.id in tagged else None for session in sessions]
+        await backend.append([behind(session, index=index) for session, index in zip(sessions, tags, strict=True)])
+        found, cursor, pages = [], None, 0
+        while pages == 0 or cursor is not None:
+            page = await backend.scan(Query("acme", "", {"rare": "yes"}), cursor=cursor, limit=2)
+            found += [row.session.id for row in page.items]
+            cursor, pages = page.cursor, pages + 1
+        assert found == sorted(tagged)
+        assert pages > 3
 
 
 def test_postgresql_goes_by_its_index_of_tags(servers: Servers[Any]) -> None:

@@ -100,27 +100,26 @@ async def refused(url: str) -> perdure.Error:
 
 @everywhere
 @pytest.mark.parametrize("host", [HOST, "localhost"])
-def test_a_verified_connection_takes_commits(servers: Servers[Any], engine: Secured, host: str, authority: Authority, trusted: Any) -> None:
+async def test_a_verified_connection_takes_commits(
+    servers: Servers[Any], engine: Secured, host: str, authority: Authority, trusted: Any
+) -> None:
     """With the authority's file, by name or by address: appends, their condition and a whole session work, all through TLS."""
     server = servers(engine.server)
 
-    async def scenario() -> None:
-        async with Front(server.port(engine.node), trusted, asked=engine.asked) as front:
-            backend = await open_backend(engine.url(front, authority, host), clock=SystemClock())
-            session = SessionKey("acme", "s")
-            (outcome,) = await backend.append([behind(session)])
-            assert isinstance(outcome, Appended)
-            assert isinstance((await backend.append([expecting(session, None)]))[0], Refused)
-            assert await backend.heads([session]) == [outcome.head]
-            await backend.close()
-            async with perdure.open(engine.url(front, authority, host)) as store:
-                async with store.edit("s") as draft:
-                    draft.state["n"] = 1
-                assert (await store.read("s")).state == {"n": 1}
-                assert (await store.verify("s")).version == 1
-            assert front.handshakes >= 2
-
-    run(scenario())
+    async with Front(server.port(engine.node), trusted, asked=engine.asked) as front:
+        backend = await open_backend(engine.url(front, authority, host), clock=SystemClock())
+        session = SessionKey("acme", "s")
+        (outcome,) = await backend.append([behind(session)])
+        assert isinstance(outcome, Appended)
+        assert isinstance((await backend.append([expecting(session, None)]))[0], Refused)
+        assert await backend.heads([session]) == [outcome.head]
+        await backend.close()
+        async with perdure.open(engine.url(front, authority, host)) as store:
+            async with store.edit("s") as draft:
+                draft.state["n"] = 1
+            assert (await store.read("s")).state == {"n": 1}
+            assert (await store.verify("s")).version == 1
+        assert front.handshakes >= 2
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # httpx may leave a refused socket to the collector.
@@ -192,33 +191,27 @@ def test_a_server_without_tls_is_not_spoken_to_plainly(servers: Servers[Any], en
     gc.collect()
 
 
-def test_files_that_cannot_be_used_are_invalid(tmp_path: Any) -> None:
+async def test_files_that_cannot_be_used_are_invalid(tmp_path: Any) -> None:
     """An authority's file that is missing or holds something else is `Invalid` or `Unavailable`, before anything waits."""
     (tmp_path / "empty.pem").write_text("nothing")
 
-    async def scenario() -> None:
-        for engine in ENGINES:
-            for file in ("missing.pem", "empty.pem"):
-                url = engine.form.format(at=f"{HOST}:1", ca=tmp_path / file)
-                error = await refused(f"{url}&{TIMES}")
-                assert isinstance(error, perdure.Invalid | perdure.Unavailable), (engine, file)
-
-    run(scenario())
+    for engine in ENGINES:
+        for file in ("missing.pem", "empty.pem"):
+            url = engine.form.format(at=f"{HOST}:1", ca=tmp_path / file)
+            error = await refused(f"{url}&{TIMES}")
+            assert isinstance(error, perdure.Invalid | perdure.Unavailable), (engine, file)
 
 
-def test_an_event_of_a_store_whose_server_is_replaced_is_refused(servers: Servers[Any], authority: Authority, tmp_path: Any) -> None:
+async def test_an_event_of_a_store_whose_server_is_replaced_is_refused(servers: Servers[Any], authority: Authority, tmp_path: Any) -> None:
     """A store that is open already checks every new connection: an impostor that takes over the address gets nothing."""
     engine = ENGINES[1]
     server = servers(engine.server)
     ours, theirs = authority.certificate(HOST), Authority(tmp_path, "theirs").certificate(HOST)
 
-    async def scenario() -> None:
-        async with Front(server.port(engine.node), ours) as front, perdure.open(engine.url(front, authority)) as store:
-            await store.append("s", Event("a"))
-            front.replace(theirs)
-            with pytest.raises((perdure.Unavailable, perdure.Unknown)):
-                await store.append("s", Event("b"), key="k")
-            front.replace(ours)
-            assert (await store.append("s", Event("b"), key="k")).version == 2
-
-    run(scenario())
+    async with Front(server.port(engine.node), ours) as front, perdure.open(engine.url(front, authority)) as store:
+        await store.append("s", Event("a"))
+        front.replace(theirs)
+        with pytest.raises((perdure.Unavailable, perdure.Unknown)):
+            await store.append("s", Event("b"), key="k")
+        front.replace(ours)
+        assert (await store.append("s", Event("b"), key="k")).version == 2

@@ -133,25 +133,22 @@ def test_an_old_file_reads_as_ever(schema: str, tmp_path: Path) -> None:
     assert same(found, expected)
 
 
-def test_an_old_file_goes_on(tmp_path: Path) -> None:
+async def test_an_old_file_goes_on(tmp_path: Path) -> None:
     """Sessions of an old file take new commits, remember their keys and merge their forks."""
     shutil.copy(GOLDEN / "schema1.db", tmp_path / "old.db")
 
-    async def scenario() -> None:
-        async with make.perdure.open(f"sqlite:///{tmp_path}/old.db") as store:
-            again = await store.append("trip-json", make.Event("message", {"role": "user", "content": "hi"}), key="first", actor="planner")
-            assert (again.version, again.duplicate) == (1, True)
-            before = await store.read("trip-json")
-            async with store.edit("fork-json") as draft:
-                draft.state["note"] = "new"
-            receipt = await store.merge("fork-json", into="trip-json")
-            assert receipt is not None
-            assert receipt.version == before.version + 1
-            after = await store.read("trip-json")
-            assert after.state == {**before.state, "note": "new"}
-            await store.verify("trip-json")
-
-    asyncio.run(scenario())
+    async with make.perdure.open(f"sqlite:///{tmp_path}/old.db") as store:
+        again = await store.append("trip-json", make.Event("message", {"role": "user", "content": "hi"}), key="first", actor="planner")
+        assert (again.version, again.duplicate) == (1, True)
+        before = await store.read("trip-json")
+        async with store.edit("fork-json") as draft:
+            draft.state["note"] = "new"
+        receipt = await store.merge("fork-json", into="trip-json")
+        assert receipt is not None
+        assert receipt.version == before.version + 1
+        after = await store.read("trip-json")
+        assert after.state == {**before.state, "note": "new"}
+        await store.verify("trip-json")
 
 
 def test_the_maker_still_makes_them(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -20,25 +19,22 @@ def split(event: Event) -> Event:
     return Event("message.v2", {"words": event.data["text"].split()})
 
 
-def test_old_events_read_in_todays_words(tmp_path: Any) -> None:
+async def test_old_events_read_in_todays_words(tmp_path: Any) -> None:
     """History gives the new type and data, step by step from version to version; state, hashes and proofs are of what was stored."""
     url = f"sqlite:///{tmp_path}/store.db"
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            await store.append("s", Event("msg", "hi there", (op.add("/n", 1),)), Event("note", 1))
-            await store.append("s", Event("note", 2))
-            plain = [commit async for commit in store.history("s")]
-        async with perdure.open(url, upcasters={"msg": renamed, "message": split}) as store:
-            first, second = [commit async for commit in store.history("s")]
-            assert first.events == (Event("message.v2", {"words": ["hi", "there"]}, (op.add("/n", 1),)), Event("note", 1))
-            assert (first.hash, second) == (plain[0].hash, plain[1])
-            assert [c.version async for c in store.history("s", types={"message.v2"})] == [1]
-            assert [c.version async for c in store.history("s", types={"msg"})] == []
-            assert (await store.read("s")).state == {"n": 1}
-            await store.verify("s")
-
-    asyncio.run(scenario())
+    async with perdure.open(url) as store:
+        await store.append("s", Event("msg", "hi there", (op.add("/n", 1),)), Event("note", 1))
+        await store.append("s", Event("note", 2))
+        plain = [commit async for commit in store.history("s")]
+    async with perdure.open(url, upcasters={"msg": renamed, "message": split}) as store:
+        first, second = [commit async for commit in store.history("s")]
+        assert first.events == (Event("message.v2", {"words": ["hi", "there"]}, (op.add("/n", 1),)), Event("note", 1))
+        assert (first.hash, second) == (plain[0].hash, plain[1])
+        assert [c.version async for c in store.history("s", types={"message.v2"})] == [1]
+        assert [c.version async for c in store.history("s", types={"msg"})] == []
+        assert (await store.read("s")).state == {"n": 1}
+        await store.verify("s")
 
 
 def test_operations_cannot_be_changed() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime
 
 import pytest
@@ -98,20 +97,17 @@ def test_an_unknown_order(url: str) -> None:
     refused(url, lambda store: store.list(order="updated"), perdure.Unsupported, "'id'")
 
 
-def test_an_edit_is_used_once(url: str) -> None:
+async def test_an_edit_is_used_once(url: str) -> None:
     """Entering the same edit again is refused: nobody knows which block would be meant."""
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            edit = store.edit("s")
-            async with edit as draft:
-                draft.state["a"] = 1
-            with pytest.raises(perdure.Invalid, match="used once"):
-                async with edit:
-                    pass
-            assert (await store.read("s")).version == 1
-
-    asyncio.run(scenario())
+    async with perdure.open(url) as store:
+        edit = store.edit("s")
+        async with edit as draft:
+            draft.state["a"] = 1
+        with pytest.raises(perdure.Invalid, match="used once"):
+            async with edit:
+                pass
+        assert (await store.read("s")).version == 1
 
 
 ALL_CALLS: dict[str, Call] = {
@@ -122,41 +118,35 @@ ALL_CALLS: dict[str, Call] = {
 
 
 @pytest.mark.parametrize("name", ALL_CALLS)
-def test_a_closed_store(url: str, name: str) -> None:
+async def test_a_closed_store(url: str, name: str) -> None:
     """After `close` every call is `Closed` and says how to open the store again; closing twice is closing once."""
 
-    async def scenario() -> None:
-        store = await perdure.open(url)
-        await store.append("s", event())
-        await store.close()
-        await store.close()
-        with pytest.raises(perdure.Closed, match=r"perdure\.open"):
-            await consume(ALL_CALLS[name](store))
-        with pytest.raises(perdure.Closed):
-            store.new_id()
-        assert "closed" in repr(store)
-
-    asyncio.run(scenario())
+    store = await perdure.open(url)
+    await store.append("s", event())
+    await store.close()
+    await store.close()
+    with pytest.raises(perdure.Closed, match=r"perdure\.open"):
+        await consume(ALL_CALLS[name](store))
+    with pytest.raises(perdure.Closed):
+        store.new_id()
+    assert "closed" in repr(store)
 
 
-def test_a_store_closed_inside_an_edit(url: str) -> None:
+async def test_a_store_closed_inside_an_edit(url: str) -> None:
     """An edit whose store is closed before the block ends writes nothing and says so."""
 
-    async def scenario() -> None:
-        store = await perdure.open(url)
-        await store.append("s", event())
-        edit = store.edit("s")
-        draft = await edit.__aenter__()
-        draft.state["a"] = 1
-        await store.close()
-        with pytest.raises(perdure.Closed):
-            await edit.__aexit__(None, None, None)
-        assert draft.receipt is None
-        if url != "memory:":
-            async with perdure.open(url) as again:
-                assert (await again.read("s")).version == 1
-
-    asyncio.run(scenario())
+    store = await perdure.open(url)
+    await store.append("s", event())
+    edit = store.edit("s")
+    draft = await edit.__aenter__()
+    draft.state["a"] = 1
+    await store.close()
+    with pytest.raises(perdure.Closed):
+        await edit.__aexit__(None, None, None)
+    assert draft.receipt is None
+    if url != "memory:":
+        async with perdure.open(url) as again:
+            assert (await again.read("s")).version == 1
 
 
 def test_the_blocking_api_refuses_alike(url: str) -> None:

@@ -43,21 +43,18 @@ def test_error_codes_are_distinct() -> None:
     assert len({kind.code for kind in kinds}) == len(kinds) >= 18
 
 
-def test_a_true_conflict_travels(url: str) -> None:
+async def test_a_true_conflict_travels(url: str) -> None:
     """A conflict from a store, with its commits, arrives whole in another process."""
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            async with store.edit("s", actor="me") as draft:
-                draft.state["deep"] = {"list": [1, {"a": None}]}
-            await store.append("s", Event("y", {"n": 1}, (op.set("/deep", 2),)))
-            with pytest.raises(Conflict) as caught:
-                await store.append("s", Event("z", None, (op.set("/deep", 3),)), expect=1)
-            found = pickle.loads(pickle.dumps(caught.value))
-            assert (str(found), found.facts) == (str(caught.value), caught.value.facts)
-            assert found.commits[0].events == (Event("y", {"n": 1}, (op.set("/deep", 2),)),)
-
-    run(scenario())
+    async with perdure.open(url) as store:
+        async with store.edit("s", actor="me") as draft:
+            draft.state["deep"] = {"list": [1, {"a": None}]}
+        await store.append("s", Event("y", {"n": 1}, (op.set("/deep", 2),)))
+        with pytest.raises(Conflict) as caught:
+            await store.append("s", Event("z", None, (op.set("/deep", 3),)), expect=1)
+        found = pickle.loads(pickle.dumps(caught.value))
+        assert (str(found), found.facts) == (str(caught.value), caught.value.facts)
+        assert found.commits[0].events == (Event("y", {"n": 1}, (op.set("/deep", 2),)),)
 
 
 @pytest.mark.parametrize(

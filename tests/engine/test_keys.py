@@ -21,23 +21,20 @@ async def versions(store: perdure.Store, session: str = "s") -> list[int]:
     return [commit.version async for commit in store.history(session)]
 
 
-def test_a_key_is_applied_once(url: str) -> None:
+async def test_a_key_is_applied_once(url: str) -> None:
     """The same key with the same payload gets the first receipt back, in any order of an object's members; another payload is `Invalid`."""
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            first = await store.append("s", Event("paid", {"sum": 3, "to": "me"}, (op.add("/n", 1),)), key="k")
-            again = await store.append("s", Event("paid", {"to": "me", "sum": 3}, (op.add("/n", 1),)), key="k")
-            assert not first.duplicate
-            assert again == msgspec.structs.replace(first, duplicate=True)
-            for other in (Event("paid", {"sum": 3.0, "to": "me"}, (op.add("/n", 1),)), Event("paid", {"sum": 3, "to": "me"})):
-                with pytest.raises(perdure.Invalid, match="'k' was used in session 's' for something else, at version 1"):
-                    await store.append("s", other, key="k")
-            assert (await store.append("t", Event("else"), key="k")).version == 1
-            assert await versions(store) == [1]
-            assert (await store.read("s")).state == {"n": 1}
-
-    run(scenario())
+    async with perdure.open(url) as store:
+        first = await store.append("s", Event("paid", {"sum": 3, "to": "me"}, (op.add("/n", 1),)), key="k")
+        again = await store.append("s", Event("paid", {"to": "me", "sum": 3}, (op.add("/n", 1),)), key="k")
+        assert not first.duplicate
+        assert again == msgspec.structs.replace(first, duplicate=True)
+        for other in (Event("paid", {"sum": 3.0, "to": "me"}, (op.add("/n", 1),)), Event("paid", {"sum": 3, "to": "me"})):
+            with pytest.raises(perdure.Invalid, match="'k' was used in session 's' for something else, at version 1"):
+                await store.append("s", other, key="k")
+        assert (await store.append("t", Event("else"), key="k")).version == 1
+        assert await versions(store) == [1]
+        assert (await store.read("s")).state == {"n": 1}
 
 
 @pytest.mark.parametrize(
@@ -68,72 +65,60 @@ def test_a_retry_finds_its_commit_though_it_no_longer_fits(url: str, options: di
     run(scenario())
 
 
-def test_keys_outlive_the_store(file_url: str) -> None:
+async def test_keys_outlive_the_store(file_url: str) -> None:
     """A key is known after the store was closed, and by another store on the same file."""
 
-    async def scenario() -> None:
-        async with perdure.open(file_url) as store:
-            first = await store.append("s", Event("x"), key="k")
-        async with perdure.open(file_url) as store, perdure.open(file_url) as other:
-            for each in (store, other):
-                again = await each.append("s", Event("x"), key="k")
-                assert (again.version, again.hash, again.duplicate) == (first.version, first.hash, True)
-
-    run(scenario())
+    async with perdure.open(file_url) as store:
+        first = await store.append("s", Event("x"), key="k")
+    async with perdure.open(file_url) as store, perdure.open(file_url) as other:
+        for each in (store, other):
+            again = await each.append("s", Event("x"), key="k")
+            assert (again.version, again.hash, again.duplicate) == (first.version, first.hash, True)
 
 
-def test_an_edit_with_a_key_already_applied(url: str) -> None:
+async def test_an_edit_with_a_key_already_applied(url: str) -> None:
     """The first call's receipt is there on entry, and whatever the block does then is dropped."""
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            async with store.edit("s", key="k") as draft:
-                assert draft.receipt is None
-                draft.state["n"] = 1
-            async with store.edit("s", key="k") as again:
-                assert again.receipt is not None
-                assert again.receipt.duplicate
-                again.state["n"] = 2
-            assert again.receipt.hash == draft.receipt.hash
-            assert (await store.read("s")).state == {"n": 1}
+    async with perdure.open(url) as store:
+        async with store.edit("s", key="k") as draft:
+            assert draft.receipt is None
+            draft.state["n"] = 1
+        async with store.edit("s", key="k") as again:
+            assert again.receipt is not None
+            assert again.receipt.duplicate
+            again.state["n"] = 2
+        assert again.receipt.hash == draft.receipt.hash
+        assert (await store.read("s")).state == {"n": 1}
 
-            def never(draft: perdure.Draft) -> None:
-                raise AssertionError
+        def never(draft: perdure.Draft) -> None:
+            raise AssertionError
 
-            receipt, answer = await store.update("s", never, key="k")
-            assert receipt is not None
-            assert (receipt.version, receipt.duplicate, answer) == (1, True, None)
-
-    run(scenario())
+        receipt, answer = await store.update("s", never, key="k")
+        assert receipt is not None
+        assert (receipt.version, receipt.duplicate, answer) == (1, True, None)
 
 
-def test_twenty_tasks_with_one_key(url: str) -> None:
+async def test_twenty_tasks_with_one_key(url: str) -> None:
     """Sent twenty times at once, by appends and updates, a key is applied once and all get the same commit."""
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            event = Event("x", None, (op.add("/n", 1),))
-            receipts = await asyncio.gather(*[store.append("s", event, key="k") for _ in range(20)])
-            assert len({receipt.hash for receipt in receipts}) == 1
-            assert sum(not receipt.duplicate for receipt in receipts) == 1
-            answers = await asyncio.gather(*[store.update("s", lambda draft: draft.add("/n", 1), key="u") for _ in range(20)])
-            assert len({receipt.hash for receipt, _ in answers if receipt}) == 1
-            assert (await store.read("s")).state == {"n": 2}
-
-    run(scenario())
+    async with perdure.open(url) as store:
+        event = Event("x", None, (op.add("/n", 1),))
+        receipts = await asyncio.gather(*[store.append("s", event, key="k") for _ in range(20)])
+        assert len({receipt.hash for receipt in receipts}) == 1
+        assert sum(not receipt.duplicate for receipt in receipts) == 1
+        answers = await asyncio.gather(*[store.update("s", lambda draft: draft.add("/n", 1), key="u") for _ in range(20)])
+        assert len({receipt.hash for receipt, _ in answers if receipt}) == 1
+        assert (await store.read("s")).state == {"n": 2}
 
 
-def test_a_key_can_be_looked_up(url: str) -> None:
+async def test_a_key_can_be_looked_up(url: str) -> None:
     """`find` gives the receipt of the commit that a key was applied by, and `None` for a key that nobody used."""
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            first = await store.append("s", Event("a"), key="k")
-            await store.append("s", Event("b"))
-            assert await store.find("s", "k") == msgspec.structs.replace(first, duplicate=True)
-            assert await store.find("s", "other") is None
-            assert await store.find("nobody", "k") is None
-            with pytest.raises(perdure.Invalid):
-                await store.find("s", "")
-
-    run(scenario())
+    async with perdure.open(url) as store:
+        first = await store.append("s", Event("a"), key="k")
+        await store.append("s", Event("b"))
+        assert await store.find("s", "k") == msgspec.structs.replace(first, duplicate=True)
+        assert await store.find("s", "other") is None
+        assert await store.find("nobody", "k") is None
+        with pytest.raises(perdure.Invalid):
+            await store.find("s", "")

@@ -145,31 +145,28 @@ TABLE: dict[str, tuple[Call, Any, Any]] = {
 
 @pytest.mark.parametrize("again", [False, True], ids=["deleted", "again"])
 @pytest.mark.parametrize("fresh", [False, True], ids=["known", "fresh"])
-def test_every_call_meets_the_life_of_today(tmp_path: Any, again: bool, fresh: bool) -> None:
+async def test_every_call_meets_the_life_of_today(tmp_path: Any, again: bool, fresh: bool) -> None:
     """Each public call on a deleted session, and on one that was made anew, does what the table says, whatever the store remembers."""
 
-    async def scenario() -> None:
-        for place, (name, (call, deleted, anew)) in enumerate(TABLE.items()):
-            expected = anew if again else deleted
-            url = f"sqlite:///{tmp_path}/{place}.db"
-            async with perdure.open(url) as store, perdure.open(url) as other:
-                moment = await lives(store, again=again)
-                user = other if fresh else store
-                if isinstance(expected, type) and issubclass(expected, perdure.Error):
-                    before = await versions(store.history("s", include_deleted=True))
-                    try:
-                        answer = await call(user, moment)
-                    except expected:
-                        assert await versions(store.history("s", include_deleted=True)) == before, name
-                    else:
-                        raise AssertionError(f"{name} answered {answer!r} instead of {expected.__name__}")
-                elif isinstance(expected, type):
-                    assert isinstance(await call(user, moment), expected), name
+    for place, (name, (call, deleted, anew)) in enumerate(TABLE.items()):
+        expected = anew if again else deleted
+        url = f"sqlite:///{tmp_path}/{place}.db"
+        async with perdure.open(url) as store, perdure.open(url) as other:
+            moment = await lives(store, again=again)
+            user = other if fresh else store
+            if isinstance(expected, type) and issubclass(expected, perdure.Error):
+                before = await versions(store.history("s", include_deleted=True))
+                try:
+                    answer = await call(user, moment)
+                except expected:
+                    assert await versions(store.history("s", include_deleted=True)) == before, name
                 else:
-                    assert await call(user, moment) == expected, name
-                await store.verify("s")
-
-    asyncio.run(scenario())
+                    raise AssertionError(f"{name} answered {answer!r} instead of {expected.__name__}")
+            elif isinstance(expected, type):
+                assert isinstance(await call(user, moment), expected), name
+            else:
+                assert await call(user, moment) == expected, name
+            await store.verify("s")
 
 
 def test_the_table_names_every_call() -> None:
@@ -179,110 +176,98 @@ def test_the_table_names_every_call() -> None:
     assert calls <= {name.split()[0].rstrip(",") for name in TABLE}, calls
 
 
-def test_a_key_counts_once_in_each_life(url: str) -> None:
+async def test_a_key_counts_once_in_each_life(url: str) -> None:
     """In each life a key applies once, says which commit it made, and refuses another payload; names of 255 bytes too."""
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            for key in ("k", "é" * 127):
-                for life in range(4):
-                    event = Event("x", life, (op.add("/n", 1),))
-                    first = await store.append("s", event, key=key, recreate=True)
-                    again = await store.append("s", event, key=key)
-                    assert (again.version, again.duplicate, first.duplicate) == (first.version, True, False)
-                    with pytest.raises(perdure.Invalid, match="for something else"):
-                        await store.append("s", Event("y"), key=key)
-                    async with store.edit("s", key=key) as draft:
-                        assert draft.receipt.version == first.version
-                    assert await store.update("s", pytest.fail, key=key) == (again, None)
-                    assert (await store.find("s", key)).version == first.version
-                    assert [commit.key async for commit in store.history("s")] == [key]
-                    assert (await store.read("s")).state == {"n": 1}
-                    await store.verify("s")
-                    await store.delete("s")
-                    assert await store.find("s", key) is None
-                    with pytest.raises(perdure.Deleted):
-                        await store.append("s", event, key=key)
-                    with pytest.raises(perdure.Deleted):
-                        async with store.edit("s", key=key):
-                            pass
-
-    asyncio.run(scenario())
+    async with perdure.open(url) as store:
+        for key in ("k", "é" * 127):
+            for life in range(4):
+                event = Event("x", life, (op.add("/n", 1),))
+                first = await store.append("s", event, key=key, recreate=True)
+                again = await store.append("s", event, key=key)
+                assert (again.version, again.duplicate, first.duplicate) == (first.version, True, False)
+                with pytest.raises(perdure.Invalid, match="for something else"):
+                    await store.append("s", Event("y"), key=key)
+                async with store.edit("s", key=key) as draft:
+                    assert draft.receipt.version == first.version
+                assert await store.update("s", pytest.fail, key=key) == (again, None)
+                assert (await store.find("s", key)).version == first.version
+                assert [commit.key async for commit in store.history("s")] == [key]
+                assert (await store.read("s")).state == {"n": 1}
+                await store.verify("s")
+                await store.delete("s")
+                assert await store.find("s", key) is None
+                with pytest.raises(perdure.Deleted):
+                    await store.append("s", event, key=key)
+                with pytest.raises(perdure.Deleted):
+                    async with store.edit("s", key=key):
+                        pass
 
 
-def test_calls_with_one_key_race_into_a_second_life(url: str) -> None:
+async def test_calls_with_one_key_race_into_a_second_life(url: str) -> None:
     """Of many calls that recreate a session with a key that its first life used, one writes and the others get its receipt."""
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store, perdure.open(url) as other:
-            stores = [store, other] if url.startswith("sqlite") else [store]
-            for _ in range(10):
-                await store.append("s", Event("x"), key="k", recreate=True)
-                await store.delete("s")
-                event = Event("x", None, (op.add("/n", 1),))
-                receipts = await asyncio.gather(*[each.append("s", event, key="k", recreate=True) for each in stores for _ in range(4)])
-                assert len({receipt.version for receipt in receipts}) == 1
-                assert sum(not receipt.duplicate for receipt in receipts) == 1
-                assert (await store.read("s")).state == {"n": 1}
-                await store.delete("s")
-
-    asyncio.run(scenario())
+    async with perdure.open(url) as store, perdure.open(url) as other:
+        stores = [store, other] if url.startswith("sqlite") else [store]
+        for _ in range(10):
+            await store.append("s", Event("x"), key="k", recreate=True)
+            await store.delete("s")
+            event = Event("x", None, (op.add("/n", 1),))
+            receipts = await asyncio.gather(*[each.append("s", event, key="k", recreate=True) for each in stores for _ in range(4)])
+            assert len({receipt.version for receipt in receipts}) == 1
+            assert sum(not receipt.duplicate for receipt in receipts) == 1
+            assert (await store.read("s")).state == {"n": 1}
+            await store.delete("s")
 
 
-def test_a_watch_ends_with_its_life_and_the_next_begins_with_the_next(url: str) -> None:
+async def test_a_watch_ends_with_its_life_and_the_next_begins_with_the_next(url: str) -> None:
     """Who watches a life gets its tombstone last, though a second life began before it looked; a new watch starts with that one."""
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            await store.append("s", Event("first"))
-            slow = store.watch("s")
-            assert (await anext(slow)).version == 1
-            audit = store.watch("s", include_deleted=True)
-            assert (await anext(audit)).version == 1
-            await store.append("s", Event("more"))
-            await store.delete("s")
-            await store.append("s", Event("second"), recreate=True)
-            rest = [commit async for commit in slow]
-            assert [(commit.version, commit.kind) for commit in rest] == [(2, Kind.data), (3, Kind.tombstone)]
-            for after in (0, 3):
-                watch = store.watch("s", after=after)
-                assert (await anext(watch)).version == 4
-                await watch.aclose()
-            assert [(await anext(audit)).version for _ in range(3)] == [2, 3, 4]
-            waiting = asyncio.ensure_future(anext(audit))
-            await store.delete("s")
-            assert (await waiting).kind is Kind.tombstone
-            await audit.aclose()
-
-    asyncio.run(scenario())
+    async with perdure.open(url) as store:
+        await store.append("s", Event("first"))
+        slow = store.watch("s")
+        assert (await anext(slow)).version == 1
+        audit = store.watch("s", include_deleted=True)
+        assert (await anext(audit)).version == 1
+        await store.append("s", Event("more"))
+        await store.delete("s")
+        await store.append("s", Event("second"), recreate=True)
+        rest = [commit async for commit in slow]
+        assert [(commit.version, commit.kind) for commit in rest] == [(2, Kind.data), (3, Kind.tombstone)]
+        for after in (0, 3):
+            watch = store.watch("s", after=after)
+            assert (await anext(watch)).version == 4
+            await watch.aclose()
+        assert [(await anext(audit)).version for _ in range(3)] == [2, 3, 4]
+        waiting = asyncio.ensure_future(anext(audit))
+        await store.delete("s")
+        assert (await waiting).kind is Kind.tombstone
+        await audit.aclose()
 
 
-def test_a_fork_of_a_second_life_has_nothing_of_the_first(url: str) -> None:
+async def test_a_fork_of_a_second_life_has_nothing_of_the_first(url: str) -> None:
     """A fork's history, versions and keys begin where its parent's life began; the parent may die, and the fork goes on."""
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            await lives(store, again=True)
-            fork = await store.fork("s")
-            await store.append(fork, Event("mine", None, (op.add("/n", 1),)))
-            await store.fork(fork, id="grandchild", at=SECOND)
-            for session, last in ((fork, 8), ("grandchild", 6)):  # The pin of the grandchild is version 8.
-                assert await versions(store.history(session)) == [*range(SECOND, last + 1)]
-                assert await versions(store.history(session, newest_first=True)) == [*range(last, SECOND - 1, -1)]
-                with pytest.raises(perdure.Deleted):
-                    await store.read(session, at=FIRST)
-                with pytest.raises(perdure.Deleted):
-                    await store.fork(session, at=FIRST)
-            await store.delete("s")
-            assert (await store.read(fork)).state == {"n": 3}
-            assert await versions(store.history(fork)) == [5, 6, 7, 8]
-            await store.delete(fork)
-            await store.append(fork, Event("anew"), recreate=True)
-            assert (await store.read(fork)).state == {}
-            assert await versions(store.history(fork)) == [10]
-            await store.verify(fork)
-
-    asyncio.run(scenario())
+    async with perdure.open(url) as store:
+        await lives(store, again=True)
+        fork = await store.fork("s")
+        await store.append(fork, Event("mine", None, (op.add("/n", 1),)))
+        await store.fork(fork, id="grandchild", at=SECOND)
+        for session, last in ((fork, 8), ("grandchild", 6)):  # The pin of the grandchild is version 8.
+            assert await versions(store.history(session)) == [*range(SECOND, last + 1)]
+            assert await versions(store.history(session, newest_first=True)) == [*range(last, SECOND - 1, -1)]
+            with pytest.raises(perdure.Deleted):
+                await store.read(session, at=FIRST)
+            with pytest.raises(perdure.Deleted):
+                await store.fork(session, at=FIRST)
+        await store.delete("s")
+        assert (await store.read(fork)).state == {"n": 3}
+        assert await versions(store.history(fork)) == [5, 6, 7, 8]
+        await store.delete(fork)
+        await store.append(fork, Event("anew"), recreate=True)
+        assert (await store.read(fork)).state == {}
+        assert await versions(store.history(fork)) == [10]
+        await store.verify(fork)
 
 
 def test_the_end_of_the_last_life_is_found_in_few_reads(url: str) -> None:

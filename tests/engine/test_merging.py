@@ -22,45 +22,37 @@ async def types(store: perdure.Store, session: str) -> list[str]:
 
 
 @pytest.mark.parametrize("keys", [(None, None), ("k", "k"), ("a", "b")])
-def test_two_merges_at_once_apply_a_fork_once(url: str, keys: tuple[str | None, str | None]) -> None:
+async def test_two_merges_at_once_apply_a_fork_once(url: str, keys: tuple[str | None, str | None]) -> None:
     """Of two merges of one fork that run at once, with one key or two or none, one takes it in; the other finds nothing new."""
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            await store.append("s", did(op.set("/log", [])))
-            await store.fork("s", id="f")
-            await store.append("f", did(op.append("/log", ["from fork"])))
-            for _ in range(20):
-                fork = await store.fork("s")
-                await store.append(fork, did(op.append("/log", [fork])))
-                receipts = await asyncio.gather(*[store.merge(fork, into="s", key=key and key + fork) for key in keys])
-                log = (await store.read("s")).state["log"]
-                assert log.count(fork) == 1
-                same_key = keys[0] is not None and keys[0] == keys[1]
-                assert sum(receipt is not None for receipt in receipts) == (2 if same_key else 1)
-            assert (await types(store, "s")).count(MERGED) == 20
-
-    asyncio.run(scenario())
+    async with perdure.open(url) as store:
+        await store.append("s", did(op.set("/log", [])))
+        await store.fork("s", id="f")
+        await store.append("f", did(op.append("/log", ["from fork"])))
+        for _ in range(20):
+            fork = await store.fork("s")
+            await store.append(fork, did(op.append("/log", [fork])))
+            receipts = await asyncio.gather(*[store.merge(fork, into="s", key=key and key + fork) for key in keys])
+            log = (await store.read("s")).state["log"]
+            assert log.count(fork) == 1
+            same_key = keys[0] is not None and keys[0] == keys[1]
+            assert sum(receipt is not None for receipt in receipts) == (2 if same_key else 1)
+        assert (await types(store, "s")).count(MERGED) == 20
 
 
-def test_two_stores_merge_one_fork_at_once(file_url: str) -> None:
+async def test_two_stores_merge_one_fork_at_once(file_url: str) -> None:
     """Merges of one fork from two stores, which know nothing of one another, apply it once, beside a writer."""
 
-    async def scenario() -> None:
-        async with perdure.open(file_url) as one, perdure.open(file_url) as two:
-            await one.append("s", did(op.set("/log", [])))
-            for number in range(20):
-                fork = await one.fork("s")
-                await one.append(fork, did(op.append("/log", [fork])))
-                await two.read("s")
-                await asyncio.gather(
-                    one.merge(fork, into="s"), two.merge(fork, into="s"), two.append("s", did(op.append("/log", [number])))
-                )
-            log = (await one.read("s")).state["log"]
-            assert len(log) == 40
-            assert len({*map(str, log)}) == 40
-
-    asyncio.run(scenario())
+    async with perdure.open(file_url) as one, perdure.open(file_url) as two:
+        await one.append("s", did(op.set("/log", [])))
+        for number in range(20):
+            fork = await one.fork("s")
+            await one.append(fork, did(op.append("/log", [fork])))
+            await two.read("s")
+            await asyncio.gather(one.merge(fork, into="s"), two.merge(fork, into="s"), two.append("s", did(op.append("/log", [number]))))
+        log = (await one.read("s")).state["log"]
+        assert len(log) == 40
+        assert len({*map(str, log)}) == 40
 
 
 BASE = {"n": 1, "list": [{"id": 0}, {"id": 1}, {"id": 2}], "tags": ["a"], "deep": {"x": {"y": 1}}}
@@ -85,170 +77,152 @@ COMBINING = {
 
 
 @pytest.mark.parametrize("name", COMBINING)
-def test_what_two_edits_combine_a_merge_combines(url: str, name: str) -> None:
+async def test_what_two_edits_combine_a_merge_combines(url: str, name: str) -> None:
     """Operations of fork and parent that two edits of one session would combine are combined, with the same result."""
     mine, theirs, expected = COMBINING[name]
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            for session in ("s", "edited"):
-                await store.append(session, did(op.set("", BASE)))
-            await store.fork("s", id="f")
-            await store.append("f", did(mine))
-            await store.append("s", did(theirs))
-            await store.merge("f", into="s")
-            state = (await store.read("s")).state
-            assert state == {**BASE, **expected}
-            await store.append("edited", did(theirs))
-            await store.append("edited", did(mine), expect=1)
-            assert (await store.read("edited")).state == state
-
-    asyncio.run(scenario())
+    async with perdure.open(url) as store:
+        for session in ("s", "edited"):
+            await store.append(session, did(op.set("", BASE)))
+        await store.fork("s", id="f")
+        await store.append("f", did(mine))
+        await store.append("s", did(theirs))
+        await store.merge("f", into="s")
+        state = (await store.read("s")).state
+        assert state == {**BASE, **expected}
+        await store.append("edited", did(theirs))
+        await store.append("edited", did(mine), expect=1)
+        assert (await store.read("edited")).state == state
 
 
 @pytest.mark.parametrize("name", COMBINING)
-def test_the_same_at_the_second_merge(url: str, name: str) -> None:
+async def test_the_same_at_the_second_merge(url: str, name: str) -> None:
     """After a merge on which both sides had inserted at one place, the next one still finds each element and combines as before."""
     mine, theirs, expected = COMBINING[name]
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            await store.append("s", did(op.set("", BASE)))
-            await store.fork("s", id="f")
-            await store.append("f", did(op.append("/log", ["f1"]), op.add("/count", 1)))
-            await store.append("s", did(op.append("/log", ["s1"]), op.add("/count", 1)))
-            await store.merge("f", into="s")
-            await store.append("f", did(op.append("/log", ["f2"]), op.set("/log/0", "F1"), mine))
-            await store.append("s", did(op.append("/log", ["s2"]), theirs))
-            await store.merge("f", into="s")
-            assert (await store.read("s")).state == {**BASE, **expected, "count": 2, "log": ["s1", "F1", "s2", "f2"]}
-            assert await store.merge("f", into="s") is None
-            await store.verify("s")
-
-    asyncio.run(scenario())
+    async with perdure.open(url) as store:
+        await store.append("s", did(op.set("", BASE)))
+        await store.fork("s", id="f")
+        await store.append("f", did(op.append("/log", ["f1"]), op.add("/count", 1)))
+        await store.append("s", did(op.append("/log", ["s1"]), op.add("/count", 1)))
+        await store.merge("f", into="s")
+        await store.append("f", did(op.append("/log", ["f2"]), op.set("/log/0", "F1"), mine))
+        await store.append("s", did(op.append("/log", ["s2"]), theirs))
+        await store.merge("f", into="s")
+        assert (await store.read("s")).state == {**BASE, **expected, "count": 2, "log": ["s1", "F1", "s2", "f2"]}
+        assert await store.merge("f", into="s") is None
+        await store.verify("s")
 
 
-def test_a_clash_is_a_conflict_that_names_the_path(url: str) -> None:
+async def test_a_clash_is_a_conflict_that_names_the_path(url: str) -> None:
     """What does not combine is `Conflict` and writes nothing; a policy is asked with the operations of both; the next merge goes on."""
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            await store.append("s", did(op.set("", {"a": 1, "list": [1]})))
-            await store.fork("s", id="f")
-            await store.append("f", did(op.set("/a", 2), op.append("/list", ["f"])))
-            await store.append("s", did(op.set("/a", 3), op.append("/list", ["s"])))
-            with pytest.raises(perdure.Conflict, match="both changed /a") as caught:
-                await store.merge("f", into="s")
-            assert caught.value.paths == ("/a",)
-            asked: list[Any] = []
-
-            def policy(clash: perdure.Clash) -> list[perdure.Op]:
-                asked.append((list(clash.mine), list(clash.theirs), list(clash.paths)))
-                return [op.set("/a", 5), op.append("/list", ["f"])]
-
-            await store.merge("f", into="s", on_conflict=policy)
-            ((mine, theirs, paths),) = asked
-            assert [step.kind for step in mine] == [step.kind for step in theirs] == ["set", "append"]
-            assert paths == ["/a"]
-            await store.append("f", did(op.set("/b", 1)))
+    async with perdure.open(url) as store:
+        await store.append("s", did(op.set("", {"a": 1, "list": [1]})))
+        await store.fork("s", id="f")
+        await store.append("f", did(op.set("/a", 2), op.append("/list", ["f"])))
+        await store.append("s", did(op.set("/a", 3), op.append("/list", ["s"])))
+        with pytest.raises(perdure.Conflict, match="both changed /a") as caught:
             await store.merge("f", into="s")
-            assert (await store.read("s")).state == {"a": 5, "list": [1, "s", "f"], "b": 1}
-            await store.append("f", did(op.set("/list/1", "F")))
-            with pytest.raises(perdure.Conflict):  # Which element of the parent's that is, the policy's answer does not say.
-                await store.merge("f", into="s")
+        assert caught.value.paths == ("/a",)
+        asked: list[Any] = []
 
-    asyncio.run(scenario())
+        def policy(clash: perdure.Clash) -> list[perdure.Op]:
+            asked.append((list(clash.mine), list(clash.theirs), list(clash.paths)))
+            return [op.set("/a", 5), op.append("/list", ["f"])]
+
+        await store.merge("f", into="s", on_conflict=policy)
+        ((mine, theirs, paths),) = asked
+        assert [step.kind for step in mine] == [step.kind for step in theirs] == ["set", "append"]
+        assert paths == ["/a"]
+        await store.append("f", did(op.set("/b", 1)))
+        await store.merge("f", into="s")
+        assert (await store.read("s")).state == {"a": 5, "list": [1, "s", "f"], "b": 1}
+        await store.append("f", did(op.set("/list/1", "F")))
+        with pytest.raises(perdure.Conflict):  # Which element of the parent's that is, the policy's answer does not say.
+            await store.merge("f", into="s")
 
 
-def test_a_key_names_the_fork(url: str) -> None:
+async def test_a_key_names_the_fork(url: str) -> None:
     """A key that merged one fork is `Invalid` for another, and for an append; for the same fork it gives the first receipt."""
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            await store.append("s", did(op.set("", {})))
-            for fork in ("f1", "f2"):
-                await store.fork("s", id=fork)
-                await store.append(fork, did(op.set(f"/{fork}", 1)))
-            first = await store.merge("f1", into="s", key="k")
-            again = await store.merge("f1", into="s", key="k")
-            assert first is not None
-            assert again is not None
-            assert (again.version, again.duplicate) == (first.version, True)
-            await store.append("f1", did(op.set("/f1", 2)))
-            assert (await store.merge("f1", into="s", key="k")).version == first.version
-            with pytest.raises(perdure.Invalid, match="for something else"):
-                await store.merge("f2", into="s", key="k")
-            with pytest.raises(perdure.Invalid, match="for something else"):
-                await store.append("s", Event("x"), key="k")
-            await store.append("s", Event("x"), key="x")
-            with pytest.raises(perdure.Invalid, match="for something else"):
-                await store.merge("f2", into="s", key="x")
-            assert (await store.read("s")).state == {"f1": 1}
-
-    asyncio.run(scenario())
+    async with perdure.open(url) as store:
+        await store.append("s", did(op.set("", {})))
+        for fork in ("f1", "f2"):
+            await store.fork("s", id=fork)
+            await store.append(fork, did(op.set(f"/{fork}", 1)))
+        first = await store.merge("f1", into="s", key="k")
+        again = await store.merge("f1", into="s", key="k")
+        assert first is not None
+        assert again is not None
+        assert (again.version, again.duplicate) == (first.version, True)
+        await store.append("f1", did(op.set("/f1", 2)))
+        assert (await store.merge("f1", into="s", key="k")).version == first.version
+        with pytest.raises(perdure.Invalid, match="for something else"):
+            await store.merge("f2", into="s", key="k")
+        with pytest.raises(perdure.Invalid, match="for something else"):
+            await store.append("s", Event("x"), key="k")
+        await store.append("s", Event("x"), key="x")
+        with pytest.raises(perdure.Invalid, match="for something else"):
+            await store.merge("f2", into="s", key="x")
+        assert (await store.read("s")).state == {"f1": 1}
 
 
-def test_other_lives_are_not_merged(url: str) -> None:
+async def test_other_lives_are_not_merged(url: str) -> None:
     """A fork that was deleted and made anew is no fork any more; one of the parent's first life does not go into its second."""
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            await store.append("s", did(op.set("/a", 1)))
-            for fork in ("dies", "stays", "merged"):
-                await store.fork("s", id=fork)
-                await store.append(fork, did(op.set(f"/{fork}", "first")))
-            await store.merge("merged", into="s")
-            for fork in ("dies", "merged"):
-                await store.delete(fork)
-                with pytest.raises(perdure.Deleted):
-                    await store.merge(fork, into="s")
-                await store.append(fork, did(op.set("/b", 2)), recreate=True)
-                with pytest.raises(perdure.Invalid, match="made anew"):
-                    await store.merge(fork, into="s")
-            assert (await store.read("s")).state == {"a": 1, "merged": "first"}
-            await store.delete("s")
+    async with perdure.open(url) as store:
+        await store.append("s", did(op.set("/a", 1)))
+        for fork in ("dies", "stays", "merged"):
+            await store.fork("s", id=fork)
+            await store.append(fork, did(op.set(f"/{fork}", "first")))
+        await store.merge("merged", into="s")
+        for fork in ("dies", "merged"):
+            await store.delete(fork)
             with pytest.raises(perdure.Deleted):
-                await store.merge("stays", into="s")
-            await store.append("s", did(op.set("/c", 3)), recreate=True)
-            with pytest.raises(perdure.Invalid, match="a life of 's' that ended at version"):
-                await store.merge("stays", into="s")
-            assert (await store.read("s")).state == {"c": 3}
-            again = await store.fork("s")
-            assert (await store.read(again)).state == {"c": 3}
-            await store.append(again, did(op.set("/d", 4)))
-            await store.merge(again, into="s")
-            assert (await store.read("s")).state == {"c": 3, "d": 4}
+                await store.merge(fork, into="s")
+            await store.append(fork, did(op.set("/b", 2)), recreate=True)
+            with pytest.raises(perdure.Invalid, match="made anew"):
+                await store.merge(fork, into="s")
+        assert (await store.read("s")).state == {"a": 1, "merged": "first"}
+        await store.delete("s")
+        with pytest.raises(perdure.Deleted):
+            await store.merge("stays", into="s")
+        await store.append("s", did(op.set("/c", 3)), recreate=True)
+        with pytest.raises(perdure.Invalid, match="a life of 's' that ended at version"):
+            await store.merge("stays", into="s")
+        assert (await store.read("s")).state == {"c": 3}
+        again = await store.fork("s")
+        assert (await store.read(again)).state == {"c": 3}
+        await store.append(again, did(op.set("/d", 4)))
+        await store.merge(again, into="s")
+        assert (await store.read("s")).state == {"c": 3, "d": 4}
 
-    asyncio.run(scenario())
 
-
-def test_a_merge_gets_through_beside_a_steady_writer(url: str) -> None:
+async def test_a_merge_gets_through_beside_a_steady_writer(url: str) -> None:
     """Merges that combine with what another task keeps writing end, and nothing of either is lost."""
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            await store.append("s", did(op.set("", {"n": 0, "log": []})))
-            done = False
+    async with perdure.open(url) as store:
+        await store.append("s", did(op.set("", {"n": 0, "log": []})))
+        done = False
 
-            async def write() -> int:
-                count = 0
-                while not done:
-                    async with store.edit("s") as draft:
-                        draft.add("/n", 1)
-                    count += 1
-                return count
+        async def write() -> int:
+            count = 0
+            while not done:
+                async with store.edit("s") as draft:
+                    draft.add("/n", 1)
+                count += 1
+            return count
 
-            writing = asyncio.create_task(write())
-            for number in range(20):
-                fork = await store.fork("s")
-                await store.append(fork, did(op.append("/log", [number]), op.add("/n", 1000)))
-                await store.merge(fork, into="s")
-            done = True
-            count = await writing
-            state = (await store.read("s")).state
-            assert state == {"n": 20_000 + count, "log": [*range(20)]}
-
-    asyncio.run(scenario())
+        writing = asyncio.create_task(write())
+        for number in range(20):
+            fork = await store.fork("s")
+            await store.append(fork, did(op.append("/log", [number]), op.add("/n", 1000)))
+            await store.merge(fork, into="s")
+        done = True
+        count = await writing
+        state = (await store.read("s")).state
+        assert state == {"n": 20_000 + count, "log": [*range(20)]}
 
 
 class Branches:
@@ -318,12 +292,9 @@ async def branch(seed: int) -> int:
         return 6
 
 
-def test_random_branches_keep_every_element_its_own() -> None:
+async def test_random_branches_keep_every_element_its_own() -> None:
     """Over merges and edits in any order no element gets another's mark, none comes twice, none that was removed returns, and what the
     fork put in or changed is there after each merge."""
 
-    async def scenario() -> None:
-        merges = [await branch(seed) for seed in range(150)]
-        assert sum(count > 1 for count in merges) > 30
-
-    asyncio.run(scenario())
+    merges = [await branch(seed) for seed in range(150)]
+    assert sum(count > 1 for count in merges) > 30

@@ -196,31 +196,28 @@ def test_slots_come_in_the_order_they_were_asked_for() -> None:
     assert not queue._lines
 
 
-def test_a_slot_that_is_held_too_long_is_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slot_that_is_held_too_long_is_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those who waited long enough go ahead, the newest of them holds the session, and what the former holder leaves is not its slot."""
     monkeypatch.setattr("perdure.engine.session_queue.PATIENCE", 0.05)
     queue = SessionQueue()
 
-    async def scenario() -> None:
-        release = asyncio.Event()
+    release = asyncio.Event()
 
-        async def hold() -> None:
-            async with queue.slot(S):
-                await release.wait()
+    async def hold() -> None:
+        async with queue.slot(S):
+            await release.wait()
 
-        holder = asyncio.create_task(hold())
+    holder = asyncio.create_task(hold())
+    await asyncio.sleep(0)
+    async with queue.slot(S) as _:
+        release.set()
+        await holder
+        assert queue._lines[S].holder is not None
+        waiting = asyncio.create_task(hold(), context=Context())
         await asyncio.sleep(0)
-        async with queue.slot(S) as _:
-            release.set()
-            await holder
-            assert queue._lines[S].holder is not None
-            waiting = asyncio.create_task(hold(), context=Context())
-            await asyncio.sleep(0)
-            assert not waiting.done()
-        await waiting
-        assert not queue._lines
-
-    asyncio.run(scenario())
+        assert not waiting.done()
+    await waiting
+    assert not queue._lines
 
 
 @pytest.mark.filterwarnings("ignore")  # Interrupts leave coroutines behind that were never begun.

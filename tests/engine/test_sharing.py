@@ -21,32 +21,29 @@ from perdure.backends.sqlite.schema import connect, initialise, known_id, parse_
 from perdure.clock import SystemClock
 
 
-def test_many_tasks_edit_one_session(url: str) -> None:
+async def test_many_tasks_edit_one_session(url: str) -> None:
     """A hundred edits at once on one session all count: additions, list items, a key each."""
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
+    async with perdure.open(url) as store:
 
-            async def edit(number: int) -> None:
-                async with store.edit("s", actor=f"task-{number}") as draft:
-                    draft.add("/count", 1)
-                    draft.state.setdefault("items", []).append(number)
-                    await asyncio.sleep(0)
-                    draft.state[f"k{number}"] = number
-                    draft.event("done", number)
+        async def edit(number: int) -> None:
+            async with store.edit("s", actor=f"task-{number}") as draft:
+                draft.add("/count", 1)
+                draft.state.setdefault("items", []).append(number)
+                await asyncio.sleep(0)
+                draft.state[f"k{number}"] = number
+                draft.event("done", number)
 
-            async with asyncio.TaskGroup() as group:
-                for number in range(100):
-                    group.create_task(edit(number))
-            view = await store.read("s")
-            assert (view.version, view.state["count"]) == (100, 100)
-            assert sorted(view.state["items"]) == list(range(100))
-            assert all(view.state[f"k{number}"] == number for number in range(100))
-            done = [event.data async for commit in store.history("s", types={"done"}) for event in commit.events]
-            assert done == view.state["items"]
-            await store.verify("s")
-
-    asyncio.run(scenario())
+        async with asyncio.TaskGroup() as group:
+            for number in range(100):
+                group.create_task(edit(number))
+        view = await store.read("s")
+        assert (view.version, view.state["count"]) == (100, 100)
+        assert sorted(view.state["items"]) == list(range(100))
+        assert all(view.state[f"k{number}"] == number for number in range(100))
+        done = [event.data async for commit in store.history("s", types={"done"}) for event in commit.events]
+        assert done == view.state["items"]
+        await store.verify("s")
 
 
 def test_loops_and_threads_at_once(url: str) -> None:
@@ -153,34 +150,31 @@ def test_a_store_left_unclosed_warns(url: str) -> None:
     assert [warning for warning in quiet if "never closed" in str(warning.message)] == []
 
 
-def test_cancelled_edits_leave_a_commit_or_nothing(url: str) -> None:
+async def test_cancelled_edits_leave_a_commit_or_nothing(url: str) -> None:
     """Tasks cancelled at chosen moments leave whole commits; those behind them in the queue go on."""
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            done: set[int] = set()
+    async with perdure.open(url) as store:
+        done: set[int] = set()
 
-            async def edit(number: int) -> None:
-                async with store.edit("s") as draft:
-                    draft.add("/count", 1)
-                    draft.state.setdefault("items", []).append(number)
-                done.add(number)
+        async def edit(number: int) -> None:
+            async with store.edit("s") as draft:
+                draft.add("/count", 1)
+                draft.state.setdefault("items", []).append(number)
+            done.add(number)
 
-            tasks = [asyncio.create_task(edit(number)) for number in range(40)]
-            chance = random.Random(3)
-            for task in chance.sample(tasks, 15):
-                for _ in range(chance.randrange(6)):
-                    await asyncio.sleep(0)
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            state = (await store.read("s")).state
-            assert state["count"] == len(state["items"]) == len(set(state["items"]))
-            assert done <= set(state["items"])
-            async with asyncio.timeout(30):
-                await edit(100)
-            await store.verify("s")
-
-    asyncio.run(scenario())
+        tasks = [asyncio.create_task(edit(number)) for number in range(40)]
+        chance = random.Random(3)
+        for task in chance.sample(tasks, 15):
+            for _ in range(chance.randrange(6)):
+                await asyncio.sleep(0)
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        state = (await store.read("s")).state
+        assert state["count"] == len(state["items"]) == len(set(state["items"]))
+        assert done <= set(state["items"])
+        async with asyncio.timeout(30):
+            await edit(100)
+        await store.verify("s")
 
 
 @pytest.mark.parametrize(("cache_bytes", "bounded"), [(0, True), (200_000, True), (64 << 20, False)])

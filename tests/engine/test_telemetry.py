@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 import sys
 
@@ -99,7 +98,7 @@ def test_with_an_sdk_every_call_is_seen(url: str) -> None:
     assert run.stdout.startswith("seen")
 
 
-def test_without_an_sdk_no_span_is_made(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_an_sdk_no_span_is_made(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hundreds of calls ask for no tracer, no meter and no span."""
 
     def never(*_: object, **__: object) -> None:
@@ -110,33 +109,27 @@ def test_without_an_sdk_no_span_is_made(url: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(trace.NoOpTracer, "start_as_current_span", never)
     monkeypatch.setattr(trace.NoOpTracer, "start_span", never)
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            for number in range(150):
-                await store.append("s", Event("x", number, (op.add("/n", 1),)))
-            async with store.edit("s") as draft:
-                draft.state["a"] = 1
-            await store.read("s")
-            assert {commit.trace async for commit in store.history("s")} == {None}
-
-    asyncio.run(scenario())
+    async with perdure.open(url) as store:
+        for number in range(150):
+            await store.append("s", Event("x", number, (op.add("/n", 1),)))
+        async with store.edit("s") as draft:
+            draft.state["a"] = 1
+        await store.read("s")
+        assert {commit.trace async for commit in store.history("s")} == {None}
 
 
 @pytest.mark.parametrize("flags", [0, 1])
-def test_the_callers_context_is_stored_without_an_sdk(url: str, flags: int) -> None:
+async def test_the_callers_context_is_stored_without_an_sdk(url: str, flags: int) -> None:
     """A trace context that some middleware put there is stored on the commit as it is, and covered by the hash."""
     context = SpanContext(0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331, is_remote=True, trace_flags=TraceFlags(flags))
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            with trace.use_span(NonRecordingSpan(context)):
-                await store.append("s", Event("x"))
-                async with store.edit("s") as draft:
-                    draft.state["a"] = 1
-                await store.configure("s", tags={})
+    async with perdure.open(url) as store:
+        with trace.use_span(NonRecordingSpan(context)):
             await store.append("s", Event("x"))
-            found = [commit.trace async for commit in store.history("s")]
-            assert found == [f"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0{flags}"] * 3 + [None]
-            await store.verify("s")
-
-    asyncio.run(scenario())
+            async with store.edit("s") as draft:
+                draft.state["a"] = 1
+            await store.configure("s", tags={})
+        await store.append("s", Event("x"))
+        found = [commit.trace async for commit in store.history("s")]
+        assert found == [f"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0{flags}"] * 3 + [None]
+        await store.verify("s")

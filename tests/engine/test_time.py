@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any
@@ -56,58 +55,49 @@ WRITES: dict[str, Callable[[perdure.Store], Awaitable[Any]]] = {
 
 
 @pytest.mark.parametrize("at", [1 << 63, 1 << 70])
-def test_a_clock_out_of_range(url: str, at: int) -> None:
+async def test_a_clock_out_of_range(url: str, at: int) -> None:
     """Each write is `Invalid`, stores nothing, and works again when the clock does."""
 
-    async def scenario() -> None:
-        clock = Wrong()
-        async with perdure.open(url, clock=clock) as store:
-            await store.append("s", Event("x", None, (op.set("/n", 0),)))
-            await store.fork("s", id="fork")
-            await store.append("fork", Event("x", None, (op.set("/b", 0),)))
-            for name, write in WRITES.items():
-                clock.at = at
-                with pytest.raises(perdure.Invalid, match="2262"):
-                    await write(store)
-                clock.at = 0
-                assert (await store.read("s")).version == 2, name
-            for name, write in WRITES.items():
+    clock = Wrong()
+    async with perdure.open(url, clock=clock) as store:
+        await store.append("s", Event("x", None, (op.set("/n", 0),)))
+        await store.fork("s", id="fork")
+        await store.append("fork", Event("x", None, (op.set("/b", 0),)))
+        for name, write in WRITES.items():
+            clock.at = at
+            with pytest.raises(perdure.Invalid, match="2262"):
                 await write(store)
-                if name == "delete":
-                    await store.verify("s")
-
-    asyncio.run(scenario())
+            clock.at = 0
+            assert (await store.read("s")).version == 2, name
+        for name, write in WRITES.items():
+            await write(store)
+            if name == "delete":
+                await store.verify("s")
 
 
 @pytest.mark.parametrize("moment", [datetime(2026, 1, 1), datetime(2026, 1, 1, tzinfo=Nowhere()), "2026", 1.5])  # noqa: DTZ001 - what is refused
-def test_a_moment_without_an_offset(url: str, moment: Any) -> None:
+async def test_a_moment_without_an_offset(url: str, moment: Any) -> None:
     """A datetime that names no moment is `Invalid` wherever a time is asked for, and the message says how to write one."""
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            await store.append("s", Event("x"))
-            calls: list[Awaitable[Any]] = [_all(store.list(updated_after=moment)), _all(store.list(updated_before=moment))]
-            if isinstance(moment, datetime):
-                calls.append(store.read("s", at=moment))
-            for call in calls:
-                with pytest.raises(perdure.Invalid, match=r"datetime.now\(UTC\)"):
-                    await call
-
-    asyncio.run(scenario())
+    async with perdure.open(url) as store:
+        await store.append("s", Event("x"))
+        calls: list[Awaitable[Any]] = [_all(store.list(updated_after=moment)), _all(store.list(updated_before=moment))]
+        if isinstance(moment, datetime):
+            calls.append(store.read("s", at=moment))
+        for call in calls:
+            with pytest.raises(perdure.Invalid, match=r"datetime.now\(UTC\)"):
+                await call
 
 
-def test_the_ends_of_the_calendar(url: str) -> None:
+async def test_the_ends_of_the_calendar(url: str) -> None:
     """The first and the last moment that a datetime can say, in any zone, are moments like others."""
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            await store.append("s", Event("x"))
-            for zone in (UTC, timezone(timedelta(hours=14)), timezone(timedelta(hours=-12))):
-                assert (await store.read("s", at=datetime.max.replace(tzinfo=zone))).version == 1
-                with pytest.raises(perdure.NotFound):
-                    await store.read("s", at=datetime.min.replace(tzinfo=zone))
-
-    asyncio.run(scenario())
+    async with perdure.open(url) as store:
+        await store.append("s", Event("x"))
+        for zone in (UTC, timezone(timedelta(hours=14)), timezone(timedelta(hours=-12))):
+            assert (await store.read("s", at=datetime.max.replace(tzinfo=zone))).version == 1
+            with pytest.raises(perdure.NotFound):
+                await store.read("s", at=datetime.min.replace(tzinfo=zone))
 
 
 async def _all(items: Any) -> list[Any]:

@@ -55,30 +55,27 @@ def test_a_draft_is_closed_after_its_block(use: Callable[[Draft], Any], touched:
         assert store.read("s").version == 2
 
 
-def test_what_was_not_entered_says_so() -> None:
+async def test_what_was_not_entered_says_so() -> None:
     """A store that was not opened, and an edit whose block was not entered, name the line to write; `hasattr` still works."""
 
-    async def scenario() -> None:
-        opening: Any = perdure.open("memory:")
-        with pytest.raises(Invalid, match=r"async with perdure\.open"):
-            opening.append("s", perdure.Event("x"))
-        with pytest.raises(Invalid, match=r"async with perdure\.open"), opening:
+    opening: Any = perdure.open("memory:")
+    with pytest.raises(Invalid, match=r"async with perdure\.open"):
+        opening.append("s", perdure.Event("x"))
+    with pytest.raises(Invalid, match=r"async with perdure\.open"), opening:
+        pass
+    assert not hasattr(opening, "read")
+    async with perdure.open("memory:") as store:
+        edit: Any = store.edit("s")
+        with pytest.raises(Invalid, match=r"async with store\.edit"):
+            edit.state["n"] = 1
+        with pytest.raises(Invalid, match=r"async with store\.edit"), edit:
             pass
-        assert not hasattr(opening, "read")
-        async with perdure.open("memory:") as store:
-            edit: Any = store.edit("s")
-            with pytest.raises(Invalid, match=r"async with store\.edit"):
-                edit.state["n"] = 1
-            with pytest.raises(Invalid, match=r"async with store\.edit"), edit:
-                pass
-            with pytest.raises(Invalid, match=r"async with store\.edit"):
-                await edit
-            assert copy.copy(edit) is not edit
-            async with edit as draft:
-                draft.state["n"] = 1
-            assert (await store.read("s")).state == {"n": 1}
-
-    asyncio.run(scenario())
+        with pytest.raises(Invalid, match=r"async with store\.edit"):
+            await edit
+        assert copy.copy(edit) is not edit
+        async with edit as draft:
+            draft.state["n"] = 1
+        assert (await store.read("s")).state == {"n": 1}
 
 
 def test_blocking_and_asynchronous_are_told_apart() -> None:

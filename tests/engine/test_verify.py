@@ -39,80 +39,71 @@ TAMPERINGS = {
 }
 
 
-def test_a_row_that_differs_from_its_chain_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_row_that_differs_from_its_chain_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where an engine keeps the head in a row of its own, `verify` compares that copy too: status, epoch, time, tags."""
 
-    async def scenario() -> None:
-        async with perdure.open("memory:") as store:
-            await store.append("s", Event("x"))
-            await store.configure("s", tags={"team": "ops"})
-            backend = store._core.backend
-            load = backend.load
+    async with perdure.open("memory:") as store:
+        await store.append("s", Event("x"))
+        await store.configure("s", tags={"team": "ops"})
+        backend = store._core.backend
+        load = backend.load
 
-            def changed(**columns: Any) -> Any:
-                async def other(session: Any, at: int | None = None) -> Any:
-                    loaded = await load(session, at)
-                    return loaded and msgspec.structs.replace(loaded, row=msgspec.structs.replace(loaded.row, **columns))
+        def changed(**columns: Any) -> Any:
+            async def other(session: Any, at: int | None = None) -> Any:
+                loaded = await load(session, at)
+                return loaded and msgspec.structs.replace(loaded, row=msgspec.structs.replace(loaded.row, **columns))
 
-                return other
+            return other
 
-            head = (await load(SessionKey("default", "s"))).row.head
-            for column, value in (("status", 1), ("epoch", 1), ("at", head.at + 1), ("data", 2)):
-                monkeypatch.setattr(backend, "load", changed(head=msgspec.structs.replace(head, **{column: value})))
-                with pytest.raises(perdure.Corrupt, match="index row of session 's' has another status"):
-                    await store.verify("s")
-            monkeypatch.setattr(backend, "load", changed(tags={}))
-            with pytest.raises(perdure.Corrupt, match="other tags"):
+        head = (await load(SessionKey("default", "s"))).row.head
+        for column, value in (("status", 1), ("epoch", 1), ("at", head.at + 1), ("data", 2)):
+            monkeypatch.setattr(backend, "load", changed(head=msgspec.structs.replace(head, **{column: value})))
+            with pytest.raises(perdure.Corrupt, match="index row of session 's' has another status"):
                 await store.verify("s")
-            monkeypatch.setattr(backend, "load", load)
+        monkeypatch.setattr(backend, "load", changed(tags={}))
+        with pytest.raises(perdure.Corrupt, match="other tags"):
             await store.verify("s")
+        monkeypatch.setattr(backend, "load", load)
+        await store.verify("s")
 
-    run(scenario())
 
-
-def test_tags_end_with_the_session(url: str) -> None:
+async def test_tags_end_with_the_session(url: str) -> None:
     """A new life of a deleted session has none of the old one's tags, in a view, in a listing, to a store with a memory and without; nor
     has a fork its parent's."""
 
-    async def scenario() -> None:
+    async with perdure.open(url) as store:
+        await store.append("s", Event("x", None, (op.set("/n", 1),)))
+        await store.configure("s", tags={"team": "ops"})
+        fork = await store.fork("s", at=2)
+        assert (await store.read(fork)).tags == {}
+        await store.verify(fork)
+        assert (await store.read("s")).tags == {"team": "ops"}
+        await store.delete("s")
+        await store.verify("s")
+        await store.append("s", Event("y"), recreate=True)
+        assert (await store.read("s")).tags == {}
+        assert [info.session async for info in store.list(tags={"team": "ops"})] == []
+        await store.verify("s")
+        await store.configure("s", tags={"team": "new"})
+        await store.verify("s")
+    if url.startswith("sqlite"):
         async with perdure.open(url) as store:
-            await store.append("s", Event("x", None, (op.set("/n", 1),)))
-            await store.configure("s", tags={"team": "ops"})
-            fork = await store.fork("s", at=2)
-            assert (await store.read(fork)).tags == {}
-            await store.verify(fork)
-            assert (await store.read("s")).tags == {"team": "ops"}
-            await store.delete("s")
-            await store.verify("s")
-            await store.append("s", Event("y"), recreate=True)
-            assert (await store.read("s")).tags == {}
-            assert [info.session async for info in store.list(tags={"team": "ops"})] == []
-            await store.verify("s")
-            await store.configure("s", tags={"team": "new"})
-            await store.verify("s")
-        if url.startswith("sqlite"):
-            async with perdure.open(url) as store:
-                assert (await store.read("s", at=5)).tags == (await store.read("s")).tags == {"team": "new"}
-                assert (await store.verify("s")).version == 6
-
-    run(scenario())
+            assert (await store.read("s", at=5)).tags == (await store.read("s")).tags == {"team": "new"}
+            assert (await store.verify("s")).version == 6
 
 
 @pytest.mark.parametrize("name", TAMPERINGS)
-def test_tampering_is_found(name: str, file_url: str) -> None:
+async def test_tampering_is_found(name: str, file_url: str) -> None:
     """What anyone without the whole chain's rewriting changes in the file, `verify` finds."""
 
-    async def scenario() -> None:
-        async with perdure.open(file_url) as store:
-            for number in range(5):
-                await store.append("s", Event("x", number, (op.add("/n", 1),)), actor=f"a{number}", key=f"k{number}")
-            await store.configure("s", tags={"team": "ops"})
+    async with perdure.open(file_url) as store:
+        for number in range(5):
+            await store.append("s", Event("x", number, (op.add("/n", 1),)), actor=f"a{number}", key=f"k{number}")
+        await store.configure("s", tags={"team": "ops"})
+        await store.verify("s")
+    connection = apsw.Connection(file_url.removeprefix("sqlite:///"))
+    connection.execute(TAMPERINGS[name])
+    connection.close()
+    async with perdure.open(file_url) as store:
+        with pytest.raises((perdure.Corrupt, perdure.Truncated)):
             await store.verify("s")
-        connection = apsw.Connection(file_url.removeprefix("sqlite:///"))
-        connection.execute(TAMPERINGS[name])
-        connection.close()
-        async with perdure.open(file_url) as store:
-            with pytest.raises((perdure.Corrupt, perdure.Truncated)):
-                await store.verify("s")
-
-    run(scenario())

@@ -24,60 +24,51 @@ from tests.engine.watchers import S, no_look, on, until, versions
 __all__ = ["no_look"]
 
 
-def test_a_tombstone_ends_it_and_a_new_life_goes_on_behind(url: str) -> None:
+async def test_a_tombstone_ends_it_and_a_new_life_goes_on_behind(url: str) -> None:
     """The tombstone is the last that comes; later calls raise `Deleted` until the session is made anew, and go on from there."""
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            await store.append("s", Event("start"))
-            watch = asyncio.create_task(_all(store.watch("s")))
-            await asyncio.sleep(0.05)
-            await store.delete("s")
-            assert [commit.kind for commit in await watch] == [Kind.data, Kind.tombstone]
-            for after in (0, 2):
-                with pytest.raises(Deleted):
-                    await versions(store, 1, after=after)
-            await store.append("s", Event("again"), recreate=True)
-            assert await versions(store, 1, after=2) == [3]
-
-    asyncio.run(scenario())
+    async with perdure.open(url) as store:
+        await store.append("s", Event("start"))
+        watch = asyncio.create_task(_all(store.watch("s")))
+        await asyncio.sleep(0.05)
+        await store.delete("s")
+        assert [commit.kind for commit in await watch] == [Kind.data, Kind.tombstone]
+        for after in (0, 2):
+            with pytest.raises(Deleted):
+                await versions(store, 1, after=after)
+        await store.append("s", Event("again"), recreate=True)
+        assert await versions(store, 1, after=2) == [3]
 
 
 async def _all(commits: AsyncIterator[perdure.Commit]) -> list[perdure.Commit]:
     return [commit async for commit in commits]
 
 
-def test_a_version_that_the_session_has_not_reached_is_rewound(url: str) -> None:
+async def test_a_version_that_the_session_has_not_reached_is_rewound(url: str) -> None:
     """To go on behind a version that is not there would wait for commits that are not the next ones."""
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            await store.append("s", Event("start"))
-            with pytest.raises(Rewound):
-                await versions(store, 1, after=2)
-
-    asyncio.run(scenario())
+    async with perdure.open(url) as store:
+        await store.append("s", Event("start"))
+        with pytest.raises(Rewound):
+            await versions(store, 1, after=2)
 
 
 @pytest.mark.parametrize(("lost", "new"), [(1, 0), (1, 1), (1, 2), (2, 2), (2, 5)])
-def test_a_store_that_lost_what_was_seen_is_rewound(lost: int, new: int) -> None:
+async def test_a_store_that_lost_what_was_seen_is_rewound(lost: int, new: int) -> None:
     """After the newest commits were lost and others took their place, the watcher is told, and not given those as if they came next."""
 
-    async def scenario() -> None:
-        backend = MemoryBackend(SystemClock())
-        async with on(backend) as store, on(backend) as other:
-            for _ in range(4):
-                await other.append("s", Event("start"))
-            watch = asyncio.create_task(versions(store, 99))
-            await until(lambda: [mine.version for mine in store._core.watchers._of([S])] == [4])
-            del backend._chains[S].records[-lost:]
-            for number in range(new):
-                await other.append("s", Event("another", number))
-            store._core.watchers.tell(None, 0)
-            with pytest.raises(Rewound):
-                await watch
-
-    asyncio.run(scenario())
+    backend = MemoryBackend(SystemClock())
+    async with on(backend) as store, on(backend) as other:
+        for _ in range(4):
+            await other.append("s", Event("start"))
+        watch = asyncio.create_task(versions(store, 99))
+        await until(lambda: [mine.version for mine in store._core.watchers._of([S])] == [4])
+        del backend._chains[S].records[-lost:]
+        for number in range(new):
+            await other.append("s", Event("another", number))
+        store._core.watchers.tell(None, 0)
+        with pytest.raises(Rewound):
+            await watch
 
 
 class Away(MemoryBackend):
@@ -92,30 +83,27 @@ class Away(MemoryBackend):
         return await super().read(session, **options)
 
 
-def test_an_engine_that_is_away_is_waited_for() -> None:
+async def test_an_engine_that_is_away_is_waited_for() -> None:
     """While the engine is away a watch waits, and then skips nothing; behind `watch_outage` it is `Unavailable`."""
 
-    async def scenario() -> None:
-        backend = Away(SystemClock())
-        async with on(backend) as store:
-            await store.append("s", Event("start"))
-            watch = asyncio.create_task(versions(store, 3))
-            await asyncio.sleep(0.01)
-            backend.away = 2
-            await store.append("s", Event("turn"))
-            await store.append("s", Event("turn"))
-            assert await watch == [1, 2, 3]
-            assert not backend.away
-        backend._closed = False
-        async with on(backend, watch_outage=0) as store:
-            backend.away = 1
-            with pytest.raises(Unavailable):
-                await versions(store, 1)
-
-    asyncio.run(scenario())
+    backend = Away(SystemClock())
+    async with on(backend) as store:
+        await store.append("s", Event("start"))
+        watch = asyncio.create_task(versions(store, 3))
+        await asyncio.sleep(0.01)
+        backend.away = 2
+        await store.append("s", Event("turn"))
+        await store.append("s", Event("turn"))
+        assert await watch == [1, 2, 3]
+        assert not backend.away
+    backend._closed = False
+    async with on(backend, watch_outage=0) as store:
+        backend.away = 1
+        with pytest.raises(Unavailable):
+            await versions(store, 1)
 
 
-def test_outages_are_not_added_up() -> None:
+async def test_outages_are_not_added_up() -> None:
     """An engine that was back in between has the whole `watch_outage` again."""
 
     class Slow(SystemClock):
@@ -124,68 +112,56 @@ def test_outages_are_not_added_up() -> None:
         def monotonic(self) -> float:  # type: ignore[override]
             return self.seconds
 
-    async def scenario() -> None:
-        backend, clock = Away(SystemClock()), Slow()
-        async with on(backend, clock, watch_outage=60) as store:
-            await store.append("s", Event("start"))
-            watch = asyncio.create_task(versions(store, 4))
-            for version in (2, 3, 4):
-                await until(lambda: [mine.version for mine in store._core.watchers._of([S])] == [backend._chains[S].head.version])
-                clock.seconds += 50
-                backend.away = 1
-                await store.append("s", Event("turn", version))
-            assert await watch == [1, 2, 3, 4]
-
-    asyncio.run(scenario())
+    backend, clock = Away(SystemClock()), Slow()
+    async with on(backend, clock, watch_outage=60) as store:
+        await store.append("s", Event("start"))
+        watch = asyncio.create_task(versions(store, 4))
+        for version in (2, 3, 4):
+            await until(lambda: [mine.version for mine in store._core.watchers._of([S])] == [backend._chains[S].head.version])
+            clock.seconds += 50
+            backend.away = 1
+            await store.append("s", Event("turn", version))
+        assert await watch == [1, 2, 3, 4]
 
 
-def test_what_is_purged_under_a_watcher_is_deleted() -> None:
+async def test_what_is_purged_under_a_watcher_is_deleted() -> None:
     """A watcher that meets the stub of a purged session, and no more the commits it had not seen, is told that it was deleted."""
 
-    async def scenario() -> None:
-        backend = MemoryBackend(SystemClock())
-        async with on(backend) as store:
-            for _ in range(3):
-                await store.append("s", Event("start"))
-            watch = store.watch("s")
-            assert (await anext(watch)).version == 1
-            await store.delete("s")
-            await backend.purge(S)
-            with pytest.raises(Deleted):
-                async for _ in watch:
-                    pass
-
-    asyncio.run(scenario())
+    backend = MemoryBackend(SystemClock())
+    async with on(backend) as store:
+        for _ in range(3):
+            await store.append("s", Event("start"))
+        watch = store.watch("s")
+        assert (await anext(watch)).version == 1
+        await store.delete("s")
+        await backend.purge(S)
+        with pytest.raises(Deleted):
+            async for _ in watch:
+                pass
 
 
-def test_what_was_truncated_is_told() -> None:
+async def test_what_was_truncated_is_told() -> None:
     """To watch from below the first commit that is left is `Truncated`, not a silent skip."""
 
-    async def scenario() -> None:
-        async with on(MemoryBackend(SystemClock())) as store:
-            for _ in range(3):
-                await store.append("s", Event("start"))
-            del store._core.backend._chains[S].records[:2]  # type: ignore[attr-defined]
-            with pytest.raises(Truncated):
-                await versions(store, 1)
-            assert await versions(store, 1, after=2) == [3]
-
-    asyncio.run(scenario())
+    async with on(MemoryBackend(SystemClock())) as store:
+        for _ in range(3):
+            await store.append("s", Event("start"))
+        del store._core.backend._chains[S].records[:2]  # type: ignore[attr-defined]
+        with pytest.raises(Truncated):
+            await versions(store, 1)
+        assert await versions(store, 1, after=2) == [3]
 
 
-def test_closing_wakes_those_who_wait(url: str) -> None:
+async def test_closing_wakes_those_who_wait(url: str) -> None:
     """A watch of a store that is closed raises `Closed`, at once."""
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            await store.append("s", Event("start"))
-            watch = asyncio.create_task(versions(store, 2))
-            await asyncio.sleep(0.1)
-        async with asyncio.timeout(2):
-            with pytest.raises(Closed):
-                await watch
-
-    asyncio.run(scenario())
+    async with perdure.open(url) as store:
+        await store.append("s", Event("start"))
+        watch = asyncio.create_task(versions(store, 2))
+        await asyncio.sleep(0.1)
+    async with asyncio.timeout(2):
+        with pytest.raises(Closed):
+            await watch
 
 
 def test_whoever_breaks_off_leaves_nothing(url: str) -> None:

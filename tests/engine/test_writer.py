@@ -40,26 +40,23 @@ class Uneven(MemoryBackend):
 
 
 @pytest.mark.parametrize("batched", [True, False])
-def test_appends_of_an_engine_that_writes_each_by_itself_do_not_wait_for_one_another(batched: bool) -> None:
+async def test_appends_of_an_engine_that_writes_each_by_itself_do_not_wait_for_one_another(batched: bool) -> None:
     """Where a call makes one write of several appends, they are handed over together; else each alone, and the slow one holds up nobody."""
 
-    async def scenario() -> None:
-        backend = Uneven()
-        backend.batched = batched
-        writer = Writer(backend)
-        sessions = [SessionKey("acme", f"s{number}") for number in range(5)]
-        lone = asyncio.create_task(writer.append(behind(FIRST)))
-        tasks = [asyncio.create_task(writer.append(behind(session))) for session in [SLOW, *sessions]]
-        await asyncio.sleep(0.05)
-        assert backend.calls == (2 if batched else 7)
-        assert [task.done() for task in tasks] == [False, *[not batched] * 5]
-        backend.gate.set()
-        assert all(isinstance(outcome, Appended) for outcome in await asyncio.gather(lone, *tasks))
-
-    asyncio.run(scenario())
+    backend = Uneven()
+    backend.batched = batched
+    writer = Writer(backend)
+    sessions = [SessionKey("acme", f"s{number}") for number in range(5)]
+    lone = asyncio.create_task(writer.append(behind(FIRST)))
+    tasks = [asyncio.create_task(writer.append(behind(session))) for session in [SLOW, *sessions]]
+    await asyncio.sleep(0.05)
+    assert backend.calls == (2 if batched else 7)
+    assert [task.done() for task in tasks] == [False, *[not batched] * 5]
+    backend.gate.set()
+    assert all(isinstance(outcome, Appended) for outcome in await asyncio.gather(lone, *tasks))
 
 
-def test_those_who_were_answered_together_go_together_again() -> None:
+async def test_those_who_were_answered_together_go_together_again() -> None:
     """After a crowd none of it goes ahead alone: a turn of all sessions is one call. A writer that is alone again goes at once."""
 
     class Counted(MemoryBackend):
@@ -70,22 +67,19 @@ def test_those_who_were_answered_together_go_together_again() -> None:
             await asyncio.sleep(0)
             return await super().append(appends)
 
-    async def scenario() -> None:
-        backend = Counted(SeededClock(1))
-        backend.sizes = []
-        writer = Writer(backend)
+    backend = Counted(SeededClock(1))
+    backend.sizes = []
+    writer = Writer(backend)
 
-        async def session(number: int) -> None:
-            for _ in range(5):
-                await writer.append(behind(SessionKey("acme", f"s{number}")))
+    async def session(number: int) -> None:
+        for _ in range(5):
+            await writer.append(behind(SessionKey("acme", f"s{number}")))
 
-        await asyncio.gather(*[session(number) for number in range(8)])
-        assert sum(backend.sizes) == 40
-        assert len(backend.sizes) <= 7
-        backend.sizes.clear()
-        await writer.append(behind(FIRST))
-        await writer.append(behind(FIRST))
-        assert backend.sizes == [1, 1]
-        assert not writer._turn(asyncio.get_running_loop()).crowd
-
-    asyncio.run(scenario())
+    await asyncio.gather(*[session(number) for number in range(8)])
+    assert sum(backend.sizes) == 40
+    assert len(backend.sizes) <= 7
+    backend.sizes.clear()
+    await writer.append(behind(FIRST))
+    await writer.append(behind(FIRST))
+    assert backend.sizes == [1, 1]
+    assert not writer._turn(asyncio.get_running_loop()).crowd

@@ -56,34 +56,28 @@ def test_killed_behind_any_commit_it_goes_on_and_books_once(tmp_path: Path, comm
     assert done.stdout.splitlines() == ["Done: room 9 is booked.", str(DONE)], done.stderr
 
 
-def test_a_tool_whose_work_is_done_is_not_called_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_tool_whose_work_is_done_is_not_called_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second time a call is acted on, its receipt is found before the tool runs."""
     calls = []
 
-    async def scenario() -> None:
-        monkeypatch.setitem(agent_loop.TOOLS, "count", lambda state: calls.append(1) or "counted")
-        async with perdure.open("memory:") as store:
-            for _ in range(2):
-                await agent_loop.act(store, "s", {"id": "call-1", "name": "count", "args": {}})
-            assert (await store.read("s")).version == len(calls) == 1
-
-    asyncio.run(scenario())
+    monkeypatch.setitem(agent_loop.TOOLS, "count", lambda state: calls.append(1) or "counted")
+    async with perdure.open("memory:") as store:
+        for _ in range(2):
+            await agent_loop.act(store, "s", {"id": "call-1", "name": "count", "args": {}})
+        assert (await store.read("s")).version == len(calls) == 1
 
 
-def test_two_workers_on_one_session_do_the_work_of_one(tmp_path: Path) -> None:
+async def test_two_workers_on_one_session_do_the_work_of_one(tmp_path: Path) -> None:
     """Three workers go on with one session at once: one answer stands for each question, and the room is booked once."""
 
     async def slow(messages: list[Any]) -> Any:
         await asyncio.sleep(0.01)
         return await agent_loop.model(messages)
 
-    async def scenario() -> None:
-        async with perdure.open(f"sqlite:///{tmp_path}/agents.db") as store:
-            await store.append("s", ASKED)
-            answers = await asyncio.gather(*[agent_loop.run(store, "s", slow) for _ in range(3)])
-            assert set(answers) == {"Done: room 9 is booked."}
-            assert (await store.read("s")).state == DONE
-            messages, _ = await agent_loop.read(store, "s")
-            assert [message["role"] for message in messages] == ["user", "assistant", "tool", "assistant", "tool", "assistant"]
-
-    asyncio.run(scenario())
+    async with perdure.open(f"sqlite:///{tmp_path}/agents.db") as store:
+        await store.append("s", ASKED)
+        answers = await asyncio.gather(*[agent_loop.run(store, "s", slow) for _ in range(3)])
+        assert set(answers) == {"Done: room 9 is booked."}
+        assert (await store.read("s")).state == DONE
+        messages, _ = await agent_loop.read(store, "s")
+        assert [message["role"] for message in messages] == ["user", "assistant", "tool", "assistant", "tool", "assistant"]

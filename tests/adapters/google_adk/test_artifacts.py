@@ -243,22 +243,19 @@ def test_many_saves_at_once_get_a_number_each(play) -> None:
     play(scenario)
 
 
-def test_two_stores_on_one_file_lose_no_version(file_url: str) -> None:
+async def test_two_stores_on_one_file_lose_no_version(file_url: str) -> None:
     """Two services with stores of their own, as in two processes, save and delete the same artifact at once: no save is lost or doubled."""
 
-    async def scenario() -> None:
-        async with perdure.open(file_url) as here, perdure.open(file_url) as there:
-            services = [PerdureArtifactService(here), PerdureArtifactService(there)]
-            for round in range(3):
-                saves = [services[n % 2].save_artifact(**S, filename="report", artifact=text(str(n))) for n in range(24)]
-                numbers = await asyncio.gather(*saves)
-                assert sorted(numbers) == list(range(24)), round
-                loaded = [await services[1].load_artifact(**S, filename="report", version=number) for number in numbers]
-                assert [part.text for part in loaded] == [str(n) for n in range(24)]
-                await services[round % 2].delete_artifact(**S, filename="report")
-                assert await services[(round + 1) % 2].list_versions(**S, filename="report") == []
-
-    asyncio.run(scenario())
+    async with perdure.open(file_url) as here, perdure.open(file_url) as there:
+        services = [PerdureArtifactService(here), PerdureArtifactService(there)]
+        for round in range(3):
+            saves = [services[n % 2].save_artifact(**S, filename="report", artifact=text(str(n))) for n in range(24)]
+            numbers = await asyncio.gather(*saves)
+            assert sorted(numbers) == list(range(24)), round
+            loaded = [await services[1].load_artifact(**S, filename="report", version=number) for number in numbers]
+            assert [part.text for part in loaded] == [str(n) for n in range(24)]
+            await services[round % 2].delete_artifact(**S, filename="report")
+            assert await services[(round + 1) % 2].list_versions(**S, filename="report") == []
 
 
 def test_an_artifact_above_a_commits_limit_is_split(file_url: str) -> None:
@@ -377,30 +374,27 @@ def test_what_is_not_ours_is_refused(play) -> None:
     play(scenario)
 
 
-def test_tenants_and_closed_stores() -> None:
+async def test_tenants_and_closed_stores() -> None:
     """Another tenant of the store sees no artifact; after the store is closed every method raises `Closed`; a URL is no store."""
 
-    async def scenario() -> None:
-        async with perdure.open("memory:") as store:
-            service, theirs = PerdureArtifactService(store), PerdureArtifactService(store.for_tenant("globex"))
-            await service.save_artifact(**S, filename="user:a", artifact=text("a"))
-            assert await theirs.load_artifact(**S, filename="user:a") is None
-            assert await theirs.list_artifact_keys(**S) == []
-        for call in (
-            service.save_artifact(**S, filename="a", artifact=text("a")),
-            service.load_artifact(**S, filename="a"),
-            service.list_artifact_keys(**S),
-            service.delete_artifact(**S, filename="a"),
-            service.list_versions(**S, filename="a"),
-            service.list_artifact_versions(**S, filename="a"),
-            service.get_artifact_version(**S, filename="a"),
-        ):
-            with pytest.raises(perdure.Closed):
-                await call
-        with pytest.raises(perdure.Invalid, match="takes an open store"):
-            PerdureArtifactService("sqlite:///agents.db")  # type: ignore[arg-type]
-
-    asyncio.run(scenario())
+    async with perdure.open("memory:") as store:
+        service, theirs = PerdureArtifactService(store), PerdureArtifactService(store.for_tenant("globex"))
+        await service.save_artifact(**S, filename="user:a", artifact=text("a"))
+        assert await theirs.load_artifact(**S, filename="user:a") is None
+        assert await theirs.list_artifact_keys(**S) == []
+    for call in (
+        service.save_artifact(**S, filename="a", artifact=text("a")),
+        service.load_artifact(**S, filename="a"),
+        service.list_artifact_keys(**S),
+        service.delete_artifact(**S, filename="a"),
+        service.list_versions(**S, filename="a"),
+        service.list_artifact_versions(**S, filename="a"),
+        service.get_artifact_version(**S, filename="a"),
+    ):
+        with pytest.raises(perdure.Closed):
+            await call
+    with pytest.raises(perdure.Invalid, match="takes an open store"):
+        PerdureArtifactService("sqlite:///agents.db")  # type: ignore[arg-type]
 
 
 NAMES = st.sampled_from(["a", "a/b", "user:a", "user:b"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
@@ -96,38 +95,32 @@ def test_a_large_tool_result_is_stored(play) -> None:
     play(scenario)
 
 
-def test_tenants_do_not_see_each_other() -> None:
+async def test_tenants_do_not_see_each_other() -> None:
     """A service for another tenant of the same store finds no session, no shared state, and cannot append to what it does not see."""
 
-    async def scenario() -> None:
-        async with perdure.open("memory:") as store:
-            mine, theirs = PerdureSessionService(store), PerdureSessionService(store.for_tenant("globex"))
-            session = await mine.create_session(**WHO, session_id="s", state={"user:a": 1})
-            assert await theirs.get_session(**WHO, session_id="s") is None
-            assert await theirs.get_user_state(**WHO) == {}
-            assert (await theirs.list_sessions(app_name="shop")).sessions == []
-            with pytest.raises(SessionNotFoundError):
-                await theirs.append_event(session, said("hi"))
-
-    asyncio.run(scenario())
+    async with perdure.open("memory:") as store:
+        mine, theirs = PerdureSessionService(store), PerdureSessionService(store.for_tenant("globex"))
+        session = await mine.create_session(**WHO, session_id="s", state={"user:a": 1})
+        assert await theirs.get_session(**WHO, session_id="s") is None
+        assert await theirs.get_user_state(**WHO) == {}
+        assert (await theirs.list_sessions(app_name="shop")).sessions == []
+        with pytest.raises(SessionNotFoundError):
+            await theirs.append_event(session, said("hi"))
 
 
-def test_a_closed_store_says_so() -> None:
+async def test_a_closed_store_says_so() -> None:
     """After the store is closed every method raises `Closed`."""
 
-    async def scenario() -> None:
-        async with perdure.open("memory:") as store:
-            service = PerdureSessionService(store)
-            session = await service.create_session(**WHO, session_id="s")
-        calls: list[Any] = [
-            service.create_session(**WHO),
-            service.get_session(**WHO, session_id="s"),
-            service.list_sessions(**WHO),
-            service.append_event(session, said("hi")),
-            service.delete_session(**WHO, session_id="s"),
-        ]
-        for call in calls:
-            with pytest.raises(perdure.Closed):
-                await call
-
-    asyncio.run(scenario())
+    async with perdure.open("memory:") as store:
+        service = PerdureSessionService(store)
+        session = await service.create_session(**WHO, session_id="s")
+    calls: list[Any] = [
+        service.create_session(**WHO),
+        service.get_session(**WHO, session_id="s"),
+        service.list_sessions(**WHO),
+        service.append_event(session, said("hi")),
+        service.delete_session(**WHO, session_id="s"),
+    ]
+    for call in calls:
+        with pytest.raises(perdure.Closed):
+            await call

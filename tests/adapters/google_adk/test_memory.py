@@ -164,41 +164,35 @@ def test_users_apps_and_tenants_are_apart(play) -> None:
     play(scenario)
 
 
-def test_many_that_add_at_once_lose_nothing(file_url: str) -> None:
+async def test_many_that_add_at_once_lose_nothing(file_url: str) -> None:
     """Two services with stores of their own, as in two processes, add overlapping events of several sessions: each is there once."""
 
-    async def scenario() -> None:
-        async with perdure.open(file_url) as here, perdure.open(file_url) as there:
-            services = [PerdureMemoryService(here), PerdureMemoryService(there)]
-            events = [said(f"note {n}") for n in range(20)]
-            adds = [
-                services[n % 2].add_events_to_memory(**WHO, session_id=f"s{n % 3}", events=events[max(0, n - 3) : n + 1]) for n in range(20)
-            ]
-            await asyncio.gather(*adds)
-            for service in services:
-                state = await service._memories.state(MEMORY)
-                for n in range(3):
-                    wanted = {event.id for m in range(n, 20, 3) for event in events[max(0, m - 3) : m + 1]}
-                    held = [entry["id"] for entry in state["sessions"][f"s{n}"]]
-                    assert len(held) == len(wanted)
-                    assert set(held) == wanted
-
-    asyncio.run(scenario())
+    async with perdure.open(file_url) as here, perdure.open(file_url) as there:
+        services = [PerdureMemoryService(here), PerdureMemoryService(there)]
+        events = [said(f"note {n}") for n in range(20)]
+        adds = [
+            services[n % 2].add_events_to_memory(**WHO, session_id=f"s{n % 3}", events=events[max(0, n - 3) : n + 1]) for n in range(20)
+        ]
+        await asyncio.gather(*adds)
+        for service in services:
+            state = await service._memories.state(MEMORY)
+            for n in range(3):
+                wanted = {event.id for m in range(n, 20, 3) for event in events[max(0, m - 3) : m + 1]}
+                held = [entry["id"] for entry in state["sessions"][f"s{n}"]]
+                assert len(held) == len(wanted)
+                assert set(held) == wanted
 
 
-def test_what_one_forgets_another_that_knows_it_not_yet_forgets(file_url: str) -> None:
+async def test_what_one_forgets_another_that_knows_it_not_yet_forgets(file_url: str) -> None:
     """A deletion decides on what is stored, not on what its process remembers."""
 
-    async def scenario() -> None:
-        async with perdure.open(file_url) as here, perdure.open(file_url) as there:
-            first, second = PerdureMemoryService(here), PerdureMemoryService(there)
-            event = said("note")
-            await second.add_events_to_memory(**WHO, events=[said("other")])
-            await first.add_events_to_memory(**WHO, events=[event])
-            await second.delete_memory(**WHO, memory_id=event.id)
-            assert found(await first.search_memory(**WHO, query="note")) == []
-
-    asyncio.run(scenario())
+    async with perdure.open(file_url) as here, perdure.open(file_url) as there:
+        first, second = PerdureMemoryService(here), PerdureMemoryService(there)
+        event = said("note")
+        await second.add_events_to_memory(**WHO, events=[said("other")])
+        await first.add_events_to_memory(**WHO, events=[event])
+        await second.delete_memory(**WHO, memory_id=event.id)
+        assert found(await first.search_memory(**WHO, query="note")) == []
 
 
 @pytest.mark.parametrize(
@@ -247,26 +241,23 @@ def test_it_finds_what_the_in_memory_service_finds(texts: list[str], query: str)
     asyncio.run(scenario())
 
 
-def test_what_is_not_ours_and_a_closed_store_are_refused() -> None:
+async def test_what_is_not_ours_and_a_closed_store_are_refused() -> None:
     """A session that something else made is named; after the store is closed every method raises `Closed`; a URL is no store."""
 
-    async def scenario() -> None:
-        async with perdure.open("memory:") as store:
-            service = PerdureMemoryService(store)
-            await store.append(MEMORY, perdure.Event("note", 1))
-            for call in (service.search_memory(**WHO, query="a"), service.add_session_to_memory(session(said("a")))):
-                with pytest.raises(perdure.Invalid, match="no memory of ADK"):
-                    await call
-        for call in (
-            service.search_memory(**WHO, query="a"),
-            service.add_session_to_memory(session(said("a"))),
-            service.add_events_to_memory(**WHO, events=[said("a")]),
-            service.add_memory(**WHO, memories=[MemoryEntry(content=types.UserContent("a"))]),
-            service.delete_memory(**WHO, memory_id="a"),
-        ):
-            with pytest.raises(perdure.Closed):
+    async with perdure.open("memory:") as store:
+        service = PerdureMemoryService(store)
+        await store.append(MEMORY, perdure.Event("note", 1))
+        for call in (service.search_memory(**WHO, query="a"), service.add_session_to_memory(session(said("a")))):
+            with pytest.raises(perdure.Invalid, match="no memory of ADK"):
                 await call
-        with pytest.raises(perdure.Invalid, match="takes an open store"):
-            PerdureMemoryService("sqlite:///agents.db")  # type: ignore[arg-type]
-
-    asyncio.run(scenario())
+    for call in (
+        service.search_memory(**WHO, query="a"),
+        service.add_session_to_memory(session(said("a"))),
+        service.add_events_to_memory(**WHO, events=[said("a")]),
+        service.add_memory(**WHO, memories=[MemoryEntry(content=types.UserContent("a"))]),
+        service.delete_memory(**WHO, memory_id="a"),
+    ):
+        with pytest.raises(perdure.Closed):
+            await call
+    with pytest.raises(perdure.Invalid, match="takes an open store"):
+        PerdureMemoryService("sqlite:///agents.db")  # type: ignore[arg-type]

@@ -35,23 +35,20 @@ def test_of_two_stale_writers_one_wins_whatever_the_clocks_say(play) -> None:
     play(scenario)
 
 
-def test_two_stores_on_one_file_refuse_the_later_one(file_url: str) -> None:
+async def test_two_stores_on_one_file_refuse_the_later_one(file_url: str) -> None:
     """Of two services with stores of their own, as in two processes, the one that loaded before the other wrote is refused."""
 
-    async def scenario() -> None:
-        async with perdure.open(file_url) as here, perdure.open(file_url) as there:
-            first, second = PerdureSessionService(here), PerdureSessionService(there)
-            mine = await first.create_session(**WHO, session_id="s")
-            theirs = await load(second)
-            await second.append_event(theirs, said("theirs", k=1))
-            with pytest.raises(StaleSessionError, match="loaded at version 1, now at 2"):
-                await first.append_event(mine, said("mine", k=2))
-            mine = await load(first)
+    async with perdure.open(file_url) as here, perdure.open(file_url) as there:
+        first, second = PerdureSessionService(here), PerdureSessionService(there)
+        mine = await first.create_session(**WHO, session_id="s")
+        theirs = await load(second)
+        await second.append_event(theirs, said("theirs", k=1))
+        with pytest.raises(StaleSessionError, match="loaded at version 1, now at 2"):
             await first.append_event(mine, said("mine", k=2))
-            assert texts(await load(second)) == ["theirs", "mine"]
-            assert (await load(second)).state == {"k": 2}
-
-    asyncio.run(scenario())
+        mine = await load(first)
+        await first.append_event(mine, said("mine", k=2))
+        assert texts(await load(second)) == ["theirs", "mine"]
+        assert (await load(second)).state == {"k": 2}
 
 
 def test_one_session_object_takes_many_appends_at_once(play) -> None:
@@ -66,7 +63,7 @@ def test_one_session_object_takes_many_appends_at_once(play) -> None:
     play(scenario)
 
 
-def test_threads_with_loops_of_their_own_share_a_service(url: str) -> None:
+async def test_threads_with_loops_of_their_own_share_a_service(url: str) -> None:
     """One service serves event loops in several threads: sessions of each, and `app:` state of all, lose nothing."""
 
     def work(service: PerdureSessionService, user: str) -> None:
@@ -77,15 +74,12 @@ def test_threads_with_loops_of_their_own_share_a_service(url: str) -> None:
 
         asyncio.run(run())
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            service = PerdureSessionService(store)
-            await asyncio.gather(*[asyncio.to_thread(work, service, user) for user in ("u1", "u2", "u3")])
-            found = (await service.list_sessions(app_name="shop")).sessions
-            shared = {f"app:{user}{number}": number for user in ("u1", "u2", "u3") for number in range(10)}
-            assert [session.state for session in found] == [shared | {"own": 9}] * 3
-
-    asyncio.run(scenario())
+    async with perdure.open(url) as store:
+        service = PerdureSessionService(store)
+        await asyncio.gather(*[asyncio.to_thread(work, service, user) for user in ("u1", "u2", "u3")])
+        found = (await service.list_sessions(app_name="shop")).sessions
+        shared = {f"app:{user}{number}": number for user in ("u1", "u2", "u3") for number in range(10)}
+        assert [session.state for session in found] == [shared | {"own": 9}] * 3
 
 
 def test_an_event_sent_again_is_there_once(play) -> None:
@@ -148,29 +142,26 @@ asyncio.run(main(sys.argv[1]))
 
 
 @pytest.mark.parametrize("newer", [False, True])
-def test_a_death_before_the_shared_state_loses_and_doubles_nothing(file_url: str, newer: bool) -> None:
+async def test_a_death_before_the_shared_state_loses_and_doubles_nothing(file_url: str, newer: bool) -> None:
     """Killed between the session's commit and the shared ones, the rest is carried out once by the next load; newer values stay."""
-    died = subprocess.run([sys.executable, "-c", DYING, file_url], check=False).returncode
-    assert died == -signal.SIGKILL
+    died = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", DYING, file_url], check=False)
+    assert died.returncode == -signal.SIGKILL
 
-    async def scenario() -> None:
-        async with perdure.open(file_url) as store:
-            service = PerdureSessionService(store)
-            assert (await store.read(APP)).state == {"n": 0}
-            if newer:
-                other = await service.create_session(app_name="shop", user_id="bob", session_id="t")
-                await service.append_event(other, with_delta({"app:n": 2}))
-            wanted = {"own": 1, "app:n": 2 if newer else 1, "app:m": 1, "user:n": 1}
-            for _ in range(2):
-                assert (await load(service)).state == wanted
-            causes = [commit.key async for commit in store.history(APP)]
-            assert len(causes) == len(set(causes)) == (3 if newer else 2)
-            assert len([commit async for commit in store.history(USER)]) == 1
-            session = await load(service)
-            await service.append_event(session, said("on"))
+    async with perdure.open(file_url) as store:
+        service = PerdureSessionService(store)
+        assert (await store.read(APP)).state == {"n": 0}
+        if newer:
+            other = await service.create_session(app_name="shop", user_id="bob", session_id="t")
+            await service.append_event(other, with_delta({"app:n": 2}))
+        wanted = {"own": 1, "app:n": 2 if newer else 1, "app:m": 1, "user:n": 1}
+        for _ in range(2):
             assert (await load(service)).state == wanted
-
-    asyncio.run(scenario())
+        causes = [commit.key async for commit in store.history(APP)]
+        assert len(causes) == len(set(causes)) == (3 if newer else 2)
+        assert len([commit async for commit in store.history(USER)]) == 1
+        session = await load(service)
+        await service.append_event(session, said("on"))
+        assert (await load(service)).state == wanted
 
 
 def test_a_failure_before_the_shared_state_is_mended_by_sending_again(play, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,17 +49,14 @@ def store(url: str) -> Iterator[Any]:
         yield opened
 
 
-def test_both_kinds_of_store_serve_and_a_running_loop_does_not_matter(url: str) -> None:
+async def test_both_kinds_of_store_serve_and_a_running_loop_does_not_matter(url: str) -> None:
     """The repository's blocking methods work on an asynchronous store, from a thread whose loop runs and from threads without one."""
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            repository = begun(store)
-            repository.create_message("s", "a", message(0, "in the loop"))
-            await asyncio.to_thread(repository.create_message, "s", "a", message(1, "in a thread"))
-            assert texts(repository.list_messages("s", "a")) == ["in the loop", "in a thread"]
-
-    asyncio.run(scenario())
+    async with perdure.open(url) as store:
+        repository = begun(store)
+        repository.create_message("s", "a", message(0, "in the loop"))
+        await asyncio.to_thread(repository.create_message, "s", "a", message(1, "in a thread"))
+        assert texts(repository.list_messages("s", "a")) == ["in the loop", "in a thread"]
 
 
 def test_of_two_writers_of_one_number_the_later_is_refused(store: Any) -> None:

@@ -164,20 +164,17 @@ def test_a_snapshot_written_anew_costs_what_changed(play) -> None:
     play(scenario)
 
 
-def test_the_last_of_two_writers_counts(file_url: str) -> None:
+async def test_the_last_of_two_writers_counts(file_url: str) -> None:
     """Writers on two stores of one file, at once on one key, all succeed; the value is one of theirs, whole, and the history has all."""
 
-    async def scenario() -> None:
-        async with perdure.open(file_url) as here, perdure.open(file_url) as there:
-            storages = [PerdureStorage(here), PerdureStorage(there)]
-            values = [snapshot(number) for number in range(1, 9)]
-            await asyncio.gather(*[storages[number % 2].write("k", value) for number, value in enumerate(values)])
-            assert await storages[0].read("k") in values
-            assert await storages[0].read("k") == await storages[1].read("k")
-            assert len([commit async for commit in here.history("strands/storage/k")]) == 8
-            await here.verify("strands/storage/k")
-
-    asyncio.run(scenario())
+    async with perdure.open(file_url) as here, perdure.open(file_url) as there:
+        storages = [PerdureStorage(here), PerdureStorage(there)]
+        values = [snapshot(number) for number in range(1, 9)]
+        await asyncio.gather(*[storages[number % 2].write("k", value) for number, value in enumerate(values)])
+        assert await storages[0].read("k") in values
+        assert await storages[0].read("k") == await storages[1].read("k")
+        assert len([commit async for commit in here.history("strands/storage/k")]) == 8
+        await here.verify("strands/storage/k")
 
 
 def test_keys_of_any_characters_are_listed_as_they_are(play) -> None:

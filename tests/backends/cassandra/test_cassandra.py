@@ -31,48 +31,42 @@ def url(servers: Servers[Cassandra]) -> str:
     return ENGINE.url(servers(Cassandra))
 
 
-def test_requests_are_as_few_as_promised(url: str) -> None:
+async def test_requests_are_as_few_as_promised(url: str) -> None:
     """64 sessions at once are one write each and a few tellings; a lone append is told and written; a warm read asks for the head alone."""
 
-    async def scenario() -> None:
-        backend: Any = await open_backend(url, clock=SystemClock())
-        client = backend.driver.client
-        sessions = [SessionKey("acme", f"s{number}") for number in range(64)]
-        for round in range(3):
-            before = client.requests
-            outcomes = await backend.append([behind(session, key=f"k{round}") for session in sessions])
-            assert all(isinstance(outcome, Appended) for outcome in outcomes)
-            # A new session is listed first. The first append to come is told alone, the others while that is under way.
-            assert client.requests - before <= 64 + 2 + (64 + 1 if round == 0 else 0)
-        lone = SessionKey("acme", "lone")
-        await backend.append([behind(lone)])
-        await asyncio.sleep(2)  # Longer than it would be told of ahead.
+    backend: Any = await open_backend(url, clock=SystemClock())
+    client = backend.driver.client
+    sessions = [SessionKey("acme", f"s{number}") for number in range(64)]
+    for round in range(3):
         before = client.requests
-        await backend.append([behind(lone)])
-        assert client.requests == before + 2
-        await backend.close()
-        await warm_read_is_one_request(url, lambda backend: backend.driver.client.requests)
+        outcomes = await backend.append([behind(session, key=f"k{round}") for session in sessions])
+        assert all(isinstance(outcome, Appended) for outcome in outcomes)
+        # A new session is listed first. The first append to come is told alone, the others while that is under way.
+        assert client.requests - before <= 64 + 2 + (64 + 1 if round == 0 else 0)
+    lone = SessionKey("acme", "lone")
+    await backend.append([behind(lone)])
+    await asyncio.sleep(2)  # Longer than it would be told of ahead.
+    before = client.requests
+    await backend.append([behind(lone)])
+    assert client.requests == before + 2
+    await backend.close()
+    await warm_read_is_one_request(url, lambda backend: backend.driver.client.requests)
 
-    run(scenario())
 
-
-def test_what_is_larger_than_a_row_goes_in_pieces(url: str) -> None:
+async def test_what_is_larger_than_a_row_goes_in_pieces(url: str) -> None:
     """A commit of 5 MiB and a state of 3 MiB with its snapshot come back whole, and purged they leave no piece; above 16 MiB it is
     `TooLarge` and nothing is stored."""
 
-    async def scenario() -> None:
-        await large_ones_come_back_whole(url)
-        async with perdure.open(url) as store:
-            backend: Any = store._core.backend
-            names = [name for (name,) in await backend.run(backend.driver.client.run("large", _ns(url), "default", "s"))]
-            assert len(names) >= 2
-            await store.delete("s")
-            await backend.purge(SessionKey("default", "s"))
-            for name in names:
-                assert not await backend.run(backend.driver.client.run("pieces", _ns(url), "default", "s", name, 0))
-            assert not await backend.run(backend.driver.client.run("large", _ns(url), "default", "s"))
-
-    run(scenario())
+    await large_ones_come_back_whole(url)
+    async with perdure.open(url) as store:
+        backend: Any = store._core.backend
+        names = [name for (name,) in await backend.run(backend.driver.client.run("large", _ns(url), "default", "s"))]
+        assert len(names) >= 2
+        await store.delete("s")
+        await backend.purge(SessionKey("default", "s"))
+        for name in names:
+            assert not await backend.run(backend.driver.client.run("pieces", _ns(url), "default", "s", name, 0))
+        assert not await backend.run(backend.driver.client.run("large", _ns(url), "default", "s"))
 
 
 def _ns(url: str) -> str:
@@ -87,51 +81,45 @@ class Guarded(Cassandra):
     login = ("cassandra", "cassandra")
 
 
-def test_logins_and_rights(server_of_my_own: Servers[Guarded]) -> None:
+async def test_logins_and_rights(server_of_my_own: Servers[Guarded]) -> None:
     """No login or a wrong one is `Unauthorized`, never shown; the right one works; one that may only read is told so at its first write."""
     server = server_of_my_own(Guarded)
 
     def at(login: str) -> str:
         return server.url.replace("//", f"//{login}")
 
-    async def scenario() -> None:
-        for login in ("", "cassandra:wr0ng@", "nobody:wr0ng@"):
-            with pytest.raises(perdure.Unauthorized) as refused:
-                await perdure.open(at(login))
-            assert "wr0ng" not in str(refused.value)
-        async with perdure.open(at("cassandra:cassandra@")) as store:
-            assert "cassandra:cassandra" not in repr(store) + repr(store._core.backend)
-            await store.append("s", Event("a"))
-        server.query("CREATE ROLE reader WITH PASSWORD = 's3cret' AND LOGIN = true")
-        server.query("GRANT SELECT ON KEYSPACE perdure TO reader")
-        async with perdure.open(at("reader:s3cret@")) as store:
-            assert (await store.read("s")).version == 1
-            with pytest.raises(perdure.Unauthorized) as refused:
-                await store.append("s", Event("b"))
-            assert "s3cret" not in str(refused.value) + repr(store)
-
-    run(scenario())
+    for login in ("", "cassandra:wr0ng@", "nobody:wr0ng@"):
+        with pytest.raises(perdure.Unauthorized) as refused:
+            await perdure.open(at(login))
+        assert "wr0ng" not in str(refused.value)
+    async with perdure.open(at("cassandra:cassandra@")) as store:
+        assert "cassandra:cassandra" not in repr(store) + repr(store._core.backend)
+        await store.append("s", Event("a"))
+    server.query("CREATE ROLE reader WITH PASSWORD = 's3cret' AND LOGIN = true")
+    server.query("GRANT SELECT ON KEYSPACE perdure TO reader")
+    async with perdure.open(at("reader:s3cret@")) as store:
+        assert (await store.read("s")).version == 1
+        with pytest.raises(perdure.Unauthorized) as refused:
+            await store.append("s", Event("b"))
+        assert "s3cret" not in str(refused.value) + repr(store)
 
 
-def test_a_keyspace_is_made_when_asked_for(servers: Servers[Cassandra]) -> None:
+async def test_a_keyspace_is_made_when_asked_for(servers: Servers[Cassandra]) -> None:
     """Without `replication` a missing keyspace is `Invalid` and says what to do; with it, eight make it once, whatever its name."""
     server = servers(Cassandra)
     place = server.url.partition("/perdure?")[0] + "/table"
 
-    async def scenario() -> None:
-        with pytest.raises(perdure.Invalid, match="replication="):
-            await visit(place)
-        stores = await asyncio.gather(*[perdure.open(f"{place}?replication=1") for _ in range(8)])
-        receipts = await asyncio.gather(*[store.append(f"s{number}", Event("a")) for number, store in enumerate(stores)])
-        assert [receipt.version for receipt in receipts] == [1] * 8
-        assert len([row async for row in stores[0].list()]) == 8
-        await asyncio.gather(*[store.close() for store in stores])
+    with pytest.raises(perdure.Invalid, match="replication="):
         await visit(place)
+    stores = await asyncio.gather(*[perdure.open(f"{place}?replication=1") for _ in range(8)])
+    receipts = await asyncio.gather(*[store.append(f"s{number}", Event("a")) for number, store in enumerate(stores)])
+    assert [receipt.version for receipt in receipts] == [1] * 8
+    assert len([row async for row in stores[0].list()]) == 8
+    await asyncio.gather(*[store.close() for store in stores])
+    await visit(place)
 
-    run(scenario())
 
-
-def test_foreign_and_newer_stores_are_refused(servers: Servers[Cassandra], url: str) -> None:
+async def test_foreign_and_newer_stores_are_refused(servers: Servers[Cassandra], url: str) -> None:
     """A newer layout is `Unsupported`; a row or a table that is not as Perdure made it is `Corrupt`; nothing is changed."""
     server = servers(Cassandra)
     run(visit(url))
@@ -147,29 +135,23 @@ def test_foreign_and_newer_stores_are_refused(servers: Servers[Cassandra], url: 
     run(visit(changed))
     server.query("ALTER TABLE changed.log DROP told")
 
-    async def scenario() -> None:
-        async with perdure.open(changed) as store:
-            with pytest.raises(perdure.Corrupt, match="not as Perdure made them"):
-                await store.append("s", Event("a"))
-
-    run(scenario())
+    async with perdure.open(changed) as store:
+        with pytest.raises(perdure.Corrupt, match="not as Perdure made them"):
+            await store.append("s", Event("a"))
 
 
-def test_a_record_changed_by_hand_is_found(servers: Servers[Cassandra], url: str) -> None:
+async def test_a_record_changed_by_hand_is_found(servers: Servers[Cassandra], url: str) -> None:
     """Bytes that nobody wrote are `Corrupt` when they are read, and `verify` finds them."""
     server = servers(Cassandra)
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            await store.append("s", Event("a"))
-            await store.append("s", Event("b"))
-        where = f"ns = '{_ns(url)}' AND tenant = 'default' AND id = 's' AND bucket = 0 AND part = 'r' AND version = 1 AND key = ''"
-        server.query(f"UPDATE perdure.log SET record = 0x00 WHERE {where}")
-        async with perdure.open(url) as store:
-            with pytest.raises(perdure.Corrupt):
-                await store.verify("s")
-
-    run(scenario())
+    async with perdure.open(url) as store:
+        await store.append("s", Event("a"))
+        await store.append("s", Event("b"))
+    where = f"ns = '{_ns(url)}' AND tenant = 'default' AND id = 's' AND bucket = 0 AND part = 'r' AND version = 1 AND key = ''"
+    server.query(f"UPDATE perdure.log SET record = 0x00 WHERE {where}")
+    async with perdure.open(url) as store:
+        with pytest.raises(perdure.Corrupt):
+            await store.verify("s")
 
 
 class Periodic(Cassandra):

@@ -57,35 +57,32 @@ class Zombie:
 
 
 @pytest.mark.parametrize("case", ["before the next", "after the next", "after another's"])
-def test_a_write_that_lands_later_lands_once(servers: Servers[Cassandra], case: str) -> None:
+async def test_a_write_that_lands_later_lands_once(servers: Servers[Cassandra], case: str) -> None:
     """A write that a serial read did not see lands before the identical one is sent again, after it, or after another's: the chain has
     one record for each version, and the answer says whose."""
     url = ENGINE.url(servers(Cassandra))
 
-    async def scenario() -> None:
-        backend: Any = await open_backend(url, clock=SystemClock())
-        other: Any = await open_backend(url, clock=SystemClock())
-        await backend.append([behind(S)])
-        zombie = Zombie(backend)
+    backend: Any = await open_backend(url, clock=SystemClock())
+    other: Any = await open_backend(url, clock=SystemClock())
+    await backend.append([behind(S)])
+    zombie = Zombie(backend)
 
-        async def win() -> None:
-            zombie.before_resending = None
-            await other.run(other.driver.write([Attempt(S, head, behind(S, salt=b"other").finish(head) or (), None, None, MEMORY)]))
+    async def win() -> None:
+        zombie.before_resending = None
+        await other.run(other.driver.write([Attempt(S, head, behind(S, salt=b"other").finish(head) or (), None, None, MEMORY)]))
 
-        (head,) = await other.heads([S])
-        zombie.before_resending = {"before the next": zombie.land, "after another's": win}.get(case)
-        (outcome,) = await backend.append([behind(S, key="k", salt=b"mine")])
-        if case != "before the next":
-            await backend.run(zombie.land())
-        chain = await other.read(S)
-        assert isinstance(outcome, Appended)
-        assert chain[-1].id == outcome.id
-        assert [record.head.version for record in chain] == ([1, 2, 3] if case == "after another's" else [1, 2])
-        assert zombie.landed == [case == "before the next"]
-        await backend.close()
-        await other.close()
-
-    run(scenario())
+    (head,) = await other.heads([S])
+    zombie.before_resending = {"before the next": zombie.land, "after another's": win}.get(case)
+    (outcome,) = await backend.append([behind(S, key="k", salt=b"mine")])
+    if case != "before the next":
+        await backend.run(zombie.land())
+    chain = await other.read(S)
+    assert isinstance(outcome, Appended)
+    assert chain[-1].id == outcome.id
+    assert [record.head.version for record in chain] == ([1, 2, 3] if case == "after another's" else [1, 2])
+    assert zombie.landed == [case == "before the next"]
+    await backend.close()
+    await other.close()
 
 
 def test_answers_of_conditional_writes_that_are_cut(servers: Servers[Cassandra]) -> None:
@@ -180,15 +177,12 @@ def test_a_paused_node_of_three(server_of_my_own: Servers[CassandraCluster]) -> 
     run(scenario(), 200)
 
 
-def test_a_server_that_sleeps_is_unknown_in_time_and_then_goes_on(server_of_my_own: Servers[Cassandra]) -> None:
+async def test_a_server_that_sleeps_is_unknown_in_time_and_then_goes_on(server_of_my_own: Servers[Cassandra]) -> None:
     """While the only node sleeps an append ends within its time-outs and may be sent again; after it wakes the key was applied once."""
     server = server_of_my_own(Cassandra)
 
-    async def scenario() -> None:
-        async with perdure.open(server.url + "&timeout=2&connect_timeout=1") as store:
-            await store.append("s", Event("a"))
-            await pause_ends_in_time(server, store)
-            assert (await insisting(lambda: store.append("s", Event("b"), key="k"))).version == 2
-            assert [commit.version async for commit in store.history("s")] == [1, 2]
-
-    run(scenario())
+    async with perdure.open(server.url + "&timeout=2&connect_timeout=1") as store:
+        await store.append("s", Event("a"))
+        await pause_ends_in_time(server, store)
+        assert (await insisting(lambda: store.append("s", Event("b"), key="k"))).version == 2
+        assert [commit.version async for commit in store.history("s")] == [1, 2]

@@ -45,65 +45,56 @@ REFUSALS: list[tuple[str, tuple[str, ...]]] = [
 ]
 
 
-def test_what_was_refused_is_sent_again(url: str) -> None:
+async def test_what_was_refused_is_sent_again(url: str) -> None:
     """Throttling and conflicts are waited out, whatever they are called, for a plain append and for a transaction."""
 
-    async def scenario() -> None:
-        async with opened(url) as backend:
-            await chain(backend, S, 1)
-            faults = Faults(backend, *WRITES)
-            for number, (code, reasons) in enumerate(REFUSALS):
-                for key in (None, f"k{number}"):
-                    faults.throw(code, 2, reasons=reasons)
-                    (outcome,) = await backend.append([behind(S, key=key)])
-                    assert isinstance(outcome, Appended), outcome
-                    assert faults.left == 0
-            assert await versions(backend, S) == list(range(1, 2 * len(REFUSALS) + 2))
-
-    run(scenario())
+    async with opened(url) as backend:
+        await chain(backend, S, 1)
+        faults = Faults(backend, *WRITES)
+        for number, (code, reasons) in enumerate(REFUSALS):
+            for key in (None, f"k{number}"):
+                faults.throw(code, 2, reasons=reasons)
+                (outcome,) = await backend.append([behind(S, key=key)])
+                assert isinstance(outcome, Appended), outcome
+                assert faults.left == 0
+        assert await versions(backend, S) == list(range(1, 2 * len(REFUSALS) + 2))
 
 
 @pytest.mark.parametrize(("code", "reasons"), REFUSALS[3:5])
-def test_what_is_refused_for_ever_is_given_up_in_time(url: str, code: str, reasons: tuple[str, ...]) -> None:
+async def test_what_is_refused_for_ever_is_given_up_in_time(url: str, code: str, reasons: tuple[str, ...]) -> None:
     """When throttling or conflicts do not end, the append is `Unavailable` in time, and nothing is stored, ever."""
 
-    async def scenario() -> None:
-        async with opened(url + "&timeout=1") as backend:
-            (head,) = await chain(backend, S, 1)
-            faults = Faults(backend, *WRITES)
-            faults.throw(code, 1_000_000, reasons=reasons)
-            start = time.monotonic()
-            (outcome,) = await backend.append([expecting(S, head, key="never")])
-            assert isinstance(outcome, perdure.Unavailable), outcome
-            assert time.monotonic() - start < 60
-            faults.left = 0
-            assert await versions(backend, S) == [1]
-            assert await backend.find_key(S, "never") is None
-
-    run(scenario())
+    async with opened(url + "&timeout=1") as backend:
+        (head,) = await chain(backend, S, 1)
+        faults = Faults(backend, *WRITES)
+        faults.throw(code, 1_000_000, reasons=reasons)
+        start = time.monotonic()
+        (outcome,) = await backend.append([expecting(S, head, key="never")])
+        assert isinstance(outcome, perdure.Unavailable), outcome
+        assert time.monotonic() - start < 60
+        faults.left = 0
+        assert await versions(backend, S) == [1]
+        assert await backend.find_key(S, "never") is None
 
 
 @pytest.mark.parametrize("code", ["InternalServerError", "ServiceUnavailable", "TransactionInProgressException"])
-def test_what_may_have_been_done_is_looked_up(url: str, code: str) -> None:
+async def test_what_may_have_been_done_is_looked_up(url: str, code: str) -> None:
     """After an error that leaves the outcome open the position is read, and the commit is in the chain once; reads are simply repeated."""
 
-    async def scenario() -> None:
-        async with opened(url) as backend:
-            await chain(backend, S, 1)
-            faults, reads = Faults(backend, *WRITES), Faults(backend, "GetItem", "Query", "BatchGetItem")
-            for number in range(3):
-                status = 400 if code.startswith("Transaction") else 500
-                faults.throw(code, 2, status=status)
-                reads.throw("InternalServerError", 2, status=500)
-                (outcome,) = await backend.append([behind(S, key=f"k{number}" if number else None)])
-                assert isinstance(outcome, Appended), outcome
-                assert faults.left == reads.left == 0
-            assert await versions(backend, S) == [1, 2, 3, 4]
-
-    run(scenario())
+    async with opened(url) as backend:
+        await chain(backend, S, 1)
+        faults, reads = Faults(backend, *WRITES), Faults(backend, "GetItem", "Query", "BatchGetItem")
+        for number in range(3):
+            status = 400 if code.startswith("Transaction") else 500
+            faults.throw(code, 2, status=status)
+            reads.throw("InternalServerError", 2, status=500)
+            (outcome,) = await backend.append([behind(S, key=f"k{number}" if number else None)])
+            assert isinstance(outcome, Appended), outcome
+            assert faults.left == reads.left == 0
+        assert await versions(backend, S) == [1, 2, 3, 4]
 
 
-def test_no_write_goes_out_twice_by_itself(servers: Servers[MiniStack]) -> None:
+async def test_no_write_goes_out_twice_by_itself(servers: Servers[MiniStack]) -> None:
     """A write whose answer was cut off is looked up, not sent again: what leaves the client is counted."""
     server = servers(MiniStack)
     sent: list[str] = []
@@ -111,118 +102,100 @@ def test_no_write_goes_out_twice_by_itself(servers: Servers[MiniStack]) -> None:
     def count(request: Any, **_: Any) -> None:
         sent.append(request.headers["X-Amz-Target"].decode().partition(".")[2])
 
-    async def scenario() -> None:
-        port = server.port("aws")
-        async with Proxy(port) as proxy, opened(ENGINE.url(server).replace(f":{port}", f":{proxy.port}")) as backend:
-            backend.driver.table.client.meta.events.register("before-send.dynamodb", count)
-            await chain(backend, S, 1)
-            for key, operation in ((None, "UpdateItem"), ("k", "TransactWriteItems")):
-                sent.clear()
-                proxy.cut()
-                (outcome,) = await backend.append([behind(S, key=key)])
-                assert isinstance(outcome, Appended), outcome
-                assert sent.count(operation) == 1
-                assert not {*WRITES} - {operation} & {*sent}
-            assert proxy.cuts == 2
-            assert await versions(backend, S) == [1, 2, 3]
-
-    run(scenario())
+    port = server.port("aws")
+    async with Proxy(port) as proxy, opened(ENGINE.url(server).replace(f":{port}", f":{proxy.port}")) as backend:
+        backend.driver.table.client.meta.events.register("before-send.dynamodb", count)
+        await chain(backend, S, 1)
+        for key, operation in ((None, "UpdateItem"), ("k", "TransactWriteItems")):
+            sent.clear()
+            proxy.cut()
+            (outcome,) = await backend.append([behind(S, key=key)])
+            assert isinstance(outcome, Appended), outcome
+            assert sent.count(operation) == 1
+            assert not {*WRITES} - {operation} & {*sent}
+        assert proxy.cuts == 2
+        assert await versions(backend, S) == [1, 2, 3]
 
 
-def test_the_same_transaction_again_is_the_same_once(url: str) -> None:
+async def test_the_same_transaction_again_is_the_same_once(url: str) -> None:
     """An identical transaction, sent again after it was done and after others came, is answered as done and changes nothing."""
 
-    async def scenario() -> None:
-        async with opened(url) as backend:
-            driver = backend.driver
-            (head,) = await chain(backend, S, 1)
-            append = behind(S, key="k")
-            records = append.finish(head)
-            attempt = Attempt(S, head, tuple(records), "k", None, Durability.memory)
-            top = await backend.run(driver._top(S))
-            made = request(driver.table.name, driver._keys, attempt, top, [encode_record(one, 0) for one in records])
+    async with opened(url) as backend:
+        driver = backend.driver
+        (head,) = await chain(backend, S, 1)
+        append = behind(S, key="k")
+        records = append.finish(head)
+        attempt = Attempt(S, head, tuple(records), "k", None, Durability.memory)
+        top = await backend.run(driver._top(S))
+        made = request(driver.table.name, driver._keys, attempt, top, [encode_record(one, 0) for one in records])
+        await backend.run(driver._send(made))
+        async with opened(url) as other:
+            await chain(other, S, 1)
+            before = await items(other)
             await backend.run(driver._send(made))
-            async with opened(url) as other:
-                await chain(other, S, 1)
-                before = await items(other)
-                await backend.run(driver._send(made))
-                assert await items(other) == before
-
-    run(scenario())
+            assert await items(other) == before
 
 
-def test_a_key_of_the_past_stops_a_transaction(url: str) -> None:
+async def test_a_key_of_the_past_stops_a_transaction(url: str) -> None:
     """A key that was applied is `Known` to a process that remembers an old head, or the right one, or none; its session moves on."""
 
-    async def scenario() -> None:
-        async with opened(url) as one, opened(url) as two:
-            await chain(one, S, 1, key="k")
-            await two.heads([S])
-            await chain(one, S, 20)
-            for backend in (one, two):
-                (outcome,) = await backend.append([behind(S, key="k", salt=b"new")])
-                assert isinstance(outcome, Known)
-                assert (outcome.version, outcome.head.version) == (1, 21)
-            async with opened(url) as three:
-                (outcome,) = await three.append([expecting(S, None, key="k", salt=b"new")])
-                assert isinstance(outcome, Known)
-                (outcome,) = await three.append([expecting(S, None, key="other")])
-                assert isinstance(outcome, Refused)
-
-    run(scenario())
+    async with opened(url) as one, opened(url) as two:
+        await chain(one, S, 1, key="k")
+        await two.heads([S])
+        await chain(one, S, 20)
+        for backend in (one, two):
+            (outcome,) = await backend.append([behind(S, key="k", salt=b"new")])
+            assert isinstance(outcome, Known)
+            assert (outcome.version, outcome.head.version) == (1, 21)
+        async with opened(url) as three:
+            (outcome,) = await three.append([expecting(S, None, key="k", salt=b"new")])
+            assert isinstance(outcome, Known)
+            (outcome,) = await three.append([expecting(S, None, key="other")])
+            assert isinstance(outcome, Refused)
 
 
-def test_tags_change_with_the_commit_or_not_at_all(url: str) -> None:
+async def test_tags_change_with_the_commit_or_not_at_all(url: str) -> None:
     """A commit that lost its race changes no tags, neither in the session nor in the listing."""
 
-    async def scenario() -> None:
-        async with opened(url) as backend:
-            (head,) = await chain(backend, S, 1, index=Index({"team": "dev"}))
-            await chain(backend, S, 1)
-            (outcome,) = await backend.append([expecting(S, head, index=Index({"team": "ops"}))])
-            assert isinstance(outcome, Refused)
-            for item in await items(backend):
-                assert b"ops" not in item.get("g", {"B": b""})["B"]
-            (row,) = (await backend.scan(perdure.backends.spi.Query("acme", tags={"team": "dev"}))).items
-            assert row.tags == {"team": "dev"}
-
-    run(scenario())
+    async with opened(url) as backend:
+        (head,) = await chain(backend, S, 1, index=Index({"team": "dev"}))
+        await chain(backend, S, 1)
+        (outcome,) = await backend.append([expecting(S, head, index=Index({"team": "ops"}))])
+        assert isinstance(outcome, Refused)
+        for item in await items(backend):
+            assert b"ops" not in item.get("g", {"B": b""})["B"]
+        (row,) = (await backend.scan(perdure.backends.spi.Query("acme", tags={"team": "dev"}))).items
+        assert row.tags == {"team": "dev"}
 
 
-def test_hundreds_are_listed_in_order(url: str) -> None:
+async def test_hundreds_are_listed_in_order(url: str) -> None:
     """Three hundred sessions, in all shards, come in the order of their ids' bytes, by pages of any size."""
 
-    async def scenario() -> None:
-        ids = sorted([f"{number:03}-{'é' * (number % 3)}" for number in range(300)], key=str.encode)
-        async with opened(url) as backend:
-            for start in (0, 150):
-                await backend.append([behind(SessionKey("acme", id)) for id in ids[start : start + 150]])
-            for limit in (1000, 7):
-                seen, cursor = list[str](), None
-                while True:
-                    page = await backend.scan(perdure.backends.spi.Query("acme", prefix="1"), cursor=cursor, limit=limit)
-                    seen += [row.session.id for row in page.items]
-                    cursor = page.cursor
-                    if cursor is None:
-                        break
-                assert seen == [id for id in ids if id.startswith("1")]
-
-    run(scenario())
+    ids = sorted([f"{number:03}-{'é' * (number % 3)}" for number in range(300)], key=str.encode)
+    async with opened(url) as backend:
+        for start in (0, 150):
+            await backend.append([behind(SessionKey("acme", id)) for id in ids[start : start + 150]])
+        for limit in (1000, 7):
+            seen, cursor = list[str](), None
+            while True:
+                page = await backend.scan(perdure.backends.spi.Query("acme", prefix="1"), cursor=cursor, limit=limit)
+                seen += [row.session.id for row in page.items]
+                cursor = page.cursor
+                if cursor is None:
+                    break
+            assert seen == [id for id in ids if id.startswith("1")]
 
 
-def test_a_missing_table_is_told_with_the_command(servers: Servers[MiniStack]) -> None:
+async def test_a_missing_table_is_told_with_the_command(servers: Servers[MiniStack]) -> None:
     """Without `create`, a table that is not there is `Invalid` with the command that makes it; with it, eight stores at once make one."""
     url = f"dynamodb://key:secret@eu-west-1/made-{os.urandom(4).hex()}?endpoint={servers(MiniStack).endpoint}"
 
-    async def scenario() -> None:
-        with pytest.raises(perdure.Invalid, match="aws dynamodb create-table --table-name made-"):
-            await visit(url)
-        await asyncio.gather(*[visit(f"{url}&create=true") for _ in range(8)])
+    with pytest.raises(perdure.Invalid, match="aws dynamodb create-table --table-name made-"):
         await visit(url)
-        async with opened(url) as one, opened(url) as two:
-            assert one.store_id == two.store_id
-
-    run(scenario())
+    await asyncio.gather(*[visit(f"{url}&create=true") for _ in range(8)])
+    await visit(url)
+    async with opened(url) as one, opened(url) as two:
+        assert one.store_id == two.store_id
 
 
 def test_the_page_shows_the_command_of_the_error() -> None:
@@ -232,31 +205,28 @@ def test_the_page_shows_the_command_of_the_error() -> None:
     assert shlex.split(shown) == shlex.split(Table(None, "agents", "", pool=1, timeout=1).command)
 
 
-def test_a_table_of_other_keys_is_refused(servers: Servers[MiniStack]) -> None:
+async def test_a_table_of_other_keys_is_refused(servers: Servers[MiniStack]) -> None:
     """A table that someone made with other keys is `Invalid`, and so is a feed without its index."""
     server = servers(MiniStack)
     names = [f"other-{os.urandom(4).hex()}" for _ in range(2)]
 
-    async def scenario() -> None:
-        async with opened(ENGINE.url(server)) as backend:
-            table = backend.driver.table
-            keys = {
-                "AttributeDefinitions": [{"AttributeName": "id", "AttributeType": "S"}],
-                "KeySchema": [{"AttributeName": "id", "KeyType": "HASH"}],
-            }
-            await backend.run(table.ask("create_table", TableName=names[0], BillingMode="PAY_PER_REQUEST", **keys))
-            bare = {name: value for name, value in TABLE.items() if name != "GlobalSecondaryIndexes"}
-            bare["AttributeDefinitions"] = bare["AttributeDefinitions"][:2]
-            await backend.run(table.ask("create_table", TableName=names[1], **bare))
-        url = f"dynamodb://key:secret@eu-west-1/{{}}?endpoint={server.endpoint}"
-        with pytest.raises(perdure.Invalid, match="string keys pk and sk"):
-            await visit(url.format(names[0]))
-        async with opened(url.format(names[1])) as backend:
-            await chain(backend, S, 1)
-            with pytest.raises(perdure.Invalid, match="index"):
-                await backend.feed()
-
-    run(scenario())
+    async with opened(ENGINE.url(server)) as backend:
+        table = backend.driver.table
+        keys = {
+            "AttributeDefinitions": [{"AttributeName": "id", "AttributeType": "S"}],
+            "KeySchema": [{"AttributeName": "id", "KeyType": "HASH"}],
+        }
+        await backend.run(table.ask("create_table", TableName=names[0], BillingMode="PAY_PER_REQUEST", **keys))
+        bare = {name: value for name, value in TABLE.items() if name != "GlobalSecondaryIndexes"}
+        bare["AttributeDefinitions"] = bare["AttributeDefinitions"][:2]
+        await backend.run(table.ask("create_table", TableName=names[1], **bare))
+    url = f"dynamodb://key:secret@eu-west-1/{{}}?endpoint={server.endpoint}"
+    with pytest.raises(perdure.Invalid, match="string keys pk and sk"):
+        await visit(url.format(names[0]))
+    async with opened(url.format(names[1])) as backend:
+        await chain(backend, S, 1)
+        with pytest.raises(perdure.Invalid, match="index"):
+            await backend.feed()
 
 
 @pytest.mark.parametrize(
@@ -267,52 +237,48 @@ def test_a_table_of_other_keys_is_refused(servers: Servers[MiniStack]) -> None:
         ({}, perdure.Corrupt),
     ],
 )
-def test_a_namespace_of_another_kind_is_refused(servers: Servers[MiniStack], meta: dict[str, Any], error: type[perdure.Error]) -> None:
+async def test_a_namespace_of_another_kind_is_refused(
+    servers: Servers[MiniStack], meta: dict[str, Any], error: type[perdure.Error]
+) -> None:
     """Where something else stands, or a newer layout, opening says so and changes nothing."""
     server = servers(MiniStack)
 
-    async def scenario() -> None:
-        name = f"n{os.urandom(6).hex()}"
-        async with opened(ENGINE.url(server)) as backend:
-            table = backend.driver.table
-            item = {"pk": {"S": f"{name}/m"}, "sk": {"S": "m"}} | meta
-            await backend.run(table.ask("put_item", TableName=table.name, Item=item))
-            with pytest.raises(error):
-                await visit(ENGINE.url(server, name))
-            assert await backend.run(table.get({"pk": item["pk"], "sk": item["sk"]})) == item
-
-    run(scenario())
+    name = f"n{os.urandom(6).hex()}"
+    async with opened(ENGINE.url(server)) as backend:
+        table = backend.driver.table
+        item = {"pk": {"S": f"{name}/m"}, "sk": {"S": "m"}} | meta
+        await backend.run(table.ask("put_item", TableName=table.name, Item=item))
+        with pytest.raises(error):
+            await visit(ENGINE.url(server, name))
+        assert await backend.run(table.get({"pk": item["pk"], "sk": item["sk"]})) == item
 
 
 @pytest.mark.parametrize("damage", ["top", "segment", "record", "piece"])
-def test_items_changed_by_hand_are_corrupt(url: str, damage: str) -> None:
+async def test_items_changed_by_hand_are_corrupt(url: str, damage: str) -> None:
     """A top or a record that is garbage, and items that are gone (a TTL does that), are `Corrupt` to whoever reads them."""
 
-    async def scenario() -> None:
-        async with opened(url) as backend:
-            await chain(backend, S, 20)
-            await chain(backend, S, 1, body=b"x" * 500_000)
-            table, change = backend.driver.table, []
-            for item in await items(backend):
-                key = {"pk": item["pk"], "sk": item["sk"]}
-                kind = item["sk"]["S"][0] if "/s/" in item["pk"]["S"] else "p" if "/p/" in item["pk"]["S"] else ""
-                if (damage, kind) == ("top", "t"):
-                    change.append({"PutRequest": {"Item": item | {"h": {"S": "?"}}}})
-                elif (damage, kind) == ("record", "r"):
-                    change.append({"PutRequest": {"Item": item | {"x": {"L": [{"B": b"?"}]}}}})
-                elif (damage, kind) in (("segment", "r"), ("piece", "p")):
-                    change.append({"DeleteRequest": {"Key": key}})
-            assert change
-            await backend.run(table.change(change))
-        async with opened(url) as backend:
-            for call in (backend.load(S), versions(backend, S)):
-                with pytest.raises(perdure.Corrupt):
-                    await call
-            if damage == "top":
-                (outcome,) = await backend.append([behind(S, salt=b"new")])
-                assert isinstance(outcome, perdure.Corrupt)
-
-    run(scenario())
+    async with opened(url) as backend:
+        await chain(backend, S, 20)
+        await chain(backend, S, 1, body=b"x" * 500_000)
+        table, change = backend.driver.table, []
+        for item in await items(backend):
+            key = {"pk": item["pk"], "sk": item["sk"]}
+            kind = item["sk"]["S"][0] if "/s/" in item["pk"]["S"] else "p" if "/p/" in item["pk"]["S"] else ""
+            if (damage, kind) == ("top", "t"):
+                change.append({"PutRequest": {"Item": item | {"h": {"S": "?"}}}})
+            elif (damage, kind) == ("record", "r"):
+                change.append({"PutRequest": {"Item": item | {"x": {"L": [{"B": b"?"}]}}}})
+            elif (damage, kind) in (("segment", "r"), ("piece", "p")):
+                change.append({"DeleteRequest": {"Key": key}})
+        assert change
+        await backend.run(table.change(change))
+    async with opened(url) as backend:
+        for call in (backend.load(S), versions(backend, S)):
+            with pytest.raises(perdure.Corrupt):
+                await call
+        if damage == "top":
+            (outcome,) = await backend.append([behind(S, salt=b"new")])
+            assert isinstance(outcome, perdure.Corrupt)
 
 
 class Stranger(http.server.BaseHTTPRequestHandler):
@@ -355,7 +321,7 @@ def stranger() -> Iterator[str]:
         (200, "", perdure.Error),
     ],
 )
-def test_strangers_and_wrong_logins(
+async def test_strangers_and_wrong_logins(
     stranger: str, monkeypatch: pytest.MonkeyPatch, status: int, code: str, error: type[perdure.Error]
 ) -> None:
     """A refused login, a refusing server and one that speaks no DynamoDB raise the right class in time, and never show the secret."""
@@ -363,16 +329,13 @@ def test_strangers_and_wrong_logins(
     monkeypatch.setattr(Stranger, "status", status)
     monkeypatch.setattr(Stranger, "body", body)
 
-    async def scenario() -> None:
-        start = time.monotonic()
-        with pytest.raises(error) as refused:
-            await visit(stranger)
-        assert time.monotonic() - start < 60
-        for text in (str(refused.value), repr(refused.value), repr(refused.value.__cause__)):
-            assert "s3cret" not in text
-            assert "AKIA123" not in text
-
-    run(scenario())
+    start = time.monotonic()
+    with pytest.raises(error) as refused:
+        await visit(stranger)
+    assert time.monotonic() - start < 60
+    for text in (str(refused.value), repr(refused.value), repr(refused.value.__cause__)):
+        assert "s3cret" not in text
+        assert "AKIA123" not in text
 
 
 def test_bad_urls_and_missing_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -426,22 +389,19 @@ def test_doctor_finds_a_time_to_live_and_more(servers: Servers[MiniStack]) -> No
     assert told["server"]["billing"] == "pay_per_request"
 
 
-def test_a_pause_is_unknown_in_time_and_then_goes_on(server_of_my_own: Servers[MiniStack]) -> None:
+async def test_a_pause_is_unknown_in_time_and_then_goes_on(server_of_my_own: Servers[MiniStack]) -> None:
     """While the server is frozen an append ends within its time-outs and may be sent again; after it wakes the key was applied once."""
     server = server_of_my_own(MiniStack)
 
-    async def scenario() -> None:
-        async with perdure.open(server.url + "&timeout=1&connect_timeout=1") as store:
-            await store.append("s", Event("a"))
-            await pause_ends_in_time(server, store, seconds=15)
-            start = time.monotonic()
-            receipt = await store.append("s", Event("b"), key="k")
-            assert time.monotonic() - start < 60
-            assert receipt.version == 2
-            assert receipt.durability == Durability.buffered
-            assert [commit.version async for commit in store.history("s")] == [1, 2]
-
-    run(scenario())
+    async with perdure.open(server.url + "&timeout=1&connect_timeout=1") as store:
+        await store.append("s", Event("a"))
+        await pause_ends_in_time(server, store, seconds=15)
+        start = time.monotonic()
+        receipt = await store.append("s", Event("b"), key="k")
+        assert time.monotonic() - start < 60
+        assert receipt.version == 2
+        assert receipt.durability == Durability.buffered
+        assert [commit.version async for commit in store.history("s")] == [1, 2]
 
 
 def test_closing_leaves_nothing_behind(url: str) -> None:
@@ -458,16 +418,13 @@ def test_closing_leaves_nothing_behind(url: str) -> None:
         run(scenario())
 
 
-def test_the_top_survives_a_round_trip(url: str) -> None:
+async def test_the_top_survives_a_round_trip(url: str) -> None:
     """What a driver remembers of a session it wrote is what lies in the table."""
 
-    async def scenario() -> None:
-        async with opened(url) as backend:
-            for number in range(40):
-                key = f"k{number}" if number % 5 == 0 else None
-                index = Index({"n": str(number)}) if number % 7 == 0 else None
-                await chain(backend, S, 1, key=key, index=index, body=b"x" * (number * 100))
-                item = await backend.run(backend.driver.table.get(backend.driver._keys.top(S)))
-                assert backend.driver._tops.get(S) == decode_top(item)
-
-    run(scenario())
+    async with opened(url) as backend:
+        for number in range(40):
+            key = f"k{number}" if number % 5 == 0 else None
+            index = Index({"n": str(number)}) if number % 7 == 0 else None
+            await chain(backend, S, 1, key=key, index=index, body=b"x" * (number * 100))
+            item = await backend.run(backend.driver.table.get(backend.driver._keys.top(S)))
+            assert backend.driver._tops.get(S) == decode_top(item)

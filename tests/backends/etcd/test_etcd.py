@@ -50,15 +50,12 @@ def ask(server: Etcd, path: str, body: dict[str, Any], token: str = "") -> dict[
         return json.load(response)
 
 
-def test_a_group_is_one_request_and_so_is_a_warm_read(url: str) -> None:
+async def test_a_group_is_one_request_and_so_is_a_warm_read(url: str) -> None:
     """64 sessions known to the store are appended to in one request; a read of a session in memory asks for its head alone."""
 
-    async def scenario() -> None:
-        async with opened(url) as backend:
-            await group_is_one_request(backend, requests, turns=2, keys=False)
-        await warm_read_is_one_request(url, requests)
-
-    run(scenario())
+    async with opened(url) as backend:
+        await group_is_one_request(backend, requests, turns=2, keys=False)
+    await warm_read_is_one_request(url, requests)
 
 
 def test_what_is_larger_than_a_request_goes_in_chunks(url: str) -> None:
@@ -66,26 +63,23 @@ def test_what_is_larger_than_a_request_goes_in_chunks(url: str) -> None:
     run(large_ones_come_back_whole(url))
 
 
-def test_a_wrong_password_is_refused_and_an_old_token_is_renewed(server_of_my_own: Servers[Etcd]) -> None:
+async def test_a_wrong_password_is_refused_and_an_old_token_is_renewed(server_of_my_own: Servers[Etcd]) -> None:
     """With authentication on: no login or a wrong one is `Unauthorized`, never shown; the right one works, also after all tokens died."""
     server = server_of_my_own(Etcd)
     ask(server, "auth/user/add", {"name": "root", "password": "s3cret"})
     ask(server, "auth/user/grant", {"user": "root", "role": "root"})
     ask(server, "auth/enable", {})
 
-    async def scenario() -> None:
-        for login in ("", "root:wr0ng@"):
-            with pytest.raises(perdure.Unauthorized) as refused:
-                await perdure.open(server.url.replace("//", f"//{login}"))
-            assert "wr0ng" not in str(refused.value)
-        async with perdure.open(server.url.replace("//", "//root:s3cret@")) as store:
-            assert "s3cret" not in repr(store) + repr(store._core.backend)
-            await store.append("s", Event("a"))
-            server.kill()
-            server.start()
-            assert (await store.append("s", Event("b"))).version == 2
-
-    run(scenario())
+    for login in ("", "root:wr0ng@"):
+        with pytest.raises(perdure.Unauthorized) as refused:
+            await perdure.open(server.url.replace("//", f"//{login}"))
+        assert "wr0ng" not in str(refused.value)
+    async with perdure.open(server.url.replace("//", "//root:s3cret@")) as store:
+        assert "s3cret" not in repr(store) + repr(store._core.backend)
+        await store.append("s", Event("a"))
+        server.kill()
+        server.start()
+        assert (await store.append("s", Event("b"))).version == 2
 
 
 @pytest.mark.parametrize(("value", "error"), [(b"not ours", perdure.Corrupt), (b"\x82\xa6schema\x02\xa5store\xa1x", perdure.Unsupported)])
@@ -153,16 +147,13 @@ def test_closing_leaves_nothing_behind(url: str) -> None:
         run(scenario())
 
 
-def test_a_paused_member_is_unknown_in_time_and_then_goes_on(server_of_my_own: Servers[Etcd]) -> None:
+async def test_a_paused_member_is_unknown_in_time_and_then_goes_on(server_of_my_own: Servers[Etcd]) -> None:
     """While the server is frozen an append ends within its time-outs and may be sent again; after it wakes the key was applied once."""
     server = server_of_my_own(Etcd)
 
-    async def scenario() -> None:
-        async with perdure.open(server.url + "?timeout=1&connect_timeout=1") as store:
-            await store.append("s", Event("a"))
-            await pause_ends_in_time(server, store)
-            receipt = await store.append("s", Event("b"), key="k")
-            assert receipt.version == 2
-            assert [commit.version async for commit in store.history("s")] == [1, 2]
-
-    run(scenario())
+    async with perdure.open(server.url + "?timeout=1&connect_timeout=1") as store:
+        await store.append("s", Event("a"))
+        await pause_ends_in_time(server, store)
+        receipt = await store.append("s", Event("b"), key="k")
+        assert receipt.version == 2
+        assert [commit.version async for commit in store.history("s")] == [1, 2]

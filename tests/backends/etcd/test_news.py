@@ -37,7 +37,7 @@ def compact(server: Etcd) -> None:
 
 
 @pytest.mark.usefixtures("no_looks")
-def test_members_that_die_and_history_that_is_compacted(server_of_my_own: Servers[EtcdCluster]) -> None:
+async def test_members_that_die_and_history_that_is_compacted(server_of_my_own: Servers[EtcdCluster]) -> None:
     """While sessions are written and all but the newest revision is compacted again and again, each of three members is killed in turn,
     the one that is watched among them, and that one is frozen for longer than the time-out: every commit comes once, in order, though
     nobody looks."""
@@ -48,45 +48,39 @@ def test_members_that_die_and_history_that_is_compacted(server_of_my_own: Server
             await asyncio.to_thread(compact, server)
             await asyncio.sleep(0.02)
 
-    async def scenario() -> None:
-        async with news_of(f"{server.url}?{HASTY}", IDS) as news, writing(news):
-            task = asyncio.create_task(compacting())
-            for node in server.names:
-                server.kill(node)
-                await news.more(5)
-                await asyncio.to_thread(server.start)
-                await news.more(5)
-            server.pause("m1")
-            await asyncio.sleep(3)
-            server.resume("m1")
+    async with news_of(f"{server.url}?{HASTY}", IDS) as news, writing(news):
+        task = asyncio.create_task(compacting())
+        for node in server.names:
+            server.kill(node)
             await news.more(5)
-            task.cancel()
-            await news.until_hears()
-
-    run(scenario())
+            await asyncio.to_thread(server.start)
+            await news.more(5)
+        server.pause("m1")
+        await asyncio.sleep(3)
+        server.resume("m1")
+        await news.more(5)
+        task.cancel()
+        await news.until_hears()
 
 
 @pytest.mark.usefixtures("no_looks")
-def test_a_member_that_lost_the_others_is_not_taken_for_silent(server_of_my_own: Servers[EtcdCluster]) -> None:
+async def test_a_member_that_lost_the_others_is_not_taken_for_silent(server_of_my_own: Servers[EtcdCluster]) -> None:
     """The watched member alone stays of three, and keeps the connection open: within the time-outs nothing is said to be heard any more.
     When the others are back it is, and what is written then comes."""
     server = server_of_my_own(EtcdCluster)
 
-    async def scenario() -> None:
-        async with news_of(f"{server.url}?{HASTY}", IDS) as news:
-            await news.until_hears()
-            server.kill("m2", "m3")
-            await news.until_hears(hears=False)
-            await asyncio.to_thread(server.start)
-            await news.until_hears()
-            for id in IDS:
-                await news.write(id)
-            await news.all_told()
-
-    run(scenario())
+    async with news_of(f"{server.url}?{HASTY}", IDS) as news:
+        await news.until_hears()
+        server.kill("m2", "m3")
+        await news.until_hears(hears=False)
+        await asyncio.to_thread(server.start)
+        await news.until_hears()
+        for id in IDS:
+            await news.write(id)
+        await news.all_told()
 
 
-def test_a_watch_that_is_too_far_behind_is_ended_as_unavailable(server_of_my_own: Servers[Etcd]) -> None:
+async def test_a_watch_that_is_too_far_behind_is_ended_as_unavailable(server_of_my_own: Servers[Etcd]) -> None:
     """What etcd says when it has compacted what a watch has not seen yet is an error from which listening starts anew."""
     server = server_of_my_own(Etcd)
 
@@ -99,23 +93,20 @@ def test_a_watch_that_is_too_far_behind_is_ended_as_unavailable(server_of_my_own
         def stream(self, path: str, body: dict[str, Any], alive: dict[str, Any]) -> Any:
             return self._gateway.stream(path, {"create_request": body["create_request"] | {"start_revision": "1"}}, alive)
 
-    async def scenario() -> None:
-        backend: Any = await open_backend(server.url, clock=SystemClock())
-        compact(server)
+    backend: Any = await open_backend(server.url, clock=SystemClock())
+    compact(server)
 
-        async def listen() -> None:
-            async with aclosing(notices(Late(backend.driver.gateway), Layout("perdure"))) as heard:  # type: ignore[arg-type]
-                async for session, _ in heard:
-                    assert session is None
+    async def listen() -> None:
+        async with aclosing(notices(Late(backend.driver.gateway), Layout("perdure"))) as heard:  # type: ignore[arg-type]
+            async for session, _ in heard:
+                assert session is None
 
-        with pytest.raises(Unavailable, match="compacted"):
-            await asyncio.wait_for(backend.run(listen()), 30)
-        await backend.close()
-
-    run(scenario())
+    with pytest.raises(Unavailable, match="compacted"):
+        await asyncio.wait_for(backend.run(listen()), 30)
+    await backend.close()
 
 
-def test_who_may_not_watch_is_polled_for(server_of_my_own: Servers[Etcd]) -> None:
+async def test_who_may_not_watch_is_polled_for(server_of_my_own: Servers[Etcd]) -> None:
     """A user with rights to the sessions of one tenant alone writes and watches: heads are looked at, nothing is an error; with rights to
     all heads it is told, and goes on to be when its token has died."""
     server = server_of_my_own(Etcd)
@@ -131,19 +122,16 @@ def test_who_may_not_watch_is_polled_for(server_of_my_own: Servers[Etcd]) -> Non
     ask(server, "auth/enable", {})
     root = ask(server, "auth/authenticate", {"name": "root", "password": "s3cret"})["token"]
 
-    async def scenario() -> None:
-        url = server.url.replace("//", "//agent:s3cret@")
-        async with news_of(url, IDS, watch_every=0.05) as news, writing(news):
-            await news.more(3)
-            assert not news.hears
-            ask(server, "auth/role/grant", grant(heads, behind(heads)), root)
-            await news.until_hears()
-            server.kill()
-            await asyncio.to_thread(server.start)
-            await news.more(3)
-            await news.until_hears()
-
-    run(scenario())
+    url = server.url.replace("//", "//agent:s3cret@")
+    async with news_of(url, IDS, watch_every=0.05) as news, writing(news):
+        await news.more(3)
+        assert not news.hears
+        ask(server, "auth/role/grant", grant(heads, behind(heads)), root)
+        await news.until_hears()
+        server.kill()
+        await asyncio.to_thread(server.start)
+        await news.more(3)
+        await news.until_hears()
 
 
 async def _written_once(url: str) -> None:
@@ -170,45 +158,39 @@ def test_listening_has_its_own_connection_and_lets_go_of_it(servers: Servers[Etc
         run(scenario())
 
 
-def test_an_append_is_one_request_whoever_listens(servers: Servers[Etcd]) -> None:
+async def test_an_append_is_one_request_whoever_listens(servers: Servers[Etcd]) -> None:
     """Ten appends are ten requests, whether another store listens or not, and are all heard; before someone listens nothing is asked."""
     url = ETCD.url(servers(Etcd))
 
-    async def scenario() -> None:
-        listener: Any = await open_backend(url, clock=SystemClock())
-        async with perdure.open(url) as store:
-            await store.append("s", Event("a"))
-            gateway = store._core.backend.driver.gateway
+    listener: Any = await open_backend(url, clock=SystemClock())
+    async with perdure.open(url) as store:
+        await store.append("s", Event("a"))
+        gateway = store._core.backend.driver.gateway
 
-            async def ten() -> int:
-                before = gateway.requests
-                for _ in range(10):
-                    await store.append("s", Event("a"))
-                return gateway.requests - before
+        async def ten() -> int:
+            before = gateway.requests
+            for _ in range(10):
+                await store.append("s", Event("a"))
+            return gateway.requests - before
 
-            asked = listener.driver.gateway.requests
-            assert await ten() == 10
-            assert listener.driver.gateway.requests == asked
-            heard: asyncio.Queue[int] = asyncio.Queue()
-            loop = asyncio.get_running_loop()
-            await listener.listen(lambda session, version: loop.call_soon_threadsafe(heard.put_nowait, version))
-            assert await ten() == 10
-            async with asyncio.timeout(10):
-                assert [await heard.get() for _ in range(11)] == [0, *range(12, 22)]
-        await listener.close()
-
-    run(scenario())
+        asked = listener.driver.gateway.requests
+        assert await ten() == 10
+        assert listener.driver.gateway.requests == asked
+        heard: asyncio.Queue[int] = asyncio.Queue()
+        loop = asyncio.get_running_loop()
+        await listener.listen(lambda session, version: loop.call_soon_threadsafe(heard.put_nowait, version))
+        assert await ten() == 10
+        async with asyncio.timeout(10):
+            assert [await heard.get() for _ in range(11)] == [0, *range(12, 22)]
+    await listener.close()
 
 
-def test_a_key_changed_by_hand_is_stepped_over(servers: Servers[Etcd]) -> None:
+async def test_a_key_changed_by_hand_is_stepped_over(servers: Servers[Etcd]) -> None:
     """A key among the heads that is none of ours breaks nothing: listening starts anew behind it."""
     server, namespace = servers(Etcd), "newsbyhand"
 
-    async def scenario() -> None:
-        async with news_of(ETCD.url(server, namespace), IDS[:1]) as news, writing(news):
-            for key in (b"x", b"another\0s\0", b"\xff\0s\0"):
-                encoded = base64.b64encode(Layout(namespace).all(b"h") + key).decode()
-                await asyncio.to_thread(ask, server, "kv/put", {"key": encoded, "value": base64.b64encode(b"mine").decode()})
-                await news.more(5)
-
-    run(scenario())
+    async with news_of(ETCD.url(server, namespace), IDS[:1]) as news, writing(news):
+        for key in (b"x", b"another\0s\0", b"\xff\0s\0"):
+            encoded = base64.b64encode(Layout(namespace).all(b"h") + key).decode()
+            await asyncio.to_thread(ask, server, "kv/put", {"key": encoded, "value": base64.b64encode(b"mine").decode()})
+            await news.more(5)

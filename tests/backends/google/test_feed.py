@@ -14,7 +14,7 @@ from perdure.backends.remote.ranges import STEP
 from perdure.errors import Unavailable
 from perdure.model.commit import Kind, Status
 from perdure.model.ids import SessionKey
-from tests.backends.claims import opened, run
+from tests.backends.claims import opened
 from tests.backends.engines import Engine
 from tests.backends.google.places import MemoryEntities, on
 from tests.backends.google.test_services import SERVICES
@@ -46,25 +46,19 @@ async def swept(backend: Any, sessions: Sequence[SessionKey], turns: int) -> Non
     assert len(await seen_from(backend, None)) == len(sessions)
 
 
-def test_entries_of_what_is_gone_are_swept_and_no_other() -> None:
+async def test_entries_of_what_is_gone_are_swept_and_no_other() -> None:
     """On entities in memory, with twenty turns of ten sessions: see `sweeping.sweeps`. In the end few entries are left."""
 
-    async def scenario() -> None:
-        async with on(MemoryEntities()) as backend:
-            await swept(backend, SESSIONS, 20)
-
-    run(scenario())
+    async with on(MemoryEntities()) as backend:
+        await swept(backend, SESSIONS, 20)
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=repr)
-def test_entries_are_swept_on_a_real_service(servers: Servers[Server], service: Engine) -> None:
+async def test_entries_are_swept_on_a_real_service(servers: Servers[Server], service: Engine) -> None:
     """The same on the emulator, with fewer sessions and turns."""
 
-    async def scenario() -> None:
-        async with opened(service.url(servers(service.server))) as backend:
-            await swept(backend, SESSIONS[:5], 6)
-
-    run(scenario())
+    async with opened(service.url(servers(service.server))) as backend:
+        await swept(backend, SESSIONS[:5], 6)
 
 
 async def gone(backend: Any, session: SessionKey) -> None:
@@ -73,59 +67,53 @@ async def gone(backend: Any, session: SessionKey) -> None:
     await backend.purge(session)
 
 
-def test_an_entry_that_comes_late_is_not_put_where_readers_have_gone_by(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_entry_that_comes_late_is_not_put_where_readers_have_gone_by(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader is about to add an entry; another adds its own under that number, reads on, and it is swept away: the first one's goes
     behind all others, and the second reads it."""
     monkeypatch.setattr(feed, "ENTRY_SESSIONS", 1)
 
-    async def scenario() -> None:
-        entities, others = MemoryEntities(), MemoryEntities()
-        others.data = entities.data
-        async with on(entities) as slow, on(others) as quick:
-            await slow.append([behind(P)])
-            await slow.append([behind(Q)])
-            driver: Any = quick.driver
-            driver._feed._next = layout.session(Q)[1]
-            original, cursors = entities.commit, []
+    entities, others = MemoryEntities(), MemoryEntities()
+    others.data = entities.data
+    async with on(entities) as slow, on(others) as quick:
+        await slow.append([behind(P)])
+        await slow.append([behind(Q)])
+        driver: Any = quick.driver
+        driver._feed._next = layout.session(Q)[1]
+        original, cursors = entities.commit, []
 
-            async def commit(writes: Sequence[Write]) -> Any:
-                if writes[0].path[0] == "log" and not cursors:
-                    page = await driver.feed(None, 1)
-                    assert [change.session for change in page.items] == [Q]
-                    cursors.append(page.cursor)
-                    entities.commit = original  # type: ignore[method-assign]
-                    await gone(quick, Q)
-                    assert not [path for path in entities.data if path[0] == "log"]
-                return await original(writes)
+        async def commit(writes: Sequence[Write]) -> Any:
+            if writes[0].path[0] == "log" and not cursors:
+                page = await driver.feed(None, 1)
+                assert [change.session for change in page.items] == [Q]
+                cursors.append(page.cursor)
+                entities.commit = original  # type: ignore[method-assign]
+                await gone(quick, Q)
+                assert not [path for path in entities.data if path[0] == "log"]
+            return await original(writes)
 
-            entities.commit = commit  # type: ignore[method-assign]
-            await slow.feed()
-            assert {session for session, _ in await seen_from(quick, cursors[0])} == {P, Q}
-
-    run(scenario())
+        entities.commit = commit  # type: ignore[method-assign]
+        await slow.feed()
+        assert {session for session, _ in await seen_from(quick, cursors[0])} == {P, Q}
 
 
-def test_a_sweep_that_fails_undoes_nothing() -> None:
+async def test_a_sweep_that_fails_undoes_nothing() -> None:
     """The service is away when the log is swept: the purge is done all the same, and a later one sweeps for both."""
 
-    async def scenario() -> None:
-        entities = MemoryEntities()
-        async with on(entities) as backend:
-            for session in (P, Q):
-                await backend.append([behind(session)])
-                await backend.feed()
-            driver: Any = backend.driver
-            original = driver._feed.entries
+    entities = MemoryEntities()
+    async with on(entities) as backend:
+        for session in (P, Q):
+            await backend.append([behind(session)])
+            await backend.feed()
+        driver: Any = backend.driver
+        original = driver._feed.entries
 
-            async def away(low: int, limit: int) -> Any:
-                raise Unavailable("away")
+        async def away(low: int, limit: int) -> Any:
+            raise Unavailable("away")
 
-            driver._feed.entries = away
-            await gone(backend, P)
-            assert len(await backend.read(P)) == 1
-            driver._feed.entries = original
-            await gone(backend, Q)
-            assert not [path for path in entities.data if path[0] == "log"]
-            assert len(await seen_from(backend, None)) == 2
-
-    run(scenario())
+        driver._feed.entries = away
+        await gone(backend, P)
+        assert len(await backend.read(P)) == 1
+        driver._feed.entries = original
+        await gone(backend, Q)
+        assert not [path for path in entities.data if path[0] == "log"]
+        assert len(await seen_from(backend, None)) == 2

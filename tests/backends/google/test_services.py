@@ -35,82 +35,72 @@ schemes = pytest.mark.parametrize("scheme", ["firestore", "datastore"])
 
 
 @services
-def test_a_commit_is_whole_or_not_at_all(servers: Servers[Server], service: Engine) -> None:
+async def test_a_commit_is_whole_or_not_at_all(servers: Servers[Server], service: Engine) -> None:
     """Of writes on conditions none is applied when one does not hold: a version that is past, an entity that is there or is gone."""
 
-    async def scenario() -> None:
-        backend: Any = await open_backend(service.url(servers(service.server)), clock=SystemClock())
+    backend: Any = await open_backend(service.url(servers(service.server)), clock=SystemClock())
 
-        async def tried() -> None:
-            entities = backend.driver.entities
-            one, two = ("session", "one"), ("session", "one", "record", "1")
-            first, beside = await entities.commit([Write(one, {"head": b"1"}, ABSENT), Write(two, {"record": b"x", "n": 7}, ABSENT)])
-            (second,) = await entities.commit([Write(one, {"head": b"2", "tags": ["a", "b"], "text": "t"}, first)])
-            for write in (Write(one, {"head": b"3"}, first), Write(one, {"head": b"3"}, ABSENT), Write(("session", "none"), {}, second)):
-                with pytest.raises(Refused):
-                    await entities.commit([Write(("session", "other"), {"head": b"o"}), write])
-            found = await entities.get([one, two, ("session", "other"), ("session", "none")])
-            assert found[2:] == [None, None]
-            assert found[0].fields == {"head": b"2", "tags": ["a", "b"], "text": "t"} and found[0].version == second
-            assert found[1].fields == {"record": b"x", "n": 7} and found[1].version == beside
-            await entities.commit([Write(one, None), Write(two, None)])
-            assert await entities.get([one, two]) == [None, None]
+    async def tried() -> None:
+        entities = backend.driver.entities
+        one, two = ("session", "one"), ("session", "one", "record", "1")
+        first, beside = await entities.commit([Write(one, {"head": b"1"}, ABSENT), Write(two, {"record": b"x", "n": 7}, ABSENT)])
+        (second,) = await entities.commit([Write(one, {"head": b"2", "tags": ["a", "b"], "text": "t"}, first)])
+        for write in (Write(one, {"head": b"3"}, first), Write(one, {"head": b"3"}, ABSENT), Write(("session", "none"), {}, second)):
+            with pytest.raises(Refused):
+                await entities.commit([Write(("session", "other"), {"head": b"o"}), write])
+        found = await entities.get([one, two, ("session", "other"), ("session", "none")])
+        assert found[2:] == [None, None]
+        assert found[0].fields == {"head": b"2", "tags": ["a", "b"], "text": "t"} and found[0].version == second
+        assert found[1].fields == {"record": b"x", "n": 7} and found[1].version == beside
+        await entities.commit([Write(one, None), Write(two, None)])
+        assert await entities.get([one, two]) == [None, None]
 
-        await backend.run(tried())
-        await backend.close()
-
-    run(scenario())
+    await backend.run(tried())
+    await backend.close()
 
 
 @services
-def test_large_ones_on_a_real_service(servers: Servers[Server], service: Engine) -> None:
+async def test_large_ones_on_a_real_service(servers: Servers[Server], service: Engine) -> None:
     """A commit and a snapshot of many megabytes come back; so does a group that is larger than one request may be."""
 
-    async def scenario() -> None:
-        backend: Any = await open_backend(service.url(servers(service.server)), clock=SystemClock())
-        body = os.urandom(5 << 20)
-        (made,) = await backend.append([behind(S, body=body)])
-        await backend.put_snapshot(S, Snapshot(1, made.head.hash, body[::-1]))
-        loaded = await backend.load(S)
-        assert loaded.snapshot.body == body[::-1]
-        assert (await backend.read(S))[0].body == body
-        sessions = [SessionKey("acme", f"s{number}") for number in range(40)]
-        outcomes = await backend.append([behind(session, body=body[: 200 << 10]) for session in sessions])
-        assert all(isinstance(outcome, Appended) for outcome in outcomes)
-        assert [(await backend.read(session))[0].body == body[: 200 << 10] for session in sessions[::13]] == [True] * 4
-        await backend.close()
-
-    run(scenario())
+    backend: Any = await open_backend(service.url(servers(service.server)), clock=SystemClock())
+    body = os.urandom(5 << 20)
+    (made,) = await backend.append([behind(S, body=body)])
+    await backend.put_snapshot(S, Snapshot(1, made.head.hash, body[::-1]))
+    loaded = await backend.load(S)
+    assert loaded.snapshot.body == body[::-1]
+    assert (await backend.read(S))[0].body == body
+    sessions = [SessionKey("acme", f"s{number}") for number in range(40)]
+    outcomes = await backend.append([behind(session, body=body[: 200 << 10]) for session in sessions])
+    assert all(isinstance(outcome, Appended) for outcome in outcomes)
+    assert [(await backend.read(session))[0].body == body[: 200 << 10] for session in sessions[::13]] == [True] * 4
+    await backend.close()
 
 
 @services
-def test_hundreds_are_listed_in_order(servers: Servers[Server], service: Engine) -> None:
+async def test_hundreds_are_listed_in_order(servers: Servers[Server], service: Engine) -> None:
     """Ids with slashes, dots, spaces and letters of all kinds come by their bytes, page by page, and by tag."""
 
-    async def scenario() -> None:
-        async with perdure.open(service.url(servers(service.server))) as store:
-            ids = [f"{mark}{number:03}" for mark in ("a", "a.", "a/", "b ", "ä", "z/😀") for number in range(30)]
-            await asyncio.gather(*[store.append(id, Event("x")) for id in ids])
-            await asyncio.gather(*[store.configure(id, tags={"team": "red"}) for id in ids[::10]])
-            assert [row.session async for row in store.list()] == sorted(ids, key=str.encode)
-            assert [row.session async for row in store.list(prefix="a/")] == [id for id in ids if id.startswith("a/")]
-            assert [row.session async for row in store.list(tags={"team": "red"})] == sorted(ids[::10], key=str.encode)
-
-    run(scenario())
+    async with perdure.open(service.url(servers(service.server))) as store:
+        ids = [f"{mark}{number:03}" for mark in ("a", "a.", "a/", "b ", "ä", "z/😀") for number in range(30)]
+        await asyncio.gather(*[store.append(id, Event("x")) for id in ids])
+        await asyncio.gather(*[store.configure(id, tags={"team": "red"}) for id in ids[::10]])
+        assert [row.session async for row in store.list()] == sorted(ids, key=str.encode)
+        assert [row.session async for row in store.list(prefix="a/")] == [id for id in ids if id.startswith("a/")]
+        assert [row.session async for row in store.list(tags={"team": "red"})] == sorted(ids[::10], key=str.encode)
 
 
 @services
-def test_the_variable_of_googles_tools_is_honoured(servers: Servers[Server], service: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_variable_of_googles_tools_is_honoured(
+    servers: Servers[Server], service: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without `?emulator=` the emulator is the one that Google's own variable names; its receipts say `buffered`."""
     server = servers(service.server)
     monkeypatch.setenv(f"{service.name.upper()}_EMULATOR_HOST", f"{HOST}:{server.port('emulator')}")
 
-    async def scenario() -> None:
-        async with perdure.open(f"{service.name}://test/?{service.option('variable')}") as store:
-            receipt = await store.append("s", Event("x"))
-            assert receipt.durability == perdure.Durability.buffered
-
-    run(scenario())
+    async with perdure.open(f"{service.name}://test/?{service.option('variable')}") as store:
+        receipt = await store.append("s", Event("x"))
+        assert receipt.durability == perdure.Durability.buffered
 
 
 @schemes

@@ -39,59 +39,50 @@ def fail(server: MongoDB, commands: list[str], mode: Any, **how: Any) -> None:
     server.ask("n1", {"configureFailPoint": "failCommand", "mode": mode, "data": data if mode != "off" else {}})
 
 
-def test_a_group_is_one_request_and_so_is_a_warm_read(url: str) -> None:
+async def test_a_group_is_one_request_and_so_is_a_warm_read(url: str) -> None:
     """64 sessions, new or known, with keys, are appended to in one request; a read of a session in memory asks for its head alone."""
 
-    async def scenario() -> None:
-        async with opened(url) as backend:
-            await group_is_one_request(backend, requests)
-        await warm_read_is_one_request(url, requests)
-
-    run(scenario())
+    async with opened(url) as backend:
+        await group_is_one_request(backend, requests)
+    await warm_read_is_one_request(url, requests)
 
 
-def test_keys_of_long_sessions_cost_one_request_more(url: str) -> None:
+async def test_keys_of_long_sessions_cost_one_request_more(url: str) -> None:
     """Once records have left the tails, a group with keys looks the keys up first: two requests for 64 sessions. One that lost its race
     is told by the server itself: its head is read, those of the winners are not."""
 
-    async def scenario() -> None:
-        backend = await engine(url)
-        connections = backend.driver.connections
-        sessions = [SessionKey("acme", f"s{number}") for number in range(64)]
-        for turn in range(17):
-            await backend.append([behind(session, key=f"k{turn}") for session in sessions])
-        await backend.run(backend.driver._mover.drain())
-        await backend.append([behind(session, key="k17") for session in sessions])  # Learns how far the tails were moved.
-        before = connections.requests
-        outcomes = await backend.append([behind(session, key="k18") for session in sessions])
-        assert {outcome.head.version for outcome in outcomes} == {19}
-        assert connections.requests == before + 2
-        other = await engine(url)
-        (won,) = await other.append([behind(sessions[3])])
-        before = connections.requests
-        outcomes = await backend.append([expecting(session, outcome.head) for session, outcome in zip(sessions, outcomes, strict=True)])
-        assert [type(outcome) is Appended for outcome in outcomes] == [number != 3 for number in range(64)]
-        assert outcomes[3] == Refused(won.head)
-        assert connections.requests == before + 2
-        await backend.close()
-        await other.close()
-
-    run(scenario())
+    backend = await engine(url)
+    connections = backend.driver.connections
+    sessions = [SessionKey("acme", f"s{number}") for number in range(64)]
+    for turn in range(17):
+        await backend.append([behind(session, key=f"k{turn}") for session in sessions])
+    await backend.run(backend.driver._mover.drain())
+    await backend.append([behind(session, key="k17") for session in sessions])  # Learns how far the tails were moved.
+    before = connections.requests
+    outcomes = await backend.append([behind(session, key="k18") for session in sessions])
+    assert {outcome.head.version for outcome in outcomes} == {19}
+    assert connections.requests == before + 2
+    other = await engine(url)
+    (won,) = await other.append([behind(sessions[3])])
+    before = connections.requests
+    outcomes = await backend.append([expecting(session, outcome.head) for session, outcome in zip(sessions, outcomes, strict=True)])
+    assert [type(outcome) is Appended for outcome in outcomes] == [number != 3 for number in range(64)]
+    assert outcomes[3] == Refused(won.head)
+    assert connections.requests == before + 2
+    await backend.close()
+    await other.close()
 
 
-def test_levels_are_what_the_set_does(servers: Servers[Any]) -> None:
+async def test_levels_are_what_the_set_does(servers: Servers[Any]) -> None:
     """One node reaches `local` and refuses `quorum`; three reach `quorum`, also where less is asked for: every commit goes the same way."""
     alone, three = ENGINE.url(servers(MongoDB)), ENGINE.url(servers(MongoDBSet))
 
-    async def scenario() -> None:
-        async with perdure.open(alone) as store:
-            assert (await store.append("s", Event("a"), durability="buffered")).durability is Durability.local
-            with pytest.raises(perdure.Unsupported):
-                await store.append("s", Event("a"), durability="quorum")
-        async with perdure.open(three, durability="quorum") as store:
-            assert (await store.append("s", Event("a"))).durability is Durability.quorum
-
-    run(scenario())
+    async with perdure.open(alone) as store:
+        assert (await store.append("s", Event("a"), durability="buffered")).durability is Durability.local
+        with pytest.raises(perdure.Unsupported):
+            await store.append("s", Event("a"), durability="quorum")
+    async with perdure.open(three, durability="quorum") as store:
+        assert (await store.append("s", Event("a"))).durability is Durability.quorum
 
 
 def test_servers_that_cannot_keep_the_promise_are_refused(servers: Servers[Any]) -> None:
@@ -145,22 +136,19 @@ def test_logins_and_addresses(servers: Servers[MongoDBLogin]) -> None:
 
 
 @pytest.mark.parametrize("fault", [{"closeConnection": True}, {"writeConcernError": {"code": 64, "errmsg": "waiting timed out"}}])
-def test_lost_answers_are_settled(fault: dict[str, Any], server_of_my_own: Servers[MongoDB]) -> None:
+async def test_lost_answers_are_settled(fault: dict[str, Any], server_of_my_own: Servers[MongoDB]) -> None:
     """A connection that closes before the write, or a write that no majority is known to have, ends as what is true: stored once."""
     server = server_of_my_own(MongoDB)
     session = SessionKey("acme", "s")
 
-    async def scenario() -> None:
-        backend = await engine(server.url)
-        await backend.append([behind(session)])
-        fail(server, ["update"], {"times": 1}, **fault)
-        (outcome,) = await backend.append([behind(session, key="k")])
-        assert isinstance(outcome, Appended)
-        assert (outcome.head.version, outcome.durability) == (2, Durability.local)
-        assert [record.key for record in await backend.read(session)] == [None, "k"]
-        await backend.close()
-
-    run(scenario())
+    backend = await engine(server.url)
+    await backend.append([behind(session)])
+    fail(server, ["update"], {"times": 1}, **fault)
+    (outcome,) = await backend.append([behind(session, key="k")])
+    assert isinstance(outcome, Appended)
+    assert (outcome.head.version, outcome.durability) == (2, Durability.local)
+    assert [record.key for record in await backend.read(session)] == [None, "k"]
+    await backend.close()
 
 
 def test_what_cannot_be_settled_is_unknown_and_its_key_tells(server_of_my_own: Servers[MongoDB]) -> None:
@@ -207,62 +195,56 @@ def test_stores_of_another_kind(servers: Servers[MongoDB]) -> None:
             run(visit(url))
 
 
-def test_hands_in_the_data_are_found(servers: Servers[MongoDB]) -> None:
+async def test_hands_in_the_data_are_found(servers: Servers[MongoDB]) -> None:
     """A session deleted by hand is not begun again in its middle, not even when the collection was dropped with its rule; a record that
     was changed, and a page that is gone, are `Corrupt`; `doctor` sees the rule gone and an index that lets commits expire."""
     server = servers(MongoDB)
     url = ENGINE.url(server, "handled")
     session, long = SessionKey("acme", "s"), SessionKey("acme", "long")
 
-    async def scenario() -> None:
-        backend = await engine(url)
-        with server.connected("n1") as client:
-            data = client["perdure"]
-            for _ in range(40):
-                await backend.append([behind(long)])
-            await backend.run(backend.driver._mover.drain())
-            assert diagnosis(url)["healthy"]
-            data["handled.session"].create_index("created", expireAfterSeconds=3600)
-            data.command("collMod", "handled.session", validator={})
-            told = diagnosis(url)
-            assert told["status"] != 0
-            assert len([finding for finding in told["findings"] if finding["level"] == "bad"]) == 2
-            data.command("collMod", "handled.session", validator={"$jsonSchema": {"required": ["created"]}})
-            data["handled.session"].drop_index("created_1")
+    backend = await engine(url)
+    with server.connected("n1") as client:
+        data = client["perdure"]
+        for _ in range(40):
+            await backend.append([behind(long)])
+        await backend.run(backend.driver._mover.drain())
+        assert diagnosis(url)["healthy"]
+        data["handled.session"].create_index("created", expireAfterSeconds=3600)
+        data.command("collMod", "handled.session", validator={})
+        told = diagnosis(url)
+        assert told["status"] != 0
+        assert len([finding for finding in told["findings"] if finding["level"] == "bad"]) == 2
+        data.command("collMod", "handled.session", validator={"$jsonSchema": {"required": ["created"]}})
+        data["handled.session"].drop_index("created_1")
 
-            (made,) = await backend.append([behind(session)])
-            data["handled.session"].delete_one({"_id": "acme\ts"})
-            (outcome,) = await backend.append([expecting(session, made.head)])
-            assert outcome == Refused(None)
-            assert await backend.heads([session]) == [None]
+        (made,) = await backend.append([behind(session)])
+        data["handled.session"].delete_one({"_id": "acme\ts"})
+        (outcome,) = await backend.append([expecting(session, made.head)])
+        assert outcome == Refused(None)
+        assert await backend.heads([session]) == [None]
 
-            data["handled.session"].update_one({"_id": "acme\tlong"}, {"$set": {"tail.0.r": b"?"}})
-            with pytest.raises(perdure.Corrupt, match="changed by hand"):
-                await backend.read(long, after=31)
-            data["handled.log"].delete_one({"_id": f"acme\tlong\t{16:016x}"})
-            with pytest.raises(perdure.Corrupt, match="gone"):
-                await backend.read(long, after=15, before=31)
+        data["handled.session"].update_one({"_id": "acme\tlong"}, {"$set": {"tail.0.r": b"?"}})
+        with pytest.raises(perdure.Corrupt, match="changed by hand"):
+            await backend.read(long, after=31)
+        data["handled.log"].delete_one({"_id": f"acme\tlong\t{16:016x}"})
+        with pytest.raises(perdure.Corrupt, match="gone"):
+            await backend.read(long, after=15, before=31)
 
-            (made,) = await backend.append([behind(session)])
-            data["handled.session"].drop()
-            (outcome,) = await backend.append([expecting(session, made.head)])
-            assert isinstance(outcome, perdure.Corrupt)
-            assert await backend.heads([session]) == [None]
-        await backend.close()
-
-    run(scenario())
+        (made,) = await backend.append([behind(session)])
+        data["handled.session"].drop()
+        (outcome,) = await backend.append([expecting(session, made.head)])
+        assert isinstance(outcome, perdure.Corrupt)
+        assert await backend.heads([session]) == [None]
+    await backend.close()
 
 
-def test_many_open_an_empty_database_at_once(url: str) -> None:
+async def test_many_open_an_empty_database_at_once(url: str) -> None:
     """Ten stores that open a namespace that is not there yet agree on one store id."""
 
-    async def scenario() -> None:
-        stores = await asyncio.gather(*(perdure.open(url)._open() for _ in range(10)))
-        assert len({store.id for store in stores}) == 1
-        for store in stores:
-            await store.close()
-
-    run(scenario())
+    stores = await asyncio.gather(*(perdure.open(url)._open() for _ in range(10)))
+    assert len({store.id for store in stores}) == 1
+    for store in stores:
+        await store.close()
 
 
 def test_closing_leaves_nothing_behind(servers: Servers[MongoDB]) -> None:
@@ -294,24 +276,21 @@ def test_doctor_tells_of_members(servers: Servers[Any]) -> None:
     assert (three["healthy"], three["findings"], three["server"]["majority is journaled"]) == (True, [], "yes")
 
 
-def test_what_hinders_a_loser_is_not_told_to_the_others(url: str) -> None:
+async def test_what_hinders_a_loser_is_not_told_to_the_others(url: str) -> None:
     """Of two appends in one request one loses its race; when the winner cannot be looked up, only the loser hears of it."""
 
-    async def scenario() -> None:
-        mine, other = await engine(url), await engine(url)
-        lost, kept = SessionKey("acme", "hindered"), SessionKey("acme", "kept")
-        await mine.append([behind(lost), behind(kept)])
-        await other.append([behind(lost)])
+    mine, other = await engine(url), await engine(url)
+    lost, kept = SessionKey("acme", "hindered"), SessionKey("acme", "kept")
+    await mine.append([behind(lost), behind(kept)])
+    await other.append([behind(lost)])
 
-        async def unreachable(*_: Any, **__: Any) -> Any:
-            raise Unavailable("No primary.")
+    async def unreachable(*_: Any, **__: Any) -> Any:
+        raise Unavailable("No primary.")
 
-        mine.driver.connections.find = unreachable
-        first, second = await mine.append([behind(lost), behind(kept)])
-        assert isinstance(first, Unavailable)
-        assert isinstance(second, Appended) and second.head.version == 2
-        assert [head.version for head in await other.heads([lost, kept])] == [2, 2]
-        await mine.close()
-        await other.close()
-
-    run(scenario())
+    mine.driver.connections.find = unreachable
+    first, second = await mine.append([behind(lost), behind(kept)])
+    assert isinstance(first, Unavailable)
+    assert isinstance(second, Appended) and second.head.version == 2
+    assert [head.version for head in await other.heads([lost, kept])] == [2, 2]
+    await mine.close()
+    await other.close()

@@ -47,46 +47,40 @@ def streams(server: MongoDB, namespace: str) -> list[dict[str, Any]]:
         return [one for one in listed if one.get("ns") == f"perdure.{namespace}.session" and "cursor" in one]
 
 
-def test_listening_costs_appends_nothing(server: MongoDB) -> None:
+async def test_listening_costs_appends_nothing(server: MongoDB) -> None:
     """While someone listens each append is one request, as ever; each version is heard once."""
 
-    async def scenario() -> None:
-        async with Handles() as handles:
-            url = ENGINE.url(server)
-            mine, other = await handles.open(url), await handles.open(url)
-            ear = Listed()
-            await mine.listen(ear.hear)
-            before = other.driver.connections.requests
-            for _ in range(14):  # The next one completes a page, which is moved out behind it.
-                await other.append([behind(S)])
-            assert other.driver.connections.requests == before + 14
-            await ear.until(lambda: ear.newest.get(S) == 14)
-            assert ear.notices == [(None, 0), *((S, version) for version in range(1, 15))]
-
-    run(scenario())
+    async with Handles() as handles:
+        url = ENGINE.url(server)
+        mine, other = await handles.open(url), await handles.open(url)
+        ear = Listed()
+        await mine.listen(ear.hear)
+        before = other.driver.connections.requests
+        for _ in range(14):  # The next one completes a page, which is moved out behind it.
+            await other.append([behind(S)])
+        assert other.driver.connections.requests == before + 14
+        await ear.until(lambda: ear.newest.get(S) == 14)
+        assert ear.notices == [(None, 0), *((S, version) for version in range(1, 15))]
 
 
-def test_commits_alone_are_told(server: MongoDB) -> None:
+async def test_commits_alone_are_told(server: MongoDB) -> None:
     """Records that are moved out of a tail, notes for the feed, snapshots, truncation and a purge are no news."""
 
-    async def scenario() -> None:
-        async with Handles() as handles:
-            url = ENGINE.url(server)
-            mine, other = await handles.open(url), await handles.open(url)
-            ear = Listed()
-            await mine.listen(ear.hear)
-            for _ in range(40):
-                await other.append([behind(S)])
-            await other.run(other.driver._mover.drain())
-            assert len((await other.feed()).items) == 40
-            await other.append([behind(SessionKey("acme", "last"))])
-            await ear.until(lambda: SessionKey("acme", "last") in ear.newest)
-            assert ear.notices == [(None, 0), *((S, version) for version in range(1, 41)), (SessionKey("acme", "last"), 1)]
-
-    run(scenario())
+    async with Handles() as handles:
+        url = ENGINE.url(server)
+        mine, other = await handles.open(url), await handles.open(url)
+        ear = Listed()
+        await mine.listen(ear.hear)
+        for _ in range(40):
+            await other.append([behind(S)])
+        await other.run(other.driver._mover.drain())
+        assert len((await other.feed()).items) == 40
+        await other.append([behind(SessionKey("acme", "last"))])
+        await ear.until(lambda: SessionKey("acme", "last") in ear.newest)
+        assert ear.notices == [(None, 0), *((S, version) for version in range(1, 41)), (SessionKey("acme", "last"), 1)]
 
 
-def test_a_user_who_may_not_watch_hears_nothing_and_polls(servers: Servers[MongoDBLogin]) -> None:
+async def test_a_user_who_may_not_watch_hears_nothing_and_polls(servers: Servers[MongoDBLogin]) -> None:
     """Without the action changeStream nothing is heard; appends are stored, and a watch misses nothing."""
     server = servers(MongoDBLogin)
     may = ["find", "insert", "update", "remove", "createCollection", "createIndex", "listCollections", "listIndexes", "collMod"]
@@ -96,123 +90,107 @@ def test_a_user_who_may_not_watch_hears_nothing_and_polls(servers: Servers[Mongo
         client["deaf"].command({"createUser": "deaf", "pwd": "pa55word", "roles": ["deaf"]})
     url = server.url.replace("//", "//deaf:pa55word@").replace("/?", "/deaf?authSource=deaf&")
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store, perdure.open(url) as other:
-            backend: Any = store._core.backend
-            await other.append("s", Event("a"))
-            commits = store.watch("s")
-            for version in range(1, 6):
-                assert (await anext(commits)).version == version
-                assert (await other.append("s", Event("a"))).version == version + 1
-            assert backend.capabilities.notification and not backend.hears
-            await commits.aclose()
-
-    run(scenario())
+    async with perdure.open(url) as store, perdure.open(url) as other:
+        backend: Any = store._core.backend
+        await other.append("s", Event("a"))
+        commits = store.watch("s")
+        for version in range(1, 6):
+            assert (await anext(commits)).version == version
+            assert (await other.append("s", Event("a"))).version == version + 1
+        assert backend.capabilities.notification and not backend.hears
+        await commits.aclose()
 
 
-def test_a_stream_that_is_killed_is_opened_again(server: MongoDB) -> None:
+async def test_a_stream_that_is_killed_is_opened_again(server: MongoDB) -> None:
     """A stream that an administrator kills is followed by another, and what is stored then is heard."""
     url = ENGINE.url(server, "killed")
 
-    async def scenario() -> None:
-        async with Handles() as handles:
-            mine, other = await handles.open(url), await handles.open(url)
-            ear = Ear()
-            await mine.listen(ear.hear)
-            for version in (1, 2, 3):
-                await until(lambda: streams(server, "killed"))
-                before = {one["cursor"]["cursorId"] for one in streams(server, "killed")}
-                server_kill = {"killCursors": "killed.session", "cursors": list(before)}
-                with server.connected("n1") as client:
-                    client["perdure"].command(server_kill)
-                await other.append([behind(SessionKey("acme", "wakes the stream"))])
-                await until(lambda before=before: {one["cursor"]["cursorId"] for one in streams(server, "killed")} - before and mine.hears)
-                await other.append([behind(S)])
-                await ear.until(lambda version=version: ear.newest.get(S) == version)
-
-    run(scenario())
+    async with Handles() as handles:
+        mine, other = await handles.open(url), await handles.open(url)
+        ear = Ear()
+        await mine.listen(ear.hear)
+        for version in (1, 2, 3):
+            await until(lambda: streams(server, "killed"))
+            before = {one["cursor"]["cursorId"] for one in streams(server, "killed")}
+            server_kill = {"killCursors": "killed.session", "cursors": list(before)}
+            with server.connected("n1") as client:
+                client["perdure"].command(server_kill)
+            await other.append([behind(SessionKey("acme", "wakes the stream"))])
+            await until(lambda before=before: {one["cursor"]["cursorId"] for one in streams(server, "killed")} - before and mine.hears)
+            await other.append([behind(S)])
+            await ear.until(lambda version=version: ear.newest.get(S) == version)
 
 
-def test_silence_is_no_break(server: MongoDB) -> None:
+async def test_silence_is_no_break(server: MongoDB) -> None:
     """A stream without news for several times the time-out goes on: nobody is told to look."""
 
-    async def scenario() -> None:
-        async with Handles() as handles:
-            mine = await handles.open(ENGINE.url(server) + "&timeout=0.3")
-            ear = Listed()
-            await mine.listen(ear.hear)
-            await asyncio.sleep(1.5)
-            await mine.append([behind(S)])
-            await ear.until(lambda: ear.newest.get(S) == 1)
-            assert ear.notices == [(None, 0), (S, 1)]
-
-    run(scenario())
+    async with Handles() as handles:
+        mine = await handles.open(ENGINE.url(server) + "&timeout=0.3")
+        ear = Listed()
+        await mine.listen(ear.hear)
+        await asyncio.sleep(1.5)
+        await mine.append([behind(S)])
+        await ear.until(lambda: ear.newest.get(S) == 1)
+        assert ear.notices == [(None, 0), (S, 1)]
 
 
-def test_a_stream_that_is_never_answered_is_opened_again(server_of_my_own: Servers[MongoDB], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stream_that_is_never_answered_is_opened_again(server_of_my_own: Servers[MongoDB], monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that works and holds back one answer to the stream is asked anew within the time-out, and what is stored then is heard."""
     monkeypatch.setattr(news, "WAIT", 0.2)
     server = server_of_my_own(MongoDB)
     hang = {"failCommands": ["getMore"], "blockConnection": True, "blockTimeMS": 60_000}
 
-    async def scenario() -> None:
-        async with Handles() as handles:
-            mine = await handles.open(ENGINE.url(server) + "&timeout=0.5")
-            ear = Listed()
-            await mine.listen(ear.hear)
-            server.ask("n1", {"configureFailPoint": "failCommand", "mode": {"times": 1}, "data": hang})
-            await until(lambda: len(ear.notices) >= 3)
-            assert mine.hears
-            await mine.append([behind(S)])
-            await ear.until(lambda: ear.newest.get(S) == 1)
-            assert ear.notices == [(None, 0)] * 3 + [(S, 1)]
-
-    run(scenario())
+    async with Handles() as handles:
+        mine = await handles.open(ENGINE.url(server) + "&timeout=0.5")
+        ear = Listed()
+        await mine.listen(ear.hear)
+        server.ask("n1", {"configureFailPoint": "failCommand", "mode": {"times": 1}, "data": hang})
+        await until(lambda: len(ear.notices) >= 3)
+        assert mine.hears
+        await mine.append([behind(S)])
+        await ear.until(lambda: ear.newest.get(S) == 1)
+        assert ear.notices == [(None, 0)] * 3 + [(S, 1)]
 
 
-def test_a_primary_that_hangs_or_goes_is_heard_no_more(server_of_my_own: Servers[MongoDBSet], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_primary_that_hangs_or_goes_is_heard_no_more(
+    server_of_my_own: Servers[MongoDBSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A stream from a primary that is frozen counts as broken within the time-out; the next primary's is heard."""
     monkeypatch.setattr(news, "WAIT", 0.5)
     server = server_of_my_own(MongoDBSet)
 
-    async def scenario() -> None:
-        async with Handles() as handles:
-            url = ENGINE.url(server) + "&timeout=2&connect_timeout=1"
-            mine, other = await handles.open(url), await handles.open(url)
-            ear = Ear()
-            await mine.listen(ear.hear)
-            await other.append([behind(S)])
-            await ear.until(lambda: ear.newest.get(S) == 1)
-            old = server.primary
-            server.pause(old)
-            await until(lambda: not mine.hears)
-            await until(lambda: mine.hears)
-            while not isinstance((await other.append([behind(S, key="k")]))[0], Appended | Known):
-                pass
-            await ear.until(lambda: ear.newest.get(S) == 2)
-            server.resume(old)
-
-    run(scenario())
+    async with Handles() as handles:
+        url = ENGINE.url(server) + "&timeout=2&connect_timeout=1"
+        mine, other = await handles.open(url), await handles.open(url)
+        ear = Ear()
+        await mine.listen(ear.hear)
+        await other.append([behind(S)])
+        await ear.until(lambda: ear.newest.get(S) == 1)
+        old = server.primary
+        server.pause(old)
+        await until(lambda: not mine.hears)
+        await until(lambda: mine.hears)
+        while not isinstance((await other.append([behind(S, key="k")]))[0], Appended | Known):
+            pass
+        await ear.until(lambda: ear.newest.get(S) == 2)
+        server.resume(old)
 
 
-def test_a_collection_that_is_dropped_is_a_broken_stream(server: MongoDB) -> None:
+async def test_a_collection_that_is_dropped_is_a_broken_stream(server: MongoDB) -> None:
     """After someone drops the collection the stream ends; a new one hears what is stored in the next."""
 
-    async def scenario() -> None:
-        async with Handles() as handles:
-            mine = await handles.open(ENGINE.url(server, "dropped"))
-            ear = Ear()
-            await mine.listen(ear.hear)
-            await mine.append([behind(S)])
-            await ear.until(lambda: ear.newest.get(S) == 1)
-            with server.connected("n1") as client:
-                client["perdure"]["dropped.session"].drop()
-            await until(lambda: not mine.hears)
-            await until(lambda: mine.hears)
-            await mine.append([behind(SessionKey("acme", "new"))])
-            await ear.until(lambda: ear.newest.get(SessionKey("acme", "new")) == 1)
-
-    run(scenario())
+    async with Handles() as handles:
+        mine = await handles.open(ENGINE.url(server, "dropped"))
+        ear = Ear()
+        await mine.listen(ear.hear)
+        await mine.append([behind(S)])
+        await ear.until(lambda: ear.newest.get(S) == 1)
+        with server.connected("n1") as client:
+            client["perdure"]["dropped.session"].drop()
+        await until(lambda: not mine.hears)
+        await until(lambda: mine.hears)
+        await mine.append([behind(SessionKey("acme", "new"))])
+        await ear.until(lambda: ear.newest.get(SessionKey("acme", "new")) == 1)
 
 
 def test_closing_ends_the_stream(server: MongoDB) -> None:

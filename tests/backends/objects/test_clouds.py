@@ -52,48 +52,42 @@ def test_bad_urls(bad: str, says: str) -> None:
 
 
 @clouds
-def test_objects_are_changed_on_a_condition(servers: Servers[Server], cloud: Engine) -> None:
+async def test_objects_are_changed_on_a_condition(servers: Servers[Server], cloud: Engine) -> None:
     """Two who change one object at once both change it: neither change is lost, by the service's own condition."""
 
-    async def scenario() -> None:
-        async with perdure.open(cloud.url(servers(cloud.server))) as store:
-            backend: Any = store._core.backend  # type: ignore[attr-defined]
-            bucket = backend.driver._bucket
+    async with perdure.open(cloud.url(servers(cloud.server))) as store:
+        backend: Any = store._core.backend  # type: ignore[attr-defined]
+        bucket = backend.driver._bucket
 
-            async def changed() -> None:
-                await bucket.create("counter", b"0")
-                await asyncio.gather(*[bucket.change("counter", lambda old: b"%d" % (int(old) + 1)) for _ in range(6)])
-                assert await bucket.get("counter") == b"6"
-                assert not await bucket.create("counter", b"0")
-                assert await bucket.get("counter") == b"6"
+        async def changed() -> None:
+            await bucket.create("counter", b"0")
+            await asyncio.gather(*[bucket.change("counter", lambda old: b"%d" % (int(old) + 1)) for _ in range(6)])
+            assert await bucket.get("counter") == b"6"
+            assert not await bucket.create("counter", b"0")
+            assert await bucket.get("counter") == b"6"
 
-            await backend.run(changed())
-
-    run(scenario())
+        await backend.run(changed())
 
 
 @clouds
-def test_names_are_listed_from_a_name_on(servers: Servers[Server], cloud: Engine) -> None:
+async def test_names_are_listed_from_a_name_on(servers: Servers[Server], cloud: Engine) -> None:
     """What sorts behind a name, whatever the service makes of the wish; other folders and what lies deeper are left out of it."""
 
-    async def scenario() -> None:
-        async with perdure.open(cloud.url(servers(cloud.server))) as store:
-            backend: Any = store._core.backend  # type: ignore[attr-defined]
-            bucket = backend.driver._bucket
+    async with perdure.open(cloud.url(servers(cloud.server))) as store:
+        backend: Any = store._core.backend  # type: ignore[attr-defined]
+        bucket = backend.driver._bucket
 
-            async def listed() -> None:
-                for name in ("a/1", "a/2", "a/3", "ab/4", "b/5"):
-                    await bucket.put(name, b"x")
-                assert await bucket.list("a") == ["1", "2", "3"]
-                assert await bucket.list("a", "2") == ["3"]
-                assert await bucket.list("a", "3") == []
-                await bucket.delete("a/2")
-                await bucket.delete("a/2")
-                assert await bucket.list("a") == ["1", "3"]
+        async def listed() -> None:
+            for name in ("a/1", "a/2", "a/3", "ab/4", "b/5"):
+                await bucket.put(name, b"x")
+            assert await bucket.list("a") == ["1", "2", "3"]
+            assert await bucket.list("a", "2") == ["3"]
+            assert await bucket.list("a", "3") == []
+            await bucket.delete("a/2")
+            await bucket.delete("a/2")
+            assert await bucket.list("a") == ["1", "3"]
 
-            await backend.run(listed())
-
-    run(scenario())
+        await backend.run(listed())
 
 
 @clouds
@@ -111,7 +105,7 @@ def test_another_endpoint_promises_no_more_than_it_shows(servers: Servers[Server
     assert told["durability"] == "buffered", told
 
 
-def test_logins(servers: Servers[Server]) -> None:
+async def test_logins(servers: Servers[Server]) -> None:
     """A wrong secret is `Unauthorized` with S3 and Azure; no message and no repr shows a secret."""
     s3, az = CLOUDS[0].url(servers(SeaweedFS)), CLOUDS[2].url(servers(Azurite))
     other = "aHVudGVyMg%3D%3D"
@@ -122,12 +116,9 @@ def test_logins(servers: Servers[Server]) -> None:
         assert "hunter2" not in str(refused.value)
         assert other not in str(refused.value)
 
-    async def scenario() -> None:
-        for url, secret in ((s3, "secret"), (az, KEY)):
-            async with perdure.open(url) as store:
-                assert secret not in repr(store)
-
-    run(scenario())
+    for url, secret in ((s3, "secret"), (az, KEY)):
+        async with perdure.open(url) as store:
+            assert secret not in repr(store)
 
 
 def test_a_key_file_of_google(servers: Servers[FakeGCS], tmp_path: Path) -> None:

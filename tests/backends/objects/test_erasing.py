@@ -68,19 +68,16 @@ def of(id: str) -> bytes:
     return f" of {id}.".encode()
 
 
-def test_purges_at_once_do_not_bring_one_another_back(anywhere: str) -> None:
+async def test_purges_at_once_do_not_bring_one_another_back(anywhere: str) -> None:
     """Sessions of the same segments are purged at once, by two handles: nothing of any of them is left."""
 
-    async def scenario() -> None:
-        await fill(anywhere)
-        one, two = await engine(anywhere), await engine(anywhere)
-        await asyncio.gather(*[(one, two)[number % 2].purge(SessionKey("default", id)) for number, id in enumerate(SESSIONS[:-1])])
-        left = await held(one)
-        assert [id for id in SESSIONS if of(id) in left] == SESSIONS[-1:]
-        await one.close()
-        await two.close()
-
-    run(scenario())
+    await fill(anywhere)
+    one, two = await engine(anywhere), await engine(anywhere)
+    await asyncio.gather(*[(one, two)[number % 2].purge(SessionKey("default", id)) for number, id in enumerate(SESSIONS[:-1])])
+    left = await held(one)
+    assert [id for id in SESSIONS if of(id) in left] == SESSIONS[-1:]
+    await one.close()
+    await two.close()
 
 
 def test_a_purge_that_was_interrupted_goes_on(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,85 +117,76 @@ def test_a_purge_that_was_interrupted_goes_on(url: str, monkeypatch: pytest.Monk
     run(again())
 
 
-def test_checkpoints_forget_a_purged_session(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_checkpoints_forget_a_purged_session(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keys and tags stand in checkpoints too: after a purge none holds them, and a cold open still finds every session."""
     monkeypatch.setattr(shards, "CHECKPOINT_BYTES_MIN", 500)
 
-    async def scenario() -> None:
-        await fill(url)
-        backend = await engine(url)
-        assert await backend.run(backend.driver._bucket.list("index/0000"))
-        await backend.purge(SessionKey("default", "s0"))
-        left = await held(backend)
-        assert of("s0") not in left
-        assert of("s1") in left
-        await backend.close()
-        backend = await engine(url)
-        assert None not in await backend.heads([SessionKey("default", id) for id in SESSIONS])
-        await backend.close()
-
-    run(scenario())
+    await fill(url)
+    backend = await engine(url)
+    assert await backend.run(backend.driver._bucket.list("index/0000"))
+    await backend.purge(SessionKey("default", "s0"))
+    left = await held(backend)
+    assert of("s0") not in left
+    assert of("s1") in left
+    await backend.close()
+    backend = await engine(url)
+    assert None not in await backend.heads([SessionKey("default", id) for id in SESSIONS])
+    await backend.close()
 
 
-def test_a_key_of_a_life_that_was_purged_and_begun_anew_is_erased_too(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_key_of_a_life_that_was_purged_and_begun_anew_is_erased_too(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The purge was interrupted, the id was taken again and is purged again: nothing of the first life is left."""
 
     async def never(self: Folder, name: str, change: Callable[[bytes], bytes]) -> bytes:
         raise Unavailable("The store is away.")
 
-    async def scenario() -> None:
-        await fill(url)
-        backend = await engine(url)
-        with monkeypatch.context() as broken:
-            broken.setattr(Folder, "change", never)
-            with pytest.raises(Unavailable):
-                await backend.purge(SessionKey("default", "s0"))
-        await backend.close()
-        async with perdure.open(url) as store:
-            await store.append("s0", Event("said", "anew"), recreate=True)
-            assert [info.tags async for info in store.list(prefix="s0")] == [{}]
-            await store.delete("s0")
-        backend = await engine(url)
-        await backend.purge(SessionKey("default", "s0"))
-        left = await held(backend)
-        assert of("s0") not in left
-        assert b"anew" not in left
-        await backend.close()
-
-    run(scenario())
+    await fill(url)
+    backend = await engine(url)
+    with monkeypatch.context() as broken:
+        broken.setattr(Folder, "change", never)
+        with pytest.raises(Unavailable):
+            await backend.purge(SessionKey("default", "s0"))
+    await backend.close()
+    async with perdure.open(url) as store:
+        await store.append("s0", Event("said", "anew"), recreate=True)
+        assert [info.tags async for info in store.list(prefix="s0")] == [{}]
+        await store.delete("s0")
+    backend = await engine(url)
+    await backend.purge(SessionKey("default", "s0"))
+    left = await held(backend)
+    assert of("s0") not in left
+    assert b"anew" not in left
+    await backend.close()
 
 
-def test_a_read_under_which_another_process_truncates_is_no_corruption(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_read_under_which_another_process_truncates_is_no_corruption(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Records vanish between the reader's look at the index and its look at the segments: it reads what is left."""
     monkeypatch.setattr(drivers, "CACHE_BYTES", 0)
     original = Folder.get
     session = SessionKey("default", "s")
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            for number in range(6):
-                await store.append("s", Event("n", number))
-            event = Event("anchored", {})
-            await store._core.committer.control(session, Kind.anchor, event, durability=perdure.Durability.local)
-            for number in range(3):
-                await store.append("s", Event("n", number))
-        one, two = await engine(url), await engine(url)
-        await one.heads([session])
-        anchor = (await two.read(session, after=6, before=8))[0]
+    async with perdure.open(url) as store:
+        for number in range(6):
+            await store.append("s", Event("n", number))
+        event = Event("anchored", {})
+        await store._core.committer.control(session, Kind.anchor, event, durability=perdure.Durability.local)
+        for number in range(3):
+            await store.append("s", Event("n", number))
+    one, two = await engine(url), await engine(url)
+    await one.heads([session])
+    anchor = (await two.read(session, after=6, before=8))[0]
 
-        async def get(self: Folder, name: str) -> bytes | None:
-            if name.endswith("0000000000000001"):
-                monkeypatch.setattr(Folder, "get", original)
-                await two.truncate(session, 7, (7, anchor.head.hash))
-            return await original(self, name)
+    async def get(self: Folder, name: str) -> bytes | None:
+        if name.endswith("0000000000000001"):
+            monkeypatch.setattr(Folder, "get", original)
+            await two.truncate(session, 7, (7, anchor.head.hash))
+        return await original(self, name)
 
-        monkeypatch.setattr(Folder, "get", get)
-        assert [record.head.version for record in await one.read(session)] == [7, 8, 9, 10]
-        loaded = await one.load(session)
-        assert loaded is not None
-        assert isinstance(loaded.row.head, Head)
-        assert loaded.row.head.version == 10
-        await one.close()
-        await two.close()
-
-    run(scenario())
+    monkeypatch.setattr(Folder, "get", get)
+    assert [record.head.version for record in await one.read(session)] == [7, 8, 9, 10]
+    loaded = await one.load(session)
+    assert loaded is not None
+    assert isinstance(loaded.row.head, Head)
+    assert loaded.row.head.version == 10
+    await one.close()
+    await two.close()

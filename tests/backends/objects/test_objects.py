@@ -71,45 +71,39 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     return calls
 
 
-def test_a_put_holds_many_sessions_commits_and_a_warm_read_is_one_request(url: str, counted: Counter[str]) -> None:
+async def test_a_put_holds_many_sessions_commits_and_a_warm_read_is_one_request(url: str, counted: Counter[str]) -> None:
     """64 sessions at once on one shard: at least 20 appends a put; a read of a session in memory asks for one object."""
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
+    async with perdure.open(url) as store:
 
-            async def turns(number: int) -> None:
-                for turn in range(20):
-                    await store.append(f"s{number}", Event("turn", turn))
+        async def turns(number: int) -> None:
+            for turn in range(20):
+                await store.append(f"s{number}", Event("turn", turn))
 
-            await turns(0)
-            before = counted["create"]
-            await asyncio.gather(*[turns(number) for number in range(1, 65)])
-            assert 64 * 20 / (counted["create"] - before) >= 20
-            await store.read("s1")
-            await store.read("s1")
-            counted.clear()
-            assert (await store.read("s1")).version == 20
-            assert counted == {"get": 1}
-
-    run(scenario())
+        await turns(0)
+        before = counted["create"]
+        await asyncio.gather(*[turns(number) for number in range(1, 65)])
+        assert 64 * 20 / (counted["create"] - before) >= 20
+        await store.read("s1")
+        await store.read("s1")
+        counted.clear()
+        assert (await store.read("s1")).version == 20
+        assert counted == {"get": 1}
 
 
-def test_writers_of_several_processes_share_a_shard(url: str, tmp_path: Path) -> None:
+async def test_writers_of_several_processes_share_a_shard(url: str, tmp_path: Path) -> None:
     """Two handles append to one shard at once: numbers without a gap, every commit once, one order for all."""
 
-    async def scenario() -> None:
-        one, two = await perdure.open(url), await perdure.open(url)
-        await asyncio.gather(*[store.append(f"s{n % 3}", Event("n", n)) for n in range(60) for store in (one, two)])
-        for name in ("s0", "s1", "s2"):
-            mine = [commit.hash async for commit in one.history(name)]
-            assert mine == [commit.hash async for commit in two.history(name)]
-            assert len(mine) == 40
-            await one.verify(name)
-        assert [int(path.name) for path in segments(tmp_path)] == list(range(1, len(segments(tmp_path)) + 1))
-        await one.close()
-        await two.close()
-
-    run(scenario())
+    one, two = await perdure.open(url), await perdure.open(url)
+    await asyncio.gather(*[store.append(f"s{n % 3}", Event("n", n)) for n in range(60) for store in (one, two)])
+    for name in ("s0", "s1", "s2"):
+        mine = [commit.hash async for commit in one.history(name)]
+        assert mine == [commit.hash async for commit in two.history(name)]
+        assert len(mine) == 40
+        await one.verify(name)
+    assert [int(path.name) for path in segments(tmp_path)] == list(range(1, len(segments(tmp_path)) + 1))
+    await one.close()
+    await two.close()
 
 
 def test_a_killed_writer_loses_nothing_acknowledged(url: str) -> None:
@@ -163,64 +157,58 @@ def test_a_put_without_an_answer_is_settled(landed: str, url: str, monkeypatch: 
     assert len(segments(tmp_path)) == 1
 
 
-def test_another_ones_segment_in_the_way_is_told_from_mine(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_another_ones_segment_in_the_way_is_told_from_mine(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer to a put was lost, and another process took the number: the append is judged on what that one wrote."""
     original = Folder.create
     session = SessionKey("acme", "s")
 
-    async def scenario() -> None:
-        one, two = await engine(url), await engine(url)
+    one, two = await engine(url), await engine(url)
 
-        async def create(self: Folder, name: str, data: bytes) -> bool:
-            monkeypatch.setattr(Folder, "create", original)
-            (first,) = await two.append([expecting(session, None)])
-            assert isinstance(first, Appended)
-            raise Unknown("No answer came.")
+    async def create(self: Folder, name: str, data: bytes) -> bool:
+        monkeypatch.setattr(Folder, "create", original)
+        (first,) = await two.append([expecting(session, None)])
+        assert isinstance(first, Appended)
+        raise Unknown("No answer came.")
 
-        monkeypatch.setattr(Folder, "create", create)
-        (outcome,) = await one.append([expecting(session, None)])
-        assert isinstance(outcome, Refused)
-        assert outcome.head is not None
-        assert outcome.head.version == 1
-        for backend in (one, two):
-            assert len(await backend.read(session)) == 1
-            await backend.close()
-
-    run(scenario())
+    monkeypatch.setattr(Folder, "create", create)
+    (outcome,) = await one.append([expecting(session, None)])
+    assert isinstance(outcome, Refused)
+    assert outcome.head is not None
+    assert outcome.head.version == 1
+    for backend in (one, two):
+        assert len(await backend.read(session)) == 1
+        await backend.close()
 
 
-def test_a_read_sees_what_was_acknowledged_while_a_put_was_under_way(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_read_sees_what_was_acknowledged_while_a_put_was_under_way(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """My put has its number; another process puts the next one and is answered; then I am asked to read, before my own answer came."""
     original = Folder.create
     mine, theirs = SessionKey("acme", "mine"), SessionKey("acme", "theirs")
 
-    async def scenario() -> None:
-        one, two = await engine(url), await engine(url)
-        await one.heads([mine])
-        arrived, go = asyncio.Event(), asyncio.Event()
-        loop = asyncio.get_running_loop()
+    one, two = await engine(url), await engine(url)
+    await one.heads([mine])
+    arrived, go = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
 
-        async def create(self: Folder, name: str, data: bytes) -> bool:
-            monkeypatch.setattr(Folder, "create", original)
-            made = await original(self, name, data)
-            loop.call_soon_threadsafe(arrived.set)
-            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(go.wait(), loop))
-            return made
+    async def create(self: Folder, name: str, data: bytes) -> bool:
+        monkeypatch.setattr(Folder, "create", original)
+        made = await original(self, name, data)
+        loop.call_soon_threadsafe(arrived.set)
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(go.wait(), loop))
+        return made
 
-        monkeypatch.setattr(Folder, "create", create)
-        writing = asyncio.create_task(one.append([expecting(mine, None)]))
-        await arrived.wait()
-        (other,) = await two.append([expecting(theirs, None)])
-        assert isinstance(other, Appended)
-        reading = asyncio.create_task(one.heads([theirs]))
-        await asyncio.sleep(0.1)
-        go.set()
-        assert await reading == [other.head]
-        await writing
-        await one.close()
-        await two.close()
-
-    run(scenario())
+    monkeypatch.setattr(Folder, "create", create)
+    writing = asyncio.create_task(one.append([expecting(mine, None)]))
+    await arrived.wait()
+    (other,) = await two.append([expecting(theirs, None)])
+    assert isinstance(other, Appended)
+    reading = asyncio.create_task(one.heads([theirs]))
+    await asyncio.sleep(0.1)
+    go.set()
+    assert await reading == [other.head]
+    await writing
+    await one.close()
+    await two.close()
 
 
 def test_a_look_that_failed_is_nobodys_answer(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -256,7 +244,7 @@ def test_a_look_that_failed_is_nobodys_answer(url: str, monkeypatch: pytest.Monk
     run(scenario())
 
 
-def test_a_put_whose_answer_was_lost_and_rights_are_gone_is_unknown(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_put_whose_answer_was_lost_and_rights_are_gone_is_unknown(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The put landed, its answer did not, and the store then refuses to be read: nobody knows, so nobody says that nothing was written."""
     original, reading = Folder.create, Folder.get
     session = SessionKey("acme", "s")
@@ -268,19 +256,16 @@ def test_a_put_whose_answer_was_lost_and_rights_are_gone_is_unknown(url: str, mo
     async def get(self: Folder, name: str) -> bytes | None:
         raise Unauthorized("The right was taken away.")
 
-    async def scenario() -> None:
-        backend = await engine(url + "&timeout=0.5")
-        await backend.heads([session])
-        monkeypatch.setattr(Folder, "create", create)
-        monkeypatch.setattr(Folder, "get", get)
-        with contextlib.suppress(Unknown):
-            (outcome,) = await backend.append([expecting(session, None)])
-            assert isinstance(outcome, Unknown), outcome
-        monkeypatch.setattr(Folder, "get", reading)
-        assert len(await backend.read(session)) == 1
-        await backend.close()
-
-    run(scenario())
+    backend = await engine(url + "&timeout=0.5")
+    await backend.heads([session])
+    monkeypatch.setattr(Folder, "create", create)
+    monkeypatch.setattr(Folder, "get", get)
+    with contextlib.suppress(Unknown):
+        (outcome,) = await backend.append([expecting(session, None)])
+        assert isinstance(outcome, Unknown), outcome
+    monkeypatch.setattr(Folder, "get", reading)
+    assert len(await backend.read(session)) == 1
+    await backend.close()
 
 
 def test_a_name_tag_that_cannot_be_read_yet_is_not_written_over(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -323,27 +308,24 @@ async def _read(url: str) -> None:
 
 
 @pytest.mark.parametrize("harm", ["flipped", "cut", "gone"])
-def test_a_damaged_segment_is_corrupt(harm: str, url: str, tmp_path: Path) -> None:
+async def test_a_damaged_segment_is_corrupt(harm: str, url: str, tmp_path: Path) -> None:
     """A segment with a flipped bit, cut short, or gone from the middle is `Corrupt` by its name, never wrong data."""
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            for number in range(5):
-                await store.append("s", Event("n", number))
-        victim = segments(tmp_path)[2]
-        data = victim.read_bytes()
-        if harm == "gone":
-            victim.unlink()
-        else:
-            victim.write_bytes(data[:-10] if harm == "cut" else data[:60] + bytes([data[60] ^ 1]) + data[61:])
-        async with perdure.open(url) as store:
-            with pytest.raises(Corrupt, match="log/0000/0000000000000003"):
-                await store.read("s")
-
-    run(scenario())
+    async with perdure.open(url) as store:
+        for number in range(5):
+            await store.append("s", Event("n", number))
+    victim = segments(tmp_path)[2]
+    data = victim.read_bytes()
+    if harm == "gone":
+        victim.unlink()
+    else:
+        victim.write_bytes(data[:-10] if harm == "cut" else data[:60] + bytes([data[60] ^ 1]) + data[61:])
+    async with perdure.open(url) as store:
+        with pytest.raises(Corrupt, match="log/0000/0000000000000003"):
+            await store.read("s")
 
 
-def test_checkpoints_spare_reading_the_log_and_are_done_without(
+async def test_checkpoints_spare_reading_the_log_and_are_done_without(
     url: str, tmp_path: Path, counted: Counter[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A cold open reads the newest checkpoint and what came behind it; a damaged one is passed over, with the same result."""
@@ -353,50 +335,44 @@ def test_checkpoints_spare_reading_the_log_and_are_done_without(
         async with perdure.open(url) as store:
             return [(info.session, info.version) async for info in store.list()]
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            for number in range(60):
-                await store.append(f"s{number % 7}", Event("n", {"number": number, "text": "x" * 100}), key=f"k{number}")
-        kept = found(tmp_path, "index/*/*")
-        assert 1 <= len(kept) <= 2
-        counted.clear()
-        whole = await rows()
-        assert len(whole) == 7
-        assert counted["get"] < 40
-        for path in kept:
-            path.write_bytes(path.read_bytes()[:-1])
-        assert await rows() == whole
-        async with perdure.open(url) as store:
-            assert (await store.append("s3", Event("n", {"number": 58, "text": "x" * 100}), key="k58")).version == whole[3][1] + 1
-            assert (await store.append("s3", Event("n", {"number": 3, "text": "x" * 100}), key="k3")).duplicate
-
-    run(scenario())
+    async with perdure.open(url) as store:
+        for number in range(60):
+            await store.append(f"s{number % 7}", Event("n", {"number": number, "text": "x" * 100}), key=f"k{number}")
+    kept = found(tmp_path, "index/*/*")
+    assert 1 <= len(kept) <= 2
+    counted.clear()
+    whole = await rows()
+    assert len(whole) == 7
+    assert counted["get"] < 40
+    for path in kept:
+        path.write_bytes(path.read_bytes()[:-1])
+    assert await rows() == whole
+    async with perdure.open(url) as store:
+        assert (await store.append("s3", Event("n", {"number": 58, "text": "x" * 100}), key="k58")).version == whole[3][1] + 1
+        assert (await store.append("s3", Event("n", {"number": 3, "text": "x" * 100}), key="k3")).duplicate
 
 
-def test_a_purged_session_leaves_no_byte_of_its_content(url: str, tmp_path: Path) -> None:
+async def test_a_purged_session_leaves_no_byte_of_its_content(url: str, tmp_path: Path) -> None:
     """After purge no object holds what the session said, what its keys and tags were; its neighbours in the same segments are whole."""
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            for number in range(4):
-                await asyncio.gather(
-                    store.append("secret", Event("said", "word-of-the-secret"), key=f"key-of-the-secret-{number}"),
-                    store.append("plain", Event("said", "word-of-the-other")),
-                )
-            await store.configure("secret", tags={"team": "tag-of-the-secret"})
-            await store.delete("secret")
-        backend = await engine(url)
-        await backend.purge(SessionKey("default", "secret"))
-        await backend.close()
-        held = b"".join([path.read_bytes() for path in found(tmp_path, "*")])
-        assert b"of-the-secret" not in held
-        assert held.count(b"word-of-the-other") == 4
-        async with perdure.open(url) as store:
-            assert (await store.verify("plain")).commits == 4
-            with pytest.raises(perdure.Deleted):
-                await store.append("secret", Event("said", "late"))
-
-    run(scenario())
+    async with perdure.open(url) as store:
+        for number in range(4):
+            await asyncio.gather(
+                store.append("secret", Event("said", "word-of-the-secret"), key=f"key-of-the-secret-{number}"),
+                store.append("plain", Event("said", "word-of-the-other")),
+            )
+        await store.configure("secret", tags={"team": "tag-of-the-secret"})
+        await store.delete("secret")
+    backend = await engine(url)
+    await backend.purge(SessionKey("default", "secret"))
+    await backend.close()
+    held = b"".join([path.read_bytes() for path in found(tmp_path, "*")])
+    assert b"of-the-secret" not in held
+    assert held.count(b"word-of-the-other") == 4
+    async with perdure.open(url) as store:
+        assert (await store.verify("plain")).commits == 4
+        with pytest.raises(perdure.Deleted):
+            await store.append("secret", Event("said", "late"))
 
 
 def test_a_place_that_ignores_conditions_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -453,16 +429,13 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         run(visit(f"file://{tmp_path}/file"))
 
 
-def test_what_lies_beside_the_segments_is_left_alone(url: str, tmp_path: Path) -> None:
+async def test_what_lies_beside_the_segments_is_left_alone(url: str, tmp_path: Path) -> None:
     """Half-written files of a process that died are no objects, and nothing reads or counts them."""
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            await store.append("s", Event("x"))
-        (segments(tmp_path)[0].parent / ".partial-dead").write_bytes(b"half")
-        async with perdure.open(url) as store:
-            assert (await store.append("s", Event("y"))).version == 2
-        with contextlib.suppress(FileNotFoundError):
-            assert (segments(tmp_path)[0].parent / ".partial-dead").read_bytes() == b"half"
-
-    run(scenario())
+    async with perdure.open(url) as store:
+        await store.append("s", Event("x"))
+    (segments(tmp_path)[0].parent / ".partial-dead").write_bytes(b"half")
+    async with perdure.open(url) as store:
+        assert (await store.append("s", Event("y"))).version == 2
+    with contextlib.suppress(FileNotFoundError):
+        assert (segments(tmp_path)[0].parent / ".partial-dead").read_bytes() == b"half"

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from perdure.backends.objects import gs, s3
 from perdure.backends.objects.cloud import cloud_address
 from perdure.backends.objects.settings import Asking
-from tests.backends.claims import opened, run
+from tests.backends.claims import opened
 from tests.backends.engines import Engine, diagnosis
 from tests.backends.objects.test_clouds import CLOUDS
 from tests.servers.azurite import Azurite
@@ -113,7 +113,7 @@ def test_rules_as_google_writes_them(action: str, condition: dict[str, Any], rem
     assert bool(gs._removing(asking("gs://bucket/agents"), rule)) == removes
 
 
-def test_a_bucket_of_google_is_asked_with_a_key_file(servers: Servers[FakeGCS], tmp_path: Path) -> None:
+async def test_a_bucket_of_google_is_asked_with_a_key_file(servers: Servers[FakeGCS], tmp_path: Path) -> None:
     """The bucket is read by the JSON API under a token that the key file signs, and its rules, versions and holds are told. Without a
     login none is sent."""
     server, key = servers(FakeGCS), tmp_path / "key.json"
@@ -137,23 +137,20 @@ def test_a_bucket_of_google_is_asked_with_a_key_file(servers: Servers[FakeGCS], 
         asked.append(data)
         return answered("200 OK", json.dumps(said).encode())
 
-    async def scenario() -> None:
-        async with Proxy(server.port("front")) as proxy:
-            proxy.reply = reply
-            address = f"gs://{BUCKET}/?endpoint=http://{HOST}:{proxy.port}&namespace=settings"
-            for login in (f"credentials={key}", "login=no"):
-                async with opened(f"{address}&{login}") as backend:
-                    found = await backend.checkup()
-                    assert found.facts[REMOVING] == 'it deletes them on the condition {"age": 30}'
-                    assert [part.partition(" for ")[0] for part in found.facts[KEEPING].split("; ")] == [
-                        "versioning is on",
-                        "deleted objects can be restored",
-                        "a retention policy lets nothing be replaced or deleted",
-                    ]
-                    assert [one.code for one in found.findings if one.level == "bad"] == ["corrupt"]
-            assert [b"Bearer ey" in data for data in asked] == [True, False]
-
-    run(scenario())
+    async with Proxy(server.port("front")) as proxy:
+        proxy.reply = reply
+        address = f"gs://{BUCKET}/?endpoint=http://{HOST}:{proxy.port}&namespace=settings"
+        for login in (f"credentials={key}", "login=no"):
+            async with opened(f"{address}&{login}") as backend:
+                found = await backend.checkup()
+                assert found.facts[REMOVING] == 'it deletes them on the condition {"age": 30}'
+                assert [part.partition(" for ")[0] for part in found.facts[KEEPING].split("; ")] == [
+                    "versioning is on",
+                    "deleted objects can be restored",
+                    "a retention policy lets nothing be replaced or deleted",
+                ]
+                assert [one.code for one in found.findings if one.level == "bad"] == ["corrupt"]
+        assert [b"Bearer ey" in data for data in asked] == [True, False]
 
 
 def test_an_account_of_azure_says_how_long_it_keeps_what_is_deleted(server_of_my_own: Servers[Azurite]) -> None:

@@ -34,18 +34,15 @@ def statements(backend: Any) -> int:
     return backend.driver.connections.statements
 
 
-def test_a_group_is_one_statement_and_so_is_a_warm_read(url: str) -> None:
+async def test_a_group_is_one_statement_and_so_is_a_warm_read(url: str) -> None:
     """64 sessions, new or known, with keys, are appended to in one statement; a read of a session in memory asks for its head alone."""
 
-    async def scenario() -> None:
-        async with opened(url) as backend:
-            await group_is_one_request(backend, statements)
-        await warm_read_is_one_request(url, statements)
-
-    run(scenario())
+    async with opened(url) as backend:
+        await group_is_one_request(backend, statements)
+    await warm_read_is_one_request(url, statements)
 
 
-def test_a_key_that_is_applied_while_its_retry_waits_is_known(url: str, servers: Servers[PostgreSQL]) -> None:
+async def test_a_key_that_is_applied_while_its_retry_waits_is_known(url: str, servers: Servers[PostgreSQL]) -> None:
     """A retry waits for the head that the first try holds: its look for the key is older than that head, yet it hears of the key."""
     server = servers(PostgreSQL)
 
@@ -56,62 +53,53 @@ def test_a_key_that_is_applied_while_its_retry_waits_is_known(url: str, servers:
         while await asyncio.to_thread(waiting) != count:
             pass
 
-    async def scenario() -> None:
-        one, two = [await open_backend(url, clock=SystemClock()) for _ in range(2)]
-        session = SessionKey("acme", "s")
-        (made,) = await one.append([behind(session)])
-        holder = await psycopg.AsyncConnection.connect(server.url)
-        await holder.execute(f"SELECT FROM {url.partition('namespace=')[2]}.session FOR UPDATE")
-        first = asyncio.create_task(one.append([expecting(session, made.head, key="k")]))
-        await until(1)
-        retry = asyncio.create_task(two.append([expecting(session, None, key="k")]))
-        await until(2)
-        await holder.close()
-        assert isinstance((await first)[0], Appended)
-        (known,) = await retry
-        assert isinstance(known, Known) and known.version == 2
-        for backend in (one, two):
-            await backend.close()
-
-    run(scenario())
+    one, two = [await open_backend(url, clock=SystemClock()) for _ in range(2)]
+    session = SessionKey("acme", "s")
+    (made,) = await one.append([behind(session)])
+    holder = await psycopg.AsyncConnection.connect(server.url)
+    await holder.execute(f"SELECT FROM {url.partition('namespace=')[2]}.session FOR UPDATE")
+    first = asyncio.create_task(one.append([expecting(session, made.head, key="k")]))
+    await until(1)
+    retry = asyncio.create_task(two.append([expecting(session, None, key="k")]))
+    await until(2)
+    await holder.close()
+    assert isinstance((await first)[0], Appended)
+    (known,) = await retry
+    assert isinstance(known, Known) and known.version == 2
+    for backend in (one, two):
+        await backend.close()
 
 
-def test_two_stores_that_make_one_session_at_once(url: str) -> None:
+async def test_two_stores_that_make_one_session_at_once(url: str) -> None:
     """Of writers in two stores that start the same sessions in different orders, one wins, the other learns its head."""
 
-    async def scenario() -> None:
-        one, two = [await open_backend(url, clock=SystemClock()) for _ in range(2)]
-        for turn in range(10):
-            sessions = [SessionKey("acme", f"{turn}-{number}") for number in range(32)]
-            mine, theirs = await asyncio.gather(
-                one.append([expecting(session, None, salt=b"1") for session in sessions]),
-                two.append([expecting(session, None, salt=b"2") for session in reversed(sessions)]),
-            )
-            for outcomes in zip(mine, reversed(theirs), strict=True):
-                assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Appended", "Refused"]
-                won = next(outcome for outcome in outcomes if isinstance(outcome, Appended))
-                lost = next(outcome for outcome in outcomes if isinstance(outcome, Refused))
-                assert lost.head == won.head
-        await one.close()
-        await two.close()
-
-    run(scenario())
+    one, two = [await open_backend(url, clock=SystemClock()) for _ in range(2)]
+    for turn in range(10):
+        sessions = [SessionKey("acme", f"{turn}-{number}") for number in range(32)]
+        mine, theirs = await asyncio.gather(
+            one.append([expecting(session, None, salt=b"1") for session in sessions]),
+            two.append([expecting(session, None, salt=b"2") for session in reversed(sessions)]),
+        )
+        for outcomes in zip(mine, reversed(theirs), strict=True):
+            assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Appended", "Refused"]
+            won = next(outcome for outcome in outcomes if isinstance(outcome, Appended))
+            lost = next(outcome for outcome in outcomes if isinstance(outcome, Refused))
+            assert lost.head == won.head
+    await one.close()
+    await two.close()
 
 
-def test_levels_are_what_the_server_does(servers: Servers[Any]) -> None:
+async def test_levels_are_what_the_server_does(servers: Servers[Any]) -> None:
     """Alone a server reaches `local`, on request `buffered`, and refuses `quorum`; with a synchronous standby it says `quorum`."""
     alone, pair = ENGINE.url(servers(PostgreSQL)), ENGINE.url(servers(PostgreSQLStandby))
 
-    async def scenario() -> None:
-        async with perdure.open(alone) as store:
-            assert (await store.append("s", Event("a"))).durability is Durability.local
-            assert (await store.append("s", Event("a"), durability="buffered")).durability is Durability.buffered
-            with pytest.raises(perdure.Unsupported):
-                await store.append("s", Event("a"), durability="quorum")
-        async with perdure.open(pair, durability="quorum") as store:
-            assert (await store.append("s", Event("a"))).durability is Durability.quorum
-
-    run(scenario())
+    async with perdure.open(alone) as store:
+        assert (await store.append("s", Event("a"))).durability is Durability.local
+        assert (await store.append("s", Event("a"), durability="buffered")).durability is Durability.buffered
+        with pytest.raises(perdure.Unsupported):
+            await store.append("s", Event("a"), durability="quorum")
+    async with perdure.open(pair, durability="quorum") as store:
+        assert (await store.append("s", Event("a"))).durability is Durability.quorum
 
 
 def test_a_replica_is_refused(servers: Servers[Any]) -> None:
@@ -121,19 +109,16 @@ def test_a_replica_is_refused(servers: Servers[Any]) -> None:
         run(visit(pair.url.replace(str(pair.port("primary")), str(pair.port("standby")))))
 
 
-def test_a_standby_that_hangs_is_unknown_in_time(server_of_my_own: Servers[PostgreSQLStandby]) -> None:
+async def test_a_standby_that_hangs_is_unknown_in_time(server_of_my_own: Servers[PostgreSQLStandby]) -> None:
     """While the standby is frozen, a commit that must reach it is `Unknown` in time, stored once, and goes on when it wakes."""
     server = server_of_my_own(PostgreSQLStandby)
 
-    async def scenario() -> None:
-        async with perdure.open(server.url + "?timeout=1", durability="quorum") as store:
-            await store.append("s", Event("a"))
-            await pause_ends_in_time(server, store, "standby", seconds=20)
-            await asyncio.sleep(1)
-            assert (await store.append("s", Event("b"), key="k")).version == 2
-            assert [commit.version async for commit in store.history("s")] == [1, 2]
-
-    run(scenario())
+    async with perdure.open(server.url + "?timeout=1", durability="quorum") as store:
+        await store.append("s", Event("a"))
+        await pause_ends_in_time(server, store, "standby", seconds=20)
+        await asyncio.sleep(1)
+        assert (await store.append("s", Event("b"), key="k")).version == 2
+        assert [commit.version async for commit in store.history("s")] == [1, 2]
 
 
 def test_logins_and_databases(servers: Servers[PostgreSQL]) -> None:
@@ -203,66 +188,52 @@ def test_a_database_that_does_not_hold_every_text_is_refused(servers: Servers[Po
         assert inside.execute("SELECT count(*) FROM pg_namespace WHERE nspname = 'perdure'").fetchone() == (0,)
 
 
-def test_another_encoding_of_the_client_changes_nothing(url: str) -> None:
+async def test_another_encoding_of_the_client_changes_nothing(url: str) -> None:
     """Whatever encoding the URL asks for, ids and tags outside it are stored and found."""
 
-    async def scenario() -> None:
-        async with perdure.open(f"{url}&client_encoding=LATIN1") as store:
-            await store.append("🙂", Event("a"))
-            await store.configure("🙂", tags={"mood": "🙂"})
-            assert [info.session async for info in store.list(tags={"mood": "🙂"})] == ["🙂"]
-
-    run(scenario())
+    async with perdure.open(f"{url}&client_encoding=LATIN1") as store:
+        await store.append("🙂", Event("a"))
+        await store.configure("🙂", tags={"mood": "🙂"})
+        assert [info.session async for info in store.list(tags={"mood": "🙂"})] == ["🙂"]
 
 
-def test_connections_that_the_server_closed_while_idle_are_not_noticed(url: str, servers: Servers[PostgreSQL]) -> None:
+async def test_connections_that_the_server_closed_while_idle_are_not_noticed(url: str, servers: Servers[PostgreSQL]) -> None:
     """Pooled connections that were ended meanwhile cost no failed call, reads and writes alike."""
     server = servers(PostgreSQL)
 
-    async def scenario() -> None:
-        async with perdure.open(f"{url}&application_name=idle_ones&pool=4") as store:
-            await asyncio.gather(*(store.append(f"s{number}", Event("a")) for number in range(32)))
-            for call in (
-                lambda: asyncio.gather(*(store.read(f"s{number}") for number in range(32))),
-                lambda: store.append("s0", Event("b")),
-                lambda: asyncio.gather(*(store.verify(f"s{number}") for number in range(32))),
-            ):
-                await asyncio.gather(*(store.verify(f"s{number}") for number in range(32)))
-                ended = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE application_name = 'idle_ones'"
-                assert int(await asyncio.to_thread(server.sql, ended)) >= 1
-                await call()
-
-    run(scenario())
+    async with perdure.open(f"{url}&application_name=idle_ones&pool=4") as store:
+        await asyncio.gather(*(store.append(f"s{number}", Event("a")) for number in range(32)))
+        for call in (
+            lambda: asyncio.gather(*(store.read(f"s{number}") for number in range(32))),
+            lambda: store.append("s0", Event("b")),
+            lambda: asyncio.gather(*(store.verify(f"s{number}") for number in range(32))),
+        ):
+            await asyncio.gather(*(store.verify(f"s{number}") for number in range(32)))
+            ended = "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity WHERE application_name = 'idle_ones'"
+            assert int(await asyncio.to_thread(server.sql, ended)) >= 1
+            await call()
 
 
-def test_a_value_that_cannot_be_stored_fails_alone(url: str) -> None:
+async def test_a_value_that_cannot_be_stored_fails_alone(url: str) -> None:
     """One append whose key the server cannot hold is `Invalid`; the others of its group are stored."""
 
-    async def scenario() -> None:
-        async with opened(url) as backend:
-            sessions = [SessionKey("acme", f"s{number}") for number in range(20)]
-            outcomes = await backend.append(
-                [behind(session, key="a\0b" if number == 7 else "k") for number, session in enumerate(sessions)]
-            )
-            assert isinstance(outcomes[7], perdure.Invalid)
-            assert all(isinstance(outcome, Appended) for number, outcome in enumerate(outcomes) if number != 7)
-            assert [head is not None for head in await backend.heads(sessions)] == [number != 7 for number in range(20)]
-
-    run(scenario())
+    async with opened(url) as backend:
+        sessions = [SessionKey("acme", f"s{number}") for number in range(20)]
+        outcomes = await backend.append([behind(session, key="a\0b" if number == 7 else "k") for number, session in enumerate(sessions)])
+        assert isinstance(outcomes[7], perdure.Invalid)
+        assert all(isinstance(outcome, Appended) for number, outcome in enumerate(outcomes) if number != 7)
+        assert [head is not None for head in await backend.heads(sessions)] == [number != 7 for number in range(20)]
 
 
-def test_a_group_that_is_too_much_for_one_statement_is_sent_in_parts(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_group_that_is_too_much_for_one_statement_is_sent_in_parts(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Large appends that come together are stored in several statements, each once."""
     monkeypatch.setattr("perdure.backends.postgresql.driver.BATCH_BYTES", 1000)
 
-    async def scenario() -> None:
-        async with opened(url) as backend:
-            sessions = [SessionKey("acme", f"s{number}") for number in range(9)]
-            outcomes = await backend.append([behind(session, body=b"x" * 400) for session in sessions])
-            assert all(isinstance(outcome, Appended) for outcome in outcomes)
-            assert [head and head.version for head in await backend.heads(sessions)] == [1] * 9
-
-    run(scenario())
+    async with opened(url) as backend:
+        sessions = [SessionKey("acme", f"s{number}") for number in range(9)]
+        outcomes = await backend.append([behind(session, body=b"x" * 400) for session in sessions])
+        assert all(isinstance(outcome, Appended) for outcome in outcomes)
+        assert [head and head.version for head in await backend.heads(sessions)] == [1] * 9
 
 
 @pytest.mark.parametrize("namespace", ["pg_x", "PG_X", "pg_catalog", "information_schema"])
@@ -297,7 +268,7 @@ def test_tables_of_something_else(servers: Servers[PostgreSQL], table: str) -> N
     assert [name for (name,) in found] == [table.partition(" ")[0]]
 
 
-def test_schemas_of_another_kind(servers: Servers[PostgreSQL]) -> None:
+async def test_schemas_of_another_kind(servers: Servers[PostgreSQL]) -> None:
     """A newer schema is `Unsupported`, one that something else made `Corrupt`; a table dropped by hand is said to be gone."""
     server = servers(PostgreSQL)
     url = ENGINE.url(server, "strange")
@@ -312,46 +283,37 @@ def test_schemas_of_another_kind(servers: Servers[PostgreSQL]) -> None:
         admin.execute("INSERT INTO strange.store VALUES ('schema', '1'), ('id', 'x')")
         admin.execute("DROP TABLE strange.log")
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            with pytest.raises(perdure.Unavailable, match="changed or dropped by hand"):
-                await store.append("s", Event("a"))
-
-    run(scenario())
+    async with perdure.open(url) as store:
+        with pytest.raises(perdure.Unavailable, match="changed or dropped by hand"):
+            await store.append("s", Event("a"))
 
 
-def test_many_open_an_empty_database_at_once(servers: Servers[PostgreSQL]) -> None:
+async def test_many_open_an_empty_database_at_once(servers: Servers[PostgreSQL]) -> None:
     """Ten stores that open a namespace that is not there yet agree on one store id."""
     url = ENGINE.url(servers(PostgreSQL))
 
-    async def scenario() -> None:
-        stores = await asyncio.gather(*(perdure.open(url)._open() for _ in range(10)))
-        assert len({store.id for store in stores}) == 1
-        for store in stores:
-            await store.close()
-
-    run(scenario())
+    stores = await asyncio.gather(*(perdure.open(url)._open() for _ in range(10)))
+    assert len({store.id for store in stores}) == 1
+    for store in stores:
+        await store.close()
 
 
-def test_the_feed_waits_for_the_oldest_transaction(servers: Servers[PostgreSQL]) -> None:
+async def test_the_feed_waits_for_the_oldest_transaction(servers: Servers[PostgreSQL]) -> None:
     """A transaction that started earlier and commits later is not passed over: the feed stops before it until it ends."""
     server = servers(PostgreSQL)
     url = ENGINE.url(server, name := "feeding")
 
-    async def scenario() -> None:
-        backend = await open_backend(url, clock=SystemClock())
-        await backend.append([behind(SessionKey("acme", "a"))])
-        with psycopg.connect(server.url) as slow:
-            slow.execute(f"UPDATE {name}.store SET value = value WHERE name = 'id'")
-            await backend.append([behind(SessionKey("acme", "b"))])
-            page = await backend.feed()
-            seen = [change.session.id for change in page.items]
-            assert "b" not in seen
-        rest = await backend.feed(page.cursor)
-        assert seen + [change.session.id for change in rest.items] == ["a", "b"]
-        await backend.close()
-
-    run(scenario())
+    backend = await open_backend(url, clock=SystemClock())
+    await backend.append([behind(SessionKey("acme", "a"))])
+    with psycopg.connect(server.url) as slow:
+        slow.execute(f"UPDATE {name}.store SET value = value WHERE name = 'id'")
+        await backend.append([behind(SessionKey("acme", "b"))])
+        page = await backend.feed()
+        seen = [change.session.id for change in page.items]
+        assert "b" not in seen
+    rest = await backend.feed(page.cursor)
+    assert seen + [change.session.id for change in rest.items] == ["a", "b"]
+    await backend.close()
 
 
 def test_closing_leaves_nothing_behind(servers: Servers[PostgreSQL]) -> None:

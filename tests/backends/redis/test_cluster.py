@@ -13,7 +13,7 @@ import perdure
 from perdure import Durability, Event
 from perdure.backends.redis.layout import prefix, shard_of
 from perdure.model.ids import SessionKey
-from tests.backends.claims import insisting, run
+from tests.backends.claims import insisting
 from tests.backends.engines import Engine
 from tests.backends.load import SESSIONS, Load
 from tests.backends.test_engine_faults import TIMEOUTS, handles
@@ -45,7 +45,7 @@ def keys_of(server: ValkeyCluster, node: str, slot: int) -> list[bytes]:
         return client.execute_command("CLUSTER", "GETKEYSINSLOT", slot, 10_000)
 
 
-def test_a_slot_that_moves_under_load(servers: Servers[ValkeyCluster]) -> None:
+async def test_a_slot_that_moves_under_load(servers: Servers[ValkeyCluster]) -> None:
     """Twelve clients append while a shard's slot moves key by key to another primary, and back. Sessions of other shards go on meanwhile,
     those of the shard as soon as it has arrived; nothing acknowledged is lost, and what was seen has one order."""
     server, namespace = servers(ValkeyCluster), "moving"
@@ -67,21 +67,18 @@ def test_a_slot_that_moves_under_load(servers: Servers[ValkeyCluster]) -> None:
         await more_of_each(load, SESSIONS)
         assert server.owner(slot) == target
 
-    async def scenario() -> None:
-        async with handles(CLUSTER.url(server, namespace) + TIMEOUTS, 3) as opened:
-            load = Load(opened)
-            await load.more(200)
-            await more_of_each(load, SESSIONS)
-            await move(load)
-            await move(load)
-            await load.stop()
-            await load.check()
-
-    run(scenario())
+    async with handles(CLUSTER.url(server, namespace) + TIMEOUTS, 3) as opened:
+        load = Load(opened)
+        await load.more(200)
+        await more_of_each(load, SESSIONS)
+        await move(load)
+        await move(load)
+        await load.stop()
+        await load.check()
 
 
 @pytest.mark.parametrize("first", ["h", "l:", "k:", "f", "n:", "b"])
-def test_a_shard_whose_keys_are_on_two_nodes_waits(servers: Servers[ValkeyCluster], first: str) -> None:
+async def test_a_shard_whose_keys_are_on_two_nodes_waits(servers: Servers[ValkeyCluster], first: str) -> None:
     """While one kind of key is on the new node and the rest on the old, nothing is written in the shard and no session is taken for
     missing; heads and keys are still told. When all have arrived, and before the slot is handed over, it goes on, on a node that had to be
     given the functions; and after that too."""
@@ -92,44 +89,41 @@ def test_a_shard_whose_keys_are_on_two_nodes_waits(servers: Servers[ValkeyCluste
     source = server.owner(slot)
     target = other_primary(server, source)
 
-    async def scenario() -> None:
-        url = CLUSTER.url(server, namespace)
-        async with perdure.open(f"{url}&timeout=1") as hasty, perdure.open(url) as store:
-            for number in range(3):
-                await store.append("s0", Event("a", number), key=f"k{number}")
-            server.begin_move(slot, source, target)
-            for key in keys_of(server, source, slot):
-                if key.startswith(f"{name}{first}".encode()):
-                    server.move_key(key, source, target)
-            refused = await asyncio.gather(
-                hasty.append("s0", Event("b")), hasty.append(fresh.id, Event("b")), hasty.history("s0").__anext__(), return_exceptions=True
-            )
-            assert all(isinstance(error, perdure.Unavailable) and "moving" in str(error) for error in refused), refused
-            backend = store._core.backend
-            assert [head and head.version for head in await backend.heads([session, fresh])] == [3, None]
-            assert (await backend.find_key(session, "k1")).version == 2
-            assert await backend.find_key(session, "k9") is None
-            waiting = [asyncio.ensure_future(insisting(lambda id=id: store.append(id, Event("b"), key="late"))) for id in ("s0", fresh.id)]
-            others = [f"o{n}" for n in range(100) if shard_of(SessionKey("default", f"o{n}")) != shard_of(session)]
-            await asyncio.gather(*[store.append(id, Event("a")) for id in others])
-            assert not any(call.done() for call in waiting)
-            ask(server.port(target), "FUNCTION", "FLUSH")
-            for key in keys_of(server, source, slot):
+    url = CLUSTER.url(server, namespace)
+    async with perdure.open(f"{url}&timeout=1") as hasty, perdure.open(url) as store:
+        for number in range(3):
+            await store.append("s0", Event("a", number), key=f"k{number}")
+        server.begin_move(slot, source, target)
+        for key in keys_of(server, source, slot):
+            if key.startswith(f"{name}{first}".encode()):
                 server.move_key(key, source, target)
-            assert [receipt.version for receipt in await asyncio.gather(*waiting)] == [4, 1]
-            assert "perdure_1" in functions(server, target)
-            assert (await store.append("s0", Event("c"))).version == 5
-            server.end_move(slot, source, target)
-            assert (await store.append("s0", Event("d"))).version == 6
-            assert (await hasty.append("s0", Event("e"))).version == 7
-            assert (await store.append("s0", Event("b"), key="late")).duplicate
-            assert [commit.version async for commit in store.history("s0")] == list(range(1, 8))
-            assert len([info async for info in store.list()]) == 2 + len(others)
+        refused = await asyncio.gather(
+            hasty.append("s0", Event("b")), hasty.append(fresh.id, Event("b")), hasty.history("s0").__anext__(), return_exceptions=True
+        )
+        assert all(isinstance(error, perdure.Unavailable) and "moving" in str(error) for error in refused), refused
+        backend = store._core.backend
+        assert [head and head.version for head in await backend.heads([session, fresh])] == [3, None]
+        assert (await backend.find_key(session, "k1")).version == 2
+        assert await backend.find_key(session, "k9") is None
+        waiting = [asyncio.ensure_future(insisting(lambda id=id: store.append(id, Event("b"), key="late"))) for id in ("s0", fresh.id)]
+        others = [f"o{n}" for n in range(100) if shard_of(SessionKey("default", f"o{n}")) != shard_of(session)]
+        await asyncio.gather(*[store.append(id, Event("a")) for id in others])
+        assert not any(call.done() for call in waiting)
+        ask(server.port(target), "FUNCTION", "FLUSH")
+        for key in keys_of(server, source, slot):
+            server.move_key(key, source, target)
+        assert [receipt.version for receipt in await asyncio.gather(*waiting)] == [4, 1]
+        assert "perdure_1" in functions(server, target)
+        assert (await store.append("s0", Event("c"))).version == 5
+        server.end_move(slot, source, target)
+        assert (await store.append("s0", Event("d"))).version == 6
+        assert (await hasty.append("s0", Event("e"))).version == 7
+        assert (await store.append("s0", Event("b"), key="late")).duplicate
+        assert [commit.version async for commit in store.history("s0")] == list(range(1, 8))
+        assert len([info async for info in store.list()]) == 2 + len(others)
 
-    run(scenario())
 
-
-def test_a_slot_that_the_servers_move_by_themselves_under_load(servers: Servers[ValkeyCluster]) -> None:
+async def test_a_slot_that_the_servers_move_by_themselves_under_load(servers: Servers[ValkeyCluster]) -> None:
     """The same, with Valkey's own atomic move of a slot (9.0 and newer): no session waits for long, and nothing acknowledged is lost."""
     server, namespace = servers(ValkeyCluster), "atomic"
     slots = sorted({place(namespace, session)[1] for session in SESSIONS})[:3]
@@ -144,20 +138,17 @@ def test_a_slot_that_the_servers_move_by_themselves_under_load(servers: Servers[
                 pytest.skip(f"This server has no atomic move: {error}")
         server.wait("the slot moved", lambda: server.owner(slot) == target)
 
-    async def scenario() -> None:
-        async with handles(CLUSTER.url(server, namespace) + TIMEOUTS, 3) as opened:
-            load = Load(opened)
-            await load.more(200)
-            for slot in slots:
-                await asyncio.to_thread(move, slot)
-                await more_of_each(load, SESSIONS)
-            await load.stop()
-            await load.check()
-
-    run(scenario())
+    async with handles(CLUSTER.url(server, namespace) + TIMEOUTS, 3) as opened:
+        load = Load(opened)
+        await load.more(200)
+        for slot in slots:
+            await asyncio.to_thread(move, slot)
+            await more_of_each(load, SESSIONS)
+        await load.stop()
+        await load.check()
 
 
-def test_an_election_loses_nothing_acknowledged_at_quorum(server_of_my_own: Servers[ValkeyClusterElecting]) -> None:
+async def test_an_election_loses_nothing_acknowledged_at_quorum(server_of_my_own: Servers[ValkeyClusterElecting]) -> None:
     """A primary is killed with -9 while twelve clients append at `quorum` with `replicas=1`; the Cluster elects its replica, without help.
     Then `local` commits go on by themselves in every shard, those at `quorum` when the new primary has a replica again: nothing
     acknowledged at `quorum` is lost, no key is applied twice. Less is not claimed: `failover_loss` is `local`, and reads may show what an
@@ -165,55 +156,49 @@ def test_an_election_loses_nothing_acknowledged_at_quorum(server_of_my_own: Serv
     server = server_of_my_own(ValkeyClusterElecting)
     url = f"{server.url}?namespace=elected"
 
-    async def scenario() -> None:
-        async with handles(f"{url}&replicas=1{TIMEOUTS}", 3) as opened, perdure.open(f"{url}{TIMEOUTS}") as store:
-            claimed = opened[0].capabilities
-            assert (claimed.durability, claimed.failover_loss, claimed.linearizable_reads) == (Durability.quorum, Durability.local, False)
-            load = Load(opened)
-            await more_of_each(load, SESSIONS)
-            server.kill("p1")
-            await elected(server, "r1")
-            for session in SESSIONS:
-                assert (await insisting(lambda id=session.id: store.append(id, Event("a"), key="after"))).durability is Durability.local
-            await asyncio.to_thread(server.start)
-            assert "role:slave" in ask(server.port("p1"), "INFO", "replication")
-            await more_of_each(load, SESSIONS)
-            await load.stop()
-            await load.check_chains()
-            assert "perdure_1" in functions(server, "r1")
-
-    run(scenario())
+    async with handles(f"{url}&replicas=1{TIMEOUTS}", 3) as opened, perdure.open(f"{url}{TIMEOUTS}") as store:
+        claimed = opened[0].capabilities
+        assert (claimed.durability, claimed.failover_loss, claimed.linearizable_reads) == (Durability.quorum, Durability.local, False)
+        load = Load(opened)
+        await more_of_each(load, SESSIONS)
+        server.kill("p1")
+        await elected(server, "r1")
+        for session in SESSIONS:
+            assert (await insisting(lambda id=session.id: store.append(id, Event("a"), key="after"))).durability is Durability.local
+        await asyncio.to_thread(server.start)
+        assert "role:slave" in ask(server.port("p1"), "INFO", "replication")
+        await more_of_each(load, SESSIONS)
+        await load.stop()
+        await load.check_chains()
+        assert "perdure_1" in functions(server, "r1")
 
 
-def test_what_only_a_dead_primary_had_is_gone_and_nothing_more(server_of_my_own: Servers[ValkeyClusterElecting]) -> None:
+async def test_what_only_a_dead_primary_had_is_gone_and_nothing_more(server_of_my_own: Servers[ValkeyClusterElecting]) -> None:
     """With its replica cut off, a primary acknowledges at `local` alone: at `quorum` it is `Unknown`. After kill -9 and the election just
     those commits are gone; sent again under its key, the unknown one is applied once."""
     server = server_of_my_own(ValkeyClusterElecting)
     url = f"{server.url}?namespace=cut"
 
-    async def scenario() -> None:
-        async with (
-            perdure.open(f"{url}&replicas=1", durability="quorum") as patient,
-            perdure.open(f"{url}&replicas=1{TIMEOUTS}", durability="quorum") as safe,
-            perdure.open(f"{url}{TIMEOUTS}") as quick,
-        ):
-            id = next(f"s{n}" for n in range(1000) if server.owner(place("cut", SessionKey("default", f"s{n}"))[1]) == "p1")
-            assert (await patient.append(id, Event("kept"))).durability is Durability.quorum
-            server.pause("r1")
-            ask(server.port("p1"), "CLIENT", "KILL", "TYPE", "replica")
-            assert (await quick.append(id, Event("lost"))).durability is Durability.local
-            with pytest.raises(perdure.Unknown):
-                await safe.append(id, Event("unknown"), key="k")
-            server.kill("p1")
-            server.resume("r1")
-            await elected(server, "r1")
-            assert await insisting(lambda: types(quick, id)) == ["kept"]
-            await asyncio.to_thread(server.start)
-            assert (await insisting(lambda: safe.append(id, Event("unknown"), key="k"))).version == 2
-            assert (await insisting(lambda: quick.append(id, Event("next")))).version == 3
-            assert await types(quick, id) == ["kept", "unknown", "next"]
-
-    run(scenario())
+    async with (
+        perdure.open(f"{url}&replicas=1", durability="quorum") as patient,
+        perdure.open(f"{url}&replicas=1{TIMEOUTS}", durability="quorum") as safe,
+        perdure.open(f"{url}{TIMEOUTS}") as quick,
+    ):
+        id = next(f"s{n}" for n in range(1000) if server.owner(place("cut", SessionKey("default", f"s{n}"))[1]) == "p1")
+        assert (await patient.append(id, Event("kept"))).durability is Durability.quorum
+        server.pause("r1")
+        ask(server.port("p1"), "CLIENT", "KILL", "TYPE", "replica")
+        assert (await quick.append(id, Event("lost"))).durability is Durability.local
+        with pytest.raises(perdure.Unknown):
+            await safe.append(id, Event("unknown"), key="k")
+        server.kill("p1")
+        server.resume("r1")
+        await elected(server, "r1")
+        assert await insisting(lambda: types(quick, id)) == ["kept"]
+        await asyncio.to_thread(server.start)
+        assert (await insisting(lambda: safe.append(id, Event("unknown"), key="k"))).version == 2
+        assert (await insisting(lambda: quick.append(id, Event("next")))).version == 3
+        assert await types(quick, id) == ["kept", "unknown", "next"]
 
 
 async def types(store: perdure.Store, id: str) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from perdure.backends.redis.layout import prefix, shard_of
 from perdure.model.ids import SessionKey
-from tests.backends.claims import opened, run
+from tests.backends.claims import opened
 from tests.backends.engines import Engine
 from tests.backends.sweeping import sweeps
 from tests.servers.fixture import Servers
@@ -17,7 +17,7 @@ TURNS = 40
 SESSIONS = [key for n in range(1000) if shard_of(key := SessionKey("acme", f"s{n}")) == 0][:10]
 
 
-def test_entries_of_what_is_gone_are_swept_and_no_other(servers: Servers[Server]) -> None:
+async def test_entries_of_what_is_gone_are_swept_and_no_other(servers: Servers[Server]) -> None:
     """See `sweeping.sweeps`; the stream keeps at most twice the entries that are alive, and a step."""
     server = servers(Valkey)
     url = Engine("valkey", Valkey).url(server, "sweeping")
@@ -26,8 +26,5 @@ def test_entries_of_what_is_gone_are_swept_and_no_other(servers: Servers[Server]
     async def bound(alive: set[Any]) -> None:
         assert int(ask(server.port("primary"), "XLEN", stream)) <= 2 * len(alive) + 64
 
-    async def scenario() -> None:
-        async with opened(url) as backend:
-            await sweeps(backend, SESSIONS, TURNS, bound=bound)
-
-    run(scenario())
+    async with opened(url) as backend:
+        await sweeps(backend, SESSIONS, TURNS, bound=bound)

@@ -49,16 +49,13 @@ def namespace(url: str) -> str:
     return url.partition("namespace=")[2].partition("&")[0]
 
 
-def test_a_group_is_one_round_trip_and_so_is_a_warm_read(url: str) -> None:
+async def test_a_group_is_one_round_trip_and_so_is_a_warm_read(url: str) -> None:
     """64 sessions, new or known, with keys, are appended to in one round trip; a read of a session in memory asks for its head alone."""
 
-    async def scenario() -> None:
-        async with opened(url) as backend:
-            await backend.append([behind(SessionKey("acme", "first"))])  # loads the functions
-            await group_is_one_request(backend, requests)
-        await warm_read_is_one_request(url, requests)
-
-    run(scenario())
+    async with opened(url) as backend:
+        await backend.append([behind(SessionKey("acme", "first"))])  # loads the functions
+        await group_is_one_request(backend, requests)
+    await warm_read_is_one_request(url, requests)
 
 
 def test_large_commits_and_states_come_back_whole(url: str) -> None:
@@ -66,23 +63,20 @@ def test_large_commits_and_states_come_back_whole(url: str) -> None:
     run(large_ones_come_back_whole(url))
 
 
-def test_functions_that_were_flushed_are_loaded_again(server_of_my_own: Servers[Valkey]) -> None:
+async def test_functions_that_were_flushed_are_loaded_again(server_of_my_own: Servers[Valkey]) -> None:
     """After FUNCTION FLUSH, and after a restart, appends and reads go on, and a key that was applied is known."""
     server = server_of_my_own(Valkey)
 
-    async def scenario() -> None:
-        async with perdure.open(server.url) as store:
-            await store.append("s", Event("a"), key="k1")
-            ask(server.port("primary"), "FUNCTION", "FLUSH")
-            assert (await store.append("s", Event("b"), key="k2")).version == 2
-            ask(server.port("primary"), "FUNCTION", "FLUSH")
-            assert (await store.read("s")).version == 2
-            server.kill()
-            server.start()
-            assert (await store.append("s", Event("a"), key="k1")).duplicate
-            assert (await store.append("s", Event("c"))).version == 3
-
-    run(scenario())
+    async with perdure.open(server.url) as store:
+        await store.append("s", Event("a"), key="k1")
+        ask(server.port("primary"), "FUNCTION", "FLUSH")
+        assert (await store.append("s", Event("b"), key="k2")).version == 2
+        ask(server.port("primary"), "FUNCTION", "FLUSH")
+        assert (await store.read("s")).version == 2
+        server.kill()
+        server.start()
+        assert (await store.append("s", Event("a"), key="k1")).duplicate
+        assert (await store.append("s", Event("c"))).version == 3
 
 
 def test_logins_and_addresses(server_of_my_own: Servers[Valkey]) -> None:
@@ -157,24 +151,21 @@ def test_a_namespace_of_another_kind_is_refused(servers: Servers[Valkey], value:
     assert ask(server.port("primary"), "GET", key) == value
 
 
-def test_hands_in_the_data_are_found(servers: Servers[Valkey], url: str) -> None:
+async def test_hands_in_the_data_are_found(servers: Servers[Valkey], url: str) -> None:
     """A key of another type, a head that is garbage and one that is gone are `Corrupt` to whoever reads them."""
     port, session = servers(Valkey).port("primary"), SessionKey("acme", "s")
     key, name = prefix(namespace(url), shard_of(session)), name_of(session).decode()
 
-    async def scenario() -> None:
-        backend = await engine(url)
-        await backend.append([behind(session)])
-        ask(port, "DEL", f"{key}l:{name}")
-        ask(port, "SET", f"{key}l:{name}", "mine")
-        with pytest.raises(perdure.Corrupt):
-            await backend.read(session)
-        ask(port, "HSET", f"{key}h", name, "garbage")
-        with pytest.raises(perdure.Corrupt):
-            await backend.heads([session])
-        await backend.close()
-
-    run(scenario())
+    backend = await engine(url)
+    await backend.append([behind(session)])
+    ask(port, "DEL", f"{key}l:{name}")
+    ask(port, "SET", f"{key}l:{name}", "mine")
+    with pytest.raises(perdure.Corrupt):
+        await backend.read(session)
+    ask(port, "HSET", f"{key}h", name, "garbage")
+    with pytest.raises(perdure.Corrupt):
+        await backend.heads([session])
+    await backend.close()
 
 
 def held(port: int, key: str, field: str) -> Any:
@@ -184,7 +175,7 @@ def held(port: int, key: str, field: str) -> Any:
 
 @pytest.mark.parametrize("new", [False, True], ids=["old", "new"])
 @pytest.mark.parametrize("damage", ["records", "keys", "head"])
-def test_a_damaged_session_spoils_nobody(servers: Servers[Valkey], url: str, damage: str, new: bool) -> None:
+async def test_a_damaged_session_spoils_nobody(servers: Servers[Valkey], url: str, damage: str, new: bool) -> None:
     """In a group with one session whose keys are damaged the others are stored and told so; the damaged one is `Corrupt`, and as it was."""
     port = servers(Valkey).port("primary")
     sessions = [SessionKey("acme", f"s{number}") for number in range(40)]
@@ -192,42 +183,36 @@ def test_a_damaged_session_spoils_nobody(servers: Servers[Valkey], url: str, dam
     key, name = prefix(namespace(url), shard_of(bad)), name_of(bad).decode()
     place = {"records": f"{key}l:{name}", "keys": f"{key}k:{name}"}
 
-    async def scenario() -> None:
-        async with opened(url) as backend:
-            if not new:
-                await backend.append([behind(session, key="k1") for session in sessions])
-            if damage == "head":
-                ask(port, "HSET", f"{key}h", name, "garbage")
-            else:
-                ask(port, "DEL", place[damage])
-                ask(port, "SET", place[damage], "mine")
-            head = held(port, f"{key}h", name)
-            outcomes = await backend.append([behind(session, key="k2") for session in sessions])
-            assert isinstance(outcomes[17], perdure.Corrupt), outcomes[17]
-            others = [session for session in sessions if session != bad]
-            assert all(isinstance(outcome, Appended) for outcome in outcomes if outcome is not outcomes[17])
-            assert {found and found.version for found in await backend.heads(others)} == {1 if new else 2}
-            assert held(port, f"{key}h", name) == head
-        async with opened(url) as backend:
-            outcomes = await backend.append([behind(session, key="k3") for session in sessions])
-            assert [isinstance(outcome, Appended) for outcome in outcomes] == [session != bad for session in sessions]
-
-    run(scenario())
+    async with opened(url) as backend:
+        if not new:
+            await backend.append([behind(session, key="k1") for session in sessions])
+        if damage == "head":
+            ask(port, "HSET", f"{key}h", name, "garbage")
+        else:
+            ask(port, "DEL", place[damage])
+            ask(port, "SET", place[damage], "mine")
+        head = held(port, f"{key}h", name)
+        outcomes = await backend.append([behind(session, key="k2") for session in sessions])
+        assert isinstance(outcomes[17], perdure.Corrupt), outcomes[17]
+        others = [session for session in sessions if session != bad]
+        assert all(isinstance(outcome, Appended) for outcome in outcomes if outcome is not outcomes[17])
+        assert {found and found.version for found in await backend.heads(others)} == {1 if new else 2}
+        assert held(port, f"{key}h", name) == head
+    async with opened(url) as backend:
+        outcomes = await backend.append([behind(session, key="k3") for session in sessions])
+        assert [isinstance(outcome, Appended) for outcome in outcomes] == [session != bad for session in sessions]
 
 
-def test_records_without_a_head_are_not_gone_on_from(servers: Servers[Valkey], url: str) -> None:
+async def test_records_without_a_head_are_not_gone_on_from(servers: Servers[Valkey], url: str) -> None:
     """A session whose head was taken away is `Corrupt` to whoever would start it: its records are still there."""
     port, session = servers(Valkey).port("primary"), SessionKey("acme", "s")
 
-    async def scenario() -> None:
-        async with opened(url) as backend:
-            await backend.append([behind(session)])
-        ask(port, "HDEL", f"{prefix(namespace(url), shard_of(session))}h", name_of(session).decode())
-        async with opened(url) as backend:
-            (outcome,) = await backend.append([behind(session)])
-            assert isinstance(outcome, perdure.Corrupt)
-
-    run(scenario())
+    async with opened(url) as backend:
+        await backend.append([behind(session)])
+    ask(port, "HDEL", f"{prefix(namespace(url), shard_of(session))}h", name_of(session).decode())
+    async with opened(url) as backend:
+        (outcome,) = await backend.append([behind(session)])
+        assert isinstance(outcome, perdure.Corrupt)
 
 
 @pytest.mark.parametrize(
@@ -259,20 +244,17 @@ def test_a_database_that_the_server_does_not_have(servers: Servers[Valkey], data
         run(visit(f"{servers(Valkey).url.removesuffix('/0')}/{database}"))
 
 
-def test_connections_that_the_server_closed_while_idle_are_not_noticed(url: str, servers: Servers[Valkey]) -> None:
+async def test_connections_that_the_server_closed_while_idle_are_not_noticed(url: str, servers: Servers[Valkey]) -> None:
     """Pooled connections that were ended meanwhile cost no failed call, reads and writes alike."""
     port = servers(Valkey).port("primary")
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            await asyncio.gather(*(store.append(f"s{number}", Event("a")) for number in range(32)))
-            for _ in range(3):
-                ask(port, "CLIENT", "KILL", "TYPE", "normal")
-                assert (await store.read("s0")).version
-                ask(port, "CLIENT", "KILL", "TYPE", "normal")
-                await store.append("s0", Event("b"))
-
-    run(scenario())
+    async with perdure.open(url) as store:
+        await asyncio.gather(*(store.append(f"s{number}", Event("a")) for number in range(32)))
+        for _ in range(3):
+            ask(port, "CLIENT", "KILL", "TYPE", "normal")
+            assert (await store.read("s0")).version
+            ask(port, "CLIENT", "KILL", "TYPE", "normal")
+            await store.append("s0", Event("b"))
 
 
 def test_receipts_and_doctor_say_what_the_server_is_set_to(server_of_my_own: Servers[Valkey]) -> None:
@@ -297,21 +279,18 @@ def test_receipts_and_doctor_say_what_the_server_is_set_to(server_of_my_own: Ser
     assert "allkeys-lru" in said and "noeviction" in said and "append-only file" in said
 
 
-def test_replicas_that_do_not_answer_are_unknown_in_time(server_of_my_own: Servers[Valkey]) -> None:
+async def test_replicas_that_do_not_answer_are_unknown_in_time(server_of_my_own: Servers[Valkey]) -> None:
     """At `quorum`, with `replicas=1` and no replica, an append is `Unknown` within its time-outs; sent again with its key it is known."""
     server = server_of_my_own(Valkey)
 
-    async def scenario() -> None:
-        async with perdure.open(server.url + "?replicas=1&timeout=1", durability="quorum") as store:
-            start = time.monotonic()
-            with pytest.raises(perdure.Unknown):
-                await store.append("s", Event("a"), key="k")
-            assert time.monotonic() - start < 30
-        async with perdure.open(server.url) as store:
-            assert (await store.append("s", Event("a"), key="k")).duplicate
-            assert (await store.read("s")).version == 1
-
-    run(scenario())
+    async with perdure.open(server.url + "?replicas=1&timeout=1", durability="quorum") as store:
+        start = time.monotonic()
+        with pytest.raises(perdure.Unknown):
+            await store.append("s", Event("a"), key="k")
+        assert time.monotonic() - start < 30
+    async with perdure.open(server.url) as store:
+        assert (await store.append("s", Event("a"), key="k")).duplicate
+        assert (await store.read("s")).version == 1
 
 
 def test_closing_leaves_nothing_behind(url: str) -> None:
@@ -326,47 +305,41 @@ def test_closing_leaves_nothing_behind(url: str) -> None:
         run(scenario())
 
 
-def test_a_failover_behind_sentinels_loses_nothing_acknowledged(server_of_my_own: Servers[ValkeySentinel]) -> None:
+async def test_a_failover_behind_sentinels_loses_nothing_acknowledged(server_of_my_own: Servers[ValkeySentinel]) -> None:
     """What was acknowledged at `quorum` with `replicas=1` is on the replica that takes over; work goes on when the old one follows it."""
     server = server_of_my_own(ValkeySentinel)
 
-    async def scenario() -> None:
-        async with perdure.open(server.url + "?replicas=1&timeout=5&connect_timeout=1", durability="quorum") as store:
-            for number in range(5):
-                receipt = await store.append("s", Event("a", number))
-                assert receipt.durability == Durability.quorum
-            server.kill("primary")
-            await asyncio.to_thread(server.wait, "the replica in its place", lambda: "role:master" in _role(server, "replica"))
-            assert (await insisting(lambda: store.read("s"))).version == 5
-            await asyncio.to_thread(server.start)
-            await asyncio.to_thread(server.wait, "the old one following", lambda: "state=online" in _role(server, "replica"))
-            assert (await insisting(lambda: store.append("s", Event("b"), key="after"))).version == 6
-            assert [commit.version async for commit in store.history("s")] == list(range(1, 7))
-
-    run(scenario())
+    async with perdure.open(server.url + "?replicas=1&timeout=5&connect_timeout=1", durability="quorum") as store:
+        for number in range(5):
+            receipt = await store.append("s", Event("a", number))
+            assert receipt.durability == Durability.quorum
+        server.kill("primary")
+        await asyncio.to_thread(server.wait, "the replica in its place", lambda: "role:master" in _role(server, "replica"))
+        assert (await insisting(lambda: store.read("s"))).version == 5
+        await asyncio.to_thread(server.start)
+        await asyncio.to_thread(server.wait, "the old one following", lambda: "state=online" in _role(server, "replica"))
+        assert (await insisting(lambda: store.append("s", Event("b"), key="after"))).version == 6
+        assert [commit.version async for commit in store.history("s")] == list(range(1, 7))
 
 
 def _role(server: Valkey, node: str) -> str:
     return ask(server.port(node), "INFO", "replication")
 
 
-def test_a_cluster_goes_on_with_a_replica(server_of_my_own: Servers[ValkeyCluster]) -> None:
+async def test_a_cluster_goes_on_with_a_replica(server_of_my_own: Servers[ValkeyCluster]) -> None:
     """When a replica takes a dead primary's place, its sessions are all there and take appends again, without opening anew."""
     server = server_of_my_own(ValkeyCluster)
 
-    async def scenario() -> None:
-        names = [f"s{number}" for number in range(40)]
-        async with perdure.open(server.url + "?timeout=2&connect_timeout=1") as store:
-            await asyncio.gather(*[store.append(name, Event("a")) for name in names])
-            await asyncio.to_thread(server.wait, "replicas in step", lambda: all(_in_step(server, node) for node in server.primaries))
-            server.kill("p1")
-            ask(server.port("r1"), "CLUSTER", "FAILOVER", "TAKEOVER")
-            await asyncio.to_thread(server.wait, "a new primary", lambda: "role:master" in _role(server, "r1"))
-            for name in names:
-                assert (await insisting(lambda name=name: store.append(name, Event("b"), key="after"))).version == 2
-            assert len([info async for info in store.list()]) == 40
-
-    run(scenario())
+    names = [f"s{number}" for number in range(40)]
+    async with perdure.open(server.url + "?timeout=2&connect_timeout=1") as store:
+        await asyncio.gather(*[store.append(name, Event("a")) for name in names])
+        await asyncio.to_thread(server.wait, "replicas in step", lambda: all(_in_step(server, node) for node in server.primaries))
+        server.kill("p1")
+        ask(server.port("r1"), "CLUSTER", "FAILOVER", "TAKEOVER")
+        await asyncio.to_thread(server.wait, "a new primary", lambda: "role:master" in _role(server, "r1"))
+        for name in names:
+            assert (await insisting(lambda name=name: store.append(name, Event("b"), key="after"))).version == 2
+        assert len([info async for info in store.list()]) == 40
 
 
 def _in_step(server: ValkeyCluster, node: str) -> bool:

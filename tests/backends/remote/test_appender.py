@@ -107,21 +107,18 @@ class Deaf(MemoryDriver):
         return answers
 
 
-def test_a_lost_answer_is_read_back() -> None:
+async def test_a_lost_answer_is_read_back() -> None:
     """A write that landed without an answer is found by its id: one record, one send, an ordinary outcome."""
 
-    async def scenario() -> None:
-        driver = Deaf(1)
-        async with opened(driver) as backend:
-            (outcome,) = await backend.append([behind(S)])
-            assert isinstance(outcome, Appended)
-            assert outcome.head.version == 1
-            assert len(driver.sent) == 1
-
-    run(scenario)
+    driver = Deaf(1)
+    async with opened(driver) as backend:
+        (outcome,) = await backend.append([behind(S)])
+        assert isinstance(outcome, Appended)
+        assert outcome.head.version == 1
+        assert len(driver.sent) == 1
 
 
-def test_what_is_sent_again_is_the_identical_attempt() -> None:
+async def test_what_is_sent_again_is_the_identical_attempt() -> None:
     """While its place is free, a write whose answer was lost is sent again as the very record it was."""
 
     class Swallowing(MemoryDriver):
@@ -133,18 +130,15 @@ def test_what_is_sent_again_is_the_identical_attempt() -> None:
                 raise Unknown("swallowed")
             return await super().write(attempts)
 
-    async def scenario() -> None:
-        driver = Swallowing(memory())
-        async with opened(driver) as backend:
-            (outcome,) = await backend.append([behind(S, key="k")])
-            assert isinstance(outcome, Appended)
-        assert len(driver.sent) == 3
-        assert driver.sent[0] is driver.sent[1] is driver.sent[2]
-
-    run(scenario)
+    driver = Swallowing(memory())
+    async with opened(driver) as backend:
+        (outcome,) = await backend.append([behind(S, key="k")])
+        assert isinstance(outcome, Appended)
+    assert len(driver.sent) == 3
+    assert driver.sent[0] is driver.sent[1] is driver.sent[2]
 
 
-def test_while_nobody_can_be_asked_it_is_unknown() -> None:
+async def test_while_nobody_can_be_asked_it_is_unknown() -> None:
     """When neither the write nor a read is answered until the time is up, the outcome is `Unknown`; nothing hangs."""
 
     class Dead(MemoryDriver):
@@ -154,16 +148,13 @@ def test_while_nobody_can_be_asked_it_is_unknown() -> None:
         async def read(self, *_, **__):
             raise Unavailable("no connection")
 
-    async def scenario() -> None:
-        async with opened(Dead(memory()), timeout=0.2) as backend:
-            (outcome,) = await backend.append([behind(S)])
-            assert isinstance(outcome, Unknown)
-
-    run(scenario)
+    async with opened(Dead(memory()), timeout=0.2) as backend:
+        (outcome,) = await backend.append([behind(S)])
+        assert isinstance(outcome, Unknown)
 
 
 @pytest.mark.parametrize("asked", ["read", "written"])
-def test_a_lost_answer_stays_unknown_whatever_the_engine_says_later(asked: str) -> None:
+async def test_a_lost_answer_stays_unknown_whatever_the_engine_says_later(asked: str) -> None:
     """The write landed, its answer was lost, the rights are gone when it is looked for, or sent again: nobody may say it was refused."""
 
     class Revoked(MemoryDriver):
@@ -182,29 +173,23 @@ def test_a_lost_answer_stays_unknown_whatever_the_engine_says_later(asked: str) 
                 raise Unauthorized("not any more")
             return await self.backend.heads(sessions)
 
-    async def scenario() -> None:
-        async with opened(Revoked(memory()), timeout=5) as backend:
-            (outcome,) = await backend.append([behind(S)])
-            assert isinstance(outcome, Unknown)
-
-    run(scenario)
+    async with opened(Revoked(memory()), timeout=5) as backend:
+        (outcome,) = await backend.append([behind(S)])
+        assert isinstance(outcome, Unknown)
 
 
-def test_a_verdict_on_a_remembered_head_is_judged_again() -> None:
+async def test_a_verdict_on_a_remembered_head_is_judged_again() -> None:
     """Another handle moved the head: what is refused on the remembered one is finished on the true one, and a known key is found first."""
 
-    async def scenario() -> None:
-        data = memory()
-        async with opened(MemoryDriver(data)) as here, opened(MemoryDriver(data)) as there:
-            await here.append([behind(S)])
-            ((won),) = await there.append([behind(S, key="k")])
-            assert isinstance(await first(here.append([expecting(S, won.head)])), Appended)
-            assert isinstance(await first(there.append([expecting(S, None, key="k")])), Known)
-            refused = await first(there.append([expecting(S, won.head)]))
-            assert isinstance(refused, Refused)
-            assert refused.head.version == 3
-
-    run(scenario)
+    data = memory()
+    async with opened(MemoryDriver(data)) as here, opened(MemoryDriver(data)) as there:
+        await here.append([behind(S)])
+        ((won),) = await there.append([behind(S, key="k")])
+        assert isinstance(await first(here.append([expecting(S, won.head)])), Appended)
+        assert isinstance(await first(there.append([expecting(S, None, key="k")])), Known)
+        refused = await first(there.append([expecting(S, won.head)]))
+        assert isinstance(refused, Refused)
+        assert refused.head.version == 3
 
 
 class LandsLate(MemoryDriver):
@@ -222,18 +207,15 @@ class LandsLate(MemoryDriver):
         return await self.backend.heads(sessions)
 
 
-def test_a_key_that_lands_while_a_refusal_is_judged_is_known() -> None:
+async def test_a_key_that_lands_while_a_refusal_is_judged_is_known() -> None:
     """An append that is refused on a head, up to which its key was applied, is `Known`: keys are looked up behind the heads."""
 
-    async def scenario() -> None:
-        driver = LandsLate()
-        async with opened(driver) as backend:
-            (made,) = await backend.append([behind(S)])
-            driver.late = behind(S, key="k")
-            (outcome,) = await backend.append([expecting(S, None, key="k")])
-            assert isinstance(outcome, Known) and (made.head.version, outcome.version) == (1, 2)
-
-    run(scenario)
+    driver = LandsLate()
+    async with opened(driver) as backend:
+        (made,) = await backend.append([behind(S)])
+        driver.late = behind(S, key="k")
+        (outcome,) = await backend.append([expecting(S, None, key="k")])
+        assert isinstance(outcome, Known) and (made.head.version, outcome.version) == (1, 2)
 
 
 class WaitsForTheHead(MemoryDriver):
@@ -251,23 +233,20 @@ class WaitsForTheHead(MemoryDriver):
         return Lost(moved.head)
 
 
-def test_a_head_that_refuses_a_write_is_asked_for_its_key() -> None:
+async def test_a_head_that_refuses_a_write_is_asked_for_its_key() -> None:
     """A write is refused by a head that came with the write's own key: that is `Known`, not a conflict."""
 
-    async def scenario() -> None:
-        driver = WaitsForTheHead()
-        async with opened(driver) as backend:
-            driver.late = behind(S, key="k")
-            (outcome,) = await backend.append([expecting(S, None, key="k")])
-            assert isinstance(outcome, Known) and outcome.version == 1
-            driver.late = behind(S, key="other")
-            (outcome,) = await backend.append([expecting(S, outcome.head, key="mine")])
-            assert isinstance(outcome, Refused) and outcome.head.version == 2
-
-    run(scenario)
+    driver = WaitsForTheHead()
+    async with opened(driver) as backend:
+        driver.late = behind(S, key="k")
+        (outcome,) = await backend.append([expecting(S, None, key="k")])
+        assert isinstance(outcome, Known) and outcome.version == 1
+        driver.late = behind(S, key="other")
+        (outcome,) = await backend.append([expecting(S, outcome.head, key="mine")])
+        assert isinstance(outcome, Refused) and outcome.head.version == 2
 
 
-def test_a_verdict_that_cannot_be_judged_again_is_unavailable() -> None:
+async def test_a_verdict_that_cannot_be_judged_again_is_unavailable() -> None:
     """While neither the head nor the key can be read, the caller gets the engine's own error, not a bundle of them."""
 
     class Mute(MemoryDriver):
@@ -277,62 +256,53 @@ def test_a_verdict_that_cannot_be_judged_again_is_unavailable() -> None:
         async def find_key(self, session, key):
             raise Unavailable("no connection")
 
-    async def scenario() -> None:
-        async with opened(Mute(memory())) as backend:
-            await backend.append([behind(S)])
-            assert isinstance(await first(backend.append([expecting(S, None, key="k")])), Unavailable)
-
-    run(scenario)
+    async with opened(Mute(memory())) as backend:
+        await backend.append([behind(S)])
+        assert isinstance(await first(backend.append([expecting(S, None, key="k")])), Unavailable)
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_what_clients_saw_has_one_order(seed: int) -> None:
+async def test_what_clients_saw_has_one_order(seed: int) -> None:
     """Two handles on a network that loses requests and answers: the checker finds an order for all that clients saw."""
 
-    async def scenario() -> None:
-        data = memory()
-        async with opened(LossyDriver(data, seed), timeout=0.3) as here, opened(LossyDriver(data, seed + 100), timeout=0.3) as there:
-            load = Load([here, there], seed=seed)
-            await load.more(300)
-            await load.stop()
-            for backend in (here, there):
-                backend.driver.odds = 1 << 62
-            await load.check()
-
-    run(scenario)
+    data = memory()
+    async with opened(LossyDriver(data, seed), timeout=0.3) as here, opened(LossyDriver(data, seed + 100), timeout=0.3) as there:
+        load = Load([here, there], seed=seed)
+        await load.more(300)
+        await load.stop()
+        for backend in (here, there):
+            backend.driver.odds = 1 << 62
+        await load.check()
 
 
 async def first(call):
     return (await call)[0]
 
 
-def test_what_waits_goes_together() -> None:
+async def test_what_waits_goes_together() -> None:
     """While one write is under way 63 others wait, and all of them go in the next one."""
 
-    async def scenario() -> None:
-        begun, gate, batches = threading.Event(), threading.Event(), []
+    begun, gate, batches = threading.Event(), threading.Event(), []
 
-        class Gated(MemoryDriver):
-            async def write(self, attempts):
-                batches.append(len(attempts))
-                begun.set()
-                await asyncio.to_thread(gate.wait)
-                return await super().write(attempts)
+    class Gated(MemoryDriver):
+        async def write(self, attempts):
+            batches.append(len(attempts))
+            begun.set()
+            await asyncio.to_thread(gate.wait)
+            return await super().write(attempts)
 
-        async with opened(Gated(memory())) as backend:
-            calls = [asyncio.create_task(backend.append([behind(SessionKey("acme", "s0"))]))]
-            await asyncio.to_thread(begun.wait)
-            calls += [asyncio.create_task(backend.append([behind(SessionKey("acme", f"s{i}"))])) for i in range(1, 64)]
-            await asyncio.sleep(0)
-            await backend.run(asyncio.sleep(0))
-            gate.set()
-            await asyncio.gather(*calls)
-            assert batches == [1, 63]
-
-    run(scenario)
+    async with opened(Gated(memory())) as backend:
+        calls = [asyncio.create_task(backend.append([behind(SessionKey("acme", "s0"))]))]
+        await asyncio.to_thread(begun.wait)
+        calls += [asyncio.create_task(backend.append([behind(SessionKey("acme", f"s{i}"))])) for i in range(1, 64)]
+        await asyncio.sleep(0)
+        await backend.run(asyncio.sleep(0))
+        gate.set()
+        await asyncio.gather(*calls)
+        assert batches == [1, 63]
 
 
-def test_a_write_of_many_is_followed_by_one_of_many() -> None:
+async def test_a_write_of_many_is_followed_by_one_of_many() -> None:
     """After a write of 40 the next one waits until 32 have come, or for half the time that the last one took; closing does not wait."""
     now = [0.0]
 
@@ -347,45 +317,39 @@ def test_a_write_of_many_is_followed_by_one_of_many() -> None:
     def sessions(start: int, end: int) -> list[Append]:
         return [behind(SessionKey("acme", f"s{number}")) for number in range(start, end)]
 
-    async def scenario() -> None:
-        appender = Appender(Slow(memory()), timeout=1e6, tick=lambda: now[0])
-        await appender.append(sessions(0, 40))
-        few = asyncio.create_task(appender.append(sessions(0, 31)))
-        for _ in range(20):
-            await asyncio.sleep(0)
-        assert sizes == [40]
-        await asyncio.gather(few, appender.append(sessions(31, 32)))
-        assert sizes == [40, 32]
-        last = asyncio.create_task(appender.append(sessions(0, 1)))
-        for _ in range(20):
-            await asyncio.sleep(0)
-        assert sizes == [40, 32]
-        await appender.drain()
-        assert isinstance((await last)[0], Appended)
-        await appender.append(sessions(0, 1))
-
-    run(scenario)
+    appender = Appender(Slow(memory()), timeout=1e6, tick=lambda: now[0])
+    await appender.append(sessions(0, 40))
+    few = asyncio.create_task(appender.append(sessions(0, 31)))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert sizes == [40]
+    await asyncio.gather(few, appender.append(sessions(31, 32)))
+    assert sizes == [40, 32]
+    last = asyncio.create_task(appender.append(sessions(0, 1)))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert sizes == [40, 32]
+    await appender.drain()
+    assert isinstance((await last)[0], Appended)
+    await appender.append(sessions(0, 1))
 
 
-def test_close_finishes_what_was_handed_over() -> None:
+async def test_close_finishes_what_was_handed_over() -> None:
     """Closing waits for appends under way, refuses later calls with `Closed`, and may be called twice."""
 
-    async def scenario() -> None:
-        data = memory()
-        async with opened(MemoryDriver(data)) as backend:
-            under_way = asyncio.create_task(backend.append([behind(S)]))
-            await asyncio.sleep(0)
-            await backend.close()
-            assert isinstance((await under_way)[0], Appended)
-            for call in (backend.append([behind(S)]), backend.heads([S]), backend.load(S)):
-                with pytest.raises(Closed):
-                    await call
-        assert len(data._chains[S].records) == 1
-
-    run(scenario)
+    data = memory()
+    async with opened(MemoryDriver(data)) as backend:
+        under_way = asyncio.create_task(backend.append([behind(S)]))
+        await asyncio.sleep(0)
+        await backend.close()
+        assert isinstance((await under_way)[0], Appended)
+        for call in (backend.append([behind(S)]), backend.heads([S]), backend.load(S)):
+            with pytest.raises(Closed):
+                await call
+    assert len(data._chains[S].records) == 1
 
 
-def test_a_driver_that_breaks_breaks_no_one_else() -> None:
+async def test_a_driver_that_breaks_breaks_no_one_else() -> None:
     """An unforeseen exception of a driver reaches those who wait for that write; the next append is served."""
 
     class Broken(MemoryDriver):
@@ -396,14 +360,11 @@ def test_a_driver_that_breaks_breaks_no_one_else() -> None:
                 raise ZeroDivisionError
             return await super().write(attempts)
 
-    async def scenario() -> None:
-        driver = Broken(memory())
-        async with opened(driver) as backend:
-            outcomes = await backend.append([behind(S), behind(S)])
-            assert [type(outcome) for outcome in outcomes] == [ZeroDivisionError] * 2
-            driver.broken = False
-            (outcome,) = await backend.append([behind(S)])
-            assert isinstance(outcome, Appended)
-            assert not isinstance(outcome, Error)
-
-    run(scenario)
+    driver = Broken(memory())
+    async with opened(driver) as backend:
+        outcomes = await backend.append([behind(S), behind(S)])
+        assert [type(outcome) for outcome in outcomes] == [ZeroDivisionError] * 2
+        driver.broken = False
+        (outcome,) = await backend.append([behind(S)])
+        assert isinstance(outcome, Appended)
+        assert not isinstance(outcome, Error)

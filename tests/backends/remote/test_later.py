@@ -38,71 +38,59 @@ class Mover(MemoryDriver):
 
 
 @pytest.mark.parametrize("lost", [0, 1])
-def test_what_moves_is_stored_when_it_has_arrived_and_holds_up_nobody(lost: int) -> None:
+async def test_what_moves_is_stored_when_it_has_arrived_and_holds_up_nobody(lost: int) -> None:
     """On the only lane others pass the append that waits; it is stored once its session has arrived, also if its first answer was lost."""
 
-    async def scenario() -> None:
-        driver = Mover(lost=lost)
-        async with opened(driver) as backend:
-            waiting = asyncio.ensure_future(backend.append([behind(MOVING, key="k")]))
-            while driver.asked < 3:
-                (outcome,) = await backend.append([behind(STILL)])
-                assert isinstance(outcome, Appended)
-            assert not waiting.done()
-            driver.arrived = True
-            (outcome,) = await waiting
+    driver = Mover(lost=lost)
+    async with opened(driver) as backend:
+        waiting = asyncio.ensure_future(backend.append([behind(MOVING, key="k")]))
+        while driver.asked < 3:
+            (outcome,) = await backend.append([behind(STILL)])
             assert isinstance(outcome, Appended)
-            assert outcome.head.version == 1
+        assert not waiting.done()
+        driver.arrived = True
+        (outcome,) = await waiting
+        assert isinstance(outcome, Appended)
+        assert outcome.head.version == 1
 
-    asyncio.run(asyncio.wait_for(scenario(), 60))
 
-
-def test_what_moves_for_too_long_says_why_and_was_not_written() -> None:
+async def test_what_moves_for_too_long_says_why_and_was_not_written() -> None:
     """When the time is up the error is the driver's own, and nothing was stored; one whose first answer was lost stays `Unknown`."""
 
-    async def scenario() -> None:
-        for lost, error in ((0, Unavailable), (1, Unknown)):
-            async with opened(Mover(lost=lost), timeout=0.2) as backend:
-                (outcome,) = await backend.append([behind(MOVING)])
-                assert type(outcome) is error
-                assert str(outcome).startswith("it is moving" if error is Unavailable else "no answer")
-                assert await backend.heads([MOVING]) == [None]
-
-    asyncio.run(asyncio.wait_for(scenario(), 60))
+    for lost, error in ((0, Unavailable), (1, Unknown)):
+        async with opened(Mover(lost=lost), timeout=0.2) as backend:
+            (outcome,) = await backend.append([behind(MOVING)])
+            assert type(outcome) is error
+            assert str(outcome).startswith("it is moving" if error is Unavailable else "no answer")
+            assert await backend.heads([MOVING]) == [None]
 
 
-def test_among_others_what_moves_is_refused_at_once_and_from_then_on_handed_over_by_itself() -> None:
+async def test_among_others_what_moves_is_refused_at_once_and_from_then_on_handed_over_by_itself() -> None:
     """In one call with others it is `Unavailable` at once, and they are stored: their answers wait for nobody. The engine then asks to be
     given appends one by one, and together again when nothing has moved for a while."""
 
-    async def scenario() -> None:
-        driver = Mover()
-        async with opened(driver) as backend:
-            assert backend.capabilities.batched
-            while backend.capabilities.batched:
-                moving, still = await backend.append([behind(MOVING), behind(STILL)])
-                assert isinstance(moving, Unavailable)
-                assert isinstance(still, Appended)
-            driver.arrived = True
-            while not backend.capabilities.batched:
-                moving, still = await backend.append([behind(MOVING), behind(STILL)])
-                assert isinstance(moving, Appended) and isinstance(still, Appended)
-
-    asyncio.run(asyncio.wait_for(scenario(), 60))
+    driver = Mover()
+    async with opened(driver) as backend:
+        assert backend.capabilities.batched
+        while backend.capabilities.batched:
+            moving, still = await backend.append([behind(MOVING), behind(STILL)])
+            assert isinstance(moving, Unavailable)
+            assert isinstance(still, Appended)
+        driver.arrived = True
+        while not backend.capabilities.batched:
+            moving, still = await backend.append([behind(MOVING), behind(STILL)])
+            assert isinstance(moving, Appended) and isinstance(still, Appended)
 
 
-def test_closing_waits_for_what_moves() -> None:
+async def test_closing_waits_for_what_moves() -> None:
     """`close` ends when the append that waits has its outcome."""
 
-    async def scenario() -> None:
-        driver = Mover()
-        async with opened(driver, timeout=0.5) as backend:
-            waiting = asyncio.ensure_future(backend.append([behind(MOVING)]))
-            while not driver.asked:
-                await backend.append([behind(STILL)])
-        assert isinstance((await waiting)[0], Unavailable)
-
-    asyncio.run(asyncio.wait_for(scenario(), 60))
+    driver = Mover()
+    async with opened(driver, timeout=0.5) as backend:
+        waiting = asyncio.ensure_future(backend.append([behind(MOVING)]))
+        while not driver.asked:
+            await backend.append([behind(STILL)])
+    assert isinstance((await waiting)[0], Unavailable)
 
 
 class Slow(MemoryDriver):
@@ -119,19 +107,16 @@ class Slow(MemoryDriver):
         return await self.backend.heads(sessions)
 
 
-def test_what_was_told_as_not_sent_is_not_sent_when_its_batch_goes_on() -> None:
+async def test_what_was_told_as_not_sent_is_not_sent_when_its_batch_goes_on() -> None:
     """An append waits in one batch with another whose head has to be read first. Its time is up: `Unavailable`, and it is never stored."""
 
-    async def scenario() -> None:
-        driver = Slow()
-        async with opened(driver, timeout=0.2) as backend:
-            stale = Append(MOVING, lambda head: None if head is None else (), None)
-            ready, unsure = await backend.append([behind(STILL), stale])
-            assert driver.asked.is_set()
-            assert [type(outcome) for outcome in (ready, unsure)] == [Unavailable, Unavailable]
-            driver.may.set()
-            (outcome,) = await backend.append([behind(MOVING)])
-            assert isinstance(outcome, Appended)
-            assert await backend.heads([STILL]) == [None]
-
-    asyncio.run(asyncio.wait_for(scenario(), 60))
+    driver = Slow()
+    async with opened(driver, timeout=0.2) as backend:
+        stale = Append(MOVING, lambda head: None if head is None else (), None)
+        ready, unsure = await backend.append([behind(STILL), stale])
+        assert driver.asked.is_set()
+        assert [type(outcome) for outcome in (ready, unsure)] == [Unavailable, Unavailable]
+        driver.may.set()
+        (outcome,) = await backend.append([behind(MOVING)])
+        assert isinstance(outcome, Appended)
+        assert await backend.heads([STILL]) == [None]

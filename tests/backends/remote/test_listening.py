@@ -34,29 +34,26 @@ class Heard:
                 pass
 
 
-def test_a_broken_connection_is_made_again() -> None:
+async def test_a_broken_connection_is_made_again() -> None:
     """After a break whoever listens is told to look, and hears again what is stored from then on."""
 
-    async def scenario() -> None:
-        driver = MemoryDriver(memory())
-        async with opened(driver) as backend:
-            heard = Heard()
-            await backend.listen(heard.hear)
+    driver = MemoryDriver(memory())
+    async with opened(driver) as backend:
+        heard = Heard()
+        await backend.listen(heard.hear)
+        await backend.append([behind(S)])
+        await heard.until((S, 1))
+        for version in (2, 3):
+            await backend.run(driver.break_off())
+            await heard.until((None, 0))
+            await heard.until((None, 0))  # Once when it broke, and once when it was back.
+            assert backend.hears
             await backend.append([behind(S)])
-            await heard.until((S, 1))
-            for version in (2, 3):
-                await backend.run(driver.break_off())
-                await heard.until((None, 0))
-                await heard.until((None, 0))  # Once when it broke, and once when it was back.
-                assert backend.hears
-                await backend.append([behind(S)])
-                await heard.until((S, version))
-        assert not backend.hears
-
-    asyncio.run(scenario())
+            await heard.until((S, version))
+    assert not backend.hears
 
 
-def test_listening_to_an_engine_that_is_away_waits_no_longer_than_the_timeout() -> None:
+async def test_listening_to_an_engine_that_is_away_waits_no_longer_than_the_timeout() -> None:
     """`listen` returns though nothing can be heard yet, says so in `hears`, and hears once the engine is back."""
 
     class Away(MemoryDriver):
@@ -68,24 +65,21 @@ def test_listening_to_an_engine_that_is_away_waits_no_longer_than_the_timeout() 
             async for notice in super().notices():
                 yield notice
 
-    async def scenario() -> None:
-        driver = Away(memory())
-        async with opened(driver, timeout=0.5) as backend:
-            heard = Heard()
-            await backend.listen(heard.hear)
-            assert not backend.hears
-            driver.away = False
-            await heard.until((None, 0))
-            async with asyncio.timeout(10):
-                while not backend.hears:
-                    await heard.notices.get()
-            await backend.append([behind(S)])
-            await heard.until((S, 1))
-
-    asyncio.run(scenario())
+    driver = Away(memory())
+    async with opened(driver, timeout=0.5) as backend:
+        heard = Heard()
+        await backend.listen(heard.hear)
+        assert not backend.hears
+        driver.away = False
+        await heard.until((None, 0))
+        async with asyncio.timeout(10):
+            while not backend.hears:
+                await heard.notices.get()
+        await backend.append([behind(S)])
+        await heard.until((S, 1))
 
 
-def test_who_never_heard_is_not_told_that_it_missed_something(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_never_heard_is_not_told_that_it_missed_something(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where listening is refused again and again, nobody is woken each time: who looks at heads all the while would read for nothing."""
     monkeypatch.setattr(listening, "AGAIN_AFTER", (0.01,))
 
@@ -101,18 +95,15 @@ def test_who_never_heard_is_not_told_that_it_missed_something(monkeypatch: pytes
             raise Unauthorized("no right to listen")
             yield
 
-    async def scenario() -> None:
-        driver = Refusing(memory())
-        async with opened(driver) as backend:
-            heard = Heard()
-            await backend.listen(heard.hear)
-            await backend.run(driver.often.wait())
-            assert heard.notices.empty()
-
-    asyncio.run(asyncio.wait_for(scenario(), 30))
+    driver = Refusing(memory())
+    async with opened(driver) as backend:
+        heard = Heard()
+        await backend.listen(heard.hear)
+        await backend.run(driver.often.wait())
+        assert heard.notices.empty()
 
 
-def test_a_call_that_was_cancelled_may_be_made_again() -> None:
+async def test_a_call_that_was_cancelled_may_be_made_again() -> None:
     """Whoever gives up waiting for the first news and listens anew shares the one connection that news comes by."""
 
     class Slow(MemoryDriver):
@@ -124,35 +115,29 @@ def test_a_call_that_was_cancelled_may_be_made_again() -> None:
             async for notice in super().notices():
                 yield notice
 
-    async def scenario() -> None:
-        driver = Slow(memory())
-        driver.answers = asyncio.Event()
-        async with opened(driver) as backend:
-            heard = Heard()
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(backend.listen(heard.hear), 0.1)
-            driver.answers.set()
-            await backend.listen(heard.hear)
-            assert backend.hears
-            assert driver.asked == 1
-
-    asyncio.run(scenario())
+    driver = Slow(memory())
+    driver.answers = asyncio.Event()
+    async with opened(driver) as backend:
+        heard = Heard()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(backend.listen(heard.hear), 0.1)
+        driver.answers.set()
+        await backend.listen(heard.hear)
+        assert backend.hears
+        assert driver.asked == 1
 
 
-def test_an_engine_that_does_not_tell_refuses() -> None:
+async def test_an_engine_that_does_not_tell_refuses() -> None:
     """`listen` is `Unsupported` where the server cannot tell, though the driver could."""
 
-    async def scenario() -> None:
-        driver = MemoryDriver(memory())
-        driver.capabilities = msgspec.structs.replace(driver.capabilities, notification=False)
-        async with opened(driver) as backend:
-            with pytest.raises(Unsupported):
-                await backend.listen(lambda *_: None)
-
-    asyncio.run(scenario())
+    driver = MemoryDriver(memory())
+    driver.capabilities = msgspec.structs.replace(driver.capabilities, notification=False)
+    async with opened(driver) as backend:
+        with pytest.raises(Unsupported):
+            await backend.listen(lambda *_: None)
 
 
-def test_a_client_that_swallows_its_cancellation_is_closed_all_the_same() -> None:
+async def test_a_client_that_swallows_its_cancellation_is_closed_all_the_same() -> None:
     """As `asyncio.wait_for` before Python 3.12 does when its work ends at that moment: closing does not wait for ever."""
 
     class Swallowing(MemoryDriver):
@@ -162,9 +147,6 @@ def test_a_client_that_swallows_its_cancellation_is_closed_all_the_same() -> Non
                 await asyncio.sleep(3600)
             await asyncio.sleep(3600)
 
-    async def scenario() -> None:
-        async with opened(Swallowing(memory())) as backend:
-            await backend.listen(lambda *_: None)
-            assert backend.hears
-
-    asyncio.run(asyncio.wait_for(scenario(), 30))
+    async with opened(Swallowing(memory())) as backend:
+        await backend.listen(lambda *_: None)
+        assert backend.hears
