@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import perdure
-from perdure.cli.describe import describe
-from perdure.cli.rows import CommitRow
+from perdure.cli.output.describe import describe
+from perdure.cli.output.rows import CommitRow
 
 
 def told(commit: perdure.Commit) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import perdure
-from perdure.adapters.lookup import Lookup
+from perdure.adapters.common.id_index import Lookup
 from tests.adapters.odd import HALVES
 
 

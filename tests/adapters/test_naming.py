@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perdure.adapters.naming import compose, decompose, escape, unescape
+from perdure.adapters.common.session_ids import compose, decompose, escape, unescape
 from perdure.errors import Invalid
 from perdure.model.ids import check_name
 

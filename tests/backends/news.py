@@ -12,7 +12,6 @@ import pytest
 import perdure
 from perdure import Commit, Event
 from perdure.backends.spi import Notifying
-from perdure.engine import watching
 from perdure.model.ids import SessionKey
 
 NEVER = 3600.0
@@ -22,7 +21,7 @@ NEVER = 3600.0
 @pytest.fixture
 def no_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Watchers of an engine that tells do not look at heads meanwhile."""
-    monkeypatch.setattr(watching, "LOOK_SELDOM", NEVER)
+    monkeypatch.setattr("perdure.engine.live.watch.LOOK_SELDOM", NEVER)
 
 
 class News:

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from perdure.backends.bridge import Mailbox
+from perdure.concurrency.bridge import Mailbox
 
 
 def test_a_mailbox_wakes_its_loop_once_for_all_that_came_together() -> None:

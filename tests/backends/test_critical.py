@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from perdure.backends.critical import CriticalSection
+from perdure.concurrency.critical_section import CriticalSection
 from perdure.errors import Busy
 from tests.crash.interrupts import interrupted, length
 

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perdure.cli import graph
-from perdure.cli.describe import describe
-from perdure.cli.messages import rows
-from perdure.cli.rows import CommitRow, EventRow, OpRow
+from perdure.cli.commands.messages import rows
+from perdure.cli.output import graph
+from perdure.cli.output.describe import describe
+from perdure.cli.output.rows import CommitRow, EventRow, OpRow
 
 STORED = Path(__file__).parent / "stored"
 """Commits that each adapter wrote, a session after the other, and beside them what is said of them."""

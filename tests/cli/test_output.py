@@ -15,7 +15,7 @@ import pytest
 
 import perdure.sync
 from perdure import Event, op
-from perdure.cli.text import clean, json_line
+from perdure.cli.output.text import clean, json_line
 from tests.cli.conftest import SOURCE, Run
 
 NASTY = (

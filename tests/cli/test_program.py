@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 import perdure
+from perdure.cli.commands.tour import STEPS
 from perdure.cli.exits import EXITS, status_of
-from perdure.cli.tour import STEPS
 from tests.cli.conftest import SOURCE, Run
 
 

@@ -19,8 +19,8 @@ import pytest
 
 import perdure
 import perdure.sync
-from perdure.cli.describe import describe
-from perdure.cli.rows import CommitRow
+from perdure.cli.output.describe import describe
+from perdure.cli.output.rows import CommitRow
 from tests.docs.pages import PAGES, ROOT, Block, blocks, name
 
 SHOWN = [page for page in PAGES if any(block.language == "python" for block in blocks(page))]

@@ -10,7 +10,7 @@ import pytest
 
 import perdure
 from perdure import Event, op
-from perdure.engine.merging import MERGED
+from perdure.engine.branch.merge import MERGED
 
 
 def did(*operations: perdure.Op) -> Event:

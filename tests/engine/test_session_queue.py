@@ -12,7 +12,7 @@ import pytest
 
 import perdure
 from perdure import Event, op, sync
-from perdure.engine.session_queue import SessionQueue
+from perdure.engine.write.session_queue import SessionQueue
 from perdure.model.ids import SessionKey
 from tests.crash.interrupts import interrupted
 
@@ -198,7 +198,7 @@ def test_slots_come_in_the_order_they_were_asked_for() -> None:
 
 async def test_a_slot_that_is_held_too_long_is_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those who waited long enough go ahead, the newest of them holds the session, and what the former holder leaves is not its slot."""
-    monkeypatch.setattr("perdure.engine.session_queue.PATIENCE", 0.05)
+    monkeypatch.setattr("perdure.engine.write.session_queue.PATIENCE", 0.05)
     queue = SessionQueue()
 
     release = asyncio.Event()

@@ -12,7 +12,7 @@ import pytest
 import perdure
 import perdure.sync
 from perdure import op
-from perdure.engine.draft import Draft
+from perdure.engine.write.drafts import Draft
 from perdure.errors import Invalid
 
 USES: list[Callable[[Draft], Any]] = [

@@ -15,7 +15,6 @@ from perdure import Event, op
 from perdure.backends.memory import MemoryBackend
 from perdure.backends.spi import Head, Record
 from perdure.clock import SystemClock
-from perdure.engine import watching
 from perdure.engine.store import Store
 from perdure.errors import Invalid, NotFound
 from perdure.model.ids import SessionKey
@@ -143,7 +142,7 @@ async def test_many_watchers_look_no_more_often_than_one() -> None:
 
 async def test_what_an_engine_failed_to_tell_is_found_by_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """What an engine tells is a hint: a commit that it says nothing of comes all the same."""
-    monkeypatch.setattr(watching, "LOOK_SELDOM", 0.05)
+    monkeypatch.setattr("perdure.engine.live.watch.LOOK_SELDOM", 0.05)
 
     backend = MemoryBackend(SystemClock())
     async with on(backend) as store, on(backend) as other:

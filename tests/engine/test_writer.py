@@ -12,7 +12,7 @@ from perdure.backends.conformance import behind
 from perdure.backends.memory import MemoryBackend
 from perdure.backends.spi import Append, Appended, Capabilities, Outcome
 from perdure.clock import SeededClock
-from perdure.engine.writer import Writer
+from perdure.engine.write.writer import Writer
 from perdure.model.ids import SessionKey
 
 FIRST, SLOW = SessionKey("acme", "first"), SessionKey("acme", "slow")

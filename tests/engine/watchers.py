@@ -15,7 +15,6 @@ from perdure.backends.spi import Backend
 from perdure.clock import Clock, SystemClock
 from perdure.codec.upcast import Upcasters
 from perdure.config import make_settings
-from perdure.engine import watching
 from perdure.engine.core import Core
 from perdure.engine.store import Store
 from perdure.model.ids import SessionKey
@@ -26,7 +25,7 @@ S = SessionKey("default", "s")
 @pytest.fixture(autouse=True)
 def no_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the engine tells of news, nothing else may wake a watcher: a look would hide what was not told."""
-    monkeypatch.setattr(watching, "LOOK_SELDOM", 600.0)
+    monkeypatch.setattr("perdure.engine.live.watch.LOOK_SELDOM", 600.0)
 
 
 @asynccontextmanager

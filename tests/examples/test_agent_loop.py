@@ -41,7 +41,7 @@ def test_the_program_answers_and_the_conversation_goes_on(tmp_path: Path) -> Non
 def test_killed_behind_any_commit_it_goes_on_and_books_once(tmp_path: Path, commit: int) -> None:
     """`kill -9` right after the n-th commit; run again without the question, the agent comes to the same end."""
     before = (
-        "import os, perdure.engine.committer as made\n"
+        "import os, perdure.engine.write.committer as made\n"
         "whole, count = made.Committer.commit, [0]\n"
         "async def commit(self, change):\n"
         "    receipt = await whole(self, change)\n"

@@ -8,8 +8,7 @@ from itertools import islice
 
 import msgspec
 
-from perdure.backends.checks import check_records, matches, no_store
-from perdure.backends.critical import CriticalSection
+from perdure.backends.common.checks import check_records, matches, no_store
 from perdure.backends.spi import (
     APPENDS_MAX,
     Append,
@@ -30,6 +29,7 @@ from perdure.backends.spi import (
     Snapshot,
 )
 from perdure.clock import Clock
+from perdure.concurrency.critical_section import CriticalSection
 from perdure.errors import Closed, Corrupt, Invalid, Unsupported
 from perdure.model.commit import Kind, Status
 from perdure.model.ids import SessionKey, uuid7

@@ -10,7 +10,7 @@ from typing import Any
 
 def main() -> None:
     """Run what the command line says and leave with its exit code (see `perdure.cli.exits`)."""
-    from perdure.cli.terminal import silence
+    from perdure.cli.output.terminal import silence
 
     status = run(sys.argv[1:])
     try:
@@ -23,7 +23,7 @@ def main() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command in this process; its exit code. Every failure goes to stderr as one line, with `--json` as one object."""
     from perdure.cli.exits import BROKEN_PIPE, INTERRUPTED, OK
-    from perdure.cli.terminal import prepare_streams
+    from perdure.cli.output.terminal import prepare_streams
 
     prepare_streams()
     try:
@@ -46,10 +46,10 @@ def _report(error: Exception, *, json: bool) -> int:
     """Say what went wrong; the exit status for it."""
     from cyclopts import CycloptsError
 
-    from perdure.cli.advice import advised, where_help_is, wrong_usage
     from perdure.cli.exits import OTHER, USAGE, UsageError, status_of
-    from perdure.cli.terminal import ErrorRow, say_error, write_error
-    from perdure.cli.text import json_line, one_line
+    from perdure.cli.output.advice import advised, where_help_is, wrong_usage
+    from perdure.cli.output.terminal import ErrorRow, say_error, write_error
+    from perdure.cli.output.text import json_line, one_line
     from perdure.errors import Error
 
     facts: dict[str, Any] = {}

@@ -8,7 +8,7 @@ from typing import Literal
 from cyclopts import App
 
 import perdure
-from perdure.cli import (
+from perdure.cli.commands import (
     append,
     bench,
     delete,
@@ -29,7 +29,7 @@ from perdure.cli import (
     watch,
 )
 from perdure.cli.exits import table
-from perdure.cli.terminal import make_console
+from perdure.cli.output.terminal import make_console
 
 VALUES, FLAGS = ("--url", "--tenant"), ("--json", "--no-json", "--quiet", "-q")
 """The common options, with a value and without."""

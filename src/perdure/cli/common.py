@@ -16,10 +16,10 @@ from cyclopts import Group, Parameter
 import perdure.sync
 from perdure.backends.sqlite.schema import parse_url
 from perdure.cli.exits import UsageError
-from perdure.cli.terminal import Terminal, write_error
-from perdure.cli.text import json_line, one_line
+from perdure.cli.output.terminal import Terminal, write_error
+from perdure.cli.output.text import json_line, one_line
 from perdure.config import ENVIRONMENT_URL, default_url, shown_url
-from perdure.engine.intent import VERSION_MAX
+from perdure.engine.options import VERSION_MAX
 from perdure.errors import Invalid, NotFound, Unsupported
 
 MAKES_NOTHING = ", and create=False makes nothing"

@@ -6,17 +6,17 @@ import os
 import sys
 import warnings
 
-from perdure.backends.bridge import FORKED
 from perdure.backends.spi import Backend, Durability, Proving
 from perdure.clock import Clock
 from perdure.codec.records import check_record
 from perdure.codec.upcast import Upcasters
+from perdure.concurrency.bridge import FORKED
 from perdure.config import Settings, shown_url
-from perdure.engine.cache import Cache
-from perdure.engine.committer import Committer
-from perdure.engine.reader import Reader
-from perdure.engine.watching import Watchers
-from perdure.engine.writer import Writer
+from perdure.engine.live.watch import Watchers
+from perdure.engine.read.cache import Cache
+from perdure.engine.read.reader import Reader
+from perdure.engine.write.committer import Committer
+from perdure.engine.write.writer import Writer
 from perdure.errors import Closed
 from perdure.telemetry import Telemetry
 

@@ -12,7 +12,7 @@ from perdure.clock import Clock, SystemClock
 from perdure.codec.upcast import Upcaster, Upcasters
 from perdure.config import default_url, make_settings
 from perdure.engine.core import Core
-from perdure.engine.intent import check_durability, parse_durability
+from perdure.engine.options import check_durability, parse_durability
 from perdure.engine.store import Store
 from perdure.engine.unentered import Asynchronous
 from perdure.model.ids import check_name

@@ -13,16 +13,17 @@ from typing import Any, Literal, Self
 
 from perdure.backends.spi import Capabilities, Durability, Index, Query, Row
 from perdure.config import shown_url
-from perdure.engine import draft as drafts
-from perdure.engine import forks, merging
-from perdure.engine.cache import Working
-from perdure.engine.change import Change, check_life, has_ops
+from perdure.engine.branch import fork as forks
+from perdure.engine.branch import merge as merges
 from perdure.engine.core import Core
-from perdure.engine.draft import Draft, Edit
-from perdure.engine.intent import VERSION_MAX, Options, check_count, check_durability, check_events, check_options, check_time, check_types
-from perdure.engine.listing import check_id_part, check_status, check_tags, listing
-from perdure.engine.verify import verify
+from perdure.engine.options import VERSION_MAX, Options, check_count, check_durability, check_events, check_options, check_time, check_types
+from perdure.engine.read.cache import Working
+from perdure.engine.read.listing import check_id_part, check_status, check_tags, listing
+from perdure.engine.read.verify import verify
 from perdure.engine.views import Info, Receipt, Verified, View, only, to_nanoseconds
+from perdure.engine.write import drafts
+from perdure.engine.write.drafts import Draft, Edit
+from perdure.engine.write.request import Change, check_life, has_ops
 from perdure.errors import AlreadyExists, Deleted, Invalid, NotFound
 from perdure.model.commit import Commit, Kind, Status
 from perdure.model.events import Event
@@ -329,7 +330,7 @@ class Store:
         check_id_part("prefix", prefix)
         check_id_part("cursor", cursor)
         query = Query(self._tenant, prefix, check_tags(tags or {}), check_status(status), order)
-        async with aclosing(listing(core, query, cursor, limit, updated_after, updated_before)) as found:
+        async with aclosing(listing(core.backend, core.telemetry, query, cursor, limit, updated_after, updated_before)) as found:
             async for info in found:
                 yield info
                 core.check_process()
@@ -377,7 +378,7 @@ class Store:
         with core.telemetry.span("merge", *target):
             await self._live(source)
             await self._live(target)
-            return await merging.merge(core.committer, core.reader, source, target, options, level)
+            return await merges.merge(core.committer, core.reader, source, target, options, level)
 
     async def configure(self, session: str, *, tags: Mapping[str, str] | None = None, actor: str | None = None) -> Receipt:
         """Set the session's tags: all of them, in place of those it had. Tags are indexed; see `list`. Raises `NotFound`, `Deleted`."""

@@ -15,7 +15,7 @@ import claude_agent_sdk._internal.session_store
 
 import perdure.sync
 from perdure.adapters.claude_agent import PerdureSessionStore
-from perdure.adapters.faces import wait
+from perdure.adapters.common.sync_async import wait
 from perdure.clock import SeededClock
 
 STORES: list[Any] = []

@@ -24,7 +24,7 @@ from sqlalchemy import create_engine
 import perdure
 import perdure.sync
 from perdure import Corrupt, Invalid
-from perdure.adapters.faces import wait
+from perdure.adapters.common.sync_async import wait
 from perdure.adapters.google_adk import PerdureSessionService
 from perdure.adapters.google_adk.importing import open_source
 from perdure.cli import run

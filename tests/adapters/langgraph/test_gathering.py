@@ -21,9 +21,9 @@ from langgraph.graph import START, StateGraph
 
 import perdure.sync
 from perdure import Invalid, NotFound
-from perdure.adapters.langgraph import PerdureSaver, gathering
-from perdure.adapters.langgraph.gathering import Call, Gathering
-from perdure.backends.bridge import Reply, run_blocking
+from perdure.adapters.langgraph import PerdureSaver, write_batching
+from perdure.adapters.langgraph.write_batching import Call, Gathering
+from perdure.concurrency.bridge import Reply, run_blocking
 from tests.adapters.langgraph.graphs import Chat, chat, config, say, told
 
 META: Any = {"source": "loop", "step": 0, "parents": {}}
@@ -40,7 +40,7 @@ def store(tmp_path: Path) -> Iterator[perdure.sync.Store]:
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What may be held is held until company comes: the clock decides nothing."""
-    monkeypatch.setattr(gathering, "HOLD", 60.0)
+    monkeypatch.setattr(write_batching, "HOLD", 60.0)
 
 
 def running(here: Any) -> Any:
@@ -267,7 +267,7 @@ class Numbered(Call):
 def test_whatever_callers_do_each_gets_its_answer(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     """Threads and two event loops call, are cancelled, are refused and fail while they lead: nobody waits for ever, one stores at a time,
     and a call that returned was stored."""
-    monkeypatch.setattr(gathering, "HOLD", 0.001)
+    monkeypatch.setattr(write_batching, "HOLD", 0.001)
     gathered: Gathering[Numbered] = Gathering()
     chance, inside, stored, slips = random.Random(seed), threading.Lock(), set[int](), []
     numbers = itertools.count()

@@ -17,8 +17,8 @@ from langgraph.checkpoint.sqlite import SqliteSaver
 
 import perdure.sync
 from perdure import Corrupt, Invalid
-from perdure.adapters.faces import wait
-from perdure.adapters.imports import open_source as open_any
+from perdure.adapters.common.migration_sources import open_source as open_any
+from perdure.adapters.common.sync_async import wait
 from perdure.adapters.langgraph import PerdureSaver
 from perdure.adapters.langgraph.importing import open_source
 from perdure.cli import run

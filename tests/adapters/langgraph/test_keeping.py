@@ -13,7 +13,7 @@ from langgraph.checkpoint.base import empty_checkpoint
 
 import perdure.sync
 from perdure import AlreadyExists, Closed, Event, Invalid, NotFound, TooLarge, Unsupported, op
-from perdure.adapters import versions
+from perdure.adapters.common import versions
 from perdure.adapters.langgraph import PerdureSaver, PerdureStore
 from perdure.adapters.langgraph.memory import RECENT_MAX, Recent
 from tests.adapters.langgraph.graphs import chat, config, say, told

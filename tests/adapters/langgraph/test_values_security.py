@@ -14,7 +14,7 @@ from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from perdure import Corrupt, Invalid, Unsupported
-from perdure.adapters import imported
+from perdure.adapters.common import class_names
 from perdure.adapters.langgraph.memory import Memory
 from perdure.adapters.langgraph.values import Codec, serialiser
 from tests.adapters.langgraph import data_types as t
@@ -166,13 +166,13 @@ def test_looking_up_a_name_runs_nothing() -> None:
     sys.modules["lazy_module"] = lazy
     try:
         RAN.clear()
-        assert imported.find("lazy_module:Anything") is None
-        assert imported.find("lazy_module:Alias") is None
+        assert class_names.find("lazy_module:Anything") is None
+        assert class_names.find("lazy_module:Alias") is None
         assert RAN == []
     finally:
         del sys.modules["lazy_module"]
-    assert imported.find(f"{t.__name__}:Trip.Leg") is t.Trip.Leg
-    assert imported.find(f"{t.__name__}:Box[int]") is t.IntBox
+    assert class_names.find(f"{t.__name__}:Trip.Leg") is t.Trip.Leg
+    assert class_names.find(f"{t.__name__}:Box[int]") is t.IntBox
 
 
 @pytest.mark.parametrize(

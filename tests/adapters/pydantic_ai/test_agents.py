@@ -21,8 +21,8 @@ from pydantic_ai_harness.step_persistence import ContinuableSnapshot, RunRecord,
 from pydantic_ai_harness.step_persistence.recovery import inspect_recovery
 
 import perdure
+from perdure.adapters.common.versions import require
 from perdure.adapters.pydantic_ai import PerdureMemoryStore, PerdureStepStore
-from perdure.adapters.versions import require
 
 ROOT = Path(__file__).resolve().parents[3]
 KILLED = """

@@ -10,7 +10,7 @@ import pytest
 import perdure
 from perdure.backends.conformance import behind
 from perdure.backends.dynamodb import layout
-from perdure.backends.remote.ranges import STEP
+from perdure.backends.remote.change_log import STEP
 from perdure.model.commit import Kind, Status
 from perdure.model.ids import SessionKey
 from tests.backends.claims import opened

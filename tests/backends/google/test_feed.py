@@ -10,7 +10,7 @@ import pytest
 from perdure.backends.conformance import behind
 from perdure.backends.google import feed, layout
 from perdure.backends.google.entities import Write
-from perdure.backends.remote.ranges import STEP
+from perdure.backends.remote.change_log import STEP
 from perdure.errors import Unavailable
 from perdure.model.commit import Kind, Status
 from perdure.model.ids import SessionKey

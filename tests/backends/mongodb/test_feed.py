@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from perdure.backends.conformance import behind
-from perdure.backends.remote.ranges import STEP
+from perdure.backends.remote.change_log import STEP
 from perdure.model.commit import Kind, Status
 from perdure.model.ids import SessionKey
 from tests.backends.mongodb.test_tail import Place

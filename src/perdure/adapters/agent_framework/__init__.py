@@ -6,7 +6,7 @@ Needs `pip install '.[agent-framework]'`.
 
 from typing import TYPE_CHECKING, Any
 
-from perdure.adapters.versions import require
+from perdure.adapters.common.versions import require
 
 require("agent-framework-core", "1.20", "2", "agent-framework")
 

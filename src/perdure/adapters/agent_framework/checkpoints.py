@@ -18,12 +18,12 @@ from typing import Any
 from agent_framework import WorkflowCheckpoint, WorkflowCheckpointException
 
 from perdure.adapters.agent_framework.values import Codec
+from perdure.adapters.common.id_index import Lookup
+from perdure.adapters.common.json_diff import changes
 from perdure.adapters.common.models import FAILURES
+from perdure.adapters.common.session_ids import compose, decompose
 from perdure.adapters.common.surrogates import escape, unescape
-from perdure.adapters.faces import AnyStore, asynchronous
-from perdure.adapters.lookup import Lookup
-from perdure.adapters.matching import changes
-from perdure.adapters.naming import compose, decompose
+from perdure.adapters.common.sync_async import AnyStore, asynchronous
 from perdure.engine.views import View
 from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, NotFound, TooLarge
 from perdure.model import ops as op

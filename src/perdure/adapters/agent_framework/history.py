@@ -13,9 +13,9 @@ from agent_framework import HistoryProvider, Message
 from agent_framework._sessions import filter_new_messages
 
 from perdure.adapters.common.models import FAILURES
+from perdure.adapters.common.session_ids import compose
 from perdure.adapters.common.surrogates import escape, unescape
-from perdure.adapters.faces import AnyStore, asynchronous
-from perdure.adapters.naming import compose
+from perdure.adapters.common.sync_async import AnyStore, asynchronous
 from perdure.errors import AlreadyExists, Conflict, Invalid, NotFound, TooLarge, Unavailable, Unsupported
 from perdure.model.commit import Commit
 from perdure.model.events import Event

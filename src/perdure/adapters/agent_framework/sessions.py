@@ -11,11 +11,11 @@ from weakref import WeakKeyDictionary
 
 from agent_framework import AgentSession, SessionStore
 
+from perdure.adapters.common.json_diff import changes
 from perdure.adapters.common.models import FAILURES
+from perdure.adapters.common.session_ids import compose
 from perdure.adapters.common.surrogates import escape, unescape
-from perdure.adapters.faces import AnyStore, asynchronous
-from perdure.adapters.matching import changes
-from perdure.adapters.naming import compose
+from perdure.adapters.common.sync_async import AnyStore, asynchronous
 from perdure.engine.views import View
 from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, NotFound, Unavailable, Unsupported
 from perdure.model.events import Event

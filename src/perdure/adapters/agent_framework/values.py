@@ -29,7 +29,7 @@ from agent_framework import Content, WorkflowCheckpointException, WorkflowEvent
 from agent_framework._workflows._checkpoint_encoding import _REGISTERED_CHECKPOINT_TYPE_KEYS
 from pydantic import BaseModel
 
-from perdure.adapters.imported import find, key_of
+from perdure.adapters.common.class_names import find, key_of
 from perdure.model.values import DEPTH_MAX
 
 TAG = "$"

@@ -1,6 +1,6 @@
 """Claude Agent SDK: `ClaudeAgentOptions(session_store=PerdureSessionStore(store))`. Needs `pip install '.[claude-agent]'`."""
 
-from perdure.adapters.versions import require
+from perdure.adapters.common.versions import require
 
 require("claude-agent-sdk", "0.1.71", "0.3", "claude-agent")
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from perdure.adapters.common import surrogates
-from perdure.adapters.naming import escape, unescape
+from perdure.adapters.common.session_ids import escape, unescape
 from perdure.errors import Invalid
 
 ROOT = "claude"

@@ -19,10 +19,10 @@ from perdure.adapters.claude_agent import names
 from perdure.adapters.claude_agent.names import Place
 from perdure.adapters.claude_agent.seen import Seen, SeenIds
 from perdure.adapters.claude_agent.transcript import Batch, Line, batches, entry_of, id_of
+from perdure.adapters.common.json_diff import changes
+from perdure.adapters.common.session_ids import unescape as session_part
 from perdure.adapters.common.surrogates import escape, unescape
-from perdure.adapters.faces import AnyStore, asynchronous, wait
-from perdure.adapters.matching import changes
-from perdure.adapters.naming import unescape as session_part
+from perdure.adapters.common.sync_async import AnyStore, asynchronous, wait
 from perdure.engine.views import Info, Receipt, View
 from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, NotFound, Unavailable, Unknown
 from perdure.model import ops as op

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from perdure.engine.intent import EVENTS_MAX
+from perdure.engine.options import EVENTS_MAX
 
 T = TypeVar("T")
 

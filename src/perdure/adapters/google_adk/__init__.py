@@ -3,7 +3,7 @@
 Needs `pip install '.[google-adk]'`.
 """
 
-from perdure.adapters.versions import require
+from perdure.adapters.common.versions import require
 
 require("google-adk", "2.10", "3", "google-adk")
 

@@ -23,12 +23,12 @@ from pydantic import ValidationError
 from perdure.adapters.common import surrogates
 from perdure.adapters.common.cutting import PIECE_LENGTH, pieces
 from perdure.adapters.common.models import FAILURES, model_json
-from perdure.adapters.faces import AnyStore, asynchronous
+from perdure.adapters.common.session_ids import unescape
+from perdure.adapters.common.sync_async import AnyStore, asynchronous
 from perdure.adapters.google_adk import names
-from perdure.adapters.google_adk.deciding import Decisions
 from perdure.adapters.google_adk.names import Artifact
 from perdure.adapters.google_adk.sessions import actor
-from perdure.adapters.naming import unescape
+from perdure.adapters.google_adk.transactions import Decisions
 from perdure.errors import Corrupt, Deleted, NotFound, Unsupported
 from perdure.model import ops as op
 from perdure.model.events import Event

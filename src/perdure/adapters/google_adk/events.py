@@ -10,9 +10,9 @@ from google.adk.events.event import Event as AdkEvent
 from google.adk.events.event_actions import EventActions
 from pydantic import ValidationError
 
+from perdure.adapters.common.json_diff import changes
 from perdure.adapters.common.models import model_json
 from perdure.adapters.common.surrogates import unescape
-from perdure.adapters.matching import changes
 from perdure.errors import Invalid, Unsupported
 from perdure.model.commit import Commit
 from perdure.model.events import Event

@@ -9,14 +9,14 @@ from __future__ import annotations
 from google.adk.events.event import Event as AdkEvent
 from google.adk.platform import time as platform_time
 
+from perdure.adapters.common.json_diff import changes
+from perdure.adapters.common.migration_sources import Imported
+from perdure.adapters.common.session_ids import compose, decompose
 from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.google_adk import events
 from perdure.adapters.google_adk.names import Names
 from perdure.adapters.google_adk.sessions import PerdureSessionService
 from perdure.adapters.google_adk.tables import StoredSession, Tables, open_tables
-from perdure.adapters.imports import Imported
-from perdure.adapters.matching import changes
-from perdure.adapters.naming import compose, decompose
 from perdure.engine.store import Store
 from perdure.errors import AlreadyExists, Corrupt, Deleted, NotFound
 from perdure.model import ops as op
@@ -39,7 +39,7 @@ class AdkSource:
         return sorted(compose("An ADK session", *parts) for parts in self._tables.sessions())
 
     async def bring(self, id: str, store: Store) -> Imported:
-        """Copy one session and compare it. See `perdure.adapters.imports.Source`."""
+        """Copy one session and compare it. See `perdure.adapters.common.migration_sources.Source`."""
         parts = decompose(id, 3)
         found = None if parts is None else Names(*parts)
         stored = None if found is None else self._tables.session(found)

@@ -21,11 +21,11 @@ from google.genai import types
 from perdure.adapters.common.cutting import batches
 from perdure.adapters.common.models import model_json
 from perdure.adapters.common.surrogates import escape, unescape
-from perdure.adapters.faces import AnyStore, asynchronous
+from perdure.adapters.common.sync_async import AnyStore, asynchronous
 from perdure.adapters.google_adk import names
-from perdure.adapters.google_adk.deciding import Decisions
+from perdure.adapters.google_adk.search_terms import Query
 from perdure.adapters.google_adk.sessions import actor
-from perdure.adapters.google_adk.words import Query
+from perdure.adapters.google_adk.transactions import Decisions
 from perdure.model import ops as op
 from perdure.model.events import Event
 from perdure.model.ops import Op

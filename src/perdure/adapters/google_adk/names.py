@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import NamedTuple
 
-from perdure.adapters.naming import compose, decompose
+from perdure.adapters.common.session_ids import compose, decompose
 from perdure.errors import Invalid
 
 ROOT = "adk"

@@ -16,14 +16,14 @@ from google.adk.platform import uuid as platform_uuid
 from google.adk.sessions import BaseSessionService, Session
 from google.adk.sessions.base_session_service import GetSessionConfig, ListSessionsResponse
 
+from perdure.adapters.common.incarnation import start
 from perdure.adapters.common.surrogates import unescape
-from perdure.adapters.faces import AnyStore, asynchronous
+from perdure.adapters.common.sync_async import AnyStore, asynchronous
 from perdure.adapters.google_adk import events, names
 from perdure.adapters.google_adk.names import Names
 from perdure.adapters.google_adk.shared import SharedState
-from perdure.adapters.lives import start
-from perdure.engine.session_queue import SessionQueue
 from perdure.engine.views import Receipt, View
+from perdure.engine.write.session_queue import SessionQueue
 from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, NotFound
 from perdure.model.commit import Commit
 from perdure.model.ids import SessionKey

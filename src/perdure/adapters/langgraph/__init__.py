@@ -1,6 +1,6 @@
 """LangGraph: a checkpointer and a store on Perdure."""
 
-from perdure.adapters.versions import require
+from perdure.adapters.common.versions import require
 
 require("langgraph-checkpoint", "4.1", "5", "langgraph")
 

@@ -23,7 +23,7 @@ from langchain_core.load.serializable import Serializable
 from langgraph.checkpoint.serde._msgpack import SAFE_MSGPACK_TYPES
 from pydantic import ImportString
 
-from perdure.adapters.imported import find, key_of
+from perdure.adapters.common.class_names import find, key_of
 from perdure.adapters.langgraph.objects import ALWAYS, extends, family
 from perdure.adapters.langgraph.refusals import Refused, not_data, would_lose
 

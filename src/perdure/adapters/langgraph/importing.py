@@ -16,14 +16,14 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.checkpoint.serde.event_hooks import SerdeEvent, register_serde_event_listener
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-from perdure.adapters.imports import Imported
-from perdure.adapters.langgraph.gathering import Gathering
+from perdure.adapters.common.migration_sources import Imported
 from perdure.adapters.langgraph.layout import key_of, newest_id
 from perdure.adapters.langgraph.memory import Memory, Recent, Seen
 from perdure.adapters.langgraph.reading import find
 from perdure.adapters.langgraph.threads import Place, load, session_of
 from perdure.adapters.langgraph.tuples import decode_writes, encode_checkpoint
 from perdure.adapters.langgraph.values import Codec
+from perdure.adapters.langgraph.write_batching import Gathering
 from perdure.adapters.langgraph.writing import Writer, put, put_entries
 from perdure.engine.store import Store
 from perdure.errors import AlreadyExists, Corrupt, Invalid, NotFound, Unavailable, Unsupported
@@ -45,7 +45,7 @@ class LangGraphSource:
         return [row[0] for row in self._query("SELECT DISTINCT thread_id FROM checkpoints ORDER BY thread_id", ())]
 
     async def bring(self, id: str, store: Store) -> Imported:
-        """Copy one thread, oldest checkpoint first, and compare it. See `perdure.adapters.imports.Source`."""
+        """Copy one thread, oldest checkpoint first, and compare it. See `perdure.adapters.common.migration_sources.Source`."""
         session = session_of(id)
         rows = self._query("SELECT checkpoint_ns, checkpoint_id FROM checkpoints WHERE thread_id = ? ORDER BY checkpoint_id", (id,))
         if not rows:

@@ -22,7 +22,7 @@ from langgraph.types import Send
 from pydantic import AnyUrl, BaseModel, ByteSize, PostgresDsn, SecretBytes, SecretStr
 from pydantic_core import MultiHostUrl, PydanticUndefined, Url
 
-from perdure.adapters.imported import key_of
+from perdure.adapters.common.class_names import key_of
 from perdure.adapters.langgraph.refusals import would_lose
 
 GROUPS = ("fields", "extra", "private", "more")

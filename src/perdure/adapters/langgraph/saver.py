@@ -13,12 +13,12 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, ChannelVersions, Checkpoint, CheckpointMetadata, CheckpointTuple
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
-from perdure.adapters.faces import AnyStore, asynchronous, wait
-from perdure.adapters.langgraph import keeping, reading, writing
-from perdure.adapters.langgraph.gathering import Gathering
+from perdure.adapters.common.sync_async import AnyStore, asynchronous, wait
+from perdure.adapters.langgraph import reading, thread_admin, writing
 from perdure.adapters.langgraph.memory import Memory, Recent, Seen
 from perdure.adapters.langgraph.threads import PREFIX, place, thread_of
 from perdure.adapters.langgraph.values import Codec, serialiser
+from perdure.adapters.langgraph.write_batching import Gathering
 from perdure.adapters.langgraph.writing import OnRace, Put, Writer, Writes
 from perdure.errors import Invalid
 
@@ -148,7 +148,7 @@ class PerdureSaver(BaseCheckpointSaver[Any]):
 
     async def adelete_thread(self, thread_id: str) -> None:
         """Delete a thread with all namespaces; a new run may begin it anew."""
-        await keeping.delete(self._store, str(thread_id))
+        await thread_admin.delete(self._store, str(thread_id))
 
     def delete_thread(self, thread_id: str) -> None:
         """As `adelete_thread`, blocking."""
@@ -156,7 +156,7 @@ class PerdureSaver(BaseCheckpointSaver[Any]):
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
         """Take out the checkpoints of these runs, in all threads."""
-        await keeping.delete_for_runs(self._store, run_ids)
+        await thread_admin.delete_for_runs(self._store, run_ids)
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
         """As `adelete_for_runs`, blocking."""
@@ -164,7 +164,7 @@ class PerdureSaver(BaseCheckpointSaver[Any]):
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """Make a new thread that begins as the other one stands now: a fork, which copies nothing."""
-        await keeping.copy(self._store, str(source_thread_id), str(target_thread_id))
+        await thread_admin.copy(self._store, str(source_thread_id), str(target_thread_id))
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
         """As `acopy_thread`, blocking."""
@@ -172,7 +172,7 @@ class PerdureSaver(BaseCheckpointSaver[Any]):
 
     async def aprune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """Leave each namespace its newest checkpoint (`keep_latest`), or delete the threads (`delete`)."""
-        await keeping.prune(self._store, [str(thread) for thread in thread_ids], strategy)
+        await thread_admin.prune(self._store, [str(thread) for thread in thread_ids], strategy)
 
     def prune(self, thread_ids: Sequence[str], *, strategy: str = "keep_latest") -> None:
         """As `aprune`, blocking."""

@@ -22,7 +22,7 @@ from langgraph.store.base import (
     tokenize_path,
 )
 
-from perdure.adapters.faces import AnyStore, asynchronous, wait
+from perdure.adapters.common.sync_async import AnyStore, asynchronous, wait
 from perdure.adapters.langgraph import items
 from perdure.adapters.langgraph.batches import PartlyStored, checked, texts_of
 from perdure.adapters.langgraph.filters import chosen
@@ -32,7 +32,7 @@ from perdure.adapters.langgraph.values import Codec, serialiser
 from perdure.clock import SystemClock
 from perdure.codec.envelope import encode_events
 from perdure.codec.formats import JSON
-from perdure.engine.intent import check_events
+from perdure.engine.options import check_events
 from perdure.engine.store import Store
 from perdure.engine.views import to_datetime
 from perdure.errors import Conflict, Deleted, Error, Invalid, NotFound

@@ -10,7 +10,6 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import Checkpoint
 
 from perdure.adapters.langgraph.compare import compare
-from perdure.adapters.langgraph.gathering import Call, Gathering
 from perdure.adapters.langgraph.history import GRACE, hidden, locate, older, stretch
 from perdure.adapters.langgraph.layout import (
     LATE,
@@ -29,6 +28,7 @@ from perdure.adapters.langgraph.refusals import Refused
 from perdure.adapters.langgraph.threads import Place, is_run, place
 from perdure.adapters.langgraph.tuples import decode_checkpoint, encode_checkpoint, encode_writes, replaces
 from perdure.adapters.langgraph.values import Codec
+from perdure.adapters.langgraph.write_batching import Call, Gathering
 from perdure.engine.store import Store
 from perdure.errors import AlreadyExists, Conflict, Deleted, Error, Invalid, NotFound, Unavailable, Unknown
 from perdure.model.events import Event

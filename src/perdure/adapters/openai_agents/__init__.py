@@ -1,6 +1,6 @@
 """OpenAI Agents SDK: `Runner.run(agent, "…", session=PerdureSession("trip-42", store))`. Needs `pip install '.[openai-agents]'`."""
 
-from perdure.adapters.versions import require
+from perdure.adapters.common.versions import require
 
 require("openai-agents", "0.21", "0.25", "openai-agents")
 

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from perdure.adapters.common.cutting import batches
+from perdure.adapters.common.migration_sources import Imported
+from perdure.adapters.common.session_ids import compose
 from perdure.adapters.common.surrogates import unescape
-from perdure.adapters.imports import Imported
-from perdure.adapters.naming import compose
 from perdure.adapters.openai_agents import transcript
 from perdure.adapters.openai_agents.parts import Parts
 from perdure.adapters.openai_agents.session import ROOT, PerdureSession
@@ -40,7 +40,7 @@ class OpenAISource:
         return [id for (id,) in self._query("SELECT session_id FROM agent_sessions ORDER BY session_id")]
 
     async def bring(self, id: str, store: Store) -> Imported:
-        """Copy one session and compare it. See `perdure.adapters.imports.Source`."""
+        """Copy one session and compare it. See `perdure.adapters.common.migration_sources.Source`."""
         if not list(self._query("SELECT 1 FROM agent_sessions WHERE session_id = ?", (id,))):
             raise NotFound(f"The source has no session {id!r}.")
         session = compose("A conversation", ROOT, id)

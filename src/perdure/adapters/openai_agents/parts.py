@@ -8,7 +8,7 @@ import msgspec
 
 from perdure.adapters.common.cutting import COMMIT_BYTES, pieces
 from perdure.adapters.openai_agents import transcript
-from perdure.engine.intent import EVENTS_MAX
+from perdure.engine.options import EVENTS_MAX
 from perdure.engine.store import Store
 from perdure.errors import Corrupt, Unknown
 from perdure.model.events import Event

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from agents import SessionSettings
 from agents.memory.session import SessionABC
 
-from perdure.adapters.faces import AnyStore, asynchronous
-from perdure.adapters.naming import compose
+from perdure.adapters.common.session_ids import compose
+from perdure.adapters.common.sync_async import AnyStore, asynchronous
 from perdure.adapters.openai_agents import parts, transcript
 from perdure.adapters.openai_agents.parts import Parts
 from perdure.adapters.openai_agents.transcript import Entry
-from perdure.engine.intent import EVENTS_MAX
+from perdure.engine.options import EVENTS_MAX
 from perdure.errors import Closed, Conflict, Invalid, NotFound, TooLarge, Unknown
 from perdure.model.events import Event
 

@@ -3,7 +3,7 @@
 Needs `pip install '.[pydantic-ai]'`.
 """
 
-from perdure.adapters.versions import require
+from perdure.adapters.common.versions import require
 
 require("pydantic-ai-harness", "0.60", "0.63", "pydantic-ai")
 

@@ -15,7 +15,7 @@ import msgspec
 from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter
 
 from perdure.adapters.common.models import adapter_json, adapter_value
-from perdure.engine.intent import EVENTS_MAX
+from perdure.engine.options import EVENTS_MAX
 from perdure.engine.store import Store
 from perdure.errors import AlreadyExists, Conflict, Corrupt, Invalid, NotFound, Unavailable, Unsupported
 from perdure.model.commit import Commit

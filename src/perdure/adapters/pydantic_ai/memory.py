@@ -19,10 +19,10 @@ from pydantic_ai_harness.memory import (
 )
 from pydantic_ai_harness.memory._store import decode_metadata, encode_metadata, lexical_search, validate_store_path, validate_store_prefix
 
+from perdure.adapters.common.id_index import Lookup
+from perdure.adapters.common.json_diff import changes
 from perdure.adapters.common.surrogates import escape, unescape
-from perdure.adapters.faces import AnyStore, asynchronous
-from perdure.adapters.lookup import Lookup
-from perdure.adapters.matching import changes
+from perdure.adapters.common.sync_async import AnyStore, asynchronous
 from perdure.adapters.pydantic_ai import names
 from perdure.engine.views import View
 from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, NotFound, Unavailable

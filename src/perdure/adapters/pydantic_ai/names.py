@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from perdure.adapters.naming import compose
+from perdure.adapters.common.session_ids import compose
 from perdure.model.ids import NAME_BYTES_MAX
 
 ROOT = "pydantic-ai"

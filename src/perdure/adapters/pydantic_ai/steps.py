@@ -19,9 +19,9 @@ from pydantic_ai.messages import ModelMessage
 from pydantic_ai_harness.step_persistence import ContinuableSnapshot, RunRecord, StepEvent, ToolEffectRecord
 
 from perdure.adapters.common.models import FAILURES, adapter_json
+from perdure.adapters.common.session_ids import decompose
 from perdure.adapters.common.surrogates import escape, unescape
-from perdure.adapters.faces import AnyStore, asynchronous
-from perdure.adapters.naming import decompose
+from perdure.adapters.common.sync_async import AnyStore, asynchronous
 from perdure.adapters.pydantic_ai import names
 from perdure.adapters.pydantic_ai.dialogue import Dialogues, Numbers, spelled
 from perdure.errors import Deleted, Invalid, NotFound, Unsupported

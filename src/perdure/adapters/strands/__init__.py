@@ -3,7 +3,7 @@
 Needs `pip install '.[strands]'`.
 """
 
-from perdure.adapters.versions import require
+from perdure.adapters.common.versions import require
 
 require("strands-agents", "1.54", "2", "strands")
 

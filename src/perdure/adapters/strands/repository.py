@@ -16,12 +16,12 @@ from strands.session.session_repository import SessionRepository
 from strands.types.exceptions import SessionException
 from strands.types.session import Session, SessionAgent, SessionMessage
 
+from perdure.adapters.common.incarnation import start
+from perdure.adapters.common.json_diff import changes
 from perdure.adapters.common.models import FAILURES
+from perdure.adapters.common.session_ids import compose
 from perdure.adapters.common.surrogates import escape, unescape
-from perdure.adapters.faces import AnyStore, asynchronous, wait
-from perdure.adapters.lives import start
-from perdure.adapters.matching import changes
-from perdure.adapters.naming import compose
+from perdure.adapters.common.sync_async import AnyStore, asynchronous, wait
 from perdure.engine.views import View
 from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, NotFound
 from perdure.model import ops as op

@@ -17,10 +17,10 @@ from strands.storage.search import KeywordSearchStrategy, SearchStrategy
 from strands.storage.storage import _NAMESPACED, StorageSearchResult, _normalize_key, _normalize_prefix
 from strands.types.exceptions import StorageError
 
-from perdure.adapters.faces import AnyStore, asynchronous
-from perdure.adapters.matching import adopt
-from perdure.adapters.naming import compose, escape, unescape
-from perdure.adapters.strands.spelling import Recent, changed, dumps
+from perdure.adapters.common.json_diff import adopt
+from perdure.adapters.common.session_ids import compose, escape, unescape
+from perdure.adapters.common.sync_async import AnyStore, asynchronous
+from perdure.adapters.strands.json_text_diff import Recent, changed, dumps
 from perdure.engine.views import View
 from perdure.errors import AlreadyExists, Conflict, Deleted, Error, Invalid, NotFound
 from perdure.model import ops as op

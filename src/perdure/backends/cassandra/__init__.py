@@ -14,13 +14,13 @@ import ssl
 from typing import Any
 from urllib.parse import unquote
 
+from perdure.backends.cassandra.announcer import Teller
 from perdure.backends.cassandra.buckets import Chain
 from perdure.backends.cassandra.client import Client
 from perdure.backends.cassandra.connections import PORT, connected, new_cluster
 from perdure.backends.cassandra.driver import CassandraDriver
 from perdure.backends.cassandra.feed import Feed
 from perdure.backends.cassandra.store import open_store, promise, replication
-from perdure.backends.cassandra.telling import Teller
 from perdure.backends.remote import Address, RemoteBackend, in_thread, open_remote, parse_address
 from perdure.backends.remote.urls import count, name, one_of, seconds
 from perdure.clock import Clock

@@ -20,8 +20,8 @@ from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, NoHostAvailable, Se
 from cassandra.policies import FallthroughRetryPolicy
 from cassandra.query import UNSET_VALUE, BatchStatement, BatchType, BoundStatement, PreparedStatement, dict_factory
 
-from perdure.backends.bridge import Mailbox
 from perdure.backends.remote.loop import in_thread
+from perdure.concurrency.bridge import Mailbox
 from perdure.errors import Closed, Corrupt, Error, Invalid, TooLarge, Unauthorized, Unavailable, Unknown
 
 Values = Sequence[Any]

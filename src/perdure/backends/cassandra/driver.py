@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Sequence
 
 from perdure.backends.cassandra import layout
+from perdure.backends.cassandra.announcer import Teller
 from perdure.backends.cassandra.buckets import INLINE, Chain
 from perdure.backends.cassandra.checkup import checkup
-from perdure.backends.cassandra.ending import Ending
 from perdure.backends.cassandra.feed import Feed
 from perdure.backends.cassandra.reader import Reader, snapshot_name
+from perdure.backends.cassandra.remover import Ending
 from perdure.backends.cassandra.store import Promise
-from perdure.backends.cassandra.telling import Teller
 from perdure.backends.cassandra.writer import Writer
 from perdure.backends.remote import Answer, Attempt, Stored
 from perdure.backends.spi import Capabilities, Change, Checkup, Page, Snapshot

@@ -14,9 +14,9 @@ from contextlib import suppress
 import msgspec
 
 from perdure.backends.cassandra import layout
+from perdure.backends.cassandra.announcer import SLOTS, WINDOW, Entry
 from perdure.backends.cassandra.buckets import Chain
 from perdure.backends.cassandra.layout import Row
-from perdure.backends.cassandra.telling import SLOTS, WINDOW, Entry
 from perdure.backends.spi import Change, Page
 from perdure.clock import Clock
 from perdure.errors import Corrupt, Invalid, Unavailable, Unknown

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from perdure.backends.cassandra import layout
 from perdure.backends.cassandra.buckets import ROWS, Chain
 from perdure.backends.cassandra.layout import SESSION_SLOTS, Row, Statics
-from perdure.backends.checks import LOOKED_MAX
+from perdure.backends.common.checks import LOOKED_MAX
 from perdure.backends.spi import Head, Known, Loaded, Page, Query, Record, Snapshot
 from perdure.backends.spi import Row as IndexRow
 from perdure.errors import Corrupt

@@ -15,11 +15,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from perdure.backends.cassandra import layout
+from perdure.backends.cassandra.announcer import Teller, Told
 from perdure.backends.cassandra.buckets import INLINE, Chain, Recent
 from perdure.backends.cassandra.client import UNSET, Values
 from perdure.backends.cassandra.layout import KEY_SLOTS, SESSION_SLOTS, Statics
 from perdure.backends.cassandra.reader import Reader
-from perdure.backends.cassandra.telling import Teller, Told
 from perdure.backends.remote import Answer, Attempt, Lost
 from perdure.backends.spi import Head, Known, Record
 from perdure.errors import Corrupt, TooLarge, Unavailable

@@ -8,14 +8,14 @@ from secrets import token_hex
 
 import msgspec
 
-from perdure.backends.checks import no_store
+from perdure.backends.common.checks import no_store
 from perdure.backends.dynamodb import layout
 from perdure.backends.dynamodb.checkup import checkup
 from perdure.backends.dynamodb.feed import Feed
 from perdure.backends.dynamodb.layout import SCHEMA, SEGMENT_RECORDS, Item, Layout, Top, at, binaries, binary, key, number, text
 from perdure.backends.dynamodb.reader import Reader
+from perdure.backends.dynamodb.statement_batcher import Together
 from perdure.backends.dynamodb.table import Refusal, Table
-from perdure.backends.dynamodb.together import Together
 from perdure.backends.dynamodb.writes import Request, request
 from perdure.backends.remote import Answer, Attempt, Lost, Stored
 from perdure.backends.spi import Capabilities, Change, Checkup, Durability, Known, Page, Record, Snapshot

@@ -20,7 +20,7 @@ from perdure.backends.dynamodb import layout
 from perdure.backends.dynamodb.layout import FEED_INDEX, SHARDS, Item, Layout, at, key, number
 from perdure.backends.dynamodb.reader import Reader
 from perdure.backends.dynamodb.table import Refusal, Table
-from perdure.backends.remote.ranges import Ranges, feed_page, sweep
+from perdure.backends.remote.change_log import Ranges, feed_page, sweep
 from perdure.backends.spi import Change, Page
 from perdure.errors import Error
 from perdure.model.ids import SessionKey

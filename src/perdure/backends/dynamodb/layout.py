@@ -25,7 +25,7 @@ from zlib import crc32
 
 import msgspec
 
-from perdure.backends.remote.ranges import Ranges
+from perdure.backends.remote.change_log import Ranges
 from perdure.backends.spi import Head, Record, Snapshot
 from perdure.errors import Corrupt
 from perdure.model.ids import SessionKey

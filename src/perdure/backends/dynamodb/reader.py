@@ -13,9 +13,9 @@ from contextlib import aclosing
 import msgspec
 
 from perdure.backends.dynamodb import layout
+from perdure.backends.dynamodb.header_cache import Tops
 from perdure.backends.dynamodb.layout import SEGMENT_RECORDS, SHARDS, Item, Layout, Stored, Top, at
 from perdure.backends.dynamodb.table import Table
-from perdure.backends.dynamodb.tops import Tops
 from perdure.backends.spi import Head, Known, Loaded, Page, Query, Record, Row, Snapshot
 from perdure.errors import Corrupt
 from perdure.model.commit import Status

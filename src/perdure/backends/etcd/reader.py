@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from perdure.backends.checks import LOOKED_MAX
+from perdure.backends.common.checks import LOOKED_MAX
 from perdure.backends.etcd import layout
 from perdure.backends.etcd.gateway import Compacted, Gateway, Json, behind, data, get, items
 from perdure.backends.etcd.layout import Layout

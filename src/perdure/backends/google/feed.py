@@ -19,8 +19,8 @@ import msgspec
 from perdure.backends.google import layout
 from perdure.backends.google.entities import ABSENT, Refused, Write
 from perdure.backends.google.layout import END, Top
+from perdure.backends.remote.change_log import Ranges, feed_page, sweep
 from perdure.backends.remote.loop import together
-from perdure.backends.remote.ranges import Ranges, feed_page, sweep
 from perdure.backends.spi import Change, Page
 from perdure.errors import Error
 from perdure.model.ids import SessionKey

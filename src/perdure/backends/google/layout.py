@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from perdure.backends.google.entities import Entity, Fields, Path, Version
-from perdure.backends.remote.ranges import Ranges
+from perdure.backends.remote.change_log import Ranges
 from perdure.backends.spi import Head, Query, Record
 from perdure.errors import Corrupt
 from perdure.model.ids import SessionKey

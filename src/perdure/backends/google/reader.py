@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from perdure.backends.checks import matches
+from perdure.backends.common.checks import matches
 from perdure.backends.google import layout
 from perdure.backends.google.entities import Entities, Entity
 from perdure.backends.google.layout import Stored, Top

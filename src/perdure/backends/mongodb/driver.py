@@ -9,15 +9,15 @@ from itertools import repeat
 
 import msgspec
 
-from perdure.backends.mongodb import layout, mover
+from perdure.backends.mongodb import layout, tail_archiver
 from perdure.backends.mongodb.checkup import checkup
 from perdure.backends.mongodb.connections import Connections
 from perdure.backends.mongodb.feed import Feed
 from perdure.backends.mongodb.layout import CHUNK, CHUNK_BYTES, HEAD, KEY, SESSION, SNAPSHOT, Doc
-from perdure.backends.mongodb.mover import Mover
 from perdure.backends.mongodb.news import notices
 from perdure.backends.mongodb.reader import Reader, known_in
 from perdure.backends.mongodb.schema import check_server, open_store
+from perdure.backends.mongodb.tail_archiver import Mover
 from perdure.backends.remote import Answer, Attempt, Lost, Notice, Stored
 from perdure.backends.spi import Capabilities, Change, Checkup, Durability, Page, Snapshot
 from perdure.clock import Clock
@@ -279,7 +279,7 @@ class MongoDBDriver(Reader):
         dropped = 0
         for doc in await self.connections.find(SESSION, {"_id": name, "first": {"$lt": below}}, {"tail": 1, "first": 1}):
             dropped = below - doc["first"]
-            await self.connections.insert(KEY, mover.keys_in(name, [entry for entry in doc["tail"] if entry["v"] < below]))
+            await self.connections.insert(KEY, tail_archiver.keys_in(name, [entry for entry in doc["tail"] if entry["v"] < below]))
             cut = {"$max": {"first": below, "moved": below}, "$pull": {"tail": {"v": {"$lt": below}}}}
             self.connections.check(await self.connections.update(SESSION, [{"q": {"_id": name}, "u": cut}]))
         for doc in await self.connections.find(SESSION, {"_id": name}, {"first": 1, "purged": 1}):

@@ -17,7 +17,7 @@ from contextlib import suppress
 from perdure.backends.mongodb import layout
 from perdure.backends.mongodb.layout import FEED, SESSION, Doc
 from perdure.backends.mongodb.reader import Reader
-from perdure.backends.remote.ranges import Ranges, sweep
+from perdure.backends.remote.change_log import Ranges, sweep
 from perdure.backends.spi import Change, Page, Record
 from perdure.errors import Error, Invalid
 from perdure.model.ids import SessionKey

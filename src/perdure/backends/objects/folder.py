@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
 
-from perdure.backends.bridge import Workers
 from perdure.backends.objects.settings import Settings
+from perdure.concurrency.bridge import Workers
 from perdure.errors import Corrupt, Invalid, Unavailable, Unknown
 
 T = TypeVar("T")

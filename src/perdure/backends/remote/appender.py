@@ -17,8 +17,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from itertools import chain, repeat
 from typing import Any
 
-from perdure.backends.checks import check_records
-from perdure.backends.pacing import Pacing
+from perdure.backends.common.checks import check_records
+from perdure.backends.common.pacing import Pacing
 from perdure.backends.remote.driver import Answer, Attempt, Driver, Ended, Later, Lost, Stored
 from perdure.backends.remote.loop import together
 from perdure.backends.spi import Append, Appended, Head, Known, Outcome, Refused

@@ -9,8 +9,8 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from perdure.backends.bridge import FORKED, Mailbox, Reply, Workers
-from perdure.backends.critical import CriticalSection
+from perdure.concurrency.bridge import FORKED, Mailbox, Reply, Workers
+from perdure.concurrency.critical_section import CriticalSection
 from perdure.errors import Closed
 
 T = TypeVar("T")

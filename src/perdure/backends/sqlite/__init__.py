@@ -15,8 +15,7 @@ from typing import TypeVar
 
 import apsw
 
-from perdure.backends.bridge import Reply, Workers
-from perdure.backends.checks import no_store
+from perdure.backends.common.checks import no_store
 from perdure.backends.spi import (
     APPENDS_MAX,
     Append,
@@ -41,6 +40,7 @@ from perdure.backends.sqlite.listener import Listener
 from perdure.backends.sqlite.schema import Options, connect, errors, initialise, known_id, parse_url, settled
 from perdure.backends.sqlite.writer import RECORD_BYTES_MAX, BatchWriter
 from perdure.clock import Clock
+from perdure.concurrency.bridge import Reply, Workers
 from perdure.errors import Closed, Invalid, NotFound, Unavailable, Unsupported
 from perdure.model.commit import Kind, Status
 from perdure.model.ids import SessionKey

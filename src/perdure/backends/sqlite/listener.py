@@ -8,9 +8,9 @@ from typing import Any
 
 import apsw
 
-from perdure.backends.bridge import Workers
 from perdure.backends.spi import Hear
 from perdure.backends.sqlite.schema import errors
+from perdure.concurrency.bridge import Workers
 from perdure.model.ids import SessionKey
 
 LOOK_EVERY = 0.02

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 import apsw
 import msgspec
 
-from perdure.backends.checks import check_records
+from perdure.backends.common.checks import check_records
 from perdure.backends.spi import Append, Appended, Durability, Head, Known, Outcome, Record, Refused
 from perdure.backends.sqlite.files import OpenFiles
 from perdure.backends.sqlite.heads import Heads

@@ -1,0 +1,30 @@
+"""One body for both halves of a framework: written as coroutines on the asynchronous store, driven from blocking methods by `wait`."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from perdure import sync
+from perdure.concurrency.bridge import run_blocking
+from perdure.engine.store import Store
+from perdure.errors import Invalid
+
+T = TypeVar("T")
+
+AnyStore = Store | sync.Store
+"""What every adapter is constructed with."""
+
+
+def asynchronous(store: AnyStore) -> Store:
+    """The asynchronous half of an open store; it serves calls of any loop, and of threads by `wait`. Raises `Invalid`."""
+    if isinstance(store, sync.Store):
+        return store.asynchronous
+    if isinstance(store, Store):
+        return store
+    raise Invalid(f"An adapter takes an open store (perdure.open or perdure.sync.open), not {type(store).__name__}.")
+
+
+def wait(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Drive a coroutine that awaits nothing but the store, in this thread, which may have a running loop (it blocks then)."""
+    return run_blocking(coroutine)

@@ -1,0 +1,1 @@
+"""What is going on now: commits are followed as they come."""

@@ -1,0 +1,215 @@
+"""Following a session: what is there is read, then news is waited for. Nothing is skipped: only the chain says what comes next.
+
+News comes from this process's own writes, from the engine where it tells (`spi.Notifying`), and from looks at the heads of all sessions
+that are watched, in one request: seldom where the engine tells, `watch_every` where it does not. Whoever's patience ends first looks for
+all, so watchers need no task and no thread of their own, and work in blocking code too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+
+from perdure.backends.spi import Backend, Head, Notifying
+from perdure.clock import Clock
+from perdure.concurrency.bridge import Reply
+from perdure.concurrency.critical_section import CriticalSection
+from perdure.config import Settings
+from perdure.engine.read.reader import Reader
+from perdure.errors import Closed, Corrupt, Deleted, NotFound, Rewound, Truncated, Unavailable
+from perdure.model.commit import Commit, Kind, Status
+from perdure.model.ids import SessionKey
+
+LOOK_SELDOM = 5.0
+"""Seconds between two looks where the engine tells of news: what it tells may be lost."""
+HEADS_MAX = 256
+"""Most heads asked for at once."""
+AGAIN_AFTER = 0.25
+"""Seconds until an engine that was away is asked again."""
+
+
+class Watch:
+    """One who follows a session: `version` is the newest that it has seen, `hash` that commit's, if it is known."""
+
+    def __init__(self, session: SessionKey, version: int) -> None:
+        self.session, self.version = session, version
+        self.hash: bytes | None = None
+        self._section = CriticalSection()
+        self._told = False
+        self._reply: Reply[None] | None = None
+
+    def see(self, commit: Commit) -> None:
+        """The next commit. Raises `Rewound` if it follows another one than the watch has seen."""
+        if self.hash is not None and commit.prev != self.hash:
+            raise Rewound(f"Version {self.version} of session {self.session.id!r} is not the one that was seen.", session=self.session.id)
+        self.version, self.hash = commit.version, commit.hash
+
+    def arm(self) -> None:
+        """From now on whatever is told counts: called before reading, so that nothing comes between reading and waiting."""
+        with self._section:
+            self._told, self._reply = False, Reply()
+
+    def tell(self) -> None:
+        """Wake it, once."""
+        with self._section:
+            self._told, reply, self._reply = True, self._reply, None
+        if reply is not None:
+            reply.set(None)
+
+    async def told(self, seconds: float) -> bool:
+        """Whether it was told since it was armed, within so many seconds."""
+        with self._section:
+            reply = self._reply
+        if reply is not None:
+            await reply.within(seconds)
+        return self._told
+
+
+class Watchers:
+    """All who follow sessions through one connection. Safe from any thread and loop."""
+
+    def __init__(self, backend: Backend, reader: Reader, clock: Clock, settings: Settings) -> None:
+        self._backend, self._reader, self._clock, self._settings = backend, reader, clock, settings
+        self._watches: dict[SessionKey, set[Watch]] = {}
+        self._section = CriticalSection()
+        self._looking: float | None = None
+        """Since when one looks for all. It may never end: its loop may have stopped."""
+        self._looks = 0
+        self._listening = False
+        self._closed = False
+
+    @contextmanager
+    def _following(self, watch: Watch) -> Iterator[None]:
+        """Inside, the watch is told of news."""
+        with self._section:
+            self._watches.setdefault(watch.session, set()).add(watch)
+        try:
+            yield
+        finally:
+            with self._section:
+                watches = self._watches[watch.session]
+                watches.discard(watch)
+                if not watches:
+                    del self._watches[watch.session]
+
+    def tell(self, session: SessionKey | None, version: int) -> None:
+        """A record of this version is there; of `None`, anything may have happened anywhere."""
+        if not self._watches:
+            return
+        for watch in self._of(self._watched() if session is None else [session]):
+            if session is None or watch.version < version:
+                watch.tell()
+
+    def _watched(self) -> list[SessionKey]:
+        with self._section:
+            return list(self._watches)
+
+    def _of(self, sessions: Sequence[SessionKey]) -> list[Watch]:
+        with self._section:
+            return [watch for session in sessions for watch in self._watches.get(session, ())]
+
+    async def follow(self, session: SessionKey, after: int, *, include_deleted: bool = False) -> AsyncGenerator[Commit, None]:
+        """The session's commits after version `after`, and those to come, each checked against the one before it.
+
+        They are those of the life that it has at the first look, up to the tombstone; with `include_deleted` of every life.
+
+        Goes on for `watch_outage` while the engine is `Unavailable`. Raises `NotFound`, `Deleted`, `Truncated`, `Rewound`, `Closed`.
+        """
+        watch = Watch(session, after)
+        away: float | None = None
+        begun = False
+        with self._following(watch):
+            while True:
+                watch.arm()
+                try:
+                    if not begun:
+                        await self._listen()
+                        head = await self._check(watch, alive=not include_deleted)
+                        if not include_deleted:
+                            watch.version = max(watch.version, await self._reader.life(session, head))
+                        begun = True
+                    before = watch.version
+                    async with aclosing(self._reader.commits(session, after=before)) as commits:
+                        async for commit in commits:
+                            watch.see(commit)
+                            yield commit
+                            if commit.kind is Kind.tombstone and not include_deleted:
+                                return
+                    away = None
+                    if watch.version == before and (await self._check(watch)).version > before:
+                        continue
+                    await self._news(watch)
+                except Unavailable:
+                    now = self._clock.monotonic()
+                    away = now if away is None else away
+                    if now - away >= self._settings.watch_outage:
+                        raise
+                    await Reply[None]().within(AGAIN_AFTER)
+                except (Corrupt, Truncated):
+                    await self._check(watch, alive=not include_deleted)  # What a purge left of the session cannot be read.
+                    raise
+
+    async def _check(self, watch: Watch, *, alive: bool = False) -> Head:
+        """Raise unless the session is there, holds what the watch has seen of it, and is `alive` if it has to be; its head.
+
+        A tombstone that came after the watch had read is a commit that is still to be read.
+        """
+        (head,) = await self._backend.heads([watch.session])
+        id = watch.session.id
+        if head is None:
+            raise NotFound(f"There is no session {id!r} in tenant {watch.session.tenant!r}.", session=id)
+        if alive and head.status == Status.deleted and head.version >= watch.version:
+            raise Deleted(f"Session {id!r} was deleted at version {head.version}.", session=id)
+        if head.version < watch.version or (head.version == watch.version and watch.hash not in (None, head.hash)):
+            raise Rewound(f"Session {id!r} is at version {head.version}, not at the version {watch.version} that was seen.", session=id)
+        if head.version == watch.version:
+            watch.hash = head.hash
+        return head
+
+    async def _listen(self) -> None:
+        """Have the engine tell of news, if it can; else, or while it cannot, looks do."""
+        with self._section:
+            start, self._listening = not self._listening and self._backend.capabilities.notification, True
+        if start and isinstance(self._backend, Notifying):
+            try:
+                await self._backend.listen(self.tell)
+            except BaseException:
+                self._listening = False
+                raise
+            self.tell(None, 0)  # Others have read before it listened, and may wait by now.
+
+    async def _news(self, watch: Watch) -> None:
+        """Wait until the session may have moved on from what the watch has seen. Raises what the engine raises, and `Closed`."""
+        looks = self._looks
+        while not await watch.told(self._patience()):
+            now = self._clock.monotonic()
+            if self._looking is None or now - self._looking > LOOK_SELDOM:
+                self._looking = now
+                try:
+                    if looks == self._looks:  # Else another one has looked for it meanwhile.
+                        self._looks += 1
+                        await self._look()
+                    looks = self._looks
+                finally:
+                    self._looking = None
+        if self._closed:
+            raise Closed
+
+    def _patience(self) -> float:
+        hears = isinstance(self._backend, Notifying) and self._listening and self._backend.hears
+        return LOOK_SELDOM if hears else self._settings.watch_every
+
+    async def _look(self) -> None:
+        """Tell all whose session is not where they last saw it."""
+        sessions = self._watched()
+        for start in range(0, len(sessions), HEADS_MAX):
+            part = sessions[start : start + HEADS_MAX]
+            for session, head in zip(part, await self._backend.heads(part), strict=True):
+                for watch in self._of([session]):
+                    if head is None or head.version != watch.version or (watch.hash is not None and head.hash != watch.hash):
+                        watch.tell()
+
+    def close(self) -> None:
+        """Wake all; they meet `Closed`."""
+        self._closed = True
+        self.tell(None, 0)

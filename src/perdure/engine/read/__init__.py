@@ -1,0 +1,1 @@
+"""Reading: records become states, which are cached, listed and verified."""

@@ -1,0 +1,84 @@
+"""Proof of a session: every link of its chain, and every snapshot against the fold."""
+
+from __future__ import annotations
+
+from perdure.backends.spi import Backend, Head, Proving
+from perdure.codec import envelope
+from perdure.codec.records import is_stub
+from perdure.engine.read.reader import FORKED, Reader, apply_events, check_standing, configured
+from perdure.engine.views import Verified
+from perdure.errors import Corrupt, NotFound
+from perdure.model.commit import GENESIS, Kind, Standing, Status, standing
+from perdure.model.ids import SessionKey
+from perdure.model.state import Fold
+from perdure.model.values import same
+
+
+async def verify(backend: Backend, reader: Reader, session: SessionKey) -> Verified:
+    """Read the whole chain and fold it. Raises `Corrupt` at the first thing that is not as it was written, `NotFound`."""
+    loaded = await backend.load(session)
+    if loaded is None:
+        raise NotFound(f"There is no session {session.id!r}.", session=session.id)
+    head = loaded.row.head
+    snapshots = {}
+    snapshot = loaded.snapshot
+    while snapshot is not None:
+        snapshots[snapshot.version] = snapshot
+        earlier = await backend.load(session, snapshot.version - 1) if snapshot.version > 1 else None
+        snapshot = earlier.snapshot if earlier is not None else None
+    fold, tags = Fold({}), dict[str, str]()
+    count, version, prev, at = 0, 0, GENESIS, 0
+    first = await reader.root(session)
+    commits = reader.commits(session, before=head.version + 1)
+    if first is not None and first.kind is Kind.tombstone:  # What a purge left: the chain goes on from it.
+        version, prev, at = first.version, first.hash, first.at
+        commits = reader.commits(session, after=version, before=head.version + 1)
+    async for commit in commits:
+        if commit.version != version + 1 or commit.prev != prev or commit.at <= at:
+            raise Corrupt(f"Version {commit.version} of session {session.id!r} does not follow version {version}.", session=session.id)
+        count, version, prev, at = count + 1, commit.version, commit.hash, commit.at
+        if commit.kind is Kind.data:
+            apply_events(session, fold, commit)
+        elif commit.kind is Kind.tombstone:
+            fold, tags = Fold({}), {}
+        elif commit.kind is Kind.configure:
+            fork = any(event.type == FORKED for event in commit.events)  # It has none of its parent's tags.
+            tags = configured(commit.events).get("tags", {} if fork else tags)
+        found = snapshots.get(version)
+        if found is not None:
+            state = envelope.decode_snapshot(session, version, found.hash, found.body)
+            if found.hash != commit.hash or not same(state, fold.state):
+                raise Corrupt(
+                    f"The snapshot of session {session.id!r} at version {version} is not what its commits give.", session=session.id
+                )
+    if isinstance(backend, Proving):
+        await backend.copies(session)
+    last = await _check_columns(backend, session, head.version)
+    if (version, prev) != (head.version, head.hash):
+        raise Corrupt(f"Session {session.id!r} has version {version} where its head says {head.version}.", session=session.id)
+    if last is not None and head != last:
+        raise Corrupt(f"The index row of session {session.id!r} has another status or place than its commits give.", session=session.id)
+    if dict(loaded.row.tags) != tags:
+        raise Corrupt(f"The index row of session {session.id!r} has other tags than its commits give.", session=session.id)
+    own = await reader.own_first(session)
+    whole = own is not None and (own.version == 1 or own.kind is Kind.configure)
+    if own is not None and (loaded.row.created_at > own.at or (whole and loaded.row.created_at != own.at)):
+        raise Corrupt(f"The index row of session {session.id!r} says another time of its first commit.", session=session.id)
+    return Verified(session.id, version, prev, count, len(snapshots))
+
+
+async def _check_columns(backend: Backend, session: SessionKey, newest: int) -> Head | None:
+    """The columns that no hash covers, because they follow from the commits before: a head's standing and its last data version.
+    The head that the record of the version `newest` made, which the index row repeats."""
+    stand: Standing | None = None
+    last: Head | None = None
+    version = 0
+    while records := await backend.read(session, after=version):
+        for record in records:
+            head, first, version = record.head, not version, record.head.version
+            if version == newest:
+                last = head
+            if first and not is_stub(record):
+                stand = int(Status.active), version - 1
+            stand = check_standing(session, head, standing(record.kind, version, stand))
+    return last

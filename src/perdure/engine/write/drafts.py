@@ -1,0 +1,266 @@
+"""A draft: the state as dicts and lists whose calls become operations, the events to record, and the reads it rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from perdure.backends.spi import Durability
+from perdure.engine.options import Options, check_events, check_ops
+from perdure.engine.read.cache import Working
+from perdure.engine.read.reader import Reader
+from perdure.engine.unentered import Asynchronous
+from perdure.engine.views import Receipt
+from perdure.engine.write.committer import Committer
+from perdure.engine.write.request import Change, check_expected, check_head
+from perdure.errors import Conflict, Deleted, Invalid, NotFound
+from perdure.model import ops as op
+from perdure.model.commit import Status
+from perdure.model.events import Event
+from perdure.model.ids import SessionKey
+from perdure.model.ops import Op
+from perdure.model.pointer import parse
+from perdure.model.tracked import Tracker
+from perdure.model.values import ROOM, freeze
+from perdure.telemetry import Telemetry
+
+EDITED = "edited"
+"""The type of the event that carries what was done to `draft.state`."""
+
+
+class Draft:
+    """One commit in the making.
+
+    `state` is the session's JSON document, as real dicts and lists: whatever you do to them becomes operations.
+    `version` is the one the draft started from (0: a new session); `receipt` is there once the commit is stored.
+    After its block nothing of a draft is written any more, so `state` and all that changes it raise `Invalid`.
+    """
+
+    def __init__(self, session: str, version: int, state: Any) -> None:
+        self.session = session
+        self.version = version
+        self.receipt: Receipt | None = None
+        self._base = state
+        self._tracker: Tracker | None = None
+        self._events: list[Event] = []
+        self._requires: list[str] = []
+        self._closed = False
+
+    def __repr__(self) -> str:
+        stage = "stored" if self.receipt else "closed" if self._closed else "open"
+        return f"<Draft [{stage}] {self.session} from version {self.version}>"
+
+    @property
+    def state(self) -> Any:
+        """The document to read and change. Assigning replaces it whole."""
+        return self._tracked().root
+
+    @state.setter
+    def state(self, value: Any) -> None:
+        self._tracked().replace(value)
+
+    def event(self, type: str, data: Any = None, ops: tuple[Op, ...] = ()) -> None:
+        """Record that something happened. Raises `Invalid` at once for what cannot be stored."""
+        self._check_open()
+        (event,) = check_events((Event(type, data, ops),))
+        for operation in event.ops:
+            self._tracked().do(operation)
+        self._events.append(Event(event.type, event.data))
+
+    def do(self, *operations: Op) -> None:
+        """Apply operations made with `perdure.op` to the state."""
+        self._check_open()
+        check_ops(operations)
+        for operation in operations:
+            self._tracked().do(operation)
+
+    def add(self, path: str, number: float) -> None:
+        """Add to the number at `path` (missing: 0). Additions of several writers all count."""
+        self.do(op.add(path, number))
+
+    def union(self, path: str, items: list[Any]) -> None:
+        """Put those items into the list at `path` (missing: `[]`) that are not in it yet."""
+        self.do(op.union(path, items))
+
+    def require(self, path: str = "") -> None:
+        """Rest this edit on the value at `path` (all of the state, by default): if others change it first, `Conflict`."""
+        self._check_open()
+        parse(path)
+        self._requires.append(path)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise Invalid(
+                f"This draft of session {self.session!r} was used after its block, so nothing of it would be written: "
+                "change it inside the block, and read the stored state with store.read."
+            )
+
+    def _tracked(self) -> Tracker:
+        self._check_open()
+        if self._tracker is None:
+            with ROOM:
+                self._base = freeze(self._base)
+                self._tracker = Tracker(self._base)
+        return self._tracker
+
+    def _collect(self) -> tuple[Event, ...]:
+        with ROOM:
+            operations = self._tracker.ops() if self._tracker is not None else ()
+        if not operations:
+            return tuple(self._events)
+        return (*self._events, Event(EDITED, None, operations))
+
+
+class Edit(Asynchronous):
+    """`async with store.edit(...) as draft`: loads the session, commits at the end of the block, once.
+
+    An exception in the block writes nothing and goes on its way.
+    """
+
+    _right = "async with store.edit(...) as draft"
+
+    def __init__(
+        self, committer: Committer, reader: Reader, session: SessionKey, options: Options, durability: Durability, telemetry: Telemetry
+    ) -> None:
+        self._committer, self._reader, self._telemetry = committer, reader, telemetry
+        self._session, self._options, self._durability = session, options, durability
+        self._draft: Draft | None = None
+        self._base: Working | None = None
+
+    async def __aenter__(self) -> Draft:
+        if self._draft is not None:
+            raise Invalid("An edit is used once: call store.edit again.")
+        self._draft, self._base = await start(self._reader, self._session, self._options, newest=True)
+        if self._options.key is not None:
+            self._draft.receipt = await find_receipt(self._committer, self._session, self._options.key, self._durability)
+        return self._draft
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        draft = self._draft
+        if draft is None:
+            return
+        draft._closed = True
+        if kind is not None or draft.receipt is not None:
+            return
+        with self._telemetry.span("edit", *self._session):
+            draft.receipt = await finish(
+                self._committer, draft, self._base, self._session, self._options, self._durability, operation="edit"
+            )
+
+
+async def start(reader: Reader, session: SessionKey, options: Options, *, newest: bool = False) -> tuple[Draft, Working | None]:
+    """A draft on the state at the head (or at `expect`). Raises `NotFound`, `Deleted`, `AlreadyExists` as the options say."""
+    base = await (reader.strong(session) if newest else reader.current(session))
+    if base is None and not options.create:
+        raise NotFound(f"There is no session {session.id!r}.", session=session.id)
+    if base is not None and base.head.status == Status.deleted and not options.recreate:
+        base = await reader.strong(session)  # What is remembered may be older than a re-creation by another process.
+        if base is not None and base.head.status == Status.deleted:
+            raise Deleted(f"Session {session.id!r} was deleted at version {base.head.version}.", session=session.id)
+    base = await base_at(reader, session, options, base)
+    return Draft(session.id, 0 if base is None else base.head.version, {} if base is None else base.state), base
+
+
+async def base_at(reader: Reader, session: SessionKey, options: Options, now: Working | None) -> Working | None:
+    """The state that the caller expects to change: the one at version `expect`, if it names an older one of this life."""
+    expect = options.expect
+    if not expect or now is None or now.head.data <= expect <= now.head.version:
+        return now
+    if now.head.status == Status.deleted:
+        now = await reader.strong(session)  # What is remembered may be older than a re-creation by another process.
+        if now is None or now.head.status != Status.deleted:
+            return await base_at(reader, session, options, now)
+        check_head(session, now.head, options)
+    check_expected(session, expect, await reader.life(session, now.head), now.head)
+    if expect > now.head.version:
+        now = await reader.strong(session)
+        if now is None or expect > now.head.version:
+            raise Invalid(f"expect={expect}, but session {session.id!r} is at version {now.head.version if now else 0}: read it first.")
+        return await base_at(reader, session, options, now)
+    return (await reader.at(session, expect))[0]
+
+
+async def find_receipt(
+    committer: Committer, session: SessionKey, key: str, durability: Durability, *, include_deleted: bool = False
+) -> Receipt | None:
+    """The receipt of the call that used this key first, if one did."""
+    known = await committer.find_key(session, key, include_deleted=include_deleted)
+    return None if known is None else await committer.first_receipt(session, *known, durability)
+
+
+async def finish(
+    committer: Committer,
+    draft: Draft,
+    base: Working | None,
+    session: SessionKey,
+    options: Options,
+    durability: Durability,
+    *,
+    operation: str,
+    strict: bool = False,
+) -> Receipt | None:
+    """Commit what the draft holds; nothing, when it changed nothing."""
+    events = draft._collect()
+    if not events:
+        return None
+    if base is not None and draft._tracker is not None:
+        base = msgspec.structs.replace(base, state=draft._base)
+    change = Change(
+        session=session,
+        events=events,
+        options=options,
+        durability=durability,
+        base=base,
+        since=draft.version,
+        strict=strict,
+        requires=tuple(draft._requires),
+        seen=draft.version,
+        operation=operation,
+    )
+    return await committer.commit(change)
+
+
+async def update(
+    committer: Committer,
+    reader: Reader,
+    session: SessionKey,
+    function: Callable[[Draft], Any],
+    options: Options,
+    durability: Durability,
+    attempts: int,
+) -> tuple[Receipt | None, Any]:
+    """Run `function` on the newest state until its commit lands on the very state it saw.
+
+    It runs at once on what is remembered; from the second time on the session is kept free for it, as long as others wait for a slot.
+    """
+    if options.key is not None and (receipt := await find_receipt(committer, session, options.key, durability)) is not None:
+        return receipt, None
+
+    async def run(*, newest: bool) -> tuple[Receipt | None, Any] | Conflict:
+        draft, base = await start(reader, session, options, newest=newest)
+        try:
+            answer = function(draft)
+            if isinstance(answer, Awaitable):
+                answer = await answer
+        finally:
+            draft._closed = True
+        try:
+            draft.receipt = await finish(committer, draft, base, session, options, durability, operation="update", strict=True)
+        except Conflict as conflict:
+            return conflict
+        return draft.receipt, answer
+
+    since = committer.now()
+    outcome = await run(newest=False)
+    for _ in range(attempts - 1):
+        if not isinstance(outcome, Conflict) or options.expect is not None:
+            break
+        async with committer.slot(session):
+            await committer.pause(session)
+            outcome = await run(newest=True)
+    if not isinstance(outcome, Conflict):
+        return outcome
+    raise outcome if options.expect is not None or not outcome.commits else committer.busy(session, attempts, since)
