@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import statistics
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from _harness import alternate, machine, small, table, turn
+import uvloop
+from _harness import alternate, machine, processor_time, small, table, turn
 from agents import SQLiteSession
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
@@ -62,14 +63,14 @@ async def all_at_once(write: Callable[[int, int], Awaitable[Any]], turns: int) -
     return SESSIONS * turns / (time.perf_counter() - start)
 
 
-def perdure_together(place: Path) -> float:
+def perdure_together(place: Path, run: Callable[[Coroutine[Any, Any, float]], float] = asyncio.run) -> float:
     """Perdure, 64 sessions at once."""
 
-    async def run() -> float:
+    async def write() -> float:
         async with perdure.open(f"sqlite:///{place}/perdure.db") as store:
             return await all_at_once(lambda n, v: store.append(f"s{n}", *[Event("message", item) for item in turn(v)]), TURNS)
 
-    return asyncio.run(run())
+    return run(write())
 
 
 def langgraph_together(place: Path) -> float:
@@ -203,6 +204,23 @@ def main() -> None:
     ours = lone["Perdure"]
     rows = [("one session, turn after turn", "p50 µs", "Perdure's p50 is")]
     table("Alone", rows + [(name, f"{figure:,.0f}", f"{ours / figure:.2f} x") for name, figure in lone.items()])
+    spent = alternate(
+        {
+            "Perdure, 64 sessions": processor_time(perdure_together, SESSIONS * TURNS),
+            "Perdure on uvloop, 64 sessions": processor_time(lambda place: perdure_together(place, uvloop.run), SESSIONS * TURNS),
+            "bare SQLite, batches of 64": processor_time(lambda place: bare(place, SESSIONS, TURNS), SESSIONS * TURNS),
+            "Perdure, one session": processor_time(lone_async, LONE),
+            "Perdure, blocking, one session": processor_time(lone_sync, LONE),
+            "bare SQLite, one session": processor_time(lambda place: bare(place, 1, LONE), LONE),
+        },
+        ROUNDS,
+    )
+    names = iter(spent.items())
+    rows = [("processor time", "µs a turn", "times bare")]
+    for _ in range(2):
+        three = [next(names) for _ in range(3)]
+        rows += [(name, f"{figure:,.1f}", f"{figure / three[-1][1]:.2f} x") for name, figure in three]
+    table("Processor time", rows)
 
 
 if __name__ == "__main__":
