@@ -72,6 +72,7 @@ def test_processes_on_one_session_all_get_through(url: str, how: str) -> None:
 
 
 @pytest.mark.slow("8 processes on one session, thousands of commits")
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("how", HOW)
 def test_many_processes_on_one_session_all_get_through(url: str, how: str) -> None:
     """Eight processes, four tasks each, 500 commits a task: no error, nothing lost or doubled, three tries a commit on average at most."""

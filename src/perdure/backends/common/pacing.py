@@ -11,12 +11,14 @@ from collections.abc import Callable
 
 from perdure.model.ids import SessionKey
 
-WIDTH_MAX = 16
-"""Tries out of which a pause is drawn, at most."""
+WIDTH_MAX = 64
+"""Tries out of which a pause is drawn, at most: enough for as many writers."""
 TOOK_MAX = 0.25
 """Seconds that a try counts for, at most."""
-COMMITS = 4
+COMMITS = 16
 """Commits in a row, until the others are let in."""
+SLOWER = 1.25
+"""How much longer a try may seem than the quickest before it: one that waited for a rival's lock tells little."""
 LET_IN = 16
 """Tries out of which that pause is drawn."""
 REMEMBERED = 2.0
@@ -48,7 +50,8 @@ class Pacing:
         if len(self._paces) >= SESSIONS_MAX:
             self._paces = {}
         pace = self._paces.setdefault(session, _Pace())
-        pace.took, pace.until = took, self._tick() + REMEMBERED
+        pace.took = min(took, SLOWER * pace.took or took)
+        pace.until = self._tick() + REMEMBERED
         pace.width = min(max(2 * pace.width, 1.0), WIDTH_MAX)
 
     def won(self, session: SessionKey) -> None:
