@@ -18,8 +18,7 @@ from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 import perdure
 from perdure.backends.sqlite.schema import connect, initialise, parse_url
 from perdure.clock import SystemClock
-from perdure.codec.envelope import encode_events
-from perdure.codec.formats import JSON
+from perdure.codec.codec import Codec
 from perdure.model.events import Event
 
 SESSIONS = 64
@@ -39,7 +38,7 @@ def bare(place: Path, sessions: int, turns: int) -> list[float]:
     options = parse_url(f"sqlite:///{place}/bare.db")
     connection = connect(options, writing=True)
     initialise(connection, options, SystemClock())
-    body = encode_events([Event("message", item) for item in turn(1)], JSON)
+    body = Codec().encode_events([Event("message", item) for item in turn(1)])
     hash, times = bytes(range(32)), []
     for version in range(1, turns + 1):
         start = time.perf_counter()

@@ -13,22 +13,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perdure.backends.spi import Head, Record
-from perdure.codec import compress, envelope, formats
-from perdure.codec.records import open_record, propose, request_digest
+from perdure.codec import compress, formats
+from perdure.codec.codec import BODY_BYTES_MAX, Codec
+from perdure.codec.records import request_digest
 from perdure.errors import Corrupt
 from perdure.model import ops as op
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
+from perdure.model.record import Record, Snapshot
 
 SESSION = SessionKey("acme", "trip-42")
+CODEC = Codec()
+CODECS = {name: Codec(name) for name in ("json", "msgpack")}
 SMALL = (Event("message", {"n": 1, "text": "hé"}, (op.add("/n", 1), op.append("/log", [{"a": None}]))),)
 WORDS, MANY = ({"words": [f"word {number % 160}" for number in range(count)]} for count in (160, 1_600))
 EVENTS = (SMALL, (Event("message", WORDS),), (Event("message", MANY),))
-BODIES = [envelope.encode_events(events, code) for events in EVENTS for code in (formats.JSON, formats.MSGPACK)]
+BODIES = [codec.encode_events(events) for events in EVENTS for codec in CODECS.values()]
 NAMES = ["json", "msgpack", "json+dictionary", "msgpack+dictionary", "json+zstd", "msgpack+zstd"]
 STATES = [{"n": 1, "log": [{"a": None}, -0.0]}, WORDS, MANY]
-SNAPSHOTS = [(state, envelope.encode_snapshot(SESSION, 7, bytes(32), state, code)) for state in STATES for code in (1, 2)]
+SNAPSHOTS = [(state, codec.encode_snapshot(SESSION, 7, bytes(32), state)) for state in STATES for codec in CODECS.values()]
 
 
 def flips(data: bytes) -> Iterator[bytes]:
@@ -49,10 +52,10 @@ def cuts(data: bytes) -> Iterator[bytes]:
 
 
 def made(body: bytes, events: tuple[Event, ...]) -> Record:
-    proposal = propose(SESSION, events, body[2], id=bytes(16), actor="me", key="k", request=request_digest(events), trace=None)
+    codec = CODECS["json" if body[2] == formats.JSON else "msgpack"]
+    proposal = codec.propose(SESSION, events, id=bytes(16), actor="me", key="k", request=request_digest(events))
     assert proposal.body == body
-    position, meta = proposal.finish(None, 1_000)
-    return Record(Head(*position), proposal.id, 0, "k", proposal.request, meta, body)
+    return proposal.finish(None, 1_000)
 
 
 assert [body[3] for body in BODIES] == [0, 0, 2, 2, 1, 1], "all but the small ones are compressed, each in its way"
@@ -69,28 +72,28 @@ def refuses(call: Callable[[], object]) -> None:
 def test_a_damaged_record_is_corrupt(record: Record, change: Callable[[bytes], Iterator[bytes]]) -> None:
     """Each flipped bit and each cut of body, meta, id, request and hash is found."""
     for body in change(record.body):
-        refuses(lambda body=body: open_record(SESSION, msgspec.structs.replace(record, body=body)))
+        refuses(lambda body=body: CODEC.open_record(SESSION, msgspec.structs.replace(record, body=body)))
     for field in ("meta", "id", "request"):
         for value in change(getattr(record, field)):
-            refuses(lambda field=field, value=value: open_record(SESSION, msgspec.structs.replace(record, **{field: value})))
+            refuses(lambda field=field, value=value: CODEC.open_record(SESSION, msgspec.structs.replace(record, **{field: value})))
     for hash in change(record.head.hash):
         head = msgspec.structs.replace(record.head, hash=hash)
-        refuses(lambda head=head: open_record(SESSION, msgspec.structs.replace(record, head=head)))
+        refuses(lambda head=head: CODEC.open_record(SESSION, msgspec.structs.replace(record, head=head)))
 
 
-@pytest.mark.parametrize(("state", "body"), SNAPSHOTS, ids=NAMES)
+@pytest.mark.parametrize(("state", "snapshot"), SNAPSHOTS, ids=NAMES)
 @pytest.mark.parametrize("change", [flips, cuts])
-def test_a_damaged_snapshot_is_corrupt(state: Any, body: bytes, change: Callable[[bytes], Iterator[bytes]]) -> None:
+def test_a_damaged_snapshot_is_corrupt(state: Any, snapshot: Snapshot, change: Callable[[bytes], Iterator[bytes]]) -> None:
     """Each flipped bit and each cut of a snapshot is found by its seal."""
-    assert envelope.decode_snapshot(SESSION, 7, bytes(32), body) == state
-    for changed in change(body):
-        refuses(lambda changed=changed: envelope.decode_snapshot(SESSION, 7, bytes(32), changed))
+    assert CODEC.decode_snapshot(SESSION, snapshot) == state
+    for changed in change(snapshot.body):
+        refuses(lambda changed=changed: CODEC.decode_snapshot(SESSION, Snapshot(7, bytes(32), changed)))
 
 
 def answers(body: bytes) -> object:
     """What the decoder makes of bytes that no hash stands for: events, or None for `Corrupt`. Anything else is let through."""
     try:
-        return envelope.decode_events(body)
+        return CODEC.decode_events(body)
     except Corrupt:
         return None
 
@@ -123,20 +126,20 @@ def test_depth_is_bounded(code: int) -> None:
     """A hundred thousand lists in one another are `Corrupt`, not the end of the stack."""
     deep = b"[" * 100_000 + b"]" * 100_000 if code == formats.JSON else b"\x91" * 100_000 + b"\xc0"
     head = b'[["t",' if code == formats.JSON else b"\x91\x92\xa1t"
-    refuses(lambda: envelope.decode_events(bytes((0xD5, 1, code, 0)) + head + deep + (b"]]" if code == formats.JSON else b"")))
-    refuses(lambda: envelope.decode_events(bytes((0xD5, 1, code, 1)) + compress.compress(head + deep)[0]))
+    refuses(lambda: CODEC.decode_events(bytes((0xD5, 1, code, 0)) + head + deep + (b"]]" if code == formats.JSON else b"")))
+    refuses(lambda: CODEC.decode_events(bytes((0xD5, 1, code, 1)) + compress.compress(head + deep)[0]))
 
 
 @pytest.mark.parametrize("start", [b"\xdd\xff\xff\xff\xff", b"\x91\x92\xa1t\xdd\xff\xff\xff\xff", b"\x91\x92\xa1t\xdf\xff\xff\xff\xff"])
 @pytest.mark.parametrize("tail", [b"", b"\xc0" * 50])
 def test_a_count_is_not_believed(start: bytes, tail: bytes) -> None:
     """A list or object that claims four thousand million members and has none is `Corrupt`; nothing is set aside for them."""
-    refuses(lambda: envelope.decode_events(bytes((0xD5, 1, formats.MSGPACK, 0)) + start + tail))
+    refuses(lambda: CODEC.decode_events(bytes((0xD5, 1, formats.MSGPACK, 0)) + start + tail))
 
 
 def test_an_integer_of_many_digits_is_corrupt_or_a_number() -> None:
     """Digits beyond Python's limit for text are refused as damage."""
-    refuses(lambda: envelope.decode_events(b'\xd5\x01\x01\x00[["t",' + b"9" * 100_000 + b"]]"))
+    refuses(lambda: CODEC.decode_events(b'\xd5\x01\x01\x00[["t",' + b"9" * 100_000 + b"]]"))
 
 
 @pytest.mark.parametrize("how", [compress.PLAIN, compress.DICTIONARY])
@@ -150,11 +153,11 @@ def test_a_decompression_bomb_is_bounded(how: int) -> None:
         compress.decompress(bomb, how, 1 << 16)
     tracemalloc.start()
     try:
-        refuses(lambda: envelope.decode_events(bytes((0xD5, 1, 1, how)) + bomb))
+        refuses(lambda: CODEC.decode_events(bytes((0xD5, 1, 1, how)) + bomb))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 4 * envelope.BODY_BYTES_MAX
+    assert peak < 4 * BODY_BYTES_MAX
 
 
 @pytest.mark.parametrize("size", [1_000, 10_000])
@@ -167,7 +170,7 @@ def test_a_frame_that_lies_about_its_size_is_corrupt(size: int) -> None:
             if changed != frame:
                 answers(bytes((0xD5, 1, 1, how)) + changed)
     # RFC 8878: magic, a descriptor without content size, the largest window descriptor there is, an empty last block.
-    refuses(lambda: envelope.decode_events(bytes((0xD5, 1, 1, how)) + bytes.fromhex("28b52ffd00ff010000")))
+    refuses(lambda: CODEC.decode_events(bytes((0xD5, 1, 1, how)) + bytes.fromhex("28b52ffd00ff010000")))
 
 
 @pytest.mark.parametrize("size", [1_000, 10_000])
@@ -194,7 +197,7 @@ def test_a_frame_needs_its_dictionary() -> None:
 def test_what_is_not_ours_is_corrupt() -> None:
     """Unknown magic, envelope version, format or compression is `Corrupt`: nothing is guessed."""
     payload = msgspec.json.encode([["t", 1]])
-    assert envelope.decode_events(b"\xd5\x01\x01\x00" + payload) == (Event("t", 1),)
+    assert CODEC.decode_events(b"\xd5\x01\x01\x00" + payload) == (Event("t", 1),)
     for prefix in (
         b"\xd4\x01\x01\x00",
         b"\xd5\x02\x01\x00",
@@ -203,7 +206,7 @@ def test_what_is_not_ours_is_corrupt() -> None:
         b"\xd5\x01\x01\x03",
         b"\xd7\x01\x01\x00",
     ):
-        refuses(lambda prefix=prefix: envelope.decode_events(prefix + payload))
-    refuses(lambda: envelope.decode_snapshot(SESSION, 7, bytes(32), b"\xd7\x01\x01\x00" + hashlib.sha256(b"").digest() + b"{}"))
+        refuses(lambda prefix=prefix: CODEC.decode_events(prefix + payload))
+    refuses(lambda: CODEC.decode_snapshot(SESSION, Snapshot(7, bytes(32), b"\xd7\x01\x01\x00" + hashlib.sha256(b"").digest() + b"{}")))
     for short in (b"", b"\xd5", b"\xd5\x01\x01"):
-        refuses(lambda short=short: envelope.decode_events(short))
+        refuses(lambda short=short: CODEC.decode_events(short))

@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from perdure.backends.spi import Head, Record
 from perdure.codec import compress, envelope, formats
-from perdure.codec.records import open_record, propose
+from perdure.codec.codec import Codec
 from perdure.model.commit import Kind, commit_hash, static_header
 from perdure.model.ids import SessionKey
+from perdure.model.record import Head, Record, Snapshot
 from perdure.model.state import apply
 from perdure.model.values import same
 
@@ -55,16 +55,16 @@ def written_as_ever(written: bytes, body: bytes) -> None:
 @named("bodies")
 def test_a_body_is_read_and_written_as_ever(case: dict[str, Any]) -> None:
     """The bytes give the events, and the events give the bytes (a compressed body: the same payload, whatever the frame)."""
-    body, code = bytes.fromhex(case["body"]), formats.NAMES[case["format"]]
+    body, codec = bytes.fromhex(case["body"]), Codec(case["format"])
     events = make.events(case["events"])
-    found = envelope.decode_events(body)
+    found = codec.decode_events(body)
     assert [event.type for event in found] == [event.type for event in events]
     assert same([event.data for event in found], [event.data for event in events])
     assert tuple(found) == events
     plain = [[op.kind, op.path, op.value, *(["take"] if op.taken else [])] for event in found for op in event.ops]
     assert same(plain, [op for event in case["events"] for op in event[2]])
     assert envelope.body_digest(body).hex() == case["digest"]
-    written_as_ever(envelope.encode_events(events, code), body)
+    written_as_ever(codec.encode_events(events), body)
 
 
 @pytest.mark.parametrize("code", [formats.JSON, formats.MSGPACK])
@@ -83,9 +83,9 @@ def test_a_reader_that_knows_no_marks_folds_marked_operations_all_the_same(code:
 @named("snapshots")
 def test_a_snapshot_is_read_and_written_as_ever(case: dict[str, Any]) -> None:
     """The same for snapshots, with their seal."""
-    body, code = bytes.fromhex(case["body"]), formats.NAMES[case["format"]]
-    assert same(envelope.decode_snapshot(SESSION, 300, bytes(range(32)), body), case["state"])
-    written_as_ever(envelope.encode_snapshot(SESSION, 300, bytes(range(32)), case["state"], code), body)
+    codec, stored = Codec(case["format"]), Snapshot(300, bytes(range(32)), bytes.fromhex(case["body"]))
+    assert same(codec.decode_snapshot(SESSION, stored), case["state"])
+    written_as_ever(codec.encode_snapshot(SESSION, 300, stored.hash, case["state"]).body, stored.body)
 
 
 def test_the_dictionary_is_as_ever() -> None:
@@ -106,11 +106,12 @@ def test_a_hash_is_computed_as_ever(case: dict[str, Any]) -> None:
     kind = Kind(case["kind"])
     assert static == static_header(*SESSION, ID, kind, case["actor"], case["key"], request, case["trace"], body[2])
     assert hash == commit_hash(prev, case["version"], case["at"], case["epoch"], static, envelope.body_digest(body))
-    events = envelope.decode_events(body)
-    made = propose(SESSION, events, body[2], id=ID, kind=kind, actor=case["actor"], key=case["key"], request=request, trace=case["trace"])
+    codec = Codec({code: name for name, code in formats.NAMES.items()}[body[2]])
+    events = codec.decode_events(body)
+    made = codec.propose(SESSION, events, id=ID, kind=kind, actor=case["actor"], key=case["key"], request=request, trace=case["trace"])
     assert (made.static, prev + made.meta, made.body) == (static, meta, body)
     head = Head(case["version"], hash, case["at"], case["epoch"], 0, case["version"])
-    commit = open_record(SESSION, Record(head, ID, case["kind"], case["key"], request, meta, body), prev)
+    commit = codec.open_record(SESSION, Record(head, ID, case["kind"], case["key"], request, meta, body), prev)
     assert (commit.kind, commit.actor, commit.trace, commit.events) == (kind, case["actor"], case["trace"], events)
 
 

@@ -7,16 +7,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from perdure.backends.spi import Head, Record
-from perdure.codec import envelope, formats
-from perdure.codec.records import Proposal, check_record, open_record, propose, request_digest
+from perdure.codec import envelope
+from perdure.codec.codec import Codec
+from perdure.codec.records import Base, Proposal, request_digest
 from perdure.errors import Corrupt
 from perdure.model import ops as op
 from perdure.model.commit import GENESIS, Kind, Status
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
+from perdure.model.record import Head, Record
 
 SESSION = SessionKey("acme", "trip-42")
+CODEC = Codec()
 ID = bytes(range(16))
 EVENTS = (Event("message", {"role": "user"}, (op.add("/n", 1),)), Event("note"))
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -24,13 +26,11 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 def proposal(session: SessionKey = SESSION, **changes: Any) -> Proposal:
     options: dict[str, Any] = {"id": ID, "actor": "planner", "key": "k-1", "request": request_digest(EVENTS), "trace": TRACE}
-    return propose(session, EVENTS, formats.JSON, **{**options, **changes})
+    return CODEC.propose(session, EVENTS, **{**options, **changes})
 
 
 def record(head: Head | None = None, now: int = 1_000, **changes: Any) -> Record:
-    made = proposal(**changes)
-    position, meta = made.finish(head, now)
-    return Record(Head(*position), made.id, int(made.kind), made.key, made.request, meta, made.body)
+    return proposal(**changes).finish(head, now)
 
 
 FIRST = record()
@@ -39,11 +39,11 @@ SECOND = record(FIRST.head, 2_000)
 
 def test_a_record_opens_as_the_commit_it_was() -> None:
     """Every field of the commit is what was proposed, and it names the commit before it."""
-    commit = open_record(SESSION, SECOND, FIRST.head.hash)
+    commit = CODEC.open_record(SESSION, SECOND, FIRST.head.hash)
     assert (commit.version, commit.id, commit.at, commit.kind) == (2, ID, 2_000, Kind.data)
     assert (commit.actor, commit.key, commit.trace, commit.events) == ("planner", "k-1", TRACE, EVENTS)
     assert (commit.epoch, commit.prev, commit.hash) == (0, FIRST.head.hash, SECOND.head.hash)
-    assert open_record(SESSION, FIRST, GENESIS).prev == GENESIS
+    assert CODEC.open_record(SESSION, FIRST, GENESIS).prev == GENESIS
 
 
 def test_time_rises_along_a_chain() -> None:
@@ -56,22 +56,23 @@ def test_control_commits_keep_the_version_of_the_newest_data() -> None:
     """`data` moves with data commits only; epoch and status go from head to head."""
     head = msgspec.structs.replace(FIRST.head, epoch=4, status=int(Status.idle))
     made = proposal(kind=Kind.configure)
-    version, _, _, epoch, status, data = made.finish(head, 2_000)[0]
-    assert (version, epoch, status, data) == (2, 4, int(Status.idle), 1)
-    assert made.finish(head, 2_000, status=int(Status.deleted))[0][4] == int(Status.deleted)
+    after = made.finish(head, 2_000).head
+    assert (after.version, after.epoch, after.status, after.data) == (2, 4, int(Status.idle), 1)
+    assert made.finish(head, 2_000, status=int(Status.deleted)).head.status == int(Status.deleted)
 
 
 def test_a_fork_starts_behind_the_commit_it_names() -> None:
     """The first record of a fork goes on from its parent's version and hash, and from its grant, which nobody holds."""
     made = proposal(kind=Kind.configure)
-    position, meta = made.finish(None, 2_000, base=(41, FIRST.head.hash, 1_500, 3 << 14 | 1))
-    assert (position[0], position[3], position[5], meta[:32]) == (42, 3 << 14, 41, FIRST.head.hash)
+    first = made.finish(None, 2_000, base=Base(41, FIRST.head.hash, 1_500, 3 << 14 | 1))
+    assert (first.head.version, first.head.epoch, first.head.data) == (42, 3 << 14, 41)
+    assert CODEC.prev(first) == FIRST.head.hash
 
 
 def test_a_tombstone_raises_the_grant() -> None:
     """Nothing that was granted before a tombstone fits the epoch after it."""
     head = msgspec.structs.replace(FIRST.head, epoch=5 << 14 | 3)
-    assert proposal(kind=Kind.tombstone).finish(head, 2_000, step=7)[0][3] == 12 << 14
+    assert proposal(kind=Kind.tombstone).finish(head, 2_000, step=7).head.epoch == 12 << 14
 
 
 CHANGED_HEAD = {
@@ -86,7 +87,7 @@ CHANGED = {
     "key": [None, "k-2", ""],
     "request": [b"", bytes(16), SECOND.request[:15]],
     "meta": [b"", bytes(32), FIRST.meta, SECOND.meta[:-1], SECOND.meta + b"\x00", SECOND.meta[:32]],
-    "body": [b"", FIRST.body[:-1], FIRST.body + b" ", envelope.encode_events((Event("message"),), formats.JSON)],
+    "body": [b"", FIRST.body[:-1], FIRST.body + b" ", CODEC.encode_events((Event("message"),))],
 }
 
 
@@ -95,16 +96,16 @@ def test_the_hash_covers_the_position(field: str, value: Any) -> None:
     """A version, hash, time or epoch that is not the written one is `Corrupt`, naming session and version."""
     changed = msgspec.structs.replace(SECOND, head=msgspec.structs.replace(SECOND.head, **{field: value}))
     with pytest.raises(Corrupt, match="'trip-42'"):
-        open_record(SESSION, changed)
+        CODEC.open_record(SESSION, changed)
     with pytest.raises(Corrupt):
-        check_record(SESSION, changed)
+        CODEC.check_record(SESSION, changed)
 
 
 @pytest.mark.parametrize(("field", "value"), [(field, value) for field, values in CHANGED.items() for value in values])
 def test_the_hash_covers_the_columns(field: str, value: Any) -> None:
     """An id, kind, key, request, meta or body that is not the written one is `Corrupt`."""
     with pytest.raises(Corrupt, match="'trip-42'"):
-        open_record(SESSION, msgspec.structs.replace(SECOND, **{field: value}))
+        CODEC.open_record(SESSION, msgspec.structs.replace(SECOND, **{field: value}))
 
 
 @pytest.mark.parametrize("field", ["version", "at", "epoch"])
@@ -113,7 +114,7 @@ def test_a_position_of_another_type_is_corrupt(field: str, value: Any) -> None:
     """A damaged file can hold any type in any column: that is `Corrupt`, not a type error."""
     changed = msgspec.structs.replace(SECOND, head=msgspec.structs.replace(SECOND.head, **{field: value}))
     with pytest.raises(Corrupt):
-        open_record(SESSION, changed)
+        CODEC.open_record(SESSION, changed)
 
 
 @pytest.mark.parametrize("field", ["id", "kind", "key", "request", "meta", "body"])
@@ -123,14 +124,14 @@ def test_a_column_of_another_type_is_corrupt(field: str, value: Any) -> None:
     if getattr(SECOND, field) == value:
         return
     with pytest.raises(Corrupt):
-        open_record(SESSION, msgspec.structs.replace(SECOND, **{field: value}))
+        CODEC.open_record(SESSION, msgspec.structs.replace(SECOND, **{field: value}))
 
 
 @pytest.mark.parametrize("session", [SessionKey("acme", "trip-43"), SessionKey("acm", "etrip-42"), SessionKey("trip-42", "acme")])
 def test_the_hash_covers_tenant_and_session(session: SessionKey) -> None:
     """A record moved to another session or tenant is `Corrupt`."""
     with pytest.raises(Corrupt):
-        open_record(session, SECOND)
+        CODEC.open_record(session, SECOND)
 
 
 @pytest.mark.parametrize(
@@ -146,26 +147,27 @@ def test_every_fact_changes_the_hash(changes: dict[str, Any]) -> None:
 def test_a_record_follows_the_one_before() -> None:
     """A sound record behind another commit than the one it names is `Corrupt`."""
     with pytest.raises(Corrupt, match="does not follow"):
-        open_record(SESSION, SECOND, GENESIS)
+        CODEC.open_record(SESSION, SECOND, GENESIS)
 
 
 def test_an_erased_body_keeps_the_chain() -> None:
     """With its body erased the record still verifies and names its neighbour; its events are gone."""
     erased = msgspec.structs.replace(SECOND, body=envelope.erase_body(SECOND.body))
-    assert check_record(SESSION, erased) == FIRST.head.hash
-    assert open_record(SESSION, erased, FIRST.head.hash).events == ()
+    assert CODEC.check_record(SESSION, erased) == FIRST.head.hash
+    assert CODEC.open_record(SESSION, erased, FIRST.head.hash).events == ()
     other = msgspec.structs.replace(SECOND, body=envelope.erase_body(SECOND.body + b" "))
     with pytest.raises(Corrupt):
-        check_record(SESSION, other)
+        CODEC.check_record(SESSION, other)
 
 
 def test_a_body_is_encoded_once() -> None:
     """Behind another head the same body and meta stand: only position, prev and hash are new."""
     made = proposal()
-    (first, first_meta), (other, other_meta) = made.finish(None, 1_000), made.finish(SECOND.head, 1_000)
-    assert first[1] != other[1]
-    assert (first_meta[:32], other_meta[:32]) == (GENESIS, SECOND.head.hash)
-    assert first_meta[32:] == other_meta[32:]
+    first, other = made.finish(None, 1_000), made.finish(SECOND.head, 1_000)
+    assert first.head.hash != other.head.hash
+    assert (CODEC.prev(first), CODEC.prev(other)) == (GENESIS, SECOND.head.hash)
+    assert first.meta[32:] == other.meta[32:]
+    assert first.body is other.body is made.body
 
 
 def test_a_request_is_its_content() -> None:

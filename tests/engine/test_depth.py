@@ -13,7 +13,7 @@ import pytest
 import perdure
 import perdure.sync
 from perdure import op
-from perdure.codec import envelope
+from perdure.codec.codec import Codec
 from perdure.errors import Corrupt, Invalid
 
 
@@ -114,7 +114,7 @@ def test_bytes_that_nest_too_deep_are_damage_all_the_same() -> None:
     body = bytes((0xD5, 1, 1, 0)) + b'[["x",' + b"[" * 100_000 + b"]" * 100_000 + b",[]]]"
     for frames in (900, 120):
         with room(frames), pytest.raises(Corrupt):
-            envelope.decode_events(body)
+            Codec().decode_events(body)
 
 
 @pytest.mark.slow("1,200 forks")

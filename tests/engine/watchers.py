@@ -13,7 +13,7 @@ import pytest
 from perdure import Durability
 from perdure.backends.spi import Backend
 from perdure.clock import Clock, SystemClock
-from perdure.codec.upcast import Upcasters
+from perdure.codec.codec import Codec
 from perdure.config import make_settings
 from perdure.engine.core import Core
 from perdure.engine.store import Store
@@ -31,7 +31,7 @@ def no_look(monkeypatch: pytest.MonkeyPatch) -> None:
 @asynccontextmanager
 async def on(backend: Backend, clock: Clock | None = None, **settings: Any) -> AsyncIterator[Store]:
     """A store on this very backend."""
-    core = Core(backend, "test:", clock or SystemClock(), make_settings(**settings), Durability.memory, Upcasters({}))
+    core = Core(backend, "test:", clock or SystemClock(), make_settings(**settings), Durability.memory, Codec())
     try:
         yield Store(core, "default")
     finally:

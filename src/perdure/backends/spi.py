@@ -18,62 +18,45 @@ Errors: only `perdure.errors`. `Unavailable` means that nothing was written, `Un
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from enum import IntEnum
 from typing import Generic, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import msgspec
 
 from perdure.model.ids import SessionKey
+from perdure.model.record import Durability, Head, Record, Snapshot
+
+__all__ = [
+    "APPENDS_MAX",
+    "Append",
+    "Appended",
+    "Backend",
+    "Capabilities",
+    "Change",
+    "Checkup",
+    "Durability",
+    "Examined",
+    "Finding",
+    "Head",
+    "Hear",
+    "Index",
+    "Known",
+    "Loaded",
+    "Notifying",
+    "Outcome",
+    "Page",
+    "Proving",
+    "Query",
+    "Record",
+    "Refused",
+    "Row",
+    "Settling",
+    "Snapshot",
+]
 
 T = TypeVar("T")
 
 APPENDS_MAX = 256
 """Most appends in one call."""
-
-
-class Durability(IntEnum):
-    """What a write survives, weakest first. A receipt names the level that was reached, never one that was hoped for."""
-
-    memory = 0
-    """Nothing: it is gone with the process."""
-    buffered = 1
-    """The process's death; not the machine's (the operating system, or another node's memory, holds it)."""
-    local = 2
-    """The machine's: synced to one node's disk."""
-    quorum = 3
-    """A minority of nodes: synced on a majority."""
-
-
-class Head(msgspec.Struct, frozen=True, gc=False):
-    """A session's newest position. `at` in nanoseconds; `data` is the version of the newest data commit (0: none yet);
-    `epoch` is the fencing token in force; `status` is a `model.commit.Status`."""
-
-    version: int
-    hash: bytes
-    at: int
-    epoch: int
-    status: int
-    data: int
-
-
-class Record(msgspec.Struct, frozen=True, gc=False):
-    """A finished commit as an engine stores it. `meta` and `body` are opaque; `key` is its idempotency key.
-
-    `request` is the digest stored with the key: `append` returns it for a known key.
-    """
-
-    head: Head
-    id: bytes
-    kind: int
-    key: str | None
-    request: bytes
-    meta: bytes
-    body: bytes
-
-    @property
-    def stored_bytes(self) -> int:
-        """What this record weighs in a log, roughly and alike on every engine: its bytes and 96 for the columns."""
-        return len(self.meta) + len(self.body) + 96
 
 
 class Index(msgspec.Struct, frozen=True):
@@ -122,14 +105,6 @@ class Known(msgspec.Struct, frozen=True, gc=False):
 
 
 Outcome = Appended | Refused | Known
-
-
-class Snapshot(msgspec.Struct, frozen=True, gc=False):
-    """A sealed state at a version. Derived and rebuildable; `hash` is the commit's whose state it is."""
-
-    version: int
-    hash: bytes
-    body: bytes
 
 
 class Row(msgspec.Struct, frozen=True):

@@ -15,71 +15,67 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
-from perdure.codec import formats
 from perdure.codec.compress import compress, decompress
-from perdure.errors import Corrupt, TooLarge
+from perdure.errors import Corrupt
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
+from perdure.model.record import Snapshot
 from perdure.model.values import no_room
 
-BODY_BYTES_MAX = 16 << 20
-"""Largest encoded body of a commit, before compression: 16 MiB."""
-STATE_BYTES_MAX = 256 << 20
-"""Largest encoded state in a snapshot, before compression: 256 MiB."""
-
-_EVENTS, _ERASED, _SNAPSHOT = 0xD5, 0xD6, 0xD7
+EVENTS, ERASED, SNAPSHOT = 0xD5, 0xD6, 0xD7
+FORMAT = 2
+"""Where a body says its format."""
 _VERSION = 1
 _PREFIX = 4
+_DIGEST = 32
+
+Decode = Callable[[bytes, int], Any]
+"""From a payload and the code of its format to what it says."""
 
 
-def encode_events(events: Sequence[Event], code: int) -> bytes:
-    """A commit's body. Raises `TooLarge` over `BODY_BYTES_MAX`, `Invalid` for what no format can hold."""
-    payload, code = formats.encode(events, code)
-    if len(payload) > BODY_BYTES_MAX:
-        raise TooLarge(f"This commit has {len(payload):,} bytes; the limit is {BODY_BYTES_MAX:,}.", size=len(payload), limit=BODY_BYTES_MAX)
-    return _wrap(_EVENTS, payload, code, b"")
+def wrap_events(payload: bytes, format: int) -> bytes:
+    """A commit's body."""
+    return _wrap(EVENTS, payload, format)
 
 
-def decode_events(body: bytes) -> tuple[Event, ...]:
-    """The events of a body; none of an erased one. Raises `Corrupt`."""
-    if body[:1] == bytes((_ERASED,)):
-        return ()
-    return tuple(_decode(body, _EVENTS, _PREFIX, BODY_BYTES_MAX, formats.decode_events))
+def unwrap_events(body: bytes, bytes_max: int, decode: Decode) -> tuple[Event, ...]:
+    """The events of a body that was not erased. Raises `Corrupt`."""
+    return tuple(_unwrap(body, EVENTS, _PREFIX, bytes_max, decode))
+
+
+def is_erased(body: bytes) -> bool:
+    """Whether only the digest of this body is left."""
+    return body[:1] == bytes((ERASED,))
 
 
 def body_digest(body: bytes) -> bytes:
     """SHA-256 of a body as it was first stored: an erased one still knows it."""
-    if body[:1] == bytes((_ERASED,)):
-        return body[_PREFIX : _PREFIX + 32]
-    return hashlib.sha256(body).digest()
+    return body[_PREFIX : _PREFIX + _DIGEST] if is_erased(body) else hashlib.sha256(body).digest()
 
 
 def erase_body(body: bytes) -> bytes:
     """What stays of a body whose content must go: its digest, so that the chain still verifies."""
-    return bytes((_ERASED, _VERSION, 0, 0)) + body_digest(body)
+    return bytes((ERASED, _VERSION, 0, 0)) + body_digest(body)
 
 
-def encode_snapshot(session: SessionKey, version: int, hash: bytes, state: Any, code: int) -> bytes:
-    """A sealed state at a version of a session's chain. Raises `TooLarge` over `STATE_BYTES_MAX`."""
-    payload, code = formats.encode(state, code)
-    if len(payload) > STATE_BYTES_MAX:
-        raise TooLarge(
-            f"This state has {len(payload):,} bytes; the limit is {STATE_BYTES_MAX:,}.", size=len(payload), limit=STATE_BYTES_MAX
-        )
-    wrapped = _wrap(_SNAPSHOT, payload, code, b"")
+def wrap_snapshot(session: SessionKey, version: int, hash: bytes, payload: bytes, format: int) -> bytes:
+    """A snapshot's body: the digest in it covers the place in the chain too."""
+    wrapped = _wrap(SNAPSHOT, payload, format)
     return wrapped[:_PREFIX] + _seal(session, version, hash, wrapped) + wrapped[_PREFIX:]
 
 
-def decode_snapshot(session: SessionKey, version: int, hash: bytes, body: bytes) -> Any:
-    """The state. Raises `Corrupt` if the snapshot was damaged or belongs to another position or session."""
-    if len(body) < _PREFIX + 32 or body[_PREFIX : _PREFIX + 32] != _seal(session, version, hash, body[:_PREFIX] + body[_PREFIX + 32 :]):
-        raise Corrupt(f"The snapshot of session {session.id!r} at version {version} is damaged.")
-    return _decode(body, _SNAPSHOT, _PREFIX + 32, STATE_BYTES_MAX, formats.decode_value)
+def unwrap_snapshot(session: SessionKey, snapshot: Snapshot, bytes_max: int, decode: Decode) -> Any:
+    """The state. Raises `Corrupt` if the snapshot was damaged, or belongs to another place or session."""
+    body, start = snapshot.body, _PREFIX + _DIGEST
+    seal = _seal(session, snapshot.version, snapshot.hash, body[:_PREFIX] + body[start:])
+    if len(body) < start or body[_PREFIX:start] != seal:
+        raise Corrupt(f"The snapshot of session {session.id!r} at version {snapshot.version} is damaged.")
+    return _unwrap(body, SNAPSHOT, start, bytes_max, decode)
 
 
 def _seal(session: SessionKey, version: int, hash: bytes, wrapped: bytes) -> bytes:
@@ -88,29 +84,29 @@ def _seal(session: SessionKey, version: int, hash: bytes, wrapped: bytes) -> byt
     return hashlib.sha256(position + wrapped).digest()
 
 
-def _wrap(magic: int, payload: bytes, code: int, middle: bytes) -> bytes:
+def _wrap(magic: int, payload: bytes, format: int) -> bytes:
     stored, compression = compress(payload)
-    return bytes((magic, _VERSION, code, compression)) + middle + stored
+    return bytes((magic, _VERSION, format, compression)) + stored
 
 
-def _decode(body: bytes, magic: int, start: int, bytes_max: int, decode: Callable[[bytes, int], Any]) -> Any:
+def _unwrap(body: bytes, magic: int, start: int, bytes_max: int, decode: Decode) -> Any:
     def attempt() -> Any:
         try:
-            found, version, code, compression = body[:_PREFIX]
+            found, version, format, compression = body[:_PREFIX]
             if found != magic or version != _VERSION:
                 raise ValueError("the envelope is not one that this version knows")
-            return decode(decompress(body[start:], compression, bytes_max), code)
+            return decode(decompress(body[start:], compression, bytes_max), format)
         except (ValueError, KeyError, msgspec.DecodeError) as error:
             raise Corrupt(f"Stored bytes cannot be decoded: {error}.") from error
 
     try:
         return attempt()
     except RecursionError:
-        return _afresh(attempt)
+        return _on_new_stack(attempt)
 
 
-def _afresh(attempt: Callable[[], Any]) -> Any:
-    """Decode with a stack of one's own: only there it is seen whether the bytes nest too deep, or the caller stood too deep."""
+def _on_new_stack(attempt: Callable[[], Any]) -> Any:
+    """Decode in a thread of its own. Only there it shows whether the bytes nest too deep, or the caller's stack was nearly full."""
     made: list[Any] = []
     failed: list[Exception] = []
 

@@ -8,8 +8,7 @@ import warnings
 
 from perdure.backends.spi import Backend, Durability, Proving
 from perdure.clock import Clock
-from perdure.codec.records import check_record
-from perdure.codec.upcast import Upcasters
+from perdure.codec.codec import Codec
 from perdure.concurrency.bridge import FORKED
 from perdure.config import Settings, shown_url
 from perdure.engine.live.watch import Watchers
@@ -24,17 +23,16 @@ from perdure.telemetry import Telemetry
 class Core:
     """What the stores of all tenants on one connection share."""
 
-    def __init__(self, backend: Backend, url: str, clock: Clock, settings: Settings, durability: Durability, upcasters: Upcasters) -> None:
-        self.upcasters = upcasters
-        self.backend, self.url, self.clock, self.settings, self.durability = backend, url, clock, settings, durability
+    def __init__(self, backend: Backend, url: str, clock: Clock, settings: Settings, durability: Durability, codec: Codec) -> None:
+        self.backend, self.url, self.clock, self.settings, self.durability, self.codec = backend, url, clock, settings, durability, codec
         self.telemetry = Telemetry(clock.monotonic)
         if isinstance(backend, Proving):
-            backend.prove_with(check_record)
+            backend.prove_with(codec.check_record)
         self.cache = Cache(settings.cache_bytes)
-        self.reader = Reader(backend, self.cache)
+        self.reader = Reader(backend, codec, self.cache)
         self.writer = Writer(backend)
         self.watchers = Watchers(backend, self.reader, clock, settings)
-        self.committer = Committer(backend, self.writer, self.reader, self.cache, self.watchers, clock, settings, self.telemetry)
+        self.committer = Committer(backend, codec, self.writer, self.reader, self.cache, self.watchers, clock, settings, self.telemetry)
         self.pid = os.getpid()
         self.closed = False
 

@@ -9,7 +9,8 @@ from typing import Any
 from perdure.backends.registry import open_backend
 from perdure.backends.spi import Durability
 from perdure.clock import Clock, SystemClock
-from perdure.codec.upcast import Upcaster, Upcasters
+from perdure.codec.codec import Codec
+from perdure.codec.upcast import Upcaster
 from perdure.config import default_url, make_settings
 from perdure.engine.core import Core
 from perdure.engine.options import check_durability, parse_durability
@@ -42,7 +43,7 @@ class Opening(Asynchronous):
         url = default_url() if self._url is None else self._url
         tenant = check_name("A tenant", self._tenant)
         settings = make_settings(**self._settings)
-        upcasters = Upcasters(self._upcasters)
+        codec = Codec(settings.format, self._upcasters)
         parse_durability(self._durability)
         clock = self._clock or SystemClock()
         backend = await open_backend(url, clock=clock, create=self._create)
@@ -52,7 +53,7 @@ class Opening(Asynchronous):
         except BaseException:
             await backend.close()
             raise
-        return Store(Core(backend, url, clock, settings, durability, upcasters), tenant)
+        return Store(Core(backend, url, clock, settings, durability, codec), tenant)
 
     def __await__(self) -> Generator[Any, Any, Store]:
         return self._open().__await__()

@@ -279,7 +279,7 @@ class Store:
             core.check_process()
             if commit.kind is Kind.tombstone and commit.version > head.version and not include_deleted:
                 raise Deleted(f"Session {session!r} was deleted at version {commit.version}.", session=session)
-            chosen = only(core.upcasters.commit(commit), types)
+            chosen = only(core.codec.upcast(commit), types)
             if chosen is not None:
                 yield chosen
                 count += 1
@@ -302,7 +302,7 @@ class Store:
         check_types(types)
         async with aclosing(core.watchers.follow(target, after, include_deleted=include_deleted)) as commits:
             async for commit in commits:
-                chosen = only(core.upcasters.commit(commit), types)
+                chosen = only(core.codec.upcast(commit), types)
                 if chosen is not None:
                     yield chosen
                     core.check_process()
@@ -429,7 +429,7 @@ class Store:
         core = self._open()
         target = self._key(session)
         with core.telemetry.span("verify", *target):
-            return await verify(core.backend, core.reader, target)
+            return await verify(core.backend, core.codec, core.reader, target)
 
     async def close(self) -> None:
         """Finish what was handed over and let go of every file and thread. Calling it twice is calling it once."""

@@ -15,13 +15,15 @@ import perdure
 from perdure.backends.sqlite.schema import SCHEMA_VERSION
 from perdure.clock import SeededClock
 from perdure.codec import envelope, formats
-from perdure.codec.records import propose, request_digest
+from perdure.codec.codec import Codec
+from perdure.codec.records import request_digest
 from perdure.model.commit import GENESIS, Kind, commit_hash, static_header
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
 from perdure.model.ops import Op, TakingOp
 
 HERE = Path(__file__).parent
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 BYTES = "bytes3"
 """The newest of the files of bytes: since the second, what is small is compressed with the dictionary; since the third, operations
 may be marked."""
@@ -61,29 +63,30 @@ def as_bytes() -> dict[str, Any]:
     session, commit_id = SessionKey("acme", "trip-42"), bytes(range(16))
     bodies, snapshots, records = [], [], []
     for name, plain in BODIES.items():
-        for format, code in sorted(formats.NAMES.items()):
-            body = envelope.encode_events(events(plain), code)
+        for format in sorted(formats.NAMES):
+            body = Codec(format).encode_events(events(plain))
             bodies.append({"name": name, "format": format, "events": plain, "body": body.hex(), "digest": envelope.body_digest(body).hex()})
     for name, state in STATES.items():
-        for format, code in sorted(formats.NAMES.items()):
-            body = envelope.encode_snapshot(session, 300, bytes(range(32)), state, code)
-            snapshots.append({"name": name, "format": format, "state": state, "body": body.hex()})
-    facts: list[tuple[int, int, int, int, Kind, str | None, str | None, str | None]] = [
-        (0, 1_700_000_000_000_000_000, 0, 1, Kind.data, None, None, None),
-        (1, 1_700_000_000_000_000_001, 0, 2, Kind.data, "planner", "key-1", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
-        (2**40, 2**62, 2**33, 1, Kind.tombstone, "é", None, None),
+        for format in sorted(formats.NAMES):
+            made = Codec(format).encode_snapshot(session, 300, bytes(range(32)), state)
+            snapshots.append({"name": name, "format": format, "state": state, "body": made.body.hex()})
+    facts: list[tuple[int, int, int, str, Kind, str | None, str | None, str | None]] = [
+        (0, 1_700_000_000_000_000_000, 0, "json", Kind.data, None, None, None),
+        (1, 1_700_000_000_000_000_001, 0, "msgpack", Kind.data, "planner", "key-1", TRACE),
+        (2**40, 2**62, 2**33, "json", Kind.tombstone, "é", None, None),
     ]
-    for before, at, epoch, code, kind, actor, key, trace in facts:
+    for before, at, epoch, format, kind, actor, key, trace in facts:
         prev = GENESIS if before == 0 else bytes(range(32))
         request = b"" if key is None else request_digest(events(BODIES["plain"]))
-        made = propose(session, events(BODIES["plain"]), code, id=commit_id, kind=kind, actor=actor, key=key, request=request, trace=trace)
-        static = static_header(session.tenant, session.id, commit_id, kind, actor, key, request, trace, made.body[2])
-        assert static == made.static
-        hash = commit_hash(prev, before + 1, at, epoch, static, made.digest)
+        options = {"actor": actor, "key": key, "request": request, "trace": trace}
+        proposal = Codec(format).propose(session, events(BODIES["plain"]), id=commit_id, kind=kind, **options)
+        static = static_header(session.tenant, session.id, commit_id, kind, actor, key, request, trace, proposal.body[2])
+        assert static == proposal.static
+        hash = commit_hash(prev, before + 1, at, epoch, static, proposal.digest)
         columns = {"version": before + 1, "at": at, "epoch": epoch, "kind": int(kind), "actor": actor, "key": key, "trace": trace}
-        stored = {"prev": prev, "request": request, "body": made.body, "static": static, "meta": prev + made.meta, "hash": hash}
+        stored = {"prev": prev, "request": request, "body": proposal.body, "static": static, "meta": prev + proposal.meta, "hash": hash}
         records.append({**columns, **{name: value.hex() for name, value in stored.items()}})
-    erased = envelope.erase_body(envelope.encode_events(events(BODIES["plain"]), formats.JSON))
+    erased = envelope.erase_body(Codec().encode_events(events(BODIES["plain"])))
     return {
         "session": list(session),
         "id": commit_id.hex(),

@@ -30,8 +30,7 @@ from perdure.adapters.langgraph.items import Namespace
 from perdure.adapters.langgraph.memory import Memory
 from perdure.adapters.langgraph.values import Codec, serialiser
 from perdure.clock import SystemClock
-from perdure.codec.envelope import encode_events
-from perdure.codec.formats import JSON
+from perdure.codec.codec import Codec as CommitCodec
 from perdure.engine.options import check_events
 from perdure.engine.store import Store
 from perdure.engine.views import to_datetime
@@ -142,9 +141,10 @@ class PerdureStore(BaseStore):
         for put in puts:
             changes.setdefault(tuple(put.namespace), []).append((put, None if put.value is None else self._item(put, vectors, now)))
         if len(changes) > 1:
+            commit_codec = CommitCodec()
             for namespace, change in changes.items():
                 items.session_of(namespace)
-                encode_events(check_events([_event({}, change)]), JSON)
+                commit_codec.encode_events(check_events([_event({}, change)]))
         stored: list[Namespace] = []
         for namespace, change in changes.items():
             try:

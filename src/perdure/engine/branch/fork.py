@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 
 from perdure.backends.spi import Backend, Durability, Head
+from perdure.codec.records import Base
 from perdure.engine.read.reader import FORKED, Reader
 from perdure.engine.write.committer import Committer
 from perdure.errors import Invalid, NotFound
@@ -31,7 +32,7 @@ async def fork(
     pinned = Event(PINNED, {"fork": child.id, "version": at})
     await committer.control(session, Kind.pin, pinned, actor=actor, durability=durability, seen=head)
     event = Event(FORKED, {"session": session.id, "version": at, "hash": parent.hash.hex()})
-    base = (at, parent.hash, parent.at, parent.epoch)
+    base = Base(at, parent.hash, parent.at, parent.epoch)
     await committer.control(child, Kind.configure, event, actor=actor, durability=durability, base=base)
 
 

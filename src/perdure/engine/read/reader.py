@@ -8,8 +8,7 @@ from contextlib import aclosing
 from typing import Any
 
 from perdure.backends.spi import Backend, Head, Loaded, Record, Row, Settling
-from perdure.codec import envelope
-from perdure.codec.records import check_record, is_stub, open_record
+from perdure.codec.codec import Codec
 from perdure.engine.read.cache import Cache, Working
 from perdure.errors import Corrupt, Invalid, NotFound, Rewound, Truncated
 from perdure.model.commit import GENESIS, Commit, Kind, Standing, Status, raised, standing
@@ -31,8 +30,9 @@ FORKED = "forked"
 class Reader:
     """Reads sessions of any tenant. States it returns are shared and read-only."""
 
-    def __init__(self, backend: Backend, cache: Cache) -> None:
+    def __init__(self, backend: Backend, codec: Codec, cache: Cache) -> None:
         self._backend = backend
+        self._codec = codec
         self._cache = cache
         self._doubtful: set[SessionKey] = set()
         self._lives: OrderedDict[tuple[SessionKey, int], int] = OrderedDict()
@@ -193,7 +193,7 @@ class Reader:
     ) -> AsyncGenerator[Commit, None]:
         while records:
             for record in records:
-                commit = open_record(session, record, prev)
+                commit = self._codec.open_record(session, record, prev)
                 prev = commit.hash
                 yield commit
             records = await self._backend.read(session, after=records[-1].head.version, before=before, limit=PAGE)
@@ -206,7 +206,7 @@ class Reader:
             records = await self._backend.read(session, after=after, before=before, limit=page, reverse=True)
             while records:
                 for record in records:
-                    commit = open_record(session, record)
+                    commit = self._codec.open_record(session, record)
                     if expected is not None and commit.hash != expected:
                         raise Corrupt(f"Version {commit.version} of session {session.id!r} is not the one that the next commit follows.")
                     expected, first = commit.prev, record
@@ -227,13 +227,13 @@ class Reader:
             if first.head.version <= version:
                 raise Corrupt(f"Version {version} of session {session.id!r} is not there.", session=session.id)
             return None
-        check_record(session, records[0])
+        self._codec.check_record(session, records[0])
         return records[0]
 
     async def own_first(self, session: SessionKey) -> Commit | None:
         """The first commit of this very chain: for a fork, the one that names its parent."""
         first = await self._first_or_none(session)
-        return None if first is None else open_record(session, first)
+        return None if first is None else self._codec.open_record(session, first)
 
     async def root(self, session: SessionKey) -> Commit | None:
         """The first commit that is left of what this chain goes on from, through forks to their parents."""
@@ -261,7 +261,7 @@ class Reader:
 
     async def _base(self, session: SessionKey, first: Record, wanted: int) -> tuple[SessionKey, bytes]:
         """The parent of a fork and the hash it goes on from, by the fork's first record. Raises `Truncated` if it is no fork."""
-        commit = open_record(session, first)
+        commit = self._codec.open_record(session, first)
         event = commit.events[0] if commit.events else Event("")
         if commit.kind is not Kind.configure or event.type != FORKED:
             raise Truncated(
@@ -283,7 +283,7 @@ class Reader:
             after = page[-1].head.version
             if after >= head.version:
                 break
-        if not records or records[0].meta[:32] != working.head.hash:
+        if not records or self._codec.prev(records[0]) != working.head.hash:
             self._cache.drop(session)
             return None
         row = Row(session, records[-1].head, working.tags, working.created_at)
@@ -298,7 +298,7 @@ class Reader:
         # A fork goes on from its parent, which may be a fork: what was loaded is folded from the oldest chain on.
         chains = [(session, loaded)]
         hashes: list[bytes] = []
-        while loaded.snapshot is None and loaded.records and loaded.records[0].head.version > 1 and not is_stub(loaded.records[0]):
+        while loaded.snapshot is None and loaded.records and loaded.records[0].head.version > 1 and not loaded.records[0].is_stub:
             parent, prev = await self._base(session, loaded.records[0], 1)
             hashes.append(prev)
             session, loaded = await self._load_at(parent, loaded.records[0].head.version - 1)
@@ -321,11 +321,11 @@ class Reader:
         if base is not None:
             state, prev, log_bytes = base.state, base.head.hash, base.log_bytes + base.snapshot_bytes
         elif snapshot is not None:
-            state = envelope.decode_snapshot(session, snapshot.version, snapshot.hash, snapshot.body)
+            state = self._codec.decode_snapshot(session, snapshot)
             prev, snapshot_bytes = snapshot.hash, len(snapshot.body)
             if not records and snapshot.version == row.head.version and snapshot.hash != row.head.hash:
                 raise Rewound(f"The snapshot of session {session.id!r} belongs to a commit that the chain no longer holds.")
-        elif records and is_stub(records[0]):
+        elif records and records[0].is_stub:
             prev = None
         if snapshot is None and records and prev is not None:
             stand = int(Status.active), records[0].head.version - 1
@@ -353,7 +353,7 @@ class Reader:
         tags = row.tags
         fold = Fold(state)
         for record in records:
-            commit = open_record(session, record, prev)
+            commit = self._codec.open_record(session, record, prev)
             prev = commit.hash
             log_bytes += record.stored_bytes
             stand = standing(record.kind, record.head.version, stand)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from perdure.backends.spi import Backend, Head, Proving
-from perdure.codec import envelope
-from perdure.codec.records import is_stub
+from perdure.codec.codec import Codec
 from perdure.engine.read.reader import FORKED, Reader, apply_events, check_standing, configured
 from perdure.engine.views import Verified
 from perdure.errors import Corrupt, NotFound
@@ -14,7 +13,7 @@ from perdure.model.state import Fold
 from perdure.model.values import same
 
 
-async def verify(backend: Backend, reader: Reader, session: SessionKey) -> Verified:
+async def verify(backend: Backend, codec: Codec, reader: Reader, session: SessionKey) -> Verified:
     """Read the whole chain and fold it. Raises `Corrupt` at the first thing that is not as it was written, `NotFound`."""
     loaded = await backend.load(session)
     if loaded is None:
@@ -46,7 +45,7 @@ async def verify(backend: Backend, reader: Reader, session: SessionKey) -> Verif
             tags = configured(commit.events).get("tags", {} if fork else tags)
         found = snapshots.get(version)
         if found is not None:
-            state = envelope.decode_snapshot(session, version, found.hash, found.body)
+            state = codec.decode_snapshot(session, found)
             if found.hash != commit.hash or not same(state, fold.state):
                 raise Corrupt(
                     f"The snapshot of session {session.id!r} at version {version} is not what its commits give.", session=session.id
@@ -78,7 +77,7 @@ async def _check_columns(backend: Backend, session: SessionKey, newest: int) -> 
             head, first, version = record.head, not version, record.head.version
             if version == newest:
                 last = head
-            if first and not is_stub(record):
+            if first and not record.is_stub:
                 stand = int(Status.active), version - 1
             stand = check_standing(session, head, standing(record.kind, version, stand))
     return last

@@ -16,10 +16,10 @@ from typing import Any
 import msgspec
 
 from perdure.backends.common.pacing import Pacing
-from perdure.backends.spi import Append, Appended, Backend, Durability, Head, Index, Known, Record, Snapshot
+from perdure.backends.spi import Append, Appended, Backend, Durability, Head, Index, Known, Record
 from perdure.clock import Clock
-from perdure.codec import envelope, formats
-from perdure.codec.records import Base, Proposal, propose, request_digest
+from perdure.codec.codec import Codec
+from perdure.codec.records import Base, Proposal, request_digest
 from perdure.concurrency.bridge import FORKED, Reply
 from perdure.config import Settings
 from perdure.engine.live.watch import Watchers
@@ -27,7 +27,7 @@ from perdure.engine.options import Options, ask
 from perdure.engine.read.cache import Cache, Working
 from perdure.engine.read.reader import Reader, configured
 from perdure.engine.views import Receipt
-from perdure.engine.write.request import NOTHING, Change, as_record, check_head, has_ops, same_state, seen, with_answer, with_parts
+from perdure.engine.write.request import NOTHING, Change, check_head, has_ops, same_state, seen, with_answer, with_parts
 from perdure.engine.write.session_queue import SessionQueue, Slot
 from perdure.engine.write.writer import Writer
 from perdure.errors import Busy, Closed, Conflict, Corrupt, Error, Invalid, Rewound, Unknown
@@ -53,6 +53,7 @@ class Committer:
     def __init__(
         self,
         backend: Backend,
+        codec: Codec,
         writer: Writer,
         reader: Reader,
         cache: Cache,
@@ -61,12 +62,11 @@ class Committer:
         settings: Settings,
         telemetry: Telemetry,
     ) -> None:
-        self._backend, self._writer, self._reader, self._cache, self._watchers = backend, writer, reader, cache, watchers
-        self._clock, self._settings, self._telemetry = clock, settings, telemetry
+        self._backend, self._codec, self._writer, self._reader, self._cache = backend, codec, writer, reader, cache
+        self._watchers, self._clock, self._settings, self._telemetry = watchers, clock, settings, telemetry
         self._queue = SessionQueue(clock.monotonic)
         self._pacing = Pacing(clock.monotonic, clock.bits)
         self._pid = os.getpid()
-        self._format = formats.NAMES[settings.format]
 
     def new_id(self) -> bytes:
         """A UUIDv7."""
@@ -175,10 +175,9 @@ class Committer:
 
     def _propose(self, change: Change, id: bytes, request: bytes) -> Proposal:
         options = change.options
-        return propose(
+        return self._codec.propose(
             change.session,
             change.events,
-            self._format,
             id=id,
             actor=options.actor,
             key=change.key,
@@ -280,7 +279,7 @@ class Committer:
             elif head is not None and change.since is not None and head.data > change.since:
                 return None
             status = int(Status.active) if head is not None and head.status == Status.deleted else None
-            return (as_record(proposal, *proposal.finish(head, now, status=status)),)
+            return (proposal.finish(head, now, status=status),)
 
         return finish
 
@@ -313,9 +312,9 @@ class Committer:
             return
         head, size = working.head, working.snapshot_bytes
         with suppress(Error):
-            body = envelope.encode_snapshot(session, head.version, head.hash, working.state, self._format)
-            size = len(body)
-            await self._backend.put_snapshot(session, Snapshot(head.version, head.hash, body))
+            snapshot = self._codec.encode_snapshot(session, head.version, head.hash, working.state)
+            size = len(snapshot.body)
+            await self._backend.put_snapshot(session, snapshot)
         if keep:
             self._cache.put(session, msgspec.structs.replace(working, log_bytes=0, snapshot_bytes=size))
 
@@ -335,8 +334,8 @@ class Committer:
     ) -> Receipt:
         """Write a control commit on whatever live head there is, of the same life as `seen`; with `base`, as the first commit of a fork."""
         request = request_digest((event,)) if key is not None else b""
-        proposal = propose(
-            session, (event,), self._format, id=self.new_id(), kind=kind, actor=actor, key=key, request=request, trace=traceparent()
+        proposal = self._codec.propose(
+            session, (event,), id=self.new_id(), kind=kind, actor=actor, key=key, request=request, trace=traceparent()
         )
         options = Options(expect=0 if base is not None else None, create=False)
         now = self._clock.now()
@@ -346,7 +345,7 @@ class Committer:
             check_head(session, head, options, starting=base is not None)
             if seen is not None and head is not None and raised(head.epoch, 0) != raised(seen.epoch, 0):
                 raise Conflict(f"{DIED}nothing was written to session {session.id!r}.", session=session.id)
-            return (as_record(proposal, *proposal.finish(head, now, status=status, base=base, step=step)),)
+            return (proposal.finish(head, now, status=status, base=base, step=step),)
 
         try:
             outcome = await self._writer.append(Append(session, finish, key, index, durability))

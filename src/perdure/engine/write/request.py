@@ -7,8 +7,7 @@ from typing import Any
 
 import msgspec
 
-from perdure.backends.spi import Durability, Head, Record
-from perdure.codec.records import Position, Proposal
+from perdure.backends.spi import Durability, Head
 from perdure.engine.options import Options
 from perdure.engine.read.cache import Working
 from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, Moved, NotFound
@@ -107,11 +106,6 @@ def check_expected(session: SessionKey, expect: int, tombstone: int, head: Head)
             commits=(),
             paths=(),
         )
-
-
-def as_record(proposal: Proposal, position: Position, meta: bytes) -> Record:
-    """A finished record in the engine's terms."""
-    return Record(Head(*position), proposal.id, int(proposal.kind), proposal.key, proposal.request, meta, proposal.body)
 
 
 def same_state(base: Working | None, head: Head) -> bool:

@@ -1,0 +1,125 @@
+"""One object for all that a store writes and reads: format, compression and upcasters are chosen once, where it is made.
+
+propose          events to a proposal, which becomes a record where the head is certain
+open_record      a record to a commit, after its hash was computed again
+encode_snapshot  a state to a snapshot, sealed to its place in the chain
+upcast           a commit with its events as they would be written today
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+
+from perdure.codec import envelope, formats
+from perdure.codec.records import PREV_BYTES, Proposal, decode_meta, encode_meta
+from perdure.codec.upcast import Upcaster, Upcasters
+from perdure.errors import Corrupt, Invalid, TooLarge
+from perdure.model.commit import Commit, Kind, commit_hash, static_header
+from perdure.model.events import Event
+from perdure.model.ids import SessionKey, plain_key
+from perdure.model.record import Record, Snapshot
+
+BODY_BYTES_MAX = 16 << 20
+"""Largest encoded body of a commit, before compression: 16 MiB."""
+STATE_BYTES_MAX = 256 << 20
+"""Largest encoded state in a snapshot, before compression: 256 MiB."""
+
+
+class Codec:
+    """Commits and states to stored bytes and back. It keeps nothing of a session, so all threads may share it."""
+
+    def __init__(self, format: str = "json", upcasters: Mapping[str, Upcaster] = MappingProxyType({})) -> None:
+        """`format` is what is written, one of `formats.NAMES`; every format is read. `upcasters` are for `upcast`. Raises `Invalid`."""
+        if format not in formats.NAMES:
+            raise Invalid(f"format must be one of {', '.join(formats.NAMES)}, not {format!r}.")
+        self._format = formats.NAMES[format]
+        self._upcasters = Upcasters(upcasters)
+
+    def propose(
+        self,
+        session: SessionKey,
+        events: Sequence[Event],
+        *,
+        id: bytes,
+        kind: Kind = Kind.data,
+        actor: str | None = None,
+        key: str | None = None,
+        request: bytes = b"",
+        trace: str | None = None,
+    ) -> Proposal:
+        """Encode a commit's events and the fixed part of its header. Raises `TooLarge`, `Invalid`."""
+        body = self.encode_events(events)
+        format = body[envelope.FORMAT]
+        static = static_header(session.tenant, session.id, id, kind, actor, key, request, trace, format)
+        return Proposal(id, kind, key, request, body, hashlib.sha256(body).digest(), static, encode_meta(actor, trace, format))
+
+    def open_record(self, session: SessionKey, record: Record, prev: bytes | None = None) -> Commit:
+        """Check a record's hash (and that it follows `prev`, when given) and decode it. Raises `Corrupt` naming session and version."""
+        head = record.head
+        if prev is None and record.is_stub:
+            key, prev = plain_key(record.key), self.prev(record)
+            return Commit(head.version, record.id, head.at, Kind.tombstone, None, key, None, (), head.epoch, prev, head.hash)
+        before = self.check_record(session, record)
+        if prev is not None and before != prev:
+            raise Corrupt(f"Version {head.version} of session {session.id!r} does not follow the commit before it.", session=session.id)
+        actor, trace, _ = decode_meta(record.meta)
+        try:
+            kind = Kind(record.kind)
+            events = self.decode_events(record.body)
+        except (Corrupt, ValueError) as error:
+            raise Corrupt(f"Version {head.version} of session {session.id!r} cannot be decoded: {error}", session=session.id) from error
+        return Commit(head.version, record.id, head.at, kind, actor, plain_key(record.key), trace, events, head.epoch, before, head.hash)
+
+    def check_record(self, session: SessionKey, record: Record) -> bytes:
+        """Compute a record's hash from its columns, without decoding the body, and return `prev`. Raises `Corrupt`."""
+        head = record.head
+        try:
+            prev = self.prev(record)
+            actor, trace, format = decode_meta(record.meta)
+            static = static_header(session.tenant, session.id, record.id, record.kind, actor, record.key, record.request, trace, format)
+            found = commit_hash(prev, head.version, head.at, head.epoch, static, envelope.body_digest(record.body))
+        except (msgspec.DecodeError, IndexError, ValueError, TypeError, AttributeError, OverflowError, struct.error) as error:
+            raise Corrupt(f"Version {head.version} of session {session.id!r} is damaged: {error}.", session=session.id) from error
+        if found != head.hash:
+            raise Corrupt(
+                f"Version {head.version} of session {session.id!r} is not what was written: its hash differs.", session=session.id
+            )
+        return prev
+
+    def prev(self, record: Record) -> bytes:
+        """The hash of the commit that this record says it follows. Nothing is checked."""
+        return record.meta[:PREV_BYTES]
+
+    def encode_events(self, events: Sequence[Event]) -> bytes:
+        """A commit's body. Raises `TooLarge` over `BODY_BYTES_MAX`, `Invalid` for what no format can hold."""
+        payload, format = formats.encode(events, self._format)
+        if len(payload) > BODY_BYTES_MAX:
+            message = f"This commit has {len(payload):,} bytes; the limit is {BODY_BYTES_MAX:,}."
+            raise TooLarge(message, size=len(payload), limit=BODY_BYTES_MAX)
+        return envelope.wrap_events(payload, format)
+
+    def decode_events(self, body: bytes) -> tuple[Event, ...]:
+        """The events of a body; none of an erased one. Raises `Corrupt`."""
+        return () if envelope.is_erased(body) else envelope.unwrap_events(body, BODY_BYTES_MAX, formats.decode_events)
+
+    def encode_snapshot(self, session: SessionKey, version: int, hash: bytes, state: Any) -> Snapshot:
+        """The state at a version of a session's chain, sealed to that place. Raises `TooLarge` over `STATE_BYTES_MAX`."""
+        payload, format = formats.encode(state, self._format)
+        if len(payload) > STATE_BYTES_MAX:
+            message = f"This state has {len(payload):,} bytes; the limit is {STATE_BYTES_MAX:,}."
+            raise TooLarge(message, size=len(payload), limit=STATE_BYTES_MAX)
+        return Snapshot(version, hash, envelope.wrap_snapshot(session, version, hash, payload, format))
+
+    def decode_snapshot(self, session: SessionKey, snapshot: Snapshot) -> Any:
+        """The state. Raises `Corrupt` if the snapshot was damaged, or belongs to another place or session."""
+        return envelope.unwrap_snapshot(session, snapshot, STATE_BYTES_MAX, formats.decode_value)
+
+    def upcast(self, commit: Commit) -> Commit:
+        """The commit with its events as they would be written today. See `Upcasters`."""
+        return self._upcasters.commit(commit)
