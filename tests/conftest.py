@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from tests.servers.fixture import server_of_my_own, servers
 from tests.support.tiers import sort_into_tiers
 
-pytest.register_assert_rewrite("tests.backends.claims")  # What it asserts is shown with its values, as in a test.
+pytest.register_assert_rewrite("tests.support.backends.scenarios")  # What it asserts is shown with its values, as in a test.
 
 __all__ = ["server_of_my_own", "servers"]
 

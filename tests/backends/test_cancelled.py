@@ -10,10 +10,10 @@ import pytest
 
 import perdure
 from perdure import Event, op
-from tests.backends.claims import run
-from tests.backends.engines import ENGINES, Engine
 from tests.servers.fixture import Servers
 from tests.servers.process import Server
+from tests.support.backends.engines import ENGINES, Engine
+from tests.support.backends.scenarios import run
 
 ROUNDS = 40
 

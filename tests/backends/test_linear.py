@@ -12,9 +12,9 @@ from perdure.backends.memory import MemoryBackend
 from perdure.backends.spi import Append, Appended, Outcome
 from perdure.clock import SeededClock
 from perdure.errors import Unknown
-from tests.backends.linear import Lookup, Position, Read, Refusal, Write, linearizable
-from tests.backends.load import Load
 from tests.backends.test_kit_catches_mutants import KeyTwice, LostUpdate, StaleRead
+from tests.support.backends.linearizability import Lookup, Position, Read, Refusal, Write, linearizable
+from tests.support.backends.load import Load
 
 A: Position = (1, b"a")
 B: Position = (1, b"b")

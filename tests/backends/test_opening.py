@@ -16,13 +16,13 @@ from perdure import Event
 from perdure.backends import registry
 from perdure.backends.registry import open_backend
 from perdure.clock import SystemClock
-from tests.backends.claims import run
-from tests.backends.engines import ENGINES, Engine
 from tests.servers.fixture import Servers
 from tests.servers.mongodb import MongoDB
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.process import Server
 from tests.servers.valkey import Valkey
+from tests.support.backends.engines import ENGINES, Engine
+from tests.support.backends.scenarios import run
 
 
 def refuses(url: str, *missing: str) -> None:

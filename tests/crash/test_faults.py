@@ -14,10 +14,10 @@ import pytest
 
 import perdure
 from perdure import Event
-from tests.crash.disk import Disk, Fault, broken, full
-from tests.crash.platter import Platter, lay_out
-from tests.crash.recording import Moment, Recording, heads, record
-from tests.crash.workload import CHECKPOINT, LIFE, REOPENING, Receipts, checkpoint, opening
+from tests.support.crash.disk import Disk, Fault, broken, full
+from tests.support.crash.disk_image import DiskImage, lay_out
+from tests.support.crash.recording import Moment, Recording, heads, record
+from tests.support.crash.workload import CHECKPOINT, LIFE, REOPENING, Receipts, checkpoint, opening
 
 SHARDS = 6
 Acknowledged = set[tuple[str, int, bytes]]
@@ -117,10 +117,10 @@ async def live_with(fault: Fault, folder: Path, recording: Recording) -> int:
             disk.fault = None
             await check_whole(witness.path, disk, recording)
             assert witness.acknowledged <= stored(witness.path)
-            platter = Platter()
+            image = DiskImage()
             for entry in disk.journal[: witness.before_close]:
-                platter.feed(entry)
-            lay_out(platter.after_power_loss(fault.number), found)
+                image.feed(entry)
+            lay_out(image.after_power_loss(fault.number), found)
             assert witness.acknowledged <= stored(found / "store.db")
         except BaseException as failure:
             failure.add_note(f"{fault} on {disk.calls[fault.number : fault.number + 1]}, met as {witness.errors!r}")

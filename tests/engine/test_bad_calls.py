@@ -8,7 +8,7 @@ import pytest
 
 import perdure
 from perdure import op
-from tests.engine.refusal import CALLS, Call, consume, each, event, refused
+from tests.support.engine.refusal import CALLS, Call, consume, each, event, refused
 
 ADD = event(None, (op.add("/n", 1),))
 

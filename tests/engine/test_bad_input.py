@@ -11,7 +11,7 @@ import pytest
 import perdure
 from perdure import Event, Op, Store, op
 from perdure.model.ids import NAME_BYTES_MAX
-from tests.engine.refusal import CALLS, Call, consume, each, event, refused
+from tests.support.engine.refusal import CALLS, Call, consume, each, event, refused
 
 MIB_40 = "x" * (40 << 20)
 BAD_NAMES: list[tuple[str, tuple[Any, str]]] = [

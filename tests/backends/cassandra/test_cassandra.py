@@ -17,11 +17,11 @@ from perdure.backends.registry import open_backend
 from perdure.backends.spi import Appended, Durability
 from perdure.clock import SystemClock
 from perdure.model.ids import SessionKey
-from tests.backends.claims import large_ones_come_back_whole, nothing_left, run, visit, warm_read_is_one_request
-from tests.backends.engines import Engine, diagnosis
 from tests.servers.cassandra import Cassandra
 from tests.servers.fixture import Servers
 from tests.servers.process import free_port
+from tests.support.backends.engines import Engine, diagnosis
+from tests.support.backends.scenarios import large_ones_come_back_whole, nothing_left, run, visit, warm_read_is_one_request
 
 ENGINE = Engine("cassandra", Cassandra)
 

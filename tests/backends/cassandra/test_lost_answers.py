@@ -18,11 +18,11 @@ from perdure.backends.spi import Appended, Durability
 from perdure.clock import SystemClock
 from perdure.errors import Error, Unknown
 from perdure.model.ids import SessionKey
-from tests.backends.claims import insisting, pause_ends_in_time, run
-from tests.backends.engines import Engine
 from tests.servers.cassandra import Cassandra, CassandraCluster
 from tests.servers.fixture import Servers
 from tests.servers.proxy import Proxy
+from tests.support.backends.engines import Engine
+from tests.support.backends.scenarios import pause_ends_in_time, retrying, run
 
 ENGINE = Engine("cassandra", Cassandra)
 CLUSTER = Engine("cassandra-cluster", CassandraCluster)
@@ -184,5 +184,5 @@ async def test_a_server_that_sleeps_is_unknown_in_time_and_then_goes_on(server_o
     async with perdure.open(server.url + "&timeout=2&connect_timeout=1") as store:
         await store.append("s", Event("a"))
         await pause_ends_in_time(server, store)
-        assert (await insisting(lambda: store.append("s", Event("b"), key="k"))).version == 2
+        assert (await retrying(lambda: store.append("s", Event("b"), key="k"))).version == 2
         assert [commit.version async for commit in store.history("s")] == [1, 2]

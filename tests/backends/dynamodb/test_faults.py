@@ -23,13 +23,13 @@ from perdure.backends.dynamodb.writes import request
 from perdure.backends.remote import Attempt
 from perdure.backends.spi import Appended, Durability, Index, Known, Refused
 from perdure.model.ids import SessionKey
-from tests.backends.claims import nothing_left, opened, pause_ends_in_time, run, sockets, visit
-from tests.backends.dynamodb.world import ENGINE, Faults, S, chain, items
-from tests.backends.engines import diagnosis
 from tests.servers.fixture import Servers
 from tests.servers.ministack import MiniStack
 from tests.servers.process import HOST, free_port
 from tests.servers.proxy import Proxy
+from tests.support.backends.engines import diagnosis
+from tests.support.backends.fake_dynamodb import ENGINE, Faults, S, chain, items
+from tests.support.backends.scenarios import nothing_left, opened, pause_ends_in_time, run, sockets, visit
 
 WRITES = ("UpdateItem", "TransactWriteItems")
 

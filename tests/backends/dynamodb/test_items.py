@@ -12,8 +12,8 @@ from perdure.backends.dynamodb.writes import TAIL_BYTES
 from perdure.backends.spi import Append, Appended, Head, Record, Snapshot
 from perdure.model.commit import Kind, Status
 from perdure.model.ids import SessionKey
-from tests.backends.claims import large_ones_come_back_whole, opened, run, warm_read_is_one_request
-from tests.backends.dynamodb.world import S, chain, items
+from tests.support.backends.fake_dynamodb import S, chain, items
+from tests.support.backends.scenarios import large_ones_come_back_whole, opened, run, warm_read_is_one_request
 
 
 async def test_a_commit_is_one_request_and_so_is_a_warm_read(url: str) -> None:

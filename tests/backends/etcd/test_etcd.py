@@ -15,7 +15,11 @@ import pytest
 
 import perdure
 from perdure import Event
-from tests.backends.claims import (
+from tests.servers.etcd import Etcd
+from tests.servers.fixture import Servers
+from tests.servers.process import free_port
+from tests.support.backends.engines import Engine
+from tests.support.backends.scenarios import (
     group_is_one_request,
     large_ones_come_back_whole,
     nothing_left,
@@ -25,10 +29,6 @@ from tests.backends.claims import (
     visit,
     warm_read_is_one_request,
 )
-from tests.backends.engines import Engine
-from tests.servers.etcd import Etcd
-from tests.servers.fixture import Servers
-from tests.servers.process import free_port
 
 ETCD = Engine("etcd", Etcd)
 

@@ -17,7 +17,7 @@ from perdure.backends.spi import Refused as Conflict
 from perdure.errors import Corrupt, Invalid, TooLarge, Unavailable, Unknown, Unsupported
 from perdure.model.commit import Kind, Status
 from perdure.model.ids import SessionKey
-from tests.backends.google.places import MemoryEntities, on
+from tests.support.backends.memory_entities import MemoryEntities, on
 
 S = SessionKey("acme", "s")
 

@@ -22,11 +22,11 @@ from perdure.backends.spi import Appended, Snapshot
 from perdure.clock import SystemClock
 from perdure.errors import Invalid, TooLarge, Unauthorized, Unavailable, Unknown
 from perdure.model.ids import SessionKey
-from tests.backends.claims import run, visit
-from tests.backends.engines import Engine
 from tests.servers.fixture import Servers
 from tests.servers.google import DatastoreEmulator, FirestoreEmulator
 from tests.servers.process import HOST, Server, free_port
+from tests.support.backends.engines import Engine
+from tests.support.backends.scenarios import run, visit
 
 S = SessionKey("acme", "s")
 SERVICES = [Engine("firestore", FirestoreEmulator), Engine("datastore", DatastoreEmulator)]

@@ -15,11 +15,11 @@ from perdure.backends.conformance import behind, expecting
 from perdure.backends.spi import Appended, Known, Refused
 from perdure.errors import Unavailable
 from perdure.model.ids import SessionKey
-from tests.backends.claims import engine, group_is_one_request, opened, run, visit, warm_read_is_one_request
-from tests.backends.engines import Engine, diagnosis
 from tests.servers.fixture import Servers
 from tests.servers.mongodb import MongoDB, MongoDBAlone, MongoDBLogin, MongoDBSet
 from tests.servers.process import free_port
+from tests.support.backends.engines import Engine, diagnosis
+from tests.support.backends.scenarios import engine, group_is_one_request, opened, run, visit, warm_read_is_one_request
 
 ENGINE = Engine("mongodb", MongoDB)
 

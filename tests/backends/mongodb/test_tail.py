@@ -17,10 +17,10 @@ from perdure.clock import SystemClock
 from perdure.errors import Invalid, Unavailable
 from perdure.model.commit import Kind, Status
 from perdure.model.ids import SessionKey
-from tests.backends.claims import run
-from tests.backends.engines import Engine
 from tests.servers.fixture import Servers
 from tests.servers.mongodb import MongoDB
+from tests.support.backends.engines import Engine
+from tests.support.backends.scenarios import run
 
 ENGINE = Engine("mongodb", MongoDB)
 S = SessionKey("acme", "s")

@@ -18,13 +18,13 @@ from perdure import Event
 from perdure.backends.objects.cloud import mapped
 from perdure.backends.spi import Durability
 from perdure.errors import Error, Invalid, Unauthorized, Unavailable, Unknown
-from tests.backends.claims import run, visit
-from tests.backends.engines import Engine, diagnosis
 from tests.servers.azurite import ACCOUNT, KEY, Azurite
 from tests.servers.fake_gcs import FakeGCS
 from tests.servers.fixture import Servers
 from tests.servers.process import HOST, Server, free_port
 from tests.servers.seaweedfs import SeaweedFS
+from tests.support.backends.engines import Engine, diagnosis
+from tests.support.backends.scenarios import run, visit
 
 CLOUDS = [Engine("s3", SeaweedFS), Engine("gs", FakeGCS), Engine("az", Azurite)]
 clouds = pytest.mark.parametrize("cloud", CLOUDS, ids=repr)

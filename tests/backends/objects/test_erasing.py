@@ -18,13 +18,13 @@ from perdure.backends.spi import Head
 from perdure.errors import Unavailable
 from perdure.model.commit import Kind
 from perdure.model.ids import SessionKey
-from tests.backends.claims import engine, run
-from tests.backends.engines import Engine, diagnosis
 from tests.servers.azurite import Azurite
 from tests.servers.fake_gcs import FakeGCS
 from tests.servers.fixture import Servers
 from tests.servers.process import Server
 from tests.servers.seaweedfs import SeaweedFS
+from tests.support.backends.engines import Engine, diagnosis
+from tests.support.backends.scenarios import engine, run
 
 SESSIONS = [f"s{number}" for number in range(6)]
 

@@ -21,9 +21,9 @@ from perdure.backends.objects.folder import Folder
 from perdure.backends.spi import Appended, Refused
 from perdure.errors import Corrupt, Invalid, Unauthorized, Unavailable, Unknown, Unsupported
 from perdure.model.ids import SessionKey
-from tests.backends.claims import engine, run, visit
-from tests.backends.engines import Engine
 from tests.servers.seaweedfs import SeaweedFS
+from tests.support.backends.engines import Engine
+from tests.support.backends.scenarios import engine, run, visit
 
 ENGINE = Engine("seaweedfs", SeaweedFS)
 WRITER = """

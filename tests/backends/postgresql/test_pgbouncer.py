@@ -10,10 +10,10 @@ import pytest
 
 import perdure
 from perdure import Durability, Event
-from tests.backends.claims import run
-from tests.backends.engines import Engine, diagnosis
 from tests.servers.fixture import Servers
 from tests.servers.pgbouncer import PgBouncer, PgBouncerIgnoring
+from tests.support.backends.engines import Engine, diagnosis
+from tests.support.backends.scenarios import run
 
 KINDS = pytest.mark.parametrize("kind", [PgBouncer, PgBouncerIgnoring])
 

@@ -16,11 +16,19 @@ from perdure.backends.registry import open_backend
 from perdure.backends.spi import Appended, Known, Refused
 from perdure.clock import SystemClock
 from perdure.model.ids import SessionKey
-from tests.backends.claims import group_is_one_request, nothing_left, opened, pause_ends_in_time, run, visit, warm_read_is_one_request
-from tests.backends.engines import Engine, diagnosis
 from tests.servers.fixture import Servers
 from tests.servers.postgresql import PostgreSQL, PostgreSQLStandby
 from tests.servers.process import free_port
+from tests.support.backends.engines import Engine, diagnosis
+from tests.support.backends.scenarios import (
+    group_is_one_request,
+    nothing_left,
+    opened,
+    pause_ends_in_time,
+    run,
+    visit,
+    warm_read_is_one_request,
+)
 
 ENGINE = Engine("postgresql", PostgreSQL)
 

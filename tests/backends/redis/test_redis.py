@@ -17,21 +17,21 @@ from perdure.backends.conformance import behind
 from perdure.backends.redis.layout import name_of, prefix, shard_of
 from perdure.backends.spi import Appended
 from perdure.model.ids import SessionKey
-from tests.backends.claims import (
+from tests.servers.fixture import Servers
+from tests.servers.process import HOST, free_port
+from tests.servers.valkey import Valkey, ValkeyCluster, ValkeySentinel, ask
+from tests.support.backends.engines import Engine, diagnosis
+from tests.support.backends.scenarios import (
     engine,
     group_is_one_request,
-    insisting,
     large_ones_come_back_whole,
     nothing_left,
     opened,
+    retrying,
     run,
     visit,
     warm_read_is_one_request,
 )
-from tests.backends.engines import Engine, diagnosis
-from tests.servers.fixture import Servers
-from tests.servers.process import HOST, free_port
-from tests.servers.valkey import Valkey, ValkeyCluster, ValkeySentinel, ask
 
 VALKEY = Engine("valkey", Valkey)
 
@@ -315,10 +315,10 @@ async def test_a_failover_behind_sentinels_loses_nothing_acknowledged(server_of_
             assert receipt.durability == Durability.quorum
         server.kill("primary")
         await asyncio.to_thread(server.wait, "the replica in its place", lambda: "role:master" in _role(server, "replica"))
-        assert (await insisting(lambda: store.read("s"))).version == 5
+        assert (await retrying(lambda: store.read("s"))).version == 5
         await asyncio.to_thread(server.start)
         await asyncio.to_thread(server.wait, "the old one following", lambda: "state=online" in _role(server, "replica"))
-        assert (await insisting(lambda: store.append("s", Event("b"), key="after"))).version == 6
+        assert (await retrying(lambda: store.append("s", Event("b"), key="after"))).version == 6
         assert [commit.version async for commit in store.history("s")] == list(range(1, 7))
 
 
@@ -338,7 +338,7 @@ async def test_a_cluster_goes_on_with_a_replica(server_of_my_own: Servers[Valkey
         ask(server.port("r1"), "CLUSTER", "FAILOVER", "TAKEOVER")
         await asyncio.to_thread(server.wait, "a new primary", lambda: "role:master" in _role(server, "r1"))
         for name in names:
-            assert (await insisting(lambda name=name: store.append(name, Event("b"), key="after"))).version == 2
+            assert (await retrying(lambda name=name: store.append(name, Event("b"), key="after"))).version == 2
         assert len([info async for info in store.list()]) == 40
 
 

@@ -15,8 +15,8 @@ from perdure.backends.remote.appender import Appender
 from perdure.backends.spi import Append, Appended, Known, Refused
 from perdure.errors import Closed, Error, Unauthorized, Unavailable, Unknown
 from perdure.model.ids import SessionKey
-from tests.backends.load import Load
-from tests.backends.remote.memory_driver import LossyDriver, MemoryDriver, memory, opened
+from tests.support.backends.load import Load
+from tests.support.backends.memory_driver import LossyDriver, MemoryDriver, memory, opened
 
 S = SessionKey("acme", "s")
 

@@ -14,7 +14,7 @@ import perdure
 from perdure import Event, op, sync
 from perdure.engine.write.session_queue import SessionQueue
 from perdure.model.ids import SessionKey
-from tests.crash.interrupts import interrupted
+from tests.support.crash.interrupts import interrupted
 
 S = SessionKey("t", "s")
 ONE = Event("n", None, (op.add("/n", 1),))

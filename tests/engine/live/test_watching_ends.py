@@ -19,9 +19,9 @@ from perdure.clock import SystemClock
 from perdure.errors import Closed, Deleted, Rewound, Truncated, Unavailable
 from perdure.model.commit import Kind
 from perdure.model.ids import SessionKey
-from tests.engine.watchers import S, no_look, on, until, versions
+from tests.support.engine.watchers import S, no_polling, on, until, versions
 
-__all__ = ["no_look"]
+__all__ = ["no_polling"]
 
 
 async def test_a_tombstone_ends_it_and_a_new_life_goes_on_behind(url: str) -> None:

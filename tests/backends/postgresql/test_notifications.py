@@ -17,11 +17,11 @@ from perdure.backends.postgresql.news import PAYLOAD_MAX, SESSIONS_MAX, notices_
 from perdure.backends.spi import Appended
 from perdure.errors import Unsupported
 from perdure.model.ids import SessionKey
-from tests.backends.claims import Handles, run, until, visit
-from tests.backends.engines import Engine
 from tests.servers.fixture import Servers
 from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgresql import PostgreSQL, PostgreSQLStandby
+from tests.support.backends.engines import Engine
+from tests.support.backends.scenarios import Handles, run, until, visit
 
 ENGINE = Engine("postgresql", PostgreSQL)
 S = SessionKey("acme", "s")

@@ -14,10 +14,10 @@ from perdure.backends.conformance.notifying import Ear
 from perdure.backends.mongodb import news
 from perdure.backends.spi import Appended, Known
 from perdure.model.ids import SessionKey
-from tests.backends.claims import Handles, run, until
-from tests.backends.engines import Engine
 from tests.servers.fixture import Servers
 from tests.servers.mongodb import MongoDB, MongoDBLogin, MongoDBSet
+from tests.support.backends.engines import Engine
+from tests.support.backends.scenarios import Handles, run, until
 
 ENGINE = Engine("mongodb", MongoDB)
 S = SessionKey("acme", "s")
