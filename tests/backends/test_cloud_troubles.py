@@ -23,7 +23,7 @@ from tests.servers.process import HOST, Server
 from tests.servers.proxy import Proxy, answered
 from tests.servers.seaweedfs import SeaweedFS
 from tests.support.backends.engines import Engine
-from tests.support.backends.scenarios import nothing_left, retrying, run, visit
+from tests.support.backends.scenarios import nothing_left, retrying, visit
 
 STORES = [Engine("s3", SeaweedFS), Engine("gs", FakeGCS, survives=False), Engine("az", Azurite, survives=False)]
 SERVICES = [Engine("firestore", FirestoreEmulator, survives=False), Engine("datastore", DatastoreEmulator, survives=False)]
@@ -53,7 +53,7 @@ async def refused(call: Any) -> perdure.Error:
 
 
 @clouds
-def test_two_hundred_tasks_share_a_bounded_pool_and_leave_nothing(servers: Servers[Server], cloud: Engine) -> None:
+async def test_two_hundred_tasks_share_a_bounded_pool_and_leave_nothing(servers: Servers[Server], cloud: Engine) -> None:
     """200 tasks write, and 200 read what another process wrote, on no more connections than `pool` says, and as many that come late;
     Google's services need one. After `close` no socket, no thread and no task is left."""
     server, pool = servers(cloud.server), 8 if cloud in STORES else 1
@@ -70,7 +70,7 @@ def test_two_hundred_tasks_share_a_bounded_pool_and_leave_nothing(servers: Serve
         assert len(asyncio.all_tasks()) == tasks
 
     with nothing_left(within=10):
-        run(scenario())
+        await scenario()
         gc.collect()  # gRPC leaves its channels, and the thread that serves them all, to the collector.
 
 

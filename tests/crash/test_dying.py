@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -88,16 +87,12 @@ async def die_and_go_on(number: int, folder: Path, recording: Recording) -> bool
 
 
 @pytest.mark.parametrize("shard", range(SHARDS))
-def test_death_at_every_call(shard: int, tmp_path: Path) -> None:
+async def test_death_at_every_call(shard: int, tmp_path: Path) -> None:
     """From any call on the disk refuses everything: nothing more is acknowledged and the store closes. A second process sends the lost call
     again, and its receipt holds even if what it found had never been synced."""
-
-    async def run() -> None:
-        (tmp_path / "plain").mkdir()
-        recording = await record(tmp_path / "plain" / "store.db", f"plain-{tmp_path.name}", STEPS)
-        number = shard
-        while await die_and_go_on(number, tmp_path, recording):
-            number += SHARDS
-        assert number > 100
-
-    asyncio.run(run())
+    (tmp_path / "plain").mkdir()
+    recording = await record(tmp_path / "plain" / "store.db", f"plain-{tmp_path.name}", STEPS)
+    number = shard
+    while await die_and_go_on(number, tmp_path, recording):
+        number += SHARDS
+    assert number > 100

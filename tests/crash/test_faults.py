@@ -3,7 +3,6 @@ wrong acknowledgement."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
@@ -130,16 +129,12 @@ async def live_with(fault: Fault, folder: Path, recording: Recording) -> int:
 
 @pytest.mark.parametrize("error", [full, broken])
 @pytest.mark.parametrize("shard", range(SHARDS))
-def test_a_fault_at_every_call(shard: int, error: Callable[[], apsw.Error], tmp_path: Path) -> None:
+async def test_a_fault_at_every_call(shard: int, error: Callable[[], apsw.Error], tmp_path: Path) -> None:
     """One refused call, wherever it falls: `Unavailable` wrote nothing, `Unknown` may have, both can be sent again, and nothing
     acknowledged is lost, not even to a power loss behind a failed sync."""
-
-    async def run() -> None:
-        (tmp_path / "plain").mkdir()
-        recording = await record(tmp_path / "plain" / "store.db", f"plain-{tmp_path.name}", LIFE)
-        number = shard
-        while await live_with(Fault(number, error), tmp_path, recording):
-            number += SHARDS
-        assert number > 150
-
-    asyncio.run(run())
+    (tmp_path / "plain").mkdir()
+    recording = await record(tmp_path / "plain" / "store.db", f"plain-{tmp_path.name}", LIFE)
+    number = shard
+    while await live_with(Fault(number, error), tmp_path, recording):
+        number += SHARDS
+    assert number > 150

@@ -3,7 +3,6 @@ way can be sent again."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from pathlib import Path
 
@@ -21,7 +20,7 @@ SEEDS = 2
 
 
 @pytest.mark.parametrize("shard", range(SHARDS))
-def test_power_loss_at_every_call(shard: int, tmp_path: Path) -> None:
+async def test_power_loss_at_every_call(shard: int, tmp_path: Path) -> None:
     """At every call, whatever the disk dropped or tore: acknowledged commits with their hashes, at most the one under way besides."""
 
     async def run() -> int:
@@ -50,7 +49,7 @@ def test_power_loss_at_every_call(shard: int, tmp_path: Path) -> None:
                 checked += 1
         return checked
 
-    assert asyncio.run(run()) > 50
+    assert await run() > 50
 
 
 def at(recording: Recording, position: int) -> tuple[Moment | None, Moment | None, int]:
@@ -134,7 +133,7 @@ async def send_again(recording: Recording, store: perdure.Store, last: Moment | 
                 await store.read(session)
 
 
-def test_buffered_commits_can_be_lost_but_never_torn(tmp_path: Path) -> None:
+async def test_buffered_commits_can_be_lost_but_never_torn(tmp_path: Path) -> None:
     """Written with less durability on request, the newest commits may be lost to a power loss, and the harness sees that; what is left
     of each session is a whole beginning of it."""
 
@@ -155,4 +154,4 @@ def test_buffered_commits_can_be_lost_but_never_torn(tmp_path: Path) -> None:
                     lost += last is not None and session in last.heads and link.version < last.heads[session].version
         return lost
 
-    assert asyncio.run(run()) > 0
+    assert await run() > 0

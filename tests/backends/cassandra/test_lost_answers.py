@@ -85,7 +85,7 @@ async def test_a_write_that_lands_later_lands_once(servers: Servers[Cassandra], 
     await other.close()
 
 
-def test_answers_of_conditional_writes_that_are_cut(servers: Servers[Cassandra]) -> None:
+async def test_answers_of_conditional_writes_that_are_cut(servers: Servers[Cassandra]) -> None:
     """Each append's conditional write reaches the server and its answer is cut: it is found again, nothing is written twice, and no
     client has sent it by itself."""
     server = servers(Cassandra)
@@ -119,7 +119,7 @@ def test_answers_of_conditional_writes_that_are_cut(servers: Servers[Cassandra])
             assert sent == list(range(1, 11)), "what had landed was found by reading, not by sending"
             await backend.close()
 
-    run(scenario())
+    await scenario()
 
 
 @pytest.mark.slow("three JVMs")

@@ -22,7 +22,7 @@ from tests.servers.etcd import Etcd, EtcdCluster
 from tests.servers.fixture import Servers
 from tests.support.backends.engines import Engine
 from tests.support.backends.notifications import no_polling, watcher_of, writing
-from tests.support.backends.scenarios import nothing_left, run
+from tests.support.backends.scenarios import nothing_left
 
 __all__ = ["no_polling"]
 ETCD = Engine("etcd", Etcd)
@@ -110,7 +110,7 @@ async def test_who_may_not_watch_is_polled_for(server_of_my_own: Servers[Etcd]) 
     """A user with rights to the sessions of one tenant alone writes and watches: heads are looked at, nothing is an error; with rights to
     all heads it is told, and goes on to be when its token has died."""
     server = server_of_my_own(Etcd)
-    run(_written_once(server.url))
+    await _written_once(server.url)
     heads, rest = Layout("perdure").all(b"h"), Layout("perdure").all(b"")[:-1]
     for name in ("root", "agent"):
         ask(server, "auth/user/add", {"name": name, "password": "s3cret"})
@@ -144,7 +144,7 @@ def grant(start: bytes, end: bytes) -> dict[str, Any]:
     return {"name": "tenant", "perm": {"permType": "READWRITE", "key": text(start), "range_end": text(end)}}
 
 
-def test_listening_has_its_own_connection_and_lets_go_of_it(servers: Servers[Etcd]) -> None:
+async def test_listening_has_its_own_connection_and_lets_go_of_it(servers: Servers[Etcd]) -> None:
     """With a pool of one a watch waits while two hundred tasks append; after `close` there is no socket and no thread of the store left."""
     url = ETCD.url(servers(Etcd))
 
@@ -155,7 +155,7 @@ def test_listening_has_its_own_connection_and_lets_go_of_it(servers: Servers[Etc
             await news.all_told()
 
     with nothing_left():
-        run(scenario())
+        await scenario()
 
 
 async def test_an_append_is_one_request_whoever_listens(servers: Servers[Etcd]) -> None:

@@ -22,7 +22,6 @@ from tests.servers.process import HOST
 from tests.servers.valkey import Valkey, ValkeyCluster, ValkeyClusterElecting, ValkeySentinel, ask
 from tests.support.backends.engines import Engine
 from tests.support.backends.notifications import Watcher, key, no_polling, watcher_of, writing
-from tests.support.backends.scenarios import run
 
 __all__ = ["no_polling"]
 VALKEY, CLUSTER = Engine("valkey", Valkey), Engine("valkey-cluster", ValkeyCluster)
@@ -218,7 +217,7 @@ async def test_who_may_not_wait_is_polled_for(server_of_my_own: Servers[Valkey])
 
 
 @pytest.mark.parametrize("kind", [VALKEY, CLUSTER], ids=str)
-def test_listening_has_its_own_connections_and_lets_go_of_them(kind: Engine, servers: Servers[Valkey]) -> None:
+async def test_listening_has_its_own_connections_and_lets_go_of_them(kind: Engine, servers: Servers[Valkey]) -> None:
     """One connection waits, in a Cluster one for each shard, beside a pool of two that two hundred tasks share; after `close` there is none
     of the store left, and no thread."""
     server, threads = servers(kind.server), {thread.name for thread in threading.enumerate()}
@@ -230,22 +229,19 @@ def test_listening_has_its_own_connections_and_lets_go_of_them(kind: Engine, ser
     def connected() -> int:
         return sum(len(clients(server, node)) for node in nodes)
 
-    async def scenario() -> None:
-        before = connected()
-        async with perdure.open(f"{kind.url(server)}&pool=2", watch_every=3600) as store:
-            await store.append("s0", Event("a"))
-            watch = store.watch("s0", after=1)
-            following = asyncio.ensure_future(anext(watch))
-            backend = store._core.backend
-            assert isinstance(backend, Notifying)
-            await asyncio.to_thread(server.wait, "someone who waits", lambda: waiting() == (1 if kind is VALKEY else SHARDS))
-            assert backend.hears
-            await asyncio.gather(*(store.append(f"s{number}", Event("a")) for number in range(200)))
-            assert (await following).version == 2
-            await watch.aclose()
-        await asyncio.to_thread(server.wait, "all gone", lambda: connected() == before)
-
-    run(scenario())
+    before = connected()
+    async with perdure.open(f"{kind.url(server)}&pool=2", watch_every=3600) as store:
+        await store.append("s0", Event("a"))
+        watch = store.watch("s0", after=1)
+        following = asyncio.ensure_future(anext(watch))
+        backend = store._core.backend
+        assert isinstance(backend, Notifying)
+        await asyncio.to_thread(server.wait, "someone who waits", lambda: waiting() == (1 if kind is VALKEY else SHARDS))
+        assert backend.hears
+        await asyncio.gather(*(store.append(f"s{number}", Event("a")) for number in range(200)))
+        assert (await following).version == 2
+        await watch.aclose()
+    await asyncio.to_thread(server.wait, "all gone", lambda: connected() == before)
     assert {thread.name for thread in threading.enumerate()} <= threads
 
 

@@ -1,4 +1,4 @@
-"""Notifications from an engine behind a network: what breaks is made again, and whoever listens is told that it may have missed something."""
+"""Notifications from an engine behind a network: what breaks is made again, and a listener learns that it may have missed something."""
 
 from __future__ import annotations
 

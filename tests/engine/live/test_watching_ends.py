@@ -164,7 +164,7 @@ async def test_closing_wakes_those_who_wait(url: str) -> None:
             await watch
 
 
-def test_whoever_breaks_off_leaves_nothing(url: str) -> None:
+async def test_whoever_breaks_off_leaves_nothing(url: str) -> None:
     """A watch that is broken off, cancelled or forgotten in mid-wait is not told of anything any more, and no thread is left at the end."""
 
     async def scenario() -> None:
@@ -182,7 +182,7 @@ def test_whoever_breaks_off_leaves_nothing(url: str) -> None:
             assert not store._core.watchers._watched()
 
     before = threading.active_count()
-    asyncio.run(scenario())
+    await scenario()
     assert threading.active_count() == before
 
 
