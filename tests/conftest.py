@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
+from collections.abc import Coroutine
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -12,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from tests.servers.fixture import server_of_my_own, servers
 from tests.support.tiers import sort_into_tiers
 
-pytest.register_assert_rewrite("tests.backends.claims")  # What it asserts is shown with its values, as in a test.
+pytest.register_assert_rewrite("tests.support.backends.scenarios")  # What it asserts is shown with its values, as in a test.
 
 __all__ = ["server_of_my_own", "servers"]
 
@@ -28,8 +30,13 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
-    asyncio.run(asyncio.wait_for(pyfuncitem.obj(**arguments), 240))
+    asyncio.run(_in_time(pyfuncitem.obj(**arguments)))
     return True
+
+
+async def _in_time(test: Coroutine[Any, Any, None]) -> None:
+    async with asyncio.timeout(240):
+        await test
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -10,10 +10,9 @@ import pytest
 
 import perdure
 from perdure import Event, op
-from tests.backends.claims import run
-from tests.backends.engines import ENGINES, Engine
 from tests.servers.fixture import Servers
 from tests.servers.process import Server
+from tests.support.backends.engines import ENGINES, Engine
 
 ROUNDS = 40
 
@@ -65,11 +64,11 @@ async def nothing_lands_later(url: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES, ids=str)
-def test_nothing_lands_after_a_strong_read(engine: Engine, servers: Servers[Server]) -> None:
+async def test_nothing_lands_after_a_strong_read(engine: Engine, servers: Servers[Server]) -> None:
     """What a strong read, a find, a history or an edit showed after a cancelled append or edit is how it stays."""
-    run(nothing_lands_later(engine.url(servers(engine.server))))
+    await nothing_lands_later(engine.url(servers(engine.server)))
 
 
-def test_nothing_lands_after_a_strong_read_of_a_file(tmp_path: object) -> None:
+async def test_nothing_lands_after_a_strong_read_of_a_file(tmp_path: object) -> None:
     """The same on SQLite."""
-    run(nothing_lands_later(f"sqlite:///{tmp_path}/store.db"))
+    await nothing_lands_later(f"sqlite:///{tmp_path}/store.db")

@@ -13,13 +13,13 @@ import pytest
 import perdure
 from perdure import Event, Store
 from perdure.clock import SystemClock
-from tests.backends.engines import ENGINES, Engine
-from tests.backends.load import Load
 from tests.backends.test_engine_faults import TIMEOUTS, handles
 from tests.servers.clocks import Clocks
 from tests.servers.fixture import Servers, missing_skips
 from tests.servers.process import Server
 from tests.servers.valkey import ValkeySentinel
+from tests.support.backends.engines import ENGINES, Engine
+from tests.support.backends.load import Load
 
 pytestmark = pytest.mark.slow("clocks that are wrong, on servers of their own")
 HOUR = 3_600_000_000_000

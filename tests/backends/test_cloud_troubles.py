@@ -14,8 +14,6 @@ import pytest
 
 import perdure
 from perdure import Event
-from tests.backends.claims import insisting, nothing_left, run, visit
-from tests.backends.engines import Engine
 from tests.servers.azurite import ACCOUNT, Azurite
 from tests.servers.fake_gcs import FakeGCS
 from tests.servers.fixture import Servers
@@ -24,6 +22,8 @@ from tests.servers.grpc_front import GrpcFront
 from tests.servers.process import HOST, Server
 from tests.servers.proxy import Proxy, answered
 from tests.servers.seaweedfs import SeaweedFS
+from tests.support.backends.engines import Engine
+from tests.support.backends.scenarios import nothing_left, retrying, visit
 
 STORES = [Engine("s3", SeaweedFS), Engine("gs", FakeGCS, survives=False), Engine("az", Azurite, survives=False)]
 SERVICES = [Engine("firestore", FirestoreEmulator, survives=False), Engine("datastore", DatastoreEmulator, survives=False)]
@@ -53,7 +53,7 @@ async def refused(call: Any) -> perdure.Error:
 
 
 @clouds
-def test_two_hundred_tasks_share_a_bounded_pool_and_leave_nothing(servers: Servers[Server], cloud: Engine) -> None:
+async def test_two_hundred_tasks_share_a_bounded_pool_and_leave_nothing(servers: Servers[Server], cloud: Engine) -> None:
     """200 tasks write, and 200 read what another process wrote, on no more connections than `pool` says, and as many that come late;
     Google's services need one. After `close` no socket, no thread and no task is left."""
     server, pool = servers(cloud.server), 8 if cloud in STORES else 1
@@ -70,7 +70,7 @@ def test_two_hundred_tasks_share_a_bounded_pool_and_leave_nothing(servers: Serve
         assert len(asyncio.all_tasks()) == tasks
 
     with nothing_left(within=10):
-        run(scenario())
+        await scenario()
         gc.collect()  # gRPC leaves its channels, and the thread that serves them all, to the collector.
 
 
@@ -101,18 +101,18 @@ async def test_a_stranger_at_the_address(servers: Servers[Server], cloud: Engine
         proxy.reply = lambda _: garbage
         assert type(await refused(visit(url))) in (perdure.Unavailable, perdure.Corrupt)
         proxy.reply = None
-        await insisting(lambda: visit(url))
+        await retrying(lambda: visit(url))
         async with perdure.open(url) as store:
             await store.append("s", Event("n", 1))
             proxy.reply = lambda _: garbage
             assert type(await refused(store.read("s"))) in (perdure.Unavailable, perdure.Corrupt)
             assert type(await refused(store.append("s", Event("n", 2), key="unheard"))) in (perdure.Unavailable, perdure.Unknown)
             proxy.reply = None
-            assert (await insisting(lambda: store.append("s", Event("n", 2), key="unheard"))).version == 2
+            assert (await retrying(lambda: store.append("s", Event("n", 2), key="unheard"))).version == 2
             proxy.cut(10_000, instead=garbage)
             assert type(await refused(store.append("s", Event("n", 3), key="heard"))) in (perdure.Unavailable, perdure.Unknown)
             proxy.cut(0)
-            assert (await insisting(lambda: store.append("s", Event("n", 3), key="heard"))).version == 3
+            assert (await retrying(lambda: store.append("s", Event("n", 3), key="heard"))).version == 3
         async with perdure.open(url) as store:
             assert [commit.events[0].data async for commit in store.history("s")] == [1, 2, 3]
             await store.verify("s")
@@ -154,9 +154,9 @@ async def test_work_goes_on_when_the_server_is_back(server_of_my_own: Servers[Se
         await asyncio.to_thread(server.start)
         start = time.monotonic()
         if cloud.survives:
-            assert (await insisting(lambda: store.append("s", Event("n", 2), key="k"))).version == 2
+            assert (await retrying(lambda: store.append("s", Event("n", 2), key="k"))).version == 2
             assert [commit.events[0].data async for commit in store.history("s")] == [1, 2]
-        assert (await insisting(lambda: store.append("new", Event("n", 1), key="k"))).version == 1
+        assert (await retrying(lambda: store.append("new", Event("n", 1), key="k"))).version == 1
         print(f"went on after {time.monotonic() - start:.1f} s")
 
 

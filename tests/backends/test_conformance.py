@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from perdure.backends.conformance import CASES, Case
-from tests.backends.claims import opened
+from tests.support.backends.scenarios import opened
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if not case.needs_another], ids=str)

@@ -37,7 +37,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 def contend(url: str, *, processes: int, tasks: int, commits: int, how: str) -> float:
     """All begin at once. Each commit is stored once and none failed; the average number of tries that one took."""
-    command = [sys.executable, "-m", "tests.backends.contender", url, str(tasks), str(commits), how]
+    command = [sys.executable, "-m", "tests.support.backends.contender", url, str(tasks), str(commits), how]
     running = [
         subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) for _ in range(processes)
     ]

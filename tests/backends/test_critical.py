@@ -10,7 +10,7 @@ import pytest
 
 from perdure.concurrency.critical_section import CriticalSection
 from perdure.errors import Busy
-from tests.crash.interrupts import interrupted, length
+from tests.support.crash.interrupts import interrupted, length
 
 
 @pytest.fixture

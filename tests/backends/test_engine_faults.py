@@ -15,11 +15,11 @@ from perdure.backends.spi import Append, Appended, Backend, Head, Known
 from perdure.clock import SystemClock
 from perdure.errors import Unavailable, Unknown
 from perdure.model.ids import SessionKey
-from tests.backends.engines import ENGINES, Engine
-from tests.backends.load import Load, whole
 from tests.servers.fixture import Servers
 from tests.servers.process import HOST, Server
 from tests.servers.proxy import Proxy
+from tests.support.backends.engines import ENGINES, Engine
+from tests.support.backends.load import Load, whole
 
 TIMEOUTS = "&timeout=2&connect_timeout=1"
 PAUSE = 3.0

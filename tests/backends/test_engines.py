@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from perdure.backends.conformance import CASES, Case
-from tests.backends.claims import opened
-from tests.backends.engines import ENGINES, Engine, diagnosis
 from tests.servers.fixture import Servers
 from tests.servers.process import Server
+from tests.support.backends.engines import ENGINES, Engine, diagnosis
+from tests.support.backends.scenarios import opened
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -18,14 +18,14 @@ from perdure.backends.remote import Answer, Attempt
 from perdure.backends.spi import Appended, Index
 from perdure.errors import Corrupt, Invalid, TooLarge
 from perdure.model.ids import SessionKey
-from tests.backends.claims import opened
-from tests.backends.engines import Engine
-from tests.backends.remote.memory_driver import MemoryDriver, memory
-from tests.backends.remote.memory_driver import opened as driven
 from tests.servers.etcd import Etcd
 from tests.servers.fixture import Servers
 from tests.servers.google import FirestoreEmulator
 from tests.servers.mongodb import MongoDB
+from tests.support.backends.engines import Engine
+from tests.support.backends.memory_driver import MemoryDriver, memory
+from tests.support.backends.memory_driver import opened as driven
+from tests.support.backends.scenarios import opened
 
 SESSIONS = [SessionKey("acme", f"s{number:02d}") for number in range(20)]
 BAD = SESSIONS[7]

@@ -12,9 +12,9 @@ from perdure.backends.memory import MemoryBackend
 from perdure.backends.spi import Append, Appended, Outcome
 from perdure.clock import SeededClock
 from perdure.errors import Unknown
-from tests.backends.linear import Lookup, Position, Read, Refusal, Write, linearizable
-from tests.backends.load import Load
 from tests.backends.test_kit_catches_mutants import KeyTwice, LostUpdate, StaleRead
+from tests.support.backends.linearizability import Lookup, Position, Read, Refusal, Write, linearizable
+from tests.support.backends.load import Load
 
 A: Position = (1, b"a")
 B: Position = (1, b"b")
@@ -82,13 +82,13 @@ async def history(kind: type[MemoryBackend], *arguments: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", [MemoryBackend, Liar])
-def test_a_sound_engine_passes(kind: type[MemoryBackend]) -> None:
+async def test_a_sound_engine_passes(kind: type[MemoryBackend]) -> None:
     """The memory engine, also when answers are lost, passes under many clients."""
-    asyncio.run(history(kind, SeededClock(1)))
+    await history(kind, SeededClock(1))
 
 
 @pytest.mark.parametrize("kind", [LostUpdate, StaleRead, KeyTwice, LostAck])
-def test_a_broken_engine_is_caught(kind: Any) -> None:
+async def test_a_broken_engine_is_caught(kind: Any) -> None:
     """An unconditional write, a stale read, a key applied twice, a lost acknowledgement: each fails."""
 
     class Broken(kind):  # type: ignore[misc]
@@ -103,4 +103,4 @@ def test_a_broken_engine_is_caught(kind: Any) -> None:
             return [Unknown("The answer was cut.") for _ in outcomes] if self._turn % 10 == 0 else outcomes
 
     with pytest.raises((AssertionError, TimeoutError)):
-        asyncio.run(history(Broken, *([SeededClock(1)] if kind is LostAck else [])))
+        await history(Broken, *([SeededClock(1)] if kind is LostAck else []))

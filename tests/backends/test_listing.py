@@ -16,12 +16,12 @@ from perdure.backends.spi import Index, Query
 from perdure.backends.sqlite.heads import Heads
 from perdure.backends.sqlite.reader import scan
 from perdure.model.ids import SessionKey
-from tests.backends.claims import opened
-from tests.backends.engines import Engine
 from tests.servers.etcd import Etcd
 from tests.servers.fixture import Servers
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.valkey import Valkey
+from tests.support.backends.engines import Engine
+from tests.support.backends.scenarios import opened
 
 STEP = 50
 """Steps of SQLite's machine between two counts."""

@@ -6,10 +6,9 @@ import pytest
 
 import perdure
 from perdure import Event, op
-from tests.backends.claims import run
-from tests.backends.engines import ENGINES, Engine
 from tests.servers.fixture import Servers
 from tests.servers.process import Server
+from tests.support.backends.engines import ENGINES, Engine
 
 KEYS = ("k", "é" * 127)
 """A key, and one of as many bytes as a name may have."""
@@ -49,6 +48,6 @@ async def live_and_die(url: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES, ids=str)
-def test_lives_and_purges(engine: Engine, servers: Servers[Server]) -> None:
+async def test_lives_and_purges(engine: Engine, servers: Servers[Server]) -> None:
     """Keys count once in each life, an earlier life is not read, a purged session goes on from its stub, and all of it verifies."""
-    run(live_and_die(engine.url(servers(engine.server))))
+    await live_and_die(engine.url(servers(engine.server)))

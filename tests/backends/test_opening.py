@@ -16,13 +16,12 @@ from perdure import Event
 from perdure.backends import registry
 from perdure.backends.registry import open_backend
 from perdure.clock import SystemClock
-from tests.backends.claims import run
-from tests.backends.engines import ENGINES, Engine
 from tests.servers.fixture import Servers
 from tests.servers.mongodb import MongoDB
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.process import Server
 from tests.servers.valkey import Valkey
+from tests.support.backends.engines import ENGINES, Engine
 
 
 def refuses(url: str, *missing: str) -> None:
@@ -148,8 +147,8 @@ async def _opens_always(url: str, *, clock: Any) -> Any:
     raise AssertionError("It must not be opened.")
 
 
-def test_an_engine_that_cannot_help_creating_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_engine_that_cannot_help_creating_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine from elsewhere, made before `create` was, is not opened: it could create."""
     monkeypatch.setattr(registry, "_factory", lambda *_: _opens_always)
     with pytest.raises(perdure.Unsupported, match="create=False"):
-        run(open_backend("theirs://somewhere", clock=SystemClock(), create=False))
+        await open_backend("theirs://somewhere", clock=SystemClock(), create=False)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 import perdure
-from tests.backends.partitioned import PARTITIONS
 from tests.servers.fixture import make
 from tests.servers.network import Network
+from tests.support.backends.partitioned import PARTITIONS
 from tests.support.needs import missing
 
 pytestmark = [pytest.mark.server, pytest.mark.slow("partitions: nodes that are cut off for seconds, on clusters of their own")]
@@ -29,7 +29,7 @@ def test_nodes_cut_off_from_the_others(name: str, tmp_path: Path, tmp_path_facto
     root = Path(__file__).parents[2]
     paths = os.pathsep.join([str(root), str(Path(perdure.__file__).parents[1])])
     with Network(f"pd{os.getpid()}", partition.hosts) as network:
-        command = [sys.executable, "-m", "tests.backends.partitioned", name, network.name, str(tmp_path / "cluster")]
+        command = [sys.executable, "-m", "tests.support.backends.partitioned", name, network.name, str(tmp_path / "cluster")]
         ran = subprocess.run(
             network.inside(network.client, command),
             check=False, capture_output=True, text=True, timeout=280, cwd=root, env=os.environ | {"PYTHONPATH": paths},

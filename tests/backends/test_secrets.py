@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 import perdure
 from perdure.backends.registry import schemes
 from perdure.redaction import Secrets, option_named, shown_url
-from tests.backends.engines import ENGINES, Engine
 from tests.servers.fixture import Servers
 from tests.servers.process import Server
+from tests.support.backends.engines import ENGINES, Engine
 
 MARK = "hunter2mark"
 HOST = "127.0.0.1:1"

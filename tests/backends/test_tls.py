@@ -124,70 +124,54 @@ async def test_a_verified_connection_takes_commits(
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # httpx may leave a refused socket to the collector.
 @everywhere
-def test_whoever_is_not_vouched_for_is_refused(servers: Servers[Any], engine: Secured, authority: Authority, tmp_path: Any) -> None:
+async def test_whoever_is_not_vouched_for_is_refused(servers: Servers[Any], engine: Secured, authority: Authority, tmp_path: Any) -> None:
     """An authority that the client does not know, and a certificate for another host, are `Unavailable` in time, and the message says that
     it was the certificate. Nothing of ours was sent."""
     server = servers(engine.server)
     stranger = Authority(tmp_path, "theirs")
-
-    async def scenario() -> None:
-        for context in (stranger.certificate(HOST, "localhost"), authority.certificate("elsewhere.example")):
-            async with Front(server.port(engine.node), context, asked=engine.asked) as front:
-                error = await refused(engine.url(front, authority))
-                assert isinstance(error, perdure.Unavailable)
-                assert "certificate" in str(error)
-
-    run(scenario())
+    for context in (stranger.certificate(HOST, "localhost"), authority.certificate("elsewhere.example")):
+        async with Front(server.port(engine.node), context, asked=engine.asked) as front:
+            error = await refused(engine.url(front, authority))
+            assert isinstance(error, perdure.Unavailable)
+            assert "certificate" in str(error)
     gc.collect()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # httpx may leave a refused socket to the collector.
 @pytest.mark.parametrize("engine", [engine for engine in ENGINES if engine.login], ids=repr)
-def test_a_client_shows_its_own_certificate(servers: Servers[Any], engine: Secured, authority: Authority, tmp_path: Any) -> None:
+async def test_a_client_shows_its_own_certificate(servers: Servers[Any], engine: Secured, authority: Authority, tmp_path: Any) -> None:
     """Where the server serves only clients that it knows: a known one works; one without a certificate, or with a stranger's, is told so
     or finds nobody, in time."""
     server = servers(engine.server)
     known, stranger = authority.file("agent"), Authority(tmp_path, "theirs").file("agent")
     context = authority.certificate(HOST, "localhost", clients=authority)
-
-    async def scenario() -> None:
-        async with Front(server.port(engine.node), context, asked=engine.asked) as front:
-            url = engine.url(front, authority)
-            async with perdure.open(url + engine.login.format(file=known)) as store:
-                assert (await store.append("s", Event("x"))).version == 1
-            for wrong in (url, url + engine.login.format(file=stranger)):
-                assert isinstance(await refused(wrong), perdure.Unavailable | perdure.Unauthorized)
-
-    run(scenario())
+    async with Front(server.port(engine.node), context, asked=engine.asked) as front:
+        url = engine.url(front, authority)
+        async with perdure.open(url + engine.login.format(file=known)) as store:
+            assert (await store.append("s", Event("x"))).version == 1
+        for wrong in (url, url + engine.login.format(file=stranger)):
+            assert isinstance(await refused(wrong), perdure.Unavailable | perdure.Unauthorized)
     gc.collect()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # httpx may leave a refused socket to the collector.
 @everywhere
 @pytest.mark.parametrize("trouble", ["cut", "garbage", "silent"])
-def test_a_handshake_that_goes_wrong_ends_in_time(engine: Secured, trouble: str, authority: Authority, trusted: Any) -> None:
+async def test_a_handshake_that_goes_wrong_ends_in_time(engine: Secured, trouble: str, authority: Authority, trusted: Any) -> None:
     """A connection closed in mid-handshake, one answered with something else, and one never answered, are `Unavailable` in time."""
-
-    async def scenario() -> None:
-        async with Front(0, trusted, asked=engine.asked, trouble=trouble) as front:
-            assert isinstance(await refused(engine.url(front, authority)), perdure.Unavailable)
-
-    run(scenario())
+    async with Front(0, trusted, asked=engine.asked, trouble=trouble) as front:
+        assert isinstance(await refused(engine.url(front, authority)), perdure.Unavailable)
     gc.collect()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # pymongo leaves a refused socket to the collector.
 @everywhere
-def test_a_server_without_tls_is_not_spoken_to_plainly(servers: Servers[Any], engine: Secured, authority: Authority) -> None:
+async def test_a_server_without_tls_is_not_spoken_to_plainly(servers: Servers[Any], engine: Secured, authority: Authority) -> None:
     """Where TLS is asked for and the server has none, the client does not fall back to plain text."""
     server = servers(engine.server)
-
-    async def scenario() -> None:
-        plain = engine.form.format(at=f"{HOST}:{server.port(engine.node)}", ca=authority.ca)
-        error = await refused(f"{plain}&{TIMES}")
-        assert isinstance(error, perdure.Unavailable)
-
-    run(scenario())
+    plain = engine.form.format(at=f"{HOST}:{server.port(engine.node)}", ca=authority.ca)
+    error = await refused(f"{plain}&{TIMES}")
+    assert isinstance(error, perdure.Unavailable)
     gc.collect()
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from perdure.backends.conformance import CASES, Case
-from tests.backends.engines import Engine, diagnosis
 from tests.backends.test_engines import opened
 from tests.servers.fixture import Servers
 from tests.servers.process import Server
 from tests.servers.versions import Etcd36, PostgreSQL15, Redis7
+from tests.support.backends.engines import Engine, diagnosis
 
 VERSIONS = {
     "PostgreSQL 15.": Engine("postgresql-15", PostgreSQL15),

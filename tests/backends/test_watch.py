@@ -12,10 +12,10 @@ import pytest
 
 import perdure
 from perdure import Event
-from tests.backends.claims import run, sockets
-from tests.backends.engines import ENGINES, Engine
 from tests.servers.fixture import Servers
 from tests.servers.process import Server
+from tests.support.backends.engines import ENGINES, Engine
+from tests.support.backends.scenarios import run, sockets
 
 EVERY_ENGINE = pytest.mark.parametrize("engine", ENGINES, ids=str)
 SESSIONS, WATCHERS = 20, 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import importlib.util
 import json
@@ -123,11 +122,11 @@ def test_an_erased_body_is_as_ever() -> None:
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)
-def test_an_old_file_reads_as_ever(schema: str, tmp_path: Path) -> None:
+async def test_an_old_file_reads_as_ever(schema: str, tmp_path: Path) -> None:
     """A file of each schema there was opens, verifies, and gives every commit, hash, tag and state that it gave when it was made."""
     shutil.copy(GOLDEN / f"{schema}.db", tmp_path / "old.db")
     expected = json.loads((GOLDEN / f"{schema}.json").read_text())
-    found = asyncio.run(make.describe(f"sqlite:///{tmp_path}/old.db"))
+    found = await make.describe(f"sqlite:///{tmp_path}/old.db")
     assert found.keys() == expected.keys()
     for name in expected:
         assert found[name] == expected[name], name
@@ -152,11 +151,11 @@ async def test_an_old_file_goes_on(tmp_path: Path) -> None:
         await store.verify("trip-json")
 
 
-def test_the_maker_still_makes_them(tmp_path: Path) -> None:
+async def test_the_maker_still_makes_them(tmp_path: Path) -> None:
     """The script that made the golden files gives the same store today, hash by hash, but where a compressed frame changed."""
     url = f"sqlite:///{tmp_path}/new.db"
-    asyncio.run(make.fill(url))
-    found = asyncio.run(make.describe(url))
+    await make.fill(url)
+    found = await make.describe(url)
     expected = json.loads((GOLDEN / f"{make.STORE}.json").read_text())
     assert found.keys() == expected.keys()
     for name, session in expected.items():

@@ -47,7 +47,7 @@ READS = {"read", "history", "verify"}
 
 @pytest.mark.parametrize("engine", ["memory", "sqlite"])
 @pytest.mark.parametrize("name", CALLS)
-def test_a_cancelled_call_is_whole_or_absent(name: str, engine: str, tmp_path: Path) -> None:
+async def test_a_cancelled_call_is_whole_or_absent(name: str, engine: str, tmp_path: Path) -> None:
     """Cancelled after any number of the loop's turns, the call has made one commit or none, and sent again it makes one in all."""
     threads = threading.active_count()
 
@@ -72,11 +72,8 @@ def test_a_cancelled_call_is_whole_or_absent(name: str, engine: str, tmp_path: P
             await store.append("s", Event("after", None, (op.add("/n", 1),)))
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
-    async def all_steps() -> None:
-        for steps in range(STEPS):
-            await at(steps)
-
-    asyncio.run(all_steps())
+    for steps in range(STEPS):
+        await at(steps)
     assert threading.active_count() == threads
 
 
@@ -108,7 +105,7 @@ def cancelled_at(coroutine: Coroutine[Any, Any, Any], number: int, reached: list
 @pytest.mark.parametrize("late", [False, True], ids=["waiting", "answered"])
 @pytest.mark.parametrize("busy", [False, True], ids=["alone", "among others"])
 @pytest.mark.parametrize("name", CALLS)
-def test_cancelled_at_each_of_its_awaits(name: str, busy: bool, late: bool, tmp_path: Path) -> None:
+async def test_cancelled_at_each_of_its_awaits(name: str, busy: bool, late: bool, tmp_path: Path) -> None:
     """At every single await, with its answer still on the way or just there: one commit or none, the calls beside it finish, and sent
     again it makes one in all."""
     threads = set(threading.enumerate())
@@ -153,7 +150,7 @@ def test_cancelled_at_each_of_its_awaits(name: str, busy: bool, late: bool, tmp_
             number += 1
         return met
 
-    assert asyncio.run(everywhere()) > 0
+    assert await everywhere() > 0
     assert set(threading.enumerate()) == threads
 
 
@@ -162,7 +159,7 @@ async def call_as_task(awaitable: Awaitable[Any]) -> Any:
     return await awaitable
 
 
-def test_a_cancelled_wait_for_a_turn_lets_the_next_one_in(tmp_path: Path) -> None:
+async def test_a_cancelled_wait_for_a_turn_lets_the_next_one_in(tmp_path: Path) -> None:
     """Of many edits queued on one session, cancelling some leaves the others to finish."""
 
     async def run() -> None:
@@ -178,4 +175,4 @@ def test_a_cancelled_wait_for_a_turn_lets_the_next_one_in(tmp_path: Path) -> Non
             assert kept == 20
             assert kept <= counted <= 30
 
-    asyncio.run(asyncio.wait_for(run(), 30))
+    await asyncio.wait_for(run(), 30)

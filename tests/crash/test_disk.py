@@ -8,8 +8,8 @@ from pathlib import Path
 import apsw
 import pytest
 
-from tests.crash.disk import Disk, Entry, Fault, broken, full
-from tests.crash.platter import Platter, lay_out
+from tests.support.crash.disk import Disk, Entry, Fault, broken, full
+from tests.support.crash.disk_image import DiskImage, lay_out
 
 ROWS = 12
 SEEDS = range(6)
@@ -39,12 +39,12 @@ def rows_lost(folder: Path, synchronous: str) -> int:
     with Disk(f"bare-{synchronous}") as disk:
         write_rows(live / "rows.db", disk.name, synchronous, lambda: moments.append(len(disk.journal)))
     lost = 0
-    platter = Platter()
+    image = DiskImage()
     for position, entry in enumerate(disk.journal, 1):
-        platter.feed(entry)
+        image.feed(entry)
         acknowledged = sum(moment <= position for moment in moments)
         for seed in SEEDS:
-            lay_out(platter.after_power_loss(seed * 10_000 + position), found)
+            lay_out(image.after_power_loss(seed * 10_000 + position), found)
             lost += not rows_are_whole(found / "rows.db", acknowledged)
     return lost
 
@@ -112,7 +112,7 @@ def test_a_dead_disk_stays_dead(tmp_path: Path) -> None:
 
 def test_torn_writes_keep_whole_sectors() -> None:
     """A torn write leaves each sector new or old, and somewhere among the seeds both in one write."""
-    platter = Platter()
+    image = DiskImage()
     for entry in (
         Entry("create", 1, "f"),
         Entry("write", 1, "f", 0, b"a" * 2048),
@@ -120,10 +120,10 @@ def test_torn_writes_keep_whole_sectors() -> None:
         Entry("sync folder", 0, ""),
         Entry("write", 1, "f", 256, b"b" * 1536),
     ):
-        platter.feed(entry)
+        image.feed(entry)
     mixed = 0
     for seed in range(50):
-        content = platter.after_power_loss(seed)["f"]
+        content = image.after_power_loss(seed)["f"]
         assert content[:256] == b"a" * 256
         assert content[1792:] == b"a" * 256
         assert all(len(set(content[start:stop])) == 1 for start, stop in ((256, 512), (512, 1024), (1024, 1536), (1536, 1792)))
@@ -133,7 +133,7 @@ def test_torn_writes_keep_whole_sectors() -> None:
 
 def test_what_a_failed_sync_left_is_never_vouched_for() -> None:
     """A later sync does not save what was pending when a sync failed, and an old doubtful write never covers a newer sure one."""
-    platter = Platter()
+    image = DiskImage()
     for entry in (
         Entry("create", 1, "f"),
         Entry("sync folder", 0, ""),
@@ -142,5 +142,5 @@ def test_what_a_failed_sync_left_is_never_vouched_for() -> None:
         Entry("write", 1, "f", 3, b"new"),
         Entry("sync", 1, "f"),
     ):
-        platter.feed(entry)
-    assert {platter.after_power_loss(seed)["f"] for seed in range(20)} == {b"\0\0\0new", b"oldnew"}
+        image.feed(entry)
+    assert {image.after_power_loss(seed)["f"] for seed in range(20)} == {b"\0\0\0new", b"oldnew"}

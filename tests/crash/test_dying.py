@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,11 @@ import pytest
 
 import perdure
 from perdure import Event
-from tests.crash.disk import Disk, Fault, broken
-from tests.crash.platter import Platter, lay_out
-from tests.crash.recording import Moment, Recording, record
 from tests.crash.test_faults import Acknowledged, stored
-from tests.crash.workload import CHECKPOINT, LIFE, REOPENING, Receipts, opening
+from tests.support.crash.disk import Disk, Fault, broken
+from tests.support.crash.disk_image import DiskImage, lay_out
+from tests.support.crash.recording import Moment, Recording, record
+from tests.support.crash.workload import CHECKPOINT, LIFE, REOPENING, Receipts, opening
 
 SHARDS = 4
 FAILURES = (perdure.Unavailable, perdure.Unknown, perdure.Invalid)
@@ -75,11 +74,11 @@ async def die_and_go_on(number: int, folder: Path, recording: Recording) -> bool
                 add(acknowledged, await died.step.run(store))
             else:
                 add(acknowledged, {"a": await store.append("a", Event("second life"), key="second life")})
-            platter = Platter()
+            image = DiskImage()
             for entry in disk.journal:
-                platter.feed(entry)
+                image.feed(entry)
             for seed in range(3):
-                lay_out(platter.after_power_loss(number * 10 + seed), folder / "found")
+                lay_out(image.after_power_loss(number * 10 + seed), folder / "found")
                 assert acknowledged <= stored(folder / "found" / "store.db"), f"{disk.calls[number : number + 1]} {number}, seed {seed}"
             for session in {session for session, _, _ in acknowledged}:
                 await store.verify(session)
@@ -88,16 +87,12 @@ async def die_and_go_on(number: int, folder: Path, recording: Recording) -> bool
 
 
 @pytest.mark.parametrize("shard", range(SHARDS))
-def test_death_at_every_call(shard: int, tmp_path: Path) -> None:
+async def test_death_at_every_call(shard: int, tmp_path: Path) -> None:
     """From any call on the disk refuses everything: nothing more is acknowledged and the store closes. A second process sends the lost call
     again, and its receipt holds even if what it found had never been synced."""
-
-    async def run() -> None:
-        (tmp_path / "plain").mkdir()
-        recording = await record(tmp_path / "plain" / "store.db", f"plain-{tmp_path.name}", STEPS)
-        number = shard
-        while await die_and_go_on(number, tmp_path, recording):
-            number += SHARDS
-        assert number > 100
-
-    asyncio.run(run())
+    (tmp_path / "plain").mkdir()
+    recording = await record(tmp_path / "plain" / "store.db", f"plain-{tmp_path.name}", STEPS)
+    number = shard
+    while await die_and_go_on(number, tmp_path, recording):
+        number += SHARDS
+    assert number > 100

@@ -3,7 +3,6 @@ wrong acknowledgement."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
@@ -14,10 +13,10 @@ import pytest
 
 import perdure
 from perdure import Event
-from tests.crash.disk import Disk, Fault, broken, full
-from tests.crash.platter import Platter, lay_out
-from tests.crash.recording import Moment, Recording, heads, record
-from tests.crash.workload import CHECKPOINT, LIFE, REOPENING, Receipts, checkpoint, opening
+from tests.support.crash.disk import Disk, Fault, broken, full
+from tests.support.crash.disk_image import DiskImage, lay_out
+from tests.support.crash.recording import Moment, Recording, heads, record
+from tests.support.crash.workload import CHECKPOINT, LIFE, REOPENING, Receipts, checkpoint, opening
 
 SHARDS = 6
 Acknowledged = set[tuple[str, int, bytes]]
@@ -117,10 +116,10 @@ async def live_with(fault: Fault, folder: Path, recording: Recording) -> int:
             disk.fault = None
             await check_whole(witness.path, disk, recording)
             assert witness.acknowledged <= stored(witness.path)
-            platter = Platter()
+            image = DiskImage()
             for entry in disk.journal[: witness.before_close]:
-                platter.feed(entry)
-            lay_out(platter.after_power_loss(fault.number), found)
+                image.feed(entry)
+            lay_out(image.after_power_loss(fault.number), found)
             assert witness.acknowledged <= stored(found / "store.db")
         except BaseException as failure:
             failure.add_note(f"{fault} on {disk.calls[fault.number : fault.number + 1]}, met as {witness.errors!r}")
@@ -130,16 +129,12 @@ async def live_with(fault: Fault, folder: Path, recording: Recording) -> int:
 
 @pytest.mark.parametrize("error", [full, broken])
 @pytest.mark.parametrize("shard", range(SHARDS))
-def test_a_fault_at_every_call(shard: int, error: Callable[[], apsw.Error], tmp_path: Path) -> None:
+async def test_a_fault_at_every_call(shard: int, error: Callable[[], apsw.Error], tmp_path: Path) -> None:
     """One refused call, wherever it falls: `Unavailable` wrote nothing, `Unknown` may have, both can be sent again, and nothing
     acknowledged is lost, not even to a power loss behind a failed sync."""
-
-    async def run() -> None:
-        (tmp_path / "plain").mkdir()
-        recording = await record(tmp_path / "plain" / "store.db", f"plain-{tmp_path.name}", LIFE)
-        number = shard
-        while await live_with(Fault(number, error), tmp_path, recording):
-            number += SHARDS
-        assert number > 150
-
-    asyncio.run(run())
+    (tmp_path / "plain").mkdir()
+    recording = await record(tmp_path / "plain" / "store.db", f"plain-{tmp_path.name}", LIFE)
+    number = shard
+    while await live_with(Fault(number, error), tmp_path, recording):
+        number += SHARDS
+    assert number > 150

@@ -13,9 +13,9 @@ from uuid import uuid4
 import pytest
 
 from perdure import Event, op, sync
-from tests.crash.interrupts import interrupted, length
 from tests.servers.process import Server
 from tests.servers.valkey import Valkey
+from tests.support.crash.interrupts import interrupted, length
 
 WAIT = 30.0
 """Seconds after which a call counts as wedged."""

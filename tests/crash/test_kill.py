@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import signal
 import subprocess
@@ -47,7 +46,7 @@ def kill_after(url: str, seconds: float) -> list[tuple[str, int, str, int]]:
     return [(name, int(version), hash, int(step)) for line in lines if line.endswith("\n") for name, version, hash, step in [line.split()]]
 
 
-def test_nothing_acknowledged_is_lost_to_kill_9(tmp_path: Path) -> None:
+async def test_nothing_acknowledged_is_lost_to_kill_9(tmp_path: Path) -> None:
     """After each of several kills at seeded moments all acknowledged commits are found with their hashes, in a chain that verifies."""
     url = f"sqlite:///{tmp_path}/store.db"
     moments = random.Random(20_26)
@@ -67,23 +66,19 @@ def test_nothing_acknowledged_is_lost_to_kill_9(tmp_path: Path) -> None:
     for _ in range(6):
         for name, version, hash, _step in kill_after(url, moments.uniform(0.05, 0.4)):
             acknowledged[name][version] = hash
-        asyncio.run(check())
+        await check()
 
 
-def test_a_retry_after_kill_9_applies_once(tmp_path: Path) -> None:
+async def test_a_retry_after_kill_9_applies_once(tmp_path: Path) -> None:
     """Whether or not the killed writer's last keyed append had arrived, sending it again leaves exactly one."""
     url = f"sqlite:///{tmp_path}/store.db"
     acknowledged = kill_after(url, 0.3)
     last = max(step for name, _, _, step in acknowledged if name == "s0" and step % 3 != 2)
-
-    async def retry() -> None:
-        async with perdure.open(url) as store:
-            for step in (last, last + 1 if (last + 1) % 3 != 2 else last + 2):
-                receipt = await store.append("s0", Event("step", {"n": step}, (op.add("/count", 1),)), key=f"k{step}")
-                again = await store.append("s0", Event("step", {"n": step}, (op.add("/count", 1),)), key=f"k{step}")
-                assert again.duplicate
-                assert (again.version, again.hash) == (receipt.version, receipt.hash)
-            steps = [event.data["n"] async for commit in store.history("s0") for event in commit.events if event.type == "step"]
-            assert len(steps) == len(set(steps))
-
-    asyncio.run(retry())
+    async with perdure.open(url) as store:
+        for step in (last, last + 1 if (last + 1) % 3 != 2 else last + 2):
+            receipt = await store.append("s0", Event("step", {"n": step}, (op.add("/count", 1),)), key=f"k{step}")
+            again = await store.append("s0", Event("step", {"n": step}, (op.add("/count", 1),)), key=f"k{step}")
+            assert again.duplicate
+            assert (again.version, again.hash) == (receipt.version, receipt.hash)
+        steps = [event.data["n"] async for commit in store.history("s0") for event in commit.events if event.type == "step"]
+        assert len(steps) == len(set(steps))

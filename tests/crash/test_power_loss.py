@@ -3,7 +3,6 @@ way can be sent again."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from pathlib import Path
 
@@ -11,9 +10,9 @@ import pytest
 
 import perdure
 from perdure import Event, op
-from tests.crash.platter import Platter, lay_out
-from tests.crash.recording import Heads, Moment, Recording, heads, record
-from tests.crash.workload import LIFE, SESSIONS, opening
+from tests.support.crash.disk_image import DiskImage, lay_out
+from tests.support.crash.recording import Heads, Moment, Recording, heads, record
+from tests.support.crash.workload import LIFE, SESSIONS, opening
 
 SHARDS = 4
 SEEDS = 2
@@ -21,20 +20,20 @@ SEEDS = 2
 
 
 @pytest.mark.parametrize("shard", range(SHARDS))
-def test_power_loss_at_every_call(shard: int, tmp_path: Path) -> None:
+async def test_power_loss_at_every_call(shard: int, tmp_path: Path) -> None:
     """At every call, whatever the disk dropped or tore: acknowledged commits with their hashes, at most the one under way besides."""
 
     async def run() -> int:
         live, found = tmp_path / "live", tmp_path / "found"
         live.mkdir()
         recording = await record(live / "store.db", f"recorded-{shard}", LIFE)
-        platter, seen, checked = Platter(), set(), 0
+        image, seen, checked = DiskImage(), set(), 0
         for position, entry in enumerate(recording.journal, 1):
-            platter.feed(entry)
+            image.feed(entry)
             if position % SHARDS != shard:
                 continue
             for seed in range(SEEDS):
-                contents = platter.after_power_loss(position * 100 + seed)
+                contents = image.after_power_loss(position * 100 + seed)
                 identity = hashlib.sha256(repr((position >= recording.opened, at(recording, position)[2], contents)).encode()).digest()
                 if identity in seen:
                     continue
@@ -50,7 +49,7 @@ def test_power_loss_at_every_call(shard: int, tmp_path: Path) -> None:
                 checked += 1
         return checked
 
-    assert asyncio.run(run()) > 50
+    assert await run() > 50
 
 
 def at(recording: Recording, position: int) -> tuple[Moment | None, Moment | None, int]:
@@ -134,7 +133,7 @@ async def send_again(recording: Recording, store: perdure.Store, last: Moment | 
                 await store.read(session)
 
 
-def test_buffered_commits_can_be_lost_but_never_torn(tmp_path: Path) -> None:
+async def test_buffered_commits_can_be_lost_but_never_torn(tmp_path: Path) -> None:
     """Written with less durability on request, the newest commits may be lost to a power loss, and the harness sees that; what is left
     of each session is a whole beginning of it."""
 
@@ -142,17 +141,17 @@ def test_buffered_commits_can_be_lost_but_never_torn(tmp_path: Path) -> None:
         live, found = tmp_path / "live", tmp_path / "found"
         live.mkdir()
         recording = await record(live / "store.db", "buffered", LIFE, durability="buffered")
-        platter, lost = Platter(), 0
+        image, lost = DiskImage(), 0
         for position, entry in enumerate(recording.journal, 1):
-            platter.feed(entry)
+            image.feed(entry)
             last, _, _ = at(recording, position)
             if position < recording.opened or position % 3:
                 continue
-            lay_out(platter.after_power_loss(position), found)
+            lay_out(image.after_power_loss(position), found)
             async with opening(str(found / "store.db"), seed=1_000) as store:
                 for session, link in (await heads(store)).items():
                     assert recording.hashes[session, link.version] == link.hash
                     lost += last is not None and session in last.heads and link.version < last.heads[session].version
         return lost
 
-    assert asyncio.run(run()) > 0
+    assert await run() > 0

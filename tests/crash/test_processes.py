@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -34,24 +33,20 @@ asyncio.run(main(sys.argv[1], *map(int, sys.argv[2:])))
 """
 
 
-def test_four_processes_race_on_one_session(tmp_path: Path) -> None:
+async def test_four_processes_race_on_one_session(tmp_path: Path) -> None:
     """Every turn of every task is in the chain exactly once, versions are dense, and the state equals what was done."""
     url = f"sqlite:///{tmp_path}/store.db"
     commands = [[sys.executable, "-c", WRITER, url, str(process), str(TASKS), str(TURNS)] for process in range(PROCESSES)]
     running = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for command in commands]
     ends = [(process.communicate(timeout=240)[1], process.returncode) for process in running]
     assert [code for _, code in ends] == [0] * PROCESSES, "\n".join(text[-600:] for text, _ in ends)
-
-    async def check() -> None:
-        async with perdure.open(url) as store:
-            view = await store.read("shared")
-            names = {f"{process}-{task}-{turn}" for process in range(PROCESSES) for task in range(TASKS) for turn in range(TURNS)}
-            assert view.state["count"] == len(names)
-            assert sorted(view.state["names"]) == sorted(names)
-            assert view.state["edits"] == len(names)
-            assert view.state["by"] == {f"p{process}-{task}": list(range(TURNS)) for process in range(PROCESSES) for task in range(TASKS)}
-            versions = [commit.version async for commit in store.history("shared")]
-            assert versions == list(range(1, 2 * len(names) + 1))
-            await store.verify("shared")
-
-    asyncio.run(check())
+    async with perdure.open(url) as store:
+        view = await store.read("shared")
+        names = {f"{process}-{task}-{turn}" for process in range(PROCESSES) for task in range(TASKS) for turn in range(TURNS)}
+        assert view.state["count"] == len(names)
+        assert sorted(view.state["names"]) == sorted(names)
+        assert view.state["edits"] == len(names)
+        assert view.state["by"] == {f"p{process}-{task}": list(range(TURNS)) for process in range(PROCESSES) for task in range(TASKS)}
+        versions = [commit.version async for commit in store.history("shared")]
+        assert versions == list(range(1, 2 * len(names) + 1))
+        await store.verify("shared")

@@ -47,7 +47,7 @@ async def messages(store: perdure.Store, session: str, **options: Any) -> list[A
     return [event.data async for commit in store.history(session, **options) for event in commit.events]
 
 
-def test_all_transcripts_read_back_equal(tmp_path: Path) -> None:
+async def test_all_transcripts_read_back_equal(tmp_path: Path) -> None:
     """200 sessions written at once are read back equal forwards, backwards, by range and by type, after a reopening."""
     stored = transcripts()
     url = f"sqlite:///{tmp_path}/store.db"
@@ -71,8 +71,8 @@ def test_all_transcripts_read_back_equal(tmp_path: Path) -> None:
                 assert await messages(store, name, types=["message"], newest_first=True, limit=3) == expected[:-4:-1]
                 assert (await store.verify(name)).commits == len(expected)
 
-    asyncio.run(write())
-    asyncio.run(read())
+    await write()
+    await read()
 
 
 def kill_after(command: list[str], lines: int) -> int:
@@ -84,7 +84,7 @@ def kill_after(command: list[str], lines: int) -> int:
         return sum(line == "stored\n" for line in [*early, *process.stdout])
 
 
-def test_a_writer_killed_in_mid_transcript_goes_on(tmp_path: Path) -> None:
+async def test_a_writer_killed_in_mid_transcript_goes_on(tmp_path: Path) -> None:
     """Killed again and again, a writer leaves what it acknowledged and at most one message more; one that sends everything anew with its
     keys leaves each message exactly once, in order, from both ends and by range."""
     url = f"sqlite:///{tmp_path}/store.db"
@@ -106,18 +106,14 @@ def test_a_writer_killed_in_mid_transcript_goes_on(tmp_path: Path) -> None:
     before = 0
     for lines in (60, 300, 700):
         acknowledged = kill_after(command, lines)
-        found = asyncio.run(stored())
+        found = await stored()
         assert found == everything[: len(found)]
         assert acknowledged <= len(found) <= max(before, acknowledged + 1)
         before = len(found)
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-
-    async def read() -> None:
-        async with perdure.open(url) as store:
-            for name, expected in wanted.items():
-                assert await messages(store, name) == expected
-                assert await messages(store, name, newest_first=True) == expected[::-1]
-                assert await messages(store, name, after=3, before=9) == expected[3:8]
-                assert (await store.verify(name)).commits == len(expected)
-
-    asyncio.run(read())
+    async with perdure.open(url) as store:
+        for name, expected in wanted.items():
+            assert await messages(store, name) == expected
+            assert await messages(store, name, newest_first=True) == expected[::-1]
+            assert await messages(store, name, after=3, before=9) == expected[3:8]
+            assert (await store.verify(name)).commits == len(expected)

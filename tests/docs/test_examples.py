@@ -21,7 +21,7 @@ import perdure
 import perdure.sync
 from perdure.cli.output.describe import describe
 from perdure.cli.output.rows import CommitRow
-from tests.docs.pages import PAGES, ROOT, Block, blocks, name
+from tests.support.docs.pages import PAGES, ROOT, Block, blocks, name
 
 SHOWN = [page for page in PAGES if any(block.language == "python" for block in blocks(page))]
 

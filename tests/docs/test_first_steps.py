@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import PAGES, ROOT, blocks, name
 from tests.docs.test_examples import assert_shown
+from tests.support.docs.pages import PAGES, ROOT, blocks, name
 
 QUICKSTART = ROOT / "docs" / "quickstart.md"
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PERDURE_URL"} | {"PYTHONPATH": str(ROOT / "src")}

@@ -6,7 +6,7 @@ import pytest
 
 import perdure
 from scripts import docs_reference
-from tests.docs.pages import ROOT
+from tests.support.docs.pages import ROOT
 
 
 @pytest.mark.parametrize("page", docs_reference.PAGES, ids=str)

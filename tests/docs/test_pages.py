@@ -15,7 +15,7 @@ from packaging.version import Version
 
 import perdure
 from dev import TIERS
-from tests.docs.pages import PAGES, ROOT, blocks, name
+from tests.support.docs.pages import PAGES, ROOT, blocks, name
 
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(#[^)\s]*)?\)")
 LABEL = re.compile(r"\[([^\]]*)\]\([^)]*\)")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import PAGES, name
+from tests.support.docs.pages import PAGES, name
 
 INSTEAD = {
     r"anew": "again",

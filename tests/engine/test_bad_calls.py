@@ -8,7 +8,7 @@ import pytest
 
 import perdure
 from perdure import op
-from tests.engine.refusal import CALLS, Call, consume, each, event, refused
+from tests.support.engine.refusal import CALLS, Call, consume, each, event, refused
 
 ADD = event(None, (op.add("/n", 1),))
 
@@ -54,9 +54,9 @@ ADD = event(None, (op.add("/n", 1),))
         ("merge of a stranger", (lambda store: store.merge("s", into="s"), perdure.Invalid, "was not forked")),
     ]
 )  # fmt: skip
-def test_what_is_not_there(url: str, case: tuple[Call, type[perdure.Error], str]) -> None:
+async def test_what_is_not_there(url: str, case: tuple[Call, type[perdure.Error], str]) -> None:
     """Sessions, versions and times that do not exist, and sessions that do where they must not, are told by name."""
-    refused(url, *case)
+    await refused(url, *case)
 
 
 @each(
@@ -87,14 +87,14 @@ def test_what_is_not_there(url: str, case: tuple[Call, type[perdure.Error], str]
         ("no function", (lambda store: store.update("s", "not a function"), "function")),
     ]
 )
-def test_other_arguments(url: str, case: tuple[Call, str]) -> None:
+async def test_other_arguments(url: str, case: tuple[Call, str]) -> None:
     """Ranges, limits, filters and tags of the wrong kind are refused by the argument's name."""
-    refused(url, case[0], perdure.Invalid, case[1])
+    await refused(url, case[0], perdure.Invalid, case[1])
 
 
-def test_an_unknown_order(url: str) -> None:
+async def test_an_unknown_order(url: str) -> None:
     """An order that the engine lacks is `Unsupported`, and the message says which there is."""
-    refused(url, lambda store: store.list(order="updated"), perdure.Unsupported, "'id'")
+    await refused(url, lambda store: store.list(order="updated"), perdure.Unsupported, "'id'")
 
 
 async def test_an_edit_is_used_once(url: str) -> None:

@@ -30,12 +30,9 @@ MALFORMED = [
 UNKNOWN = ["oracle://host/db", "nosuch:", "SQLITE:///a.db", "://", ":", "http//x:y", "é:x"]
 
 
-def open_and_close(url: Any, **options: Any) -> None:
-    async def scenario() -> None:
-        async with perdure.open(url, **options):
-            pass
-
-    asyncio.run(scenario())
+async def open_and_close(url: Any, **options: Any) -> None:
+    async with perdure.open(url, **options):
+        pass
 
 
 async def fill(url: str) -> None:
@@ -66,47 +63,43 @@ async def see(url: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("url", MALFORMED, ids=ascii)
-def test_malformed_urls(url: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_malformed_urls(url: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A URL that says nothing useful is `Invalid`, shows how to write one, and makes no file."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(perdure.Invalid) as caught:
-        open_and_close(url)
+        await open_and_close(url)
     assert "memory:" in str(caught.value) or "sqlite:" in str(caught.value) or "vfs" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_relative_path_is_settled_when_the_store_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_relative_path_is_settled_when_the_store_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The process may change its folder after: connections made later reach the same file."""
     (first := tmp_path / "first").mkdir()
     (second := tmp_path / "second").mkdir()
-
-    async def scenario() -> None:
-        monkeypatch.chdir(first)
-        async with perdure.open("sqlite:///agents.db?readers=8") as store:
-            monkeypatch.chdir(second)
-            await store.append("s", Event("a", 1))
-            assert {view.version for view in await asyncio.gather(*[store.read("s") for _ in range(64)])} == {1}
-
-    asyncio.run(scenario())
+    monkeypatch.chdir(first)
+    async with perdure.open("sqlite:///agents.db?readers=8") as store:
+        monkeypatch.chdir(second)
+        await store.append("s", Event("a", 1))
+        assert {view.version for view in await asyncio.gather(*[store.read("s") for _ in range(64)])} == {1}
     assert (first / "agents.db").exists()
     assert list(second.iterdir()) == []
 
 
 @pytest.mark.parametrize("url", UNKNOWN, ids=ascii)
-def test_unknown_schemes(url: str) -> None:
+async def test_unknown_schemes(url: str) -> None:
     """A scheme that no engine serves is `Invalid` and the message names those there are."""
     with pytest.raises(perdure.Invalid, match=r"etcd, .*memory, .*sqlite"):
-        open_and_close(url)
+        await open_and_close(url)
 
 
-def test_a_password_is_not_repeated() -> None:
+async def test_a_password_is_not_repeated() -> None:
     """A URL with credentials is refused without showing them."""
     with pytest.raises(perdure.Invalid) as caught:
-        open_and_close("nosuch://user:hunter2@host/db")
+        await open_and_close("nosuch://user:hunter2@host/db")
     assert "hunter2" not in str(caught.value)
 
 
-def test_a_missing_extra_names_the_line_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_missing_extra_names_the_line_to_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that is registered, but whose driver is not installed, is `Unsupported` with the `pip install` line."""
     info = tmp_path / "perdure_toy-1.0.dist-info"
     info.mkdir()
@@ -115,10 +108,10 @@ def test_a_missing_extra_names_the_line_to_run(tmp_path: Path, monkeypatch: pyte
     (tmp_path / "perdure_toy.py").write_text("import a_driver_that_nobody_has_installed\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(perdure.Unsupported, match=r"pip install '\.\[toy\]'") as caught:
-        open_and_close("toy://host")
+        await open_and_close("toy://host")
     assert "a_driver_that_nobody_has_installed" in str(caught.value)
     with pytest.raises(perdure.Invalid, match=r"memory, .*sqlite, toy"):
-        open_and_close("nosuch:")
+        await open_and_close("nosuch:")
 
 
 @pytest.mark.parametrize(
@@ -135,42 +128,42 @@ def test_a_missing_extra_names_the_line_to_run(tmp_path: Path, monkeypatch: pyte
         ({"upcasters": {"x": "not a function"}}, "upcaster"),
     ],
 )
-def test_bad_settings(options: dict[str, Any], words: str, tmp_path: Path) -> None:
+async def test_bad_settings(options: dict[str, Any], words: str, tmp_path: Path) -> None:
     """A setting that does not exist or cannot be is `Invalid` by its name, and no file is made."""
     with pytest.raises(perdure.Invalid, match=words):
-        open_and_close(f"sqlite:///{tmp_path}/store.db", **options)
+        await open_and_close(f"sqlite:///{tmp_path}/store.db", **options)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_folder(tmp_path: Path) -> None:
+async def test_a_missing_folder(tmp_path: Path) -> None:
     """A file in a folder that is not there is refused with the folder's name; the folder is not made; made, it serves."""
     url = f"sqlite:///{tmp_path}/none/store.db"
     with pytest.raises(perdure.Invalid, match="none does not exist: create it first"):
-        open_and_close(url)
+        await open_and_close(url)
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "none").mkdir()
-    asyncio.run(fill(url))
+    await fill(url)
 
 
-def test_a_folder_is_no_file(tmp_path: Path) -> None:
+async def test_a_folder_is_no_file(tmp_path: Path) -> None:
     """A URL that names a folder is refused."""
     with pytest.raises(perdure.Invalid, match="cannot be opened"):
-        open_and_close(f"sqlite:///{tmp_path}")
+        await open_and_close(f"sqlite:///{tmp_path}")
 
 
 @pytest.mark.parametrize(
     "content", [b"hello\n", b"hello, I am a text file.\n" * 500, bytes(range(256)) * 40, b"SQLite format 3\0" + b"\1" * 4_080]
 )
-def test_a_file_that_is_no_database(content: bytes, tmp_path: Path) -> None:
+async def test_a_file_that_is_no_database(content: bytes, tmp_path: Path) -> None:
     """Any other file is refused and keeps every byte."""
     path = tmp_path / "notes.txt"
     path.write_bytes(content)
     with pytest.raises(perdure.Error, match=r"notes\.txt"):
-        open_and_close(f"sqlite:///{path}")
+        await open_and_close(f"sqlite:///{path}")
     assert path.read_bytes() == content
 
 
-def test_a_database_of_something_else(tmp_path: Path) -> None:
+async def test_a_database_of_something_else(tmp_path: Path) -> None:
     """Another program's SQLite file is refused and keeps its content and its journal mode."""
     path = tmp_path / "other.db"
     connection = apsw.Connection(str(path))
@@ -178,39 +171,39 @@ def test_a_database_of_something_else(tmp_path: Path) -> None:
     connection.close()
     before = path.read_bytes()
     with pytest.raises(perdure.Invalid, match="something else"):
-        open_and_close(f"sqlite:///{path}")
+        await open_and_close(f"sqlite:///{path}")
     connection = apsw.Connection(str(path))
     assert connection.execute("SELECT name FROM people").get == "Ada"
     connection.close()
     assert path.read_bytes() == before
 
 
-def test_a_newer_schema(tmp_path: Path) -> None:
+async def test_a_newer_schema(tmp_path: Path) -> None:
     """A file that a later version of the library made is `Unsupported`, says to upgrade, and stays as it is."""
     url = f"sqlite:///{tmp_path}/store.db"
-    asyncio.run(fill(url))
+    await fill(url)
     connection = apsw.Connection(f"{tmp_path}/store.db")
     assert connection.pragma("application_id") == APPLICATION_ID
     connection.pragma("user_version", SCHEMA_VERSION + 1)
     connection.close()
     with pytest.raises(perdure.Unsupported, match="upgrade perdure"):
-        open_and_close(url)
+        await open_and_close(url)
     connection = apsw.Connection(f"{tmp_path}/store.db")
     connection.pragma("user_version", SCHEMA_VERSION)
     connection.close()
-    assert asyncio.run(see(url))["s0"][0] > 8
+    assert (await see(url))["s0"][0] > 8
 
 
-def test_truncated_files(tmp_path: Path) -> None:
+async def test_truncated_files(tmp_path: Path) -> None:
     """Cut anywhere, a file is an error of ours or, where nothing that is read was cut, reads as before."""
-    asyncio.run(fill(f"sqlite:///{tmp_path}/store.db"))
-    whole = asyncio.run(see(f"sqlite:///{tmp_path}/store.db"))
+    await fill(f"sqlite:///{tmp_path}/store.db")
+    whole = await see(f"sqlite:///{tmp_path}/store.db")
     data = (tmp_path / "store.db").read_bytes()
     found = 0
     for size in sorted({1, 15, 16, 99, 100, 4_095, 4_096, *range(512, len(data), 2_560)}):
         (tmp_path / "cut.db").write_bytes(data[:size])
         try:
-            assert asyncio.run(see(f"sqlite:///{tmp_path}/cut.db")) == whole
+            assert await see(f"sqlite:///{tmp_path}/cut.db") == whole
         except perdure.Error:
             found += 1
         for path in tmp_path.glob("cut.db*"):
@@ -219,10 +212,10 @@ def test_truncated_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1, 6, 14])
-def test_bit_flipped_files(seed: int, tmp_path: Path) -> None:
+async def test_bit_flipped_files(seed: int, tmp_path: Path) -> None:
     """One flipped bit anywhere in a file is an error of ours, or changes nothing that is shown: never other data, never a foreign error."""
-    asyncio.run(fill(f"sqlite:///{tmp_path}/store.db"))
-    whole = asyncio.run(see(f"sqlite:///{tmp_path}/store.db"))
+    await fill(f"sqlite:///{tmp_path}/store.db")
+    whole = await see(f"sqlite:///{tmp_path}/store.db")
     data = (tmp_path / "store.db").read_bytes()
     chance = random.Random(seed)
     used = [place for place, byte in enumerate(data) if byte]
@@ -233,7 +226,7 @@ def test_bit_flipped_files(seed: int, tmp_path: Path) -> None:
         damaged[place] ^= 1 << bit
         (tmp_path / "flipped.db").write_bytes(damaged)
         try:
-            seen = asyncio.run(see(f"sqlite:///{tmp_path}/flipped.db"))
+            seen = await see(f"sqlite:///{tmp_path}/flipped.db")
             assert seen == whole, (place, bit)
         except perdure.Error:
             found += 1
@@ -269,7 +262,7 @@ def as_nobody() -> Iterator[None]:
         os.seteuid(0)
 
 
-def test_a_read_only_file() -> None:
+async def test_a_read_only_file() -> None:
     """A file that may only be read is read; a write is refused with what to check, and goes through once the rights are there."""
 
     async def scenario(path: Path) -> None:
@@ -281,31 +274,31 @@ def test_a_read_only_file() -> None:
 
     with open_folder() as folder:
         path = folder / "store.db"
-        asyncio.run(fill(f"sqlite:///{path}"))
+        await fill(f"sqlite:///{path}")
         folder.chmod(0o777)
         path.chmod(0o444)
         with as_nobody():
-            asyncio.run(scenario(path))
+            await scenario(path)
         path.chmod(0o644)
-        assert asyncio.run(one_more(f"sqlite:///{path}")) == 10
+        assert await one_more(f"sqlite:///{path}") == 10
 
 
-def test_a_read_only_folder() -> None:
+async def test_a_read_only_folder() -> None:
     """In a folder that may not be written no store is made, and one that is there is refused or read, but never half written."""
     with open_folder() as folder:
         path = folder / "store.db"
-        asyncio.run(fill(f"sqlite:///{path}"))
+        await fill(f"sqlite:///{path}")
         before = path.read_bytes()
         folder.chmod(0o555)
         path.chmod(0o644)
         with as_nobody():
             with pytest.raises(perdure.Invalid, match=r"rights|may it be written"):
-                open_and_close(f"sqlite:///{folder}/new.db")
+                await open_and_close(f"sqlite:///{folder}/new.db")
             with pytest.raises(perdure.Invalid, match=r"rights|may it be written"):
-                asyncio.run(fill(f"sqlite:///{path}"))
+                await fill(f"sqlite:///{path}")
         assert path.read_bytes() == before
         folder.chmod(0o755)
-        assert asyncio.run(one_more(f"sqlite:///{path}")) == 10
+        assert await one_more(f"sqlite:///{path}") == 10
 
 
 FULL = """

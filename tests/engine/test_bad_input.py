@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 import perdure
 from perdure import Event, Op, Store, op
 from perdure.model.ids import NAME_BYTES_MAX
-from tests.engine.refusal import CALLS, Call, consume, each, event, refused
+from tests.support.engine.refusal import CALLS, Call, consume, each, event, refused
 
 MIB_40 = "x" * (40 << 20)
 BAD_NAMES: list[tuple[str, tuple[Any, str]]] = [
@@ -31,13 +30,13 @@ BAD_NAMES: list[tuple[str, tuple[Any, str]]] = [
 
 @each(BAD_NAMES)
 @pytest.mark.parametrize("name", CALLS)
-def test_session_ids(name: str, case: tuple[Any, str]) -> None:
+async def test_session_ids(name: str, case: tuple[Any, str]) -> None:
     """Every call refuses an id that is no string of 1 to 255 bytes without control characters and lone surrogates."""
-    refused("memory:", lambda store: CALLS[name](store, case[0]), perdure.Invalid, case[1])
+    await refused("memory:", lambda store: CALLS[name](store, case[0]), perdure.Invalid, case[1])
 
 
 @each(BAD_NAMES)
-def test_names_beside_the_session(url: str, case: tuple[Any, str]) -> None:
+async def test_names_beside_the_session(url: str, case: tuple[Any, str]) -> None:
     """Fork ids, merge targets, actors, keys, tags and tenants follow the same rules."""
     name, words = case
     calls: list[Call] = [
@@ -57,9 +56,9 @@ def test_names_beside_the_session(url: str, case: tuple[Any, str]) -> None:
             lambda store: store.delete("s", actor=name),
             lambda store: store.fork("s", actor=name),
         ]
-    refused(url, calls, perdure.Invalid, words)
+    await refused(url, calls, perdure.Invalid, words)
     with pytest.raises(perdure.Invalid, match="A tenant"):
-        asyncio.run(consume(perdure.open("memory:", tenant=name)))
+        await consume(perdure.open("memory:", tenant=name))
 
 
 def cycle() -> list[Any]:
@@ -103,7 +102,7 @@ BAD_DATA: list[tuple[str, tuple[Any, str]]] = [
 
 
 @each(BAD_DATA)
-def test_data(url: str, case: tuple[Any, str]) -> None:
+async def test_data(url: str, case: tuple[Any, str]) -> None:
     """What JSON cannot say is refused with its kind or place, wherever it would go in: event, operation, state."""
     value, words = case
 
@@ -124,14 +123,14 @@ def test_data(url: str, case: tuple[Any, str]) -> None:
 
     plain = words.split(" at ")[0].split("'")[0]
     new = event(None, (Op("set", "", value),))
-    refused(
+    await refused(
         url, [lambda store: store.append("s", event(value)), lambda store: store.append("new", new), edited, noted], perdure.Invalid, plain
     )
     with pytest.raises(perdure.Invalid):
         op.set("/a", value)
 
 
-def test_data_of_40_mib(url: str) -> None:
+async def test_data_of_40_mib(url: str) -> None:
     """A commit over 16 MiB is `TooLarge` with size and limit, as an event, as an operation and as an edit."""
 
     def edited(store: Store) -> Any:
@@ -147,7 +146,7 @@ def test_data_of_40_mib(url: str) -> None:
         lambda store: store.append("s", *[event("x" * (3 << 20)) for _ in range(10)]),
         edited,
     ]
-    refused(url, calls, perdure.TooLarge, "the limit is 16,777,216")
+    await refused(url, calls, perdure.TooLarge, "the limit is 16,777,216")
 
 
 BAD_TYPES: list[tuple[str, tuple[Any, str]]] = [
@@ -163,7 +162,7 @@ BAD_TYPES: list[tuple[str, tuple[Any, str]]] = [
 
 
 @each(BAD_TYPES)
-def test_event_types(url: str, case: tuple[Any, str]) -> None:
+async def test_event_types(url: str, case: tuple[Any, str]) -> None:
     """An event's type is a string of 1 to 255 bytes, in `append` and in a draft."""
 
     def noted(store: Store) -> Any:
@@ -173,7 +172,7 @@ def test_event_types(url: str, case: tuple[Any, str]) -> None:
 
         return scenario()
 
-    refused(url, [lambda store: store.append("s", Event(case[0])), noted], perdure.Invalid, case[1])
+    await refused(url, [lambda store: store.append("s", Event(case[0])), noted], perdure.Invalid, case[1])
 
 
 @each(
@@ -187,9 +186,9 @@ def test_event_types(url: str, case: tuple[Any, str]) -> None:
         ("too many", ((Event("x"),) * 10_001, "at most 10,000 events")),
     ]
 )
-def test_events(url: str, case: tuple[tuple[Any, ...], str]) -> None:
+async def test_events(url: str, case: tuple[tuple[Any, ...], str]) -> None:
     """A commit takes 1 to 10,000 events, and nothing but events."""
-    refused(url, lambda store: store.append("s", *case[0]), perdure.Invalid, case[1])
+    await refused(url, lambda store: store.append("s", *case[0]), perdure.Invalid, case[1])
 
 
 BAD_EXPECT: list[tuple[str, tuple[Any, str]]] = [
@@ -204,7 +203,7 @@ BAD_EXPECT: list[tuple[str, tuple[Any, str]]] = [
 
 
 @each(BAD_EXPECT)
-def test_expect(url: str, case: tuple[Any, str]) -> None:
+async def test_expect(url: str, case: tuple[Any, str]) -> None:
     """`expect` is None or a version that the session has had, in every call that takes it."""
     value, words = case
     calls: list[Call] = [
@@ -213,7 +212,7 @@ def test_expect(url: str, case: tuple[Any, str]) -> None:
         lambda store: store.edit("s", expect=value),
         lambda store: store.update("s", lambda draft: draft.add("/n", 1), expect=value),
     ]
-    refused(url, calls, perdure.Invalid, words)
+    await refused(url, calls, perdure.Invalid, words)
 
 
 @each(
@@ -225,7 +224,7 @@ def test_expect(url: str, case: tuple[Any, str]) -> None:
         ("durability number", ({"durability": 9}, "durability must be one of")),
     ]
 )
-def test_policies(url: str, case: tuple[dict[str, Any], str]) -> None:
+async def test_policies(url: str, case: tuple[dict[str, Any], str]) -> None:
     """A policy that does not exist is refused with those that do."""
     options, words = case
     calls: list[Call] = [
@@ -233,14 +232,14 @@ def test_policies(url: str, case: tuple[dict[str, Any], str]) -> None:
         lambda store: store.edit("s", **options),
         lambda store: store.merge("s", into="s", **options),
     ]
-    refused(url, calls, perdure.Invalid, words)
+    await refused(url, calls, perdure.Invalid, words)
 
 
-def test_a_durability_out_of_reach(url: str) -> None:
+async def test_a_durability_out_of_reach(url: str) -> None:
     """A level that the engine cannot reach is `Unsupported`, at `open` and at a call."""
-    refused(url, lambda store: store.append("s", event(), durability="quorum"), perdure.Unsupported, "ask for less")
+    await refused(url, lambda store: store.append("s", event(), durability="quorum"), perdure.Unsupported, "ask for less")
     with pytest.raises(perdure.Unsupported, match="ask for less"):
-        asyncio.run(consume(perdure.open(url, durability="quorum")))
+        await consume(perdure.open(url, durability="quorum"))
 
 
 @each(
@@ -256,7 +255,7 @@ def test_a_durability_out_of_reach(url: str) -> None:
         ("deep", ("/a" * 101, "at most 100 tokens")),
     ]
 )
-def test_pointers(url: str, case: tuple[Any, str]) -> None:
+async def test_pointers(url: str, case: tuple[Any, str]) -> None:
     """A malformed JSON Pointer is refused where it is written: in an operation, in `add`, in `require`."""
     path, words = case
 
@@ -275,7 +274,7 @@ def test_pointers(url: str, case: tuple[Any, str]) -> None:
         lambda store: store.update("s", lambda draft: draft.add(path, 1)),
         required,
     ]
-    refused(url, calls, perdure.Invalid, words)
+    await refused(url, calls, perdure.Invalid, words)
 
 
 MISFITS: list[tuple[str, tuple[tuple[Op, ...], str]]] = [
@@ -295,7 +294,7 @@ MISFITS: list[tuple[str, tuple[tuple[Op, ...], str]]] = [
 
 
 @each(MISFITS)
-def test_operations_that_do_not_fit(url: str, case: tuple[tuple[Op, ...], str]) -> None:
+async def test_operations_that_do_not_fit(url: str, case: tuple[tuple[Op, ...], str]) -> None:
     """An operation that the state has no place for is refused with its path, alone and behind others that fit."""
     operations, words = case
     calls: list[Call] = [
@@ -304,7 +303,7 @@ def test_operations_that_do_not_fit(url: str, case: tuple[tuple[Op, ...], str]) 
         lambda store: store.append("s", Event("a", None, (op.add("/n", 7),)), event(None, operations)),
         lambda store: store.update("s", lambda draft: draft.do(op.set("/n", 7), *operations)),
     ]
-    refused(url, calls, perdure.Invalid, words)
+    await refused(url, calls, perdure.Invalid, words)
 
 
 @each(
@@ -319,11 +318,11 @@ def test_operations_that_do_not_fit(url: str, case: tuple[tuple[Op, ...], str]) 
         ("tuple", ("set", "/a", 1)),
     ]
 )
-def test_malformed_operations(url: str, case: Any) -> None:
+async def test_malformed_operations(url: str, case: Any) -> None:
     """Operations made past the constructors are checked all the same."""
     calls: list[Call] = [
         lambda store: store.append("s", event(None, (case,))),
         lambda store: store.append("s", event(None, case)),
         lambda store: store.update("s", lambda draft: draft.do(case)),
     ]
-    refused(url, calls, perdure.Invalid, "")
+    await refused(url, calls, perdure.Invalid, "")

@@ -270,7 +270,7 @@ async def test_a_fork_of_a_second_life_has_nothing_of_the_first(url: str) -> Non
         await store.verify(fork)
 
 
-def test_the_end_of_the_last_life_is_found_in_few_reads(url: str) -> None:
+async def test_the_end_of_the_last_life_is_found_in_few_reads(url: str) -> None:
     """Where a life began is found by bisection, once: a long second life costs some twenty reads, not one for each page."""
 
     async def scenario() -> None:
@@ -298,4 +298,4 @@ def test_the_end_of_the_last_life_is_found_in_few_reads(url: str) -> None:
             assert [commit.version async for commit in store.history("s", limit=1)] == [3]
             assert reads <= 2
 
-    asyncio.run(scenario())
+    await scenario()

@@ -12,11 +12,11 @@ from hypothesis.stateful import initialize, precondition, rule, run_state_machin
 
 import perdure
 from perdure import Event
-from tests.engine.life import NAMES, PART, STEPS, TYPES, Beside, act, as_op
-from tests.engine.plain import Misfit, Session, Step, done
+from tests.support.engine.reference_model import Misfit, Session, Step, done
+from tests.support.engine.state_machine import NAMES, PART, STEPS, TYPES, StoreWithModel, act, as_op
 
 
-class Life(Beside):
+class Life(StoreWithModel):
     """The rules: one for each public call, and for what may happen between them."""
 
     @initialize()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 from collections.abc import Callable
 from typing import Any
@@ -78,7 +77,7 @@ async def test_what_was_not_entered_says_so() -> None:
         assert (await store.read("s")).state == {"n": 1}
 
 
-def test_blocking_and_asynchronous_are_told_apart() -> None:
+async def test_blocking_and_asynchronous_are_told_apart() -> None:
     """An edit of the blocking API names its own line, also in `async with`."""
     with perdure.sync.open("memory:") as store:
         edit: Any = store.edit("s")
@@ -90,4 +89,4 @@ def test_blocking_and_asynchronous_are_told_apart() -> None:
                 pass
 
         with pytest.raises(Invalid, match=r"blocking API"):
-            asyncio.run(scenario())
+            await scenario()

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.docs.pages import ROOT, blocks
+from tests.support.docs.pages import ROOT, blocks
 
 
 def test_the_first_program_runs_as_a_file_and_goes_on_when_it_runs_again(tmp_path: Path) -> None:

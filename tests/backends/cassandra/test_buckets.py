@@ -20,10 +20,10 @@ from perdure.clock import SeededClock, SystemClock
 from perdure.errors import Error
 from perdure.model.commit import Kind, Status
 from perdure.model.ids import SessionKey
-from tests.backends.claims import opened
-from tests.backends.engines import Engine
 from tests.servers.cassandra import Cassandra
 from tests.servers.fixture import Servers
+from tests.support.backends.engines import Engine
+from tests.support.backends.scenarios import opened
 
 ENGINE = Engine("cassandra", Cassandra, "bucket=3&namespace={}".format)
 S = SessionKey("acme", "s")

@@ -17,11 +17,11 @@ from perdure.backends.registry import open_backend
 from perdure.backends.spi import Appended, Durability
 from perdure.clock import SystemClock
 from perdure.model.ids import SessionKey
-from tests.backends.claims import large_ones_come_back_whole, nothing_left, run, visit, warm_read_is_one_request
-from tests.backends.engines import Engine, diagnosis
 from tests.servers.cassandra import Cassandra
 from tests.servers.fixture import Servers
 from tests.servers.process import free_port
+from tests.support.backends.engines import Engine, diagnosis
+from tests.support.backends.scenarios import large_ones_come_back_whole, nothing_left, visit, warm_read_is_one_request
 
 ENGINE = Engine("cassandra", Cassandra)
 
@@ -122,17 +122,17 @@ async def test_a_keyspace_is_made_when_asked_for(servers: Servers[Cassandra]) ->
 async def test_foreign_and_newer_stores_are_refused(servers: Servers[Cassandra], url: str) -> None:
     """A newer layout is `Unsupported`; a row or a table that is not as Perdure made it is `Corrupt`; nothing is changed."""
     server = servers(Cassandra)
-    run(visit(url))
+    await visit(url)
     server.query("INSERT INTO perdure.store (ns, layout, id, bucket) VALUES ('newer', 99, 'x', 1000)")
     server.query("INSERT INTO perdure.store (ns, layout) VALUES ('foreign', 1)")
     base = url.partition("&namespace=")[0]
     with pytest.raises(perdure.Unsupported, match="layout 99"):
-        run(visit(f"{base}&namespace=newer"))
+        await visit(f"{base}&namespace=newer")
     with pytest.raises(perdure.Corrupt, match="not written by Perdure"):
-        run(visit(f"{base}&namespace=foreign"))
+        await visit(f"{base}&namespace=foreign")
     assert list(server.query("SELECT layout, id FROM perdure.store WHERE ns = 'foreign'")) == [(1, None)]
     changed = base.replace("/perdure?", "/changed?")
-    run(visit(changed))
+    await visit(changed)
     server.query("ALTER TABLE changed.log DROP told")
 
     async with perdure.open(changed) as store:
@@ -161,27 +161,23 @@ class Periodic(Cassandra):
     commitlog = "periodic"
 
 
-def test_what_is_not_synced_is_not_called_local(server_of_my_own: Servers[Periodic]) -> None:
+async def test_what_is_not_synced_is_not_called_local(server_of_my_own: Servers[Periodic]) -> None:
     """With a periodic commit log `local` is refused at `open`, `buffered` is what receipts say, and doctor tells why."""
     server = server_of_my_own(Periodic)
-
-    async def scenario() -> None:
-        with pytest.raises(perdure.Unsupported, match="buffered"):
-            await perdure.open(server.url, durability="local")
-        async with perdure.open(server.url) as store:
-            assert (await store.append("s", Event("a"))).durability == Durability.buffered
-
-    run(scenario())
+    with pytest.raises(perdure.Unsupported, match="buffered"):
+        await perdure.open(server.url, durability="local")
+    async with perdure.open(server.url) as store:
+        assert (await store.append("s", Event("a"))).durability == Durability.buffered
     told = diagnosis(server.url)
     assert told["server"]["commitlog_sync"] == "periodic"
     assert any("commitlog_sync: batch" in finding["mend"] for finding in told["findings"])
 
 
-def test_doctor_names_what_weakens_a_keyspace(servers: Servers[Cassandra]) -> None:
+async def test_doctor_names_what_weakens_a_keyspace(servers: Servers[Cassandra]) -> None:
     """One replica, rows that end by themselves, durable_writes off: each is a finding with the statement that mends it."""
     server = servers(Cassandra)
     weak = server.url.replace("/perdure?", "/weak?")
-    run(visit(weak))
+    await visit(weak)
     server.query("ALTER TABLE weak.log WITH default_time_to_live = 86400")
     server.query("ALTER KEYSPACE weak WITH durable_writes = false")
     told = diagnosis(weak)
@@ -191,7 +187,7 @@ def test_doctor_names_what_weakens_a_keyspace(servers: Servers[Cassandra]) -> No
     assert told["server"]["durability"] == "memory"
 
 
-def test_bad_urls_strangers_and_nobody(servers: Servers[Cassandra], tmp_path: Path) -> None:
+async def test_bad_urls_strangers_and_nobody(servers: Servers[Cassandra], tmp_path: Path) -> None:
     """A URL that means nothing is `Invalid` before anything is asked; where nobody answers, or a stranger, it is `Unavailable` in time."""
     host = f"127.0.0.1:{servers(Cassandra).cql}"
     for bad in (
@@ -208,42 +204,35 @@ def test_bad_urls_strangers_and_nobody(servers: Servers[Cassandra], tmp_path: Pa
         f"cassandra://{host}/perdure?colour=red",
     ):
         with pytest.raises(perdure.Invalid):
-            run(visit(bad))
+            await visit(bad)
     start = time.monotonic()
     with pytest.raises(perdure.Unavailable, match="no node can be reached"):
-        run(visit(f"cassandra://127.0.0.1:{free_port()},127.0.0.2:{free_port()}/perdure?connect_timeout=1"))
+        await visit(f"cassandra://127.0.0.1:{free_port()},127.0.0.2:{free_port()}/perdure?connect_timeout=1")
     assert time.monotonic() - start < 30
 
-    async def stranger() -> None:
-        async def hello(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-            writer.close()
+    async def hello(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
 
-        async with await asyncio.start_server(hello, "127.0.0.1", 0) as server:
-            port = server.sockets[0].getsockname()[1]
-            with pytest.raises(perdure.Unavailable):
-                await perdure.open(f"cassandra://127.0.0.1:{port}/perdure?connect_timeout=1")
-
-    run(stranger())
+    async with await asyncio.start_server(hello, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(perdure.Unavailable):
+            await perdure.open(f"cassandra://127.0.0.1:{port}/perdure?connect_timeout=1")
 
 
-def test_one_datacentre_decides_where_it_is_told_to(url: str, servers: Servers[Cassandra]) -> None:
+async def test_one_datacentre_decides_where_it_is_told_to(url: str, servers: Servers[Cassandra]) -> None:
     """With serial=local_serial all is decided in the datacentre that is named, and doctor says so."""
     local = url + "&serial=local_serial&datacenter=datacenter1"
-
-    async def scenario() -> None:
-        async with perdure.open(local) as store:
-            for number in range(3):
-                await store.append("s", Event("a"), key=f"k{number}")
-            assert (await store.append("s", Event("a"), key="k1")).version == 2
-
-    run(scenario())
+    async with perdure.open(local) as store:
+        for number in range(3):
+            await store.append("s", Event("a"), key=f"k{number}")
+        assert (await store.append("s", Event("a"), key="k1")).version == 2
     assert diagnosis(local)["server"]["consistency"] == "local_quorum, local_serial"
 
 
-def test_closing_leaves_nothing_behind(url: str) -> None:
+async def test_closing_leaves_nothing_behind(url: str) -> None:
     """After 200 appends at once and `close`, no thread and no socket of the store is left."""
-    run(visit(url))
+    await visit(url)
 
     async def scenario() -> None:
         async with perdure.open(url) as store:
@@ -251,4 +240,4 @@ def test_closing_leaves_nothing_behind(url: str) -> None:
             assert any(thread.name.startswith("perdure-cassandra") for thread in threading.enumerate())
 
     with nothing_left(within=10):  # The driver's thread ends when it sees that its last connection is gone.
-        run(scenario())
+        await scenario()

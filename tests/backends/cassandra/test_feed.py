@@ -14,9 +14,9 @@ from perdure.backends.spi import Appended, Backend
 from perdure.clock import SystemClock
 from perdure.errors import Invalid
 from perdure.model.ids import SessionKey
-from tests.backends.engines import Engine
 from tests.servers.cassandra import Cassandra
 from tests.servers.fixture import Servers
+from tests.support.backends.engines import Engine
 
 ENGINE = Engine("cassandra", Cassandra, "horizon=0.6&bucket=3&namespace={}".format)
 S = SessionKey("acme", "s")

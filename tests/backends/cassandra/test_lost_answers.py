@@ -18,11 +18,11 @@ from perdure.backends.spi import Appended, Durability
 from perdure.clock import SystemClock
 from perdure.errors import Error, Unknown
 from perdure.model.ids import SessionKey
-from tests.backends.claims import insisting, pause_ends_in_time, run
-from tests.backends.engines import Engine
 from tests.servers.cassandra import Cassandra, CassandraCluster
 from tests.servers.fixture import Servers
 from tests.servers.proxy import Proxy
+from tests.support.backends.engines import Engine
+from tests.support.backends.scenarios import pause_ends_in_time, retrying, run
 
 ENGINE = Engine("cassandra", Cassandra)
 CLUSTER = Engine("cassandra-cluster", CassandraCluster)
@@ -85,7 +85,7 @@ async def test_a_write_that_lands_later_lands_once(servers: Servers[Cassandra], 
     await other.close()
 
 
-def test_answers_of_conditional_writes_that_are_cut(servers: Servers[Cassandra]) -> None:
+async def test_answers_of_conditional_writes_that_are_cut(servers: Servers[Cassandra]) -> None:
     """Each append's conditional write reaches the server and its answer is cut: it is found again, nothing is written twice, and no
     client has sent it by itself."""
     server = servers(Cassandra)
@@ -119,7 +119,7 @@ def test_answers_of_conditional_writes_that_are_cut(servers: Servers[Cassandra])
             assert sent == list(range(1, 11)), "what had landed was found by reading, not by sending"
             await backend.close()
 
-    run(scenario())
+    await scenario()
 
 
 @pytest.mark.slow("three JVMs")
@@ -184,5 +184,5 @@ async def test_a_server_that_sleeps_is_unknown_in_time_and_then_goes_on(server_o
     async with perdure.open(server.url + "&timeout=2&connect_timeout=1") as store:
         await store.append("s", Event("a"))
         await pause_ends_in_time(server, store)
-        assert (await insisting(lambda: store.append("s", Event("b"), key="k"))).version == 2
+        assert (await retrying(lambda: store.append("s", Event("b"), key="k"))).version == 2
         assert [commit.version async for commit in store.history("s")] == [1, 2]

@@ -6,9 +6,9 @@ from uuid import uuid4
 
 import pytest
 
-from tests.backends.dynamodb.world import ENGINE
 from tests.servers.fixture import Servers
 from tests.servers.ministack import TABLE, MiniStack
+from tests.support.backends.fake_dynamodb import ENGINE
 
 
 @pytest.fixture

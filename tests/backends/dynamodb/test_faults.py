@@ -23,13 +23,13 @@ from perdure.backends.dynamodb.writes import request
 from perdure.backends.remote import Attempt
 from perdure.backends.spi import Appended, Durability, Index, Known, Refused
 from perdure.model.ids import SessionKey
-from tests.backends.claims import nothing_left, opened, pause_ends_in_time, run, sockets, visit
-from tests.backends.dynamodb.world import ENGINE, Faults, S, chain, items
-from tests.backends.engines import diagnosis
 from tests.servers.fixture import Servers
 from tests.servers.ministack import MiniStack
 from tests.servers.process import HOST, free_port
 from tests.servers.proxy import Proxy
+from tests.support.backends.engines import diagnosis
+from tests.support.backends.fake_dynamodb import ENGINE, Faults, S, chain, items
+from tests.support.backends.scenarios import nothing_left, opened, pause_ends_in_time, sockets, visit
 
 WRITES = ("UpdateItem", "TransactWriteItems")
 
@@ -338,7 +338,7 @@ async def test_strangers_and_wrong_logins(
         assert "AKIA123" not in text
 
 
-def test_bad_urls_and_missing_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_bad_urls_and_missing_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A URL without a table, with options, a profile or a region that do not exist: `Invalid`; no credentials: `Unauthorized`."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
@@ -357,26 +357,22 @@ def test_bad_urls_and_missing_credentials(monkeypatch: pytest.MonkeyPatch, tmp_p
         "dynamodb://not a region/table",
     ):
         with pytest.raises(perdure.Invalid):
-            run(visit(bad))
+            await visit(bad)
     with pytest.raises(perdure.Unauthorized, match="credentials"):
-        run(visit(f"dynamodb://eu-west-1/table?endpoint=http://{HOST}:{free_port()}"))
+        await visit(f"dynamodb://eu-west-1/table?endpoint=http://{HOST}:{free_port()}")
     with pytest.raises(perdure.Unavailable, match="cannot be reached"):
-        run(visit(f"dynamodb://a:b@eu-west-1/table?endpoint=http://{HOST}:{free_port()}"))
+        await visit(f"dynamodb://a:b@eu-west-1/table?endpoint=http://{HOST}:{free_port()}")
 
 
-def test_doctor_finds_a_time_to_live_and_more(servers: Servers[MiniStack]) -> None:
+async def test_doctor_finds_a_time_to_live_and_more(servers: Servers[MiniStack]) -> None:
     """A table whose items expire is bad; no backups and no protection are worth a warning, each with the command that mends it."""
     server = servers(MiniStack)
     name = f"ill-{os.urandom(4).hex()}"
     url = f"dynamodb://key:secret@eu-west-1/{name}?endpoint={server.endpoint}"
-
-    async def scenario() -> None:
-        async with opened(f"{url}&create=true") as backend:
-            table = backend.driver.table
-            expiry = {"Enabled": True, "AttributeName": "expires"}
-            await backend.run(table.ask("update_time_to_live", TableName=name, TimeToLiveSpecification=expiry))
-
-    run(scenario())
+    async with opened(f"{url}&create=true") as backend:
+        table = backend.driver.table
+        expiry = {"Enabled": True, "AttributeName": "expires"}
+        await backend.run(table.ask("update_time_to_live", TableName=name, TimeToLiveSpecification=expiry))
     told = diagnosis(url)
     assert not told["healthy"]
     found = {finding["what"]: finding for finding in told["findings"]}
@@ -404,7 +400,7 @@ async def test_a_pause_is_unknown_in_time_and_then_goes_on(server_of_my_own: Ser
         assert [commit.version async for commit in store.history("s")] == [1, 2]
 
 
-def test_closing_leaves_nothing_behind(url: str) -> None:
+async def test_closing_leaves_nothing_behind(url: str) -> None:
     """Two hundred tasks share the pool; after `close` no thread, no task and no socket of the store is left."""
     before = sockets()
 
@@ -415,7 +411,7 @@ def test_closing_leaves_nothing_behind(url: str) -> None:
             assert 0 < sockets() - before <= 8 + 8  # the pool, and what two event loops wake themselves with
 
     with nothing_left():
-        run(scenario())
+        await scenario()
 
 
 async def test_the_top_survives_a_round_trip(url: str) -> None:

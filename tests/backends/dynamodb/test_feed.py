@@ -13,9 +13,9 @@ from perdure.backends.dynamodb import layout
 from perdure.backends.remote.change_log import STEP
 from perdure.model.commit import Kind, Status
 from perdure.model.ids import SessionKey
-from tests.backends.claims import opened
-from tests.backends.dynamodb.world import S, chain, items
-from tests.backends.sweeping import seen_from, sweeps
+from tests.support.backends.fake_dynamodb import S, chain, items
+from tests.support.backends.feed_sweeps import seen_from, sweeps
+from tests.support.backends.scenarios import opened
 
 
 async def read_on(backend: Any, cursor: str | None, seen: dict[SessionKey, list[int]], limit: int) -> str:

@@ -12,8 +12,8 @@ from perdure.backends.dynamodb.writes import TAIL_BYTES
 from perdure.backends.spi import Append, Appended, Head, Record, Snapshot
 from perdure.model.commit import Kind, Status
 from perdure.model.ids import SessionKey
-from tests.backends.claims import large_ones_come_back_whole, opened, run, warm_read_is_one_request
-from tests.backends.dynamodb.world import S, chain, items
+from tests.support.backends.fake_dynamodb import S, chain, items
+from tests.support.backends.scenarios import large_ones_come_back_whole, opened, warm_read_is_one_request
 
 
 async def test_a_commit_is_one_request_and_so_is_a_warm_read(url: str) -> None:
@@ -103,9 +103,9 @@ async def _all(backend: Any) -> Any:
         after = page[-1].head.version
 
 
-def test_what_is_larger_than_an_item_goes_in_parts(url: str) -> None:
+async def test_what_is_larger_than_an_item_goes_in_parts(url: str) -> None:
     """A commit of 5 MiB and a state of 3 MiB with its snapshot come back whole; above 16 MiB it is `TooLarge` and nothing is stored."""
-    run(large_ones_come_back_whole(url))
+    await large_ones_come_back_whole(url)
 
 
 async def test_an_append_of_very_many_records_is_refused_whole(url: str) -> None:

@@ -11,11 +11,11 @@ import perdure
 from perdure.backends.conformance import behind, versions
 from perdure.backends.spi import Appended, Head
 from perdure.model.ids import SessionKey
-from tests.backends.claims import opened
-from tests.backends.dynamodb.world import ENGINE, Faults, chain
 from tests.servers.fixture import Servers
 from tests.servers.ministack import MiniStack
 from tests.servers.proxy import Proxy
+from tests.support.backends.fake_dynamodb import ENGINE, Faults, chain
+from tests.support.backends.scenarios import opened
 
 MANY = [SessionKey("acme", f"s'\"{number}") for number in range(20)]
 

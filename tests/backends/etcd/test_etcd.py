@@ -15,20 +15,19 @@ import pytest
 
 import perdure
 from perdure import Event
-from tests.backends.claims import (
+from tests.servers.etcd import Etcd
+from tests.servers.fixture import Servers
+from tests.servers.process import free_port
+from tests.support.backends.engines import Engine
+from tests.support.backends.scenarios import (
     group_is_one_request,
     large_ones_come_back_whole,
     nothing_left,
     opened,
     pause_ends_in_time,
-    run,
     visit,
     warm_read_is_one_request,
 )
-from tests.backends.engines import Engine
-from tests.servers.etcd import Etcd
-from tests.servers.fixture import Servers
-from tests.servers.process import free_port
 
 ETCD = Engine("etcd", Etcd)
 
@@ -58,9 +57,9 @@ async def test_a_group_is_one_request_and_so_is_a_warm_read(url: str) -> None:
     await warm_read_is_one_request(url, requests)
 
 
-def test_what_is_larger_than_a_request_goes_in_chunks(url: str) -> None:
+async def test_what_is_larger_than_a_request_goes_in_chunks(url: str) -> None:
     """A commit of 5 MiB and a state of 3 MiB with its snapshot come back whole; above 16 MiB it is `TooLarge` and nothing is stored."""
-    run(large_ones_come_back_whole(url))
+    await large_ones_come_back_whole(url)
 
 
 async def test_a_wrong_password_is_refused_and_an_old_token_is_renewed(server_of_my_own: Servers[Etcd]) -> None:
@@ -83,14 +82,14 @@ async def test_a_wrong_password_is_refused_and_an_old_token_is_renewed(server_of
 
 
 @pytest.mark.parametrize(("value", "error"), [(b"not ours", perdure.Corrupt), (b"\x82\xa6schema\x02\xa5store\xa1x", perdure.Unsupported)])
-def test_a_namespace_of_another_kind_is_refused(servers: Servers[Etcd], value: bytes, error: type[perdure.Error]) -> None:
+async def test_a_namespace_of_another_kind_is_refused(servers: Servers[Etcd], value: bytes, error: type[perdure.Error]) -> None:
     """Where something else stands, or a newer layout, opening says so and changes nothing."""
     server = servers(Etcd)
     url = ETCD.url(server, name := f"other{int.from_bytes(value[:3], 'big')}")
     key = base64.b64encode(f"{name}/m".encode()).decode()
     ask(server, "kv/put", {"key": key, "value": base64.b64encode(value).decode()})
     with pytest.raises(error):
-        run(visit(url))
+        await visit(url)
     assert ask(server, "kv/range", {"key": key})["kvs"][0]["value"] == base64.b64encode(value).decode()
 
 
@@ -117,12 +116,12 @@ def stranger() -> Iterator[str]:
         thread.join()
 
 
-def test_a_stranger_and_nobody_are_told_apart(stranger: str) -> None:
+async def test_a_stranger_and_nobody_are_told_apart(stranger: str) -> None:
     """At an address where something else answers, or nobody does, opening raises within its time-outs."""
     with pytest.raises((perdure.Unknown, perdure.Unavailable), match="is no etcd gateway"):
-        run(visit(stranger))
+        await visit(stranger)
     with pytest.raises(perdure.Unavailable, match="No member of etcd can be reached"):
-        run(visit(f"etcd://127.0.0.1:{free_port()},127.0.0.1:{free_port()}"))
+        await visit(f"etcd://127.0.0.1:{free_port()},127.0.0.1:{free_port()}")
     for bad in (
         "etcd://",
         "etcd://h/path",
@@ -132,10 +131,10 @@ def test_a_stranger_and_nobody_are_told_apart(stranger: str) -> None:
         "etcd://h?tls=on&ca=/no/such",
     ):
         with pytest.raises(perdure.Invalid):
-            run(visit(bad))
+            await visit(bad)
 
 
-def test_closing_leaves_nothing_behind(url: str) -> None:
+async def test_closing_leaves_nothing_behind(url: str) -> None:
     """After `close` no thread of the store is left."""
 
     async def scenario() -> None:
@@ -144,7 +143,7 @@ def test_closing_leaves_nothing_behind(url: str) -> None:
             assert any(thread.name.startswith("perdure-etcd") for thread in threading.enumerate())
 
     with nothing_left():
-        run(scenario())
+        await scenario()
 
 
 async def test_a_paused_member_is_unknown_in_time_and_then_goes_on(server_of_my_own: Servers[Etcd]) -> None:

@@ -7,11 +7,11 @@ import pytest
 from google.cloud.firestore_admin_v1 import types
 
 from perdure.backends.google.checkup import KINDS
-from tests.backends.engines import Engine, diagnosis
 from tests.backends.google.test_services import SERVICES
 from tests.servers.fixture import Servers
 from tests.servers.grpc_front import GrpcFront
 from tests.servers.process import Server
+from tests.support.backends.engines import Engine, diagnosis
 
 services = pytest.mark.parametrize("service", SERVICES, ids=repr)
 

@@ -17,7 +17,7 @@ from perdure.backends.spi import Refused as Conflict
 from perdure.errors import Corrupt, Invalid, TooLarge, Unavailable, Unknown, Unsupported
 from perdure.model.commit import Kind, Status
 from perdure.model.ids import SessionKey
-from tests.backends.google.places import MemoryEntities, on
+from tests.support.backends.memory_entities import MemoryEntities, on
 
 S = SessionKey("acme", "s")
 
@@ -204,7 +204,7 @@ async def test_a_purge_leaves_the_stub_and_nothing_else() -> None:
         assert last.head.version == 3  # type: ignore[union-attr]
 
 
-def test_a_purge_spares_the_life_that_begins_meanwhile() -> None:
+async def test_a_purge_spares_the_life_that_begins_meanwhile() -> None:
     """While the rest of a purged session is removed it starts again: its record, its key and its pieces stay."""
 
     async def scenario() -> None:
@@ -228,7 +228,7 @@ def test_a_purge_spares_the_life_that_begins_meanwhile() -> None:
             assert await backend.find_key(S, "old") is None
             assert await backend.find_key(S, "new") is not None
 
-    run(scenario)
+    await scenario()
 
 
 async def test_the_feed_misses_nothing_that_is_written_meanwhile() -> None:

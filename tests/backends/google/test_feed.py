@@ -14,13 +14,13 @@ from perdure.backends.remote.change_log import STEP
 from perdure.errors import Unavailable
 from perdure.model.commit import Kind, Status
 from perdure.model.ids import SessionKey
-from tests.backends.claims import opened
-from tests.backends.engines import Engine
-from tests.backends.google.places import MemoryEntities, on
 from tests.backends.google.test_services import SERVICES
-from tests.backends.sweeping import seen_from, sweeps
 from tests.servers.fixture import Servers
 from tests.servers.process import Server
+from tests.support.backends.engines import Engine
+from tests.support.backends.feed_sweeps import seen_from, sweeps
+from tests.support.backends.memory_entities import MemoryEntities, on
+from tests.support.backends.scenarios import opened
 
 SESSIONS = [SessionKey("acme", f"s{number}") for number in range(10)]
 P, Q = SessionKey("acme", "p"), SessionKey("acme", "q")

@@ -22,11 +22,11 @@ from perdure.backends.spi import Appended, Snapshot
 from perdure.clock import SystemClock
 from perdure.errors import Invalid, TooLarge, Unauthorized, Unavailable, Unknown
 from perdure.model.ids import SessionKey
-from tests.backends.claims import run, visit
-from tests.backends.engines import Engine
 from tests.servers.fixture import Servers
 from tests.servers.google import DatastoreEmulator, FirestoreEmulator
 from tests.servers.process import HOST, Server, free_port
+from tests.support.backends.engines import Engine
+from tests.support.backends.scenarios import visit
 
 S = SessionKey("acme", "s")
 SERVICES = [Engine("firestore", FirestoreEmulator), Engine("datastore", DatastoreEmulator)]
@@ -104,7 +104,7 @@ async def test_the_variable_of_googles_tools_is_honoured(
 
 
 @schemes
-def test_bad_urls_and_missing_logins(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_bad_urls_and_missing_logins(scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What cannot be meant says what it should read; without a login the command that makes one is told."""
     for bad, says in (
         (f"{scheme}:///x", "names no host"),
@@ -114,20 +114,20 @@ def test_bad_urls_and_missing_logins(scheme: str, monkeypatch: pytest.MonkeyPatc
         (f"{scheme}://project?colour=red", "no option 'colour'"),
     ):
         with pytest.raises(Invalid, match=says) as refused:
-            run(visit(bad))
+            await visit(bad)
         assert "secret" not in str(refused.value)
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", "/nowhere/key.json")
     for url in (f"{scheme}://project", f"{scheme}://project?credentials=/nowhere/other.json"):
         with pytest.raises(Unauthorized, match="gcloud auth application-default login"):
-            run(visit(url))
+            await visit(url)
 
 
 @schemes
-def test_a_dead_server_is_unavailable_within_the_connect_timeout(scheme: str) -> None:
+async def test_a_dead_server_is_unavailable_within_the_connect_timeout(scheme: str) -> None:
     """Nobody listens: `Unavailable`, at open."""
     start = time.monotonic()
     with pytest.raises(Unavailable, match="cannot be reached within 1 s"):
-        run(visit(f"{scheme}://test/?emulator={HOST}:{free_port()}&connect_timeout=1"))
+        await visit(f"{scheme}://test/?emulator={HOST}:{free_port()}&connect_timeout=1")
     assert time.monotonic() - start < 60
 
 

@@ -11,9 +11,9 @@ from perdure.backends.remote.change_log import STEP
 from perdure.model.commit import Kind, Status
 from perdure.model.ids import SessionKey
 from tests.backends.mongodb.test_tail import Place
-from tests.backends.sweeping import seen_from, sweeps
 from tests.servers.fixture import Servers
 from tests.servers.mongodb import MongoDB
+from tests.support.backends.feed_sweeps import seen_from, sweeps
 
 SESSIONS = [SessionKey("acme", f"s{number}") for number in range(6)]
 P, Q = SessionKey("acme", "p"), SessionKey("acme", "q")

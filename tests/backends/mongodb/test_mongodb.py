@@ -15,11 +15,11 @@ from perdure.backends.conformance import behind, expecting
 from perdure.backends.spi import Appended, Known, Refused
 from perdure.errors import Unavailable
 from perdure.model.ids import SessionKey
-from tests.backends.claims import engine, group_is_one_request, opened, run, visit, warm_read_is_one_request
-from tests.backends.engines import Engine, diagnosis
 from tests.servers.fixture import Servers
 from tests.servers.mongodb import MongoDB, MongoDBAlone, MongoDBLogin, MongoDBSet
 from tests.servers.process import free_port
+from tests.support.backends.engines import Engine, diagnosis
+from tests.support.backends.scenarios import engine, group_is_one_request, opened, visit, warm_read_is_one_request
 
 ENGINE = Engine("mongodb", MongoDB)
 
@@ -85,20 +85,20 @@ async def test_levels_are_what_the_set_does(servers: Servers[Any]) -> None:
         assert (await store.append("s", Event("a"))).durability is Durability.quorum
 
 
-def test_servers_that_cannot_keep_the_promise_are_refused(servers: Servers[Any]) -> None:
+async def test_servers_that_cannot_keep_the_promise_are_refused(servers: Servers[Any]) -> None:
     """A server that stands alone, and a secondary named by itself, are told apart at `open`, with what to do."""
     with pytest.raises(perdure.Unsupported, match=r"rs\.initiate"):
-        run(visit(servers(MongoDBAlone).url))
+        await visit(servers(MongoDBAlone).url)
     three = servers(MongoDBSet)
     secondary = next(node for node in three.names if node != three.primary)
     with pytest.raises(perdure.Unavailable, match="name all members"):
-        run(visit(f"mongodb://127.0.0.1:{three.port(secondary)}/?directConnection=true&connect_timeout=0.5"))
+        await visit(f"mongodb://127.0.0.1:{three.port(secondary)}/?directConnection=true&connect_timeout=0.5")
 
 
 @pytest.mark.filterwarnings(  # pymongo forgets a socket that it was connecting when its client was closed
     "ignore:Exception ignored in. <socket.socket:pytest.PytestUnraisableExceptionWarning"
 )
-def test_logins_and_addresses(servers: Servers[MongoDBLogin]) -> None:
+async def test_logins_and_addresses(servers: Servers[MongoDBLogin]) -> None:
     """A wrong password, no rights, an address where nothing listens and a URL nobody understands are told apart; no message holds a
     password. A user who may read and write the database can do everything."""
     server = servers(MongoDBLogin)
@@ -110,19 +110,15 @@ def test_logins_and_addresses(servers: Servers[MongoDBLogin]) -> None:
 
     for user, password in (("guest", "wr0ng"), ("guest", "pa55word")):
         with pytest.raises(perdure.Unauthorized) as refused:
-            run(visit(at(user, password)))
+            await visit(at(user, password))
         assert password not in str(refused.value)
-
-    async def work() -> None:
-        async with perdure.open(at("agent", "pa55word")) as store:
-            for number in range(20):
-                await store.append("s", Event("a", number))
-            assert "pa55word" not in repr(store)
-            assert len((await store._core.backend.feed()).items) == 20
-
-    run(work())
+    async with perdure.open(at("agent", "pa55word")) as store:
+        for number in range(20):
+            await store.append("s", Event("a", number))
+        assert "pa55word" not in repr(store)
+        assert len((await store._core.backend.feed()).items) == 20
     with pytest.raises(perdure.Unavailable):
-        run(visit(f"mongodb://127.0.0.1:{free_port()}/?connect_timeout=0.5"))
+        await visit(f"mongodb://127.0.0.1:{free_port()}/?connect_timeout=0.5")
     for bad in (
         "mongodb://h/d?namespace=a-b",
         "mongodb://h/d?timeout=-1",
@@ -131,7 +127,7 @@ def test_logins_and_addresses(servers: Servers[MongoDBLogin]) -> None:
         "mongodb://h:x/d",
     ):
         with pytest.raises(perdure.Invalid):
-            run(visit(bad))
+            await visit(bad)
     gc.collect()
 
 
@@ -151,7 +147,7 @@ async def test_lost_answers_are_settled(fault: dict[str, Any], server_of_my_own:
     await backend.close()
 
 
-def test_what_cannot_be_settled_is_unknown_and_its_key_tells(server_of_my_own: Servers[MongoDB]) -> None:
+async def test_what_cannot_be_settled_is_unknown_and_its_key_tells(server_of_my_own: Servers[MongoDB]) -> None:
     """While no majority answers at all the caller hears `Unknown` within the time-out; the same key later finds what was stored."""
     server = server_of_my_own(MongoDB)
     session = SessionKey("acme", "s")
@@ -177,22 +173,22 @@ def test_what_cannot_be_settled_is_unknown_and_its_key_tells(server_of_my_own: S
     async def refuse(sessions: object) -> None:
         raise perdure.Unavailable("cut off")
 
-    run(scenario())
+    await scenario()
 
 
-def test_stores_of_another_kind(servers: Servers[MongoDB]) -> None:
+async def test_stores_of_another_kind(servers: Servers[MongoDB]) -> None:
     """A newer schema is `Unsupported`, one that something else made `Corrupt`."""
     server = servers(MongoDB)
     url = ENGINE.url(server, "strange")
-    run(visit(url))
+    await visit(url)
     with server.connected("n1") as client:
         store = client["perdure"]["strange.store"]
         store.update_one({}, {"$set": {"schema": 99}})
         with pytest.raises(perdure.Unsupported, match="schema version 99"):
-            run(visit(url))
+            await visit(url)
         store.update_one({}, {"$unset": {"schema": ""}})
         with pytest.raises(perdure.Corrupt, match="not made by Perdure"):
-            run(visit(url))
+            await visit(url)
 
 
 async def test_hands_in_the_data_are_found(servers: Servers[MongoDB]) -> None:
@@ -247,7 +243,7 @@ async def test_many_open_an_empty_database_at_once(url: str) -> None:
         await store.close()
 
 
-def test_closing_leaves_nothing_behind(servers: Servers[MongoDB]) -> None:
+async def test_closing_leaves_nothing_behind(servers: Servers[MongoDB]) -> None:
     """After `close` no connection and no thread of the store is left; 200 tasks share a bounded pool."""
     server = servers(MongoDB)
 
@@ -256,13 +252,10 @@ def test_closing_leaves_nothing_behind(servers: Servers[MongoDB]) -> None:
             listed = client.admin.aggregate([{"$currentOp": {"allUsers": True, "idleConnections": True}}])
             return [one for one in listed if one.get("appName") == "closing"]
 
-    async def scenario() -> None:
-        async with perdure.open(ENGINE.url(server, "closing") + "&pool=3&appName=closing") as store:
-            await asyncio.gather(*(store.append(f"s{number % 50}", Event("a")) for number in range(200)))
-            monitors = 2
-            assert 1 <= len(connections()) <= 3 + monitors
-
-    run(scenario())
+    async with perdure.open(ENGINE.url(server, "closing") + "&pool=3&appName=closing") as store:
+        await asyncio.gather(*(store.append(f"s{number % 50}", Event("a")) for number in range(200)))
+        monitors = 2
+        assert 1 <= len(connections()) <= 3 + monitors
     server.wait("connections gone", lambda: not connections(), 10)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("perdure")]
 

@@ -17,10 +17,9 @@ from perdure.clock import SystemClock
 from perdure.errors import Invalid, Unavailable
 from perdure.model.commit import Kind, Status
 from perdure.model.ids import SessionKey
-from tests.backends.claims import run
-from tests.backends.engines import Engine
 from tests.servers.fixture import Servers
 from tests.servers.mongodb import MongoDB
+from tests.support.backends.engines import Engine
 
 ENGINE = Engine("mongodb", MongoDB)
 S = SessionKey("acme", "s")
@@ -97,7 +96,7 @@ async def test_a_long_session_lies_in_pages_and_reads_as_one(place: Place) -> No
         assert [change.record.head for change in (await backend.feed()).items] == heads
 
 
-def test_nobody_meets_a_gap_while_records_move(place: Place) -> None:
+async def test_nobody_meets_a_gap_while_records_move(place: Place) -> None:
     """Readers on other handles see every acknowledged commit, whole chains and all keys, while two writers fill page after page."""
 
     async def scenario() -> None:
@@ -130,7 +129,7 @@ def test_nobody_meets_a_gap_while_records_move(place: Place) -> None:
             await reading
             assert await versions(reader, S) == list(range(1, 161))
 
-    run(scenario())
+    await scenario()
 
 
 async def test_a_key_that_leaves_the_tail_between_look_up_and_write(place: Place) -> None:
@@ -353,7 +352,7 @@ async def test_names_and_keys_that_mean_something_to_mongodb(place: Place) -> No
                 assert [row.session for row in (await backend.scan(Query(tenant, tags={session.id: tenant}))).items] == [session]
 
 
-def test_listing_uses_indexes(place: Place) -> None:
+async def test_listing_uses_indexes(place: Place) -> None:
     """By id, tag and status the server looks at the rows that it returns, not at all sessions."""
 
     async def scenario() -> None:
@@ -390,7 +389,7 @@ def test_listing_uses_indexes(place: Place) -> None:
     async def noting(backend: Any, query: Query) -> Any:
         return await backend.driver.scan(query, None, 100)
 
-    run(scenario())
+    await scenario()
 
 
 async def test_a_stale_writer_after_a_long_absence(place: Place) -> None:

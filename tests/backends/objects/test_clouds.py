@@ -18,13 +18,13 @@ from perdure import Event
 from perdure.backends.objects.cloud import mapped
 from perdure.backends.spi import Durability
 from perdure.errors import Error, Invalid, Unauthorized, Unavailable, Unknown
-from tests.backends.claims import run, visit
-from tests.backends.engines import Engine, diagnosis
 from tests.servers.azurite import ACCOUNT, KEY, Azurite
 from tests.servers.fake_gcs import FakeGCS
 from tests.servers.fixture import Servers
 from tests.servers.process import HOST, Server, free_port
 from tests.servers.seaweedfs import SeaweedFS
+from tests.support.backends.engines import Engine, diagnosis
+from tests.support.backends.scenarios import visit
 
 CLOUDS = [Engine("s3", SeaweedFS), Engine("gs", FakeGCS), Engine("az", Azurite)]
 clouds = pytest.mark.parametrize("cloud", CLOUDS, ids=repr)
@@ -43,10 +43,10 @@ clouds = pytest.mark.parametrize("cloud", CLOUDS, ids=repr)
         ("az://account@container?ca=/nowhere.pem", "check its options"),
     ],
 )
-def test_bad_urls(bad: str, says: str) -> None:
+async def test_bad_urls(bad: str, says: str) -> None:
     """A URL that cannot be meant says what it should read, and no secret."""
     with pytest.raises(Invalid, match=says) as refused:
-        run(visit(bad))
+        await visit(bad)
     assert "secret" not in str(refused.value)
     assert "no-base64" not in str(refused.value)
 
@@ -91,16 +91,12 @@ async def test_names_are_listed_from_a_name_on(servers: Servers[Server], cloud: 
 
 
 @clouds
-def test_another_endpoint_promises_no_more_than_it_shows(servers: Servers[Server], cloud: Engine) -> None:
+async def test_another_endpoint_promises_no_more_than_it_shows(servers: Servers[Server], cloud: Engine) -> None:
     """Receipts of a service that is not the cloud's own say `buffered`, and `doctor` says why."""
     url = cloud.url(servers(cloud.server))
-
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            receipt = await store.append("s", Event("x"))
-            assert receipt.durability == Durability.buffered
-
-    run(scenario())
+    async with perdure.open(url) as store:
+        receipt = await store.append("s", Event("x"))
+        assert receipt.durability == Durability.buffered
     told = diagnosis(url)
     assert told["durability"] == "buffered", told
 
@@ -112,7 +108,7 @@ async def test_logins(servers: Servers[Server]) -> None:
     wrong = [s3.replace("test:secret@", "test:hunter2@"), f"az://{ACCOUNT}:{other}@{az.rpartition('@')[2]}"]
     for url in wrong:
         with pytest.raises(Unauthorized) as refused:
-            run(visit(url))
+            await visit(url)
         assert "hunter2" not in str(refused.value)
         assert other not in str(refused.value)
 
@@ -121,14 +117,14 @@ async def test_logins(servers: Servers[Server]) -> None:
             assert secret not in repr(store)
 
 
-def test_a_key_file_of_google(servers: Servers[FakeGCS], tmp_path: Path) -> None:
+async def test_a_key_file_of_google(servers: Servers[FakeGCS], tmp_path: Path) -> None:
     """`credentials` names a key file; what it logs in with is asked of Google, and one that cannot log in is told as that."""
     key = tmp_path / "key.json"
     about = {"type": "authorized_user", "client_id": "id", "client_secret": "hunter2", "refresh_token": "token"}
     key.write_text(json.dumps(about))
     url = Engine("gs", FakeGCS).url(servers(FakeGCS)).replace("login=no", f"credentials={key}&timeout=2")
     with pytest.raises((Unavailable, Unauthorized)) as refused:
-        run(visit(url))
+        await visit(url)
     assert "hunter2" not in str(refused.value)
 
 
@@ -141,11 +137,11 @@ def test_no_token_is_no_lost_answer() -> None:
 
 
 @pytest.mark.parametrize("login", ["s3://a:b@bucket/?", "gs://bucket/?login=no&", "az://a:Yg%3D%3D@bucket/?"])
-def test_a_dead_server_is_unavailable_at_once(login: str) -> None:
+async def test_a_dead_server_is_unavailable_at_once(login: str) -> None:
     """Nobody listens: `Unavailable` within the connect time-out, at open."""
     start = time.monotonic()
     with pytest.raises(Unavailable):
-        run(visit(f"{login}endpoint=http://{HOST}:{free_port()}/x&connect_timeout=2"))
+        await visit(f"{login}endpoint=http://{HOST}:{free_port()}/x&connect_timeout=2")
     assert time.monotonic() - start < 60
 
 

@@ -18,13 +18,13 @@ from perdure.backends.spi import Head
 from perdure.errors import Unavailable
 from perdure.model.commit import Kind
 from perdure.model.ids import SessionKey
-from tests.backends.claims import engine, run
-from tests.backends.engines import Engine, diagnosis
 from tests.servers.azurite import Azurite
 from tests.servers.fake_gcs import FakeGCS
 from tests.servers.fixture import Servers
 from tests.servers.process import Server
 from tests.servers.seaweedfs import SeaweedFS
+from tests.support.backends.engines import Engine, diagnosis
+from tests.support.backends.scenarios import engine
 
 SESSIONS = [f"s{number}" for number in range(6)]
 
@@ -80,7 +80,7 @@ async def test_purges_at_once_do_not_bring_one_another_back(anywhere: str) -> No
     await two.close()
 
 
-def test_a_purge_that_was_interrupted_goes_on(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_purge_that_was_interrupted_goes_on(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The store went away after the entry of the purge: doctor tells of the bytes that are left, and the next purge removes them."""
     original = Folder.change
     session = SessionKey("default", "s0")
@@ -93,28 +93,21 @@ def test_a_purge_that_was_interrupted_goes_on(url: str, monkeypatch: pytest.Monk
             raise Unavailable("The store is away.")
         return await original(self, name, change)
 
-    async def scenario() -> None:
-        await fill(url)
-        backend = await engine(url)
-        monkeypatch.setattr(Folder, "change", change)
-        with pytest.raises(Unavailable):
-            await backend.purge(session)
-        assert of("s0") in await held(backend)
-        await backend.close()
-
-    run(scenario())
-    assert any("'s0' for one" in finding["what"] for finding in diagnosis(url)["findings"])
-
-    async def again() -> None:
-        backend = await engine(url)
-        before = backend.driver.shards[0].puts
+    await fill(url)
+    backend = await engine(url)
+    monkeypatch.setattr(Folder, "change", change)
+    with pytest.raises(Unavailable):
         await backend.purge(session)
-        assert backend.driver.shards[0].puts == before, "the log says it already"
-        assert of("s0") not in await held(backend)
-        assert of("s1") in await held(backend)
-        await backend.close()
-
-    run(again())
+    assert of("s0") in await held(backend)
+    await backend.close()
+    assert any("'s0' for one" in finding["what"] for finding in diagnosis(url)["findings"])
+    backend = await engine(url)
+    before = backend.driver.shards[0].puts
+    await backend.purge(session)
+    assert backend.driver.shards[0].puts == before, "the log says it already"
+    assert of("s0") not in await held(backend)
+    assert of("s1") in await held(backend)
+    await backend.close()
 
 
 async def test_checkpoints_forget_a_purged_session(url: str, monkeypatch: pytest.MonkeyPatch) -> None:

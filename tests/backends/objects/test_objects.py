@@ -21,9 +21,9 @@ from perdure.backends.objects.folder import Folder
 from perdure.backends.spi import Appended, Refused
 from perdure.errors import Corrupt, Invalid, Unauthorized, Unavailable, Unknown, Unsupported
 from perdure.model.ids import SessionKey
-from tests.backends.claims import engine, run, visit
-from tests.backends.engines import Engine
 from tests.servers.seaweedfs import SeaweedFS
+from tests.support.backends.engines import Engine
+from tests.support.backends.scenarios import engine, visit
 
 ENGINE = Engine("seaweedfs", SeaweedFS)
 WRITER = """
@@ -106,7 +106,7 @@ async def test_writers_of_several_processes_share_a_shard(url: str, tmp_path: Pa
     await two.close()
 
 
-def test_a_killed_writer_loses_nothing_acknowledged(url: str) -> None:
+async def test_a_killed_writer_loses_nothing_acknowledged(url: str) -> None:
     """Kill -9 in mid-write, again and again: every acknowledged commit is there, at most one more, and the chain verifies."""
     acknowledged = 0
     for round_ in range(4):
@@ -121,11 +121,11 @@ def test_a_killed_writer_loses_nothing_acknowledged(url: str) -> None:
             async with perdure.open(url) as store:
                 assert least <= (await store.verify("s")).commits <= most
 
-        run(look())
+        await look()
 
 
 @pytest.mark.parametrize("landed", ["before", "never", "late"])
-def test_a_put_without_an_answer_is_settled(landed: str, url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_a_put_without_an_answer_is_settled(landed: str, url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The number is read back, and the identical bytes are put again while it is free: one commit, whatever became of the first put."""
     original = Folder.create
     late: list[tuple[str, bytes]] = []
@@ -153,7 +153,7 @@ def test_a_put_without_an_answer_is_settled(landed: str, url: str, monkeypatch: 
         assert len(await backend.read(SessionKey("acme", "s"))) == 1
         await backend.close()
 
-    run(scenario())
+    await scenario()
     assert len(segments(tmp_path)) == 1
 
 
@@ -211,7 +211,7 @@ async def test_a_read_sees_what_was_acknowledged_while_a_put_was_under_way(url: 
     await two.close()
 
 
-def test_a_look_that_failed_is_nobodys_answer(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_look_that_failed_is_nobodys_answer(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two reads wait while a third looks; the look that the first of them makes fails: the second looks for itself."""
     original = Folder.get
     session = SessionKey("acme", "s")
@@ -241,7 +241,7 @@ def test_a_look_that_failed_is_nobodys_answer(url: str, monkeypatch: pytest.Monk
         await one.close()
         await two.close()
 
-    run(scenario())
+    await scenario()
 
 
 async def test_a_put_whose_answer_was_lost_and_rights_are_gone_is_unknown(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,7 +268,7 @@ async def test_a_put_whose_answer_was_lost_and_rights_are_gone_is_unknown(url: s
     await backend.close()
 
 
-def test_a_name_tag_that_cannot_be_read_yet_is_not_written_over(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+async def test_a_name_tag_that_cannot_be_read_yet_is_not_written_over(url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Another process makes the store at this moment: `open` says to try again, and leaves nothing behind."""
 
     async def refused(self: Folder, name: str, data: bytes) -> bool:
@@ -277,28 +277,25 @@ def test_a_name_tag_that_cannot_be_read_yet_is_not_written_over(url: str, monkey
     with monkeypatch.context() as racing:
         racing.setattr(Folder, "create", refused)
         with pytest.raises(Unavailable, match="open it again"):
-            run(visit(url))
+            await visit(url)
     assert not found(tmp_path, "*")
-    run(visit(url))
+    await visit(url)
 
 
-def test_a_commit_stands_though_its_temporary_file_cannot_be_removed(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_commit_stands_though_its_temporary_file_cannot_be_removed(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What follows the link cannot undo it: the append is told as stored. Such files are removed when they are an hour old."""
 
     def refuse(self: Path, *, missing_ok: bool = False) -> None:
         raise PermissionError(13, "Permission denied")
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            with monkeypatch.context() as stubborn:
-                stubborn.setattr(Path, "unlink", refuse)
-                assert (await store.append("s", Event("x"))).version == 1
-
-    run(scenario())
+    async with perdure.open(url) as store:
+        with monkeypatch.context() as stubborn:
+            stubborn.setattr(Path, "unlink", refuse)
+            assert (await store.append("s", Event("x"))).version == 1
     folder = Path(url.partition("://")[2].partition("?")[0]) / "perdure" / "log" / "0000"
     (left,) = folder.glob(".partial-*")
     os.utime(left, (1, 1))
-    run(_read(url))
+    await _read(url)
     assert not left.exists()
 
 
@@ -375,7 +372,7 @@ async def test_a_purged_session_leaves_no_byte_of_its_content(url: str, tmp_path
             await store.append("secret", Event("said", "late"))
 
 
-def test_a_place_that_ignores_conditions_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_place_that_ignores_conditions_is_refused(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """`open` tries to make an object whose name is taken; where that succeeds, commits would be lost without a word."""
 
     async def careless(self: Folder, name: str, data: bytes) -> bool:
@@ -384,7 +381,7 @@ def test_a_place_that_ignores_conditions_is_refused(url: str, monkeypatch: pytes
 
     monkeypatch.setattr(Folder, "create", careless)
     with pytest.raises(Unsupported, match="ignores conditions"):
-        run(visit(url))
+        await visit(url)
 
 
 @pytest.mark.parametrize(
@@ -396,37 +393,37 @@ def test_a_place_that_ignores_conditions_is_refused(url: str, monkeypatch: pytes
         ("file:///tmp/x?colour=red", "no option 'colour'"),
     ],
 )
-def test_bad_urls(bad: str, says: str) -> None:
+async def test_bad_urls(bad: str, says: str) -> None:
     """A URL that cannot be meant says what it should read."""
     with pytest.raises(Invalid, match=says):
-        run(visit(bad))
+        await visit(bad)
 
 
-def test_the_number_of_shards_is_for_good(tmp_path: Path) -> None:
+async def test_the_number_of_shards_is_for_good(tmp_path: Path) -> None:
     """Another number would look for sessions in the wrong log: it is refused. Without one, the store's own is taken."""
-    run(visit(f"file://{tmp_path}/store?shards=3"))
-    run(visit(f"file://{tmp_path}/store"))
+    await visit(f"file://{tmp_path}/store?shards=3")
+    await visit(f"file://{tmp_path}/store")
     with pytest.raises(Invalid, match="has 3 shards for good, not 4"):
-        run(visit(f"file://{tmp_path}/store?shards=4"))
+        await visit(f"file://{tmp_path}/store?shards=4")
 
 
-def test_a_name_tag_of_something_else(tmp_path: Path) -> None:
+async def test_a_name_tag_of_something_else(tmp_path: Path) -> None:
     """A store whose tag cannot be read is `Corrupt`; one of a newer layout is `Unsupported`."""
     url, tag = f"file://{tmp_path}/store", tmp_path / "store" / "perdure" / "perdure.json"
-    run(visit(url))
+    await visit(url)
     tag.write_text("{}")
     with pytest.raises(Corrupt, match="damaged or none of Perdure's"):
-        run(visit(url))
+        await visit(url)
     tag.write_text('{"perdure": 2, "id": "x", "shards": 1}')
     with pytest.raises(Unsupported, match="upgrade perdure"):
-        run(visit(url))
+        await visit(url)
 
 
-def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+async def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     """A file where the folder should be is told by its name."""
     (tmp_path / "file").write_text("x")
     with pytest.raises(Invalid, match="is not what its name says"):
-        run(visit(f"file://{tmp_path}/file"))
+        await visit(f"file://{tmp_path}/file")
 
 
 async def test_what_lies_beside_the_segments_is_left_alone(url: str, tmp_path: Path) -> None:

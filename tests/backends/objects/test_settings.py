@@ -17,8 +17,6 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from perdure.backends.objects import gs, s3
 from perdure.backends.objects.cloud import cloud_address
 from perdure.backends.objects.settings import Asking
-from tests.backends.claims import opened
-from tests.backends.engines import Engine, diagnosis
 from tests.backends.objects.test_clouds import CLOUDS
 from tests.servers.azurite import Azurite
 from tests.servers.fake_gcs import BUCKET, FakeGCS
@@ -26,6 +24,8 @@ from tests.servers.fixture import Servers
 from tests.servers.process import HOST, free_port
 from tests.servers.proxy import Proxy, answered
 from tests.servers.seaweedfs import SeaweedFS
+from tests.support.backends.engines import Engine, diagnosis
+from tests.support.backends.scenarios import opened
 
 REMOVING, KEEPING = "rules that remove objects", "what was replaced or deleted"
 

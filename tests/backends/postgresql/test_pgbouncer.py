@@ -10,16 +10,15 @@ import pytest
 
 import perdure
 from perdure import Durability, Event
-from tests.backends.claims import run
-from tests.backends.engines import Engine, diagnosis
 from tests.servers.fixture import Servers
 from tests.servers.pgbouncer import PgBouncer, PgBouncerIgnoring
+from tests.support.backends.engines import Engine, diagnosis
 
 KINDS = pytest.mark.parametrize("kind", [PgBouncer, PgBouncerIgnoring])
 
 
 @KINDS
-def test_stores_on_shared_connections_never_meet(kind: type[PgBouncer], servers: Servers[PgBouncer]) -> None:
+async def test_stores_on_shared_connections_never_meet(kind: type[PgBouncer], servers: Servers[PgBouncer]) -> None:
     """Four stores of different namespaces take turns on three server connections, each statement far more often than it takes to be
     prepared: each has its own commits and nobody else's, and none is left prepared on the server."""
     server = servers(kind)
@@ -35,10 +34,7 @@ def test_stores_on_shared_connections_never_meet(kind: type[PgBouncer], servers:
                 assert data == [[url, number] for number in range(25)]
             assert len([info async for info in store.list()]) == 4
 
-    async def scenario() -> None:
-        await asyncio.gather(*map(work, urls))
-
-    run(scenario())
+    await asyncio.gather(*map(work, urls))
     with psycopg.connect(server.url, autocommit=True, prepare_threshold=None) as shared:
         assert shared.execute("SELECT count(*) FROM pg_prepared_statements").fetchone() == (0,)
 

@@ -16,11 +16,18 @@ from perdure.backends.registry import open_backend
 from perdure.backends.spi import Appended, Known, Refused
 from perdure.clock import SystemClock
 from perdure.model.ids import SessionKey
-from tests.backends.claims import group_is_one_request, nothing_left, opened, pause_ends_in_time, run, visit, warm_read_is_one_request
-from tests.backends.engines import Engine, diagnosis
 from tests.servers.fixture import Servers
 from tests.servers.postgresql import PostgreSQL, PostgreSQLStandby
 from tests.servers.process import free_port
+from tests.support.backends.engines import Engine, diagnosis
+from tests.support.backends.scenarios import (
+    group_is_one_request,
+    nothing_left,
+    opened,
+    pause_ends_in_time,
+    visit,
+    warm_read_is_one_request,
+)
 
 ENGINE = Engine("postgresql", PostgreSQL)
 
@@ -102,11 +109,11 @@ async def test_levels_are_what_the_server_does(servers: Servers[Any]) -> None:
         assert (await store.append("s", Event("a"))).durability is Durability.quorum
 
 
-def test_a_replica_is_refused(servers: Servers[Any]) -> None:
+async def test_a_replica_is_refused(servers: Servers[Any]) -> None:
     """A standby takes no writes, and opening it says so."""
     pair = servers(PostgreSQLStandby)
     with pytest.raises(perdure.Unsupported, match="takes no writes"):
-        run(visit(pair.url.replace(str(pair.port("primary")), str(pair.port("standby")))))
+        await visit(pair.url.replace(str(pair.port("primary")), str(pair.port("standby"))))
 
 
 async def test_a_standby_that_hangs_is_unknown_in_time(server_of_my_own: Servers[PostgreSQLStandby]) -> None:
@@ -121,7 +128,7 @@ async def test_a_standby_that_hangs_is_unknown_in_time(server_of_my_own: Servers
         assert [commit.version async for commit in store.history("s")] == [1, 2]
 
 
-def test_logins_and_databases(servers: Servers[PostgreSQL]) -> None:
+async def test_logins_and_databases(servers: Servers[PostgreSQL]) -> None:
     """A wrong password, a user without rights and a database that is not there are told apart; no message holds a password."""
     server = servers(PostgreSQL)
     rules = server.home / "primary" / "pg_hba.conf"
@@ -132,19 +139,19 @@ def test_logins_and_databases(servers: Servers[PostgreSQL]) -> None:
     server.wait("the new rule", lambda: "guest" in server.sql("SELECT user_name::text FROM pg_hba_file_rules"), 10)
     for password in ("wr0ng", "pa55word"):  # The right one may log in, and has no right to make a schema.
         with pytest.raises(perdure.Unauthorized) as refused:
-            run(visit(server.url.replace("postgres@", f"guest:{password}@") + "?namespace=guests"))
+            await visit(server.url.replace("postgres@", f"guest:{password}@") + "?namespace=guests")
         assert password not in str(refused.value)
     assert "permission denied" in str(refused.value)
     with pytest.raises(perdure.Invalid, match="CREATE DATABASE"):
-        run(visit(server.url.removesuffix("/postgres") + "/nowhere"))
+        await visit(server.url.removesuffix("/postgres") + "/nowhere")
     with pytest.raises(perdure.Unavailable):
-        run(visit(f"postgresql://127.0.0.1:{free_port()}/postgres?connect_timeout=1"))
+        await visit(f"postgresql://127.0.0.1:{free_port()}/postgres?connect_timeout=1")
     for bad in ("postgresql://h/d?namespace=a-b", "postgresql://h/d?colour=red", "postgresql://h/d?timeout=-1"):
         with pytest.raises(perdure.Invalid):
-            run(visit(bad))
+            await visit(bad)
 
 
-def test_a_login_that_is_not_there_is_told_as_one(servers: Servers[PostgreSQL]) -> None:
+async def test_a_login_that_is_not_there_is_told_as_one(servers: Servers[PostgreSQL]) -> None:
     """A role that is not there and a password that was not given are `Unauthorized`, in words that say so."""
     server = servers(PostgreSQL)
     rules = server.home / "primary" / "pg_hba.conf"
@@ -156,7 +163,7 @@ def test_a_login_that_is_not_there_is_told_as_one(servers: Servers[PostgreSQL]) 
     server.wait("the new rule", lambda: "asked" in server.sql("SELECT user_name::text FROM pg_hba_file_rules"), 10)
     for role, says in (("nowhere", "does not exist"), ("asked", "no password"), ("barred", "rejects"), ("idle", "not permitted to log in")):
         with pytest.raises(perdure.Unauthorized, match=says):
-            run(visit(server.url.replace("postgres@", f"{role}@")))
+            await visit(server.url.replace("postgres@", f"{role}@"))
 
 
 def test_a_socket_of_this_machine(servers: Servers[PostgreSQL]) -> None:
@@ -176,14 +183,14 @@ def test_a_socket_of_this_machine(servers: Servers[PostgreSQL]) -> None:
 
 
 @pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
-def test_a_database_that_does_not_hold_every_text_is_refused(servers: Servers[PostgreSQL], encoding: str) -> None:
+async def test_a_database_that_does_not_hold_every_text_is_refused(servers: Servers[PostgreSQL], encoding: str) -> None:
     """Another encoding than UTF8 is `Unsupported` at open, with the command that makes a good one; nothing is made in it."""
     server, name = servers(PostgreSQL), encoding.lower()
     with psycopg.connect(server.url, autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE {name} ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
     url = server.url.removesuffix("/postgres") + f"/{name}"
     with pytest.raises(perdure.Unsupported, match=f"{encoding}.*ENCODING 'UTF8'"):
-        run(visit(url))
+        await visit(url)
     with psycopg.connect(url) as inside:
         assert inside.execute("SELECT count(*) FROM pg_namespace WHERE nspname = 'perdure'").fetchone() == (0,)
 
@@ -237,10 +244,10 @@ async def test_a_group_that_is_too_much_for_one_statement_is_sent_in_parts(url: 
 
 
 @pytest.mark.parametrize("namespace", ["pg_x", "PG_X", "pg_catalog", "information_schema"])
-def test_names_that_postgresql_keeps_for_itself(servers: Servers[PostgreSQL], namespace: str) -> None:
+async def test_names_that_postgresql_keeps_for_itself(servers: Servers[PostgreSQL], namespace: str) -> None:
     """A namespace that is PostgreSQL's is `Invalid`, in words that say so."""
     with pytest.raises(perdure.Invalid, match="PostgreSQL's own"):
-        run(visit(f"{servers(PostgreSQL).url}?namespace={namespace}"))
+        await visit(f"{servers(PostgreSQL).url}?namespace={namespace}")
 
 
 @pytest.mark.parametrize(
@@ -254,14 +261,14 @@ def test_names_that_postgresql_keeps_for_itself(servers: Servers[PostgreSQL], na
         "snapshot (x text)",
     ],
 )
-def test_tables_of_something_else(servers: Servers[PostgreSQL], table: str) -> None:
+async def test_tables_of_something_else(servers: Servers[PostgreSQL], table: str) -> None:
     """A schema that has a table of one of our names is not ours: `Corrupt` at open, with or without creating, and it stays as it is."""
     server = servers(PostgreSQL)
     with psycopg.connect(server.url, autocommit=True) as admin:
         admin.execute("DROP SCHEMA IF EXISTS others CASCADE; CREATE SCHEMA others")
         admin.execute(f"CREATE TABLE others.{table}")  # type: ignore[call-overload, arg-type, unused-ignore]
         with pytest.raises(perdure.Corrupt, match="another namespace"):
-            run(visit(f"{server.url}?namespace=others"))
+            await visit(f"{server.url}?namespace=others")
         with pytest.raises((perdure.Corrupt, perdure.NotFound), match="others"):
             perdure.sync.open(f"{server.url}?namespace=others", create=False)
         found = admin.execute("SELECT relname FROM pg_class WHERE relnamespace = 'others'::regnamespace AND relkind = 'r'").fetchall()
@@ -272,14 +279,14 @@ async def test_schemas_of_another_kind(servers: Servers[PostgreSQL]) -> None:
     """A newer schema is `Unsupported`, one that something else made `Corrupt`; a table dropped by hand is said to be gone."""
     server = servers(PostgreSQL)
     url = ENGINE.url(server, "strange")
-    run(visit(url))
+    await visit(url)
     with psycopg.connect(server.url, autocommit=True) as admin:
         admin.execute("UPDATE strange.store SET value = '99' WHERE name = 'schema'")
         with pytest.raises(perdure.Unsupported, match="schema version 99"):
-            run(visit(url))
+            await visit(url)
         admin.execute("DELETE FROM strange.store")
         with pytest.raises(perdure.Corrupt, match="not made by Perdure"):
-            run(visit(url))
+            await visit(url)
         admin.execute("INSERT INTO strange.store VALUES ('schema', '1'), ('id', 'x')")
         admin.execute("DROP TABLE strange.log")
 
@@ -316,7 +323,7 @@ async def test_the_feed_waits_for_the_oldest_transaction(servers: Servers[Postgr
     await backend.close()
 
 
-def test_closing_leaves_nothing_behind(servers: Servers[PostgreSQL]) -> None:
+async def test_closing_leaves_nothing_behind(servers: Servers[PostgreSQL]) -> None:
     """After `close` no connection and no thread of the store is left; 200 tasks share a bounded pool."""
     server = servers(PostgreSQL)
 
@@ -329,7 +336,7 @@ def test_closing_leaves_nothing_behind(servers: Servers[PostgreSQL]) -> None:
         return int(server.sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'closing'"))
 
     with nothing_left():
-        run(scenario())
+        await scenario()
     server.wait("connections gone", lambda: connections() == 0, 10)
 
 

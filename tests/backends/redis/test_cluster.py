@@ -13,12 +13,12 @@ import perdure
 from perdure import Durability, Event
 from perdure.backends.redis.layout import prefix, shard_of
 from perdure.model.ids import SessionKey
-from tests.backends.claims import insisting
-from tests.backends.engines import Engine
-from tests.backends.load import SESSIONS, Load
 from tests.backends.test_engine_faults import TIMEOUTS, handles
 from tests.servers.fixture import Servers
 from tests.servers.valkey import ValkeyCluster, ValkeyClusterElecting, ask
+from tests.support.backends.engines import Engine
+from tests.support.backends.load import SESSIONS, Load
+from tests.support.backends.scenarios import retrying
 
 CLUSTER = Engine("valkey-cluster", ValkeyCluster)
 
@@ -105,7 +105,7 @@ async def test_a_shard_whose_keys_are_on_two_nodes_waits(servers: Servers[Valkey
         assert [head and head.version for head in await backend.heads([session, fresh])] == [3, None]
         assert (await backend.find_key(session, "k1")).version == 2
         assert await backend.find_key(session, "k9") is None
-        waiting = [asyncio.ensure_future(insisting(lambda id=id: store.append(id, Event("b"), key="late"))) for id in ("s0", fresh.id)]
+        waiting = [asyncio.ensure_future(retrying(lambda id=id: store.append(id, Event("b"), key="late"))) for id in ("s0", fresh.id)]
         others = [f"o{n}" for n in range(100) if shard_of(SessionKey("default", f"o{n}")) != shard_of(session)]
         await asyncio.gather(*[store.append(id, Event("a")) for id in others])
         assert not any(call.done() for call in waiting)
@@ -164,7 +164,7 @@ async def test_an_election_loses_nothing_acknowledged_at_quorum(server_of_my_own
         server.kill("p1")
         await elected(server, "r1")
         for session in SESSIONS:
-            assert (await insisting(lambda id=session.id: store.append(id, Event("a"), key="after"))).durability is Durability.local
+            assert (await retrying(lambda id=session.id: store.append(id, Event("a"), key="after"))).durability is Durability.local
         await asyncio.to_thread(server.start)
         assert "role:slave" in ask(server.port("p1"), "INFO", "replication")
         await more_of_each(load, SESSIONS)
@@ -194,10 +194,10 @@ async def test_what_only_a_dead_primary_had_is_gone_and_nothing_more(server_of_m
         server.kill("p1")
         server.resume("r1")
         await elected(server, "r1")
-        assert await insisting(lambda: types(quick, id)) == ["kept"]
+        assert await retrying(lambda: types(quick, id)) == ["kept"]
         await asyncio.to_thread(server.start)
-        assert (await insisting(lambda: safe.append(id, Event("unknown"), key="k"))).version == 2
-        assert (await insisting(lambda: quick.append(id, Event("next")))).version == 3
+        assert (await retrying(lambda: safe.append(id, Event("unknown"), key="k"))).version == 2
+        assert (await retrying(lambda: quick.append(id, Event("next")))).version == 3
         assert await types(quick, id) == ["kept", "unknown", "next"]
 
 

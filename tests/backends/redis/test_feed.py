@@ -6,12 +6,12 @@ from typing import Any
 
 from perdure.backends.redis.layout import prefix, shard_of
 from perdure.model.ids import SessionKey
-from tests.backends.claims import opened
-from tests.backends.engines import Engine
-from tests.backends.sweeping import sweeps
 from tests.servers.fixture import Servers
 from tests.servers.process import Server
 from tests.servers.valkey import Valkey, ask
+from tests.support.backends.engines import Engine
+from tests.support.backends.feed_sweeps import sweeps
+from tests.support.backends.scenarios import opened
 
 TURNS = 40
 SESSIONS = [key for n in range(1000) if shard_of(key := SessionKey("acme", f"s{n}")) == 0][:10]

@@ -17,21 +17,20 @@ from perdure.backends.conformance import behind
 from perdure.backends.redis.layout import name_of, prefix, shard_of
 from perdure.backends.spi import Appended
 from perdure.model.ids import SessionKey
-from tests.backends.claims import (
-    engine,
-    group_is_one_request,
-    insisting,
-    large_ones_come_back_whole,
-    nothing_left,
-    opened,
-    run,
-    visit,
-    warm_read_is_one_request,
-)
-from tests.backends.engines import Engine, diagnosis
 from tests.servers.fixture import Servers
 from tests.servers.process import HOST, free_port
 from tests.servers.valkey import Valkey, ValkeyCluster, ValkeySentinel, ask
+from tests.support.backends.engines import Engine, diagnosis
+from tests.support.backends.scenarios import (
+    engine,
+    group_is_one_request,
+    large_ones_come_back_whole,
+    nothing_left,
+    opened,
+    retrying,
+    visit,
+    warm_read_is_one_request,
+)
 
 VALKEY = Engine("valkey", Valkey)
 
@@ -58,9 +57,9 @@ async def test_a_group_is_one_round_trip_and_so_is_a_warm_read(url: str) -> None
     await warm_read_is_one_request(url, requests)
 
 
-def test_large_commits_and_states_come_back_whole(url: str) -> None:
+async def test_large_commits_and_states_come_back_whole(url: str) -> None:
     """A commit of 5 MiB and a state of 3 MiB with its snapshot come back whole; above 16 MiB it is `TooLarge` and nothing is stored."""
-    run(large_ones_come_back_whole(url))
+    await large_ones_come_back_whole(url)
 
 
 async def test_functions_that_were_flushed_are_loaded_again(server_of_my_own: Servers[Valkey]) -> None:
@@ -79,7 +78,7 @@ async def test_functions_that_were_flushed_are_loaded_again(server_of_my_own: Se
         assert (await store.append("s", Event("c"))).version == 3
 
 
-def test_logins_and_addresses(server_of_my_own: Servers[Valkey]) -> None:
+async def test_logins_and_addresses(server_of_my_own: Servers[Valkey]) -> None:
     """A wrong password, no rights, an address where nothing or something else listens, and a URL nobody understands are told apart; no
     message holds a password."""
     server = server_of_my_own(Valkey)
@@ -92,18 +91,14 @@ def test_logins_and_addresses(server_of_my_own: Servers[Valkey]) -> None:
 
     for login in ("agent:wr0ng", "guest:pa55word"):
         with pytest.raises(perdure.Unauthorized) as refused:
-            run(visit(at(login)))
+            await visit(at(login))
         assert login.partition(":")[2] not in str(refused.value)
-
-    async def work() -> None:
-        async with perdure.open(at("agent:pa55word")) as store:
-            receipt = await store.append("s", Event("a"))
-            assert receipt.durability == Durability.buffered  # CONFIG is hidden from this user
-            assert "pa55word" not in repr(store) + repr(store._core.backend)
-
-    run(work())
+    async with perdure.open(at("agent:pa55word")) as store:
+        receipt = await store.append("s", Event("a"))
+        assert receipt.durability == Durability.buffered  # CONFIG is hidden from this user
+        assert "pa55word" not in repr(store) + repr(store._core.backend)
     with pytest.raises(perdure.Unavailable):
-        run(visit(f"redis://{HOST}:{free_port()}?connect_timeout=0.5"))
+        await visit(f"redis://{HOST}:{free_port()}?connect_timeout=0.5")
     for bad in (
         "redis://",
         "redis://h/name",
@@ -114,10 +109,10 @@ def test_logins_and_addresses(server_of_my_own: Servers[Valkey]) -> None:
         "redis+cluster://h/1",
     ):
         with pytest.raises(perdure.Invalid):
-            run(visit(bad))
+            await visit(bad)
 
 
-def test_a_stranger_at_the_address_is_an_error_in_time() -> None:
+async def test_a_stranger_at_the_address_is_an_error_in_time() -> None:
     """A server that answers garbage, or hangs up, raises an error of ours."""
     with socket.create_server((HOST, 0)) as listener:
 
@@ -134,20 +129,20 @@ def test_a_stranger_at_the_address_is_an_error_in_time() -> None:
         thread = threading.Thread(target=serve)
         thread.start()
         with pytest.raises(perdure.Error):
-            run(visit(f"redis://{HOST}:{listener.getsockname()[1]}?timeout=2"))
+            await visit(f"redis://{HOST}:{listener.getsockname()[1]}?timeout=2")
         listener.shutdown(socket.SHUT_RDWR)
     thread.join()
 
 
 @pytest.mark.parametrize(("value", "error"), [("not ours", perdure.Corrupt), ('{"schema":2,"id":"x"}', perdure.Unsupported)])
-def test_a_namespace_of_another_kind_is_refused(servers: Servers[Valkey], value: str, error: type[perdure.Error]) -> None:
+async def test_a_namespace_of_another_kind_is_refused(servers: Servers[Valkey], value: str, error: type[perdure.Error]) -> None:
     """Where something else stands, or a newer layout, opening says so and changes nothing."""
     server = servers(Valkey)
     url = VALKEY.url(server)
     key = f"{prefix(namespace(url), 0)}store"
     ask(server.port("primary"), "SET", key, value)
     with pytest.raises(error):
-        run(visit(url))
+        await visit(url)
     assert ask(server.port("primary"), "GET", key) == value
 
 
@@ -223,7 +218,7 @@ async def test_records_without_a_head_are_not_gone_on_from(servers: Servers[Valk
         "#!lua name=theirs\nredis.register_function('perdure_1_append', function() return {1} end)",
     ],
 )
-def test_functions_of_something_else_under_our_names(server_of_my_own: Servers[Valkey], library: str) -> None:
+async def test_functions_of_something_else_under_our_names(server_of_my_own: Servers[Valkey], library: str) -> None:
     """Another function library of our name, or a function of ours in another one, is `Unsupported` and named; nothing is appended."""
     server = server_of_my_own(Valkey)
     ask(server.port("primary"), "FUNCTION", "LOAD", library)
@@ -233,15 +228,15 @@ def test_functions_of_something_else_under_our_names(server_of_my_own: Servers[V
             await store.append("s", Event("a"))
 
     with pytest.raises(perdure.Unsupported, match="FUNCTION DELETE"):
-        run(scenario())
+        await scenario()
     assert ask(server.port("primary"), "FUNCTION", "LIST") == "1"
 
 
 @pytest.mark.parametrize("database", ["16", "99", "999999999", "9" * 30])
-def test_a_database_that_the_server_does_not_have(servers: Servers[Valkey], database: str) -> None:
+async def test_a_database_that_the_server_does_not_have(servers: Servers[Valkey], database: str) -> None:
     """The number of a database out of range is `Invalid`, and says so."""
     with pytest.raises(perdure.Invalid, match="database"):
-        run(visit(f"{servers(Valkey).url.removesuffix('/0')}/{database}"))
+        await visit(f"{servers(Valkey).url.removesuffix('/0')}/{database}")
 
 
 async def test_connections_that_the_server_closed_while_idle_are_not_noticed(url: str, servers: Servers[Valkey]) -> None:
@@ -257,7 +252,7 @@ async def test_connections_that_the_server_closed_while_idle_are_not_noticed(url
             await store.append("s0", Event("b"))
 
 
-def test_receipts_and_doctor_say_what_the_server_is_set_to(server_of_my_own: Servers[Valkey]) -> None:
+async def test_receipts_and_doctor_say_what_the_server_is_set_to(server_of_my_own: Servers[Valkey]) -> None:
     """`local` with appendfsync always, `buffered` with everysec, `memory` without an append-only file; eviction is bad."""
     server = server_of_my_own(Valkey)
     port = server.port("primary")
@@ -266,12 +261,12 @@ def test_receipts_and_doctor_say_what_the_server_is_set_to(server_of_my_own: Ser
         async with perdure.open(server.url) as store:
             return (await store.append("s", Event("a"))).durability
 
-    assert asyncio.run(level()) == Durability.local
+    assert await level() == Durability.local
     assert diagnosis(server.url)["status"] == 0
     ask(port, "CONFIG", "SET", "appendfsync", "everysec")
-    assert asyncio.run(level()) == Durability.buffered
+    assert await level() == Durability.buffered
     ask(port, "CONFIG", "SET", "appendonly", "no")
-    assert asyncio.run(level()) == Durability.memory
+    assert await level() == Durability.memory
     ask(port, "CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
     told = diagnosis(server.url)
     assert told["status"] != 0
@@ -293,7 +288,7 @@ async def test_replicas_that_do_not_answer_are_unknown_in_time(server_of_my_own:
         assert (await store.read("s")).version == 1
 
 
-def test_closing_leaves_nothing_behind(url: str) -> None:
+async def test_closing_leaves_nothing_behind(url: str) -> None:
     """Two hundred tasks share the pool; after `close` no thread of the store is left."""
 
     async def scenario() -> None:
@@ -302,7 +297,7 @@ def test_closing_leaves_nothing_behind(url: str) -> None:
             assert len([info async for info in store.list()]) == 200
 
     with nothing_left():
-        run(scenario())
+        await scenario()
 
 
 async def test_a_failover_behind_sentinels_loses_nothing_acknowledged(server_of_my_own: Servers[ValkeySentinel]) -> None:
@@ -315,10 +310,10 @@ async def test_a_failover_behind_sentinels_loses_nothing_acknowledged(server_of_
             assert receipt.durability == Durability.quorum
         server.kill("primary")
         await asyncio.to_thread(server.wait, "the replica in its place", lambda: "role:master" in _role(server, "replica"))
-        assert (await insisting(lambda: store.read("s"))).version == 5
+        assert (await retrying(lambda: store.read("s"))).version == 5
         await asyncio.to_thread(server.start)
         await asyncio.to_thread(server.wait, "the old one following", lambda: "state=online" in _role(server, "replica"))
-        assert (await insisting(lambda: store.append("s", Event("b"), key="after"))).version == 6
+        assert (await retrying(lambda: store.append("s", Event("b"), key="after"))).version == 6
         assert [commit.version async for commit in store.history("s")] == list(range(1, 7))
 
 
@@ -338,7 +333,7 @@ async def test_a_cluster_goes_on_with_a_replica(server_of_my_own: Servers[Valkey
         ask(server.port("r1"), "CLUSTER", "FAILOVER", "TAKEOVER")
         await asyncio.to_thread(server.wait, "a new primary", lambda: "role:master" in _role(server, "r1"))
         for name in names:
-            assert (await insisting(lambda name=name: store.append(name, Event("b"), key="after"))).version == 2
+            assert (await retrying(lambda name=name: store.append(name, Event("b"), key="after"))).version == 2
         assert len([info async for info in store.list()]) == 40
 
 

@@ -11,11 +11,11 @@ import pytest
 
 import perdure
 from perdure import Event
-from tests.backends.claims import insisting
 from tests.servers.fixture import Servers
 from tests.servers.process import HOST
 from tests.servers.sentinel_tls import HalfSecureSentinel, SecureSentinel
 from tests.servers.tls import Authority, Front
+from tests.support.backends.scenarios import retrying
 
 TIMES = "&connect_timeout=1.5&timeout=3"
 
@@ -41,7 +41,7 @@ async def test_sentinels_and_nodes_under_tls_fail_over(server_of_my_own: Servers
         await asyncio.sleep(0.5)
         servers.kill("primary")
         await asyncio.to_thread(servers.wait, "the replica in its place", lambda: servers.follows("replica") is None)
-        await insisting(lambda: store.append("s", Event("b"), key="k"))
+        await retrying(lambda: store.append("s", Event("b"), key="k"))
         assert [commit.events[0].type async for commit in store.history("s")] == ["a", "b"]
 
 

@@ -15,8 +15,8 @@ from perdure.backends.remote.appender import Appender
 from perdure.backends.spi import Append, Appended, Known, Refused
 from perdure.errors import Closed, Error, Unauthorized, Unavailable, Unknown
 from perdure.model.ids import SessionKey
-from tests.backends.load import Load
-from tests.backends.remote.memory_driver import LossyDriver, MemoryDriver, memory, opened
+from tests.support.backends.load import Load
+from tests.support.backends.memory_driver import LossyDriver, MemoryDriver, memory, opened
 
 S = SessionKey("acme", "s")
 
@@ -37,7 +37,7 @@ def test_a_driver_of_conditional_writes_is_a_whole_engine(case: Case, lanes: int
 
 
 @pytest.mark.parametrize("seed", range(24))
-def test_nothing_is_lost_or_doubled_while_answers_are(seed: int) -> None:
+async def test_nothing_is_lost_or_doubled_while_answers_are(seed: int) -> None:
     """Through lost requests, lost answers and writes that land late, what was acknowledged is in the chain once, what was said not to
     be written is not in it, and what is unknown is in it at most once. A key is applied once however often it is sent."""
     data, acknowledged, refused, unknown = memory(), set(), set(), set()
@@ -78,7 +78,7 @@ def test_nothing_is_lost_or_doubled_while_answers_are(seed: int) -> None:
                 await driver.apply(zombie)
         assert len({*drivers[0].faults, *drivers[1].faults}) > 2
 
-    run(scenario)
+    await scenario()
     stored: list[tuple[SessionKey, bytes | str]] = []
     for session, chain in data._chains.items():
         assert [item.head.version for item in chain.records] == list(range(1, len(chain.records) + 1))

@@ -12,7 +12,7 @@ from perdure.backends.remote import Answer, Attempt, Later
 from perdure.backends.spi import Append, Appended, Head
 from perdure.errors import Unavailable, Unknown
 from perdure.model.ids import SessionKey
-from tests.backends.remote.memory_driver import MemoryDriver, memory, opened
+from tests.support.backends.memory_driver import MemoryDriver, memory, opened
 
 MOVING, STILL = SessionKey("acme", "moving"), SessionKey("acme", "still")
 

@@ -1,4 +1,4 @@
-"""News from an engine behind a network: what breaks is made again, and whoever listens is told that it may have missed something."""
+"""Notifications from an engine behind a network: what breaks is made again, and a listener learns that it may have missed something."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from perdure.backends.memory import MemoryBackend
 from perdure.backends.remote import listening
 from perdure.errors import Unauthorized, Unavailable, Unsupported
 from perdure.model.ids import SessionKey
-from tests.backends.remote.memory_driver import MemoryDriver, memory, opened
+from tests.support.backends.memory_driver import MemoryDriver, memory, opened
 
 S = SessionKey("acme", "s")
 

@@ -71,7 +71,7 @@ async def visit(url: str) -> None:
     await (await perdure.open(url)).close()
 
 
-async def insisting(call: Callable[[], Awaitable[Any]], seconds: float = 30) -> Any:
+async def retrying(call: Callable[[], Awaitable[Any]], seconds: float = 30) -> Any:
     """What a call gives once its server is reached again: it is made anew for so long after it was `Unavailable` or `Unknown`."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -14,7 +14,7 @@ import perdure
 from perdure import Event, op, sync
 from perdure.engine.write.session_queue import SessionQueue
 from perdure.model.ids import SessionKey
-from tests.crash.interrupts import interrupted
+from tests.support.crash.interrupts import interrupted
 
 S = SessionKey("t", "s")
 ONE = Event("n", None, (op.add("/n", 1),))
@@ -139,7 +139,7 @@ def test_a_function_may_write_to_its_own_session(url: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["events", "operations", "edits"])
-def test_update_gets_through_beside_steady_writers(url: str, kind: str) -> None:
+async def test_update_gets_through_beside_steady_writers(url: str, kind: str) -> None:
     """Whatever tasks of the same process write to the session without a pause, `update` needs a second try and hardly ever a third."""
     tries: list[int] = []
 
@@ -172,11 +172,11 @@ def test_update_gets_through_beside_steady_writers(url: str, kind: str) -> None:
             await asyncio.gather(*writers)
             assert (await store.read("s")).state["mine"] == 25
 
-    asyncio.run(scenario())
+    await scenario()
     assert sum(tries) <= 3 * len(tries), tries
 
 
-def test_slots_come_in_the_order_they_were_asked_for() -> None:
+async def test_slots_come_in_the_order_they_were_asked_for() -> None:
     """First come, first served; one that was cancelled is passed over."""
     queue, order = SessionQueue(), list[int]()
 
@@ -185,13 +185,10 @@ def test_slots_come_in_the_order_they_were_asked_for() -> None:
             order.append(number)
             await asyncio.sleep(0)
 
-    async def scenario() -> None:
-        tasks = [asyncio.create_task(pass_through(number)) for number in range(6)]
-        await asyncio.sleep(0)
-        tasks[3].cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    asyncio.run(scenario())
+    tasks = [asyncio.create_task(pass_through(number)) for number in range(6)]
+    await asyncio.sleep(0)
+    tasks[3].cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
     assert order == [0, 1, 2, 4, 5]
     assert not queue._lines
 

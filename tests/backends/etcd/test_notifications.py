@@ -1,4 +1,4 @@
-"""News from etcd: what a watcher is told while members die and history is compacted, and what it costs."""
+"""Notifications from etcd: what a watcher is told while members die and history is compacted, and what it costs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from perdure.backends.etcd.news import notices
 from perdure.backends.registry import open_backend
 from perdure.clock import SystemClock
 from perdure.errors import Unavailable
-from tests.backends.claims import nothing_left, run
-from tests.backends.engines import Engine
 from tests.backends.etcd.test_etcd import ask
-from tests.backends.news import news_of, no_looks, writing
 from tests.servers.etcd import Etcd, EtcdCluster
 from tests.servers.fixture import Servers
+from tests.support.backends.engines import Engine
+from tests.support.backends.notifications import no_polling, watcher_of, writing
+from tests.support.backends.scenarios import nothing_left
 
-__all__ = ["no_looks"]
+__all__ = ["no_polling"]
 ETCD = Engine("etcd", Etcd)
 IDS = [f"s{number}" for number in range(8)]
 HASTY = "timeout=2&connect_timeout=1"
@@ -36,7 +36,7 @@ def compact(server: Etcd) -> None:
         ask(server, "kv/compaction", {"revision": server.ask("m1", "maintenance/status")["header"]["revision"]})
 
 
-@pytest.mark.usefixtures("no_looks")
+@pytest.mark.usefixtures("no_polling")
 async def test_members_that_die_and_history_that_is_compacted(server_of_my_own: Servers[EtcdCluster]) -> None:
     """While sessions are written and all but the newest revision is compacted again and again, each of three members is killed in turn,
     the one that is watched among them, and that one is frozen for longer than the time-out: every commit comes once, in order, though
@@ -48,7 +48,7 @@ async def test_members_that_die_and_history_that_is_compacted(server_of_my_own: 
             await asyncio.to_thread(compact, server)
             await asyncio.sleep(0.02)
 
-    async with news_of(f"{server.url}?{HASTY}", IDS) as news, writing(news):
+    async with watcher_of(f"{server.url}?{HASTY}", IDS) as news, writing(news):
         task = asyncio.create_task(compacting())
         for node in server.names:
             server.kill(node)
@@ -63,13 +63,13 @@ async def test_members_that_die_and_history_that_is_compacted(server_of_my_own: 
         await news.until_hears()
 
 
-@pytest.mark.usefixtures("no_looks")
+@pytest.mark.usefixtures("no_polling")
 async def test_a_member_that_lost_the_others_is_not_taken_for_silent(server_of_my_own: Servers[EtcdCluster]) -> None:
     """The watched member alone stays of three, and keeps the connection open: within the time-outs nothing is said to be heard any more.
     When the others are back it is, and what is written then comes."""
     server = server_of_my_own(EtcdCluster)
 
-    async with news_of(f"{server.url}?{HASTY}", IDS) as news:
+    async with watcher_of(f"{server.url}?{HASTY}", IDS) as news:
         await news.until_hears()
         server.kill("m2", "m3")
         await news.until_hears(hears=False)
@@ -110,7 +110,7 @@ async def test_who_may_not_watch_is_polled_for(server_of_my_own: Servers[Etcd]) 
     """A user with rights to the sessions of one tenant alone writes and watches: heads are looked at, nothing is an error; with rights to
     all heads it is told, and goes on to be when its token has died."""
     server = server_of_my_own(Etcd)
-    run(_written_once(server.url))
+    await _written_once(server.url)
     heads, rest = Layout("perdure").all(b"h"), Layout("perdure").all(b"")[:-1]
     for name in ("root", "agent"):
         ask(server, "auth/user/add", {"name": name, "password": "s3cret"})
@@ -123,7 +123,7 @@ async def test_who_may_not_watch_is_polled_for(server_of_my_own: Servers[Etcd]) 
     root = ask(server, "auth/authenticate", {"name": "root", "password": "s3cret"})["token"]
 
     url = server.url.replace("//", "//agent:s3cret@")
-    async with news_of(url, IDS, watch_every=0.05) as news, writing(news):
+    async with watcher_of(url, IDS, watch_every=0.05) as news, writing(news):
         await news.more(3)
         assert not news.hears
         ask(server, "auth/role/grant", grant(heads, behind(heads)), root)
@@ -144,18 +144,18 @@ def grant(start: bytes, end: bytes) -> dict[str, Any]:
     return {"name": "tenant", "perm": {"permType": "READWRITE", "key": text(start), "range_end": text(end)}}
 
 
-def test_listening_has_its_own_connection_and_lets_go_of_it(servers: Servers[Etcd]) -> None:
+async def test_listening_has_its_own_connection_and_lets_go_of_it(servers: Servers[Etcd]) -> None:
     """With a pool of one a watch waits while two hundred tasks append; after `close` there is no socket and no thread of the store left."""
     url = ETCD.url(servers(Etcd))
 
     async def scenario() -> None:
-        async with news_of(f"{url}&pool=1", IDS) as news:
+        async with watcher_of(f"{url}&pool=1", IDS) as news:
             await news.until_hears()
             await asyncio.gather(*(news.write(id) for id in IDS * 25))
             await news.all_told()
 
     with nothing_left():
-        run(scenario())
+        await scenario()
 
 
 async def test_an_append_is_one_request_whoever_listens(servers: Servers[Etcd]) -> None:
@@ -189,7 +189,7 @@ async def test_a_key_changed_by_hand_is_stepped_over(servers: Servers[Etcd]) -> 
     """A key among the heads that is none of ours breaks nothing: listening starts anew behind it."""
     server, namespace = servers(Etcd), "newsbyhand"
 
-    async with news_of(ETCD.url(server, namespace), IDS[:1]) as news, writing(news):
+    async with watcher_of(ETCD.url(server, namespace), IDS[:1]) as news, writing(news):
         for key in (b"x", b"another\0s\0", b"\xff\0s\0"):
             encoded = base64.b64encode(Layout(namespace).all(b"h") + key).decode()
             await asyncio.to_thread(ask, server, "kv/put", {"key": encoded, "value": base64.b64encode(b"mine").decode()})

@@ -23,7 +23,7 @@ S = SessionKey("default", "s")
 
 
 @pytest.fixture(autouse=True)
-def no_look(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the engine tells of news, nothing else may wake a watcher: a look would hide what was not told."""
     monkeypatch.setattr("perdure.engine.live.watch.LOOK_SELDOM", 600.0)
 

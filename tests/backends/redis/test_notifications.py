@@ -1,4 +1,4 @@
-"""News from Valkey: what a watcher is told while primaries fail over and slots move, and what it costs."""
+"""Notifications from Valkey: what a watcher is told while primaries fail over and slots move, and what it costs."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ from perdure.backends.redis.layout import SHARDS, prefix, shard_of
 from perdure.backends.registry import open_backend
 from perdure.backends.spi import Notifying
 from perdure.clock import SystemClock
-from tests.backends.claims import run
-from tests.backends.engines import Engine
-from tests.backends.news import News, key, news_of, no_looks, writing
 from tests.backends.redis.test_cluster import elected, keys_of, other_primary, place
 from tests.servers.fixture import Servers
 from tests.servers.process import HOST
 from tests.servers.valkey import Valkey, ValkeyCluster, ValkeyClusterElecting, ValkeySentinel, ask
+from tests.support.backends.engines import Engine
+from tests.support.backends.notifications import Watcher, key, no_polling, watcher_of, writing
 
-__all__ = ["no_looks"]
+__all__ = ["no_polling"]
 VALKEY, CLUSTER = Engine("valkey", Valkey), Engine("valkey-cluster", ValkeyCluster)
 IDS = [f"s{number}" for number in range(12)]
 HASTY = "timeout=2&connect_timeout=1"
@@ -42,13 +41,13 @@ def calls(server: Valkey, node: str = "primary") -> dict[str, int]:
         return {name.removeprefix("cmdstat_"): told["calls"] for name, told in client.info("commandstats").items()}
 
 
-@pytest.mark.usefixtures("no_looks")
+@pytest.mark.usefixtures("no_polling")
 async def test_what_breaks_is_made_again(server_of_my_own: Servers[Valkey]) -> None:
     """While sessions are written, connections are cut, and the server is frozen for longer than the time-out, and killed: every commit
     comes once, in order, though nobody looks."""
     server = server_of_my_own(Valkey)
 
-    async with news_of(f"{server.url}?{HASTY}", IDS) as news, writing(news):
+    async with watcher_of(f"{server.url}?{HASTY}", IDS) as news, writing(news):
         for _ in range(3):
             ask(server.port("primary"), "CLIENT", "KILL", "TYPE", "normal")
             await news.more(5)
@@ -75,26 +74,26 @@ def in_step(server: Valkey, node: str) -> bool:
     return told.get("role") == "master" and "state=online" in replica and f"offset={told['master_repl_offset']}," in replica
 
 
-@pytest.mark.usefixtures("no_looks")
+@pytest.mark.usefixtures("no_polling")
 async def test_the_one_commit_that_falls_into_a_break_comes(server_of_my_own: Servers[Valkey]) -> None:
     """Sessions are written once just after connections were cut, and then no more, so no later news makes up for what was missed."""
     server = server_of_my_own(Valkey)
 
-    async with news_of(server.url, IDS) as news:
+    async with watcher_of(server.url, IDS) as news:
         for _ in range(10):
             ask(server.port("primary"), "CLIENT", "KILL", "TYPE", "normal")
             await asyncio.gather(*[news.write(id) for id in IDS])
             await news.all_told()
 
 
-@pytest.mark.usefixtures("no_looks")
+@pytest.mark.usefixtures("no_polling")
 async def test_the_one_commit_that_falls_into_a_move_comes(servers: Servers[ValkeyCluster]) -> None:
     """A session is written once when all keys of its slot have arrived and the slot is not handed over yet, then once more after that:
     both come, though no later news makes up for them, and the listener did not start anew."""
     server, namespace = servers(ValkeyCluster), "newshalf"
     _, slot = place(namespace, key("s"))
 
-    async with news_of(f"{CLUSTER.url(server, namespace)}&{HASTY}", ["s"]) as news:
+    async with watcher_of(f"{CLUSTER.url(server, namespace)}&{HASTY}", ["s"]) as news:
         await news.until_hears()
         before = started(server)
         source = server.owner(slot)
@@ -115,7 +114,7 @@ def started(server: ValkeyCluster) -> int:
     return sum(calls(server, node).get("xrevrange", 0) for node in server.primaries)
 
 
-@pytest.mark.usefixtures("no_looks")
+@pytest.mark.usefixtures("no_polling")
 async def test_a_failover_behind_sentinels(server_of_my_own: Servers[ValkeySentinel]) -> None:
     """The primary is killed, its replica takes over, and the old one follows; then a failover that is asked for, with both alive. What is
     written before, meanwhile and after comes once, in order, though nobody looks. Nothing is lost: each time the replica is in step."""
@@ -131,7 +130,7 @@ async def test_a_failover_behind_sentinels(server_of_my_own: Servers[ValkeySenti
     async def until(what: str, check: Callable[[], object]) -> None:
         await asyncio.to_thread(server.wait, what, check)
 
-    async with news_of(f"{server.url}?{HASTY}", IDS) as news, writing(news):
+    async with watcher_of(f"{server.url}?{HASTY}", IDS) as news, writing(news):
         async with news.at_rest():
             await until("a replica in step", lambda: in_step(server, "primary"))
             server.kill("primary")
@@ -146,13 +145,13 @@ async def test_a_failover_behind_sentinels(server_of_my_own: Servers[ValkeySenti
         assert news.hears
 
 
-@pytest.mark.usefixtures("no_looks")
+@pytest.mark.usefixtures("no_polling")
 async def test_an_election_of_a_cluster(server_of_my_own: Servers[ValkeyClusterElecting]) -> None:
     """A primary is killed and the Cluster elects its replica, while the sessions of its shards and of others are written: every commit
     comes once, in order, though nobody looks. Nothing is lost: the replica is in step."""
     server = server_of_my_own(ValkeyClusterElecting)
 
-    async with news_of(f"{server.url}?{HASTY}", IDS) as news, writing(news):
+    async with watcher_of(f"{server.url}?{HASTY}", IDS) as news, writing(news):
         async with news.at_rest():
             await asyncio.to_thread(server.wait, "a replica in step", lambda: in_step(server, "p1"))
             server.kill("p1")
@@ -163,14 +162,14 @@ async def test_an_election_of_a_cluster(server_of_my_own: Servers[ValkeyClusterE
         assert news.hears
 
 
-@pytest.mark.usefixtures("no_looks")
+@pytest.mark.usefixtures("no_polling")
 async def test_slots_that_move(servers: Servers[ValkeyCluster]) -> None:
     """A shard's slot moves key by key to another primary and back while its sessions and others are written, and then at once where the
     servers can: every commit comes once, in order, though nobody looks, and the listener goes after it without starting anew."""
     server, namespace = servers(ValkeyCluster), "newsmoving"
     name, slot = place(namespace, key(IDS[0]))
 
-    async def move(news: News) -> None:
+    async def move(news: Watcher) -> None:
         source = await asyncio.to_thread(server.owner, slot)
         target = other_primary(server, source)
         await asyncio.to_thread(server.begin_move, slot, source, target)
@@ -189,7 +188,7 @@ async def test_slots_that_move(servers: Servers[ValkeyCluster]) -> None:
                 return  # Older servers cannot.
         server.wait("the slot moved", lambda: server.owner(slot) == target)
 
-    async with news_of(CLUSTER.url(server, namespace), IDS) as news:
+    async with watcher_of(CLUSTER.url(server, namespace), IDS) as news:
         assert any(place(namespace, key(id))[0] != name for id in IDS)
         async with writing(news):
             before = started(server)
@@ -207,7 +206,7 @@ async def test_who_may_not_wait_is_polled_for(server_of_my_own: Servers[Valkey])
     ask(server.port("primary"), "ACL", "SETUSER", "agent", "on", ">pa55word", "~{perdure.*", "+@all", "-xread")
     url = server.url.replace("//", "//agent:pa55word@")
 
-    async with news_of(url, IDS, watch_every=0.05) as news, writing(news):
+    async with watcher_of(url, IDS, watch_every=0.05) as news, writing(news):
         await news.more(3)
         assert not news.hears
         before = calls(server)["hmget"]
@@ -218,7 +217,7 @@ async def test_who_may_not_wait_is_polled_for(server_of_my_own: Servers[Valkey])
 
 
 @pytest.mark.parametrize("kind", [VALKEY, CLUSTER], ids=str)
-def test_listening_has_its_own_connections_and_lets_go_of_them(kind: Engine, servers: Servers[Valkey]) -> None:
+async def test_listening_has_its_own_connections_and_lets_go_of_them(kind: Engine, servers: Servers[Valkey]) -> None:
     """One connection waits, in a Cluster one for each shard, beside a pool of two that two hundred tasks share; after `close` there is none
     of the store left, and no thread."""
     server, threads = servers(kind.server), {thread.name for thread in threading.enumerate()}
@@ -230,22 +229,19 @@ def test_listening_has_its_own_connections_and_lets_go_of_them(kind: Engine, ser
     def connected() -> int:
         return sum(len(clients(server, node)) for node in nodes)
 
-    async def scenario() -> None:
-        before = connected()
-        async with perdure.open(f"{kind.url(server)}&pool=2", watch_every=3600) as store:
-            await store.append("s0", Event("a"))
-            watch = store.watch("s0", after=1)
-            following = asyncio.ensure_future(anext(watch))
-            backend = store._core.backend
-            assert isinstance(backend, Notifying)
-            await asyncio.to_thread(server.wait, "someone who waits", lambda: waiting() == (1 if kind is VALKEY else SHARDS))
-            assert backend.hears
-            await asyncio.gather(*(store.append(f"s{number}", Event("a")) for number in range(200)))
-            assert (await following).version == 2
-            await watch.aclose()
-        await asyncio.to_thread(server.wait, "all gone", lambda: connected() == before)
-
-    run(scenario())
+    before = connected()
+    async with perdure.open(f"{kind.url(server)}&pool=2", watch_every=3600) as store:
+        await store.append("s0", Event("a"))
+        watch = store.watch("s0", after=1)
+        following = asyncio.ensure_future(anext(watch))
+        backend = store._core.backend
+        assert isinstance(backend, Notifying)
+        await asyncio.to_thread(server.wait, "someone who waits", lambda: waiting() == (1 if kind is VALKEY else SHARDS))
+        assert backend.hears
+        await asyncio.gather(*(store.append(f"s{number}", Event("a")) for number in range(200)))
+        assert (await following).version == 2
+        await watch.aclose()
+    await asyncio.to_thread(server.wait, "all gone", lambda: connected() == before)
     assert {thread.name for thread in threading.enumerate()} <= threads
 
 
@@ -284,7 +280,7 @@ async def test_an_entry_changed_by_hand_is_stepped_over(servers: Servers[Valkey]
     """An entry in a feed that is none of ours breaks nothing: listening starts behind it, and whoever watches looks for himself."""
     server, namespace = servers(Valkey), "byhand"
 
-    async with news_of(VALKEY.url(server, namespace), IDS[:1]) as news, writing(news):
+    async with watcher_of(VALKEY.url(server, namespace), IDS[:1]) as news, writing(news):
         for fields in (("n", "x"), ("n", "no session", "v", "1"), ("n", "a\x1fb", "v", "x")):
             ask(server.port("primary"), "XADD", f"{prefix(namespace, shard_of(key(IDS[0])))}f", "*", *fields)
             await news.more(5)

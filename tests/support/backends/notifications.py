@@ -19,12 +19,12 @@ NEVER = 3600.0
 
 
 @pytest.fixture
-def no_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Watchers of an engine that tells do not look at heads meanwhile."""
     monkeypatch.setattr("perdure.engine.live.watch.LOOK_SELDOM", NEVER)
 
 
-class News:
+class Watcher:
     """What came of the sessions that one store watches, and a second store that writes them."""
 
     def __init__(self, watching: perdure.Store, writing: perdure.Store, ids: Sequence[str]) -> None:
@@ -118,13 +118,13 @@ class News:
 
 
 @asynccontextmanager
-async def news_of(url: str, ids: Sequence[str], *, watch_every: float = NEVER) -> AsyncIterator[News]:
+async def watcher_of(url: str, ids: Sequence[str], *, watch_every: float = NEVER) -> AsyncIterator[Watcher]:
     """Two stores on one URL; the first one watches these sessions, each of which has a commit, and has heard of it."""
     async with (
         perdure.open(url, watch_every=watch_every, watch_outage=NEVER) as watching,
         perdure.open(url) as writing,
     ):
-        news = News(watching, writing, ids)
+        news = Watcher(watching, writing, ids)
         for id in ids:
             await news.write(id)
         followers = [asyncio.create_task(news.follow(id)) for id in ids]
@@ -138,7 +138,7 @@ async def news_of(url: str, ids: Sequence[str], *, watch_every: float = NEVER) -
 
 
 @asynccontextmanager
-async def writing(news: News) -> AsyncIterator[None]:
+async def writing(news: Watcher) -> AsyncIterator[None]:
     """Inside, each session is written again and again; in the end all was told."""
     task = asyncio.create_task(news.write_on())
     try:

@@ -49,7 +49,7 @@ async def test_a_key_is_applied_once(url: str) -> None:
         ({"expect": 1, "on_conflict": "raise"}, ()),
     ],
 )
-def test_a_retry_finds_its_commit_though_it_no_longer_fits(url: str, options: dict[str, Any], ops: tuple[perdure.Op, ...]) -> None:
+async def test_a_retry_finds_its_commit_though_it_no_longer_fits(url: str, options: dict[str, Any], ops: tuple[perdure.Op, ...]) -> None:
     """A keyed append that is sent again gets its first receipt, even where its operations or its `expect` would be refused by now."""
 
     async def scenario() -> None:
@@ -62,7 +62,7 @@ def test_a_retry_finds_its_commit_though_it_no_longer_fits(url: str, options: di
             assert (again.version, again.hash, again.duplicate) == (first.version, first.hash, True)
 
     options = dict(options)
-    run(scenario())
+    await scenario()
 
 
 async def test_keys_outlive_the_store(file_url: str) -> None:

@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine
 
 import perdure
 from perdure import op
-from tests.engine.plain import Misfit, Session, Step, combines, done
+from tests.support.engine.reference_model import Misfit, Session, Step, combines, done
 
 T = TypeVar("T")
 
@@ -60,7 +60,7 @@ def act(state: Any, steps: list[Step]) -> None:
             state.setdefault(key, []).extend(value)
 
 
-class Beside(RuleBasedStateMachine):
+class StoreWithModel(RuleBasedStateMachine):
     """A store (or two on one file) and the plain model that must agree with it."""
 
     scheme = "memory:"

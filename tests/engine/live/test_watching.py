@@ -18,9 +18,9 @@ from perdure.clock import SystemClock
 from perdure.engine.store import Store
 from perdure.errors import Invalid, NotFound
 from perdure.model.ids import SessionKey
-from tests.engine.watchers import no_look, on, until, versions
+from tests.support.engine.watchers import no_polling, on, until, versions
 
-__all__ = ["no_look"]
+__all__ = ["no_polling"]
 
 
 class Deaf(MemoryBackend):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, TypeVar
 
@@ -38,31 +37,27 @@ async def consume(call: Any) -> None:
         await call
 
 
-def refused(url: str, call: Call | Iterable[Call], error: type[perdure.Error], words: str) -> None:
+async def refused(url: str, call: Call | Iterable[Call], error: type[perdure.Error], words: str) -> None:
     """The claim of this module for one call, or for several, one after another, on one store."""
     calls = [call] if callable(call) else list(call)
-
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            await store.append("s", Event("begun", {"n": 1}, (op.set("", {"text": "t", "list": [1], "n": 1}),)))
-            await store.append("s", Event("note"))
-            await store.append("dead", Event("begun"))
-            await store.delete("dead")
-            before = await everything(store)
-            for each_call in calls:
-                with pytest.raises(error) as caught:
-                    await consume(each_call(store))
-                message = str(caught.value)
-                assert words in message, message
-                assert len(message) < 1_000
-                assert (error.__doc__ or "?").split()[0] in message, "the class's advice stands in the message"
-                assert await everything(store) == before
-            receipt = await store.append("s", Event("after", None, (op.add("/n", 1),)))
-            assert receipt.version == 3
-            assert (await store.read("s")).state["n"] == 2
-            await store.verify("s")
-
-    asyncio.run(scenario())
+    async with perdure.open(url) as store:
+        await store.append("s", Event("begun", {"n": 1}, (op.set("", {"text": "t", "list": [1], "n": 1}),)))
+        await store.append("s", Event("note"))
+        await store.append("dead", Event("begun"))
+        await store.delete("dead")
+        before = await everything(store)
+        for each_call in calls:
+            with pytest.raises(error) as caught:
+                await consume(each_call(store))
+            message = str(caught.value)
+            assert words in message, message
+            assert len(message) < 1_000
+            assert (error.__doc__ or "?").split()[0] in message, "the class's advice stands in the message"
+            assert await everything(store) == before
+        receipt = await store.append("s", Event("after", None, (op.add("/n", 1),)))
+        assert receipt.version == 3
+        assert (await store.read("s")).state["n"] == 2
+        await store.verify("s")
 
 
 def each(cases: Iterable[tuple[str, T]]) -> Callable[[Callable[..., None]], Callable[..., None]]:

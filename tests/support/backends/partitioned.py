@@ -11,8 +11,6 @@ from typing import Any, NamedTuple
 
 from perdure.backends.spi import Backend, Durability
 from perdure.errors import Unavailable
-from tests.backends.load import SESSIONS, Load
-from tests.backends.rewinding import Rewinding
 from tests.backends.test_engine_faults import TIMEOUTS, handles
 from tests.servers.cassandra import CassandraCluster
 from tests.servers.etcd import EtcdCluster
@@ -21,6 +19,8 @@ from tests.servers.network import Network
 from tests.servers.postgresql import PostgreSQLStandby
 from tests.servers.process import Server
 from tests.servers.valkey import ValkeySentinel
+from tests.support.backends.load import SESSIONS, Load
+from tests.support.backends.rewinding import Rewinding
 
 CUT_SECONDS = 4.0
 """Longer than an election, and than the client's time-out."""
@@ -77,7 +77,7 @@ async def one_of_three(cluster: CassandraCluster, network: Network) -> None:
         network.cut(1)
         await asyncio.sleep(CUT_SECONDS)
         await load.more(50)
-        assert await insisting(lambda: opened[0].heads(SESSIONS)), "It takes a while until the node sees that it is alone."
+        assert await retrying(lambda: opened[0].heads(SESSIONS)), "It takes a while until the node sees that it is alone."
         network.heal(1)
         await load.more(100)
         await load.stop()
@@ -85,7 +85,7 @@ async def one_of_three(cluster: CassandraCluster, network: Network) -> None:
         print(f"{load.writes} appends acknowledged, {load.unknown} unknown")
 
 
-async def insisting(call: Callable[[], Awaitable[Any]], tries: int = 10) -> Any:
+async def retrying(call: Callable[[], Awaitable[Any]], tries: int = 10) -> Any:
     """What a call gives, when it is `Unavailable` no more."""
     for _ in range(tries - 1):
         try:

@@ -9,8 +9,8 @@ from typing import Any
 from perdure.backends.conformance import behind
 from perdure.backends.spi import Appended, Head
 from perdure.model.ids import SessionKey
-from tests.backends.engines import Engine
 from tests.servers.ministack import MiniStack
+from tests.support.backends.engines import Engine
 
 ENGINE = Engine("dynamodb", MiniStack, survives=False)
 S = SessionKey("acme", "s")

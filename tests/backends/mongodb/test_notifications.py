@@ -14,10 +14,10 @@ from perdure.backends.conformance.notifying import Ear
 from perdure.backends.mongodb import news
 from perdure.backends.spi import Appended, Known
 from perdure.model.ids import SessionKey
-from tests.backends.claims import Handles, run, until
-from tests.backends.engines import Engine
 from tests.servers.fixture import Servers
 from tests.servers.mongodb import MongoDB, MongoDBLogin, MongoDBSet
+from tests.support.backends.engines import Engine
+from tests.support.backends.scenarios import Handles, until
 
 ENGINE = Engine("mongodb", MongoDB)
 S = SessionKey("acme", "s")
@@ -193,7 +193,7 @@ async def test_a_collection_that_is_dropped_is_a_broken_stream(server: MongoDB) 
         await ear.until(lambda: ear.newest.get(SessionKey("acme", "new")) == 1)
 
 
-def test_closing_ends_the_stream(server: MongoDB) -> None:
+async def test_closing_ends_the_stream(server: MongoDB) -> None:
     """Two hundred watches share one stream, in one connection of the pool; after `close` the server has neither."""
     url = ENGINE.url(server, "ending") + "&pool=3&appName=ending"
 
@@ -202,21 +202,18 @@ def test_closing_ends_the_stream(server: MongoDB) -> None:
             listed = client.admin.aggregate([{"$currentOp": {"allUsers": True, "idleConnections": True}}])
             return [one for one in listed if one.get("appName") == "ending"]
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            await asyncio.gather(*(store.append(f"s{number}", Event("a")) for number in range(50)))
-            watches = [store.watch(f"s{number % 50}") for number in range(200)]
-            await asyncio.gather(*map(anext, watches))
-            following = [asyncio.create_task(anext(watch)) for watch in watches]
-            await until(lambda: store._core.backend.hears)
-            monitors = 2
-            assert len(streams(server, "ending")) == 1
-            assert len(connections()) <= 3 + monitors
-            await asyncio.gather(*(store.append(f"s{number}", Event("a")) for number in range(50)))
-            assert {commit.version for commit in await asyncio.gather(*following)} == {2}
-            for watch in watches:
-                await watch.aclose()
-
-    run(scenario())
+    async with perdure.open(url) as store:
+        await asyncio.gather(*(store.append(f"s{number}", Event("a")) for number in range(50)))
+        watches = [store.watch(f"s{number % 50}") for number in range(200)]
+        await asyncio.gather(*map(anext, watches))
+        following = [asyncio.create_task(anext(watch)) for watch in watches]
+        await until(lambda: store._core.backend.hears)
+        monitors = 2
+        assert len(streams(server, "ending")) == 1
+        assert len(connections()) <= 3 + monitors
+        await asyncio.gather(*(store.append(f"s{number}", Event("a")) for number in range(50)))
+        assert {commit.version for commit in await asyncio.gather(*following)} == {2}
+        for watch in watches:
+            await watch.aclose()
     server.wait("the stream gone", lambda: not streams(server, "ending"), 20)
     server.wait("connections gone", lambda: not connections(), 10)

@@ -11,8 +11,8 @@ import perdure
 from perdure import Event
 from perdure.backends.spi import Notifying
 from perdure.errors import Unsupported
-from tests.backends.claims import opened
-from tests.backends.news import NEVER, news_of, writing
+from tests.support.backends.notifications import NEVER, watcher_of, writing
+from tests.support.backends.scenarios import opened
 
 IDS = [f"s{number}" for number in range(12)]
 
@@ -20,7 +20,7 @@ IDS = [f"s{number}" for number in range(12)]
 async def test_every_commit_comes_once_and_in_order(url: str) -> None:
     """Twelve sessions that another store writes are watched."""
 
-    async with news_of(url, IDS, watch_every=0.05) as news, writing(news):
+    async with watcher_of(url, IDS, watch_every=0.05) as news, writing(news):
         await news.more(5)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -19,7 +20,8 @@ _VERSIONS = count(1)
 
 
 class MemoryEntities:
-    """`Entities` in a dict that several drivers may share. `troubles` are raised by the next commits, before or after they are applied."""
+    """`Entities` in a dict that several drivers may share. `troubles` are raised by the next commits, before or after they are applied.
+    Each driver has a thread of its own, so a lock holds what a service would do as one."""
 
     server, own = "a dict (API v0)", False
 
@@ -29,6 +31,7 @@ class MemoryEntities:
         self.minds = minds
         self.calls: Counter[str] = Counter()
         self.troubles: list[tuple[str, Exception]] = []
+        self._lock = threading.Lock()
 
     async def get(self, paths: Sequence[Path]) -> Sequence[Entity | None]:
         self.calls["get"] += 1
@@ -40,9 +43,11 @@ class MemoryEntities:
     ) -> Sequence[Entity]:
         self.calls["query"] += 1
         await asyncio.sleep(0)
+        with self._lock:
+            entities = list(self.data.items())
         found = [
             entity
-            for path, entity in self.data.items()
+            for path, entity in entities
             if path[:-2] == above
             and path[-2] == kind
             and low.encode() <= path[-1].encode() < high.encode()
@@ -54,6 +59,10 @@ class MemoryEntities:
         self.calls["commit"] += 1
         await asyncio.sleep(0)
         assert len({write.path for write in writes}) == len(writes), "a service takes an entity once in a commit"
+        with self._lock:
+            return self._commit(writes)
+
+    def _commit(self, writes: Sequence[Write]) -> Sequence[Version]:
         when, trouble = self.troubles.pop(0) if self.troubles else ("", None)
         if trouble is not None and when == "before":
             raise trouble

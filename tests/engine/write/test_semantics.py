@@ -254,7 +254,7 @@ async def test_what_began_on_nothing_meets_what_came(url: str, how: str) -> None
                 assert (await store.read(session)).state == {"a": "theirs"}
 
 
-def test_update_is_serializable(url: str) -> None:
+async def test_update_is_serializable(url: str) -> None:
     """Read-modify-write by many tasks loses nothing: the function runs again on the state that it was overtaken by."""
 
     async def scenario() -> None:
@@ -274,10 +274,10 @@ def test_update_is_serializable(url: str) -> None:
             assert (await store.read("s")).state == {"n": 12}
             assert runs >= 12
 
-    run(scenario())
+    await scenario()
 
 
-def test_attempts_are_bounded(url: str) -> None:
+async def test_attempts_are_bounded(url: str) -> None:
     """A function that is always overtaken ends in `Busy` after its attempts, which says how many."""
 
     async def scenario() -> None:
@@ -296,7 +296,7 @@ def test_attempts_are_bounded(url: str) -> None:
             assert runs == 3
             assert await versions(store) == [1, 2, 3]
 
-    run(scenario())
+    await scenario()
 
 
 async def test_what_changes_nothing_writes_nothing(url: str) -> None:

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import apsw
 
 import perdure
-from tests.crash.disk import Disk, Entry
-from tests.crash.workload import CHECKPOINT, REOPENING, SESSIONS, Receipts, Step, checkpoint, opening
+from tests.support.crash.disk import Disk, Entry
+from tests.support.crash.workload import CHECKPOINT, REOPENING, SESSIONS, Receipts, Step, checkpoint, opening
 
 
 class Link(NamedTuple):

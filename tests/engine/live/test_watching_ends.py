@@ -19,9 +19,9 @@ from perdure.clock import SystemClock
 from perdure.errors import Closed, Deleted, Rewound, Truncated, Unavailable
 from perdure.model.commit import Kind
 from perdure.model.ids import SessionKey
-from tests.engine.watchers import S, no_look, on, until, versions
+from tests.support.engine.watchers import S, no_polling, on, until, versions
 
-__all__ = ["no_look"]
+__all__ = ["no_polling"]
 
 
 async def test_a_tombstone_ends_it_and_a_new_life_goes_on_behind(url: str) -> None:
@@ -164,7 +164,7 @@ async def test_closing_wakes_those_who_wait(url: str) -> None:
             await watch
 
 
-def test_whoever_breaks_off_leaves_nothing(url: str) -> None:
+async def test_whoever_breaks_off_leaves_nothing(url: str) -> None:
     """A watch that is broken off, cancelled or forgotten in mid-wait is not told of anything any more, and no thread is left at the end."""
 
     async def scenario() -> None:
@@ -182,7 +182,7 @@ def test_whoever_breaks_off_leaves_nothing(url: str) -> None:
             assert not store._core.watchers._watched()
 
     before = threading.active_count()
-    asyncio.run(scenario())
+    await scenario()
     assert threading.active_count() == before
 
 

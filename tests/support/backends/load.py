@@ -1,4 +1,4 @@
-"""Clients of an engine that write down all they did and saw, for the checker of `linear`."""
+"""Clients of an engine that write down all they did and saw, for the checker of `linearizability`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from perdure.backends.conformance import expecting
 from perdure.backends.spi import Append, Appended, Backend, Durability, Head, Known, Record, Refused
 from perdure.errors import Error, Unavailable, Unknown
 from perdure.model.ids import SessionKey
-from tests.backends.linear import Call, Lookup, Position, Read, Refusal, Write, linearizable
+from tests.support.backends.linearizability import Call, Lookup, Position, Read, Refusal, Write, linearizable
 
 SESSIONS = [SessionKey("acme", f"s{number}") for number in range(16)]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import shutil
 from collections.abc import Awaitable, Callable
@@ -209,13 +208,13 @@ def judge(found: tuple[int, list[str], list[str]], least: int) -> None:
     assert not unfound, "\n".join(unfound[:30])
 
 
-def test_some_columns_of_some_rows(tmp_path: Path) -> None:
+async def test_some_columns_of_some_rows(tmp_path: Path) -> None:
     """What the next test claims of every change, of one in fifty."""
-    judge(asyncio.run(suffer(tmp_path, slice(None, None, 53))), 20)
+    judge(await suffer(tmp_path, slice(None, None, 53)), 20)
 
 
 @pytest.mark.slow("thousands of damaged files")
 @pytest.mark.timeout(1800)
-def test_every_column_of_every_row(tmp_path: Path) -> None:
+async def test_every_column_of_every_row(tmp_path: Path) -> None:
     """Whatever one column of one row is changed to: reads, listings, writes answer as before or with `Corrupt`, and `verify` finds it."""
-    judge(asyncio.run(suffer(tmp_path, slice(None))), 1_000)
+    judge(await suffer(tmp_path, slice(None)), 1_000)

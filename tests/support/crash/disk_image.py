@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from tests.crash.disk import Entry
+from tests.support.crash.disk import Entry
 
 SECTOR = 512
 """Bytes that a disk writes whole or not at all."""
@@ -21,7 +21,7 @@ class _Pending:
         self.entry, self.synced, self.doomed = entry, False, False
 
 
-class Platter:
+class DiskImage:
     """The disk as of a prefix of the journal: feed it entries, and ask it what a power loss at this moment may leave."""
 
     def __init__(self) -> None:

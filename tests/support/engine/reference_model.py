@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-Plain = dict[str, Any]
+State = dict[str, Any]
 Step = tuple[str, str, Any]
 """What is done to one top-level key: (set | remove | add | append, key, value)."""
 
@@ -21,7 +21,7 @@ class Link(msgspec.Struct):
 
     kind: str
     types: tuple[str, ...]
-    state: Plain
+    state: State
     key: str | None = None
     actor: str | None = None
 
@@ -43,7 +43,7 @@ class Session(msgspec.Struct):
         return len(self.links)
 
     @property
-    def state(self) -> Plain:
+    def state(self) -> State:
         return self.links[-1].state
 
     @property
@@ -51,7 +51,7 @@ class Session(msgspec.Struct):
         """The version of the last tombstone, or 0."""
         return max((version for version, link in enumerate(self.links, 1) if link.kind == "tombstone"), default=0)
 
-    def add(self, kind: str, types: tuple[str, ...], state: Plain | None = None, **facts: Any) -> None:
+    def add(self, kind: str, types: tuple[str, ...], state: State | None = None, **facts: Any) -> None:
         """A commit behind the head; without a state it changes none."""
         self.links.append(Link(kind, types, copy.deepcopy(self.state if state is None and self.links else state or {}), **facts))
 
@@ -60,7 +60,7 @@ class Session(msgspec.Struct):
         return any(link.kind == "data" for link in self.links[after:])
 
 
-def done(state: Plain, steps: list[Step], *, gone_is_gone: bool = False) -> Plain:
+def done(state: State, steps: list[Step], *, gone_is_gone: bool = False) -> State:
     """The state after the steps, in a copy. Raises `Misfit`, also for removing what is not there, unless `gone_is_gone`."""
     state = copy.deepcopy(state)
     for kind, key, value in steps:

@@ -9,10 +9,10 @@ from perdure.backends.conformance import behind
 from perdure.model.commit import Kind, Status
 from perdure.model.ids import SessionKey
 
-Told = list[tuple[SessionKey, int]]
+Entries = list[tuple[SessionKey, int]]
 
 
-async def seen_from(backend: Any, cursor: str | None) -> Told:
+async def seen_from(backend: Any, cursor: str | None) -> Entries:
     """What the feed tells behind a cursor, to its end."""
     seen = []
     while (page := await backend.feed(cursor, limit=50)).items:
@@ -27,7 +27,7 @@ async def sweeps(
     """Sessions, written in turns and read as they are, are purged and truncated one after another; what is left of the feed is within the
     bound, which is given what is alive. Readers from the start and from every place they had come to before are told what is kept, once, in
     each session's order."""
-    whole: Told = []
+    whole: Entries = []
     cursors: list[tuple[str | None, int]] = []
     cursor: str | None = None
     for turn in range(turns):

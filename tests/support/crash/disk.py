@@ -1,6 +1,6 @@
 """A disk that is watched, can refuse a call and can die: an apsw VFS over the system's own, with a journal of what was done.
 
-What a power loss leaves of the journal is `platter`'s subject. The shared memory of the write-ahead log is no disk and passes by.
+What a power loss leaves of the journal is `disk_image`'s subject. The shared memory of the write-ahead log is no disk and passes by.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class _File(apsw.VFSFile):
         self._disk.do(Entry("truncate", self.inode, self._name, newsize), lambda: super(_File, self).xTruncate(newsize))
 
     def xSync(self, flags: int) -> None:  # noqa: N802
-        # The real sync is left out: this process ends in order, and the power fails in `platter` alone.
+        # The real sync is left out: this process ends in order, and the power fails in `disk_image` alone.
         self._disk.do(Entry("sync", self.inode, self._name), lambda: None)
         if self._folder_pending:
             self._folder_pending = False

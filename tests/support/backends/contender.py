@@ -1,4 +1,7 @@
-"""One of several processes that write to one session: `python -m tests.backends.contender URL TASKS COMMITS HOW`. Prints what it took."""
+"""One of several processes that write to one session: `python -m tests.support.backends.contender URL TASKS COMMITS HOW`.
+
+Prints what it wrote.
+"""
 
 from __future__ import annotations
 

@@ -17,11 +17,11 @@ from perdure.backends.postgresql.news import PAYLOAD_MAX, SESSIONS_MAX, notices_
 from perdure.backends.spi import Appended
 from perdure.errors import Unsupported
 from perdure.model.ids import SessionKey
-from tests.backends.claims import Handles, run, until, visit
-from tests.backends.engines import Engine
 from tests.servers.fixture import Servers
 from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgresql import PostgreSQL, PostgreSQLStandby
+from tests.support.backends.engines import Engine
+from tests.support.backends.scenarios import Handles, until, visit
 
 ENGINE = Engine("postgresql", PostgreSQL)
 S = SessionKey("acme", "s")
@@ -126,7 +126,7 @@ async def test_namespaces_and_databases_do_not_hear_each_other(server: PostgreSQ
     original = server.url.removesuffix("/postgres") + "/original"
     with psycopg.connect(server.url, autocommit=True) as admin:
         admin.execute("CREATE DATABASE original")
-        run(visit(f"{original}?namespace=here"))
+        await visit(f"{original}?namespace=here")
         admin.execute("CREATE DATABASE copy TEMPLATE original")
 
     async with Handles() as handles:
@@ -226,27 +226,24 @@ async def test_a_server_that_hangs_is_not_heard(server_of_my_own: Servers[Postgr
         await ear.until(lambda: ear.newest.get(S) == 1)
 
 
-def test_listening_takes_one_connection_beside_the_pool(server: PostgreSQL) -> None:
+async def test_listening_takes_one_connection_beside_the_pool(server: PostgreSQL) -> None:
     """Two hundred watches have one connection more than the pool; after `close` none is left, and nobody holds the lock any more."""
     url = ENGINE.url(server, "beside") + "&pool=3&application_name=beside"
 
     def connections() -> int:
         return int(server.sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'beside'"))
 
-    async def scenario() -> None:
-        async with perdure.open(url) as store:
-            await asyncio.gather(*(store.append(f"s{number}", Event("a")) for number in range(50)))
-            watches = [store.watch(f"s{number % 50}") for number in range(200)]
-            await asyncio.gather(*map(anext, watches))
-            following = [asyncio.create_task(anext(watch)) for watch in watches]
-            await until(lambda: store._core.backend.hears)
-            assert 2 <= connections() <= 4
-            await asyncio.gather(*(store.append(f"s{number}", Event("a")) for number in range(50)))
-            assert {commit.version for commit in await asyncio.gather(*following)} == {2}
-            for watch in watches:
-                await watch.aclose()
-
-    run(scenario())
+    async with perdure.open(url) as store:
+        await asyncio.gather(*(store.append(f"s{number}", Event("a")) for number in range(50)))
+        watches = [store.watch(f"s{number % 50}") for number in range(200)]
+        await asyncio.gather(*map(anext, watches))
+        following = [asyncio.create_task(anext(watch)) for watch in watches]
+        await until(lambda: store._core.backend.hears)
+        assert 2 <= connections() <= 4
+        await asyncio.gather(*(store.append(f"s{number}", Event("a")) for number in range(50)))
+        assert {commit.version for commit in await asyncio.gather(*following)} == {2}
+        for watch in watches:
+            await watch.aclose()
     server.wait("connections gone", lambda: connections() == 0, 10)
 
 
