@@ -9,7 +9,7 @@ from secrets import token_hex
 
 import msgspec
 
-from perdure.backends.common.checks import no_store
+from perdure.backends.common.refusals import no_store
 from perdure.backends.google import layout
 from perdure.backends.google.checkup import Ask, checkup
 from perdure.backends.google.entities import ABSENT, Entities, Entity, Fields, Path, Refused, Write
