@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -48,20 +49,24 @@ class LruMap(Generic[K, V]):
 
     def get(self, key: K) -> V | None:
         """The value, which is now the most recently used one; `None` where there is none."""
-        try:
-            self._items.move_to_end(key)
-            return self._items[key]
-        except KeyError:  # It is not there, or another thread has just removed it.
-            return None
+        value = self._items.get(key)
+        if value is not None:
+            try:
+                self._items.move_to_end(key)
+            except KeyError:  # Another thread has just removed it.
+                return None
+        return value
 
     def put(self, key: K, value: V) -> None:
         """Keep this value, and forget others where there is no room."""
-        if self._weigh is None:
-            self._items.pop(key, None)
-            self._items[key] = value
-        else:
+        if self._weigh is not None:
             self._put_weighed(key, value, self._weigh(value))
-        self._evict()
+            return
+        items = self._items
+        items.pop(key, None)
+        items[key] = value
+        if len(items) > self.size_max:
+            self._evict()
 
     def pop(self, key: K) -> V | None:
         """Forget a key. Its value, or `None` where there was none."""
@@ -80,21 +85,18 @@ class LruMap(Generic[K, V]):
             self._items[key] = value
             self._size += weight - self._weights.get(key, 0)
             self._weights[key] = weight
+            if self._size > self.size_max:
+                self._evict()
         except BaseException:
             self._recount()
             raise
 
     def _evict(self) -> None:
         kept = 1 if self._keep_newest else 0
-        try:
+        with suppress(KeyError):  # Another thread has removed the last one.
             while self.size > self.size_max and len(self._items) > kept:
                 key, _ = self._items.popitem(last=False)
                 self._size -= self._weights.pop(key, 0)
-        except KeyError:  # Another thread has removed the last one.
-            return
-        except BaseException:
-            self._recount()
-            raise
 
     def _recount(self) -> None:
         weigh = self._weigh
