@@ -24,16 +24,16 @@ from datetime import datetime
 from types import MappingProxyType, TracebackType
 from typing import Any, Literal, Self, TypeVar
 
-from perdure.concurrency.bridge import run_blocking
 from perdure.backends.spi import Capabilities, Durability
 from perdure.clock import Clock
 from perdure.codec.upcast import Upcaster
+from perdure.concurrency.bridge import run_blocking
 from perdure.engine import opening as _opening
 from perdure.engine import store as _async
-from perdure.engine.write.drafts import Draft
-from perdure.engine.write.drafts import Edit as _AsyncEdit
 from perdure.engine.unentered import Blocking
 from perdure.engine.views import Info, Receipt, Verified, View
+from perdure.engine.write.drafts import Draft
+from perdure.engine.write.drafts import Edit as _AsyncEdit
 from perdure.model.commit import Commit, Status
 from perdure.model.events import Event
 from perdure.model.policy import OnConflict

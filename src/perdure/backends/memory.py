@@ -8,7 +8,8 @@ from itertools import islice
 
 import msgspec
 
-from perdure.backends.common.checks import check_records, matches, no_store
+from perdure.backends.common.checks import check_records, matches
+from perdure.backends.common.refusals import no_store
 from perdure.backends.spi import (
     APPENDS_MAX,
     Append,

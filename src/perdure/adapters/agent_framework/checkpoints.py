@@ -9,7 +9,6 @@ older one gets a fork of the session, named after the first checkpoint that is i
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 from datetime import datetime
@@ -26,6 +25,7 @@ from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
 from perdure.engine.views import View
 from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, NotFound, TooLarge
+from perdure.lru import LruMap
 from perdure.model import ops as op
 from perdure.model.events import Event
 from perdure.model.pointer import join
@@ -53,7 +53,7 @@ class PerdureCheckpointStorage:
         self._store = asynchronous(store)
         self._lookup = Lookup(self._store, CHECKPOINTS)
         self._codec = Codec(allowed_checkpoint_types)
-        self._known: OrderedDict[str, str] = OrderedDict()
+        self._known = LruMap[str, str](KNOWN_MAX)
 
     async def save(self, checkpoint: WorkflowCheckpoint) -> str:
         """Store a checkpoint as it is now; its id. Raises `WorkflowCheckpointException` for a value that is not allowed, or too large."""
@@ -245,9 +245,7 @@ class PerdureCheckpointStorage:
         return WorkflowCheckpoint.from_dict(self._codec.decode(unescape(document)))
 
     def _remember(self, id: str, session: str) -> None:
-        self._known[id] = session
-        while len(self._known) > KNOWN_MAX:
-            self._known.popitem(last=False)
+        self._known.put(id, session)
 
 
 class _Passed(Exception):

@@ -11,12 +11,13 @@ from __future__ import annotations
 import builtins
 import marshal
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
 from langchain_core.messages import BaseMessage
+
+from perdure.lru import LruMap
 
 BYTES_MAX = 32 << 20
 """About how many bytes of messages are remembered, twice: in the young generation and in the old one."""
@@ -123,8 +124,8 @@ class Recent:
     """The checkpoints put last, by session, namespace and id, each with its count (see `layout`). Safe from any thread."""
 
     def __init__(self) -> None:
-        self._counts: OrderedDict[tuple[str, str, str], int] = OrderedDict()
-        self._newest: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._counts = LruMap[tuple[str, str, str], int](RECENT_MAX)
+        self._newest = LruMap[tuple[str, str], str](RECENT_MAX)
 
     def __len__(self) -> int:
         return len(self._counts)
@@ -139,11 +140,8 @@ class Recent:
 
     def put(self, session: str, ns: str, id: str, count: int) -> None:
         """Remember a checkpoint."""
-        self._counts[session, ns, id] = count
-        self._newest[session, ns] = id
-        for remembered in (self._counts, self._newest):
-            while len(remembered) > RECENT_MAX:
-                remembered.popitem(last=False)
+        self._counts.put((session, ns, id), count)
+        self._newest.put((session, ns), id)
 
 
 class _Given(NamedTuple):
@@ -163,7 +161,7 @@ class Seen:
     """
 
     def __init__(self) -> None:
-        self._given: OrderedDict[int, _Given] = OrderedDict()
+        self._given = LruMap[int, _Given](SEEN_MAX)
 
     def __len__(self) -> int:
         return len(self._given)
@@ -195,6 +193,4 @@ class Seen:
 
     def _note(self, given: _Given) -> None:
         # The string is held, so that no other gets its identity while it is remembered.
-        self._given[builtins.id(given.id)] = given
-        while len(self._given) > SEEN_MAX:
-            self._given.popitem(last=False)
+        self._given.put(builtins.id(given.id), given)

@@ -7,7 +7,6 @@ Pydantic AI's own JSON of it. A snapshot names what it holds by runs of numbers,
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from perdure.adapters.common.models import adapter_json, adapter_value
 from perdure.engine.options import EVENTS_MAX
 from perdure.engine.store import Store
 from perdure.errors import AlreadyExists, Conflict, Corrupt, Invalid, NotFound, Unavailable, Unsupported
+from perdure.lru import LruMap
 from perdure.model.commit import Commit
 from perdure.model.events import Event
 from perdure.model.values import check
@@ -57,7 +57,7 @@ class Dialogues:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._known = LruMap[str, _Known](KNOWN_MAX)
 
     async def keep(self, session: str, messages: Sequence[ModelMessage], actor: str | None) -> Numbers:
         """Append those messages that the session lacks, and give the numbers of all. Raises `Invalid` for what JSON cannot hold.
@@ -112,10 +112,10 @@ class Dialogues:
         return dict(zip(order, from_json([found[number] for number in order], session), strict=True))
 
     def _remembered(self, session: str) -> _Known:
-        known = self._known.pop(session, None) or _Known()
-        self._known[session] = known
-        while len(self._known) > KNOWN_MAX:
-            self._known.popitem(last=False)
+        known = self._known.get(session)
+        if known is None:
+            known = _Known()
+            self._known.put(session, known)
         return known
 
     async def _catch_up(self, session: str, known: _Known) -> None:

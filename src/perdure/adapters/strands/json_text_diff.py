@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
 
 from perdure.errors import Invalid
+from perdure.lru import LruMap
 from perdure.model import ops as op
 from perdure.model.ops import Op
 from perdure.model.pointer import join
@@ -98,20 +98,16 @@ class Recent:
     """The bytes that were last written to sessions, as long as they are the newest; safe from any thread."""
 
     def __init__(self, bytes_max: int) -> None:
-        self._left = bytes_max
-        self._held: OrderedDict[str, tuple[bytes, bytes]] = OrderedDict()
+        self._held = LruMap[str, tuple[bytes, bytes]](bytes_max, lambda held: len(held[1]))
         self._lock = threading.Lock()
 
     def get(self, session: str, hash: bytes) -> bytes | None:
         """What was written by the commit with this hash, if it is remembered."""
-        found = self._held.get(session)
+        with self._lock:
+            found = self._held.get(session)
         return found[1] if found is not None and found[0] == hash else None
 
     def put(self, session: str, hash: bytes, data: bytes) -> None:
-        """Remember it, and forget what was written longest ago when it gets too much."""
+        """Remember it, and forget what was not used for the longest time when it gets too much."""
         with self._lock:
-            _, old = self._held.pop(session, (b"", b""))
-            self._held[session] = hash, data
-            self._left += len(old) - len(data)
-            while self._left < 0:
-                self._left += len(self._held.popitem(last=False)[1][1])
+            self._held.put(session, (hash, data))

@@ -14,10 +14,11 @@ from typing import NamedTuple
 
 import msgspec
 
-from perdure.backends.cassandra.buckets import Chain, Recent
+from perdure.backends.cassandra.buckets import REMEMBERED, Chain
 from perdure.backends.spi import Record
 from perdure.clock import Clock
 from perdure.errors import Error, Unavailable
+from perdure.lru import LruMap
 from perdure.model.ids import SessionKey
 
 Entry = tuple[str, str, int, int, int, bytes]
@@ -57,7 +58,7 @@ class Teller:
         self._teller: asyncio.Task[None] | None = None
         self._last = 0
         self._windows: set[int] = set()
-        self._relied: Recent[SessionKey, Told] = Recent()
+        self._relied = LruMap[SessionKey, Told](REMEMBERED)
 
     async def tell(self, session: SessionKey, bucket: int, records: Sequence[Record], end: int) -> Told:
         """What an append of these records may rely on, now durable. `end`: the last version that an append of one record may have here.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -13,6 +12,7 @@ from perdure.backends.cassandra.client import Client
 from perdure.backends.cassandra.layout import Buckets, Row, Statics
 from perdure.backends.spi import Head, Record
 from perdure.errors import Corrupt
+from perdure.lru import LruMap
 from perdure.model.ids import SessionKey
 
 INLINE = 64 << 10
@@ -22,29 +22,8 @@ PIECES_AT_ONCE = 4
 ROWS = 64
 """Rows fetched at once: 4 MiB at most."""
 REMEMBERED = 65_536
+"""Sessions of which is remembered what was last seen of them."""
 _STATICS = 7
-
-K = TypeVar("K")
-V = TypeVar("V")
-
-
-class Recent(Generic[K, V]):
-    """What was last seen, the newest `REMEMBERED` of it."""
-
-    def __init__(self) -> None:
-        self._items: OrderedDict[K, V] = OrderedDict()
-
-    def get(self, key: K) -> V | None:
-        return self._items.get(key)
-
-    def pop(self, key: K) -> V | None:
-        return self._items.pop(key, None)
-
-    def put(self, key: K, value: V) -> None:
-        self._items[key] = value
-        self._items.move_to_end(key)
-        if len(self._items) > REMEMBERED:
-            self._items.popitem(last=False)
 
 
 class Place(NamedTuple):
@@ -70,7 +49,7 @@ class Chain:
 
     def __init__(self, client: Client, namespace: str, size: int) -> None:
         self.client, self.ns, self.buckets = client, namespace, Buckets(size)
-        self._places: Recent[SessionKey, Place] = Recent()
+        self._places = LruMap[SessionKey, Place](REMEMBERED)
 
     def at(self, session: SessionKey, bucket: int) -> tuple[str, str, str, int]:
         """The partition key of a bucket."""

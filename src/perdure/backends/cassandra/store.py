@@ -10,7 +10,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from perdure.backends.cassandra.client import Client
 from perdure.backends.cassandra.layout import LAYOUT
-from perdure.backends.common.checks import no_store
+from perdure.backends.common.refusals import no_store
 from perdure.backends.spi import Durability
 from perdure.clock import Clock
 from perdure.errors import Corrupt, Error, Invalid, Unsupported

@@ -16,13 +16,14 @@ from typing import Any
 
 from perdure.backends.cassandra import layout
 from perdure.backends.cassandra.announcer import Teller, Told
-from perdure.backends.cassandra.buckets import INLINE, Chain, Recent
+from perdure.backends.cassandra.buckets import INLINE, REMEMBERED, Chain
 from perdure.backends.cassandra.client import UNSET, Values
 from perdure.backends.cassandra.layout import KEY_SLOTS, SESSION_SLOTS, Statics
 from perdure.backends.cassandra.reader import Reader
 from perdure.backends.remote import Answer, Attempt, Lost
 from perdure.backends.spi import Head, Known, Record
 from perdure.errors import Corrupt, TooLarge, Unavailable
+from perdure.lru import LruMap
 from perdure.model.ids import SessionKey
 
 APPEND_BYTES = 1 << 20
@@ -40,7 +41,7 @@ class Writer:
 
     def __init__(self, chain: Chain, reader: Reader, teller: Teller) -> None:
         self._chain, self._client, self._reader, self._teller = chain, chain.client, reader, teller
-        self._fences: Recent[tuple[SessionKey, int], int | None] = Recent()
+        self._fences = LruMap[tuple[SessionKey, int], int | None](REMEMBERED)
 
     async def append(self, attempt: Attempt) -> Answer | None:
         """See `remote.Driver.write`; `None`: it is stored."""

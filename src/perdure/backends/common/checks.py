@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from perdure.backends.spi import Head, Query, Record
-from perdure.errors import Corrupt, Invalid, NotFound, TooLarge
+from perdure.errors import Corrupt, Invalid, TooLarge
 from perdure.model.commit import Status
 from perdure.model.ids import SessionKey
 
@@ -39,17 +39,17 @@ def check_records(session: SessionKey, head: Head | None, records: Sequence[Reco
             raise Corrupt(f"An append to session {session.id!r} has two records with one idempotency key.")
 
 
-def no_store(place: str, missing: str) -> NotFound:
-    """The error of `create=False` where there is no store. `missing` says what would have to be created, as in "the file"."""
-    return NotFound(f"There is no Perdure store at {place}: {missing} is not there, and create=False makes nothing.", missing=missing)
+def selects(query: Query, head: Head, tags: Mapping[str, str]) -> bool:
+    """Whether a query asks for a session of this status and with these tags."""
+    wanted = head.status == query.status if query.status is not None else head.status not in (Status.deleted, Status.moved)
+    return wanted and all(tags.get(name) == value for name, value in query.tags.items())
 
 
 def matches(query: Query, cursor: str | None, session: SessionKey, head: Head, tags: Mapping[str, str]) -> bool:
-    """Whether a session belongs to the rows that a query asks for, behind the id that the cursor names."""
+    """Whether a session belongs to the rows that a query asks for, after the id that the cursor names."""
     return (
         session.tenant == query.tenant
         and session.id.startswith(query.prefix)
         and (cursor is None or session.id.encode() > cursor.encode())
-        and (head.status == query.status if query.status is not None else head.status not in (Status.deleted, Status.moved))
-        and all(tags.get(name) == value for name, value in query.tags.items())
+        and selects(query, head, tags)
     )

@@ -8,7 +8,7 @@ from secrets import token_hex
 
 import msgspec
 
-from perdure.backends.common.checks import no_store
+from perdure.backends.common.refusals import no_store
 from perdure.backends.dynamodb import layout
 from perdure.backends.dynamodb.checkup import checkup
 from perdure.backends.dynamodb.feed import Feed

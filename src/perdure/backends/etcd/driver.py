@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 import msgspec
 
-from perdure.backends.common.checks import no_store
+from perdure.backends.common.refusals import no_store
 from perdure.backends.etcd import layout
 from perdure.backends.etcd.checkup import QUORUM, checkup
 from perdure.backends.etcd.gateway import Gateway, Json, absent, behind, data, delete, get, holds, items, nested, put, unchanged

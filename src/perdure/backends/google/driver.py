@@ -9,7 +9,7 @@ from secrets import token_hex
 
 import msgspec
 
-from perdure.backends.common.checks import no_store
+from perdure.backends.common.refusals import no_store
 from perdure.backends.google import layout
 from perdure.backends.google.checkup import Ask, checkup
 from perdure.backends.google.entities import ABSENT, Entities, Entity, Fields, Path, Refused, Write
@@ -137,7 +137,7 @@ class GoogleDriver(Reader):
         except Error as raised:
             error = raised
         for place, attempt in left.items():
-            self._tops.pop(attempt.session, None)
+            self._tops.pop(attempt.session)
             answers[place] = error
 
     async def _judge(self, left: dict[int, Attempt], answers: dict[int, Answer], *, anew: bool) -> None:
@@ -156,7 +156,7 @@ class GoogleDriver(Reader):
             attempt = left[place]
             entity = found.get(layout.session(attempt.session))
             top = None if entity is None else layout.decode_top(entity)
-            self._tops.pop(attempt.session, None)
+            self._tops.pop(attempt.session)
             if top is not None:
                 self.remember(attempt.session, top)
             known = next((found[path] for key in _keys(attempt) if (path := layout.idempotency(attempt.session, key)) in found), None)
@@ -237,7 +237,7 @@ class GoogleDriver(Reader):
 
     async def _set(self, session: SessionKey, top: Top, changed: Top, beside: Sequence[Write]) -> bool:
         """Change a top that is still as it was read, and others with it; whether it was."""
-        self._tops.pop(session, None)
+        self._tops.pop(session)
         news = changed.logged < changed.head.version
         try:
             await self.entities.commit([Write(layout.session(session), layout.encode_top(changed, news=news), top.version), *beside])

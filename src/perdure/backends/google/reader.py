@@ -6,7 +6,6 @@ and the read is done again.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
 import msgspec
@@ -18,6 +17,7 @@ from perdure.backends.google.layout import Stored, Top
 from perdure.backends.remote.loop import together
 from perdure.backends.spi import Head, Known, Loaded, Page, Query, Record, Row, Snapshot
 from perdure.errors import Corrupt
+from perdure.lru import LruMap
 from perdure.model.ids import SessionKey
 
 PAGE_BYTES = 4 << 20
@@ -39,21 +39,20 @@ class Reader:
 
     def __init__(self, entities: Entities) -> None:
         self.entities = entities
-        self._tops: OrderedDict[SessionKey, Top] = OrderedDict()
+        self._tops = LruMap[SessionKey, Top](TOPS)
 
     def remember(self, session: SessionKey, top: Top) -> None:
         """Keep a top for the next write, unless a newer one is known."""
-        known = self._tops.pop(session, None)
-        self._tops[session] = known if known is not None and known.head.version > top.head.version else top
-        if len(self._tops) > TOPS:
-            self._tops.popitem(last=False)
+        known = self._tops.get(session)
+        if known is None or known.head.version <= top.head.version:
+            self._tops.put(session, top)
 
     async def tops(self, sessions: Sequence[SessionKey]) -> list[Top | None]:
         """As they are now. One request."""
         found = await self.entities.get([layout.session(session) for session in sessions])
         tops = [None if entity is None else layout.decode_top(entity) for entity in found]
         for session, top in zip(sessions, tops, strict=True):
-            self._tops.pop(session, None)
+            self._tops.pop(session)
             if top is not None:
                 self.remember(session, top)
         return tops

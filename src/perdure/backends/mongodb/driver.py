@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from itertools import repeat
 
@@ -22,6 +21,7 @@ from perdure.backends.remote import Answer, Attempt, Lost, Notice, Stored
 from perdure.backends.spi import Capabilities, Change, Checkup, Durability, Page, Snapshot
 from perdure.clock import Clock
 from perdure.errors import Corrupt, Error, Invalid, TooLarge, Unavailable
+from perdure.lru import LruMap
 from perdure.model.commit import Kind, Status
 from perdure.model.ids import SessionKey
 
@@ -52,7 +52,7 @@ class MongoDBDriver(Reader):
     def __init__(self, connections: Connections) -> None:
         super().__init__(connections)
         self._mover, self._feed = Mover(connections), Feed(self)
-        self._moved: OrderedDict[str, int] = OrderedDict()
+        self._moved = LruMap[str, int](MOVED_MAX)
 
     async def start(self, clock: Clock, connect_timeout: float, *, create: bool = True) -> None:
         """See what the server is, and make the collections where there are none; `NotFound` without `create`."""
@@ -136,7 +136,7 @@ class MongoDBDriver(Reader):
         else:
             where |= {"version": expected.version, "hash": expected.hash}
             if keys := _keys(attempt):
-                where |= {"moved": self._moved.get(name, 0), "tail.k": {"$nin": keys}}
+                where |= {"moved": self._moved.get(name) or 0, "tail.k": {"$nin": keys}}
         if attempt.index is not None and attempt.index.tags is not None:
             if attempt.index.tags:
                 fields["tags"] = layout.encode_tags(attempt.index.tags)
@@ -225,10 +225,7 @@ class MongoDBDriver(Reader):
 
     def _learn(self, doc: Doc) -> None:
         """Remember how far a session's tail was moved."""
-        self._moved[doc["_id"]] = layout.part_of(doc, "moved")
-        self._moved.move_to_end(doc["_id"])
-        if len(self._moved) > MOVED_MAX:
-            self._moved.popitem(last=False)
+        self._moved.put(doc["_id"], layout.part_of(doc, "moved"))
 
     async def put_snapshot(self, session: SessionKey, snapshot: Snapshot) -> None:
         """See `spi.Backend.put_snapshot`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perdure.backends.common.checks import no_store
+from perdure.backends.common.refusals import no_store
 from perdure.backends.mongodb.connections import Connections
 from perdure.backends.mongodb.layout import COLLECTIONS, SCHEMA, SESSION, STORE, Doc
 from perdure.clock import Clock

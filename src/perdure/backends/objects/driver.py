@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from perdure.backends.common.checks import matches, no_store
+from perdure.backends.common.checks import matches
+from perdure.backends.common.refusals import no_store
 from perdure.backends.objects.bucket import Bucket
 from perdure.backends.objects.checkup import checkup
 from perdure.backends.objects.segment import APPEND, PURGE, TRUNCATE, Chain, Entry, written

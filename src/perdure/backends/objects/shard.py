@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import msgspec
@@ -21,6 +20,7 @@ from perdure.backends.objects.segment import APPEND, PURGE, Chain, Entry, Segmen
 from perdure.backends.remote.loop import together
 from perdure.backends.spi import Record
 from perdure.errors import Corrupt, Error, Unavailable, Unknown
+from perdure.lru import LruMap
 from perdure.model.ids import SessionKey
 
 CHECKPOINT_BYTES_MIN = 1 << 20
@@ -39,7 +39,7 @@ class Shard:
 
     def __init__(self, bucket: Bucket, number: int, timeout: float, new_id: Callable[[], bytes], cache_bytes: int, *, saves: bool) -> None:
         """`cache_bytes`: of segments kept in memory. `saves`: whether checkpoints may be put, also while reading."""
-        self._bucket, self._timeout, self._new_id, self._cache_bytes = bucket, timeout, new_id, cache_bytes
+        self._bucket, self._timeout, self._new_id = bucket, timeout, new_id
         self._log, self._checkpoints = f"log/{number:04x}", f"index/{number:04x}"
         self.position = 0
         """The last number that is taken, as far as is known."""
@@ -48,8 +48,7 @@ class Shard:
         self._started, self._known = 0, 0
         """How many looks at the store were started, and which of them is the newest that succeeded."""
         self._cold = True
-        self._segments: OrderedDict[int, tuple[Segment, int]] = OrderedDict()
-        self._cached_bytes = 0
+        self._segments = LruMap[int, tuple[Segment, int]](cache_bytes, lambda kept: kept[1], keep_newest=True)
         self._log_bytes, self._checkpoint_bytes = 0, 0
         self._saving: asyncio.Task[None] | None = None
         self.saves = saves
@@ -134,11 +133,7 @@ class Shard:
             chain.unclean = sorted({*chain.unclean, chain.positions[0]})
 
     def _keep(self, position: int, found: Segment, size: int) -> None:
-        old = self._segments.pop(position, None)
-        self._segments[position] = found, size
-        self._cached_bytes += size - (old[1] if old is not None else 0)
-        while self._cached_bytes > self._cache_bytes and len(self._segments) > 1:
-            self._cached_bytes -= self._segments.popitem(last=False)[1][1]
+        self._segments.put(position, (found, size))
 
     async def put(self, make: Make) -> None:
         """Put the entries as the next segment; `make` raises or drops what the index no longer allows.
@@ -203,7 +198,6 @@ class Shard:
         """A segment, from memory or fetched."""
         kept = self._segments.get(position)
         if kept is not None:
-            self._segments.move_to_end(position)
             return kept[0]
         data = await self._bucket.get(self.name(position))
         if data is None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from perdure.backends.common.checks import no_store
+from perdure.backends.common.refusals import no_store
 from perdure.backends.postgresql.checkup import checkup
 from perdure.backends.postgresql.connections import Connections
 from perdure.backends.postgresql.news import LISTENING, Announcer, notices

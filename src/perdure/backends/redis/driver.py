@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from perdure.backends.common.checks import LOOKED_MAX, no_store
+from perdure.backends.common.checks import LOOKED_MAX
+from perdure.backends.common.refusals import no_store
 from perdure.backends.redis import layout
 from perdure.backends.redis.checkup import checkup, settings_of
 from perdure.backends.redis.connections import Connections, Words

@@ -12,7 +12,7 @@ lost answers   the position is read back: mine, another's, or still free; then t
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from itertools import chain, repeat
 from typing import Any
@@ -24,6 +24,7 @@ from perdure.backends.remote.loop import together
 from perdure.backends.spi import Append, Appended, Head, Known, Outcome, Refused
 from perdure.clock import SystemClock
 from perdure.errors import Corrupt, Error, Invalid, TooLarge, Unavailable, Unknown
+from perdure.lru import LruMap
 from perdure.model.ids import SessionKey
 
 _CLOCK = SystemClock()
@@ -79,8 +80,8 @@ class Appender:
         bits: Callable[[int], int] = _CLOCK.bits,
         heads_max: int = HEADS_MAX,
     ) -> None:
-        self._driver, self._timeout, self._tick, self._heads_max = driver, timeout, tick, heads_max
-        self._heads: OrderedDict[SessionKey, Head] = OrderedDict()
+        self._driver, self._timeout, self._tick = driver, timeout, tick
+        self._heads = LruMap[SessionKey, Head](heads_max)
         self._ready: deque[_Pending] = deque()
         self._busy: dict[SessionKey, deque[_Pending | asyncio.Future[None]]] = {}
         self._writes: set[asyncio.Task[None]] = set()
@@ -142,11 +143,11 @@ class Appender:
         """Remember a head that a read has shown, unless a newer one is known."""
         known = self._heads.get(session)
         if head is not None and (known is None or known.version < head.version):
-            self._remember(session, head)
+            self._heads.put(session, head)
 
     def forget(self, session: SessionKey) -> None:
         """Drop what is remembered of a session, for one whose chain was cut by other means than an append."""
-        self._heads.pop(session, None)
+        self._heads.pop(session)
 
     async def settled(self, session: SessionKey) -> None:
         """Wait for the appends of a session that came before. Raises `Unknown` after the time-out."""
@@ -386,7 +387,7 @@ class Appender:
         match answer:
             case Stored():
                 head = attempt.records[-1].head
-                self._remember(attempt.session, head)
+                self._heads.put(attempt.session, head)
                 self._pacing.won(attempt.session)
                 self._answer(pending, Appended(head, attempt.expected, attempt.records[-1].id, answer.durability))
             case Lost():
@@ -396,7 +397,7 @@ class Appender:
                 if answer.head is None:
                     self.forget(attempt.session)
                 else:
-                    self._remember(attempt.session, answer.head)
+                    self._heads.put(attempt.session, answer.head)
                 if pending.races > 1:  # The first one may be refused by its own `finish`, and is paced by those who made it.
                     self._pacing.lost(attempt.session, self._took)
                 if pending.races < RACES_MAX:
@@ -405,17 +406,11 @@ class Appender:
                 else:
                     self._answer(pending, Refused(answer.head))
             case Known():
-                self._remember(attempt.session, answer.head)
+                self._heads.put(attempt.session, answer.head)
                 self._answer(pending, answer)
             case _:
                 self.forget(attempt.session)
                 self._answer(pending, answer)
-
-    def _remember(self, session: SessionKey, head: Head) -> None:
-        self._heads[session] = head
-        self._heads.move_to_end(session)
-        if len(self._heads) > self._heads_max:
-            self._heads.popitem(last=False)
 
     def _answer(self, pending: _Pending, outcome: Outcome | BaseException) -> None:
         """Give the outcome, once, and let the session's next append go."""

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import apsw
 
-from perdure.backends.common.checks import no_store
+from perdure.backends.common.refusals import no_store
 from perdure.backends.spi import (
     APPENDS_MAX,
     Append,

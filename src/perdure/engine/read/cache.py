@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +9,7 @@ import msgspec
 
 from perdure.backends.spi import Head
 from perdure.concurrency.critical_section import CriticalSection
+from perdure.lru import LruMap
 from perdure.model.ids import SessionKey
 
 ASKED_MAX = 4_096
@@ -39,19 +39,14 @@ class Cache:
     """An LRU map from session to `Working`. Safe from any thread; only ever moves a session forward."""
 
     def __init__(self, bytes_max: int) -> None:
-        self._bytes_max = bytes_max
-        self._bytes = 0
-        self._entries: OrderedDict[SessionKey, Working] = OrderedDict()
-        self._asked: OrderedDict[SessionKey, bool] = OrderedDict()
+        self._entries = LruMap[SessionKey, Working](bytes_max, lambda working: working.weight)
+        self._asked = LruMap[SessionKey, bool](ASKED_MAX)
         self._section = CriticalSection()
 
     def get(self, session: SessionKey) -> Working | None:
         """The newest state known, which may not be the newest there is."""
         with self._section:
-            found = self._entries.get(session)
-            if found is not None:
-                self._entries.move_to_end(session)
-            return found
+            return self._entries.get(session)
 
     def __contains__(self, session: SessionKey) -> bool:
         return session in self._entries
@@ -60,31 +55,18 @@ class Cache:
         """Keep this state, unless a newer one is known."""
         with self._section:
             known = self._entries.get(session)
-            if known is not None and known.head.version > working.head.version:
-                return
-            try:
-                self._entries[session] = working
-                self._entries.move_to_end(session)
-                self._bytes += working.weight - (0 if known is None else known.weight)
-                while self._bytes > self._bytes_max and self._entries:
-                    self._bytes -= self._entries.popitem(last=False)[1].weight
-            except BaseException:  # Interrupted: weigh again.
-                self._bytes = sum(working.weight for working in self._entries.values())
-                raise
+            if known is None or known.head.version <= working.head.version:
+                self._entries.put(session, working)
 
     def admit(self, session: SessionKey) -> bool:
         """Whether a state that was loaded to be read once is worth keeping: when the session is asked for a second time."""
         with self._section:
-            if self._asked.pop(session, False):
+            if self._asked.pop(session):
                 return True
-            self._asked[session] = True
-            if len(self._asked) > ASKED_MAX:
-                self._asked.popitem(last=False)
+            self._asked.put(session, True)
             return False
 
     def drop(self, session: SessionKey) -> None:
         """Forget a session."""
         with self._section:
-            known = self._entries.pop(session, None)
-            if known is not None:
-                self._bytes -= known.weight
+            self._entries.pop(session)

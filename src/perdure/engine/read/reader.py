@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -11,6 +10,7 @@ from perdure.backends.spi import Backend, Head, Loaded, Record, Row, Settling
 from perdure.codec.codec import Codec
 from perdure.engine.read.cache import Cache, Working
 from perdure.errors import Corrupt, Invalid, NotFound, Rewound, Truncated
+from perdure.lru import LruMap
 from perdure.model.commit import GENESIS, Commit, Kind, Standing, Status, raised, standing
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
@@ -35,7 +35,7 @@ class Reader:
         self._codec = codec
         self._cache = cache
         self._doubtful: set[SessionKey] = set()
-        self._lives: OrderedDict[tuple[SessionKey, int], int] = OrderedDict()
+        self._lives = LruMap[tuple[SessionKey, int], int](LIVES_MAX)
 
     def doubt(self, session: SessionKey) -> None:
         """A write of this session was cancelled while it was on its way: what is read next comes after it."""
@@ -64,9 +64,8 @@ class Reader:
             return 0
         known = self._lives.get((session, grant))
         if known is None:
-            known = self._lives[session, grant] = await self._last_tombstone(session, head.version, grant)
-            if len(self._lives) > LIVES_MAX:
-                self._lives.popitem(last=False)
+            known = await self._last_tombstone(session, head.version, grant)
+            self._lives.put((session, grant), known)
         return known
 
     async def _last_tombstone(self, session: SessionKey, high: int, grant: int) -> int:
