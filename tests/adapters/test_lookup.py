@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import perdure
-from perdure.adapters.common.id_index import Lookup
+from perdure.adapters.common.id_index import IdIndex
 from tests.adapters.odd import HALVES
 
 
@@ -17,7 +17,7 @@ async def test_the_first_entry_holds_for_everyone(tmp_path: Path) -> None:
 
     url = f"sqlite:///{tmp_path}/store.db"
     async with perdure.open(url) as one, perdure.open(url) as two:
-        lookups = [Lookup(store, "index") for store in (one, two)]
+        lookups = [IdIndex(store, "index") for store in (one, two)]
         assert await lookups[0].get("id") is None
         told = await asyncio.gather(*[lookups[n % 2].put("id", {"n": n}) for n in range(8)])
         assert len({str(value) for value in told}) == 1
@@ -32,8 +32,8 @@ async def test_a_session_that_is_no_index_is_named() -> None:
     """An event under an entry's key that is no entry is refused."""
 
     async with perdure.open("memory:") as store:
-        lookup = Lookup(store, "index")
-        session, key = lookup._place("id")
+        lookup = IdIndex(store, "index")
+        session, key = lookup._entry_key("id")
         await store.append(session, perdure.Event("note", 1), key=key)
         with pytest.raises(perdure.Invalid, match=session):
             await lookup.get("id")

@@ -22,7 +22,7 @@ from langgraph.graph import START, StateGraph
 import perdure.sync
 from perdure import Invalid, NotFound
 from perdure.adapters.langgraph import PerdureSaver, write_batching
-from perdure.adapters.langgraph.write_batching import Call, Gathering
+from perdure.adapters.langgraph.write_batching import PendingCall, WriteBatcher
 from perdure.concurrency.bridge import Reply, run_blocking
 from tests.adapters.langgraph.graphs import Chat, chat, config, say, told
 
@@ -58,7 +58,7 @@ def begun(saver: PerdureSaver) -> Any:
 
 def until_held(saver: PerdureSaver, count: int = 1) -> None:
     """Wait until so many calls wait in the saver, and their leader for company."""
-    while not any(queue.holding and len(queue.waiting) == count for queue in list(saver._gathering._queues.values())):
+    while not any(queue.holding and len(queue.waiting) == count for queue in list(saver._batcher._queues.values())):
         threading.Event().wait(0.001)
 
 
@@ -233,7 +233,7 @@ def test_a_caller_that_is_cancelled_leaves_the_others_whole(store: perdure.sync.
     found = saver.get_tuple(here)
     assert found is not None and found.pending_writes == [("task 1", "a", 1), ("task 3", "a", 3)]
     assert shape(store)[1:] == [["writes", "writes", "checkpoint"]]
-    assert not saver._gathering._queues
+    assert not saver._batcher._queues
 
 
 @pytest.mark.usefixtures("patient")
@@ -252,14 +252,14 @@ def test_a_blocking_call_in_the_loop_of_a_leader_that_holds_goes_ahead(store: pe
     assert saver.get_tuple(here).pending_writes == [("other", "a", 2), ("task", "a", 1)]
 
 
-class Numbered(Call):
+class Numbered(PendingCall):
     """A call of the test below."""
 
     def __init__(self, number: int, *, held: bool) -> None:
         super().__init__()
         self.number, self.held = number, held
 
-    def waits(self) -> bool:
+    def may_wait(self) -> bool:
         return self.held
 
 
@@ -268,7 +268,7 @@ def test_whatever_callers_do_each_gets_its_answer(monkeypatch: pytest.MonkeyPatc
     """Threads and two event loops call, are cancelled, are refused and fail while they lead: nobody waits for ever, one stores at a time,
     and a call that returned was stored."""
     monkeypatch.setattr(write_batching, "HOLD", 0.001)
-    gathered: Gathering[Numbered] = Gathering()
+    gathered: WriteBatcher[Numbered] = WriteBatcher()
     chance, inside, stored, slips = random.Random(seed), threading.Lock(), set[int](), []
     numbers = itertools.count()
 

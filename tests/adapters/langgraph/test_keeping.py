@@ -15,7 +15,7 @@ import perdure.sync
 from perdure import AlreadyExists, Closed, Event, Invalid, NotFound, TooLarge, Unsupported, op
 from perdure.adapters.common import versions
 from perdure.adapters.langgraph import PerdureSaver, PerdureStore
-from perdure.adapters.langgraph.memory import RECENT_MAX, Recent
+from perdure.adapters.langgraph.memory import RECENT_MAX, RecentCheckpoints
 from tests.adapters.langgraph.graphs import chat, config, say, told
 
 META: Any = {"source": "loop", "step": 0, "parents": {}}
@@ -188,7 +188,7 @@ def test_tenants_and_closed_stores(tmp_path: Path) -> None:
 
 def test_what_a_saver_remembers_of_threads_is_bounded() -> None:
     """The newest few thousand checkpoints are remembered, whatever number of threads a saver has served."""
-    recent = Recent()
+    recent = RecentCheckpoints()
     for number in range(3 * RECENT_MAX):
         recent.put(f"langgraph/{number}", "", "id", number)
     assert len(recent) == RECENT_MAX and recent.get("langgraph/0", "", "id") is None

@@ -31,7 +31,7 @@ from pydantic import BaseModel
 import perdure.sync
 from perdure import Corrupt, Invalid, Unsupported
 from perdure.adapters.langgraph import PerdureSaver
-from perdure.adapters.langgraph.memory import Memory, content_of
+from perdure.adapters.langgraph.memory import MessageCache, content_of
 from perdure.adapters.langgraph.messages import EMPTY, NAME_OF
 from perdure.adapters.langgraph.values import Codec
 from tests.adapters.langgraph.graphs import config
@@ -138,7 +138,7 @@ VALUES: list[Any] = [
 
 
 def codec(*, allow: Any = MINE) -> Codec:
-    return Codec(JsonPlusSerializer(allowed_msgpack_modules=allow or None), Memory())
+    return Codec(JsonPlusSerializer(allowed_msgpack_modules=allow or None), MessageCache())
 
 
 def twin(value: Any) -> Any:
@@ -181,7 +181,7 @@ def test_what_could_not_come_back_is_refused_by_name(value: Any, caplog: Any) ->
 def test_pickle_is_refused() -> None:
     """A serialiser that would fall back to pickle is not let to."""
     with pytest.raises(Invalid, match="more than data"):
-        Codec(JsonPlusSerializer(pickle_fallback=True), Memory()).encode([1j], "Channel 'a'")
+        Codec(JsonPlusSerializer(pickle_fallback=True), MessageCache()).encode([1j], "Channel 'a'")
 
 
 def test_reading_imports_nothing_because_stored_bytes_say_so(caplog: Any) -> None:
@@ -234,7 +234,7 @@ def test_messages_are_stored_as_people_write_them() -> None:
 @pytest.mark.parametrize("kind", sorted(NAME_OF, key=lambda kind: kind.__name__))
 def test_a_message_is_made_as_the_framework_makes_it(kind: Any) -> None:
     """Fields, which of them were set, and extras are those of `model_construct`; no two messages share a list or a dict."""
-    codec = Codec(JsonPlusSerializer(), Memory())
+    codec = Codec(JsonPlusSerializer(), MessageCache())
     required = {name: "x" for name, field in kind.model_fields.items() if field.is_required()}
     for more in ({}, {"surprise": 1}):
         if kind is RemoveMessage and more:
@@ -266,7 +266,7 @@ def test_a_message_changed_in_place_is_seen() -> None:
 
 def test_memory_is_bounded() -> None:
     """However many messages a saver has seen, it remembers about as many bytes as it may, twice."""
-    memory = Memory(bytes_max=100_000)
+    memory = MessageCache(bytes_max=100_000)
     kept = [HumanMessage("x" * 1_000) for _ in range(1_000)]
     for message in kept:
         memory.put(message, {}, content_of(message))
@@ -300,7 +300,7 @@ class NamesAfterwards(JsonPlusSerializer):
 
 def test_a_message_that_gets_its_id_while_it_is_written_is_written_again() -> None:
     """What was written of a message before it had its id is not taken for what it holds with it: it would be added to the list twice."""
-    mine = Codec(EncryptedSerializer(Xor(), NamesAfterwards()), Memory())
+    mine = Codec(EncryptedSerializer(Xor(), NamesAfterwards()), MessageCache())
     message = AIMessage("hello")
     assert mine.decode(mine.encode(message, "first")).id is None
     assert mine.decode(mine.encode(message, "again")).id == "given"

@@ -20,7 +20,7 @@ from pydantic import RootModel, create_model
 import perdure.sync
 from perdure import Invalid, Unsupported
 from perdure.adapters.langgraph import PerdureSaver, classes
-from perdure.adapters.langgraph.memory import Memory
+from perdure.adapters.langgraph.memory import MessageCache
 from perdure.adapters.langgraph.values import Codec, serialiser
 from tests.adapters.langgraph import data_types as t
 
@@ -29,26 +29,26 @@ CLOSED = serialiser([])
 
 def stored(value: Any) -> Any:
     """A value as it is stored."""
-    return msgspec.json.decode(msgspec.json.encode(Codec(serialiser(None), Memory(), None).encode(value, "a")))
+    return msgspec.json.decode(msgspec.json.encode(Codec(serialiser(None), MessageCache(), None).encode(value, "a")))
 
 
 @pytest.mark.parametrize("value", t.objects(), ids=lambda value: type(value).__name__)
 def test_content_without_its_class_is_stored_again_as_it_was(value: Any) -> None:
     """Whatever it is and wherever it stands: the next write holds the same bytes, also after copies."""
-    codec = Codec(CLOSED, Memory(), [])
+    codec = Codec(CLOSED, MessageCache(), [])
     for held in (value, [value], {"a": {"b": (value,)}}, HumanMessage("x", mood=value), ToolMessage("x", tool_call_id="1", artifact=value)):
         before = stored(held)
         read = codec.decode(before)
         assert codec.encode(read, "a") == before
         assert codec.encode(copy.deepcopy(read), "a") == before
         assert codec.encode(pickle.loads(pickle.dumps(read)), "a") == before
-    again = Codec(serialiser(None), Memory(), None).decode(codec.encode(codec.decode(stored([value])), "a"))
+    again = Codec(serialiser(None), MessageCache(), None).decode(codec.encode(codec.decode(stored([value])), "a"))
     assert again == [value]
 
 
 def test_content_is_that_of_the_strict_mode() -> None:
     """Models, dataclasses and tuples are dicts of their fields, members their values, roots what they hold."""
-    codec = Codec(CLOSED, Memory(), [])
+    codec = Codec(CLOSED, MessageCache(), [])
     expected = [
         (t.Hotel(name="x"), {"name": "x", "stars": 0}),
         (t.Open(x=2, y=3), {"x": 2, "y": 3}),
@@ -68,7 +68,7 @@ def test_content_is_that_of_the_strict_mode() -> None:
 
 def test_content_that_was_changed_is_refused() -> None:
     """It is no object any more and no plain value either; a new value made of it is what the program says it is."""
-    codec = Codec(CLOSED, Memory(), [])
+    codec = Codec(CLOSED, MessageCache(), [])
     read = codec.decode(stored({"hotels": [t.Hotel(name="x")]}))
     read["hotels"][0]["stars"] = 5
     with pytest.raises(Invalid, match=r"at \['hotels'\]\[0\], which holds the content of a .*:Hotel, whose class was not found"):
@@ -80,7 +80,7 @@ def test_content_that_cannot_carry_what_it_was_is_not_read() -> None:
     """A member whose value is None would come back as None, and be stored as that: it says which class is missing."""
     nothing = enum.Enum("Nothing", {"NONE": None}, module=t.__name__, qualname="Nothing")
     with pytest.raises(Unsupported, match="Nothing"):
-        Codec(CLOSED, Memory(), []).decode(stored(nothing["NONE"]))
+        Codec(CLOSED, MessageCache(), []).decode(stored(nothing["NONE"]))
 
 
 def module(source: str, name: str = "renamed_types") -> ModuleType:
@@ -139,7 +139,7 @@ def test_classes_that_changed_lose_nothing(program: Any, caplog: Any) -> None:
     }
     before = stored(value)
     module(AFTER)
-    codec = Codec(serialiser(None), Memory(), None)
+    codec = Codec(serialiser(None), MessageCache(), None)
     classes._warned.clear()
     with caplog.at_level(logging.WARNING, "perdure"):
         read, _ = codec.decode(before), codec.decode(before)
@@ -150,7 +150,7 @@ def test_classes_that_changed_lose_nothing(program: Any, caplog: Any) -> None:
     assert len(said) == 4 and all(sum(f"renamed_types:{name}" in text for text in said) == 1 for name in ("State", "Trip", "Note", "Gone"))
     assert codec.encode(read, "a") == before
     module(BEFORE)
-    again = Codec(serialiser(None), Memory(), None).decode(before)
+    again = Codec(serialiser(None), MessageCache(), None).decode(before)
     assert again["trip"].nights == 3 and again["members"][1].value == "o" and again["note"].size == 5 and again["gone"].x == 4
 
 

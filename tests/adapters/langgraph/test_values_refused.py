@@ -24,7 +24,7 @@ from pydantic import BaseModel, create_model
 import perdure.sync
 from perdure import Invalid
 from perdure.adapters.langgraph import PerdureSaver, PerdureStore
-from perdure.adapters.langgraph.memory import Memory
+from perdure.adapters.langgraph.memory import MessageCache
 from perdure.adapters.langgraph.values import Codec, serialiser
 from tests.adapters.langgraph import data_types as t
 from tests.adapters.langgraph.graphs import config
@@ -33,7 +33,7 @@ from tests.adapters.langgraph.graphs import config
 def refusal(value: Any, *, allow: Any = None) -> Invalid:
     """The error that refuses a value."""
     with pytest.raises(Invalid, match=r"^Channel 'a' holds a value of type ") as caught:
-        Codec(serialiser(allow), Memory(), allow).encode(value, "Channel 'a'")
+        Codec(serialiser(allow), MessageCache(), allow).encode(value, "Channel 'a'")
     return caught.value
 
 
@@ -96,7 +96,7 @@ def test_a_list_closes(allow: Any) -> None:
             continue
         error = refusal(value, allow=allow)
         assert "is not allowed: pass it in allow=[…]" in str(error) and error.path in ("", "[0]", path)
-    Codec(serialiser(allow), Memory(), allow).encode([HumanMessage("x"), dt.date(2026, 1, 1), {1}], "a")
+    Codec(serialiser(allow), MessageCache(), allow).encode([HumanMessage("x"), dt.date(2026, 1, 1), {1}], "a")
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_what_reaches_beyond_its_data_is_taken_only_when_listed(value: Any, reas
     """Settings, imports by name, clients, finalizers and extensions of built-in classes are no data types by default."""
     assert reason in str(refusal([value])) and "pass it in allow=[…]" in str(refusal([value]))
     if type(value) in (t.Settings, t.Importing, t.Client, t.Closing, t.Text, t.Bag):
-        codec = Codec(serialiser([type(value)]), Memory(), [type(value)])
+        codec = Codec(serialiser([type(value)]), MessageCache(), [type(value)])
         again = codec.decode(codec.encode([value], "a"))[0]
         assert type(again) is type(value) and again == value
 
@@ -131,7 +131,7 @@ def test_one_name_means_one_class() -> None:
 def test_a_class_without_a_name_is_taken_with_a_warning(caplog: Any) -> None:
     """As the framework takes it: it comes back as plain data, which is said once when it is written."""
     made = create_model("Passing", x=(int, 1))
-    codec = Codec(serialiser(None), Memory(), None)
+    codec = Codec(serialiser(None), MessageCache(), None)
     with caplog.at_level(logging.WARNING):
         stored = codec.encode([made(), made()], "a")
     assert len([record for record in caplog.records if "no name to be found by" in record.message and "allow=" in record.message]) == 1

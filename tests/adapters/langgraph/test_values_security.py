@@ -15,7 +15,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from perdure import Corrupt, Invalid, Unsupported
 from perdure.adapters.common import class_names
-from perdure.adapters.langgraph.memory import Memory
+from perdure.adapters.langgraph.memory import MessageCache
 from perdure.adapters.langgraph.values import Codec, serialiser
 from tests.adapters.langgraph import data_types as t
 from tests.adapters.langgraph.test_values import Xor
@@ -136,7 +136,7 @@ def nothing_happens(monkeypatch: Any) -> Any:
 @pytest.mark.parametrize(("module", "name"), NAMES)
 def test_crafted_names_make_nothing(module: str, name: str, allow: Any, nothing_happens: Any) -> None:
     """Functions, classes that are no data, settings, importers, clients, modules that are not imported: bare content, or our error."""
-    codec = Codec(serialiser(allow), Memory(), allow)
+    codec = Codec(serialiser(allow), MessageCache(), allow)
     for form in forms(module, name):
         for wrapped in (form, [form], {"a": form}, {"$": "tuple", "items": [form]}, {"$": "human", "content": form}):
             try:
@@ -153,7 +153,7 @@ def test_crafted_names_make_nothing(module: str, name: str, allow: Any, nothing_
 
 def test_objects_of_data_types_are_made_without_their_code(nothing_happens: Any) -> None:
     """Neither constructor nor validators nor hooks for attributes and copies run when one is read."""
-    codec = Codec(serialiser(None), Memory(), None)
+    codec = Codec(serialiser(None), MessageCache(), None)
     made = codec.decode({"$": f"{HERE}:Guarded", "fields": {"name": "x"}})
     assert type(made) is Guarded and made.name == "x"
 
@@ -196,12 +196,12 @@ def test_crafted_values_are_corrupt(crafted: Any, nothing_happens: Any) -> None:
     """What no encoder writes is an error of ours."""
     pytest.importorskip("numpy", reason="numpy is optional for the framework too")
     with pytest.raises((Corrupt, Unsupported)):
-        Codec(serialiser(None), Memory(), None).decode(crafted)
+        Codec(serialiser(None), MessageCache(), None).decode(crafted)
 
 
 def test_deep_values_are_read_or_refused() -> None:
     """Nesting as deep as a document may be is no crash, whatever form nests."""
-    codec = Codec(serialiser(None), Memory(), None)
+    codec = Codec(serialiser(None), MessageCache(), None)
     for wrap in (
         lambda inner: [inner],
         lambda inner: {"$": "tuple", "items": [inner]},
@@ -224,6 +224,6 @@ def test_sealed_bytes_are_opened_by_the_serialiser_that_was_passed_alone(nothing
 
     crafted = {"$": "sealed", "type": "msgpack", "base64": base64.b64encode(PLAIN).decode()}
     with pytest.raises(Invalid, match="pass the same serialiser"):
-        Codec(serialiser(None), Memory(), None).decode([crafted])
+        Codec(serialiser(None), MessageCache(), None).decode([crafted])
     with pytest.raises(Corrupt, match="not encrypted"):
-        Codec(EncryptedSerializer(Xor(), JsonPlusSerializer()), Memory(), None).decode([crafted])
+        Codec(EncryptedSerializer(Xor(), JsonPlusSerializer()), MessageCache(), None).decode([crafted])

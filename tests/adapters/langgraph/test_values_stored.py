@@ -16,7 +16,7 @@ import perdure.sync
 from perdure import Invalid
 from perdure.adapters.langgraph import PerdureSaver
 from perdure.adapters.langgraph.compare import compare
-from perdure.adapters.langgraph.memory import Memory
+from perdure.adapters.langgraph.memory import MessageCache
 from perdure.adapters.langgraph.values import Codec, serialiser
 from tests.adapters.langgraph import data_types as t
 from tests.adapters.langgraph.graphs import config
@@ -31,14 +31,14 @@ SECOND = json.loads((HERE / "golden_values_2.json").read_text())
 @pytest.mark.parametrize("index", range(len(FIRST["values"])))
 def test_the_first_versions_values_are_read(index: int) -> None:
     """They name classes as the framework's serialiser does, with the arguments of a call."""
-    for codec in (Codec(OPEN, Memory()), Codec(serialiser([Hotel, Trip, Point, *map(type, VALUES[-5:])]), Memory(), [Hotel])):
+    for codec in (Codec(OPEN, MessageCache()), Codec(serialiser([Hotel, Trip, Point, *map(type, VALUES[-5:])]), MessageCache(), [Hotel])):
         compare(VALUES[index], codec.decode(FIRST["values"][index]))
 
 
 def test_the_first_versions_arrays_and_nested_objects_are_read() -> None:
     """Arrays can be written to; objects in objects are objects."""
     numpy = pytest.importorskip("numpy", reason="numpy is optional for the framework too")
-    codec = Codec(OPEN, Memory())
+    codec = Codec(OPEN, MessageCache())
     arrays = [codec.decode(stored) for stored in FIRST["arrays"]]
     assert [array.tolist() for array in arrays] == [[[0, 1, 2], [3, 4, 5]], [[1, 1], [1, 1]], []]
     assert [array.dtype for array in arrays] == [numpy.dtype(name) for name in ("<i8", "<f4", "u1")] and arrays[0].flags.writeable
@@ -49,7 +49,7 @@ def test_the_first_versions_arrays_and_nested_objects_are_read() -> None:
 
 def test_the_first_versions_objects_without_their_classes_are_kept() -> None:
     """As bare content, which is stored again as it was."""
-    codec = Codec(serialiser([]), Memory(), [])
+    codec = Codec(serialiser([]), MessageCache(), [])
     for stored in [*FIRST["nested"], *FIRST["values"][-5:]]:
         read = codec.decode(stored)
         assert codec.encode({"a": [read]}, "a") == {"a": [stored]}
@@ -58,13 +58,13 @@ def test_the_first_versions_objects_without_their_classes_are_kept() -> None:
 
 def test_the_first_versions_sealed_values_are_read() -> None:
     """What the framework's encrypted serialiser wrote as a whole."""
-    codec = Codec(EncryptedSerializer(Xor(), JsonPlusSerializer(allowed_msgpack_modules=[Hotel])), Memory())
+    codec = Codec(EncryptedSerializer(Xor(), JsonPlusSerializer(allowed_msgpack_modules=[Hotel])), MessageCache())
     assert codec.decode(FIRST["sealed"][0]) == {"a": [1, Hotel("x", [])]}
 
 
 def test_what_is_written_now_is_what_was_written() -> None:
     """The bytes of every form, and what they mean, do not change."""
-    codec = Codec(OPEN, Memory())
+    codec = Codec(OPEN, MessageCache())
     values = t.objects()
     assert len(SECOND) == len(values)
     for value, stored in zip(values, SECOND, strict=True):
@@ -75,18 +75,18 @@ def test_what_is_written_now_is_what_was_written() -> None:
 @pytest.mark.parametrize("value", [*t.objects(), *[value for value in VALUES if value is not None]], ids=lambda value: type(value).__name__)
 def test_a_sealed_value_comes_back_whole(value: Any) -> None:
     """Sealing changes nothing of what is kept: the same forms are sealed."""
-    codec = Codec(EncryptedSerializer(Xor(), JsonPlusSerializer()), Memory(), None)
+    codec = Codec(EncryptedSerializer(Xor(), JsonPlusSerializer()), MessageCache(), None)
     stored = codec.encode(value, "a")
     held = stored if type(value) is list else [stored]
     assert all(item.keys() == {"$", "type", "base64", "holds"} for item in held)
-    again = Codec(EncryptedSerializer(Xor(), JsonPlusSerializer()), Memory(), None).decode(stored)
+    again = Codec(EncryptedSerializer(Xor(), JsonPlusSerializer()), MessageCache(), None).decode(stored)
     compare(value, again)
 
 
 def test_what_is_sealed_never_stands_in_the_clear() -> None:
     """A message that was read in one place, or stands in another value, is sealed all the same."""
     serde = EncryptedSerializer(Xor(), JsonPlusSerializer())
-    codec = Codec(serde, Memory(), None)
+    codec = Codec(serde, MessageCache(), None)
     message = AIMessage("secret", tool_calls=[t.CALL])
     trip = t.Trip(place=t.Place(name="secret"), messages=[message])
     plain = codec.plain({"said": message}, "The metadata")
@@ -95,13 +95,13 @@ def test_what_is_sealed_never_stands_in_the_clear() -> None:
             stored = codec.encode(value, "a")
             assert "secret" not in json.dumps(stored)
             compare(value, codec.decode(stored))
-    poor = Codec(serde, Memory(), None).decode(codec.encode([trip], "a"))
+    poor = Codec(serde, MessageCache(), None).decode(codec.encode([trip], "a"))
     assert "secret" not in json.dumps(codec.encode(poor, "a"))
 
 
 def test_refusals_of_sealed_values_name_their_place() -> None:
     """As without a key."""
-    codec = Codec(EncryptedSerializer(Xor(), JsonPlusSerializer()), Memory(), None)
+    codec = Codec(EncryptedSerializer(Xor(), JsonPlusSerializer()), MessageCache(), None)
     with pytest.raises(Invalid, match=r"Channel 'a' holds a value of type builtins.complex at \[1\]\['x'\]"):
         codec.encode([1, {"x": 1j}], "Channel 'a'")
 
@@ -160,9 +160,9 @@ class Losing(JsonPlusSerializer):
 
 def test_a_serialiser_of_the_users_adds_what_it_knows() -> None:
     """What is known here stays readable, the rest are its bytes; what does not come back from it is refused."""
-    codec = Codec(Extended(), Memory(), None)
+    codec = Codec(Extended(), MessageCache(), None)
     stored = codec.encode({"a": [1j, HumanMessage("x")], "b": t.Spot(1)}, "a")
     assert stored["a"][1] == {"$": "human", "content": "x"} and stored["a"][0]["type"] == "complex"
     compare({"a": [1j, HumanMessage("x")], "b": t.Spot(1)}, codec.decode(stored))
     with pytest.raises(Invalid, match=r"at \['a'\], which would not come back as it is"):
-        Codec(Losing(), Memory(), None).encode({"a": 1.5 + 1j}, "a")
+        Codec(Losing(), MessageCache(), None).encode({"a": 1.5 + 1j}, "a")

@@ -26,7 +26,7 @@ from pydantic import BaseModel, ByteSize, TypeAdapter, create_model
 
 from perdure import Invalid
 from perdure.adapters.langgraph.compare import compare
-from perdure.adapters.langgraph.memory import Memory
+from perdure.adapters.langgraph.memory import MessageCache
 from perdure.adapters.langgraph.values import Codec, serialiser
 from tests.adapters.langgraph import data_types as t
 
@@ -35,8 +35,8 @@ OPEN = JsonPlusSerializer(allowed_msgpack_modules=True)
 
 def through(value: Any, codec: Codec | None = None) -> Any:
     """A value after it was stored and read by another codec."""
-    stored = msgspec.json.encode((codec or Codec(OPEN, Memory())).encode(value, "Channel 'a'"))
-    return (codec or Codec(OPEN, Memory())).decode(msgspec.json.decode(stored))
+    stored = msgspec.json.encode((codec or Codec(OPEN, MessageCache())).encode(value, "Channel 'a'"))
+    return (codec or Codec(OPEN, MessageCache())).decode(msgspec.json.decode(stored))
 
 
 def same(value: Any, other: Any) -> None:
@@ -179,20 +179,20 @@ def test_classes_that_are_given_need_no_place() -> None:
         x: int
 
     made = create_model("Made", x=(int, 1), local=(Local, Local(x=2)))
-    codec = Codec(serialiser([made, Local]), Memory(), [made, Local])
+    codec = Codec(serialiser([made, Local]), MessageCache(), [made, Local])
     same(made(x=3), through(made(x=3), codec))
 
 
 def test_an_enum_follows_its_members() -> None:
     """A member is found by its name, and when it was renamed by its value."""
-    stored = Codec(OPEN, Memory()).encode(t.Color.MIX, "a")
-    assert Codec(OPEN, Memory()).decode({**stored, "member": "MIXED"}) is t.Color.MIX
-    assert Codec(OPEN, Memory()).decode({**stored, "value": 7}) is t.Color.MIX
+    stored = Codec(OPEN, MessageCache()).encode(t.Color.MIX, "a")
+    assert Codec(OPEN, MessageCache()).decode({**stored, "member": "MIXED"}) is t.Color.MIX
+    assert Codec(OPEN, MessageCache()).decode({**stored, "value": 7}) is t.Color.MIX
 
 
 def test_classes_that_grew_are_filled_with_their_defaults() -> None:
     """A field that came later has its default in what was stored before."""
-    codec = Codec(OPEN, Memory())
+    codec = Codec(OPEN, MessageCache())
     for value in (t.Hotel(name="x", stars=5), t.Note("x", [1]), t.Piece(1, [2]), t.Row(a=1, b=2), t.Point(1, 2)):
         stored = codec.encode(value, "a")
         optional = {"Hotel": "stars", "Note": "tags", "Piece": "b", "Row": "b", "Point": "y"}[type(value).__name__]
@@ -204,7 +204,7 @@ def test_classes_that_grew_are_filled_with_their_defaults() -> None:
 
 def test_objects_come_back_in_another_process() -> None:
     """Names lead to the same classes there, once their module is imported."""
-    stored = msgspec.json.encode(Codec(OPEN, Memory()).encode([t.Trip.Leg(miles=2), t.IntBox(held=1), t.Point(1)], "a"))
+    stored = msgspec.json.encode(Codec(OPEN, MessageCache()).encode([t.Trip.Leg(miles=2), t.IntBox(held=1), t.Point(1)], "a"))
     program = f"""
 import msgspec
 from tests.adapters.langgraph import data_types as t

@@ -26,7 +26,7 @@ from pydantic_ai_harness.step_persistence import ContinuableSnapshot, RunRecord,
 
 import perdure
 from perdure.adapters.pydantic_ai import PerdureMemoryStore, PerdureStepStore
-from perdure.adapters.pydantic_ai.dialogue import to_json
+from perdure.adapters.pydantic_ai.conversations import to_json
 from tests.adapters import odd
 
 HALVES = pytest.mark.parametrize("half", odd.HALVES)
@@ -175,7 +175,7 @@ async def test_odd_values_come_back_or_are_refused(url: str, name: str) -> None:
 
 async def test_any_number_of_messages_is_kept(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A snapshot whose messages take more commits than races may be lost is kept whole."""
-    monkeypatch.setattr("perdure.adapters.pydantic_ai.dialogue.COMMIT_BYTES", 1)
+    monkeypatch.setattr("perdure.adapters.pydantic_ai.conversations.COMMIT_BYTES", 1)
     async with perdure.open(url) as store:
         messages = [ModelRequest(parts=[UserPromptPart(str(number), timestamp=NOW)]) for number in range(70)]
         await PerdureStepStore(store).save_snapshot(ContinuableSnapshot(run_id="r", step_index=0, messages=messages))

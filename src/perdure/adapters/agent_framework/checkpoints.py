@@ -17,8 +17,8 @@ from typing import Any
 from agent_framework import WorkflowCheckpoint, WorkflowCheckpointException
 
 from perdure.adapters.agent_framework.values import Codec
-from perdure.adapters.common.id_index import Lookup
-from perdure.adapters.common.json_diff import changes
+from perdure.adapters.common.id_index import IdIndex
+from perdure.adapters.common.json_diff import diff_json
 from perdure.adapters.common.models import FAILURES
 from perdure.adapters.common.session_ids import compose, decompose
 from perdure.adapters.common.surrogates import escape, unescape
@@ -51,7 +51,7 @@ class PerdureCheckpointStorage:
 
     def __init__(self, store: AnyStore, *, allowed_checkpoint_types: Iterable[type | str] = ()) -> None:
         self._store = asynchronous(store)
-        self._lookup = Lookup(self._store, CHECKPOINTS)
+        self._index = IdIndex(self._store, CHECKPOINTS)
         self._codec = Codec(allowed_checkpoint_types)
         self._known = LruMap[str, str](KNOWN_MAX)
 
@@ -64,18 +64,18 @@ class PerdureCheckpointStorage:
             encoded = escape(self._codec.encode(checkpoint.to_dict(), f"Checkpoint {id}"))
             check(encoded, what="the checkpoint")
             own = _session(checkpoint.workflow_name, id)
-            line = await self._line(checkpoint)
-            entry = await self._lookup.put(id, {"session": line, "own": own})
-            line = entry["session"]
+            run = await self._run_session(checkpoint)
+            entry = await self._index.put(id, {"session": run, "own": own})
+            run = entry["session"]
             for _ in range(ATTEMPTS):
                 try:
-                    await self._append(line, own, encoded)
+                    await self._append(run, own, encoded)
                 except (AlreadyExists, Conflict):
                     continue
-                except _Passed:
-                    line = own
+                except _AlreadyFollowed:
+                    run = own
                     continue
-                self._remember(id, line)
+                self._remember(id, run)
                 return checkpoint.checkpoint_id
         except (Invalid, TooLarge, *FAILURES) as error:
             raise WorkflowCheckpointException(f"Checkpoint {id} cannot be stored. {error}") from error
@@ -130,7 +130,7 @@ class PerdureCheckpointStorage:
             return True
         raise WorkflowCheckpointException(f"Checkpoint {checkpoint_id} was overtaken by others {ATTEMPTS} times in a row: try again.")
 
-    async def _line(self, checkpoint: WorkflowCheckpoint) -> str:
+    async def _run_session(self, checkpoint: WorkflowCheckpoint) -> str:
         """The session of the run that a checkpoint goes on with: the one before it is there, or else it is the first."""
         before = escape(checkpoint.previous_checkpoint_id)
         if before is not None:
@@ -139,43 +139,43 @@ class PerdureCheckpointStorage:
                 return session
         return _session(checkpoint.workflow_name, escape(checkpoint.checkpoint_id))
 
-    async def _append(self, line: str, own: str, encoded: dict[str, Any]) -> None:
-        """Write a checkpoint behind the one it follows. Raises `_Passed` when another follows that already: go on in `own`, a fork."""
+    async def _append(self, run: str, own: str, encoded: dict[str, Any]) -> None:
+        """Write a checkpoint after the one it follows. Raises `_AlreadyFollowed` if another one does: go on in `own`, a fork."""
         id, before = encoded["checkpoint_id"], encoded["previous_checkpoint_id"]
-        view = await self._view(line)
+        view = await self._view(run)
         told = {name: encoded[name] for name in ("checkpoint_id", "iteration_count", "timestamp")}
         if view is None:
             event = Event(SAVED, told, (op.set("", {"checkpoint": encoded, "removed": {}}),))
-            await self._store.append(line, event, expect=0)
+            await self._store.append(run, event, expect=0)
             return
         held = view.shared["checkpoint"]
         if held["checkpoint_id"] not in {id, before}:
-            await self._aside(line, own, encoded)
+            await self._fork_run(run, own, encoded)
             return
-        ops = changes(held, encoded, "/checkpoint")
+        ops = diff_json(held, encoded, "/checkpoint")
         if id in view.shared["removed"]:
             ops.append(op.remove(join(["removed", id])))
         if ops:
-            await self._store.append(line, Event(SAVED, told, tuple(ops)), expect=view.version, on_conflict="raise")
+            await self._store.append(run, Event(SAVED, told, tuple(ops)), expect=view.version, on_conflict="raise")
 
-    async def _aside(self, line: str, own: str, encoded: dict[str, Any]) -> None:
-        """Others follow the checkpoint before: fork the run there, and raise `_Passed`. Nothing happens to a checkpoint that is there."""
+    async def _fork_run(self, run: str, own: str, encoded: dict[str, Any]) -> None:
+        """Others follow the previous checkpoint: fork the run there and raise `_AlreadyFollowed`. A checkpoint that is there stays."""
         id, before = encoded["checkpoint_id"], encoded["previous_checkpoint_id"]
-        version = await self._version(line, id)
+        version = await self._version(run, id)
         if version is not None:
-            if not same((await self._store.read(line, at=version)).shared["checkpoint"], encoded):
-                raise Invalid("Others follow a checkpoint of this id that has other content.", session=line)
+            if not same((await self._store.read(run, at=version)).shared["checkpoint"], encoded):
+                raise Invalid("Others follow a checkpoint of this id that has other content.", session=run)
             return
-        version = None if before is None or line == own else await self._version(line, before)
+        version = None if before is None or run == own else await self._version(run, before)
         if version is None:
-            raise Invalid(f"Session {line!r} lacks checkpoint {before}, which it is said to hold.", session=line)
+            raise Invalid(f"Session {run!r} lacks checkpoint {before}, which it is said to hold.", session=run)
         with suppress(AlreadyExists):
-            await self._store.fork(line, at=version, id=own)
-        raise _Passed
+            await self._store.fork(run, at=version, id=own)
+        raise _AlreadyFollowed
 
     async def _place(self, id: str) -> str | None:
         """The session that holds a checkpoint: one of its own, or that of the run it went on with."""
-        entry = await self._lookup.get(id)
+        entry = await self._index.get(id)
         if entry is None:
             return None
         for session in dict.fromkeys((entry["own"], entry["session"])):
@@ -248,7 +248,7 @@ class PerdureCheckpointStorage:
         self._known.put(id, session)
 
 
-class _Passed(Exception):
+class _AlreadyFollowed(Exception):
     """Another checkpoint follows the one before."""
 
 

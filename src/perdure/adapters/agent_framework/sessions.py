@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 from agent_framework import AgentSession, SessionStore
 
-from perdure.adapters.common.json_diff import changes
+from perdure.adapters.common.json_diff import diff_json
 from perdure.adapters.common.models import FAILURES
 from perdure.adapters.common.session_ids import compose
 from perdure.adapters.common.surrogates import escape, unescape
@@ -80,7 +80,7 @@ class PerdureSessionStore(SessionStore):
         """Write what the object changed since `version`; the version that it now stands for."""
         now = await self._store.read(name)
         base = now if now.version == version else await self._store.read(name, at=version)
-        ops = changes(base.shared, document)
+        ops = diff_json(base.shared, document)
         if not ops:
             return version
         receipt = await self._store.append(name, Event(SAVED, None, tuple(ops)), expect=version)
@@ -91,7 +91,7 @@ class PerdureSessionStore(SessionStore):
     async def _replace(self, name: str, document: dict[str, Any]) -> int:
         for _ in range(ATTEMPTS):
             view = await self._view(name)
-            ops = changes({} if view is None else view.shared, document)
+            ops = diff_json({} if view is None else view.shared, document)
             if view is not None and not ops:
                 return view.version
             expected = 0 if view is None else view.version

@@ -29,7 +29,7 @@ from agent_framework import Content, WorkflowCheckpointException, WorkflowEvent
 from agent_framework._workflows._checkpoint_encoding import _REGISTERED_CHECKPOINT_TYPE_KEYS
 from pydantic import BaseModel
 
-from perdure.adapters.common.class_names import find, key_of
+from perdure.adapters.common.class_names import class_name, find_class
 from perdure.model.values import DEPTH_MAX
 
 TAG = "$"
@@ -74,7 +74,7 @@ class Codec:
         self._sound: dict[type, str] = {}
         for item in allowed:
             if isinstance(item, type):
-                self._classes[key_of(item)] = item
+                self._classes[class_name(item)] = item
             else:
                 self._keys.add(item)
 
@@ -105,7 +105,7 @@ class Codec:
         if kind is GenericAlias:
             return {TAG: "generic", "items": self._encode([value.__origin__, *value.__args__], where, room - 1)}
         if isinstance(value, type):
-            key = key_of(value)
+            key = class_name(value)
             return {TAG: "class", "value": key if _NAMED.get(key) is value else self._known(value, where)}
         return self._object(value, kind, where, room - 2)
 
@@ -129,7 +129,7 @@ class Codec:
 
     def _known(self, kind: type, where: str) -> str:
         """The class's key, if the class can be looked up by it later."""
-        key = key_of(kind)
+        key = class_name(kind)
         if self._class(key) is not kind:
             _refuse(where, kind, "is not allowed: call register_checkpoint_type with the class, or give it to the storage")
         return key
@@ -181,7 +181,7 @@ class Codec:
         listed = key in self._keys or key in _REGISTERED_CHECKPOINT_TYPE_KEYS
         if not listed and not key.startswith(FRAMEWORK):
             return None
-        place = find(key)
+        place = find_class(key)
         return place if place is not None and (listed or _is_data(place)) else None
 
 
@@ -204,4 +204,4 @@ def _restored(kind: type, state: Any) -> Any:
 
 
 def _refuse(where: str, kind: type, why: str) -> NoReturn:
-    raise WorkflowCheckpointException(f"{where} holds a value of type {key_of(kind)}, which {why}. Nothing was written.")
+    raise WorkflowCheckpointException(f"{where} holds a value of type {class_name(kind)}, which {why}. Nothing was written.")

@@ -19,7 +19,7 @@ from perdure.adapters.claude_agent import names
 from perdure.adapters.claude_agent.names import Place
 from perdure.adapters.claude_agent.seen import Seen, SeenIds
 from perdure.adapters.claude_agent.transcript import Batch, Line, batches, entry_of, id_of
-from perdure.adapters.common.json_diff import changes
+from perdure.adapters.common.json_diff import diff_json
 from perdure.adapters.common.session_ids import unescape as session_part
 from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous, wait
@@ -263,7 +263,7 @@ def _events(place: Place, view: View | None, lines: list[Line]) -> list[Event]:
         events[0] = Event(events[0].type, events[0].data, (op.set("", state),))
     elif place.main is None:
         old = view.shared.get("summary", {})
-        ops = changes(old, _fold(place, old, lines), "/summary")
+        ops = diff_json(old, _fold(place, old, lines), "/summary")
         events[-1] = Event(events[-1].type, events[-1].data, tuple(ops))
     return events
 

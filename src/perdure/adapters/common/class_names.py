@@ -11,12 +11,12 @@ from types import ModuleType
 from typing import Any
 
 
-def key_of(kind: type) -> str:
+def class_name(kind: type) -> str:
     """The name by which a class is stored: `module:qualified.name`."""
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
-def find(key: str) -> type | None:
+def find_class(key: str) -> type | None:
     """The class of this name, if its module is imported and the class stands where its name says."""
     module, _, qualname = key.partition(":")
     place: Any = sys.modules.get(module)
@@ -27,7 +27,7 @@ def find(key: str) -> type | None:
         place = vars(place).get(part)
     if bracket and isinstance(place, type):
         place = _parametrized(place, key)
-    return place if isinstance(place, type) and key_of(place) == key else None
+    return place if isinstance(place, type) and class_name(place) == key else None
 
 
 def _parametrized(origin: type, key: str) -> type | None:
@@ -36,7 +36,7 @@ def _parametrized(origin: type, key: str) -> type | None:
     while rest:
         children: list[type] = type.__subclasses__(rest.pop())
         for kind in children:
-            if key_of(kind) == key:
+            if class_name(kind) == key:
                 return kind
             if "[" in kind.__qualname__:
                 rest.append(kind)

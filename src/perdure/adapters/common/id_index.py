@@ -19,7 +19,7 @@ from perdure.model.events import Event
 ENTRY = "entry"
 
 
-class Lookup:
+class IdIndex:
     """Entries of one kind."""
 
     def __init__(self, store: Store, prefix: str) -> None:
@@ -27,7 +27,7 @@ class Lookup:
 
     async def put(self, id: str, value: Any) -> Any:
         """Enter what an id leads to, if nothing is entered yet. The entry that holds: this one, or the first. One commit at most."""
-        session, key = self._place(id)
+        session, key = self._entry_key(id)
         try:
             await self._store.append(session, Event(ENTRY, escape({"id": id, "value": value})), key=key)
         except Invalid as error:
@@ -38,7 +38,7 @@ class Lookup:
 
     async def get(self, id: str) -> Any:
         """What an id leads to, or `None`."""
-        session, key = self._place(id)
+        session, key = self._entry_key(id)
         try:
             receipt = await self._store.find(session, key)
             return None if receipt is None else await self._entry(session, id, receipt.version)
@@ -52,7 +52,7 @@ class Lookup:
                     return unescape(event.data.get("value"))
         raise Invalid(f"Session {session!r} is no index: something else wrote it.", session=session)
 
-    def _place(self, id: str) -> tuple[str, str]:
+    def _entry_key(self, id: str) -> tuple[str, str]:
         if not isinstance(id, str):
             raise Invalid(f"An id is a string, not {type(id).__name__}.")
         digest = hashlib.sha256(id.encode(errors="surrogatepass")).hexdigest()

@@ -11,7 +11,7 @@ from perdure.model import ops as op
 from perdure.model.events import Event
 
 
-async def start(
+async def start_incarnation(
     store: Store, session: str, type: str, data: Any, state: dict[str, Any], *, actor: str | None = None
 ) -> tuple[Receipt, dict[str, Any]]:
     """Start a session's life with this state; the state as it was stored. Raises `AlreadyExists`.

@@ -23,7 +23,7 @@ SOURCES = {
 """By framework: the module and the function `open_source(address)` that opens its databases."""
 
 
-class Imported(msgspec.Struct, frozen=True):
+class ImportResult(msgspec.Struct, frozen=True):
     """What became of one thread or session of the source."""
 
     source: str
@@ -43,7 +43,7 @@ class Source(Protocol):
         """The ids of what can be brought over, in an order that stays."""
         ...
 
-    async def bring(self, id: str, store: Store) -> Imported:
+    async def copy_session(self, id: str, store: Store) -> ImportResult:
         """Copy one, compare what is read back with what the source says, and count.
 
         Raises `Corrupt` naming the first difference, `Invalid` for what cannot be stored. What was written stays: run it again.

@@ -28,7 +28,7 @@ from perdure.adapters.common.sync_async import AnyStore, asynchronous
 from perdure.adapters.google_adk import names
 from perdure.adapters.google_adk.names import Artifact
 from perdure.adapters.google_adk.sessions import actor
-from perdure.adapters.google_adk.transactions import Decisions
+from perdure.adapters.google_adk.transactions import SessionTransactions
 from perdure.errors import Corrupt, Deleted, NotFound, Unsupported
 from perdure.model import ops as op
 from perdure.model.events import Event
@@ -51,7 +51,7 @@ class PerdureArtifactService(BaseArtifactService):
 
     def __init__(self, store: AnyStore) -> None:
         self._store = asynchronous(store)
-        self._artifacts = Decisions(self._store, "artifact of ADK", "versions")
+        self._artifacts = SessionTransactions(self._store, "artifact of ADK", "versions")
 
     async def save_artifact(
         self,

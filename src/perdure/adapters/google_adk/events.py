@@ -10,7 +10,7 @@ from google.adk.events.event import Event as AdkEvent
 from google.adk.events.event_actions import EventActions
 from pydantic import ValidationError
 
-from perdure.adapters.common.json_diff import changes
+from perdure.adapters.common.json_diff import diff_json
 from perdure.adapters.common.models import model_json
 from perdure.adapters.common.surrogates import unescape
 from perdure.errors import Invalid, Unsupported
@@ -122,7 +122,7 @@ def _differences(values: Mapping[str, Any], state: Mapping[str, Any]) -> dict[st
         old = state.get(key)
         if isinstance(value, (dict, list)) and isinstance(old, dict if isinstance(value, dict) else list):
             size = len(msgspec.json.encode(value))
-            steps = changes(old, value, f"{STATE}/{escape(key)}") if size >= LARGE else None
+            steps = diff_json(old, value, f"{STATE}/{escape(key)}") if size >= LARGE else None
             if steps is not None and 2 * len(msgspec.json.encode(steps)) < size:
                 found[key] = steps
     return found

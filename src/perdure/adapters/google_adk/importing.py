@@ -9,8 +9,8 @@ from __future__ import annotations
 from google.adk.events.event import Event as AdkEvent
 from google.adk.platform import time as platform_time
 
-from perdure.adapters.common.json_diff import changes
-from perdure.adapters.common.migration_sources import Imported
+from perdure.adapters.common.json_diff import diff_json
+from perdure.adapters.common.migration_sources import ImportResult
 from perdure.adapters.common.session_ids import compose, decompose
 from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.google_adk import events
@@ -38,7 +38,7 @@ class AdkSource:
         """The ids of its sessions: app, user and session, joined by `/`."""
         return sorted(compose("An ADK session", *parts) for parts in self._tables.sessions())
 
-    async def bring(self, id: str, store: Store) -> Imported:
+    async def copy_session(self, id: str, store: Store) -> ImportResult:
         """Copy one session and compare it. See `perdure.adapters.common.migration_sources.Source`."""
         parts = decompose(id, 3)
         found = None if parts is None else Names(*parts)
@@ -53,7 +53,7 @@ class AdkSource:
         if not here.went_on:
             await _bring_events(store, found, here, stored, theirs)
         await _compare(store, found, theirs, None if here.went_on else stored)
-        return Imported(id, found.session, len(theirs) - min(len(here.ids), len(theirs)), min(len(here.ids), len(theirs)))
+        return ImportResult(id, found.session, len(theirs) - min(len(here.ids), len(theirs)), min(len(here.ids), len(theirs)))
 
     async def close(self) -> None:
         """Let go of the database."""
@@ -109,7 +109,7 @@ async def _bring_events(store: Store, found: Names, here: _Here, stored: StoredS
         event = events.written(one, events.own(events.delta_of(one)), state)
         state = apply({"state": state}, event.ops)["state"]
         version = (await store.append(found.session, event, expect=version, key=one["id"], on_conflict="raise")).version
-    left = changes(state, final, events.STATE)
+    left = diff_json(state, final, events.STATE)
     if left:
         await store.append(found.session, Event(SET_RIGHT, None, tuple(left)), expect=version, on_conflict="raise")
 

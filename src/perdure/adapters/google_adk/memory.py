@@ -23,9 +23,9 @@ from perdure.adapters.common.models import model_json
 from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
 from perdure.adapters.google_adk import names
-from perdure.adapters.google_adk.search_terms import Query
+from perdure.adapters.google_adk.search_terms import SearchTerms
 from perdure.adapters.google_adk.sessions import actor
-from perdure.adapters.google_adk.transactions import Decisions
+from perdure.adapters.google_adk.transactions import SessionTransactions
 from perdure.model import ops as op
 from perdure.model.events import Event
 from perdure.model.ops import Op
@@ -48,7 +48,7 @@ class PerdureMemoryService(BaseMemoryService):
 
     def __init__(self, store: AnyStore) -> None:
         self._store = asynchronous(store)
-        self._memories = Decisions(self._store, "memory of ADK", "sessions")
+        self._memories = SessionTransactions(self._store, "memory of ADK", "sessions")
 
     async def add_session_to_memory(self, session: Session) -> None:
         """Remember a session's events. Those that are remembered already get their newest content; none is taken away, so a
@@ -95,7 +95,7 @@ class PerdureMemoryService(BaseMemoryService):
         Upper and lower case are the same. Words of scripts that leave no spaces are found within a text. One read.
         """
         state = await self._memories.state(names.memory(app_name, user_id))
-        wanted = Query(query)
+        wanted = SearchTerms(query)
         found = [(wanted.count(_text(entry)), entry) for _, entries in _lists(state) for entry in entries]
         best = sorted([pair for pair in found if pair[0]], key=lambda pair: -pair[0])
         return SearchMemoryResponse(memories=[_memory(entry) for _, entry in best[:RESULTS_MAX]])

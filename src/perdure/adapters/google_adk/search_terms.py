@@ -9,7 +9,7 @@ from itertools import groupby
 _WORD = re.compile(r"\w+")
 
 
-class Query:
+class SearchTerms:
     """The words of a query, to be counted in texts."""
 
     def __init__(self, query: str) -> None:

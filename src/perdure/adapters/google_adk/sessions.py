@@ -16,7 +16,7 @@ from google.adk.platform import uuid as platform_uuid
 from google.adk.sessions import BaseSessionService, Session
 from google.adk.sessions.base_session_service import GetSessionConfig, ListSessionsResponse
 
-from perdure.adapters.common.incarnation import start
+from perdure.adapters.common.incarnation import start_incarnation
 from perdure.adapters.common.surrogates import unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
 from perdure.adapters.google_adk import events, names
@@ -94,7 +94,9 @@ class PerdureSessionService(BaseSessionService):
         left = {key: value for key, value in delta.items() if key.startswith(("app:", "user:"))}
         data = {"timestamp": now, "actions": {"state_delta": left}}
         try:
-            receipt, document = await start(self._store, found.session, events.CREATED, data, {"state": mine}, actor=actor(user_id))
+            receipt, document = await start_incarnation(
+                self._store, found.session, events.CREATED, data, {"state": mine}, actor=actor(user_id)
+            )
         except AlreadyExists as error:
             raise AlreadyExistsError(f"Session with id {found.id} already exists. {error}") from error
         await self._shared.write(found, delta, receipt.id)

@@ -15,7 +15,7 @@ ATTEMPTS = 64
 """How often a change is decided anew while other processes change the same session."""
 
 
-class Decisions:
+class SessionTransactions:
     """Changes to one kind of session, whose state is an object with a certain member."""
 
     def __init__(self, store: Store, what: str, member: str) -> None:

@@ -19,7 +19,7 @@ _PLAIN = "biufcmMSU"
 """The kinds of dtypes whose bytes are all that they are."""
 
 
-def spell(value: Any) -> dict[str, Any] | None:
+def encode(value: Any) -> dict[str, Any] | None:
     """An array or a number as JSON; `None` if the value is neither. Raises `Refused` for what bytes do not hold."""
     numpy = sys.modules.get("numpy")
     kind = type(value)
@@ -36,15 +36,15 @@ def spell(value: Any) -> dict[str, Any] | None:
         return {TAG: NUMBER, "dtype": dtype.str, "base64": _text(value.tobytes())}
     if kind is not numpy.ndarray:
         raise would_lose(kind, "it would become a plain array")
-    spelled = {TAG: ARRAY, "dtype": dtype.str, "shape": list(value.shape)}
+    encoded = {TAG: ARRAY, "dtype": dtype.str, "shape": list(value.shape)}
     if value.flags.f_contiguous and not value.flags.c_contiguous:
-        spelled["order"] = "F"
+        encoded["order"] = "F"
     if not value.flags.writeable:
-        spelled["readonly"] = True
-    return spelled | {"base64": _text(value.tobytes(order="F" if "order" in spelled else "C"))}
+        encoded["readonly"] = True
+    return encoded | {"base64": _text(value.tobytes(order="F" if "order" in encoded else "C"))}
 
 
-def make(stored: dict[str, Any]) -> Any:
+def decode(stored: dict[str, Any]) -> Any:
     """The array or number. Raises `ValueError` or `TypeError` for what nobody spelled."""
     dtype, numpy = _dtype(stored["dtype"])
     if stored[TAG] == NUMBER:

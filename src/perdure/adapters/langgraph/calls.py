@@ -20,7 +20,7 @@ _MODELS = (4, 5)
 _ARRAY, _DELTA = 6, 7
 
 
-def called(classes: Classes, tag: str, code: int, content: Any) -> Any:
+def call_constructor(classes: Classes, tag: str, code: int, content: Any) -> Any:
     """The value. Raises `Unfit` if there is no such class, or none that may be called so."""
     if code == _ARRAY:
         dtype, shape, order, data = content

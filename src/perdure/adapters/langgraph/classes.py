@@ -23,7 +23,7 @@ from langchain_core.load.serializable import Serializable
 from langgraph.checkpoint.serde._msgpack import SAFE_MSGPACK_TYPES
 from pydantic import ImportString
 
-from perdure.adapters.common.class_names import find, key_of
+from perdure.adapters.common.class_names import class_name, find_class
 from perdure.adapters.langgraph.objects import ALWAYS, extends, family
 from perdure.adapters.langgraph.refusals import Refused, not_data, would_lose
 
@@ -54,20 +54,20 @@ class Classes:
     """What one serialiser allows. `given` are classes, `listed` names as the framework spells them."""
 
     def __init__(self, given: Iterable[type], listed: Iterable[tuple[str, ...]], rules: Rules) -> None:
-        self._given = {key_of(kind): kind for kind in given}
+        self._given = {class_name(kind): kind for kind in given}
         self._listed = SAFE | {f"{pair[0]}:{pair[1]}" for pair in listed if len(pair) == 2}
         self._rules = rules
         self._troubles: weakref.WeakKeyDictionary[type, str] = weakref.WeakKeyDictionary()
 
     def key(self, kind: type) -> str:
         """The name under which an object of this class is stored. Raises `Refused`."""
-        key = key_of(kind)
+        key = class_name(kind)
         given = self._given.get(key)
         if given is kind:
             return key
         if family(kind) is None:
             raise not_data(kind)
-        found = given or find(key)
+        found = given or find_class(key)
         if found is not None and found is not kind:
             raise would_lose(kind, "another class stands under its name by now, and it would become an object of that one")
         trouble = self._trouble(kind)
@@ -92,7 +92,7 @@ class Classes:
             return found
         if key in SAFE:
             importlib.import_module(key.partition(":")[0])
-        found = find(key)
+        found = find_class(key)
         return None if found is None or family(found) is None or self._trouble(found) else found
 
     def _trouble(self, kind: type) -> str:
@@ -103,7 +103,7 @@ class Classes:
         return known
 
     def _judge(self, kind: type) -> str:
-        if not self._listed.isdisjoint((key_of(kind), f"{kind.__module__}:{kind.__name__}")):
+        if not self._listed.isdisjoint((class_name(kind), f"{kind.__module__}:{kind.__name__}")):
             return ""
         acting = _acting(kind)
         if self._rules is Rules.OPEN and acting is None:
@@ -114,7 +114,7 @@ class Classes:
 def _acting(kind: type) -> str | None:
     """Why a data type is more than data, if it is."""
     for base in kind.__mro__:
-        reason = _ACTING.get(key_of(base))
+        reason = _ACTING.get(class_name(base))
         if reason is not None:
             return reason
     if issubclass(kind, Serializable) and not any(

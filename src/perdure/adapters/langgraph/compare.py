@@ -46,9 +46,9 @@ def compare(before: Any, after: Any) -> None:
 
 
 def _objects(before: Any, after: Any, kind: type) -> None:
-    numbers = arrays.spell(before)
+    numbers = arrays.encode(before)
     if numbers is not None:
-        _check(numbers == arrays.spell(after), kind)
+        _check(numbers == arrays.encode(after), kind)
         return
     how = family(kind)
     if how is None:

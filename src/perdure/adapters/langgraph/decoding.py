@@ -10,10 +10,10 @@ from langchain_core.messages import BaseMessage
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
 from perdure.adapters.langgraph import arrays, messages, scalars
-from perdure.adapters.langgraph.calls import called
+from perdure.adapters.langgraph.calls import call_constructor
 from perdure.adapters.langgraph.classes import Classes, warn_once
 from perdure.adapters.langgraph.lost import aside, lost
-from perdure.adapters.langgraph.memory import Memory
+from perdure.adapters.langgraph.memory import MessageCache
 from perdure.adapters.langgraph.memory import content_of as content_of_message
 from perdure.adapters.langgraph.messages import BY_NAME, TAG
 from perdure.adapters.langgraph.objects import GROUPS, Unfit, family
@@ -39,7 +39,7 @@ class Decoder:
     def __init__(
         self,
         classes: Classes,
-        memory: Memory,
+        memory: MessageCache,
         shared: dict[int, Any] | None,
         kinds: Mapping[str, type] | None = None,
         unseal: Callable[[dict[str, Any]], Any] | None = None,
@@ -66,7 +66,7 @@ class Decoder:
             raise Corrupt(f"A stored value of type {tag!r:.60} is not what was written ({error}).") from error
 
     def _message(self, kind: type[BaseMessage], value: dict[str, Any]) -> BaseMessage:
-        message, texts = messages.make(kind, value, self.decode)
+        message, texts = messages.decode(kind, value, self.decode)
         if self._shared is None:
             self._memory.put(message, value, content_of_message(message) if texts is None else texts)
         else:
@@ -96,8 +96,8 @@ class Decoder:
         if tag == "delta":
             return _DeltaSnapshot(self.decode(value["value"]))
         if tag in (arrays.ARRAY, arrays.NUMBER):
-            return arrays.make(value)
-        return scalars.make(tag, value)
+            return arrays.decode(value)
+        return scalars.decode(tag, value)
 
     def _pairs(self, value: dict[str, Any]) -> dict[Any, Any]:
         return {_hashable(self.decode(key)): self.decode(item) for key, item in value["items"]}
@@ -137,7 +137,7 @@ class Decoder:
         """What the framework's serialiser would make by a call, which it spells as a class, a code, and arguments."""
         content = self.decode(value["value"])
         try:
-            return called(self._classes, tag, value["ext"], content)
+            return call_constructor(self._classes, tag, value["ext"], content)
         except Unfit as misfit:
             return self._lost(value, {"value": content}, str(misfit))
 

@@ -20,7 +20,7 @@ from perdure.adapters.langgraph.classes import Classes
 from perdure.adapters.langgraph.compare import compare
 from perdure.adapters.langgraph.decoding import FACTORIES, Decoder, content_of
 from perdure.adapters.langgraph.lost import Lost, aside, plain
-from perdure.adapters.langgraph.memory import Memory
+from perdure.adapters.langgraph.memory import MessageCache
 from perdure.adapters.langgraph.memory import content_of as content_of_message
 from perdure.adapters.langgraph.messages import NAME_OF, TAG
 from perdure.adapters.langgraph.objects import GROUPS, Family, family
@@ -43,7 +43,7 @@ class Encoder:
     __slots__ = ("_classes", "_foreign", "_fresh", "_kinds", "_memory", "_trusting", "_unseal")
 
     def __init__(
-        self, classes: Classes, memory: Memory, foreign: Sealer | None = None, unseal: Callable[[dict[str, Any]], Any] | None = None
+        self, classes: Classes, memory: MessageCache, foreign: Sealer | None = None, unseal: Callable[[dict[str, Any]], Any] | None = None
     ) -> None:
         self._classes, self._memory, self._foreign, self._unseal = classes, memory, foreign, unseal
         self._kinds: dict[str, type] = {}
@@ -68,9 +68,9 @@ class Encoder:
             return self._list(value, room - 1)
         if kind is dict:
             return self._dict(value, room)
-        spelled = scalars.spell(value, kind)
-        if spelled is not None:
-            return spelled
+        scalar = scalars.encode(value, kind)
+        if scalar is not None:
+            return scalar
         if kind in _SEQUENCES:
             return self._sequence(value, kind, room - 2)
         if isinstance(value, Lost):
@@ -83,7 +83,7 @@ class Encoder:
         known = self._memory.get(message)
         if known is None:
             content = content_of_message(message)
-            known = messages.spell(message, kind, lambda value: self.encode(value, room))
+            known = messages.encode(message, kind, lambda value: self.encode(value, room))
             self._memory.put(message, known, content)
         return known
 
@@ -175,9 +175,9 @@ class Encoder:
     def _typed(self, value: Any, kind: type, room: int) -> Any:
         if kind in _MAPPINGS:
             return self._mapping(value, kind, room - 3)
-        spelled = arrays.spell(value)
-        if spelled is not None:
-            return spelled
+        scalar = arrays.encode(value)
+        if scalar is not None:
+            return scalar
         how = family(kind)
         if how is None:
             return self._other(value, kind)

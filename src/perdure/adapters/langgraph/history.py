@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from perdure.adapters.langgraph.layout import CHECKPOINT, WRITES, key_of, slot
+from perdure.adapters.langgraph.layout import CHECKPOINT, WRITES, checkpoint_key, slot
 from perdure.engine.store import Store
 from perdure.errors import Corrupt
 from perdure.model.commit import Commit, Kind
@@ -16,11 +16,11 @@ Tasks = Mapping[str, Mapping[str, Any]]
 """The writes on one checkpoint, by task: their indices and `path`."""
 
 
-GRACE = 3
+LATE_WRITE_WINDOW = 3
 """Behind how many later checkpoints of its namespace writes on one are still looked for, unless it is marked as having some later."""
 
 
-class Past(NamedTuple):
+class StoredCheckpoint(NamedTuple):
     """A checkpoint as it was put: where, and the part of the document in which it stood."""
 
     version: int
@@ -29,10 +29,10 @@ class Past(NamedTuple):
     slot: Mapping[str, Any]
 
 
-class Stretch(NamedTuple):
+class FoldedRange(NamedTuple):
     """The checkpoints of a stretch of the chain, oldest first, and the writes on them that were made within it."""
 
-    past: list[Past]
+    past: list[StoredCheckpoint]
     writes: dict[tuple[str, str], Tasks]
 
     def tasks(self, ns: str, id: str) -> Tasks:
@@ -40,7 +40,7 @@ class Stretch(NamedTuple):
         return self.writes.get((ns, id), {})
 
 
-def hidden(state: Mapping[str, Any], version: int, ns: str, id: str) -> bool:
+def is_removed(state: Mapping[str, Any], version: int, ns: str, id: str) -> bool:
     """Whether a checkpoint was deleted or pruned: it is in the chain, and no longer in the thread."""
     if id in state.get("removed", {}).get(ns, ()):
         return True
@@ -48,15 +48,17 @@ def hidden(state: Mapping[str, Any], version: int, ns: str, id: str) -> bool:
     return pruned is not None and version <= pruned["version"] and pruned["kept"].get(ns) != id
 
 
-async def locate(store: Store, session: str, state: Mapping[str, Any], ns: str, id: str) -> int | None:
+async def find_version(store: Store, session: str, state: Mapping[str, Any], ns: str, id: str) -> int | None:
     """The version at which a checkpoint was put, or `None`. One look-up by key; a thread that is a copy reads back to find its own."""
-    found = await locate_any(store, session, state, [ns], id)
+    found = await find_version_in(store, session, state, [ns], id)
     return None if found is None else found[1]
 
 
-async def locate_any(store: Store, session: str, state: Mapping[str, Any], namespaces: Sequence[str], id: str) -> tuple[str, int] | None:
+async def find_version_in(
+    store: Store, session: str, state: Mapping[str, Any], namespaces: Sequence[str], id: str
+) -> tuple[str, int] | None:
     """In which of several namespaces, and at which version, a checkpoint was put."""
-    keys = {key_of(state, ns, id): ns for ns in namespaces}
+    keys = {checkpoint_key(state, ns, id): ns for ns in namespaces}
     for key, ns in keys.items():
         receipt = await store.find(session, key)
         if receipt is not None:
@@ -67,10 +69,10 @@ async def locate_any(store: Store, session: str, state: Mapping[str, Any], names
     return None
 
 
-async def older(store: Store, session: str, state: Mapping[str, Any], ns: str, id: str) -> tuple[Past, Tasks] | None:
+async def read_older(store: Store, session: str, state: Mapping[str, Any], ns: str, id: str) -> tuple[StoredCheckpoint, Tasks] | None:
     """A checkpoint that no longer stands in the document `state`, with its writes; `None` if it is not there, or was deleted."""
-    version = await locate(store, session, state, ns, id)
-    if version is None or hidden(state, version, ns, id):
+    version = await find_version(store, session, state, ns, id)
+    if version is None or is_removed(state, version, ns, id):
         return None
     then = (await store.read(session, at=version)).state
     late = id in state.get("late", {}).get(ns, ())
@@ -87,16 +89,16 @@ async def older(store: Store, session: str, state: Mapping[str, Any], ns: str, i
                 then = (await store.read(session, at=commit.version)).state
             else:
                 beyond += 1
-                if beyond == GRACE and not late:
+                if beyond == LATE_WRITE_WINDOW and not late:
                     break
-    return Past(version, ns, id, _slot(session, version, then, ns)), tasks
+    return StoredCheckpoint(version, ns, id, _slot(session, version, then, ns)), tasks
 
 
-async def stretch(store: Store, session: str, *, after: int, ns: str | None, upto: int | None = None) -> Stretch:
+async def fold_range(store: Store, session: str, *, after: int, ns: str | None, upto: int | None = None) -> FoldedRange:
     """Fold the commits with `after < version <= upto` once; `ns` chooses one namespace. What did not change is shared between states."""
     base: Any = (await store.read(session, at=after)).state if after else {}
     fold = Fold(freeze(base))
-    past: list[Past] = []
+    past: list[StoredCheckpoint] = []
     writes: dict[tuple[str, str], Tasks] = {}
     _collect(writes, base)
     async for commit in store.history(session, after=after, before=None if upto is None else upto + 1):
@@ -114,11 +116,11 @@ async def stretch(store: Store, session: str, *, after: int, ns: str | None, upt
             name = put.get("ns", "")
             if ns is None or name == ns:
                 found = _slot(session, commit.version, fold.state, name)
-                _add_past(past, Past(commit.version, name, found["checkpoint"]["id"], found), again=bool(put.get("again")))
-    return Stretch(past, writes)
+                _add_past(past, StoredCheckpoint(commit.version, name, found["checkpoint"]["id"], found), again=bool(put.get("again")))
+    return FoldedRange(past, writes)
 
 
-async def start_of(store: Store, session: str, ns: str, count: int, said: Mapping[str, Any], before: int | None) -> int:
+async def version_before(store: Store, session: str, ns: str, count: int, said: Mapping[str, Any], before: int | None) -> int:
     """The version before the `count`th newest checkpoint of the namespace whose event says what `said` says; 0 if all are needed."""
     async for commit in store.history(session, types={CHECKPOINT}, newest_first=True, before=before):
         put = _put_in(commit, ns)
@@ -129,7 +131,7 @@ async def start_of(store: Store, session: str, ns: str, count: int, said: Mappin
     return 0
 
 
-def _add_past(past: list[Past], entry: Past, *, again: bool) -> None:
+def _add_past(past: list[StoredCheckpoint], entry: StoredCheckpoint, *, again: bool) -> None:
     """Add a checkpoint. One that is put again keeps its place in the order."""
     if again:
         for index, other in enumerate(past):

@@ -16,14 +16,14 @@ from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple
 from langgraph.checkpoint.serde.event_hooks import SerdeEvent, register_serde_event_listener
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
-from perdure.adapters.common.migration_sources import Imported
-from perdure.adapters.langgraph.layout import key_of, newest_id
-from perdure.adapters.langgraph.memory import Memory, Recent, Seen
+from perdure.adapters.common.migration_sources import ImportResult
+from perdure.adapters.langgraph.layout import checkpoint_key, newest_id
+from perdure.adapters.langgraph.memory import KnownVersions, MessageCache, RecentCheckpoints
 from perdure.adapters.langgraph.reading import find
 from perdure.adapters.langgraph.threads import Place, load, session_of
 from perdure.adapters.langgraph.tuples import decode_writes, encode_checkpoint
 from perdure.adapters.langgraph.values import Codec
-from perdure.adapters.langgraph.write_batching import Gathering
+from perdure.adapters.langgraph.write_batching import WriteBatcher
 from perdure.adapters.langgraph.writing import Writer, put, put_entries
 from perdure.engine.store import Store
 from perdure.errors import AlreadyExists, Corrupt, Invalid, NotFound, Unavailable, Unsupported
@@ -44,13 +44,13 @@ class LangGraphSource:
         """The ids of its threads."""
         return [row[0] for row in self._query("SELECT DISTINCT thread_id FROM checkpoints ORDER BY thread_id", ())]
 
-    async def bring(self, id: str, store: Store) -> Imported:
+    async def copy_session(self, id: str, store: Store) -> ImportResult:
         """Copy one thread, oldest checkpoint first, and compare it. See `perdure.adapters.common.migration_sources.Source`."""
         session = session_of(id)
         rows = self._query("SELECT checkpoint_ns, checkpoint_id FROM checkpoints WHERE thread_id = ? ORDER BY checkpoint_id", (id,))
         if not rows:
             raise NotFound(f"The source has no thread {id!r}.", session=session)
-        writer = Writer(store, Codec(self._serde, Memory(), self._allow), Recent(), Seen(), Gathering())
+        writer = Writer(store, Codec(self._serde, MessageCache(), self._allow), RecentCheckpoints(), KnownVersions(), WriteBatcher())
         missing = await self._missing(store, id, rows)
         for ns, checkpoint in rows:
             if (ns, checkpoint) in missing:
@@ -59,7 +59,7 @@ class LangGraphSource:
                     await put_entries(writer, Place(id, ns, checkpoint), checkpoint, task, entries, replace=False)
                 await self._put(writer, self._read(id, ns, checkpoint))
         await self._compare(writer, id, rows)
-        return Imported(id, session, len(missing), len(rows) - len(missing))
+        return ImportResult(id, session, len(missing), len(rows) - len(missing))
 
     async def close(self) -> None:
         """Let go of the database."""
@@ -71,7 +71,7 @@ class LangGraphSource:
         if view is None:
             return {(ns, id) for ns, id in rows}
         there = set(rows)
-        missing = {(ns, id) for ns, id in rows if await store.find(session, key_of(view.shared, ns, id)) is None}
+        missing = {(ns, id) for ns, id in rows if await store.find(session, checkpoint_key(view.shared, ns, id)) is None}
         for ns in {ns for ns, _ in missing}:
             newest = newest_id(view.shared, ns)
             if newest is not None and (ns, newest) not in there:

@@ -75,13 +75,13 @@ def newest_id(state: Mapping[str, Any], ns: str) -> str | None:
     return other
 
 
-def standing(state: Mapping[str, Any], ns: str, id: str) -> Mapping[str, Any] | None:
+def current_checkpoint(state: Mapping[str, Any], ns: str, id: str) -> Mapping[str, Any] | None:
     """The namespace's checkpoint with this id, if it is the one that stands in the document."""
     found = slot(state, ns)
     return found if found is not None and found.get("ns", "") == ns and found["checkpoint"]["id"] == id else None
 
 
-def key_of(state: Mapping[str, Any], ns: str, id: str) -> str:
+def checkpoint_key(state: Mapping[str, Any], ns: str, id: str) -> str:
     """The idempotency key of a checkpoint: short, and sound whatever characters the ids are made of."""
     text = "\0".join([str(state.get("life", "")), ns, id])
     return base64.urlsafe_b64encode(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:15]).decode()
@@ -94,10 +94,10 @@ def count_after(state: Mapping[str, Any], ns: str, id: str) -> int:
 
 
 def put_events(state: Mapping[str, Any], ns: str, new: dict[str, Any], life: str | None) -> tuple[Event, ...]:
-    """The commit that makes `new` (checkpoint, values, versions, seen) the newest checkpoint of the namespace; none if it is that already.
+    """The commit that makes `new` (checkpoint, values, versions, seen) the namespace's newest checkpoint; none if it is that already.
 
-    It fits the place as it stands in `state` and no other, which its first operation tests (see `guarded`). `life` marks the first commit
-    of a thread that was deleted before.
+    It fits the place as it stands in `state` and no other: its first operation tests that (see `is_guarded`). `life` marks the first
+    commit of a thread that was deleted before.
     """
     base = "" if not ns else f"/subgraphs/{escape(slot_of(ns))}"
     old: Mapping[str, Any] = slot(state, ns) or {}
@@ -148,7 +148,7 @@ def _events(ns: str, new: dict[str, Any], seen: dict[str, Any], ops: list[Op], v
     return (checkpoint, Event(VALUES, None, tuple(values))) if values else (checkpoint,)
 
 
-def guarded(events: Sequence[Event]) -> bool:
+def is_guarded(events: Sequence[Event]) -> bool:
     """Whether a commit of `put_events` tests that it fits: it may be applied to any later state then, for only writes came between."""
     return events[0].ops[0].kind == "test"
 

@@ -46,7 +46,7 @@ class _Known(weakref.ref[BaseMessage]):
     size: int
 
 
-class Memory:
+class MessageCache:
     """From a message to the JSON that stands for it. Safe from any thread: at worst two threads encode the same message.
 
     It keeps no message alive: what a run has let go of is forgotten, and costs the garbage collector nothing.
@@ -120,7 +120,7 @@ def _marshalled(message: BaseMessage) -> bytes | None:
         return None
 
 
-class Recent:
+class RecentCheckpoints:
     """The checkpoints put last, by session, namespace and id, each with its count (see `layout`). Safe from any thread."""
 
     def __init__(self) -> None:
@@ -144,7 +144,7 @@ class Recent:
         self._newest.put((session, ns), id)
 
 
-class _Given(NamedTuple):
+class _IssuedId(NamedTuple):
     """An id that a config holds, and the version of the session that whoever has the config knows. `loaded`: a load gave it out."""
 
     id: str
@@ -152,7 +152,7 @@ class _Given(NamedTuple):
     loaded: bool
 
 
-class Seen:
+class KnownVersions:
     """What the holders of configs know of their threads. Safe from any thread.
 
     Two runs may load one checkpoint at different times, and a config holds nothing but the framework's names. So each load gives out a
@@ -161,7 +161,7 @@ class Seen:
     """
 
     def __init__(self) -> None:
-        self._given = LruMap[int, _Given](SEEN_MAX)
+        self._given = LruMap[int, _IssuedId](SEEN_MAX)
 
     def __len__(self) -> int:
         return len(self._given)
@@ -177,20 +177,20 @@ class Seen:
 
     def made(self, id: str, parent: str | None, version: int) -> None:
         """A checkpoint was put. Its maker knows the thread up to there; if it made the parent as well, it may go on from that one again."""
-        self._note(_Given(id, version, loaded=False))
+        self._note(_IssuedId(id, version, loaded=False))
         found = None if parent is None else self._find(parent)
         if found is not None and not found.loaded:
             self._note(found._replace(version=version))
 
-    def _find(self, id: str) -> _Given | None:
+    def _find(self, id: str) -> _IssuedId | None:
         found = self._given.get(builtins.id(id))
         return found if found is not None and found.id is id else None
 
     def _give(self, version: int, id: str) -> str:
         own = "".join([id[:1], id[1:]])
-        self._note(_Given(own, version, loaded=True))
+        self._note(_IssuedId(own, version, loaded=True))
         return own
 
-    def _note(self, given: _Given) -> None:
+    def _note(self, given: _IssuedId) -> None:
         # The string is held, so that no other gets its identity while it is remembered.
         self._given.put(builtins.id(given.id), given)

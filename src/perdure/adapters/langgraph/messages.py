@@ -46,9 +46,9 @@ def _empty(kind: type[BaseMessage]) -> _Empty:
 EMPTY = {kind: _empty(kind) for kind in NAME_OF}
 
 
-def spell(message: BaseMessage, kind: type, encode: Callable[[Any], Any]) -> dict[str, Any]:
+def encode(message: BaseMessage, kind: type, encode: Callable[[Any], Any]) -> dict[str, Any]:
     """A message as JSON."""
-    spelled: dict[str, Any] = {TAG: NAME_OF[kind]}
+    encoded: dict[str, Any] = {TAG: NAME_OF[kind]}
     defaults = _DEFAULTS[kind]
     name = ""
     try:
@@ -58,13 +58,13 @@ def spell(message: BaseMessage, kind: type, encode: Callable[[Any], Any]) -> dic
                 continue
             if name == TAG:
                 raise would_lose(kind, f"it has a field named {TAG!r}, which is taken")
-            spelled[name] = encode(value)
+            encoded[name] = encode(value)
     except Refused as refused:
         raise refused.within(f".{name}") from None
-    return spelled
+    return encoded
 
 
-def make(kind: type[BaseMessage], stored: dict[str, Any], decode: Callable[[Any], Any]) -> tuple[BaseMessage, dict[str, Any] | None]:
+def decode(kind: type[BaseMessage], stored: dict[str, Any], decode: Callable[[Any], Any]) -> tuple[BaseMessage, dict[str, Any] | None]:
     """The message that was spelled, and all that it holds if that is nothing but texts.
 
     It is what `model_construct` makes, at a tenth of its cost, and without the temporary objects of a copy, which the garbage collector

@@ -22,12 +22,12 @@ from langgraph.types import Send
 from pydantic import AnyUrl, BaseModel, ByteSize, PostgresDsn, SecretBytes, SecretStr
 from pydantic_core import MultiHostUrl, PydanticUndefined, Url
 
-from perdure.adapters.common.class_names import key_of
+from perdure.adapters.common.class_names import class_name
 from perdure.adapters.langgraph.refusals import would_lose
 
 GROUPS = ("fields", "extra", "private", "more")
 """The parts that hold values by name; the others hold one value."""
-ALWAYS = frozenset(key_of(kind) for kind in (TextAccessor, ByteSize, AddableDict))
+ALWAYS = frozenset(class_name(kind) for kind in (TextAccessor, ByteSize, AddableDict))
 """Classes of the framework that its own list lacks, and that are as safe."""
 EXTENDED = (str, int, float, bytes, dict, list, tuple, set, frozenset)
 """Built-in classes whose subclasses can be taken as data, when they are listed."""

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
-from perdure.adapters.langgraph.history import Past, locate_any
-from perdure.adapters.langgraph.layout import CHECKPOINT, key_of, namespaces_of
+from perdure.adapters.langgraph.history import StoredCheckpoint, find_version_in
+from perdure.adapters.langgraph.layout import CHECKPOINT, checkpoint_key, namespaces_of
 from perdure.engine.store import Store
 
 
@@ -22,7 +22,7 @@ class Bound(NamedTuple):
     version: int
     later: AbstractSet[str | None]
 
-    def is_after(self, state: Mapping[str, Any], entry: Past) -> bool:
+    def is_after(self, state: Mapping[str, Any], entry: StoredCheckpoint) -> bool:
         """Whether a checkpoint comes before this one.
 
         One of another namespace names the checkpoint that it ran under: a subgraph's first checkpoint may be stored before that of the
@@ -33,7 +33,7 @@ class Bound(NamedTuple):
         parents = entry.slot["checkpoint"]["metadata"].get("parents")
         parent = parents.get(self.ns) if entry.ns != self.ns and isinstance(parents, dict) else None
         if isinstance(parent, str):
-            return key_of(state, self.ns, parent) not in self.later
+            return checkpoint_key(state, self.ns, parent) not in self.later
         return entry.version < self.version
 
 
@@ -50,7 +50,7 @@ async def bound_of(store: Store, session: str, state: Mapping[str, Any], ns: str
     path = (ns or "").split("|")
     enclosing = ["|".join(path[:depth]) for depth in range(len(path), -1, -1)]
     said = [named["checkpoint_ns"]] if named.get("checkpoint_ns") else []
-    place = await locate_any(store, session, state, [*said, *enclosing, *namespaces_of(state)], id)
+    place = await find_version_in(store, session, state, [*said, *enclosing, *namespaces_of(state)], id)
     if place is None:
         return Bound(id, None, 0, frozenset())
     later: AbstractSet[str | None] = frozenset()

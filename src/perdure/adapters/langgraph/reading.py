@@ -8,9 +8,9 @@ from typing import Any
 
 from langgraph.checkpoint.base import CheckpointTuple
 
-from perdure.adapters.langgraph.history import Past, Stretch, hidden, older, start_of, stretch
-from perdure.adapters.langgraph.layout import check_layout, newest_id, standing
-from perdure.adapters.langgraph.memory import Seen
+from perdure.adapters.langgraph.history import FoldedRange, StoredCheckpoint, fold_range, is_removed, read_older, version_before
+from perdure.adapters.langgraph.layout import check_layout, current_checkpoint, newest_id
+from perdure.adapters.langgraph.memory import KnownVersions
 from perdure.adapters.langgraph.paging import bound_of
 from perdure.adapters.langgraph.threads import Place, load, session_of
 from perdure.adapters.langgraph.tuples import decode_checkpoint, decode_metadata, decode_writes
@@ -22,7 +22,7 @@ _SAID = frozenset({"step", "source"})
 """Metadata that a checkpoint's event repeats, so that it can be looked for without folding."""
 
 
-async def get(store: Store, codec: Codec, seen: Seen, here: Place) -> CheckpointTuple | None:
+async def get(store: Store, codec: Codec, seen: KnownVersions, here: Place) -> CheckpointTuple | None:
     """The checkpoint that `here` names, or `None`. The newest costs one read; an older one a look-up and a read at its version."""
     view = await load(store, here.session)
     if view is None:
@@ -32,10 +32,10 @@ async def get(store: Store, codec: Codec, seen: Seen, here: Place) -> Checkpoint
     id = here.id or newest_id(state, here.ns)
     if id is None:
         return None
-    found = standing(state, here.ns, id)
+    found = current_checkpoint(state, here.ns, id)
     if found is not None:
         return decode_checkpoint(codec, here, found, state.get("writes", {}).get(here.ns, {}).get(id, {}), given=seen.at(view.version))
-    past = await older(store, here.session, state, here.ns, id)
+    past = await read_older(store, here.session, state, here.ns, id)
     if past is None:
         return None
     tasks = past[1]
@@ -47,7 +47,9 @@ async def get(store: Store, codec: Codec, seen: Seen, here: Place) -> Checkpoint
 class Listing:
     """Checkpoints that were found, newest first, made into tuples one by one. Those of one listing share the messages that they have."""
 
-    def __init__(self, codec: Codec, thread: str, past: Sequence[Past], found: Stretch, given: Callable[[str], str] = str) -> None:
+    def __init__(
+        self, codec: Codec, thread: str, past: Sequence[StoredCheckpoint], found: FoldedRange, given: Callable[[str], str] = str
+    ) -> None:
         self.ids = [entry.id for entry in past]
         self._codec, self._thread, self._past, self._found, self._given = codec, thread, past, found, given
         self._shared: dict[int, Any] = {}
@@ -66,7 +68,7 @@ class Listing:
 async def find(
     store: Store,
     codec: Codec,
-    seen: Seen,
+    seen: KnownVersions,
     thread: str,
     *,
     ns: str | None,
@@ -85,7 +87,7 @@ async def find(
     session = session_of(thread)
     view = await load(store, session)
     if view is None or limit == 0:
-        return Listing(codec, thread, [], Stretch([], {}))
+        return Listing(codec, thread, [], FoldedRange([], {}))
     state = view.shared
     check_layout(state, session)
     after = 0
@@ -93,15 +95,15 @@ async def find(
     bound = await bound_of(store, session, state, ns, before)
     simple = id is None and wanted.keys() <= _SAID and not ("removed" in state or "pruned" in state)
     if simple and ns is not None and limit is not None and (bound is None or bound.ns == ns):
-        after = await start_of(store, session, ns, limit, wanted, None if bound is None else bound.version)
-    found = await stretch(store, session, after=after, ns=ns, upto=view.version)
-    chosen: deque[Past] = deque(maxlen=limit)
+        after = await version_before(store, session, ns, limit, wanted, None if bound is None else bound.version)
+    found = await fold_range(store, session, after=after, ns=ns, upto=view.version)
+    chosen: deque[StoredCheckpoint] = deque(maxlen=limit)
     for entry in found.past:
         if id is not None and entry.id != id:
             continue
         if bound is not None and not bound.is_after(state, entry):
             continue
-        if hidden(state, entry.version, entry.ns, entry.id):
+        if is_removed(state, entry.version, entry.ns, entry.id):
             continue
         if wanted:
             metadata = decode_metadata(codec, entry.slot)
@@ -124,21 +126,21 @@ async def delta_history(store: Store, codec: Codec, here: Place, channels: Seque
     state = view.shared
     check_layout(state, here.session)
     id = here.id or newest_id(state, here.ns)
-    found = standing(state, here.ns, id) if id is not None else None
+    found = current_checkpoint(state, here.ns, id) if id is not None else None
     if id is not None and found is None:
-        past = await older(store, here.session, state, here.ns, id)
+        past = await read_older(store, here.session, state, here.ns, id)
         found = None if past is None else past[0].slot
     parent = None if found is None else found["checkpoint"].get("parent")
     writes: dict[str, list[list[Any]]] = {channel: [] for channel in channels}
     open_channels, width, after = set(channels), 64, view.version
-    part = Stretch([], {})
-    known: dict[str, Past] = {}
+    part = FoldedRange([], {})
+    known: dict[str, StoredCheckpoint] = {}
     while parent is not None and open_channels:
         if parent not in known:
             if not after:
                 break
             after, width = max(0, after - width), width * 2
-            part = await stretch(store, here.session, after=after, ns=here.ns, upto=view.version)
+            part = await fold_range(store, here.session, after=after, ns=here.ns, upto=view.version)
             known = {entry.id: entry for entry in part.past}
             continue
         slot, tasks = known[parent].slot, part.tasks(here.ns, parent)

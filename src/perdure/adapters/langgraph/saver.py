@@ -15,10 +15,10 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from perdure.adapters.common.sync_async import AnyStore, asynchronous, wait
 from perdure.adapters.langgraph import reading, thread_admin, writing
-from perdure.adapters.langgraph.memory import Memory, Recent, Seen
+from perdure.adapters.langgraph.memory import KnownVersions, MessageCache, RecentCheckpoints
 from perdure.adapters.langgraph.threads import PREFIX, place, thread_of
 from perdure.adapters.langgraph.values import Codec, serialiser
-from perdure.adapters.langgraph.write_batching import Gathering
+from perdure.adapters.langgraph.write_batching import WriteBatcher
 from perdure.adapters.langgraph.writing import OnRace, Put, Writer, Writes
 from perdure.errors import Invalid
 
@@ -48,8 +48,8 @@ class PerdureSaver(BaseCheckpointSaver[Any]):
         super().__init__(serde=serde)
         self._store = asynchronous(store)
         self._on_race: OnRace = on_race
-        self._memory, self._recent, self._seen = Memory(), Recent(), Seen()
-        self._gathering: Gathering[Put | Writes] = Gathering()
+        self._memory, self._recent, self._seen = MessageCache(), RecentCheckpoints(), KnownVersions()
+        self._batcher: WriteBatcher[Put | Writes] = WriteBatcher()
         self._allow = allow
         self._coded: tuple[SerializerProtocol, Codec] = self.serde, Codec(self.serde, self._memory, self._allow)
 
@@ -65,7 +65,7 @@ class PerdureSaver(BaseCheckpointSaver[Any]):
 
     @property
     def _writer(self) -> Writer:
-        return Writer(self._store, self._codec, self._recent, self._seen, self._gathering, self._on_race)
+        return Writer(self._store, self._codec, self._recent, self._seen, self._batcher, self._on_race)
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that the config names, or the newest of its namespace; `None` if there is none."""

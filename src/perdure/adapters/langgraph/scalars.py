@@ -45,7 +45,7 @@ def text(value: str) -> Any:
     return value
 
 
-def spell(value: Any, kind: type) -> Any:
+def encode(value: Any, kind: type) -> Any:
     """A value of exactly this type as JSON; `None` if the type is not one of these. Raises `Refused` for a zone that would be lost."""
     if kind is float:
         return value if isfinite(value) else {TAG: "float", "value": repr(value)}
@@ -60,7 +60,7 @@ def spell(value: Any, kind: type) -> Any:
     if kind is timezone or kind is ZoneInfo:
         return _zone(value)
     if kind is re.Pattern:
-        pattern = text(value.pattern) if isinstance(value.pattern, str) else spell(value.pattern, bytes)
+        pattern = text(value.pattern) if isinstance(value.pattern, str) else encode(value.pattern, bytes)
         return _leaf("re.compile", POSITIONS, [pattern, value.flags])
     leaf = _LEAVES.get(kind)
     return None if leaf is None else _leaf(f"{kind.__module__}.{kind.__name__}", leaf[0], leaf[1](value))
@@ -73,14 +73,14 @@ def _leaf(name: str, code: int, value: Any) -> dict[str, Any]:
 def _moment(value: datetime) -> Any:
     """A datetime; one in a named zone keeps the name, where the framework's serialiser would keep the offset of that day."""
     zone = value.tzinfo
-    spelled: dict[str, Any] = {TAG: "datetime"}
+    encoded: dict[str, Any] = {TAG: "datetime"}
     if isinstance(zone, ZoneInfo) and zone.key is not None:
-        spelled |= {"value": value.replace(tzinfo=None, fold=0).isoformat(), "zone": zone.key}
+        encoded |= {"value": value.replace(tzinfo=None, fold=0).isoformat(), "zone": zone.key}
     else:
         name = None if zone is None else _fixed(zone, datetime)
-        spelled["value"] = value.isoformat()
-        spelled |= {"name": name} if name else {}
-    return spelled | {"fold": 1} if value.fold else spelled
+        encoded["value"] = value.isoformat()
+        encoded |= {"name": name} if name else {}
+    return encoded | {"fold": 1} if value.fold else encoded
 
 
 def _fixed(zone: Any, kind: type) -> str | None:
@@ -101,11 +101,11 @@ def _zone(zone: Any) -> dict[str, Any]:
             raise would_lose(type(zone), "it has no name to be found by")
         return _leaf("zoneinfo.ZoneInfo", SINGLE, zone.key)
     name = _fixed(zone, type(zone))
-    offset = spell(zone.utcoffset(None), timedelta)
+    offset = encode(zone.utcoffset(None), timedelta)
     return _leaf("datetime.timezone", POSITIONS, [offset] if name is None else [offset, name])
 
 
-def make(tag: Any, stored: dict[str, Any]) -> Any:
+def decode(tag: Any, stored: dict[str, Any]) -> Any:
     """The value of a tag without "ext". Raises `Unsupported` for a tag that only a newer version writes."""
     if tag == "bytes":
         return from_base64(stored)

@@ -27,7 +27,7 @@ from perdure.adapters.langgraph import items
 from perdure.adapters.langgraph.batches import PartlyStored, checked, texts_of
 from perdure.adapters.langgraph.filters import chosen
 from perdure.adapters.langgraph.items import Namespace
-from perdure.adapters.langgraph.memory import Memory
+from perdure.adapters.langgraph.memory import MessageCache
 from perdure.adapters.langgraph.values import Codec, serialiser
 from perdure.clock import SystemClock
 from perdure.codec.codec import Codec as CommitCodec
@@ -60,7 +60,7 @@ class PerdureStore(BaseStore):
         self, store: AnyStore, *, index: IndexConfig | None = None, ttl: TTLConfig | None = None, allow: Sequence[type] | None = None
     ) -> None:
         self._store: Store = asynchronous(store)
-        self._codec = Codec(serialiser(allow), Memory(), allow)
+        self._codec = Codec(serialiser(allow), MessageCache(), allow)
         self._clock = SystemClock()
         self.ttl_config = ttl
         self.index_config = index

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from perdure.adapters.langgraph.history import Past, Stretch, hidden, stretch
-from perdure.adapters.langgraph.layout import SECTIONS, check_layout, slot_of, standing
+from perdure.adapters.langgraph.history import FoldedRange, StoredCheckpoint, fold_range, is_removed
+from perdure.adapters.langgraph.layout import SECTIONS, check_layout, current_checkpoint, slot_of
 from perdure.adapters.langgraph.threads import PREFIX, load, session_of
 from perdure.engine.store import Store
 from perdure.engine.views import View
@@ -68,7 +68,7 @@ async def delete_for_runs(store: Store, runs: Sequence[str]) -> None:
         return
 
     async def without(store: Store, session: str, view: View) -> Event | None:
-        return _without(wanted, view.shared, await stretch(store, session, after=0, ns=None, upto=view.version))
+        return _without(wanted, view.shared, await fold_range(store, session, after=0, ns=None, upto=view.version))
 
     async for info in store.list(prefix=PREFIX):
         await _change(store, info.session, without)
@@ -103,9 +103,9 @@ async def _pruned(_store: Store, _session: str, view: View) -> Event | None:
     return Event("pruned", {"strategy": "keep_latest"}, tuple(diff(state, new)))
 
 
-def _without(runs: frozenset[str], state: Mapping[str, Any], found: Stretch) -> Event | None:
+def _without(runs: frozenset[str], state: Mapping[str, Any], found: FoldedRange) -> Event | None:
     """The document without these runs' checkpoints: where one of them was the newest, the one before it takes its place."""
-    alive = [past for past in found.past if not hidden(state, past.version, past.ns, past.id)]
+    alive = [past for past in found.past if not is_removed(state, past.version, past.ns, past.id)]
     gone = [past for past in alive if past.slot["checkpoint"]["metadata"].get("run_id") in runs]
     if not gone:
         return None
@@ -116,7 +116,7 @@ def _without(runs: frozenset[str], state: Mapping[str, Any], found: Stretch) -> 
         new.setdefault("removed", {}).setdefault(past.ns, {})[past.id] = True
         new.get("writes", {}).get(past.ns, {}).pop(past.id, None)
         left = newest.get(past.ns)
-        if standing(state, past.ns, past.id) is not None:
+        if current_checkpoint(state, past.ns, past.id) is not None:
             _replace(new, past.ns, left)
         elif new.get("namespaces", {}).get(past.ns) == past.id:
             new["namespaces"].pop(past.ns)
@@ -127,7 +127,7 @@ def _without(runs: frozenset[str], state: Mapping[str, Any], found: Stretch) -> 
     return Event("removed", {"runs": sorted(runs), "checkpoints": len(gone)}, tuple(diff(state, new)))
 
 
-def _replace(new: dict[str, Any], ns: str, left: Past | None) -> None:
+def _replace(new: dict[str, Any], ns: str, left: StoredCheckpoint | None) -> None:
     """Put an older checkpoint in the newest one's place. The count goes on, so that whoever saw the old one does not write on this one."""
     place = new if not ns else new["subgraphs"].pop(slot_of(ns))
     count = place["n"] + 1

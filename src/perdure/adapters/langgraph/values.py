@@ -25,7 +25,7 @@ from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from perdure.adapters.langgraph.classes import Classes, Rules
 from perdure.adapters.langgraph.decoding import Decoder
 from perdure.adapters.langgraph.encoding import Encoder
-from perdure.adapters.langgraph.memory import Memory, content_of
+from perdure.adapters.langgraph.memory import MessageCache, content_of
 from perdure.adapters.langgraph.refusals import Refused
 from perdure.adapters.langgraph.sealing import Sealer
 from perdure.errors import Corrupt, Invalid
@@ -40,7 +40,7 @@ class Codec:
     subclass of the framework's only what is not known here.
     """
 
-    def __init__(self, serde: SerializerProtocol, memory: Memory, allow: Sequence[Any] | None = ()) -> None:
+    def __init__(self, serde: SerializerProtocol, memory: MessageCache, allow: Sequence[Any] | None = ()) -> None:
         self._memory = memory
         inner = serde.serde if isinstance(serde, EncryptedSerializer) else serde
         listed = inner._allowed_msgpack_modules if isinstance(inner, JsonPlusSerializer) else None
@@ -52,7 +52,7 @@ class Codec:
         self._sealer = Sealer(serde)
         self._foreign = None if type(inner) is JsonPlusSerializer else self._sealer
         self._sealing = not isinstance(serde, JsonPlusSerializer)
-        self._inner = Memory() if self._sealing else memory
+        self._inner = MessageCache() if self._sealing else memory
         """What is remembered of messages in the clear: never what stands for them when they are sealed."""
 
     def encode(self, value: Any, where: str) -> Any:

@@ -19,33 +19,33 @@ HOLD = 0.01
 shorter than anyone waits for a model."""
 
 
-class Call:
+class PendingCall:
     """One caller's part. Whoever stores it says so by `done`, with the error that is this call's alone.
 
-    `over`: it was stored or refused, or its caller is gone. `turn` comes when it is over, or is to lead.
+    `finished`: it was stored or refused, or its caller is gone. `turn` comes when it is over, or is to lead.
     """
 
     def __init__(self) -> None:
         self.error: Exception | None = None
-        self.over = False
+        self.finished = False
         self.turn: Reply[None] = Reply()
 
-    def waits(self) -> bool:
+    def may_wait(self) -> bool:
         """Whether it may be held now, for company."""
         return False
 
     def done(self, error: Exception | None = None) -> None:
         """It is stored, or was refused."""
-        self.error, self.over = error, True
+        self.error, self.finished = error, True
 
 
-C = TypeVar("C", bound=Call)
+C = TypeVar("C", bound=PendingCall)
 Choose = Callable[[Sequence[C]], list[C]]
 """From the calls that wait, in their order, those that are to be stored now: one at least."""
 Commit = Callable[[Sequence[C]], Awaitable[None]]
 
 
-class _Queue(Generic[C]):
+class _SessionBatch(Generic[C]):
     """The calls on one session that wait, the one that leads, and whether that one is waiting for company."""
 
     def __init__(self, leader: C) -> None:
@@ -54,11 +54,11 @@ class _Queue(Generic[C]):
         self.holding = False
 
 
-class Gathering(Generic[C]):
+class WriteBatcher(Generic[C]):
     """The queues of one saver. From any thread and event loop."""
 
     def __init__(self) -> None:
-        self._queues: dict[str, _Queue[C]] = {}
+        self._queues: dict[str, _SessionBatch[C]] = {}
         self._lock = threading.Lock()
 
     async def store(self, session: str, call: C, choose: Choose[C], commit: Commit[C]) -> None:
@@ -70,12 +70,12 @@ class Gathering(Generic[C]):
         with self._lock:
             queue = self._queues.get(session)
             if queue is None:
-                queue = self._queues[session] = _Queue(call)
-            elif queue.holding and not call.waits():
+                queue = self._queues[session] = _SessionBatch(call)
+            elif queue.holding and not call.may_wait():
                 queue.leader, queue.holding = call, False
             queue.waiting.append(call)
         try:
-            while not call.over:
+            while not call.finished:
                 if queue.leader is call:
                     await self._lead(queue, call, choose, commit)
                 else:
@@ -85,10 +85,10 @@ class Gathering(Generic[C]):
         if call.error is not None:
             raise call.error
 
-    async def _lead(self, queue: _Queue[C], call: C, choose: Choose[C], commit: Commit[C]) -> None:
+    async def _lead(self, queue: _SessionBatch[C], call: C, choose: Choose[C], commit: Commit[C]) -> None:
         with self._lock:
             call.turn = Reply()
-            queue.holding = hold = all(other.waits() for other in queue.waiting)
+            queue.holding = hold = all(other.may_wait() for other in queue.waiting)
         if hold:
             await call.turn.within(HOLD)
         with self._lock:
@@ -101,16 +101,16 @@ class Gathering(Generic[C]):
             await commit(batch)
         finally:
             with self._lock:
-                queue.waiting = [other for other in batch if not other.over] + queue.waiting
+                queue.waiting = [other for other in batch if not other.finished] + queue.waiting
             for other in batch:
-                if other.over and other is not call:
+                if other.finished and other is not call:
                     other.turn.set(None)
 
-    def _leave(self, session: str, queue: _Queue[C], call: C) -> None:
+    def _leave(self, session: str, queue: _SessionBatch[C], call: C) -> None:
         """A call is over, whatever became of it. If it led, the next one does."""
         turn = None
         with self._lock:
-            call.over = True
+            call.finished = True
             if call in queue.waiting:
                 queue.waiting.remove(call)
             if queue.leader is call:

@@ -10,25 +10,25 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import Checkpoint
 
 from perdure.adapters.langgraph.compare import compare
-from perdure.adapters.langgraph.history import GRACE, hidden, locate, older, stretch
+from perdure.adapters.langgraph.history import LATE_WRITE_WINDOW, find_version, fold_range, is_removed, read_older
 from perdure.adapters.langgraph.layout import (
     LATE,
     check_layout,
+    checkpoint_key,
     count_after,
-    guarded,
-    key_of,
+    current_checkpoint,
+    is_guarded,
     newest_id,
     put_events,
     slot,
-    standing,
     write_events,
 )
-from perdure.adapters.langgraph.memory import Recent, Seen
+from perdure.adapters.langgraph.memory import KnownVersions, RecentCheckpoints
 from perdure.adapters.langgraph.refusals import Refused
 from perdure.adapters.langgraph.threads import Place, is_run, place
 from perdure.adapters.langgraph.tuples import decode_checkpoint, encode_checkpoint, encode_writes, replaces
 from perdure.adapters.langgraph.values import Codec
-from perdure.adapters.langgraph.write_batching import Call, Gathering
+from perdure.adapters.langgraph.write_batching import PendingCall, WriteBatcher
 from perdure.engine.store import Store
 from perdure.errors import AlreadyExists, Conflict, Deleted, Error, Invalid, NotFound, Unavailable, Unknown
 from perdure.model.events import Event
@@ -41,7 +41,7 @@ ATTEMPTS = 64
 """How often a write is decided anew because others came first."""
 
 
-class Put(Call):
+class Put(PendingCall):
     """A checkpoint to be stored. `orphan` lets it name a parent that is not there."""
 
     def __init__(self, here: Place, config: RunnableConfig, metadata: Any, new: dict[str, Any], *, orphan: bool) -> None:
@@ -50,17 +50,19 @@ class Put(Call):
         self.id: str = new["checkpoint"]["id"]
 
 
-class Writes(Call):
+class Writes(PendingCall):
     """What a task wrote on the checkpoint `id`, to be stored; with `replace` in place of what is there.
 
     `recent` is given for what may wait for the checkpoint that follows, as long as that one has not been put.
     """
 
-    def __init__(self, here: Place, id: str, task: str, entries: dict[str, Any], *, replace: bool, recent: Recent | None) -> None:
+    def __init__(
+        self, here: Place, id: str, task: str, entries: dict[str, Any], *, replace: bool, recent: RecentCheckpoints | None
+    ) -> None:
         super().__init__()
         self.here, self.id, self.task, self.entries, self.replace, self._recent = here, id, task, entries, replace, recent
 
-    def waits(self) -> bool:
+    def may_wait(self) -> bool:
         """Whether it may be held now."""
         if self._recent is None:
             return False
@@ -73,9 +75,9 @@ class Writer(NamedTuple):
 
     store: Store
     codec: Codec
-    recent: Recent
-    seen: Seen
-    gathering: Gathering[Put | Writes]
+    recent: RecentCheckpoints
+    seen: KnownVersions
+    batcher: WriteBatcher[Put | Writes]
     on_race: OnRace = "refuse"
 
 
@@ -95,7 +97,7 @@ async def put(writer: Writer, config: RunnableConfig, checkpoint: Checkpoint, me
     """
     here = place(config)
     call = Put(here, config, metadata, encode_checkpoint(writer.codec, config, here.id, checkpoint, metadata), orphan=orphan)
-    await _gather(writer, call)
+    await _submit(writer, call)
     return {"configurable": {"thread_id": config["configurable"]["thread_id"], "checkpoint_ns": here.ns, "checkpoint_id": call.id}}
 
 
@@ -111,16 +113,16 @@ async def put_writes(writer: Writer, config: RunnableConfig, writes: Sequence[tu
     special = replaces(writes)
     entries = encode_writes(writer.codec, writes, task_path)
     recent = writer.recent if is_run(config) and not special else None
-    await _gather(writer, Writes(here, here.id, task_id, entries, replace=special, recent=recent))
+    await _submit(writer, Writes(here, here.id, task_id, entries, replace=special, recent=recent))
 
 
 async def put_entries(writer: Writer, here: Place, id: str, task_id: str, entries: dict[str, Any], *, replace: bool) -> None:
     """Store a task's encoded writes on the checkpoint `id`; with `replace` in place of those that are there."""
-    await _gather(writer, Writes(here, id, task_id, entries, replace=replace, recent=None))
+    await _submit(writer, Writes(here, id, task_id, entries, replace=replace, recent=None))
 
 
-async def _gather(writer: Writer, call: Put | Writes) -> None:
-    await writer.gathering.store(call.here.session, call, _choose, partial(_store, writer))
+async def _submit(writer: Writer, call: Put | Writes) -> None:
+    await writer.batcher.store(call.here.session, call, _choose, partial(_store, writer))
 
 
 def _choose(waiting: Sequence[Put | Writes]) -> list[Put | Writes]:
@@ -176,7 +178,7 @@ async def _commit(writer: Writer, writes: Sequence[Writes], put: Put | None) -> 
         if not (events or made):
             return
         # Writes, and a checkpoint that tests its place, fit any state of a thread that is there. Its first commit must be its first.
-        expect = None if now.version and (not made or guarded(made)) else now.version
+        expect = None if now.version and (not made or is_guarded(made)) else now.version
         try:
             receipt = await store.append(here.session, *events, *made, expect=expect, key=key, recreate=now.life is not None)
         except (Conflict, AlreadyExists, Deleted, NotFound):
@@ -199,12 +201,12 @@ async def _put_events(writer: Writer, now: _Now, state: Mapping[str, Any], put: 
     here, id = put.here, put.id
     if now.life is not None and here.id is not None and not put.orphan:
         raise Deleted(f"Thread {here.thread!r} was deleted while this run was going on.", session=here.session)
-    again = newest_id(now.state, here.ns) == id and standing(now.state, here.ns, id) is not None
+    again = newest_id(now.state, here.ns) == id and current_checkpoint(now.state, here.ns, id) is not None
     if not again and not put.orphan:
         await _check_parent(writer, now, put)
     events = put_events(state, here.ns, put.new, now.life)
     if not again:
-        return events, key_of(now.state if now.life is None else {"life": now.life}, here.ns, id)
+        return events, checkpoint_key(now.state if now.life is None else {"life": now.life}, here.ns, id)
     if events:
         events = (Event(events[0].type, {**events[0].data, "again": True}, events[0].ops), *events[1:])
     return events, None
@@ -240,9 +242,9 @@ async def _is_late(writer: Writer, here: Place, state: Mapping[str, Any], id: st
         return False
     found, count = slot(state, here.ns), writer.recent.get(here.session, here.ns, id)
     if found is not None and found.get("ns", "") == here.ns and count is not None:
-        return bool(found["n"] - count >= GRACE)
+        return bool(found["n"] - count >= LATE_WRITE_WINDOW)
     # Not put yet, or put by another process, or long ago.
-    return await writer.store.find(here.session, key_of(state, here.ns, id)) is not None
+    return await writer.store.find(here.session, checkpoint_key(state, here.ns, id)) is not None
 
 
 async def _now(store: Store, here: Place, *, strong: bool) -> _Now:
@@ -262,7 +264,7 @@ async def _check_parent(writer: Writer, now: _Now, put: Put) -> None:
 
     A checkpoint may follow the newest one of its namespace, or, as time travel and `update_state` do, an older one: that makes a branch
     on purpose. It is a lost race when the parent got a child that the run could not know of: after it loaded the parent, as the saver
-    remembers (`memory.Seen`), else at any time. A run that found an empty thread has no parent: its first checkpoint is refused if
+    remembers (`memory.KnownVersions`), else at any time. A run that found an empty thread has no parent: its first checkpoint is refused if
     the graph has one by now.
     """
     store, here = writer.store, put.here
@@ -272,9 +274,12 @@ async def _check_parent(writer: Writer, now: _Now, put: Put) -> None:
     if here.id is None:
         starts = put.metadata.get("source") == "input" and is_run(put.config)
         if starts and not here.ns and writer.on_race == "refuse":
-            raise _lost(here, 0, now, "found it empty, and another run has begun it since")
+            raise _lost_race(here, 0, now, "found it empty, and another run has begun it since")
         return
-    if standing(now.state, here.ns, here.id) is None and await older(store, here.session, now.state, here.ns, here.id) is None:
+    if (
+        current_checkpoint(now.state, here.ns, here.id) is None
+        and await read_older(store, here.session, now.state, here.ns, here.id) is None
+    ):
         raise NotFound(
             f"Thread {here.thread!r} has no checkpoint {here.id!r} for this one to follow: it was deleted or pruned, or never stored.",
             session=here.session,
@@ -282,23 +287,23 @@ async def _check_parent(writer: Writer, now: _Now, put: Put) -> None:
     if writer.on_race == "refuse":
         seen = writer.seen.get(here.id)
         if seen is None:
-            seen = await locate(store, here.session, now.state, here.ns, here.id) or 0
+            seen = await find_version(store, here.session, now.state, here.ns, here.id) or 0
         if await _has_child(store, here, now, seen, put.id):
-            raise _lost(here, seen, now, f"went on from checkpoint {here.id}, and another run did so first")
+            raise _lost_race(here, seen, now, f"went on from checkpoint {here.id}, and another run did so first")
 
 
 async def _has_child(store: Store, here: Place, now: _Now, after: int, id: str) -> bool:
     """Whether a checkpoint other than `id` was put on the one at `here` after a version, and is still there."""
     if after >= now.version:
         return False
-    since = await stretch(store, here.session, after=after, ns=here.ns)
+    since = await fold_range(store, here.session, after=after, ns=here.ns)
     return any(
-        past.slot["checkpoint"].get("parent") == here.id and past.id != id and not hidden(now.state, past.version, past.ns, past.id)
+        past.slot["checkpoint"].get("parent") == here.id and past.id != id and not is_removed(now.state, past.version, past.ns, past.id)
         for past in since.past
     )
 
 
-def _lost(here: Place, seen: int, now: _Now, why: str) -> Conflict:
+def _lost_race(here: Place, seen: int, now: _Now, why: str) -> Conflict:
     where = f" (namespace {here.ns!r})" if here.ns else ""
     return Conflict(
         f"Two runs at once on thread {here.thread!r}{where}: this one {why}. Its checkpoint was not stored; run it again on the newest "
@@ -314,7 +319,7 @@ def _lost(here: Place, seen: int, now: _Now, why: str) -> Conflict:
 async def _is_there(store: Store, codec: Codec, here: Place, id: str, new: dict[str, Any]) -> bool:
     """Whether an older checkpoint of this id holds what is to be put: then this is a retry, and done."""
     now = await _now(store, here, strong=True)
-    past = await older(store, here.session, now.state, here.ns, id)
+    past = await read_older(store, here.session, now.state, here.ns, id)
     if past is None:
         return False
     stored, mine = (decode_checkpoint(codec, here, slot, {}).checkpoint for slot in (past[0].slot, new))

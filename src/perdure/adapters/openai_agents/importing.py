@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from perdure.adapters.common.cutting import batches
-from perdure.adapters.common.migration_sources import Imported
+from perdure.adapters.common.migration_sources import ImportResult
 from perdure.adapters.common.session_ids import compose
 from perdure.adapters.common.surrogates import unescape
 from perdure.adapters.openai_agents import transcript
@@ -39,7 +39,7 @@ class OpenAISource:
         """The ids of its sessions."""
         return [id for (id,) in self._query("SELECT session_id FROM agent_sessions ORDER BY session_id")]
 
-    async def bring(self, id: str, store: Store) -> Imported:
+    async def copy_session(self, id: str, store: Store) -> ImportResult:
         """Copy one session and compare it. See `perdure.adapters.common.migration_sources.Source`."""
         if not list(self._query("SELECT 1 FROM agent_sessions WHERE session_id = ?", (id,))):
             raise NotFound(f"The source has no session {id!r}.")
@@ -55,7 +55,7 @@ class OpenAISource:
                 version = await _append(store, session, [event for _, event in batch], version, f"{KEY}{batch[-1][0]}")
                 written += len(batch)
         await self._compare(store, session, id)
-        return Imported(id, session, written, skipped)
+        return ImportResult(id, session, written, skipped)
 
     async def close(self) -> None:
         """Let go of the file."""

@@ -19,8 +19,8 @@ from pydantic_ai_harness.memory import (
 )
 from pydantic_ai_harness.memory._store import decode_metadata, encode_metadata, lexical_search, validate_store_path, validate_store_prefix
 
-from perdure.adapters.common.id_index import Lookup
-from perdure.adapters.common.json_diff import changes
+from perdure.adapters.common.id_index import IdIndex
+from perdure.adapters.common.json_diff import diff_json
 from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
 from perdure.adapters.pydantic_ai import names
@@ -48,7 +48,7 @@ class PerdureMemoryStore:
 
     def __init__(self, store: AnyStore) -> None:
         self._store = asynchronous(store)
-        self._operations = Lookup(self._store, OPERATIONS)
+        self._operations = IdIndex(self._store, OPERATIONS)
 
     async def read(self, path: str, *, max_chars: int) -> MemoryFile | None:
         """The note, cut after `max_chars` characters, or `None`. Raises `ValueError` for a path that is none."""
@@ -226,7 +226,7 @@ def _ops(name: str, held: Mapping[str, Any] | None, note: dict[str, Any] | None)
         return [op.init("/files", {}), *([] if note is None else [op.set(place, note)])]
     # Whatever else it does, the change rests on the version that it was decided on.
     guard = op.test(f"{place}/version", held["version"])
-    return [guard, *([op.remove(place)] if note is None else changes(held, note, place))]
+    return [guard, *([op.remove(place)] if note is None else diff_json(held, note, place))]
 
 
 def _metadata(metadata: Mapping[str, str] | None) -> str | None:

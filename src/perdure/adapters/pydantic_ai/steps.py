@@ -1,7 +1,7 @@
 """The harness's step store: a run is one Perdure session, the messages of its conversation are another, shared by all its runs.
 
     pydantic-ai/runs/<run>                    steps and snapshots in the log; {"run": {…}, "effects": {call: {…}}, "children": [run, …]}
-    pydantic-ai/conversations/<conversation>  messages in the log (see `dialogue`); {"runs": [run, …]}
+    pydantic-ai/conversations/<conversation>  messages in the log (see `conversations`); {"runs": [run, …]}
 
 Every snapshot repeats the history before it. Here it names the messages by number, so a step costs what it added, in the thousandth
 run of a conversation too.
@@ -23,7 +23,7 @@ from perdure.adapters.common.session_ids import decompose
 from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
 from perdure.adapters.pydantic_ai import names
-from perdure.adapters.pydantic_ai.dialogue import Dialogues, Numbers, spelled
+from perdure.adapters.pydantic_ai.conversations import Conversations, Numbers, expand
 from perdure.errors import Deleted, Invalid, NotFound, Unsupported
 from perdure.model import ops as op
 from perdure.model.events import Event
@@ -45,7 +45,7 @@ class PerdureStepStore:
 
     def __init__(self, store: AnyStore) -> None:
         self._store = asynchronous(store)
-        self._dialogues = Dialogues(self._store)
+        self._conversations = Conversations(self._store)
 
     async def register_run(self, record: RunRecord) -> None:
         """Start a run. Once more with the same registration is fine; a run id that is taken raises `ValueError`.
@@ -108,9 +108,9 @@ class PerdureStepStore:
         """Keep a snapshot: those of its messages that are new, and which ones it holds. One whose key the run holds is not kept again."""
         if not isinstance(snapshot, ContinuableSnapshot):
             raise Invalid(f"A snapshot is a ContinuableSnapshot, not {type(snapshot).__name__}.")
-        session = self._dialogue(snapshot.run_id, snapshot.conversation_id)
+        session = self._messages_session(snapshot.run_id, snapshot.conversation_id)
         data = _snapshot_data(snapshot)
-        numbers = await self._dialogues.keep(session, snapshot.messages, names.actor(snapshot.agent_name))
+        numbers = await self._conversations.append_missing(session, snapshot.messages, names.actor(snapshot.agent_name))
         data["messages"] = [list(run) for run in numbers]
         key = None if snapshot.idempotency_key is None else names.key(SNAPSHOT, snapshot.idempotency_key)
         await self._once(names.run(snapshot.run_id), Event(SNAPSHOT, data), key, actor=snapshot.agent_name)
@@ -201,12 +201,12 @@ class PerdureStepStore:
     async def _restored(self, run_id: str, found: list[dict[str, Any]]) -> list[ContinuableSnapshot]:
         """Snapshots from their events; of each conversation the log is read once."""
         messages: dict[str, dict[int, ModelMessage]] = {}
-        for session in {self._dialogue(run_id, unescape(data.get("conversation_id"))) for data in found}:
-            mine = [_numbers(data) for data in found if self._dialogue(run_id, unescape(data.get("conversation_id"))) == session]
-            messages[session] = await self._dialogues.load(session, [run for numbers in mine for run in numbers])
-        return [_snapshot(run_id, data, messages[self._dialogue(run_id, unescape(data.get("conversation_id")))]) for data in found]
+        for session in {self._messages_session(run_id, unescape(data.get("conversation_id"))) for data in found}:
+            mine = [_numbers(data) for data in found if self._messages_session(run_id, unescape(data.get("conversation_id"))) == session]
+            messages[session] = await self._conversations.load(session, [run for numbers in mine for run in numbers])
+        return [_snapshot(run_id, data, messages[self._messages_session(run_id, unescape(data.get("conversation_id")))]) for data in found]
 
-    def _dialogue(self, run_id: str, conversation_id: str | None) -> str:
+    def _messages_session(self, run_id: str, conversation_id: str | None) -> str:
         """The session that holds the messages: the conversation's, or the run's own if it is part of none."""
         return names.run(run_id) if conversation_id is None else names.conversation(conversation_id)
 
@@ -254,7 +254,7 @@ def _numbers(data: dict[str, Any]) -> Numbers:
 
 
 def _snapshot(run_id: str, data: dict[str, Any], messages: dict[int, ModelMessage]) -> ContinuableSnapshot:
-    held = [messages[number] for number in spelled(_numbers(data))]
+    held = [messages[number] for number in expand(_numbers(data))]
     plain = {name: unescape(data[name]) for name in _PLAIN if name in data}
     try:
         return ContinuableSnapshot(run_id=run_id, messages=held, timestamp=datetime.fromisoformat(data["timestamp"]), **plain)

@@ -21,7 +21,7 @@ _SPELLING = json.JSONEncoder(ensure_ascii=False)
 _OBJECT, _LIST = msgspec.json.Decoder(dict[str, msgspec.Raw]), msgspec.json.Decoder(list[msgspec.Raw])
 
 
-class _Opaque(Exception):
+class _NeedsValueDiff(Exception):
     """A change that only the values show."""
 
 
@@ -30,14 +30,14 @@ def dumps(value: Any) -> bytes:
     return _SPELLING.encode(value).encode()
 
 
-def changed(old: bytes, new: bytes, path: Sequence[str]) -> list[Op] | None:
+def diff_json_text(old: bytes, new: bytes, path: Sequence[str]) -> list[Op] | None:
     """Operations that make the value at `path`, spelled `old`, the one that `dumps` spells `new`, down to the order of members.
 
     `None` if `new` is spelled otherwise, or the change is of a kind that only a comparison of values finds.
     """
     try:
         return list(_between(old, new, path))
-    except (_Opaque, Invalid, msgspec.DecodeError, ValueError, RecursionError):
+    except (_NeedsValueDiff, Invalid, msgspec.DecodeError, ValueError, RecursionError):
         return None
 
 
@@ -54,10 +54,10 @@ def _between(old: bytes, new: bytes, path: Sequence[str]) -> Iterator[Op]:
 def _members(old: bytes, new: bytes, path: Sequence[str]) -> Iterator[Op]:
     before, after = _OBJECT.decode(old), _OBJECT.decode(new)
     if b"{%b}" % b", ".join([b"%b: %b" % (dumps(name), raw) for name, raw in after.items()]) != new:
-        raise _Opaque
+        raise _NeedsValueDiff
     kept = [name for name in before if name in after]
     if list(after)[: len(kept)] != kept:
-        raise _Opaque
+        raise _NeedsValueDiff
     for name in before:
         if name not in after:
             yield op.remove(join([*path, name]))
@@ -71,7 +71,7 @@ def _members(old: bytes, new: bytes, path: Sequence[str]) -> Iterator[Op]:
 def _elements(old: bytes, new: bytes, path: Sequence[str]) -> Iterator[Op]:
     before, after = _LIST.decode(old), _LIST.decode(new)
     if b"[%b]" % b", ".join(after) != new:
-        raise _Opaque
+        raise _NeedsValueDiff
     shorter = min(len(before), len(after))
     start = next((index for index in range(shorter) if before[index] != after[index]), shorter)
     end = next((index for index in range(shorter - start) if before[-1 - index] != after[-1 - index]), shorter - start)
@@ -80,7 +80,7 @@ def _elements(old: bytes, new: bytes, path: Sequence[str]) -> Iterator[Op]:
         for index, (one, other) in enumerate(zip(gone, came, strict=True), start):
             yield from _between(bytes(one), bytes(other), [*path, str(index)])
     elif gone and came:
-        raise _Opaque
+        raise _NeedsValueDiff
     elif start == len(before):
         yield op.append(join(path), [_value(raw) for raw in came])
     else:
@@ -90,11 +90,11 @@ def _elements(old: bytes, new: bytes, path: Sequence[str]) -> Iterator[Op]:
 def _value(raw: bytes | msgspec.Raw) -> Any:
     value = msgspec.json.decode(raw)
     if dumps(value) != bytes(raw):
-        raise _Opaque
+        raise _NeedsValueDiff
     return value
 
 
-class Recent:
+class RecentTexts:
     """The bytes that were last written to sessions, as long as they are the newest; safe from any thread."""
 
     def __init__(self, bytes_max: int) -> None:

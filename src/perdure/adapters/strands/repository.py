@@ -16,8 +16,8 @@ from strands.session.session_repository import SessionRepository
 from strands.types.exceptions import SessionException
 from strands.types.session import Session, SessionAgent, SessionMessage
 
-from perdure.adapters.common.incarnation import start
-from perdure.adapters.common.json_diff import changes
+from perdure.adapters.common.incarnation import start_incarnation
+from perdure.adapters.common.json_diff import diff_json
 from perdure.adapters.common.models import FAILURES
 from perdure.adapters.common.session_ids import compose
 from perdure.adapters.common.surrogates import escape, unescape
@@ -109,7 +109,7 @@ class PerdureSessionRepository(SessionRepository):
     async def _create_session(self, session: Session) -> Session:
         state = {"session": _dumped(session, Session), "agents": {}, "multi_agents": {}}
         try:
-            await start(self._store, _name(session.session_id), CREATED, None, state)
+            await start_incarnation(self._store, _name(session.session_id), CREATED, None, state)
         except AlreadyExists as error:
             raise SessionException(f"Session {session.session_id} already exists. {error}") from error
         return session
@@ -140,7 +140,7 @@ class PerdureSessionRepository(SessionRepository):
             if new or entry is None:
                 raise SessionException(f"Agent {id} {'already exists' if new else 'does not exist'} in session {session_id}.")
             value["created_at"] = entry["agent"]["created_at"]
-            return changes(entry["agent"], value, join(["agents", id, "agent"]))
+            return diff_json(entry["agent"], value, join(["agents", id, "agent"]))
 
         await self._change(session_id, "agent_created" if new else "agent_updated", {"agent": id}, make)
 
@@ -235,7 +235,7 @@ class PerdureSessionRepository(SessionRepository):
             if held is None and not new:
                 raise SessionException(f"Multi-agent {id} does not exist in session {session_id}.")
             path = join(["multi_agents", id])
-            return [op.set(path, value)] if held is None else changes(held, value, path)
+            return [op.set(path, value)] if held is None else diff_json(held, value, path)
 
         await self._change(session_id, "multi_agent_created" if new else "multi_agent_updated", {"multi_agent": id}, make)
 

@@ -17,10 +17,10 @@ from strands.storage.search import KeywordSearchStrategy, SearchStrategy
 from strands.storage.storage import _NAMESPACED, StorageSearchResult, _normalize_key, _normalize_prefix
 from strands.types.exceptions import StorageError
 
-from perdure.adapters.common.json_diff import adopt
+from perdure.adapters.common.json_diff import reuse_equal
 from perdure.adapters.common.session_ids import compose, escape, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
-from perdure.adapters.strands.json_text_diff import Recent, changed, dumps
+from perdure.adapters.strands.json_text_diff import RecentTexts, diff_json_text, dumps
 from perdure.engine.views import View
 from perdure.errors import AlreadyExists, Conflict, Deleted, Error, Invalid, NotFound
 from perdure.model import ops as op
@@ -50,7 +50,7 @@ class PerdureStorage:
         self._store = asynchronous(store)
         self._search_strategy = search_strategy
         self._prefix = ""
-        self._recent = Recent(RECENT_BYTES)
+        self._recent = RecentTexts(RECENT_BYTES)
 
     async def write(self, key: str, data: bytes) -> None:
         """Set the value of a key. Raises `StorageError`."""
@@ -147,7 +147,7 @@ class PerdureStorage:
             return [op.set("", _encode(data, as_json=as_json))]
         if as_json and "json" in view.shared:
             held = self._recent.get(view.session, view.hash)
-            ops = changed(dumps(view.shared["json"]) if held is None else held, data, ["json"])
+            ops = diff_json_text(dumps(view.shared["json"]) if held is None else held, data, ["json"])
             if ops is not None:
                 return ops
         return _difference(view.shared, _encode(data, as_json=as_json))
@@ -208,7 +208,7 @@ def _decode(state: dict[str, Any]) -> bytes:
 def _difference(old: Any, new: dict[str, Any]) -> list[Op]:
     """Operations that make the old state the new one, down to the order of members: the bytes must come back as they were."""
     if "json" in old and "json" in new:
-        new = adopt(old, new)
+        new = reuse_equal(old, new)
         ops = diff(old, new)
         if _spelled_alike(apply(old, ops), new):
             return ops

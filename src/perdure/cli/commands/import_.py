@@ -7,7 +7,7 @@ from typing import Annotated
 import msgspec
 from cyclopts import Parameter
 
-from perdure.adapters.common.migration_sources import Imported, Source, open_source
+from perdure.adapters.common.migration_sources import ImportResult, Source, open_source
 from perdure.adapters.common.sync_async import wait
 from perdure.cli.common import COMMON, Common
 from perdure.cli.exits import OK, status_of
@@ -87,7 +87,7 @@ def import_(
 
 def _bring(source: Source, id: str, store: Store) -> ImportRow:
     try:
-        done: Imported = wait(source.bring(id, store))
+        done: ImportResult = wait(source.copy_session(id, store))
     except Error as error:
         return ImportRow(id, False, None, None, None, error.code, str(error))
     return ImportRow(id, True, done.session, done.written, done.skipped)

@@ -52,21 +52,21 @@ class _Known:
         self.version = max(self.version, commit.version)
 
 
-class Dialogues:
+class Conversations:
     """The messages of one store's conversations. Safe from any thread: what is remembered only ever grows, and is true at any moment."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._known = LruMap[str, _Known](KNOWN_MAX)
 
-    async def keep(self, session: str, messages: Sequence[ModelMessage], actor: str | None) -> Numbers:
+    async def append_missing(self, session: str, messages: Sequence[ModelMessage], actor: str | None) -> Numbers:
         """Append those messages that the session lacks, and give the numbers of all. Raises `Invalid` for what JSON cannot hold.
 
         The messages are found by content: what a run repeats of the conversation before it costs nothing. Of two writers one comes
         first, and the other looks again at what is there; so each number is given once.
         """
         wanted = [(*digest(message), message) for message in to_json(messages)]
-        known, overtaken = self._remembered(session), 0
+        known, overtaken = self._known_of(session), 0
         while overtaken < ATTEMPTS:
             expected = known.version  # before the rest: what another thread learns meanwhile then shows as a conflict
             missing = {key: (size, message) for key, size, message in wanted if key not in known.numbers}
@@ -96,7 +96,7 @@ class Dialogues:
 
         Raises `NotFound`, `Deleted`, `Corrupt`, `Unsupported`.
         """
-        wanted = set(spelled(numbers))
+        wanted = set(expand(numbers))
         found: dict[int, Any] = {}
         if wanted:
             async for commit in self._store.history(session, types={MESSAGE}, newest_first=True):
@@ -111,7 +111,7 @@ class Dialogues:
         order = sorted(found)
         return dict(zip(order, from_json([found[number] for number in order], session), strict=True))
 
-    def _remembered(self, session: str) -> _Known:
+    def _known_of(self, session: str) -> _Known:
         known = self._known.get(session)
         if known is None:
             known = _Known()
@@ -180,7 +180,7 @@ def runs(numbers: Iterable[int]) -> Numbers:
     return found
 
 
-def spelled(numbers: Numbers) -> Iterator[int]:
+def expand(numbers: Numbers) -> Iterator[int]:
     """Every number that the runs hold, in their order."""
     for first, count in numbers:
         yield from range(first, first + count)
