@@ -45,11 +45,19 @@ def no_store(place: str, missing: str) -> NotFound:
 
 
 def matches(query: Query, cursor: str | None, session: SessionKey, head: Head, tags: Mapping[str, str]) -> bool:
-    """Whether a session belongs to the rows that a query asks for, behind the id that the cursor names."""
+    """Whether a session belongs to the rows that a query in the order `id` asks for, behind the id that the cursor names."""
     return (
-        session.tenant == query.tenant
-        and session.id.startswith(query.prefix)
+        session.tenant == query.one_tenant
         and (cursor is None or session.id.encode() > cursor.encode())
+        and fits(query, session, head, tags)
+    )
+
+
+def fits(query: Query, session: SessionKey, head: Head, tags: Mapping[str, str]) -> bool:
+    """Whether a session has the tenant, prefix, status and tags that a query asks for, whatever its order."""
+    return (
+        query.tenant in (None, session.tenant)
+        and session.id.startswith(query.prefix)
         and (head.status == query.status if query.status is not None else head.status not in (Status.deleted, Status.moved))
         and all(tags.get(name) == value for name, value in query.tags.items())
     )
