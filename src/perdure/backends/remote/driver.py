@@ -152,7 +152,7 @@ class SchemaDriver(Protocol):
         """See `spi.Indexed.change_index`; `index` was checked."""
         ...
 
-    async def put_snapshot(self, session: SessionKey, snapshot: Snapshot, size_bytes: int | None = None) -> None:
+    async def put_snapshot(self, session: SessionKey, snapshot: Snapshot, *, size_bytes: int | None = None) -> None:
         """See `spi.Indexed.put_snapshot`."""
         ...
 

@@ -169,7 +169,7 @@ class RemoteBackend:
             await self.run(self._driver.put_snapshot(session, snapshot))
         else:
             check_index(session, Index(size_bytes=size_bytes), schema=self.schema)
-            await self.run(self._schema_driver.put_snapshot(session, snapshot, size_bytes))
+            await self.run(self._schema_driver.put_snapshot(session, snapshot, size_bytes=size_bytes))
 
     @property
     def _schema_driver(self) -> SchemaDriver:
