@@ -11,7 +11,7 @@ import pytest
 
 from perdure.backends.conformance import CASES, record
 from perdure.backends.memory import MemoryBackend
-from perdure.backends.spi import Append, Backend, Head, Known, Page, Query, Record
+from perdure.backends.spi import Append, Backend, Head, Index, Known, Page, Query, Record, Row
 from perdure.clock import SeededClock
 from perdure.errors import Invalid
 from perdure.model.commit import Status
@@ -73,8 +73,8 @@ class Resurrected(Mutant):
 class KeyForgotten(Mutant):
     """Forgets the keys of what it truncates."""
 
-    async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes]) -> None:
-        await super().truncate(session, below, anchor)
+    async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes], *, snapshot: bool = False) -> None:
+        await super().truncate(session, below, anchor, snapshot=snapshot)
         chain = self._chains[session]
         chain.keys = {key: known for key, known in chain.keys.items() if known[0] >= below}
 
@@ -82,7 +82,7 @@ class KeyForgotten(Mutant):
 class TruncatesAnyway(Mutant):
     """Truncates without an anchor."""
 
-    async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes]) -> None:
+    async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes], *, snapshot: bool = False) -> None:
         chain = self._chains[session]
         chain.records = chain.records[chain.after(below - 1) :]
 
@@ -103,6 +103,8 @@ class CrossTenant(Mutant):
 
     async def scan(self, query: Query, *, cursor: str | None = None, limit: int = 100) -> Page[Any]:
         rows = []
+        if query.order != "id":
+            return await super().scan(query, cursor=cursor, limit=limit)
         for tenant in sorted({session.tenant for session in self._chains}):
             rows += (await super().scan(msgspec.structs.replace(query, tenant=tenant), cursor=cursor, limit=limit)).items
         return Page(rows, None)
@@ -140,7 +142,7 @@ class FeedSkips(Mutant):
 class ForeignSnapshot(Mutant):
     """Keeps a snapshot of a commit that is not in the chain."""
 
-    async def put_snapshot(self, session: SessionKey, snapshot: Any) -> None:
+    async def put_snapshot(self, session: SessionKey, snapshot: Any, *, size_bytes: int | None = None) -> None:
         self._chains[session].snapshots[snapshot.version] = snapshot
 
 
@@ -150,6 +152,94 @@ class KnownWithoutRequest(Mutant):
     def _one(self, append: Append) -> Any:
         outcome = super()._one(append)
         return Known(outcome.version, b"", outcome.head) if isinstance(outcome, Known) else outcome
+
+
+class ForgetsCells(Mutant):
+    """Writes a commit without what it says of the index row."""
+
+    def _one(self, append: Append) -> Any:
+        index = append.index and Index(append.index.tags)
+        return super()._one(msgspec.structs.replace(append, index=index))
+
+
+class CellsAnyway(Mutant):
+    """Changes the row although its head moved."""
+
+    async def change_index(self, row: Row, index: Index) -> bool:
+        (head,) = await self.heads([row.session])
+        due_at = self._chains[row.session].due_at if head else None
+        return await super().change_index(msgspec.structs.replace(row, head=head or row.head, due_at=due_at), index)
+
+
+class ChangesForAll(Mutant):
+    """Does not compare when a row is due before it changes it."""
+
+    async def change_index(self, row: Row, index: Index) -> bool:
+        chain = self._chains.get(row.session)
+        return await super().change_index(msgspec.structs.replace(row, due_at=chain and chain.due_at), index)
+
+
+class StillDue(Mutant):
+    """Lists what was due among what is."""
+
+    def _end_due(self, due: Any) -> None:
+        pass
+
+
+class DueByName(Mutant):
+    """Lists what is due by its name."""
+
+    async def scan(self, query: Query, *, cursor: str | None = None, limit: int = 100) -> Page[Any]:
+        page = await super().scan(query, cursor=cursor, limit=limit)
+        return Page(sorted(page.items, key=lambda row: row.session), page.cursor)
+
+
+class DueForOne(Mutant):
+    """Lists what is due of one tenant only, whoever asks."""
+
+    async def scan(self, query: Query, *, cursor: str | None = None, limit: int = 100) -> Page[Any]:
+        return await super().scan(msgspec.structs.replace(query, tenant=query.tenant or "acme"), cursor=cursor, limit=limit)
+
+
+class KeepsSnapshots(Mutant):
+    """Leaves the snapshots where they are asked to go."""
+
+    async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes], *, snapshot: bool = False) -> None:
+        await super().truncate(session, below, anchor)
+
+
+class DropsSnapshots(Mutant):
+    """Takes all snapshots with each truncation."""
+
+    async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes], *, snapshot: bool = False) -> None:
+        await super().truncate(session, below, anchor, snapshot=True)
+
+
+class DueForEver(Mutant):
+    """Leaves the cells of what it purges."""
+
+    async def purge(self, session: SessionKey) -> None:
+        old = self._chains[session]
+        await super().purge(session)
+        self._chains[session].control = old.control
+
+
+class TakesOldWriters(Mutant):
+    """Lets everybody write, whatever the store requires."""
+
+    async def require_writer(self, version: int) -> None:
+        pass
+
+
+class TakesOldIndexes(Mutant):
+    """Lets old writers change index rows."""
+
+    async def change_index(self, row: Row, index: Index) -> bool:
+        least, self._min_writer = self._min_writer, 0
+        try:
+            return await super().change_index(row, index)
+        finally:
+            self._min_writer = least
 
 
 MUTANTS = Mutant.__subclasses__()

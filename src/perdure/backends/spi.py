@@ -22,6 +22,7 @@ from typing import Generic, Literal, NamedTuple, Protocol, TypeVar, runtime_chec
 
 import msgspec
 
+from perdure.errors import Unsupported
 from perdure.model.ids import SessionKey
 from perdure.model.record import Durability, Head, Record, Snapshot
 
@@ -57,12 +58,34 @@ T = TypeVar("T")
 
 APPENDS_MAX = 256
 """Most appends in one call."""
+SCHEMA_VERSION = 2
+"""The schema of a store that is made now. An older store opens and works; `perdure upgrade` changes it, and `open` never does."""
+CONTROL_BYTES_MAX = 1024
+"""Most bytes of `Index.control`."""
+NEVER = -1
+"""As `Index.due_at`: the session is not due any more."""
 
 
 class Index(msgspec.Struct, frozen=True):
-    """A change to a session's index row. `tags` replaces all tags; `None` leaves them."""
+    """A change to the cells of a session's index row. `None` leaves a cell as it is.
+
+    The cells after `tags` are there from schema 2 on. An engine stores them and decides nothing by them, but for the order `due`. On a
+    store of schema 1 a value for one of them is refused with `Unsupported`; a removal changes nothing there and is not refused.
+    """
 
     tags: Mapping[str, str] | None = None
+    """All tags; `{}` removes them."""
+    due_at: int | None = None
+    """When somebody should look at the session, in nanoseconds since 1970; `NEVER` removes it."""
+    control: bytes | None = None
+    """Bytes that are opaque to the engine, at most `CONTROL_BYTES_MAX`; `b""` removes them."""
+    size_bytes: int | None = None
+    """About how many bytes the session's records take; 0: not known."""
+
+    @property
+    def needs_schema_2(self) -> bool:
+        """Whether this sets a cell that a store of schema 1 does not have."""
+        return self.due_at not in (None, NEVER) or bool(self.control) or bool(self.size_bytes)
 
 
 class Append(msgspec.Struct, frozen=True):
@@ -108,12 +131,18 @@ Outcome = Appended | Refused | Known
 
 
 class Row(msgspec.Struct, frozen=True):
-    """A session's index row. `created_at` is the first record's time in nanoseconds."""
+    """A session's index row. `created_at` is the first record's time in nanoseconds; the cells after it are those of `Index`."""
 
     session: SessionKey
     head: Head
     tags: Mapping[str, str]
     created_at: int
+    due_at: int | None = None
+    """`None`: not due."""
+    control: bytes = b""
+    """`b""`: there is none."""
+    size_bytes: int = 0
+    """0: not known."""
 
 
 class Loaded(msgspec.Struct, frozen=True):
@@ -126,13 +155,26 @@ class Loaded(msgspec.Struct, frozen=True):
 
 
 class Query(msgspec.Struct, frozen=True):
-    """Which index rows `scan` returns: all conditions must hold. `status` of `None` is everything but deleted and moved."""
+    """Which index rows `scan` returns: all conditions must hold. `status` of `None` is everything but deleted and moved.
 
-    tenant: str
+    order   id: by the bytes of the id, one tenant's; due: rows that have a `due_at`, by (`due_at`, tenant, id)
+    tenant  `None` is every tenant, and asks for the order `due`: `Unsupported` in another
+    """
+
+    tenant: str | None
     prefix: str = ""
     tags: Mapping[str, str] = {}
     status: int | None = None
     order: str = "id"
+    due_before: int | None = None
+    """Rows with a smaller `due_at` only; asks for the order `due`: `Unsupported` in another."""
+
+    @property
+    def one_tenant(self) -> str:
+        """The tenant, for an order that lists one. Raises `Unsupported` where the query asks for every one, or for what is due."""
+        if self.tenant is None or self.due_before is not None:
+            raise Unsupported(f"A listing of every tenant, or of what is due, is in the order 'due', not {self.order!r}.")
+        return self.tenant
 
 
 class Page(msgspec.Struct, Generic[T], frozen=True):
@@ -167,6 +209,7 @@ class Capabilities(msgspec.Struct, frozen=True):
     record_bytes_max: int
     """Largest `meta` plus `body` it takes as one record."""
     scan_orders: tuple[str, ...] = ("id",)
+    """The orders of `scan`. With `"due"` the store has schema 2: it is `Indexed`, and takes every cell of `Index`."""
     batched: bool = True
     """Appends of one call share a transaction or a round trip. Where each is a write of its own, each is handed over by itself, so that
     none waits for the slowest."""
@@ -174,6 +217,8 @@ class Capabilities(msgspec.Struct, frozen=True):
     """Several processes can open the same data at once."""
     read_proves: Durability | None = None
     """The level that a commit has for certain when a read has shown it; `None`: the strongest."""
+    min_writer_seconds: float = 0.0
+    """How long a writer may go by what it knew of the store's `min_writer`. 0: each write compares it."""
 
     def proven(self, asked: Durability) -> Durability:
         """What a receipt may say of a commit that a read has shown, when this level was asked for."""
@@ -229,6 +274,63 @@ class Settling(Protocol):
 
     async def settled(self, session: SessionKey) -> None:
         """Wait until no append of this session that was handed over before is on its way. Raises `Unknown` after the engine's time-out."""
+        ...
+
+
+@runtime_checkable
+class Indexed(Protocol):
+    """A backend whose index rows have the cells of schema 2. It is meant only while `"due"` is one of its `scan_orders`."""
+
+    async def change_index(self, row: Row, index: Index) -> bool:
+        """Change cells of the index row without a commit, if the session's head and `due_at` are still those of `row`.
+
+        False: they are not, or there is no such session; nothing was changed. One round trip, atomic, and no news for anyone: neither the
+        feed nor who listens hears of it. The row is durable as an append of the level `local` is. `index.tags` is none of its business:
+        `Invalid`, as for what `check_index` refuses. After `Unknown`, read the row again.
+        """
+        ...
+
+    async def put_snapshot(self, session: SessionKey, snapshot: Snapshot, *, size_bytes: int | None = None) -> None:
+        """See `Backend.put_snapshot`. Where the snapshot is kept and `size_bytes` is given, it becomes that of the index row: in the same
+        transaction where that costs nothing, else soon after."""
+        ...
+
+    async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes], *, snapshot: bool = False) -> None:
+        """See `Backend.truncate`. With `snapshot` every snapshot of the session goes too, also those at and above `below`; the index row
+        and the keys stay."""
+        ...
+
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how much of it is done, and how much there is (0: not known). Called from any thread, quick, never raises."""
+
+
+@runtime_checkable
+class Versioned(Protocol):
+    """A backend whose stores have a schema version, and refuse writers that are too old for what they hold.
+
+    A handle writes what the schema that it opened asks of it; that is its writer version. `min_writer` stands in the store's header. Each
+    write (append, `change_index`, snapshot, truncation, purge) compares it where that costs no round trip, or goes by what it read within
+    the last `Capabilities.min_writer_seconds`. A writer below it is refused with `Unsupported`, and nothing is written. Reads go on.
+    """
+
+    @property
+    def schema(self) -> int:
+        """The schema of this store when it was opened."""
+        ...
+
+    async def require_writer(self, version: int) -> None:
+        """From now on refuse writers below this version, in every process. It never falls: a smaller number changes nothing."""
+        ...
+
+    async def migrate(self, from_version: int, progress: Progress) -> None:
+        """Change the store from this schema to the next one. Meant to be run while nothing else uses the store.
+
+        Takes a lock: raises `Busy` while another migration works. Requires the new writer version first, so that a handle of the old schema
+        that is still open cannot write any more, and says the new schema last. A kill at any point leaves a store that reads the same, and
+        that a further `migrate` finishes. Returns at once where the store has a newer schema already. Afterwards, close this handle and
+        open the store again: until then it writes nothing. Raises `Invalid` for a version that it does not migrate from.
+        """
         ...
 
 

@@ -25,6 +25,7 @@ class MemoryDriver:
     def __init__(self, backend: MemoryBackend, *, lanes: int = 1, batch_max: int = 64) -> None:
         self.backend, self.lanes, self.batch_max = backend, lanes, batch_max
         self.capabilities, self.store_id = backend.capabilities, backend.store_id
+        self.schema = backend.schema
         self.writes = 0
 
     async def write(self, attempts: Sequence[Attempt]) -> Sequence[Answer]:
@@ -50,6 +51,21 @@ class MemoryDriver:
 
     async def scan(self, query, cursor, limit):
         return await self.backend.scan(query, cursor=cursor, limit=limit)
+
+    async def change_index(self, row, index):
+        return await self.backend.change_index(row, index)
+
+    async def put_snapshot(self, session, snapshot, *, size_bytes=None):
+        await self.backend.put_snapshot(session, snapshot, size_bytes=size_bytes)
+
+    async def truncate(self, session, below, anchor, *, snapshot=False):
+        await self.backend.truncate(session, below, anchor, snapshot=snapshot)
+
+    async def require_writer(self, version):
+        await self.backend.require_writer(version)
+
+    async def migrate(self, from_version, progress):
+        await self.backend.migrate(from_version, progress)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.backend, name)

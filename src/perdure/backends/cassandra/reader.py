@@ -121,12 +121,12 @@ class Reader:
             ids, more = await self._ids(query, after)
             for start in range(0, len(ids), SCANNED):
                 some = ids[start : start + SCANNED]
-                found = await asyncio.gather(*[self._chain.top(SessionKey(query.tenant, id), plain=True) for id in some])
+                found = await asyncio.gather(*[self._chain.top(SessionKey(query.one_tenant, id), plain=True) for id in some])
                 for id, top in zip(some, found, strict=True):
                     after = id
                     if top is None or not _matches(query, top[1]):
                         continue
-                    rows.append(IndexRow(SessionKey(query.tenant, id), _head(top[1]), top[1].tags, top[1].created))
+                    rows.append(IndexRow(SessionKey(query.one_tenant, id), _head(top[1]), top[1].tags, top[1].created))
                     if len(rows) == limit:
                         return Page(rows, id)
             looked += len(ids)
@@ -139,7 +139,7 @@ class Reader:
         behind = after is not None and after.encode() >= query.prefix.encode()
         name, start = ("sessions_behind", after) if behind else ("sessions", query.prefix)
         slots = await asyncio.gather(
-            *[self._client.run(name, self._ns, query.tenant, slot, start, SCANNED) for slot in range(SESSION_SLOTS)]
+            *[self._client.run(name, self._ns, query.one_tenant, slot, start, SCANNED) for slot in range(SESSION_SLOTS)]
         )
         ids = sorted((id for slot in slots for (id,) in slot), key=str.encode)
         ends = [slot[-1][0].encode() for slot in slots if len(slot) == SCANNED]

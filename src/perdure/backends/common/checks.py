@@ -46,10 +46,14 @@ def selects(query: Query, head: Head, tags: Mapping[str, str]) -> bool:
 
 
 def matches(query: Query, cursor: str | None, session: SessionKey, head: Head, tags: Mapping[str, str]) -> bool:
-    """Whether a session belongs to the rows that a query asks for, after the id that the cursor names."""
+    """Whether a session belongs to the rows that a query in the order `id` asks for, after the id that the cursor names."""
     return (
-        session.tenant == query.tenant
-        and session.id.startswith(query.prefix)
+        session.tenant == query.one_tenant
         and (cursor is None or session.id.encode() > cursor.encode())
-        and selects(query, head, tags)
+        and fits(query, session, head, tags)
     )
+
+
+def fits(query: Query, session: SessionKey, head: Head, tags: Mapping[str, str]) -> bool:
+    """Whether a session has the tenant, prefix, status and tags that a query asks for, whatever its order."""
+    return query.tenant in (None, session.tenant) and session.id.startswith(query.prefix) and selects(query, head, tags)

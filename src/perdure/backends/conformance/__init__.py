@@ -13,11 +13,12 @@
     def test_conformance(case: Case) -> None:
         case.run(fresh)
 
+An engine of schema 1 is not asked for what came with schema 2 (`Case.needs_due`).
 A case fails with AssertionError. It needs no pytest and no plugin. `another`, where given, opens a second handle on the data
 of the first (another process's view); cases that need one are skipped without it by `Case.needs_another`.
 """
 
-from perdure.backends.conformance import appending, ending, notifying, reading
+from perdure.backends.conformance import appending, ending, indexing, notifying, reading
 from perdure.backends.conformance.kit import CASES, Case, Kit, behind, case, case_of_two, expecting, record, refuses, versions
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "case_of_two",
     "ending",
     "expecting",
+    "indexing",
     "notifying",
     "reading",
     "record",

@@ -39,6 +39,10 @@ class Kit:
             heads.append(outcome.head)
         return heads
 
+    async def pass_min_writer(self) -> None:
+        """Wait until every handle compares, or has read again, which writers the store takes."""
+        await asyncio.sleep(self.backend.capabilities.min_writer_seconds)
+
 
 def record(
     session: SessionKey,
@@ -79,10 +83,12 @@ def expecting(session: SessionKey, expected: Head | None, **columns: object) -> 
 class Case:
     """One claim about engines: its name is the function's, its sentence the docstring."""
 
-    def __init__(self, check: Callable[[Kit], Awaitable[None]], *, needs_another: bool) -> None:
+    def __init__(self, check: Callable[[Kit], Awaitable[None]], *, needs_another: bool, needs_due: bool = False) -> None:
         self.name = check.__name__
         self.claim = check.__doc__ or ""
         self.needs_another = needs_another
+        self.needs_due = needs_due
+        """Whether it asks for schema 2. An engine that does not list in the order `due` is not asked."""
         self._check = check
 
     def __repr__(self) -> str:
@@ -95,6 +101,8 @@ class Case:
     async def _run(self, fresh: Fresh, another: Another | None) -> None:
         async with AsyncExitStack() as stack:
             backend = await stack.enter_async_context(fresh())
+            if self.needs_due and "due" not in backend.capabilities.scan_orders:
+                return
             other = await stack.enter_async_context(another(backend)) if another is not None else None
             try:
                 await self._check(Kit(backend, other))
@@ -115,6 +123,18 @@ def case(check: Callable[[Kit], Awaitable[None]]) -> Callable[[Kit], Awaitable[N
 def case_of_two(check: Callable[[Kit], Awaitable[None]]) -> Callable[[Kit], Awaitable[None]]:
     """Register a case that needs a second handle on the same data."""
     CASES.append(Case(check, needs_another=True))
+    return check
+
+
+def indexed(check: Callable[[Kit], Awaitable[None]]) -> Callable[[Kit], Awaitable[None]]:
+    """Register a case of schema 2."""
+    CASES.append(Case(check, needs_another=False, needs_due=True))
+    return check
+
+
+def indexed_of_two(check: Callable[[Kit], Awaitable[None]]) -> Callable[[Kit], Awaitable[None]]:
+    """Register a case of schema 2 that needs a second handle on the same data."""
+    CASES.append(Case(check, needs_another=True, needs_due=True))
     return check
 
 

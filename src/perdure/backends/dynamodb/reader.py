@@ -197,7 +197,7 @@ class Reader:
             while len(rows) < limit:
                 wanted: list[SessionKey] = []
                 async for id in ids:
-                    wanted.append(SessionKey(query.tenant, id))
+                    wanted.append(SessionKey(query.one_tenant, id))
                     if len(wanted) == limit - len(rows):
                         break
                 else:
@@ -228,7 +228,7 @@ class Reader:
         async def fill(shard: int) -> None:
             while more[shard] and not waiting[shard]:
                 items, start = await self.table.query(
-                    self._keys.listing(query.tenant, shard), low, query.prefix + _END, limit=size, start=starts[shard]
+                    self._keys.listing(query.one_tenant, shard), low, query.prefix + _END, limit=size, start=starts[shard]
                 )
                 starts[shard], more[shard] = start, start is not None
                 for item in items:

@@ -135,10 +135,10 @@ class Reader:
         """By id; tags and status are looked at row by row, etcd has no other index, at most about `LOOKED_MAX` rows a page."""
         keys, rows = self._keys, list[Row]()
         looked = 0
-        start = keys.rows(b"", query.tenant, query.prefix)
+        start = keys.rows(b"", query.one_tenant, query.prefix)
         end = behind(start)
         if cursor is not None:
-            start = max(start, keys.of(b"", SessionKey(query.tenant, cursor)) + b"\0")
+            start = max(start, keys.of(b"", SessionKey(query.one_tenant, cursor)) + b"\0")
         slot = len(keys.all(b"")) - 1
         heads, index, more = [], [], True
 

@@ -99,8 +99,8 @@ def session_of(path: Path) -> SessionKey:
 
 def named(query: Query, cursor: str | None) -> tuple[str, str]:
     """The names from and to which a listing looks."""
-    low = f"s{_escaped(query.tenant)}.-{_escaped(query.prefix)}"
-    after = "" if cursor is None else f"s{_escaped(query.tenant)}.-{_escaped(cursor)} "
+    low = f"s{_escaped(query.one_tenant)}.-{_escaped(query.prefix)}"
+    after = "" if cursor is None else f"s{_escaped(query.one_tenant)}.-{_escaped(cursor)} "
     return max(low, after, key=str.encode), low + END
 
 

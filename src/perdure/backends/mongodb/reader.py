@@ -141,10 +141,10 @@ class Reader:
 
     async def scan(self, query: Query, cursor: str | None, limit: int) -> Page[Row]:
         """By id, from the index of names; a tag, and a status other than active, have indexes of their own."""
-        start = f"{query.tenant}\t{query.prefix}"
+        start = f"{query.one_tenant}\t{query.prefix}"
         names: Doc = {"$gte": start, "$lt": start + "\U0010ffff" * 64}
         if cursor is not None:
-            names["$gt"] = f"{query.tenant}\t{cursor}"
+            names["$gt"] = f"{query.one_tenant}\t{cursor}"
         hidden = [int(Status.deleted), int(Status.moved)]
         where: list[Doc] = [{"_id": names}, {"status": {"$nin": hidden} if query.status is None else query.status}]
         tags = layout.encode_tags(query.tags)

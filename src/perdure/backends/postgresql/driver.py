@@ -220,7 +220,8 @@ class PostgreSQLDriver:
 
     async def scan(self, query: Query, cursor: str | None, limit: int) -> Page[Row]:
         """See `spi.Backend.scan`."""
-        where, values = ["status <> ALL(%(hidden)s)"], {"tenant": query.tenant, "limit": limit, "hidden": [Status.deleted, Status.moved]}
+        hidden = [int(status) for status in (Status.deleted, Status.moved)]
+        where, values = ["status <> ALL(%(hidden)s)"], {"tenant": query.one_tenant, "limit": limit, "hidden": hidden}
         if query.status is not None:
             where, values["status"] = ["status = %(status)s"], query.status
         if query.prefix:
@@ -233,9 +234,8 @@ class PostgreSQLDriver:
             where.append("tags @> %(tags)s::jsonb AND tags <> '{}'")
             values["tags"] = msgspec.json.encode(query.tags).decode()
         statement = self._queries["scan"].replace("{where}", " AND ".join(where))
-        values["hidden"] = [int(status) for status in (Status.deleted, Status.moved)]
         rows = [
-            Row(SessionKey(query.tenant, id), Head(*head), msgspec.json.decode(tags), created)
+            Row(SessionKey(query.one_tenant, id), Head(*head), msgspec.json.decode(tags), created)
             for id, *head, tags, created in await self.connections.fetch(statement, values)
         ]
         return Page(rows, rows[-1].session.id if len(rows) == limit else None)

@@ -207,14 +207,14 @@ class RedisDriver:
         if cursor is not None and cursor.encode() >= query.prefix.encode():
             low = b"(" + cursor.encode()
         while True:
-            calls = [self._function("scan", shard, query.tenant, low, high, limit) for shard in range(SHARDS)]
+            calls = [self._function("scan", shard, query.one_tenant, low, high, limit) for shard in range(SHARDS)]
             pages = await self.connections.each(calls)
             full = [page[-1][0] for page in pages if len(page) == limit]
             end = min(full) if full else None  # Beyond it a shard may have more that comes before what others gave.
             for id, head, created, tags in sorted(row for page in pages for row in page):
                 if end is not None and id > end:
                     break
-                session = SessionKey(query.tenant, id.decode())
+                session = SessionKey(query.one_tenant, id.decode())
                 if head is None or created is None:
                     raise Corrupt(f"The head of session {session.id!r} is gone from Redis.", session=session.id)
                 row = Row(session, _certain(layout.decode_head(head)), layout.decode_tags(tags), int(created))

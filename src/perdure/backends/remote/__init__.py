@@ -9,7 +9,7 @@ urls       options with units in a URL, and URLs without their secrets
 """
 
 from perdure.backends.remote.appender import Appender
-from perdure.backends.remote.driver import Answer, Attempt, Driver, Later, Lost, Stored
+from perdure.backends.remote.driver import Answer, Attempt, Driver, Later, Lost, SchemaDriver, Stored
 from perdure.backends.remote.facade import RemoteBackend, open_remote
 from perdure.backends.remote.listening import Notice
 from perdure.backends.remote.loop import IoLoop, ended, in_thread, together
@@ -26,6 +26,7 @@ __all__ = [
     "Lost",
     "Notice",
     "RemoteBackend",
+    "SchemaDriver",
     "Stored",
     "ended",
     "in_thread",

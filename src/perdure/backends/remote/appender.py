@@ -19,7 +19,8 @@ from typing import Any
 
 from perdure.backends.common.checks import check_records
 from perdure.backends.common.pacing import Pacing
-from perdure.backends.remote.driver import Answer, Attempt, Driver, Ended, Later, Lost, Stored
+from perdure.backends.common.schema import check_index
+from perdure.backends.remote.driver import Answer, Attempt, Driver, Ended, Later, Lost, SchemaDriver, Stored
 from perdure.backends.remote.loop import together
 from perdure.backends.spi import Append, Appended, Head, Known, Outcome, Refused
 from perdure.clock import SystemClock
@@ -81,6 +82,7 @@ class Appender:
         heads_max: int = HEADS_MAX,
     ) -> None:
         self._driver, self._timeout, self._tick = driver, timeout, tick
+        self._schema = driver.schema if isinstance(driver, SchemaDriver) else 1
         self._heads = LruMap[SessionKey, Head](heads_max)
         self._ready: deque[_Pending] = deque()
         self._busy: dict[SessionKey, deque[_Pending | asyncio.Future[None]]] = {}
@@ -240,6 +242,7 @@ class Appender:
             records = append.finish(pending.head)
             if records is not None:
                 check_records(append.session, pending.head, records, self._driver.capabilities.record_bytes_max)
+                check_index(append.session, append.index, schema=self._schema)
                 return pending, Attempt(append.session, pending.head, tuple(records), append.key, append.index, append.durability)
             verdict: Outcome | BaseException = Refused(pending.head)
         except Exception as error:  # noqa: BLE001 - the outcome of this append alone

@@ -12,11 +12,26 @@ Every call ends within the time-outs of the URL, also when the server hangs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
-from perdure.backends.spi import Capabilities, Change, Checkup, Durability, Head, Index, Known, Loaded, Page, Query, Record, Row, Snapshot
+from perdure.backends.spi import (
+    Capabilities,
+    Change,
+    Checkup,
+    Durability,
+    Head,
+    Index,
+    Known,
+    Loaded,
+    Page,
+    Progress,
+    Query,
+    Record,
+    Row,
+    Snapshot,
+)
 from perdure.errors import Error
 from perdure.model.ids import SessionKey
 
@@ -120,4 +135,35 @@ class Driver(Protocol):
 
     async def close(self) -> None:
         """Let go of what the driver opened; a client that the caller lent stays open."""
+        ...
+
+
+@runtime_checkable
+class SchemaDriver(Protocol):
+    """A driver that knows schema 2. Its `capabilities.scan_orders` have `"due"` where the store that it opened does.
+
+    What cells an `Attempt.index` sets was checked with its records. A write by a writer that is too old is answered with `Unsupported`.
+    """
+
+    schema: int
+    """The schema of the store when it was opened."""
+
+    async def change_index(self, row: Row, index: Index) -> bool:
+        """See `spi.Indexed.change_index`; `index` was checked."""
+        ...
+
+    async def put_snapshot(self, session: SessionKey, snapshot: Snapshot, *, size_bytes: int | None = None) -> None:
+        """See `spi.Indexed.put_snapshot`."""
+        ...
+
+    async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes], *, snapshot: bool = False) -> None:
+        """See `spi.Indexed.truncate`."""
+        ...
+
+    async def require_writer(self, version: int) -> None:
+        """See `spi.Versioned.require_writer`."""
+        ...
+
+    async def migrate(self, from_version: int, progress: Progress) -> None:
+        """See `spi.Versioned.migrate`."""
         ...

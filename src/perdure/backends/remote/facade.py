@@ -8,8 +8,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from perdure.backends.common.schema import check_index
 from perdure.backends.remote.appender import Appender
-from perdure.backends.remote.driver import Driver
+from perdure.backends.remote.driver import Driver, SchemaDriver
 from perdure.backends.remote.listening import Listener, Noticing
 from perdure.backends.remote.loop import IoLoop
 from perdure.backends.spi import (
@@ -20,10 +21,12 @@ from perdure.backends.spi import (
     Checkup,
     Head,
     Hear,
+    Index,
     Known,
     Loaded,
     Outcome,
     Page,
+    Progress,
     Query,
     Record,
     Row,
@@ -77,6 +80,11 @@ class RemoteBackend:
     @property
     def store_id(self) -> str:
         return self._driver.store_id
+
+    @property
+    def schema(self) -> int:
+        """See `spi.Versioned.schema`."""
+        return self._driver.schema if isinstance(self._driver, SchemaDriver) else 1
 
     @property
     def driver(self) -> Driver:
@@ -155,9 +163,24 @@ class RemoteBackend:
         """See `spi.Backend.find_key`."""
         return await self.run(self._driver.find_key(session, key))
 
-    async def put_snapshot(self, session: SessionKey, snapshot: Snapshot) -> None:
-        """See `spi.Backend.put_snapshot`."""
-        await self.run(self._driver.put_snapshot(session, snapshot))
+    async def put_snapshot(self, session: SessionKey, snapshot: Snapshot, *, size_bytes: int | None = None) -> None:
+        """See `spi.Indexed.put_snapshot`."""
+        if size_bytes is None:
+            await self.run(self._driver.put_snapshot(session, snapshot))
+        else:
+            check_index(session, Index(size_bytes=size_bytes), schema=self.schema)
+            await self.run(self._schema_driver.put_snapshot(session, snapshot, size_bytes=size_bytes))
+
+    @property
+    def _schema_driver(self) -> SchemaDriver:
+        if not isinstance(self._driver, SchemaDriver):
+            raise Unsupported("This engine knows schema 1 only.")
+        return self._driver
+
+    async def change_index(self, row: Row, index: Index) -> bool:
+        """See `spi.Indexed.change_index`."""
+        check_index(row.session, index, schema=self.schema, alone=True)
+        return await self.run(self._schema_driver.change_index(row, index))
 
     async def scan(self, query: Query, *, cursor: str | None = None, limit: int = 100) -> Page[Row]:
         """See `spi.Backend.scan`."""
@@ -169,13 +192,24 @@ class RemoteBackend:
         """See `spi.Backend.feed`."""
         return await self.run(self._driver.feed(cursor, limit))
 
-    async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes]) -> None:
-        """See `spi.Backend.truncate`."""
-        await self.run(self._driver.truncate(session, below, anchor))
+    async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes], *, snapshot: bool = False) -> None:
+        """See `spi.Indexed.truncate`."""
+        if snapshot:
+            await self.run(self._schema_driver.truncate(session, below, anchor, snapshot=True))
+        else:
+            await self.run(self._driver.truncate(session, below, anchor))
 
     async def purge(self, session: SessionKey) -> None:
         """See `spi.Backend.purge`."""
         await self.run(self._driver.purge(session))
+
+    async def require_writer(self, version: int) -> None:
+        """See `spi.Versioned.require_writer`."""
+        await self.run(self._schema_driver.require_writer(version))
+
+    async def migrate(self, from_version: int, progress: Progress) -> None:
+        """See `spi.Versioned.migrate`."""
+        await self.run(self._schema_driver.migrate(from_version, progress))
 
     async def settled(self, session: SessionKey) -> None:
         """See `spi.Settling.settled`."""

@@ -138,9 +138,9 @@ def read(connection: apsw.Connection, session: SessionKey, after: int, before: i
 
 def scan(connection: apsw.Connection, proven: Heads, query: Query, cursor: str | None, limit: int) -> Page[Row]:
     """Index rows by id, behind the id that the cursor names. With tags, the sessions of the rarest one are looked at, and no others."""
-    tags = sorted(query.tags.items(), key=lambda tag: _count(connection, query.tenant, *tag))
+    tags = sorted(query.tags.items(), key=lambda tag: _count(connection, query.one_tenant, *tag))
     by, source = ("r", "tag r CROSS JOIN session s ON s.tenant = r.tenant AND s.id = r.id") if tags else ("s", "session s")
-    where, values = [f"{by}.tenant = ?"], [query.tenant]
+    where, values = [f"{by}.tenant = ?"], [query.one_tenant]
     if tags:
         where.append("r.name = ? AND r.value = ?")
         values += tags[0]
@@ -165,7 +165,7 @@ def scan(connection: apsw.Connection, proven: Heads, query: Query, cursor: str |
     rows = []
     with as_of_one_moment(connection):
         for id, n, told, created, status, *columns in connection.execute(statement, (*values, limit)):
-            session = SessionKey(query.tenant, id)
+            session = SessionKey(query.one_tenant, id)
             head = proven.prove(connection, session, n, make_head(columns))
             rows.append(_row(connection, session, n, head, told, created, status))
             if not query.tags.items() <= rows[-1].tags.items():

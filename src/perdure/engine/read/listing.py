@@ -35,7 +35,7 @@ async def listing(
     timed = after is not None or before is not None
     left = limit
     while left is None or left > 0:
-        with telemetry.span("list", query.tenant, query.prefix):
+        with telemetry.span("list", query.one_tenant, query.prefix):
             page = await backend.scan(query, cursor=cursor, limit=PAGE if left is None or timed else min(left, PAGE))
         for row in page.items:
             info = Info.of(row)

@@ -1,0 +1,79 @@
+"""Schema versions and the cells that came with them: what every engine checks alike."""
+
+from __future__ import annotations
+
+import msgspec
+
+from perdure.backends.spi import CONTROL_BYTES_MAX, NEVER, SCHEMA_VERSION, Index
+from perdure.errors import Invalid, TooLarge, Unsupported
+from perdure.model.ids import SessionKey
+
+_INTEGER_END = 1 << 63
+
+
+def check_schema(place: str, schema: int, min_writer: int | None) -> None:
+    """Raise `Unsupported` for a store that this library cannot use. `min_writer` of `None`: the store's header has none.
+
+    A newer schema is no hindrance where its header says that writers of ours may write: they keep the fields that they do not know.
+    """
+    if schema > SCHEMA_VERSION and (min_writer is None or min_writer > SCHEMA_VERSION):
+        known = f"this version of Perdure knows {SCHEMA_VERSION}"
+        raise Unsupported(f"{place} has schema version {schema}; {known}: upgrade perdure.", advice="")
+
+
+def writer_version(schema: int) -> int:
+    """The version of a writer that opened a store of this schema."""
+    return min(schema, SCHEMA_VERSION)
+
+
+def check_writer(place: str, writer: int, min_writer: int) -> None:
+    """Raise `Unsupported` for a write by a writer that the store does not take any more. Nothing was written."""
+    if writer >= min_writer:
+        return
+    if min_writer > SCHEMA_VERSION:
+        mend = f"this version of Perdure is too old to write it (it writes schema {writer}, and {min_writer} is the least): upgrade perdure"
+    else:
+        mend = "it was upgraded meanwhile: open it again, or where an upgrade was interrupted run `perdure upgrade` again"
+    raise Unsupported(f"{place} was not written: {mend}.", advice="", min_writer=min_writer, writer=writer)
+
+
+def check_index(session: SessionKey, index: Index | None, *, schema: int, alone: bool = False) -> None:
+    """Raise `Invalid` or `TooLarge` for cells that no engine takes, `Unsupported` for those that this store has no place for.
+
+    `alone`: they are changed without a commit, where tags are not.
+    """
+    if index is None:
+        return
+    if alone and index.tags is not None:
+        raise Invalid(f"Tags of session {session.id!r} are changed by a commit only.")
+    if index.due_at is not None and not NEVER <= index.due_at < _INTEGER_END:
+        raise Invalid(f"due_at of session {session.id!r} is no time in nanoseconds since 1970: {index.due_at}.")
+    if index.size_bytes is not None and not 0 <= index.size_bytes < _INTEGER_END:
+        raise Invalid(f"size_bytes of session {session.id!r} is no number of bytes: {index.size_bytes}.")
+    if index.control is not None and len(index.control) > CONTROL_BYTES_MAX:
+        size = len(index.control)
+        raise TooLarge(
+            f"The control cell of session {session.id!r} has {size:,} bytes; {CONTROL_BYTES_MAX:,} is the most.",
+            size=size,
+            limit=CONTROL_BYTES_MAX,
+        )
+    if schema < 2 and index.needs_schema_2:
+        raise Unsupported(
+            f"This store has schema {schema}, which has no place for times that are due, policies and leases: stop what uses it, and run"
+            " `perdure upgrade` on its URL.",
+            advice="",
+        )
+
+
+def write_due_cursor(due_at: int, session: SessionKey) -> str:
+    """The cursor of a page in the order `due` that ends with this row."""
+    return msgspec.json.encode((due_at, *session)).decode()
+
+
+def read_due_cursor(cursor: str) -> tuple[int, SessionKey]:
+    """The row that a page ended with. Raises `Invalid`."""
+    try:
+        due_at, tenant, id = msgspec.json.decode(cursor, type=tuple[int, str, str])
+    except (msgspec.MsgspecError, UnicodeError):
+        raise Invalid(f"{cursor!r:.200} is no cursor of a listing in the order 'due'.") from None
+    return due_at, SessionKey(tenant, id)
