@@ -13,7 +13,7 @@ from typing import Any, Literal, Self, TypeVar
 from perdure.backends.spi import Capabilities, Durability
 from perdure.clock import Clock
 from perdure.codec.upcast import Upcaster
-from perdure.concurrency.bridge import run_blocking
+from perdure.concurrency.replies import run_blocking
 from perdure.engine import opening as _opening
 from perdure.engine import store as _async
 from perdure.engine.unentered import Blocking

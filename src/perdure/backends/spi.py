@@ -10,7 +10,7 @@ Vocabulary
     durability  how safe a write is on return, see `Durability`
 
 Threads and loops: every method may be called from any event loop, and from a thread without one (the calls then block:
-see `bridge`). Cancelling an `append` leaves each session appended or not; read the heads back before sending anything else.
+see `concurrency.replies`). Cancelling an `append` leaves each session appended or not; read the heads back before sending anything else.
 
 Errors: only `perdure.errors`. `Unavailable` means that nothing was written, `Unknown` that it may have been.
 """

@@ -9,7 +9,7 @@ import warnings
 from perdure.backends.spi import Backend, Durability, Proving
 from perdure.clock import Clock
 from perdure.codec.codec import Codec
-from perdure.concurrency.bridge import FORKED
+from perdure.concurrency.replies import FORKED
 from perdure.config import Settings, shown_url
 from perdure.engine.live.watch import Watchers
 from perdure.engine.read.cache import Cache
@@ -37,18 +37,18 @@ class Core:
         self.closed = False
 
     def check_open(self) -> None:
-        """Raise `Closed` after `close`, and in a child that was forked off."""
+        """Raise `Closed` after `close`, and in a forked child."""
         if self.closed:
             raise Closed
         self.check_process()
 
     def check_process(self) -> None:
-        """Raise `Closed` in a child that was forked off: its copies of locks may be held, by threads that it does not have."""
+        """Raise `Closed` in a forked child: its copies of locks may be held by threads that it does not have."""
         if self.pid != os.getpid():
             raise Closed(FORKED)
 
     async def close(self) -> None:
-        """Finish what was handed over and let go of everything. While the interpreter ends there is nobody left to wait for."""
+        """Finish the appends in progress and release everything. While the interpreter shuts down, nothing is waited for."""
         if not self.closed:
             self.check_process()
             self.closed = True
@@ -64,5 +64,5 @@ class Core:
                 place = shown_url(self.url)
                 message = f"A Perdure store on {place} was never closed: use `async with perdure.open(...)`."
                 warnings.warn(message, ResourceWarning, stacklevel=1)
-        except (AttributeError, TypeError):  # While the interpreter ends, modules are taken apart.
+        except (AttributeError, TypeError):  # While the interpreter shuts down, modules are already emptied.
             return

@@ -17,13 +17,13 @@ from perdure.engine.branch import fork as forks
 from perdure.engine.branch import merge as merges
 from perdure.engine.core import Core
 from perdure.engine.options import VERSION_MAX, Options, check_count, check_durability, check_events, check_options, check_time, check_types
-from perdure.engine.read.cache import Working
+from perdure.engine.read.cache import CachedState
 from perdure.engine.read.listing import check_id_part, check_status, check_tags, listing
 from perdure.engine.read.verify import verify
 from perdure.engine.views import Info, Receipt, Verified, View, only, to_nanoseconds
 from perdure.engine.write import drafts
 from perdure.engine.write.drafts import Draft, Edit
-from perdure.engine.write.request import Change, check_life, has_ops
+from perdure.engine.write.request import WriteRequest, check_incarnation, has_ops
 from perdure.errors import AlreadyExists, Deleted, Invalid, NotFound
 from perdure.model.commit import Commit, Kind, Status
 from perdure.model.events import Event
@@ -109,8 +109,8 @@ class Store:
         with core.telemetry.span("append", *target):
             base = None
             if expect and has_ops(checked):
-                base = await drafts.base_at(core.reader, target, options, await core.reader.current(target))
-            change = Change(
+                base = await drafts.base_at(core.reader, target, options, await core.reader.cached(target))
+            request = WriteRequest(
                 session=target,
                 events=checked,
                 options=options,
@@ -121,7 +121,7 @@ class Store:
                 seen=expect or 0,
                 check_request=True,
             )
-            return await core.committer.commit(change)
+            return await core.committer.commit(request)
 
     async def find(self, session: str, key: str, *, include_deleted: bool = False) -> Receipt | None:
         """The receipt of the commit that this idempotency key was applied by (`duplicate` is true), or `None`. One or two round trips.
@@ -210,25 +210,25 @@ class Store:
             raise Invalid(f"consistency must be 'strong' or 'eventual', not {consistency!r}.")
         with core.telemetry.span("read", *target):
             reader = core.reader
-            found, owned = await reader.once(target) if consistency == "strong" else (await reader.current(target), False)
+            found, owned = await reader.load_uncached(target) if consistency == "strong" else (await reader.cached(target), False)
             now = self._check_live(target, found, include_deleted)
             await core.committer.snapshot(target, now, keep=not owned)
             if at is None:
                 return _view(target, now, now, owned=owned)
             return _view(target, now, await self._past(target, now, at, include_deleted), owned=True)
 
-    async def _live(self, session: SessionKey) -> Working:
-        return self._check_live(session, await self._core.reader.strong(session))
+    async def _live(self, session: SessionKey) -> CachedState:
+        return self._check_live(session, await self._core.reader.read_head(session))
 
-    def _check_live(self, session: SessionKey, working: Working | None, include_deleted: bool = False) -> Working:
-        if working is None:
+    def _check_live(self, session: SessionKey, cached: CachedState | None, include_deleted: bool = False) -> CachedState:
+        if cached is None:
             raise NotFound(f"There is no session {session.id!r} in tenant {session.tenant!r}.", session=session.id)
-        if working.head.status == Status.deleted and not include_deleted:
-            raise Deleted(f"Session {session.id!r} was deleted at version {working.head.version}.", session=session.id)
-        return working
+        if cached.head.status == Status.deleted and not include_deleted:
+            raise Deleted(f"Session {session.id!r} was deleted at version {cached.head.version}.", session=session.id)
+        return cached
 
-    async def _past(self, session: SessionKey, now: Working, at: int | datetime, include_deleted: bool) -> Working:
-        tombstone = 0 if include_deleted else await self._core.reader.life(session, now.head)
+    async def _past(self, session: SessionKey, now: CachedState, at: int | datetime, include_deleted: bool) -> CachedState:
+        tombstone = 0 if include_deleted else await self._core.reader.incarnation_start(session, now.head)
         if isinstance(at, datetime):
             moment = to_nanoseconds(check_time("at", at))
             at = await self._core.reader.at_time(session, now.head, moment, tombstone)
@@ -236,7 +236,7 @@ class Store:
                 raise NotFound(f"Session {session.id!r} did not exist at that time.", session=session.id)
         elif type(at) is not int or not 1 <= at <= VERSION_MAX:
             raise Invalid(f"at must be a version from 1 or an aware datetime, not {at!r}.")
-        check_life(session, tombstone, at)
+        check_incarnation(session, tombstone, at)
         return (await self._core.reader.at(session, at))[0]
 
     async def history(
@@ -269,7 +269,7 @@ class Store:
         if head is None:
             raise NotFound(f"There is no session {session!r} in tenant {self._tenant!r}.", session=session)
         if not include_deleted:
-            after = max(after, await core.reader.life(target, head))
+            after = max(after, await core.reader.incarnation_start(target, head))
             if head.status == Status.deleted:
                 raise Deleted(f"Session {session!r} was deleted at version {head.version}.", session=session)
         count = 0
@@ -344,14 +344,14 @@ class Store:
         parent, child = self._key(session), self._key(self.new_id() if id is None else id)
         check_options(Options(actor=actor))
         with core.telemetry.span("fork", *parent):
-            working = await self._live(parent)
-            version = working.head.version if at is None else at
+            cached = await self._live(parent)
+            version = cached.head.version if at is None else at
             if type(version) is not int or not 1 <= version <= VERSION_MAX:
                 raise Invalid(f"at must be a version from 1, not {at!r}.")
             if child == parent or (await core.backend.heads([child]))[0] is not None:
                 raise AlreadyExists(f"Session {child.id!r} is there already.", session=child.id)
-            check_life(parent, await core.reader.life(parent, working.head), version)
-            await forks.fork(core.committer, core.reader, parent, working.head, version, child, actor, core.durability)
+            check_incarnation(parent, await core.reader.incarnation_start(parent, cached.head), version)
+            await forks.fork(core.committer, core.reader, parent, cached.head, version, child, actor, core.durability)
         return child.id
 
     async def merge(
@@ -436,6 +436,6 @@ class Store:
         await self._core.close()
 
 
-def _view(session: SessionKey, now: Working, working: Working, *, owned: bool) -> View:
+def _view(session: SessionKey, now: CachedState, cached: CachedState, *, owned: bool) -> View:
     info = Info.of(Row(session, now.head, now.tags, now.created_at))
-    return View(session.id, working.head.version, working.head.hash, working.state, info, at=working.head.at, owned=owned)
+    return View(session.id, cached.head.version, cached.head.hash, cached.state, info, at=cached.head.at, owned=owned)

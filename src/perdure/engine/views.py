@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping
 from datetime import datetime
 from functools import cached_property
@@ -133,8 +134,14 @@ class View:
             return thaw(self._state)
 
     @property
+    def frozen_state(self) -> Any:
+        """The same document as the store holds it, without the copy that `state` makes. Only read it: other readers share it."""
+        return self._state
+
+    @property
     def shared(self) -> Any:
-        """The same document as the store holds it, without the copy that `state` makes. To be read only: others look at it too."""
+        """The old name of `frozen_state`, until version 1.0."""
+        warnings.warn("View.shared is deprecated and goes with version 1.0: use View.frozen_state.", DeprecationWarning, stacklevel=2)
         return self._state
 
     @property

@@ -23,7 +23,7 @@ import perdure.sync
 from perdure import Invalid, NotFound
 from perdure.adapters.langgraph import PerdureSaver, write_batching
 from perdure.adapters.langgraph.write_batching import PendingCall, WriteBatcher
-from perdure.concurrency.bridge import Reply, run_blocking
+from perdure.concurrency.replies import Reply, run_blocking
 from tests.adapters.langgraph.graphs import Chat, chat, config, say, told
 
 META: Any = {"source": "loop", "step": 0, "parents": {}}

@@ -182,7 +182,7 @@ async def test_other_lives_are_not_merged(url: str) -> None:
             with pytest.raises(perdure.Deleted):
                 await store.merge(fork, into="s")
             await store.append(fork, did(op.set("/b", 2)), recreate=True)
-            with pytest.raises(perdure.Invalid, match="made anew"):
+            with pytest.raises(perdure.Invalid, match="created again"):
                 await store.merge(fork, into="s")
         assert (await store.read("s")).state == {"a": 1, "merged": "first"}
         await store.delete("s")

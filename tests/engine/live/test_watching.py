@@ -87,7 +87,7 @@ async def test_what_comes_between_reading_and_waiting_is_not_missed(late: str, n
             if not found and self.store is not None:
                 self.empty += 1
                 if self.empty < nth:
-                    self.store._core.watchers.tell(None, 0)
+                    self.store._core.watchers.notify(None, 0)
                 elif self.empty == nth:
                     await (self.store.delete("s") if late == "a tombstone" else self.store.append("s", Event("late")))
             return found
@@ -142,7 +142,7 @@ async def test_many_watchers_look_no_more_often_than_one() -> None:
 
 async def test_what_an_engine_failed_to_tell_is_found_by_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """What an engine tells is a hint: a commit that it says nothing of comes all the same."""
-    monkeypatch.setattr("perdure.engine.live.watch.LOOK_SELDOM", 0.05)
+    monkeypatch.setattr("perdure.engine.live.watch.POLL_SELDOM", 0.05)
 
     backend = MemoryBackend(SystemClock())
     async with on(backend) as store, on(backend) as other:

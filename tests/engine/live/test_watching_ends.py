@@ -66,7 +66,7 @@ async def test_a_store_that_lost_what_was_seen_is_rewound(lost: int, new: int) -
         del backend._chains[S].records[-lost:]
         for number in range(new):
             await other.append("s", Event("another", number))
-        store._core.watchers.tell(None, 0)
+        store._core.watchers.notify(None, 0)
         with pytest.raises(Rewound):
             await watch
 

@@ -305,17 +305,26 @@ async def test_a_fork_verifies_after_the_clock_stepped_back(tmp_path: Path) -> N
         assert (await store.verify("child")).version == 4
 
 
-async def test_the_shared_state_is_the_copied_one(url: str) -> None:
-    """`view.shared` says what `view.state` says, at the head and in the past, and changing the copy leaves it as it is."""
+async def test_the_frozen_state_is_the_copied_one(url: str) -> None:
+    """`view.frozen_state` says what `view.state` says, at the head and in the past, and changing the copy leaves it as it is."""
 
     async with perdure.open(url) as store:
         await store.append("s", Event("e", None, (op.set("/a", [1]),)))
         await store.append("s", Event("e", None, (op.append("/a", [2]),)))
         for view, expected in ((await store.read("s"), [1, 2]), (await store.read("s", at=1), [1])):
-            assert view.shared == view.state == {"a": expected}
+            assert view.frozen_state == view.state == {"a": expected}
         now = await store.read("s")
         now.state["a"].append(3)
-        assert now.shared == (await store.read("s")).state == {"a": [1, 2]}
+        assert now.frozen_state == (await store.read("s")).state == {"a": [1, 2]}
+
+
+async def test_the_old_name_of_the_frozen_state_says_the_new_one(url: str) -> None:
+    """`view.frozen_state` is `view.frozen_state` until version 1.0, with a warning that names it."""
+    async with perdure.open(url) as store:
+        await store.append("s", Event("e", None, (op.set("/a", 1),)))
+        view = await store.read("s")
+        with pytest.warns(DeprecationWarning, match=r"use View\.frozen_state"):
+            assert view.shared is view.frozen_state
 
 
 @pytest.mark.parametrize("engine", ["memory:", "sqlite"])

@@ -21,7 +21,7 @@ NEVER = 3600.0
 @pytest.fixture
 def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Watchers of an engine that tells do not look at heads meanwhile."""
-    monkeypatch.setattr("perdure.engine.live.watch.LOOK_SELDOM", NEVER)
+    monkeypatch.setattr("perdure.engine.live.watch.POLL_SELDOM", NEVER)
 
 
 class Watcher:

@@ -25,7 +25,7 @@ S = SessionKey("default", "s")
 @pytest.fixture(autouse=True)
 def no_polling(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the engine tells of news, nothing else may wake a watcher: a look would hide what was not told."""
-    monkeypatch.setattr("perdure.engine.live.watch.LOOK_SELDOM", 600.0)
+    monkeypatch.setattr("perdure.engine.live.watch.POLL_SELDOM", 600.0)
 
 
 @asynccontextmanager

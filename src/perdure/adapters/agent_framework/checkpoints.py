@@ -105,8 +105,8 @@ class PerdureCheckpointStorage:
             view = await self._view(session)
             if view is None:
                 continue
-            document = view.shared["checkpoint"]
-            if document["checkpoint_id"] in view.shared["removed"]:
+            document = view.frozen_state["checkpoint"]
+            if document["checkpoint_id"] in view.frozen_state["removed"]:
                 document = max([kept async for kept in self._own(session)], key=_document_time, default=None)
             if document is not None and (latest is None or _document_time(document) > _document_time(latest)):
                 latest = document
@@ -120,7 +120,7 @@ class PerdureCheckpointStorage:
             if found is None:
                 return False
             view = await self._store.read(found.session)
-            if id in view.shared["removed"]:  # by somebody else, between the two reads
+            if id in view.frozen_state["removed"]:  # by somebody else, between the two reads
                 return False
             event = Event(REMOVED, {"checkpoint_id": id}, (op.set(join(["removed", id]), True),))
             try:
@@ -148,12 +148,12 @@ class PerdureCheckpointStorage:
             event = Event(SAVED, told, (op.set("", {"checkpoint": encoded, "removed": {}}),))
             await self._store.append(run, event, expect=0)
             return
-        held = view.shared["checkpoint"]
+        held = view.frozen_state["checkpoint"]
         if held["checkpoint_id"] not in {id, before}:
             await self._fork_run(run, own, encoded)
             return
         ops = diff_json(held, encoded, "/checkpoint")
-        if id in view.shared["removed"]:
+        if id in view.frozen_state["removed"]:
             ops.append(op.remove(join(["removed", id])))
         if ops:
             await self._store.append(run, Event(SAVED, told, tuple(ops)), expect=view.version, on_conflict="raise")
@@ -163,7 +163,7 @@ class PerdureCheckpointStorage:
         id, before = encoded["checkpoint_id"], encoded["previous_checkpoint_id"]
         version = await self._version(run, id)
         if version is not None:
-            if not same((await self._store.read(run, at=version)).shared["checkpoint"], encoded):
+            if not same((await self._store.read(run, at=version)).frozen_state["checkpoint"], encoded):
                 raise Invalid("Others follow a checkpoint of this id that has other content.", session=run)
             return
         version = None if before is None or run == own else await self._version(run, before)
@@ -188,9 +188,9 @@ class PerdureCheckpointStorage:
         """The session as of a checkpoint that was not deleted, or `None`."""
         session = (self._known.get(id) or await self._place(id)) if isinstance(id, str) else None
         view = None if session is None else await self._view(session)
-        if session is None or view is None or id in view.shared["removed"]:
+        if session is None or view is None or id in view.frozen_state["removed"]:
             return None
-        if view.shared["checkpoint"]["checkpoint_id"] == id:
+        if view.frozen_state["checkpoint"]["checkpoint_id"] == id:
             return view
         version = await self._version(session, id)
         return None if version is None else await self._store.read(session, at=version)
@@ -221,7 +221,7 @@ class PerdureCheckpointStorage:
         view = await self._view(session)
         if first is None or view is None:
             return
-        state = (await self._store.read(session, at=first)).shared
+        state = (await self._store.read(session, at=first)).frozen_state
         found = {state["checkpoint"]["checkpoint_id"]: state["checkpoint"]}
         async for commit in self._store.history(session, after=first, before=view.version + 1):
             for event in commit.events:
@@ -229,7 +229,7 @@ class PerdureCheckpointStorage:
                 if event.type == SAVED:
                     found[_id(event)] = state["checkpoint"]
         for id, document in found.items():
-            if id not in view.shared["removed"]:
+            if id not in view.frozen_state["removed"]:
                 yield document
 
     async def _view(self, session: str) -> View | None:
@@ -237,7 +237,7 @@ class PerdureCheckpointStorage:
             view = await self._store.read(session)
         except (NotFound, Deleted):
             return None
-        if not isinstance(view.shared, dict) or not view.shared.keys() >= {"checkpoint", "removed"}:
+        if not isinstance(view.frozen_state, dict) or not view.frozen_state.keys() >= {"checkpoint", "removed"}:
             raise Invalid(f"Session {session!r} is no run of a workflow: something else made it.", session=session)
         return view
 

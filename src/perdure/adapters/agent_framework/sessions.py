@@ -80,18 +80,18 @@ class PerdureSessionStore(SessionStore):
         """Write what the object changed since `version`; the version that it now stands for."""
         now = await self._store.read(name)
         base = now if now.version == version else await self._store.read(name, at=version)
-        ops = diff_json(base.shared, document)
+        ops = diff_json(base.frozen_state, document)
         if not ops:
             return version
         receipt = await self._store.append(name, Event(SAVED, None, tuple(ops)), expect=version)
-        if receipt.version > version + 1 and not same((await self._store.read(name, at=receipt.version)).shared, document):
+        if receipt.version > version + 1 and not same((await self._store.read(name, at=receipt.version)).frozen_state, document):
             return STALE
         return receipt.version
 
     async def _replace(self, name: str, document: dict[str, Any]) -> int:
         for _ in range(ATTEMPTS):
             view = await self._view(name)
-            ops = diff_json({} if view is None else view.shared, document)
+            ops = diff_json({} if view is None else view.frozen_state, document)
             if view is not None and not ops:
                 return view.version
             expected = 0 if view is None else view.version
@@ -109,7 +109,7 @@ class PerdureSessionStore(SessionStore):
             view = await self._store.read(name)
         except (NotFound, Deleted):
             return None
-        if not isinstance(view.shared, dict) or view.shared.get("type") != "session":
+        if not isinstance(view.frozen_state, dict) or view.frozen_state.get("type") != "session":
             raise Invalid(f"Session {name!r} is not Agent Framework's: something else made it.", session=name)
         return view
 

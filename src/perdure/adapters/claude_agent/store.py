@@ -214,7 +214,7 @@ class PerdureSessionStore(SessionStore):
         for session in [info.session async for info in self._store.list(prefix=prefix)]:
             subpath = names.subpath(session.removeprefix(prefix))
             if subpath is None and (view := await self._view(session)) is not None:
-                subpath = unescape(view.shared.get("subpath"))
+                subpath = unescape(view.frozen_state.get("subpath"))
             if isinstance(subpath, str):
                 found.append(subpath)
         return found
@@ -228,7 +228,7 @@ class PerdureSessionStore(SessionStore):
             view = await self._store.read(session, consistency="strong" if strong else "eventual")
         except (NotFound, Deleted):
             return None
-        if not isinstance(view.shared, dict) or not isinstance(view.shared.get("project_key"), str):
+        if not isinstance(view.frozen_state, dict) or not isinstance(view.frozen_state.get("project_key"), str):
             raise Invalid(f"Session {session!r} is no transcript of the Claude Agent SDK: something else made it.", session=session)
         return view
 
@@ -262,7 +262,7 @@ def _events(place: Place, view: View | None, lines: list[Line]) -> list[Event]:
         state = place.state if place.main is not None else place.state | {"summary": _fold(place, None, lines)}
         events[0] = Event(events[0].type, events[0].data, (op.set("", state),))
     elif place.main is None:
-        old = view.shared.get("summary", {})
+        old = view.frozen_state.get("summary", {})
         ops = diff_json(old, _fold(place, old, lines), "/summary")
         events[-1] = Event(events[-1].type, events[-1].data, tuple(ops))
     return events

@@ -6,7 +6,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from perdure import sync
-from perdure.concurrency.bridge import run_blocking
+from perdure.concurrency.replies import run_blocking
 from perdure.engine.store import Store
 from perdure.errors import Invalid
 

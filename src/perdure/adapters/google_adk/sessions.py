@@ -117,7 +117,7 @@ class PerdureSessionService(BaseSessionService):
             return None
         await self._shared.catch_up(found, tail.newest)
         state = view.state["state"] | await self._shared.seen_by(found)
-        return _session(found, state, loaded, tail.updated, _Known.of(view.version, view.shared))
+        return _session(found, state, loaded, tail.updated, _Known.of(view.version, view.frozen_state))
 
     async def list_sessions(self, *, app_name: str, user_id: str | None = None) -> ListSessionsResponse:
         """The app's sessions, or one user's, without events, least recently updated first. Costs two reads a session."""
@@ -135,7 +135,7 @@ class PerdureSessionService(BaseSessionService):
             if found.user not in seen:
                 seen[found.user] = await self._shared.seen_by(found)
             state = view.state["state"] | seen[found.user]
-            sessions.append(_session(found, state, [], tail.updated, _Known.of(view.version, view.shared)))
+            sessions.append(_session(found, state, [], tail.updated, _Known.of(view.version, view.frozen_state)))
         sessions.sort(key=lambda session: (session.last_update_time, session.user_id, session.id))
         return ListSessionsResponse(sessions=sessions)
 
@@ -180,7 +180,7 @@ class PerdureSessionService(BaseSessionService):
         try:
             delta = events.delta_of(data)
             mine = events.own(delta) if delta else delta
-            state = (await self._view(found)).shared["state"] if mine and events.is_large(mine) else None
+            state = (await self._view(found)).frozen_state["state"] if mine and events.is_large(mine) else None
             return await self._store.append(
                 found.session,
                 events.written(data, mine, state),
@@ -211,12 +211,12 @@ class PerdureSessionService(BaseSessionService):
         newest = [event.data["id"] for event in tail.newest.events if events.is_adk(event)]
         if newest[-1:] != [event.id for event in session.events[-1:]]:
             raise _stale(found, f"it carries no version, and does not end with the newest event of version {view.version}")
-        return _Known.of(view.version, view.shared)
+        return _Known.of(view.version, view.frozen_state)
 
     async def _view(self, found: Names) -> View:
         """The session as it is now. Raises `NotFound`, `Deleted`, and `Invalid` for what something else made."""
         view = await self._store.read(found.session)
-        document = view.shared
+        document = view.frozen_state
         if not isinstance(document, dict) or not isinstance(document.get("state"), dict):
             raise _foreign(found)
         return view
@@ -249,7 +249,7 @@ class PerdureSessionService(BaseSessionService):
         loaded = events.read_back(found.session, commits[:leaning])
         if leaning < len(commits):
             before = await self._store.read(found.session, at=commits[leaning].version - 1)
-            loaded += events.read_back(found.session, commits[leaning:], before.shared)
+            loaded += events.read_back(found.session, commits[leaning:], before.frozen_state)
         if config.num_recent_events is not None:
             loaded = loaded[-config.num_recent_events :]
         if config.after_timestamp is not None:

@@ -58,6 +58,6 @@ class SessionTransactions:
             view = await self._store.read(session, consistency="strong" if strong else "eventual")
         except (NotFound, Deleted):
             return 0, None
-        if not isinstance(view.shared, dict) or self._member not in view.shared:
+        if not isinstance(view.frozen_state, dict) or self._member not in view.frozen_state:
             raise Invalid(f"Session {session!r} holds no {self._what}: something else made it.", session=session)
-        return view.version, view.shared
+        return view.version, view.frozen_state

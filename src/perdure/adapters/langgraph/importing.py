@@ -71,9 +71,9 @@ class LangGraphSource:
         if view is None:
             return {(ns, id) for ns, id in rows}
         there = set(rows)
-        missing = {(ns, id) for ns, id in rows if await store.find(session, checkpoint_key(view.shared, ns, id)) is None}
+        missing = {(ns, id) for ns, id in rows if await store.find(session, checkpoint_key(view.frozen_state, ns, id)) is None}
         for ns in {ns for ns, _ in missing}:
-            newest = newest_id(view.shared, ns)
+            newest = newest_id(view.frozen_state, ns)
             if newest is not None and (ns, newest) not in there:
                 raise AlreadyExists(f"Thread {thread!r} is here already and has gone on by itself.", session=session, version=view.version)
         return missing

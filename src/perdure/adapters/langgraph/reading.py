@@ -27,7 +27,7 @@ async def get(store: Store, codec: Codec, seen: KnownVersions, here: Place) -> C
     view = await load(store, here.session)
     if view is None:
         return None
-    state = view.shared
+    state = view.frozen_state
     check_layout(state, here.session)
     id = here.id or newest_id(state, here.ns)
     if id is None:
@@ -88,7 +88,7 @@ async def find(
     view = await load(store, session)
     if view is None or limit == 0:
         return Listing(codec, thread, [], FoldedRange([], {}))
-    state = view.shared
+    state = view.frozen_state
     check_layout(state, session)
     after = 0
     wanted = dict(filter or {})
@@ -123,7 +123,7 @@ async def delta_history(store: Store, codec: Codec, here: Place, channels: Seque
     view = await load(store, here.session) if channels else None
     if view is None:
         return result
-    state = view.shared
+    state = view.frozen_state
     check_layout(state, here.session)
     id = here.id or newest_id(state, here.ns)
     found = current_checkpoint(state, here.ns, id) if id is not None else None

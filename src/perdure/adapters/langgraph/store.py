@@ -169,7 +169,7 @@ class PerdureStore(BaseStore):
     async def _state(self, namespace: Namespace) -> Mapping[str, Any]:
         session = items.session_of(namespace)
         try:
-            state: Mapping[str, Any] = (await self._store.read(session)).shared
+            state: Mapping[str, Any] = (await self._store.read(session)).frozen_state
         except (NotFound, Deleted):
             return {}
         items.check_layout(state, session)

@@ -29,7 +29,7 @@ async def delete(store: Store, thread: str) -> None:
     view = await load(store, session)
     if view is None:
         return
-    check_layout(view.shared, session)
+    check_layout(view.frozen_state, session)
     try:
         await store.delete(session)
     except (NotFound, Deleted):
@@ -45,7 +45,7 @@ async def copy(store: Store, source: str, target: str) -> None:
     view = await load(store, session)
     if view is None:
         raise NotFound(f"There is no thread {source!r} to copy.", session=session)
-    check_layout(view.shared, session)
+    check_layout(view.frozen_state, session)
     await store.fork(session, at=view.version, id=session_of(target))
 
 
@@ -68,7 +68,7 @@ async def delete_for_runs(store: Store, runs: Sequence[str]) -> None:
         return
 
     async def without(store: Store, session: str, view: View) -> Event | None:
-        return _without(wanted, view.shared, await fold_range(store, session, after=0, ns=None, upto=view.version))
+        return _without(wanted, view.frozen_state, await fold_range(store, session, after=0, ns=None, upto=view.version))
 
     async for info in store.list(prefix=PREFIX):
         await _change(store, info.session, without)
@@ -80,7 +80,7 @@ async def _change(store: Store, session: str, decide: Any) -> None:
         view = await load(store, session)
         if view is None:
             return
-        check_layout(view.shared, session)
+        check_layout(view.frozen_state, session)
         event = await decide(store, session, view)
         if event is None:
             return
@@ -93,7 +93,7 @@ async def _change(store: Store, session: str, decide: Any) -> None:
 
 
 async def _pruned(_store: Store, _session: str, view: View) -> Event | None:
-    state = view.shared
+    state = view.frozen_state
     kept = dict(state.get("namespaces", {}))
     for part in _parts(state).values():
         kept[part.get("ns", "")] = part["checkpoint"]["id"]

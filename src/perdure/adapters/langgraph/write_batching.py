@@ -12,7 +12,7 @@ import threading
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from perdure.concurrency.bridge import Reply
+from perdure.concurrency.replies import Reply
 
 HOLD = 0.01
 """Seconds that a task's writes wait for the checkpoint that follows them: longer than the framework takes to make it of a long list,

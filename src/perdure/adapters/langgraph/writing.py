@@ -255,8 +255,8 @@ async def _now(store: Store, here: Place, *, strong: bool) -> _Now:
         return _Now({}, 0, None)
     except Deleted:
         return _Now({}, 0, store.new_id()[-12:])
-    check_layout(view.shared, here.session)
-    return _Now(view.shared, view.version, None)
+    check_layout(view.frozen_state, here.session)
+    return _Now(view.frozen_state, view.version, None)
 
 
 async def _check_parent(writer: Writer, now: _Now, put: Put) -> None:

@@ -56,7 +56,7 @@ class PerdureMemoryStore:
         _positive("max_chars", max_chars)
         directory, name = _split(path)
         view = await self._view(directory)
-        held = None if view is None else view.shared["files"].get(name)
+        held = None if view is None else view.frozen_state["files"].get(name)
         if held is None:
             return None
         content = unescape("\n".join(held["lines"]))
@@ -119,7 +119,7 @@ class PerdureMemoryStore:
             return MemorySearchResult(matches=[], scanned=0, truncated=False)
         directory, start = _split(prefix)
         view = await self._view(directory)
-        held = {} if view is None else view.shared["files"]
+        held = {} if view is None else view.frozen_state["files"]
         names = sorted(name for name in held if name.startswith(start))
         notes = [(f"{prefix}{name[len(start) :]}", unescape("\n".join(held[name]["lines"]))) for name in names[:max_files]]
         cut = [(path, content[:max_file_chars]) for path, content in notes]
@@ -141,7 +141,7 @@ class PerdureMemoryStore:
                 return replayed
         for _ in range(ATTEMPTS):
             view = await self._view(directory)
-            held = None if view is None else view.shared["files"].get(name)
+            held = None if view is None else view.frozen_state["files"].get(name)
             if (None if held is None else held["version"]) != expected:
                 # It may be this operation itself, carried out elsewhere, that changed it.
                 if operation is not None and (replayed := await self._replay(operation, entry)) is not None:
@@ -185,7 +185,7 @@ class PerdureMemoryStore:
             view = await self._store.read(_session(directory))
         except NotFound:
             return None
-        if not isinstance(view.shared, dict) or not isinstance(view.shared.get("files"), dict):
+        if not isinstance(view.frozen_state, dict) or not isinstance(view.frozen_state.get("files"), dict):
             raise Invalid(f"Session {view.session!r} holds no memory of Pydantic AI: something else made it.", session=view.session)
         return view
 
@@ -198,7 +198,7 @@ class PerdureMemoryStore:
         for session in sessions:
             found = session.removeprefix(MEMORY)
             view = await self._view(found)
-            for name in () if view is None else view.shared["files"]:
+            for name in () if view is None else view.frozen_state["files"]:
                 path = f"{found}/{name}" if found else name
                 if path.startswith(prefix):
                     yield path

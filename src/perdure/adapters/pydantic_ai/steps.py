@@ -168,7 +168,7 @@ class PerdureStepStore:
     async def _state(self, session: str) -> Mapping[str, Any]:
         """The session's document, to be read only; empty if there is none. Raises `Invalid` for what something else made."""
         try:
-            state = (await self._store.read(session)).shared
+            state = (await self._store.read(session)).frozen_state
         except (NotFound, Deleted):
             return {}
         shapes = {"run": dict, "effects": dict, "children": list, "runs": list}

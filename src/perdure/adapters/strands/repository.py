@@ -152,7 +152,7 @@ class PerdureSessionRepository(SessionRepository):
         count = join(["agents", agent_id, "messages"])
         for attempt in range(ATTEMPTS):
             view = await self._existing(session_id, agent_id, strong=attempt > 0)
-            held = view.shared["agents"][agent_id]["messages"]
+            held = view.frozen_state["agents"][agent_id]["messages"]
             ops = [op.test(count, held), op.set(count, held + 1)]
             if number != held:  # Ids from elsewhere may have gaps: lists then read the whole log.
                 ops.append(op.set(join(["agents", agent_id, "gaps"]), True))
@@ -182,10 +182,10 @@ class PerdureSessionRepository(SessionRepository):
     async def _read_message(self, session_id: str, agent_id: str, message_id: int) -> dict[str, Any] | None:
         view = await self._view(session_id)
         agent_id = _id(agent_id)
-        if view is None or agent_id not in view.shared["agents"]:
+        if view is None or agent_id not in view.frozen_state["agents"]:
             return None
         number = str(_number(message_id))
-        if number in view.shared["agents"][agent_id].get("updated", {}):
+        if number in view.frozen_state["agents"][agent_id].get("updated", {}):
             return dict(view.state["agents"][agent_id]["updated"][number])
         receipt = await self._store.find(_name(session_id), _key(view, agent_id, message_id))
         return None if receipt is None else dict(await self._first(session_id, receipt.version))
@@ -250,17 +250,17 @@ class PerdureSessionRepository(SessionRepository):
             view = await self._store.read(_name(session_id), consistency="strong" if strong else "eventual")
         except (NotFound, Deleted):
             return None
-        if not isinstance(view.shared, dict) or not view.shared.keys() >= {"session", "agents", "multi_agents"}:
+        if not isinstance(view.frozen_state, dict) or not view.frozen_state.keys() >= {"session", "agents", "multi_agents"}:
             raise Invalid(f"Session {view.session!r} is no Strands session: something else made it.", session=view.session)
         return view
 
     async def _existing(self, session_id: str, agent_id: str, *, strong: bool = True) -> View:
         view = await self._view(session_id, strong=strong)
-        if not strong and (view is None or agent_id not in view.shared["agents"]):
+        if not strong and (view is None or agent_id not in view.frozen_state["agents"]):
             return await self._existing(session_id, agent_id)
         if view is None:
             raise SessionException(f"Session {session_id} does not exist.")
-        if agent_id not in view.shared["agents"]:
+        if agent_id not in view.frozen_state["agents"]:
             raise SessionException(f"Agent {agent_id} does not exist in session {session_id}.")
         return view
 
@@ -273,7 +273,7 @@ class PerdureSessionRepository(SessionRepository):
             if view is None:
                 raise SessionException(f"Session {session_id} does not exist.")
             try:
-                ops = make(view.shared)
+                ops = make(view.frozen_state)
             except SessionException:
                 if newest:
                     raise
@@ -296,7 +296,7 @@ def _name(session_id: str) -> str:
 
 def _key(view: View, agent_id: str, number: int) -> str:
     """A message's idempotency key. Keys outlive a deletion, so the messages of a second life have others."""
-    return compose("A Strands agent", "message", agent_id, str(number), *view.shared.get("life", ()))
+    return compose("A Strands agent", "message", agent_id, str(number), *view.frozen_state.get("life", ()))
 
 
 def _overtaken(session_id: str) -> SessionException:

@@ -73,7 +73,7 @@ class PerdureStorage:
             view = await self._view(self._session(_key(key)))
         except Error as error:
             raise StorageError(f"Failed to read {key!r}: {error}") from error
-        return None if view is None else _decode(view.shared)
+        return None if view is None else _decode(view.frozen_state)
 
     async def delete(self, key: str) -> None:
         """Delete a key; nothing happens if there is none. Its history ends with a tombstone. Raises `StorageError`."""
@@ -116,7 +116,7 @@ class PerdureStorage:
             view = await self._store.read(session, consistency="strong" if strong else "eventual")
         except (NotFound, Deleted):
             return None
-        if not isinstance(view.shared, dict) or len(view.shared.keys() & {"json", "text", "base64"}) != 1:
+        if not isinstance(view.frozen_state, dict) or len(view.frozen_state.keys() & {"json", "text", "base64"}) != 1:
             raise Invalid(f"Session {session!r} holds no value of a Strands storage: something else made it.", session=session)
         return view
 
@@ -145,12 +145,12 @@ class PerdureStorage:
         """Operations that make the value these bytes."""
         if view is None:
             return [op.set("", _encode(data, as_json=as_json))]
-        if as_json and "json" in view.shared:
+        if as_json and "json" in view.frozen_state:
             held = self._recent.get(view.session, view.hash)
-            ops = diff_json_text(dumps(view.shared["json"]) if held is None else held, data, ["json"])
+            ops = diff_json_text(dumps(view.frozen_state["json"]) if held is None else held, data, ["json"])
             if ops is not None:
                 return ops
-        return _difference(view.shared, _encode(data, as_json=as_json))
+        return _difference(view.frozen_state, _encode(data, as_json=as_json))
 
 
 def _key(key: str) -> str:

@@ -21,7 +21,7 @@ from cassandra.policies import FallthroughRetryPolicy
 from cassandra.query import UNSET_VALUE, BatchStatement, BatchType, BoundStatement, PreparedStatement, dict_factory
 
 from perdure.backends.remote.loop import in_thread
-from perdure.concurrency.bridge import Mailbox
+from perdure.concurrency.mailbox import Mailbox
 from perdure.errors import Closed, Corrupt, Error, Invalid, TooLarge, Unauthorized, Unavailable, Unknown
 
 Values = Sequence[Any]

@@ -17,7 +17,7 @@ from typing import TypeVar
 from uuid import uuid4
 
 from perdure.backends.objects.settings import Settings
-from perdure.concurrency.bridge import Workers
+from perdure.concurrency.workers import WorkerPool
 from perdure.errors import Corrupt, Invalid, Unavailable, Unknown
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ class Folder:
         self._named: set[Path] = set()
         """Folders that are durably there."""
         self._changing = threading.Lock()
-        self._working = Workers[None]("perdure-files", THREADS, lambda: None, lambda _: None)
+        self._working = WorkerPool[None]("perdure-files", THREADS, lambda: None, lambda _: None)
         self.place = f"file://{root}"
         self.server = f"a folder, {sys.platform}, Python {sys.version_info[0]}.{sys.version_info[1]}"
 

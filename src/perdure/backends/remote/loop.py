@@ -9,8 +9,10 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
-from perdure.concurrency.bridge import FORKED, Mailbox, Reply, Workers
 from perdure.concurrency.critical_section import CriticalSection
+from perdure.concurrency.mailbox import Mailbox
+from perdure.concurrency.replies import FORKED, Reply
+from perdure.concurrency.workers import WorkerPool
 from perdure.errors import Closed
 
 T = TypeVar("T")
@@ -45,7 +47,7 @@ async def ended(*tasks: asyncio.Task[Any]) -> None:
 
 async def in_thread(work: Callable[[], T]) -> T:
     """Run what blocks in a thread of its own. The loop's executor would refuse it in `atexit`, where stores are still closed."""
-    workers = Workers[None]("perdure-call", 1, lambda: None, lambda _: None)
+    workers = WorkerPool[None]("perdure-call", 1, lambda: None, lambda _: None)
     try:
         return await workers.call(lambda _: work())
     finally:

@@ -40,7 +40,8 @@ from perdure.backends.sqlite.listener import Listener
 from perdure.backends.sqlite.schema import Options, connect, errors, initialise, known_id, parse_url, settled
 from perdure.backends.sqlite.writer import RECORD_BYTES_MAX, BatchWriter
 from perdure.clock import Clock
-from perdure.concurrency.bridge import Reply, Workers
+from perdure.concurrency.replies import Reply
+from perdure.concurrency.workers import WorkerPool
 from perdure.errors import Closed, Invalid, NotFound, Unavailable, Unsupported
 from perdure.model.commit import Kind, Status
 from perdure.model.ids import SessionKey
@@ -82,8 +83,8 @@ class SQLiteBackend:
         self.options = options
         self._clock = clock
         self._queued: deque[tuple[Sequence[Append], Reply[Sequence[Outcome | BaseException]]]] = deque()
-        self._writing = Workers("perdure-sqlite-writer", 1, self._acquire_writer, lambda writer: writer.connection.close())
-        self._reading = Workers("perdure-sqlite-reader", options.readers, self._acquire_reader, lambda connection: connection.close())
+        self._writing = WorkerPool("perdure-sqlite-writer", 1, self._acquire_writer, lambda writer: writer.connection.close())
+        self._reading = WorkerPool("perdure-sqlite-reader", options.readers, self._acquire_reader, lambda connection: connection.close())
         self._listener = Listener(options.place, self._acquire_reader)
         self._heads = Heads()
         self._closed = self._creating = False
@@ -297,6 +298,6 @@ class SQLiteBackend:
     async def close(self) -> None:
         """See `spi.Backend.close`. The last process that closes the file folds the write-ahead log into it."""
         self._closed = True
-        closing = Workers[None]("perdure-sqlite-close", 1, lambda: None, lambda _: None)
+        closing = WorkerPool[None]("perdure-sqlite-close", 1, lambda: None, lambda _: None)
         await closing.call(self._end)
         closing.close()

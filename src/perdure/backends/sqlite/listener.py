@@ -10,7 +10,7 @@ import apsw
 
 from perdure.backends.spi import Hear
 from perdure.backends.sqlite.schema import errors
-from perdure.concurrency.bridge import Workers
+from perdure.concurrency.workers import WorkerPool
 from perdure.model.ids import SessionKey
 
 LOOK_EVERY = 0.02
@@ -24,7 +24,7 @@ class Listener:
 
     def __init__(self, path: str, acquire: Callable[[], apsw.Connection]) -> None:
         self._path = path
-        self._working = Workers("perdure-sqlite-listener", 1, acquire, lambda connection: connection.close())
+        self._working = WorkerPool("perdure-sqlite-listener", 1, acquire, lambda connection: connection.close())
         self._ended = threading.Event()
         self.hears = False
 

@@ -1,9 +1,9 @@
 """Merging a fork into its parent: what each side did since they parted is taken from the two logs, and rebased on the very head that the
-merge commit goes behind. Everything is decided again for each head that is tried.
+merge commit follows. Everything is decided again for each head that is tried.
 
 The first merge rebases the fork's operations, made on the state at the fork, over the parent's. A later one starts from the fork's state
-at the merge before: there the parent's operations stand as they are *behind* the ones merged already (`behind`), which is checked against
-the parent's state at that merge. Where that cannot be told, because a policy decided a clash, the two states are compared, by keys alone:
+at the merge before: there the parent's operations stand as they are *after* the ones merged already (`behind`), which is checked against
+the parent's state at that merge. Where that is not known, because a policy decided a conflict, the two states are compared, by keys alone:
 a list that differs counts as replaced, so that no element is taken for another.
 """
 
@@ -16,11 +16,11 @@ import msgspec
 
 from perdure.backends.spi import Durability, Head
 from perdure.engine.options import Options, ask
-from perdure.engine.read.cache import Working
+from perdure.engine.read.cache import CachedState
 from perdure.engine.read.reader import FORKED, Reader
 from perdure.engine.views import Receipt
 from perdure.engine.write.committer import Committer
-from perdure.engine.write.request import Change
+from perdure.engine.write.request import WriteRequest
 from perdure.errors import Conflict, Deleted, Invalid, NotFound, Rewound
 from perdure.model.commit import Commit, Kind
 from perdure.model.events import Event
@@ -41,7 +41,7 @@ async def merge(
 ) -> Receipt | None:
     """Carry what `source` did since the fork (or the last merge) over what `into` did; `None` when there is nothing new."""
     merging = Merging(reader, source, into, options)
-    change = Change(
+    request = WriteRequest(
         session=into,
         events=(Event(MERGED),),
         options=options,
@@ -51,12 +51,12 @@ async def merge(
         asked=(Event(MERGED, {"session": source.id}),),
         decide=merging.decide,
     )
-    if (receipt := await committer.applied(change)) is not None:
+    if (receipt := await committer.applied(request)) is not None:
         return receipt
     try:
-        return await committer.commit(change)
+        return await committer.commit(request)
     except NothingNewError:
-        return await committer.applied(change)
+        return await committer.applied(request)
 
 
 class NothingNewError(Exception):
@@ -85,17 +85,17 @@ class Merging:
         self._theirs: list[Op] = []
         self._seen: tuple[int, bytes] = (0, b"")
 
-    async def decide(self, now: Working) -> tuple[Event, ...]:
-        """The events of the merge commit behind the parent's head. Raises `Invalid`, `Conflict`, `Rewound`, and `NothingNewError`."""
-        origin = await self._reader.strong(self._source)
+    async def decide(self, now: CachedState) -> tuple[Event, ...]:
+        """The events of the merge commit that follows the parent's head. Raises `Invalid`, `Conflict`, `Rewound`, and `NothingNewError`."""
+        origin = await self._reader.read_head(self._source)
         if origin is None:
             raise NotFound(f"There is no session {self._source.id!r}.", session=self._source.id)
         await self._look_at_source(origin.head)
         await self._look_at_target(now.head)
-        news = [did for did in self._mine if did.version > self._at and did.data]
-        if not news:
+        new = [did for did in self._mine if did.version > self._at and did.data]
+        if not new:
             raise NothingNewError
-        ops = self._combine([op for did in news for op in did.ops], now)
+        ops = self._combine([op for did in new for op in did.ops], now)
         return (Event(MERGED, {"session": self._source.id, "version": origin.head.version, "hash": origin.head.hash.hex()}, tuple(ops)),)
 
     async def _look_at_source(self, head: Head) -> None:
@@ -115,7 +115,9 @@ class Merging:
             if commit.kind is Kind.tombstone:
                 if commit.version == head.version:
                     raise Deleted(f"Session {self._source.id!r} was deleted at version {head.version}.", session=self._source.id)
-                raise self._no_fork(f"was deleted at version {commit.version} and made anew: it is no longer a fork of {self._into.id!r}")
+                raise self._no_fork(
+                    f"was deleted at version {commit.version} and created again: it is no longer a fork of {self._into.id!r}"
+                )
             if self._mine and commit.prev != self._mine[-1].hash:
                 raise self._rewound(self._source, last)
             self._mine.append(_did(commit))
@@ -125,7 +127,7 @@ class Merging:
 
     async def _look_at_target(self, head: Head) -> None:
         """Read what the parent did since the last look."""
-        life = await self._reader.life(self._into, head)
+        life = await self._reader.incarnation_start(self._into, head)
         if self._forked <= life:
             raise self._no_fork(f"was forked from a life of {self._into.id!r} that ended at version {life}")
         if head.version < self._seen[0] or (head.version == self._seen[0] and head.hash != self._seen[1]):
@@ -165,7 +167,7 @@ class Merging:
             moved = tuple(by_keys(self._base, target))
         self._theirs = list(moved)
 
-    def _combine(self, mine: Sequence[Op], now: Working) -> Sequence[Op]:
+    def _combine(self, mine: Sequence[Op], now: CachedState) -> Sequence[Op]:
         result = rebase(self._base, mine, self._theirs, now.state)
         if not result.clashes:
             return result.ops
@@ -188,7 +190,7 @@ def _did(commit: Commit) -> _Did:
 
 
 def by_keys(old: Any, new: Any, path: str = "") -> Iterator[Op]:
-    """What makes `old` into `new`, told by keys of objects alone: a list that differs is replaced."""
+    """The operations that turn `old` into `new`, by keys of objects alone: a list that differs is replaced."""
     if not isinstance(old, dict) or not isinstance(new, dict):
         if not same(old, new):
             yield Op("set", path, new)

@@ -1,8 +1,8 @@
-"""Following a session: what is there is read, then news is waited for. Nothing is skipped: only the chain says what comes next.
+"""Following a session: read the commits that are there, then wait for a notification. Nothing is skipped: only the chain says what is next.
 
-News comes from this process's own writes, from the engine where it tells (`spi.Notifying`), and from looks at the heads of all sessions
-that are watched, in one request: seldom where the engine tells, `watch_every` where it does not. Whoever's patience ends first looks for
-all, so watchers need no task and no thread of their own, and work in blocking code too.
+Notifications come from this process's own writes, from an engine that sends them (`spi.Notifying`), and from polls. A poll reads the
+heads of all watched sessions in one request: every `POLL_SELDOM` seconds where the engine notifies, every `watch_every` where it does not.
+The watcher whose wait ends first polls for all. So watchers need no task and no thread of their own, and work in blocking code too.
 """
 
 from __future__ import annotations
@@ -12,30 +12,30 @@ from contextlib import aclosing, contextmanager
 
 from perdure.backends.spi import Backend, Head, Notifying
 from perdure.clock import Clock
-from perdure.concurrency.bridge import Reply
 from perdure.concurrency.critical_section import CriticalSection
+from perdure.concurrency.replies import Reply
 from perdure.config import Settings
 from perdure.engine.read.reader import Reader
 from perdure.errors import Closed, Corrupt, Deleted, NotFound, Rewound, Truncated, Unavailable
 from perdure.model.commit import Commit, Kind, Status
 from perdure.model.ids import SessionKey
 
-LOOK_SELDOM = 5.0
-"""Seconds between two looks where the engine tells of news: what it tells may be lost."""
+POLL_SELDOM = 5.0
+"""Seconds between two polls where the engine notifies: a notification may be lost."""
 HEADS_MAX = 256
-"""Most heads asked for at once."""
-AGAIN_AFTER = 0.25
-"""Seconds until an engine that was away is asked again."""
+"""Most heads in one request."""
+RETRY_AFTER = 0.25
+"""Seconds until an engine that was unavailable is asked again."""
 
 
 class Watch:
-    """One who follows a session: `version` is the newest that it has seen, `hash` that commit's, if it is known."""
+    """One watcher of a session: `version` is the newest that it has seen, `hash` that commit's, if it is known."""
 
     def __init__(self, session: SessionKey, version: int) -> None:
         self.session, self.version = session, version
         self.hash: bytes | None = None
         self._section = CriticalSection()
-        self._told = False
+        self._notified = False
         self._reply: Reply[None] | None = None
 
     def see(self, commit: Commit) -> None:
@@ -45,42 +45,42 @@ class Watch:
         self.version, self.hash = commit.version, commit.hash
 
     def arm(self) -> None:
-        """From now on whatever is told counts: called before reading, so that nothing comes between reading and waiting."""
+        """From now on a notification counts: called before reading, so that none is lost between reading and waiting."""
         with self._section:
-            self._told, self._reply = False, Reply()
+            self._notified, self._reply = False, Reply()
 
-    def tell(self) -> None:
+    def notify(self) -> None:
         """Wake it, once."""
         with self._section:
-            self._told, reply, self._reply = True, self._reply, None
+            self._notified, reply, self._reply = True, self._reply, None
         if reply is not None:
             reply.set(None)
 
-    async def told(self, seconds: float) -> bool:
-        """Whether it was told since it was armed, within so many seconds."""
+    async def notified(self, seconds: float) -> bool:
+        """Whether it is notified, after it was armed, within so many seconds."""
         with self._section:
             reply = self._reply
         if reply is not None:
             await reply.within(seconds)
-        return self._told
+        return self._notified
 
 
 class Watchers:
-    """All who follow sessions through one connection. Safe from any thread and loop."""
+    """All watchers of one connection. Safe from any thread and loop."""
 
     def __init__(self, backend: Backend, reader: Reader, clock: Clock, settings: Settings) -> None:
         self._backend, self._reader, self._clock, self._settings = backend, reader, clock, settings
         self._watches: dict[SessionKey, set[Watch]] = {}
         self._section = CriticalSection()
-        self._looking: float | None = None
-        """Since when one looks for all. It may never end: its loop may have stopped."""
-        self._looks = 0
+        self._polling: float | None = None
+        """When the running poll began. It may never end: its loop may have stopped."""
+        self._polls = 0
         self._listening = False
         self._closed = False
 
     @contextmanager
     def _following(self, watch: Watch) -> Iterator[None]:
-        """Inside, the watch is told of news."""
+        """Inside, the watch is notified."""
         with self._section:
             self._watches.setdefault(watch.session, set()).add(watch)
         try:
@@ -92,13 +92,13 @@ class Watchers:
                 if not watches:
                     del self._watches[watch.session]
 
-    def tell(self, session: SessionKey | None, version: int) -> None:
+    def notify(self, session: SessionKey | None, version: int) -> None:
         """A record of this version is there; of `None`, anything may have happened anywhere."""
         if not self._watches:
             return
         for watch in self._of(self._watched() if session is None else [session]):
             if session is None or watch.version < version:
-                watch.tell()
+                watch.notify()
 
     def _watched(self) -> list[SessionKey]:
         with self._section:
@@ -111,7 +111,7 @@ class Watchers:
     async def follow(self, session: SessionKey, after: int, *, include_deleted: bool = False) -> AsyncGenerator[Commit, None]:
         """The session's commits after version `after`, and those to come, each checked against the one before it.
 
-        They are those of the life that it has at the first look, up to the tombstone; with `include_deleted` of every life.
+        They are those of the life that it has at the first read, up to the tombstone; with `include_deleted` of every life.
 
         Goes on for `watch_outage` while the engine is `Unavailable`. Raises `NotFound`, `Deleted`, `Truncated`, `Rewound`, `Closed`.
         """
@@ -126,7 +126,7 @@ class Watchers:
                         await self._listen()
                         head = await self._check(watch, alive=not include_deleted)
                         if not include_deleted:
-                            watch.version = max(watch.version, await self._reader.life(session, head))
+                            watch.version = max(watch.version, await self._reader.incarnation_start(session, head))
                         begun = True
                     before = watch.version
                     async with aclosing(self._reader.commits(session, after=before)) as commits:
@@ -138,13 +138,13 @@ class Watchers:
                     away = None
                     if watch.version == before and (await self._check(watch)).version > before:
                         continue
-                    await self._news(watch)
+                    await self._wait(watch)
                 except Unavailable:
                     now = self._clock.monotonic()
                     away = now if away is None else away
                     if now - away >= self._settings.watch_outage:
                         raise
-                    await Reply[None]().within(AGAIN_AFTER)
+                    await Reply[None]().within(RETRY_AFTER)
                 except (Corrupt, Truncated):
                     await self._check(watch, alive=not include_deleted)  # What a purge left of the session cannot be read.
                     raise
@@ -167,49 +167,49 @@ class Watchers:
         return head
 
     async def _listen(self) -> None:
-        """Have the engine tell of news, if it can; else, or while it cannot, looks do."""
+        """Have the engine notify, if it can; else, or while it cannot, polls do."""
         with self._section:
             start, self._listening = not self._listening and self._backend.capabilities.notification, True
         if start and isinstance(self._backend, Notifying):
             try:
-                await self._backend.listen(self.tell)
+                await self._backend.listen(self.notify)
             except BaseException:
                 self._listening = False
                 raise
-            self.tell(None, 0)  # Others have read before it listened, and may wait by now.
+            self.notify(None, 0)  # Other watchers have read before the engine listened, and may be waiting.
 
-    async def _news(self, watch: Watch) -> None:
+    async def _wait(self, watch: Watch) -> None:
         """Wait until the session may have moved on from what the watch has seen. Raises what the engine raises, and `Closed`."""
-        looks = self._looks
-        while not await watch.told(self._patience()):
+        polls = self._polls
+        while not await watch.notified(self._patience()):
             now = self._clock.monotonic()
-            if self._looking is None or now - self._looking > LOOK_SELDOM:
-                self._looking = now
+            if self._polling is None or now - self._polling > POLL_SELDOM:
+                self._polling = now
                 try:
-                    if looks == self._looks:  # Else another one has looked for it meanwhile.
-                        self._looks += 1
-                        await self._look()
-                    looks = self._looks
+                    if polls == self._polls:  # Else another watcher has polled for it.
+                        self._polls += 1
+                        await self._poll()
+                    polls = self._polls
                 finally:
-                    self._looking = None
+                    self._polling = None
         if self._closed:
             raise Closed
 
     def _patience(self) -> float:
         hears = isinstance(self._backend, Notifying) and self._listening and self._backend.hears
-        return LOOK_SELDOM if hears else self._settings.watch_every
+        return POLL_SELDOM if hears else self._settings.watch_every
 
-    async def _look(self) -> None:
-        """Tell all whose session is not where they last saw it."""
+    async def _poll(self) -> None:
+        """Notify all watchers whose session is not at the version that they have seen."""
         sessions = self._watched()
         for start in range(0, len(sessions), HEADS_MAX):
             part = sessions[start : start + HEADS_MAX]
             for session, head in zip(part, await self._backend.heads(part), strict=True):
                 for watch in self._of([session]):
                     if head is None or head.version != watch.version or (watch.hash is not None and head.hash != watch.hash):
-                        watch.tell()
+                        watch.notify()
 
     def close(self) -> None:
-        """Wake all; they meet `Closed`."""
+        """Wake all watchers; they raise `Closed`."""
         self._closed = True
-        self.tell(None, 0)
+        self.notify(None, 0)

@@ -12,11 +12,11 @@ from perdure.concurrency.critical_section import CriticalSection
 from perdure.lru import LruMap
 from perdure.model.ids import SessionKey
 
-ASKED_MAX = 4_096
-"""Sessions remembered as having been read once."""
+SEEN_ONCE_MAX = 4_096
+"""Most sessions of which it is remembered that they were read once."""
 
 
-class Working(msgspec.Struct, frozen=True):
+class CachedState(msgspec.Struct, frozen=True):
     """A session's state at a head, never changed in place: what changes is copied along its path.
 
     `log_bytes` is the weight of the records since the last snapshot, `snapshot_bytes` that snapshot's.
@@ -36,14 +36,14 @@ class Working(msgspec.Struct, frozen=True):
 
 
 class Cache:
-    """An LRU map from session to `Working`. Safe from any thread; only ever moves a session forward."""
+    """An LRU map from session to `CachedState`. Safe from any thread; only ever moves a session forward."""
 
     def __init__(self, bytes_max: int) -> None:
-        self._entries = LruMap[SessionKey, Working](bytes_max, lambda working: working.weight)
-        self._asked = LruMap[SessionKey, bool](ASKED_MAX)
+        self._entries = LruMap[SessionKey, CachedState](bytes_max, lambda cached: cached.weight)
+        self._seen_once = LruMap[SessionKey, bool](SEEN_ONCE_MAX)
         self._section = CriticalSection()
 
-    def get(self, session: SessionKey) -> Working | None:
+    def get(self, session: SessionKey) -> CachedState | None:
         """The newest state known, which may not be the newest there is."""
         with self._section:
             return self._entries.get(session)
@@ -51,19 +51,19 @@ class Cache:
     def __contains__(self, session: SessionKey) -> bool:
         return session in self._entries
 
-    def put(self, session: SessionKey, working: Working) -> None:
+    def put(self, session: SessionKey, cached: CachedState) -> None:
         """Keep this state, unless a newer one is known."""
         with self._section:
             known = self._entries.get(session)
-            if known is None or known.head.version <= working.head.version:
-                self._entries.put(session, working)
+            if known is None or known.head.version <= cached.head.version:
+                self._entries.put(session, cached)
 
-    def admit(self, session: SessionKey) -> bool:
-        """Whether a state that was loaded to be read once is worth keeping: when the session is asked for a second time."""
+    def second_hit(self, session: SessionKey) -> bool:
+        """Whether this is the session's second uncached read, so that its state is worth keeping."""
         with self._section:
-            if self._asked.pop(session):
+            if self._seen_once.pop(session):
                 return True
-            self._asked.put(session, True)
+            self._seen_once.put(session, True)
             return False
 
     def drop(self, session: SessionKey) -> None:

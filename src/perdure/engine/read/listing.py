@@ -28,7 +28,7 @@ async def listing(
     after: datetime | None,
     before: datetime | None,
 ) -> AsyncGenerator[Info, None]:
-    """Rows of a query behind an id, at most `limit`, of sessions whose newest commit is later than `after` and earlier than `before`."""
+    """Rows of a query after an id, at most `limit`, of sessions whose newest commit is later than `after` and earlier than `before`."""
     for name, moment in (("updated_after", after), ("updated_before", before)):
         if moment is not None:
             check_time(name, moment)

@@ -8,7 +8,7 @@ from typing import Any
 
 from perdure.backends.spi import Backend, Head, Loaded, Record, Row, Settling
 from perdure.codec.codec import Codec
-from perdure.engine.read.cache import Cache, Working
+from perdure.engine.read.cache import Cache, CachedState
 from perdure.errors import Corrupt, Invalid, NotFound, Rewound, Truncated
 from perdure.lru import LruMap
 from perdure.model.commit import GENESIS, Commit, Kind, Standing, Status, raised, standing
@@ -17,7 +17,7 @@ from perdure.model.ids import SessionKey
 from perdure.model.state import Fold, TestFailed
 from perdure.model.values import ROOM
 
-LIVES_MAX = 4_096
+INCARNATIONS_MAX = 4_096
 """Sessions with earlier lives of which it is remembered where the last one ended."""
 PAGE = 256
 """Records in one read."""
@@ -35,10 +35,10 @@ class Reader:
         self._codec = codec
         self._cache = cache
         self._doubtful: set[SessionKey] = set()
-        self._lives = LruMap[tuple[SessionKey, int], int](LIVES_MAX)
+        self._incarnations = LruMap[tuple[SessionKey, int], int](INCARNATIONS_MAX)
 
     def doubt(self, session: SessionKey) -> None:
-        """A write of this session was cancelled while it was on its way: what is read next comes after it."""
+        """A write of this session was cancelled while it was in progress: the next read waits for it to end."""
         self._doubtful.add(session)
 
     async def settled(self, session: SessionKey) -> None:
@@ -52,7 +52,7 @@ class Reader:
             self._doubtful.add(session)
             raise
 
-    async def life(self, session: SessionKey, head: Head) -> int:
+    async def incarnation_start(self, session: SessionKey, head: Head) -> int:
         """The version of the tombstone that the life of this head began after; 0 for a first life. A deleted head's is its own.
 
         A tombstone raises the epoch, so a session that was never deleted costs nothing, and another one a bisection, once.
@@ -62,10 +62,10 @@ class Reader:
         grant = raised(head.epoch, 0)
         if not grant:
             return 0
-        known = self._lives.get((session, grant))
+        known = self._incarnations.get((session, grant))
         if known is None:
             known = await self._last_tombstone(session, head.version, grant)
-            self._lives.put((session, grant), known)
+            self._incarnations.put((session, grant), known)
         return known
 
     async def _last_tombstone(self, session: SessionKey, high: int, grant: int) -> int:
@@ -98,45 +98,45 @@ class Reader:
                 return commit
         return None
 
-    async def current(self, session: SessionKey, *, head: Head | None = None) -> Working | None:
+    async def cached(self, session: SessionKey, *, head: Head | None = None) -> CachedState | None:
         """The newest state known, from memory if it is there; at least as new as `head`, when given. `None`: no such session."""
-        working = self._cache.get(session)
-        if working is not None and head is not None and working.head.hash != head.hash:
-            working = await self._advance(session, working, head)
-        if working is None:
+        cached = self._cache.get(session)
+        if cached is not None and head is not None and cached.head.hash != head.hash:
+            cached = await self._advance(session, cached, head)
+        if cached is None:
             loaded = await self._backend.load(session)
             if loaded is None:
                 return None
-            working = await self._working(session, loaded)
-            self._cache.put(session, working)
-        return working
+            cached = await self._state_of(session, loaded)
+            self._cache.put(session, cached)
+        return cached
 
-    async def strong(self, session: SessionKey) -> Working | None:
-        """The newest state there is: the head is asked for, and what is missing is read."""
+    async def read_head(self, session: SessionKey) -> CachedState | None:
+        """The newest state: the head is read from the engine, and what is missing is loaded."""
         if self._doubtful:
             await self.settled(session)
         known = self._cache.get(session)
         if known is None:
-            return await self.current(session)
+            return await self.cached(session)
         head = (await self._backend.heads([session]))[0]
         if head is None:
             self._cache.drop(session)
             return None
-        return await self.current(session, head=head)
+        return await self.cached(session, head=head)
 
-    async def once(self, session: SessionKey) -> tuple[Working | None, bool]:
-        """As `strong`, for one who only reads; and whether the state is the caller's alone, because nobody keeps it."""
+    async def load_uncached(self, session: SessionKey) -> tuple[CachedState | None, bool]:
+        """As `read_head`, for a caller that only reads; and whether the state is the caller's own, because it is not cached."""
         if self._doubtful:
             await self.settled(session)
-        if self._cache.get(session) is None and not self._cache.admit(session):
+        if self._cache.get(session) is None and not self._cache.second_hit(session):
             loaded = await self._backend.load(session)
-            return (None if loaded is None else await self._working(session, loaded)), True
-        return await self.strong(session), False
+            return (None if loaded is None else await self._state_of(session, loaded)), True
+        return await self.read_head(session), False
 
-    async def at(self, session: SessionKey, version: int) -> tuple[Working, bytes]:
+    async def at(self, session: SessionKey, version: int) -> tuple[CachedState, bytes]:
         """The state as of `version` and the hash of that commit. Raises `NotFound`, `Truncated`."""
-        working = await self._working(*await self._load_at(session, version))
-        return working, working.head.hash
+        cached = await self._state_of(*await self._load_at(session, version))
+        return cached, cached.head.hash
 
     async def _load_at(self, session: SessionKey, version: int) -> tuple[SessionKey, Loaded]:
         """What an engine holds up to `version`, and of which chain: a fork's older versions are its parent's."""
@@ -270,10 +270,10 @@ class Reader:
             )
         return SessionKey(session.tenant, event.data["session"]), bytes.fromhex(event.data["hash"])
 
-    async def _advance(self, session: SessionKey, working: Working, head: Head) -> Working | None:
-        """Fold what came after `working`; `None` if it is no longer on the chain (the caller loads anew)."""
+    async def _advance(self, session: SessionKey, cached: CachedState, head: Head) -> CachedState | None:
+        """Fold what came after `cached`; `None` if it is no longer on the chain (the caller loads it again)."""
         records: list[Record] = []
-        after = working.head.version
+        after = cached.head.version
         if head.version <= after:
             self._cache.drop(session)
             return None
@@ -282,18 +282,18 @@ class Reader:
             after = page[-1].head.version
             if after >= head.version:
                 break
-        if not records or self._codec.prev(records[0]) != working.head.hash:
+        if not records or self._codec.prev(records[0]) != cached.head.hash:
             self._cache.drop(session)
             return None
-        row = Row(session, records[-1].head, working.tags, working.created_at)
-        held = working.head
+        row = Row(session, records[-1].head, cached.tags, cached.created_at)
+        held = cached.head
         stand = held.status, held.data
         with ROOM:
-            advanced = self._fold(session, row, working.state, held.hash, stand, records, working.log_bytes, working.snapshot_bytes)
+            advanced = self._fold(session, row, cached.state, held.hash, stand, records, cached.log_bytes, cached.snapshot_bytes)
         self._cache.put(session, advanced)
         return advanced
 
-    async def _working(self, session: SessionKey, loaded: Loaded) -> Working:
+    async def _state_of(self, session: SessionKey, loaded: Loaded) -> CachedState:
         # A fork goes on from its parent, which may be a fork: what was loaded is folded from the oldest chain on.
         chains = [(session, loaded)]
         hashes: list[bytes] = []
@@ -302,15 +302,15 @@ class Reader:
             hashes.append(prev)
             session, loaded = await self._load_at(parent, loaded.records[0].head.version - 1)
             chains.append((session, loaded))
-        working = self._folded(*chains.pop(), None)
+        cached = self._folded(*chains.pop(), None)
         while chains:
             session, loaded = chains.pop()
-            if working.head.hash != hashes.pop():
+            if cached.head.hash != hashes.pop():
                 raise Rewound(f"Session {session.id!r} was forked from a commit that its parent no longer holds.")
-            working = self._folded(session, loaded, working)
-        return working
+            cached = self._folded(session, loaded, cached)
+        return cached
 
-    def _folded(self, session: SessionKey, loaded: Loaded, base: Working | None) -> Working:
+    def _folded(self, session: SessionKey, loaded: Loaded, base: CachedState | None) -> CachedState:
         """What was loaded of one chain, which goes on from `base` if it is a fork's."""
         row, snapshot, records = loaded.row, loaded.snapshot, loaded.records
         state: Any = {}
@@ -348,7 +348,7 @@ class Reader:
         records: Sequence[Record],
         log_bytes: int,
         snapshot_bytes: int,
-    ) -> Working:
+    ) -> CachedState:
         tags = row.tags
         fold = Fold(state)
         for record in records:
@@ -363,7 +363,7 @@ class Reader:
                 fold, tags = Fold({}), {}
             elif commit.kind is Kind.configure:
                 tags = configured(commit.events).get("tags", tags)
-        return Working(row.head, fold.state, log_bytes, snapshot_bytes, tags, row.created_at)
+        return CachedState(row.head, fold.state, log_bytes, snapshot_bytes, tags, row.created_at)
 
 
 def check_standing(session: SessionKey, head: Head, stand: Standing | None) -> Standing:

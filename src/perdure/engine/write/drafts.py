@@ -10,12 +10,12 @@ import msgspec
 
 from perdure.backends.spi import Durability
 from perdure.engine.options import Options, check_events, check_ops
-from perdure.engine.read.cache import Working
+from perdure.engine.read.cache import CachedState
 from perdure.engine.read.reader import Reader
 from perdure.engine.unentered import Asynchronous
 from perdure.engine.views import Receipt
 from perdure.engine.write.committer import Committer
-from perdure.engine.write.request import Change, check_expected, check_head
+from perdure.engine.write.request import WriteRequest, check_expected, check_head
 from perdure.errors import Conflict, Deleted, Invalid, NotFound
 from perdure.model import ops as op
 from perdure.model.commit import Status
@@ -117,7 +117,7 @@ class Draft:
 class Edit(Asynchronous):
     """`async with store.edit(...) as draft`: loads the session, commits at the end of the block, once.
 
-    An exception in the block writes nothing and goes on its way.
+    An exception in the block writes nothing and is raised again.
     """
 
     _right = "async with store.edit(...) as draft"
@@ -128,7 +128,7 @@ class Edit(Asynchronous):
         self._committer, self._reader, self._telemetry = committer, reader, telemetry
         self._session, self._options, self._durability = session, options, durability
         self._draft: Draft | None = None
-        self._base: Working | None = None
+        self._base: CachedState | None = None
 
     async def __aenter__(self) -> Draft:
         if self._draft is not None:
@@ -151,32 +151,32 @@ class Edit(Asynchronous):
             )
 
 
-async def start(reader: Reader, session: SessionKey, options: Options, *, newest: bool = False) -> tuple[Draft, Working | None]:
+async def start(reader: Reader, session: SessionKey, options: Options, *, newest: bool = False) -> tuple[Draft, CachedState | None]:
     """A draft on the state at the head (or at `expect`). Raises `NotFound`, `Deleted`, `AlreadyExists` as the options say."""
-    base = await (reader.strong(session) if newest else reader.current(session))
+    base = await (reader.read_head(session) if newest else reader.cached(session))
     if base is None and not options.create:
         raise NotFound(f"There is no session {session.id!r}.", session=session.id)
     if base is not None and base.head.status == Status.deleted and not options.recreate:
-        base = await reader.strong(session)  # What is remembered may be older than a re-creation by another process.
+        base = await reader.read_head(session)  # The cached state may be older than a re-creation by another process.
         if base is not None and base.head.status == Status.deleted:
             raise Deleted(f"Session {session.id!r} was deleted at version {base.head.version}.", session=session.id)
     base = await base_at(reader, session, options, base)
     return Draft(session.id, 0 if base is None else base.head.version, {} if base is None else base.state), base
 
 
-async def base_at(reader: Reader, session: SessionKey, options: Options, now: Working | None) -> Working | None:
+async def base_at(reader: Reader, session: SessionKey, options: Options, now: CachedState | None) -> CachedState | None:
     """The state that the caller expects to change: the one at version `expect`, if it names an older one of this life."""
     expect = options.expect
     if not expect or now is None or now.head.data <= expect <= now.head.version:
         return now
     if now.head.status == Status.deleted:
-        now = await reader.strong(session)  # What is remembered may be older than a re-creation by another process.
+        now = await reader.read_head(session)  # The cached state may be older than a re-creation by another process.
         if now is None or now.head.status != Status.deleted:
             return await base_at(reader, session, options, now)
         check_head(session, now.head, options)
-    check_expected(session, expect, await reader.life(session, now.head), now.head)
+    check_expected(session, expect, await reader.incarnation_start(session, now.head), now.head)
     if expect > now.head.version:
-        now = await reader.strong(session)
+        now = await reader.read_head(session)
         if now is None or expect > now.head.version:
             raise Invalid(f"expect={expect}, but session {session.id!r} is at version {now.head.version if now else 0}: read it first.")
         return await base_at(reader, session, options, now)
@@ -194,7 +194,7 @@ async def find_receipt(
 async def finish(
     committer: Committer,
     draft: Draft,
-    base: Working | None,
+    base: CachedState | None,
     session: SessionKey,
     options: Options,
     durability: Durability,
@@ -208,7 +208,7 @@ async def finish(
         return None
     if base is not None and draft._tracker is not None:
         base = msgspec.structs.replace(base, state=draft._base)
-    change = Change(
+    request = WriteRequest(
         session=session,
         events=events,
         options=options,
@@ -220,7 +220,7 @@ async def finish(
         seen=draft.version,
         operation=operation,
     )
-    return await committer.commit(change)
+    return await committer.commit(request)
 
 
 async def update(
@@ -232,9 +232,9 @@ async def update(
     durability: Durability,
     attempts: int,
 ) -> tuple[Receipt | None, Any]:
-    """Run `function` on the newest state until its commit lands on the very state it saw.
+    """Run `function` on the newest state until its commit follows the very state that it saw.
 
-    It runs at once on what is remembered; from the second time on the session is kept free for it, as long as others wait for a slot.
+    The first run uses the cached state. From the second run on, the other writes of this process wait, for as long as slots are waited for.
     """
     if options.key is not None and (receipt := await find_receipt(committer, session, options.key, durability)) is not None:
         return receipt, None

@@ -9,7 +9,7 @@ import msgspec
 
 from perdure.backends.spi import Durability, Head
 from perdure.engine.options import Options
-from perdure.engine.read.cache import Working
+from perdure.engine.read.cache import CachedState
 from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, Moved, NotFound
 from perdure.model.commit import GENESIS, Status
 from perdure.model.events import Event
@@ -18,22 +18,22 @@ from perdure.model.ops import Op
 from perdure.model.state import MISSING, lookup
 
 _ACTIVE = int(Status.active)
-NOTHING = Working(Head(0, GENESIS, 0, 0, int(Status.active), 0), {}, 0, 0, {}, 0)
-"""What a change to a session that does not exist yet is made on."""
+NOTHING = CachedState(Head(0, GENESIS, 0, 0, int(Status.active), 0), {}, 0, 0, {}, 0)
+"""The state of a session that does not exist yet."""
 
 
-class Change(msgspec.Struct, kw_only=True):
+class WriteRequest(msgspec.Struct, kw_only=True):
     """One write on its way. `base` is the state that its operations were made on; it moves on as they are rebased."""
 
     session: SessionKey
     events: tuple[Event, ...]
     options: Options
     durability: Durability
-    base: Working | None = None
+    base: CachedState | None = None
     blind: bool = False
     """The operations are meant for whatever state there is: they are applied again, not rebased."""
     since: int | None = None
-    """For events alone: the version decided on. Data commits behind it are looked at before this is stored; `None`: any head will do."""
+    """For events alone: the version decided on. Data commits after it are checked before this is stored; `None`: any head will do."""
     strict: bool = False
     """Commit on the very state that was seen, or not at all."""
     requires: Sequence[str] = ()
@@ -42,16 +42,16 @@ class Change(msgspec.Struct, kw_only=True):
     operation: str = "append"
     check_request: bool = False
     asked: Sequence[Event] | None = None
-    """What a repeated key must have asked for, where that is not `events`."""
-    decide: Callable[[Working], Awaitable[tuple[Event, ...]]] | None = None
+    """What a call that repeats the key must ask for, where that is not `events`."""
+    decide: Callable[[CachedState], Awaitable[tuple[Event, ...]]] | None = None
     """Makes the events for the state that they are committed on: asked again for each head that is tried."""
-    life: tuple[int, int] | None = None
+    incarnation: tuple[int, int] | None = None
     """Where an earlier life has used the key: the tombstone after which the life began that this is for, and the grant of that life."""
 
     @property
     def key(self) -> str | None:
         """The idempotency key as it is stored."""
-        return self.options.key if self.options.key is None or self.life is None else life_key(self.options.key, self.life[0])
+        return self.options.key if self.options.key is None or self.incarnation is None else life_key(self.options.key, self.incarnation[0])
 
     @property
     def ops(self) -> list[Op]:
@@ -86,7 +86,7 @@ def check_head(session: SessionKey, head: Head | None, options: Options, *, star
         raise Invalid(f"expect={expect}, but session {session.id!r} is at version {head.version}: read it first.")
 
 
-def check_life(session: SessionKey, tombstone: int, version: int) -> None:
+def check_incarnation(session: SessionKey, tombstone: int, version: int) -> None:
     """Raise `Deleted` for a version that does not come after the last tombstone."""
     if version <= tombstone:
         raise Deleted(
@@ -108,8 +108,8 @@ def check_expected(session: SessionKey, expect: int, tombstone: int, head: Head)
         )
 
 
-def same_state(base: Working | None, head: Head) -> bool:
-    """Whether a head has the state that I hold: it is mine, or only control commits came behind mine."""
+def same_state(base: CachedState | None, head: Head) -> bool:
+    """Whether a head has the same state as `base`: it is that head, or only control commits follow it."""
     if base is None:
         return False
     mine = base.head
@@ -137,6 +137,6 @@ def with_parts(events: Sequence[Event], parts: Sequence[Sequence[Op]]) -> tuple[
 
 
 def with_answer(events: Sequence[Event], ops: tuple[Op, ...]) -> tuple[Event, ...]:
-    """The events with the policy's operations in place of the ones that clashed, on the last event that had any."""
+    """The events with the policy's operations in place of the conflicting ones. They stand on the last event that had operations."""
     last = max(index for index, event in enumerate(events) if event.ops)
     return tuple(Event(event.type, event.data, ops if index == last else ()) for index, event in enumerate(events))

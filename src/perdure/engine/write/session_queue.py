@@ -1,11 +1,11 @@
-"""One stateful commit of a session at a time in this process, first come first served.
+"""One stateful commit of a session at a time in this process, in order of arrival.
 
-Without it the tasks of one process race one another for each head, and all but one lose; the true race, with other processes, is decided
-by the engine as ever. So a slot only saves work, and nobody waits for one without an end:
+Without it the tasks of one process race one another for each head, and all but one lose. The race with other processes is decided by the
+engine. So a slot only saves work, and every wait for one ends:
 
-owner      a slot knows its context (what runs inside one does not wait for it), its thread and its loop
-deadline   one that is not had within `PATIENCE` is taken over; at once, where its holder cannot go on while I wait
-release    one that was left behind by an interrupt is taken over in the same way
+owner      a slot knows its context (calls made inside it do not wait for it), its thread and its loop
+deadline   a waiter takes the slot over after `PATIENCE`; at once, where the holder cannot continue while this one waits
+release    a slot that an interrupt left held is taken over in the same way
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from contextvars import ContextVar
 from types import FrameType, TracebackType
 
 from perdure.clock import SystemClock
-from perdure.concurrency.bridge import Reply, is_blocking
 from perdure.concurrency.critical_section import CriticalSection, is_running
+from perdure.concurrency.replies import Reply, is_blocking
 from perdure.model.ids import SessionKey
 
 PATIENCE = 1.0
@@ -40,7 +40,7 @@ class SessionQueue:
         self._tick = tick
         self._lines: dict[SessionKey, _Line] = {}
         self._reserved: dict[SessionKey, float] = {}
-        """Until when each is. Nobody has to give it back, so nobody can forget to."""
+        """Until when each session is reserved. A reservation ends by itself, so none can be forgotten."""
         self._section = CriticalSection()
 
     def slot(self, session: SessionKey) -> Slot:
@@ -48,11 +48,11 @@ class SessionQueue:
         return Slot(self, session)
 
     def reserve(self, session: SessionKey) -> None:
-        """For a while, have those who need no slot as a rule queue for one too: somebody was overtaken."""
+        """For a while, writes that need no slot as a rule wait for one too: a write was overtaken."""
         self._reserved[session] = self._tick() + RESERVED
 
     def is_reserved(self, session: SessionKey) -> bool:
-        """Whether those who need no slot as a rule are to queue for one."""
+        """Whether writes that need no slot as a rule have to wait for one."""
         until = self._reserved.get(session)
         if until is not None and self._tick() > until:
             self._reserved.pop(session, None)
@@ -74,7 +74,7 @@ class SessionQueue:
             return True
 
     def _take_over(self, slot: Slot) -> None:
-        """After waiting long enough: in place of the holder and of all who came before me, whose patience has ended too."""
+        """After `PATIENCE`: take the place of the holder and of all earlier waiters, whose time has ended too."""
         with self._section:
             line = self._lines.get(slot.session)
             if line is None or slot not in line.waiting:
@@ -84,7 +84,7 @@ class SessionQueue:
             line.holder = slot
 
     def _leave(self, slot: Slot) -> None:
-        """Let the next ones in: the first who can go on now holds the session."""
+        """Admit the next waiters: the first that can continue now holds the session."""
         following: list[Slot] = []
         with self._section:
             line = self._lines.get(slot.session)
@@ -136,7 +136,7 @@ class Slot:
         return self._frame is not None and not is_running(self._thread, self._frame)
 
     def is_stuck_for(self, slot: Slot) -> bool:
-        """Whether it cannot go on while that one waits: it lies on an idle loop, or on the thread that would be blocked."""
+        """Whether it cannot continue while `slot` waits: its loop is idle, or its thread is the one that would be blocked."""
         return self.is_idle or (self._thread == slot._thread and (self._loop is None or slot._loop is None))
 
     async def __aenter__(self) -> None:

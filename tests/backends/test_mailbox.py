@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from perdure.concurrency.bridge import Mailbox
+from perdure.concurrency.mailbox import Mailbox
 
 
 def test_a_mailbox_wakes_its_loop_once_for_all_that_came_together() -> None:

@@ -1,0 +1,133 @@
+"""Replies: the answer to a call that another thread serves. Awaited from any event loop, and from threads without one.
+
+A `Reply` is awaited in a coroutine. Under a running loop it suspends the coroutine; inside `run_blocking` it blocks the thread instead. So
+one body of code serves the asynchronous and the blocking API.
+
+The caller's side takes no lock: an interrupt may come between any two bytecodes, and a state that it leaves half done must not stop the
+next call. What has to be decided once is decided on the serving thread, which is never interrupted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import threading
+import types
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import ContextVar, copy_context
+from typing import Any, Generic, TypeVar
+
+from perdure.errors import Closed
+
+T = TypeVar("T")
+
+ENDING = "The interpreter is shutting down: the store can do nothing more."
+FORKED = "This store was opened before a fork() and cannot be used in the child."
+
+_BLOCKING: ContextVar[bool] = ContextVar("perdure_blocking", default=False)
+
+
+def is_blocking() -> bool:
+    """Whether the code runs inside `run_blocking`."""
+    return _BLOCKING.get()
+
+
+def run_blocking(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Drive a coroutine that awaits nothing but replies to its end, in this thread and in a copy of its context."""
+    try:
+        context = copy_context()
+        context.run(_BLOCKING.set, True)
+        context.run(coroutine.send, None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    except BaseException:
+        coroutine.close()
+        raise
+    coroutine.close()
+    raise RuntimeError("The blocking API awaited something that is not a reply of a Perdure engine: use the asynchronous API here.")
+
+
+class Reply(Generic[T]):
+    """The answer to one call: set by the thread that serves it, where the first time counts; awaited once by the caller."""
+
+    __slots__ = ("_done", "_error", "_value", "_wake")
+
+    def __init__(self) -> None:
+        self._done = False
+        self._value: Any = None
+        self._error: BaseException | None = None
+        self._wake: Callable[[], None] | None = None
+
+    def set(self, value: T) -> None:
+        """Answer."""
+        self._finish(value, None)
+
+    def fail(self, error: BaseException) -> None:
+        """Answer with an error."""
+        self._finish(None, error)
+
+    def _finish(self, value: Any, error: BaseException | None) -> None:
+        if self._done:
+            return
+        self._value, self._error = value, error
+        self._done = True  # Then the waker is read. The other side writes its waker and then reads this: one of them sees the other.
+        wake = self._wake
+        if wake is not None:
+            wake()
+
+    def __await__(self) -> Generator[Any, None, T]:
+        if not self._done:
+            if _BLOCKING.get():
+                self._block(None)
+            else:
+                yield from self._suspend(None)
+        if self._error is not None:
+            raise self._error
+        value: T = self._value
+        return value
+
+    @types.coroutine
+    def within(self, seconds: float | None) -> Generator[Any, None, bool]:
+        """Wait for the answer, `seconds` at most, without taking it: whether it has come."""
+        if not self._done:
+            if _BLOCKING.get():
+                self._block(seconds)
+            else:
+                yield from self._suspend(seconds)
+        return self._done
+
+    def _block(self, seconds: float | None) -> None:
+        if sys.is_finalizing():
+            raise Closed(ENDING)  # The threads that would answer have stopped.
+        gate = threading.Lock()
+        gate.acquire()
+        self._wake = gate.release
+        if not self._done:
+            gate.acquire(timeout=-1 if seconds is None else seconds)
+
+    def _suspend(self, seconds: float | None) -> Generator[Any, None, None]:
+        if sys.is_finalizing():
+            raise Closed(ENDING)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+
+        def resolve() -> None:
+            if not future.done():
+                future.set_result(None)
+
+        def wake() -> None:
+            # The loop may be closed while the call was served: then nothing waits for the answer.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(resolve)
+
+        self._wake = wake
+        if self._done:
+            return
+        timer = None if seconds is None else loop.call_later(seconds, resolve)
+        try:
+            yield from future
+        finally:
+            if timer is not None:
+                timer.cancel()
