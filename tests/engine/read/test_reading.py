@@ -319,7 +319,7 @@ async def test_the_frozen_state_is_the_copied_one(url: str) -> None:
 
 
 async def test_the_old_name_of_the_frozen_state_says_the_new_one(url: str) -> None:
-    """`view.frozen_state` is `view.frozen_state` until version 1.0, with a warning that names it."""
+    """`view.shared` is `view.frozen_state` until version 1.0, with a warning that names it."""
     async with perdure.open(url) as store:
         await store.append("s", Event("e", None, (op.set("/a", 1),)))
         view = await store.read("s")
