@@ -20,8 +20,8 @@ from typing import Any
 from perdure.backends.common.checks import check_records
 from perdure.backends.common.pacing import Pacing
 from perdure.backends.common.schema import check_index
-from perdure.backends.remote.driver import Answer, Attempt, Driver, Ended, Later, Lost, SchemaDriver, Stored
-from perdure.backends.remote.loop import together
+from perdure.backends.remote.driver import Answer, Attempt, Driver, FinalAnswer, HeadMismatch, RetryLater, SchemaDriver, Stored
+from perdure.backends.remote.loop import gather_all
 from perdure.backends.spi import Append, Appended, Head, Known, Outcome, Refused
 from perdure.clock import SystemClock
 from perdure.errors import Corrupt, Error, Invalid, TooLarge, Unavailable, Unknown
@@ -272,7 +272,9 @@ class Appender:
         if guessed:
             await self._look_up_heads(guessed)
         # The heads come first: what is refused on one must not have had its key applied up to it.
-        await together(*[look_up(pending, pending.append.key) for pending in doubtful if pending.append.key and not pending.future.done()])
+        await gather_all(
+            *[look_up(pending, pending.append.key) for pending in doubtful if pending.append.key and not pending.future.done()]
+        )
         for pending in doubtful:
             pending.new = True
 
@@ -311,7 +313,7 @@ class Appender:
                 continue
             if isinstance(answer, Unknown):
                 self._start(self._settling, self._settle(pending, attempt, answer))
-            elif isinstance(answer, Later):
+            elif isinstance(answer, RetryLater):
                 self._start(self._settling, self._try_later(pending, answer.error))
             else:
                 self._take(pending, attempt, answer)
@@ -333,7 +335,7 @@ class Appender:
 
     async def _settle(self, pending: _Pending, attempt: Attempt, lost: Unknown) -> None:
         """Find out what became of an attempt whose answer was lost; send it again, unchanged, while its place is free."""
-        answer: Ended = lost
+        answer: FinalAnswer = lost
         until = self._tick() + self._timeout
         for wait in chain(RESEND_AFTER, repeat(RESEND_AFTER[-1])):
             try:
@@ -357,18 +359,18 @@ class Appender:
         lost.facts["settled"] = True
         self._take(pending, attempt, answer)
 
-    async def _settled(self, attempt: Attempt) -> Ended:
+    async def _settled(self, attempt: Attempt) -> FinalAnswer:
         found = await self._look(attempt)
         if found is not None:
             return found
         (answer,) = await self._driver.write([attempt])
-        if isinstance(answer, Later):
+        if isinstance(answer, RetryLater):
             return answer.error
-        if isinstance(answer, Lost | Known):
+        if isinstance(answer, HeadMismatch | Known):
             return await self._look(attempt) or answer  # It may be my own, landed late, that is in the way.
         return answer
 
-    async def _look(self, attempt: Attempt) -> Ended | None:
+    async def _look(self, attempt: Attempt) -> FinalAnswer | None:
         """Whose record is behind the expected head: mine, another's (with the head of now), or nobody's yet (`None`)."""
         (head,) = await self._driver.heads([attempt.session])
         if head == attempt.expected:
@@ -381,9 +383,9 @@ class Appender:
             return Stored(self._driver.durability_read)
         if attempt.key is not None and (known := await self._driver.find_key(attempt.session, attempt.key)) is not None:
             return known
-        return Lost(head)
+        return HeadMismatch(head)
 
-    def _take(self, pending: _Pending, attempt: Attempt, answer: Ended) -> None:
+    def _take(self, pending: _Pending, attempt: Attempt, answer: FinalAnswer) -> None:
         """Turn an answer into an outcome, or into the next try on the head that won."""
         if self._busy.get(attempt.session) and not isinstance(answer, Error):
             self._progress[attempt.session] = self._tick()
@@ -393,7 +395,7 @@ class Appender:
                 self._heads.put(attempt.session, head)
                 self._pacing.won(attempt.session)
                 self._answer(pending, Appended(head, attempt.expected, attempt.records[-1].id, answer.durability))
-            case Lost():
+            case HeadMismatch():
                 pending.races += 1
                 pending.head, pending.sure = answer.head, True
                 pending.new = pending.append.key is None
