@@ -14,7 +14,7 @@ from perdure.backends.cassandra.layout import Buckets
 from perdure.backends.conformance import behind, record, versions
 from perdure.backends.memory import MemoryBackend
 from perdure.backends.registry import open_backend
-from perdure.backends.remote import Attempt, Lost
+from perdure.backends.remote import Attempt, HeadMismatch
 from perdure.backends.spi import Append, Appended, Backend, Durability, Head, Index, Known, Record, Refused, Snapshot
 from perdure.clock import SeededClock, SystemClock
 from perdure.errors import Error
@@ -168,7 +168,7 @@ async def test_a_sealed_head_is_looked_at_before_the_next_bucket_is_opened(url: 
         (head,) = await backend.heads([S])
         wrong = msgspec.structs.replace(head, hash=bytes(32))
         attempt = Attempt(S, wrong, (record(S, wrong),), None, None, Durability.memory)
-        assert await backend.run(backend.driver.write([attempt])) == [Lost(head)]
+        assert await backend.run(backend.driver.write([attempt])) == [HeadMismatch(head)]
         assert await versions(backend, S) == [1, 2, 3]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from perdure.backends.conformance import CASES, Case, behind, expecting, record
-from perdure.backends.remote import Answer, Attempt, Lost
+from perdure.backends.remote import Answer, Attempt, HeadMismatch
 from perdure.backends.remote.appender import Appender
 from perdure.backends.spi import Append, Appended, Known, Refused
 from perdure.errors import Closed, Error, Unauthorized, Unavailable, Unknown
@@ -230,7 +230,7 @@ class WaitsForTheHead(MemoryDriver):
         if late is None:
             return await super().apply(attempt)
         (moved,) = await self.backend.append([late])
-        return Lost(moved.head)
+        return HeadMismatch(moved.head)
 
 
 async def test_a_head_that_refuses_a_write_is_asked_for_its_key() -> None:

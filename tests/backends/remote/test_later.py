@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from perdure.backends.conformance import behind
-from perdure.backends.remote import Answer, Attempt, Later
+from perdure.backends.remote import Answer, Attempt, RetryLater
 from perdure.backends.spi import Append, Appended, Head
 from perdure.errors import Unavailable, Unknown
 from perdure.model.ids import SessionKey
@@ -18,7 +18,7 @@ MOVING, STILL = SessionKey("acme", "moving"), SessionKey("acme", "still")
 
 
 class Mover(MemoryDriver):
-    """Answers `Later` for the session that moves until it `arrived`; loses the first answers, on request, before they say anything."""
+    """Answers `RetryLater` for the session that moves until it `arrived`; loses the first answers, on request, before they say anything."""
 
     def __init__(self, *, lost: int = 0) -> None:
         super().__init__(memory())
@@ -27,7 +27,7 @@ class Mover(MemoryDriver):
     async def apply(self, attempt: Attempt) -> Answer:
         if attempt.session == MOVING and not self.arrived:
             self.asked += 1
-            return Later(Unavailable("it is moving"))
+            return RetryLater(Unavailable("it is moving"))
         return await super().apply(attempt)
 
     async def write(self, attempts: Sequence[Attempt]) -> Sequence[Answer]:

@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from perdure.backends.memory import MemoryBackend
-from perdure.backends.remote import Answer, Attempt, Lost, Notice, RemoteBackend, Stored, open_remote
+from perdure.backends.remote import Answer, Attempt, HeadMismatch, Notice, RemoteBackend, Stored, open_remote
 from perdure.backends.spi import Append, Appended, Durability, Head, Record, Refused
 from perdure.clock import SeededClock
 from perdure.errors import Unavailable, Unknown
@@ -41,7 +41,7 @@ class MemoryDriver:
         (outcome,) = await self.backend.append([Append(attempt.session, finish, attempt.key, attempt.index)])
         if isinstance(outcome, Appended):
             return Stored(outcome.durability)
-        return Lost(outcome.head) if isinstance(outcome, Refused) else outcome
+        return HeadMismatch(outcome.head) if isinstance(outcome, Refused) else outcome
 
     async def load(self, session, at):
         return await self.backend.load(session, at)

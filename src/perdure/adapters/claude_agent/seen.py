@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 from collections.abc import Collection
-
-from perdure.lru import LruMap
 
 IDS_MAX = 200_000
 """How many ids of lines are remembered over all transcripts: some 25 MB. The transcript in use is never forgotten."""
 TRANSCRIPTS_MAX = 4_096
-"""Of how many transcripts. Each takes its share of `IDS_MAX`, though it has no ids."""
+"""Of how many transcripts."""
 
 
 class Seen:
@@ -33,7 +32,8 @@ class SeenIds:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._transcripts = LruMap[str, Seen](IDS_MAX, lambda seen: len(seen.ids) + IDS_MAX // TRANSCRIPTS_MAX, keep_newest=True)
+        self._transcripts: OrderedDict[str, Seen] = OrderedDict()
+        self._count = 0
 
     def of(self, session: str) -> Seen:
         """What is known of a transcript. It stays true for who holds it: it grows, ids before the version, and never shrinks."""
@@ -44,22 +44,24 @@ class SeenIds:
         """These are the ids of the lines behind one version, up to another. If what came before was let go, it stays unknown."""
         with self._lock:
             seen = self._entry(session)
+            before = len(seen.ids)
             seen.ids.update(ids)
             if seen.version >= after:
                 seen.version = max(seen.version, version)
-            self._transcripts.put(session, seen)
+            self._count += len(seen.ids) - before
 
     def forget(self, session: str, life: int = 0) -> None:
         """The transcript is not there, or began anew after its tombstone: what is known of its lines is about another one."""
         with self._lock:
-            again = Seen()
-            again.version = again.life = life
-            again.unsure = self._entry(session).unsure
-            self._transcripts.put(session, again)
+            before = self._entry(session)  # may let others go, and count
+            self._count -= len(before.ids)
+            anew = self._transcripts[session] = Seen()
+            anew.version = anew.life = life
+            anew.unsure = before.unsure
 
     def _entry(self, session: str) -> Seen:
-        seen = self._transcripts.get(session)
-        if seen is None:
-            seen = Seen()
-            self._transcripts.put(session, seen)
+        seen = self._transcripts.pop(session, None) or Seen()
+        self._transcripts[session] = seen
+        while (self._count > IDS_MAX or len(self._transcripts) > TRANSCRIPTS_MAX) and len(self._transcripts) > 1:
+            self._count -= len(self._transcripts.popitem(last=False)[1].ids)
         return seen

@@ -20,7 +20,7 @@ from perdure.backends.cassandra.buckets import INLINE, REMEMBERED, Chain
 from perdure.backends.cassandra.client import UNSET, Values
 from perdure.backends.cassandra.layout import KEY_SLOTS, SESSION_SLOTS, Statics
 from perdure.backends.cassandra.reader import Reader
-from perdure.backends.remote import Answer, Attempt, Lost
+from perdure.backends.remote import Answer, Attempt, HeadMismatch
 from perdure.backends.spi import Head, Known, Record
 from perdure.errors import Corrupt, TooLarge, Unavailable
 from perdure.lru import LruMap
@@ -61,7 +61,7 @@ class Writer:
         opening = bucket > 0 and before % size == 0
         for _ in range(TRIES):
             old = await self._open(session, expected, bucket) if opening else None
-            if isinstance(old, Lost):
+            if isinstance(old, HeadMismatch):
                 return old
             if bucket > 0 and (applied := await self._sealed(attempt)) is not None:
                 return applied
@@ -87,11 +87,11 @@ class Writer:
             rows.append((layout.encode_record(record, pieces), b"" if pieces else record.body))
         return rows
 
-    async def _open(self, session: SessionKey, expected: Head | None, bucket: int) -> Statics | Lost:
+    async def _open(self, session: SessionKey, expected: Head | None, bucket: int) -> Statics | HeadMismatch:
         """What the bucket before a new one holds, once the new one may be written to."""
         old = await self._chain.statics(session, bucket - 1)
         if old is None or old.head != expected:
-            return Lost(await self._chain.head(session))
+            return HeadMismatch(await self._chain.head(session))
         key = ""
         while found := await self._client.run("claims", *self._chain.at(session, bucket - 1), key, CLAIMS):
             slots = defaultdict[int, list[Values]](list)
@@ -165,7 +165,7 @@ class Writer:
             head = await self._chain.head(session)
         if claimed is not None and attempt.key is not None and head is not None:
             return Known(*layout.decode_key(claimed), head)
-        return Lost(head)
+        return HeadMismatch(head)
 
 
 def _key_twice(attempt: Attempt) -> Corrupt:

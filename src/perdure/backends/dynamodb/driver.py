@@ -17,7 +17,7 @@ from perdure.backends.dynamodb.reader import Reader
 from perdure.backends.dynamodb.statement_batcher import Together
 from perdure.backends.dynamodb.table import Refusal, Table
 from perdure.backends.dynamodb.writes import Request, request
-from perdure.backends.remote import Answer, Attempt, Lost, Stored
+from perdure.backends.remote import Answer, Attempt, HeadMismatch, Stored
 from perdure.backends.spi import Capabilities, Change, Checkup, Durability, Known, Page, Record, Snapshot
 from perdure.clock import Clock
 from perdure.errors import Corrupt, Error, Invalid, TooLarge, Unavailable, Unsupported
@@ -141,7 +141,7 @@ class DynamoDBDriver(Reader):
             self._tops.remember(attempt.session, top)
         if attempt.key is not None and (known := await self.find_key(attempt.session, attempt.key)) is not None:
             return known
-        return Lost(None if top is None else top.head)
+        return HeadMismatch(None if top is None else top.head)
 
     async def _encoded(self, attempt: Attempt) -> list[bytes]:
         """The records; what is large is cut in parts, which nothing refers to before the commit does. They stay when it fails: the same

@@ -13,7 +13,7 @@ from perdure.backends.etcd.gateway import Gateway, Json, absent, behind, data, d
 from perdure.backends.etcd.layout import SCHEMA, Layout
 from perdure.backends.etcd.news import notices
 from perdure.backends.etcd.reader import Reader
-from perdure.backends.remote import Answer, Attempt, Lost, Notice, Stored
+from perdure.backends.remote import Answer, Attempt, HeadMismatch, Notice, Stored
 from perdure.backends.spi import Capabilities, Checkup, Durability, Known, Record, Snapshot
 from perdure.clock import Clock
 from perdure.errors import Corrupt, Error, Invalid, TooLarge, Unsupported
@@ -147,7 +147,7 @@ class EtcdDriver(Reader):
             return Known(*layout.decode_key(known[0][0]), head)
         if head == attempt.expected:
             return Corrupt(f"A record of session {attempt.session.id!r} has an idempotency key that was applied before.")
-        return Lost(head)
+        return HeadMismatch(head)
 
     async def put_snapshot(self, session: SessionKey, snapshot: Snapshot) -> None:
         """See `spi.Backend.put_snapshot`."""
@@ -223,7 +223,7 @@ class EtcdDriver(Reader):
             raise refused
 
     def notices(self) -> AsyncGenerator[Notice, None]:
-        """See `remote.Noticing`."""
+        """See `remote.NotificationSource`."""
         return notices(self.gateway, self._keys)
 
     async def checkup(self) -> Checkup:

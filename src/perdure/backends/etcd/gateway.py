@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import msgspec
 
-from perdure.backends.remote import ended
+from perdure.backends.remote import cancel_and_wait
 from perdure.errors import Error, Invalid, TooLarge, Unauthorized, Unavailable, Unknown
 
 Json = dict[str, Any]
@@ -128,7 +128,7 @@ class Gateway:
                     raise answer
                 yield answer
         finally:
-            await ended(receiving)
+            await cancel_and_wait(receiving)
 
     async def _receive(self, endpoint: str, request: httpx.Request, answers: asyncio.Queue[Json | Error]) -> None:
         """Put what comes, and in the end the error that ended it."""

@@ -15,7 +15,7 @@ _REFUSED = ("permission denied", "auth token", "user name is empty")
 
 
 async def notices(gateway: Gateway, keys: Layout) -> AsyncGenerator[Notice, None]:
-    """See `remote.Noticing`. Ended by etcd where this watch is so far behind that what it has not seen was compacted."""
+    """See `remote.NotificationSource`. Ended by etcd where this watch is so far behind that what it has not seen was compacted."""
     heads = keys.all(b"h")
     request = {"create_request": {"key": text(heads), "range_end": text(behind(heads)), "filters": ["NODELETE"]}}
     async with aclosing(gateway.stream("watch", request, alive=get(keys.meta)["request_range"])) as answers:

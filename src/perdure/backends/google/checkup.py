@@ -9,7 +9,7 @@ from google.api_core.exceptions import GoogleAPICallError
 from google.auth.exceptions import GoogleAuthError
 
 from perdure.backends.google import channel
-from perdure.backends.remote.loop import together
+from perdure.backends.remote.loop import gather_all
 from perdure.backends.spi import Checkup, Finding
 from perdure.errors import Error
 
@@ -47,7 +47,7 @@ async def asked(options: Mapping[str, Any], place: tuple[str, str], host: str) -
     client, call = FirestoreAdminAsyncClient(transport=transport), {"retry": None, "timeout": options["timeout"]}
     name = f"projects/{place[0]}/databases/{place[1]}"
     try:
-        about, *fields = await together(_database(client, name, call), *[_expiring(client, name, kind, call) for kind in KINDS])
+        about, *fields = await gather_all(_database(client, name, call), *[_expiring(client, name, kind, call) for kind in KINDS])
     finally:
         await transport.close()
     found = None if None in fields else [one for some in fields for one in some]

@@ -16,8 +16,8 @@ from perdure.backends.google.entities import ABSENT, Entities, Entity, Fields, P
 from perdure.backends.google.feed import Feed
 from perdure.backends.google.layout import Top
 from perdure.backends.google.reader import Reader, piece, pieces_of
-from perdure.backends.remote import Answer, Attempt, Lost, Stored
-from perdure.backends.remote.loop import together
+from perdure.backends.remote import Answer, Attempt, HeadMismatch, Stored
+from perdure.backends.remote.loop import gather_all
 from perdure.backends.spi import Capabilities, Change, Checkup, Durability, Known, Page, Record, Snapshot
 from perdure.clock import Clock
 from perdure.errors import Corrupt, Error, Invalid, TooLarge, Unavailable, Unknown, Unsupported
@@ -115,7 +115,7 @@ class GoogleDriver(Reader):
             groups[-1].append(place)
             size, writes = size + weight, writes + count
         answers: dict[int, Answer] = {}
-        await together(*[self._write({place: attempts[place] for place in group}, answers) for group in groups])
+        await gather_all(*[self._write({place: attempts[place] for place in group}, answers) for group in groups])
         return [answers[place] for place in range(len(attempts))]
 
     async def _write(self, group: Mapping[int, Attempt], answers: dict[int, Answer]) -> None:
@@ -164,7 +164,7 @@ class GoogleDriver(Reader):
                 answers[place] = Known(*layout.decode_key(known), top.head)
                 del left[place]
             elif (None if top is None else top.head) != attempt.expected:
-                answers[place] = Lost(None if top is None else top.head)
+                answers[place] = HeadMismatch(None if top is None else top.head)
                 del left[place]
 
     def _good(self, attempt: Attempt) -> bool:

@@ -20,7 +20,7 @@ from perdure.backends.google import layout
 from perdure.backends.google.entities import ABSENT, Refused, Write
 from perdure.backends.google.layout import END, Top
 from perdure.backends.remote.change_log import Ranges, feed_page, sweep
-from perdure.backends.remote.loop import together
+from perdure.backends.remote.loop import gather_all
 from perdure.backends.spi import Change, Page
 from perdure.errors import Error
 from perdure.model.ids import SessionKey
@@ -64,7 +64,7 @@ class Feed:
             await self._reader.entities.commit([Write(("log", layout.number(number)), fields, ABSENT), counted])
         except Refused:
             return True
-        await together(*[self._take_out(session, top) for session, top in marked])
+        await gather_all(*[self._take_out(session, top) for session, top in marked])
         return True
 
     async def sweep(self, dropped: int) -> None:

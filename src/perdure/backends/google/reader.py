@@ -14,7 +14,7 @@ from perdure.backends.common.checks import matches
 from perdure.backends.google import layout
 from perdure.backends.google.entities import Entities, Entity
 from perdure.backends.google.layout import Stored, Top
-from perdure.backends.remote.loop import together
+from perdure.backends.remote.loop import gather_all
 from perdure.backends.spi import Head, Known, Loaded, Page, Query, Record, Row, Snapshot
 from perdure.errors import Corrupt
 from perdure.lru import LruMap
@@ -75,7 +75,7 @@ class Reader:
             version = max((one for one in top.snapshots if top.first - 1 <= one <= last), default=None)
             first = top.first if version is None else version + 1
             try:
-                snapshot, records = await together(self._snapshot(session, version), self._records(session, max(first, top.first), last))
+                snapshot, records = await gather_all(self._snapshot(session, version), self._records(session, max(first, top.first), last))
             except _GapError:
                 continue
             if version is not None and snapshot is None:
@@ -107,7 +107,7 @@ class Reader:
         stored = [layout.decode_record(entity) for entity in found]
         if [one.record.head.version for one in stored] != list(range(first, last + 1)):
             raise _GapError
-        return await together(*[self._whole(session, one) for one in stored])
+        return await gather_all(*[self._whole(session, one) for one in stored])
 
     async def read(self, session: SessionKey, after: int, before: int | None, limit: int, *, reverse: bool) -> list[Record]:
         """See `Driver`. The top, and then a request for each 64 records."""

@@ -17,7 +17,7 @@ from perdure.backends.mongodb.news import notices
 from perdure.backends.mongodb.reader import Reader, known_in
 from perdure.backends.mongodb.schema import check_server, open_store
 from perdure.backends.mongodb.tail_archiver import Mover
-from perdure.backends.remote import Answer, Attempt, Lost, Notice, Stored
+from perdure.backends.remote import Answer, Attempt, HeadMismatch, Notice, Stored
 from perdure.backends.spi import Capabilities, Change, Checkup, Durability, Page, Snapshot
 from perdure.clock import Clock
 from perdure.errors import Corrupt, Error, Invalid, TooLarge, Unavailable
@@ -200,7 +200,7 @@ class MongoDBDriver(Reader):
         for number, attempt in attempts.items():
             doc = docs.get(names[number], {})
             if not doc:
-                answers[number] = Lost(None)
+                answers[number] = HeadMismatch(None)
                 continue
             mine = [key for key in moved if key["_id"].startswith(names[number] + "\t")]
             known = known_in(doc, mine)
@@ -209,7 +209,7 @@ class MongoDBDriver(Reader):
                 await self.connections.delete(KEY, {"_id": {"$in": stale}, "v": {"$lte": doc["purged"]}})
             taken = next((known[key] for key in (attempt.key, *_keys(attempt)) if key in known), None)
             if taken is None:
-                answers[number] = Lost(layout.head_of(doc))
+                answers[number] = HeadMismatch(layout.head_of(doc))
             elif attempt.key in known:
                 answers[number] = taken
             else:
@@ -264,7 +264,7 @@ class MongoDBDriver(Reader):
         return await self._feed.page(cursor, limit)
 
     def notices(self) -> AsyncGenerator[Notice, None]:
-        """See `remote.listening.Noticing`."""
+        """See `remote.listening.NotificationSource`."""
         return notices(self.connections)
 
     async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes]) -> None:

@@ -33,7 +33,7 @@ _PIPELINE = [
 
 
 async def notices(connections: Connections) -> AsyncGenerator[Notice, None]:
-    """See `remote.listening.Noticing`. Takes a connection of the pool, for as long as it runs."""
+    """See `remote.listening.NotificationSource`. Takes a connection of the pool, for as long as it runs."""
     collection = connections.collection(SESSION)
     begin = {"aggregate": collection, "pipeline": _PIPELINE, "cursor": {}, "readConcern": {"level": "majority"}}
     async with connections.client.start_session(causal_consistency=False) as session:

@@ -17,7 +17,7 @@ from itertools import groupby
 from perdure.backends.mongodb import layout
 from perdure.backends.mongodb.connections import Connections
 from perdure.backends.mongodb.layout import CHUNK, KEY, LOG, SESSION, SNAPSHOT, Doc
-from perdure.backends.remote import together
+from perdure.backends.remote import gather_all
 from perdure.errors import Error
 
 BATCH = 64
@@ -78,7 +78,7 @@ class Mover:
             cuts.append({"q": {"_id": name, "first": doc["first"]}, "u": cut})
         if not cuts:
             return
-        written, _ = await together(self._connections.update(LOG, pages), self._connections.insert(KEY, keys))
+        written, _ = await gather_all(self._connections.update(LOG, pages), self._connections.insert(KEY, keys))
         self._connections.check(written, fine=(11000,))
         if (await self._connections.update(SESSION, cuts, lax=True))["n"] < len(cuts):
             for doc in await self._connections.find(SESSION, {"_id": {"$in": list(firsts)}}, {"first": 1, "purged": 1}):

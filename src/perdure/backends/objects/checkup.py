@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from perdure.backends.objects.bucket import Bucket
 from perdure.backends.objects.shard import Shard
-from perdure.backends.remote.loop import together
+from perdure.backends.remote.loop import gather_all
 from perdure.backends.spi import Checkup, Durability, Finding
 
 
 async def checkup(bucket: Bucket, shards: Sequence[Shard], durability: Durability) -> Checkup:
     """Ask the service; see `spi.Examined`. What could not be asked is a fact that says so, and where to look."""
-    await together(*[shard.sync() for shard in shards])
+    await gather_all(*[shard.sync() for shard in shards])
     settings = await bucket.settings()
     unasked = f"not asked; look with: {settings.look}"
     facts = {

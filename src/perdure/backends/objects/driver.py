@@ -15,8 +15,8 @@ from perdure.backends.objects.bucket import Bucket
 from perdure.backends.objects.checkup import checkup
 from perdure.backends.objects.segment import APPEND, PURGE, TRUNCATE, Chain, Entry, written
 from perdure.backends.objects.shard import Shard
-from perdure.backends.remote.driver import Answer, Attempt, Lost, Stored
-from perdure.backends.remote.loop import together
+from perdure.backends.remote.driver import Answer, Attempt, HeadMismatch, Stored
+from perdure.backends.remote.loop import gather_all
 from perdure.backends.spi import (
     Capabilities,
     Change,
@@ -134,7 +134,7 @@ class ObjectsDriver:
         for place, attempt in enumerate(attempts):
             parts.setdefault(self._shard(attempt.session), []).append(place)
         answers: list[Answer | None] = [None] * len(attempts)
-        await together(*[self._write(shard, attempts, places, answers) for shard, places in parts.items()])
+        await gather_all(*[self._write(shard, attempts, places, answers) for shard, places in parts.items()])
         return [answer for answer in answers if answer is not None]
 
     async def _write(self, shard: Shard, attempts: Sequence[Attempt], places: Sequence[int], answers: list[Answer | None]) -> None:
@@ -158,16 +158,16 @@ class ObjectsDriver:
     def _judge(self, shard: Shard, attempt: Attempt) -> Answer | None:
         chain = shard.chains.get(attempt.session)
         if chain is None:
-            return None if attempt.expected is None else Lost(None)
+            return None if attempt.expected is None else HeadMismatch(None)
         for key in (attempt.key, *[record.key for record in attempt.records]):
             if key is not None and key in chain.keys:
                 return Known(*chain.keys[key], chain.head)
-        return None if chain.head == attempt.expected else Lost(chain.head)
+        return None if chain.head == attempt.expected else HeadMismatch(chain.head)
 
     async def heads(self, sessions: Sequence[SessionKey]) -> Sequence[Head | None]:
         """See `Driver`: one request a shard, all at once."""
         shards = [self._shard(session) for session in sessions]
-        await together(*[shard.sync() for shard in {*shards}])
+        await gather_all(*[shard.sync() for shard in {*shards}])
         chains = [shard.chains.get(session) for shard, session in zip(shards, sessions, strict=True)]
         return [None if chain is None else chain.head for chain in chains]
 
@@ -193,7 +193,7 @@ class ObjectsDriver:
     async def _load(self, session: SessionKey, at: int | None) -> Loaded | None:
         """The index and the names of snapshots at once, then a snapshot and the segments behind it at once."""
         shard = self._shard(session)
-        _, names = await together(shard.sync(), self._bucket.list(_snapshots(session)))
+        _, names = await gather_all(shard.sync(), self._bucket.list(_snapshots(session)))
         chain = shard.chains.get(session)
         if chain is None:
             return None
@@ -262,7 +262,7 @@ class ObjectsDriver:
 
     async def scan(self, query: Query, cursor: str | None, limit: int) -> Page[Row]:
         """See `Driver`: from the indexes in memory, one request a shard."""
-        await together(*[shard.sync() for shard in self.shards])
+        await gather_all(*[shard.sync() for shard in self.shards])
         found = [
             _row(session, chain)
             for shard in self.shards
@@ -276,7 +276,7 @@ class ObjectsDriver:
     async def feed(self, cursor: str | None, limit: int) -> Page[Change]:
         """See `Driver`: shard after shard, each in the order of its segments. A cursor holds a position and a place in it for each."""
         places = self._places(cursor)
-        await together(*[shard.sync() for shard in self.shards])
+        await gather_all(*[shard.sync() for shard in self.shards])
         changes: list[Change] = []
         for number, shard in enumerate(self.shards):
             position, offset = places[number]

@@ -17,7 +17,7 @@ import msgspec
 from perdure.backends.objects import segment as form
 from perdure.backends.objects.bucket import Bucket
 from perdure.backends.objects.segment import APPEND, PURGE, Chain, Entry, Segment, Written
-from perdure.backends.remote.loop import together
+from perdure.backends.remote.loop import gather_all
 from perdure.backends.spi import Record
 from perdure.errors import Corrupt, Error, Unavailable, Unknown
 from perdure.lru import LruMap
@@ -94,7 +94,7 @@ class Shard:
         names = await self._bucket.list(self._log, f"{self.position:016d}")
         for start in range(0, len(names), FETCHED):
             some = names[start : start + FETCHED]
-            found = await together(*[self._bucket.get(f"{self._log}/{name}") for name in some])
+            found = await gather_all(*[self._bucket.get(f"{self._log}/{name}") for name in some])
             for name, data in zip(some, found, strict=True):
                 if name != f"{self.position + 1:016d}" or data is None:
                     raise Corrupt(f"The object {self.name(self.position + 1)} of {self._bucket.place} is gone: restore it from a backup.")
@@ -217,7 +217,7 @@ class Shard:
         segments: dict[int, dict[int, Written]] = {}
         for start in range(0, len(wanted), FETCHED):
             some = wanted[start : start + FETCHED]
-            for position, found in zip(some, await together(*[self.segment(position) for position in some]), strict=True):
+            for position, found in zip(some, await gather_all(*[self.segment(position) for position in some]), strict=True):
                 segments[position] = {record.version: record for entry in found.entries if entry.key == session for record in entry.records}
         records = []
         for version in versions:

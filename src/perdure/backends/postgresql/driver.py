@@ -14,7 +14,7 @@ from perdure.backends.postgresql.checkup import checkup
 from perdure.backends.postgresql.connections import Connections
 from perdure.backends.postgresql.news import LISTENING, Announcer, notices
 from perdure.backends.postgresql.packing import ATTEMPT, RECORD, pack
-from perdure.backends.remote import Answer, Attempt, Lost, Notice, Stored
+from perdure.backends.remote import Answer, Attempt, HeadMismatch, Notice, Stored
 from perdure.backends.spi import Capabilities, Change, Checkup, Durability, Head, Known, Loaded, Page, Query, Record, Row, Snapshot
 from perdure.clock import Clock
 from perdure.errors import Corrupt, Error, Invalid, Unknown, Unsupported
@@ -151,11 +151,11 @@ class PostgreSQLDriver:
             except Error as error:  # of those that were not stored alone
                 return [error if answer is None else answer for answer in answers]
             for number, head in zip(unseen, heads, strict=True):
-                answers[number] = Lost(head)
+                answers[number] = HeadMismatch(head)
         return answers  # type: ignore[return-value]
 
     def notices(self) -> AsyncGenerator[Notice, None]:
-        """See `remote.listening.Noticing`."""
+        """See `remote.listening.NotificationSource`."""
         return notices(self.connections, (self._queries["listen"], self._queries["known"]))
 
     def _answer(self, attempt: Attempt, row: Sequence[Any], reached: Durability) -> Answer | None:
@@ -169,13 +169,13 @@ class PostgreSQLDriver:
                 )
             return Stored(reached)
         if head[0] is None:
-            return Lost(None) if attempt.expected is not None else None
+            return HeadMismatch(None) if attempt.expected is not None else None
         if key is not None:
             found = Known(version, request, Head(*head))
             if key == attempt.key:
                 return found
             return Corrupt(f"A record of session {attempt.session.id!r} has an idempotency key that was applied before: {key!r}.")
-        return Lost(Head(*head))
+        return HeadMismatch(Head(*head))
 
     async def heads(self, sessions: Sequence[SessionKey]) -> list[Head | None]:
         """See `spi.Backend.heads`."""

@@ -118,7 +118,7 @@ def notices_in(payload: str) -> list[Notice]:
 
 
 async def notices(connections: Connections, statements: Iterable[str]) -> AsyncGenerator[Notice, None]:
-    """See `remote.listening.Noticing`. These statements make a connection one that listens."""
+    """See `remote.listening.NotificationSource`. These statements make a connection one that listens."""
     async with aclosing(connections.listen(statements, ALIVE_EVERY)) as payloads:
         async for payload in payloads:
             for notice in [(None, 0)] if payload is None else notices_in(payload):

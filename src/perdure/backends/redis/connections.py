@@ -14,7 +14,7 @@ from redis import exceptions as redis
 from redis.asyncio import ConnectionPool
 
 from perdure.backends.redis.routes import Route
-from perdure.backends.remote import Later, together
+from perdure.backends.remote import RetryLater, gather_all
 from perdure.errors import Closed, Corrupt, Error, Invalid, Unauthorized, Unavailable, Unknown, Unsupported
 
 Words = tuple[str | bytes | int, ...]
@@ -58,7 +58,7 @@ class Connections:
         """Each call's answer, or our error; calls are pairs of a key, which says where it goes, and a command. One round trip to each node.
 
         `behind`: a command that follows on each connection; its answer is put behind each call's, as a pair. `waits`: what meets a slot
-        on its way to another node is tried again until it has arrived; otherwise it is `Later`, and was not done."""
+        on its way to another node is tried again until it has arrived; otherwise it is `RetryLater`, and was not done."""
         answers: list[Any] = [None] * len(calls)
         waiting: dict[int, ConnectionPool | None] = dict.fromkeys(range(len(calls)))
         clock = asyncio.get_running_loop().time
@@ -81,11 +81,11 @@ class Connections:
             ]
             waiting = {}
             moving = []
-            for ((pool, _), numbers), found in zip(groups.items(), await together(*sending), strict=True):
+            for ((pool, _), numbers), found in zip(groups.items(), await gather_all(*sending), strict=True):
                 for number, answer in zip(numbers, found, strict=True):
                     answers[number] = answer
                     match await self._next(calls[number], answer, pool):
-                        case Later() as later:
+                        case RetryLater() as later:
                             answers[number] = later
                             moving.append(number)
                         case Elsewhere(place):
@@ -96,10 +96,10 @@ class Connections:
             elif (moves := moves + 1) == MOVES:
                 break
         if waits:
-            answers = [answer.error if isinstance(answer, Later) else answer for answer in answers]
+            answers = [answer.error if isinstance(answer, RetryLater) else answer for answer in answers]
         return [self.mapped(answer, unsure=False) if isinstance(answer, Exception) else answer for answer in answers]
 
-    async def _next(self, call: tuple[str, Words], answer: Any, pool: ConnectionPool) -> Elsewhere | Later | None:
+    async def _next(self, call: tuple[str, Words], answer: Any, pool: ConnectionPool) -> Elsewhere | RetryLater | None:
         """What to do about a call that was not done: ask elsewhere, or later. `None`: this answer stands.
 
         A node that is handing a slot over says ASK for each key that it does not have (any more). A command of one key is then the other
@@ -126,8 +126,8 @@ class Connections:
         left, there = await self._exchange(pool, [("CLUSTER", "COUNTKEYSINSLOT", slot), ("EXISTS", key)], writes=False)
         return left == 0 and isinstance(there, redis.AskError) and not isinstance(there, redis.MovedError)
 
-    def _later(self, what: str) -> Later:
-        return Later(Unavailable(f"Redis at {self.place} is moving {what} to another node, which has not come to an end."))
+    def _later(self, what: str) -> RetryLater:
+        return RetryLater(Unavailable(f"Redis at {self.place} is moving {what} to another node, which has not come to an end."))
 
     async def one(self, key: str, *words: str | bytes | int, writes: bool = False) -> Any:
         """One call; its error is raised."""

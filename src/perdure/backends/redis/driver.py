@@ -15,7 +15,7 @@ from perdure.backends.redis.checkup import checkup, settings_of
 from perdure.backends.redis.connections import Connections, Words
 from perdure.backends.redis.layout import SCHEMA, SHARDS, name_of, prefix, shard_of
 from perdure.backends.redis.news import notices
-from perdure.backends.remote import Answer, Attempt, Later, Lost, Notice, Stored
+from perdure.backends.remote import Answer, Attempt, HeadMismatch, Notice, RetryLater, Stored
 from perdure.backends.spi import Capabilities, Change, Checkup, Durability, Head, Known, Loaded, Page, Query, Record, Row, Snapshot
 from perdure.clock import Clock
 from perdure.errors import Corrupt, Error, Invalid, TooLarge, Unknown, Unsupported
@@ -91,13 +91,13 @@ class RedisDriver:
         if self._replicas:
             behind = ("WAITAOF", 1, self._replicas, int(self.connections.timeout * 900))
         found = await self.connections.call(calls, writes=True, behind=behind, waits=False)
-        answers: list[Answer] = [Lost(None)] * len(attempts)
+        answers: list[Answer] = [HeadMismatch(None)] * len(attempts)
         for numbers, answer in zip(groups.values(), found, strict=True):
             reached: Error | Durability = self.durability_read
-            if self._replicas and not isinstance(answer, Error | Later):
+            if self._replicas and not isinstance(answer, Error | RetryLater):
                 answer, copies = answer  # noqa: PLW2901 - the pair's first half is the answer
                 reached = self._spread(copies)
-            failed = answer if isinstance(answer, Error | Later) else None
+            failed = answer if isinstance(answer, Error | RetryLater) else None
             for place, number in enumerate(numbers):
                 answers[number] = failed or self._answered(attempts[number], _at(answer, place), reached)
         return answers
@@ -140,7 +140,7 @@ class RedisDriver:
                 case [2, bytes(head), bytes(known)]:
                     return Known(*layout.decode_key(known), _certain(layout.decode_head(head)))
                 case [0, bytes() | None as head]:
-                    return Lost(layout.decode_head(head))
+                    return HeadMismatch(layout.decode_head(head))
                 case [3]:
                     return Corrupt(f"A record of session {attempt.session.id!r} has an idempotency key that was applied before.")
                 case [4, bytes(said)]:
@@ -249,7 +249,7 @@ class RedisDriver:
                 return Page(changes, ",".join(place if place == _START else place.replace("-", ":") for place in places))
 
     def notices(self) -> AsyncGenerator[Notice, None]:
-        """See `remote.Noticing`."""
+        """See `remote.NotificationSource`."""
         return notices(self.connections, [f"{prefix}f" for prefix in self._prefixes])
 
     async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes]) -> None:

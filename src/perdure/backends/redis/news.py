@@ -15,7 +15,7 @@ from redis.asyncio import Connection
 
 from perdure.backends.redis.connections import PAUSES, Connections, Words
 from perdure.backends.redis.layout import session_of
-from perdure.backends.remote import Notice, ended, together
+from perdure.backends.remote import Notice, cancel_and_wait, gather_all
 from perdure.errors import Corrupt, Error
 
 ENTRIES = 1000
@@ -24,7 +24,7 @@ _NEWS = asyncio.Queue[Sequence[Notice] | Error]
 
 
 async def notices(connections: Connections, streams: Sequence[str]) -> AsyncGenerator[Notice, None]:
-    """See `remote.Noticing`."""
+    """See `remote.NotificationSource`."""
     await connections.locate()
     last = await connections.each([(stream, ("XREVRANGE", stream, "+", "-", "COUNT", 1)) for stream in streams])
     places = {stream: entries[0][0] if entries else b"0-0" for stream, entries in zip(streams, last, strict=True)}
@@ -33,7 +33,7 @@ async def notices(connections: Connections, streams: Sequence[str]) -> AsyncGene
     news: _NEWS = asyncio.Queue(1)
     tasks: list[asyncio.Task[None]] = []
     try:
-        await together(*[waiter.start() for waiter in waiters])
+        await gather_all(*[waiter.start() for waiter in waiters])
         tasks += [asyncio.create_task(waiter.run(news)) for waiter in waiters]
         yield None, 0
         while True:
@@ -43,7 +43,7 @@ async def notices(connections: Connections, streams: Sequence[str]) -> AsyncGene
             for notice in told:
                 yield notice
     finally:
-        await ended(*tasks)
+        await cancel_and_wait(*tasks)
         for waiter in waiters:
             await waiter.close()
 

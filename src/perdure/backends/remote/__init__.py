@@ -9,10 +9,10 @@ urls       options with units in a URL, and URLs without their secrets
 """
 
 from perdure.backends.remote.appender import Appender
-from perdure.backends.remote.driver import Answer, Attempt, Driver, Later, Lost, SchemaDriver, Stored
+from perdure.backends.remote.driver import Answer, Attempt, Driver, HeadMismatch, RetryLater, SchemaDriver, Stored
 from perdure.backends.remote.facade import RemoteBackend, open_remote
 from perdure.backends.remote.listening import Notice
-from perdure.backends.remote.loop import IoLoop, ended, in_thread, together
+from perdure.backends.remote.loop import IoLoop, cancel_and_wait, gather_all, in_thread
 from perdure.backends.remote.urls import Address, parse_address
 
 __all__ = [
@@ -21,16 +21,16 @@ __all__ = [
     "Appender",
     "Attempt",
     "Driver",
+    "HeadMismatch",
     "IoLoop",
-    "Later",
-    "Lost",
     "Notice",
     "RemoteBackend",
+    "RetryLater",
     "SchemaDriver",
     "Stored",
-    "ended",
+    "cancel_and_wait",
+    "gather_all",
     "in_thread",
     "open_remote",
     "parse_address",
-    "together",
 ]

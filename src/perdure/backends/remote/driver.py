@@ -54,22 +54,22 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
     durability: Durability
 
 
-class Lost(msgspec.Struct, frozen=True, gc=False):
+class HeadMismatch(msgspec.Struct, frozen=True, gc=False):
     """The head was another, this one; nothing was stored. Whether a key is known up to it is another question."""
 
     head: Head | None
 
 
-class Later(msgspec.Struct, frozen=True, gc=False):
+class RetryLater(msgspec.Struct, frozen=True, gc=False):
     """Nothing was done: the session is moving from node to node, and this will be over by itself. Tried again soon; `error` where that
     takes too long, or at once for one of several appends of a call."""
 
     error: Error
 
 
-Ended = Stored | Lost | Known | Error
+FinalAnswer = Stored | HeadMismatch | Known | Error
 """What became of one attempt. `Known` as in the specification. An error concerns this attempt alone."""
-Answer = Ended | Later
+Answer = FinalAnswer | RetryLater
 
 
 class Driver(Protocol):

@@ -11,7 +11,7 @@ import msgspec
 from perdure.backends.common.schema import check_index
 from perdure.backends.remote.appender import Appender
 from perdure.backends.remote.driver import Driver, SchemaDriver
-from perdure.backends.remote.listening import Listener, Noticing
+from perdure.backends.remote.listening import Listener, NotificationSource
 from perdure.backends.remote.loop import IoLoop
 from perdure.backends.spi import (
     APPENDS_MAX,
@@ -127,7 +127,7 @@ class RemoteBackend:
 
     async def listen(self, hear: Hear) -> None:
         """See `spi.Notifying.listen`."""
-        if not self.capabilities.notification or not isinstance(self._driver, Noticing):
+        if not self.capabilities.notification or not isinstance(self._driver, NotificationSource):
             raise Unsupported("This engine does not tell of news: look at the heads.")
         if self._listener is None:
             self._listener = Listener(self._driver)

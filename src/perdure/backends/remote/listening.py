@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncGenerator
 from typing import Protocol, runtime_checkable
 
-from perdure.backends.remote.loop import ended
+from perdure.backends.remote.loop import cancel_and_wait
 from perdure.backends.spi import Hear
 from perdure.errors import Error
 from perdure.model.ids import SessionKey
@@ -20,7 +20,7 @@ Notice = tuple[SessionKey | None, int]
 
 
 @runtime_checkable
-class Noticing(Protocol):
+class NotificationSource(Protocol):
     """What a driver adds whose engine tells of news: `capabilities.notification` says whether it does on this server."""
 
     def notices(self) -> AsyncGenerator[Notice, None]:
@@ -32,7 +32,7 @@ class Noticing(Protocol):
 class Listener:
     """Hands a driver's notices on. Lives on the driver's loop."""
 
-    def __init__(self, driver: Noticing) -> None:
+    def __init__(self, driver: NotificationSource) -> None:
         self._driver = driver
         self._task: asyncio.Task[None] | None = None
         self._tried = asyncio.Event()
@@ -67,4 +67,4 @@ class Listener:
     async def close(self) -> None:
         """Stop listening."""
         if self._task is not None:
-            await ended(self._task)
+            await cancel_and_wait(self._task)

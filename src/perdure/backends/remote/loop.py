@@ -20,7 +20,7 @@ CANCEL_AGAIN = 0.5
 """Seconds until a task that has not ended is cancelled once more."""
 
 
-async def together(*work: Awaitable[Any]) -> list[Any]:
+async def gather_all(*work: Awaitable[Any]) -> list[Any]:
     """The results of all; the first error, when all have ended.
 
     Nothing is cancelled on the way, as a task group would: a client library that is cancelled between two steps can keep a lock for ever.
@@ -32,7 +32,7 @@ async def together(*work: Awaitable[Any]) -> list[Any]:
     return results
 
 
-async def ended(*tasks: asyncio.Task[Any]) -> None:
+async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:
     """Cancel tasks until they have ended; how they did is nobody's business any more.
 
     Once is not enough: before Python 3.12 `asyncio.wait_for`, which client libraries use, swallows a cancellation that comes as it ends.
@@ -126,7 +126,7 @@ class IoLoop:
 
     async def _end(self) -> None:
         mine = asyncio.current_task()
-        await ended(*(task for task in asyncio.all_tasks() if task is not mine))
+        await cancel_and_wait(*(task for task in asyncio.all_tasks() if task is not mine))
         loop = asyncio.get_running_loop()
         await loop.shutdown_asyncgens()
         await loop.shutdown_default_executor()

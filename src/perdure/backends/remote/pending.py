@@ -1,0 +1,30 @@
+"""One append on its way through a remote engine."""
+
+from __future__ import annotations
+
+import asyncio
+
+from perdure.backends.spi import Append, Head, Outcome
+from perdure.errors import Error
+
+
+class Pending:
+    """An append that has no outcome yet. `verified`: `head` was read or refused a write, and is not only remembered. `new`: its key is
+    known to be in none of the records up to that head. `alone`: it came as the only one of its call."""
+
+    __slots__ = ("alone", "append", "future", "head", "new", "queued", "races", "reason", "sent", "since", "verified")
+
+    def __init__(self, append: Append, future: asyncio.Future[Outcome | BaseException], since: float, *, alone: bool) -> None:
+        self.append, self.future, self.since, self.alone = append, future, since, alone
+        self.head: Head | None = None
+        self.verified = False
+        self.new = append.key is None
+        self.races = 0
+        self.queued = self.sent = False
+        """Whether it waits for another append of its session, and whether its record may be stored: it was sent and not answered."""
+        self.reason: Error | None = None
+        """Why nothing was done when it was last sent."""
+
+    @property
+    def answered(self) -> bool:
+        return self.future.done()
