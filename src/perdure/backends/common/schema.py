@@ -57,7 +57,7 @@ def check_index(session: SessionKey, index: Index | None, *, schema: int, alone:
             size=size,
             limit=CONTROL_BYTES_MAX,
         )
-    if schema < 2 and index.needs_schema_2:
+    if schema < 2 and (alone or index.needs_schema_2):
         raise Unsupported(
             f"This store has schema {schema}, which has no place for times that are due, policies and leases: stop what uses it, and run"
             " `perdure upgrade` on its URL.",
