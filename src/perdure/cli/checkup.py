@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import apsw
 
-from perdure.backends.common.schema import check_schema
+from perdure.backends.common.store_header import check_schema
 from perdure.backends.spi import SCHEMA_VERSION
 from perdure.backends.sqlite.schema import APPLICATION_ID, check_library, read_min_writer
 from perdure.errors import Corrupt, Unsupported
@@ -132,7 +132,7 @@ def _look_inside(path: Path, facts: dict[str, Any], *, deep: bool) -> list[Found
             "free_pages": connection.pragma("freelist_count"),
         }
         try:
-            check_schema(str(path), schema, read_min_writer(connection, str(path)))
+            check_schema(schema, SCHEMA_VERSION, read_min_writer(connection, str(path)))
         except Unsupported as error:
             return [("bad", "unsupported", error.detail, "upgrade perdure")]
         except Corrupt as error:

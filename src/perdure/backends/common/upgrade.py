@@ -23,8 +23,8 @@ BEATS = 4
 """How often the count is raised in that time."""
 
 
-class StoreHeader(msgspec.Struct, frozen=True):
-    """What a store says of itself, as far as an upgrade needs it. `lock` is `""` where nobody upgrades."""
+class SchemaState(msgspec.Struct, frozen=True):
+    """What a store's header says of its schema. `lock` is `""` where nobody upgrades."""
 
     schema: int
     min_writer: int = 1
@@ -35,12 +35,12 @@ class StoreHeader(msgspec.Struct, frozen=True):
 class Headers(Protocol):
     """The header of one store."""
 
-    async def read(self) -> StoreHeader:
+    async def read(self) -> SchemaState:
         """The header that is stored now, read so that it is certain."""
         ...
 
-    async def swap(self, old: StoreHeader, new: StoreHeader) -> bool:
-        """Store `new` if the header is still `old`; whether it was. Fields that are not of `StoreHeader` stay as they are."""
+    async def swap(self, old: SchemaState, new: SchemaState) -> bool:
+        """Store `new` if the header is still `old`; whether it was. Fields that are not of `SchemaState` stay as they are."""
         ...
 
 
@@ -83,7 +83,7 @@ async def require_writer(headers: Headers, version: int) -> None:
             return
 
 
-async def _lock(headers: Headers, from_version: int, token: str, seconds: float) -> StoreHeader | None:
+async def _lock(headers: Headers, from_version: int, token: str, seconds: float) -> SchemaState | None:
     """Take the lock; `None` where the store has a newer schema already. Raises `Busy`, `Invalid`."""
     while True:
         header = await headers.read()

@@ -13,13 +13,12 @@ from urllib.parse import parse_qsl, unquote
 import apsw
 import msgspec
 
-from perdure.backends.common.schema import check_schema
+from perdure.backends.common.store_header import StoreHeader, check_schema, new_store_id
 from perdure.backends.spi import SCHEMA_VERSION
 from perdure.backends.sqlite.reader import as_of_one_moment
 from perdure.clock import Clock
 from perdure.config import mistake
 from perdure.errors import Corrupt, Invalid, NotFound, Unavailable, Unsupported
-from perdure.model.ids import uuid7
 from perdure.redaction import option_named, shown_path, shown_url
 
 APPLICATION_ID = 0x50455244
@@ -146,15 +145,7 @@ def _prepare_writing(connection: apsw.Connection, path: str) -> None:
         connection.pragma("fullfsync", 1)
 
 
-class Header(msgspec.Struct, frozen=True):
-    """What a file says of itself. `min_writer` of `None`: it was made before there was one."""
-
-    id: str
-    schema: int
-    min_writer: int | None
-
-
-def read_header(connection: apsw.Connection, path: str) -> Header | None:
+def read_header(connection: apsw.Connection, path: str) -> StoreHeader | None:
     """The header of a file that is ours, `None` if it is empty. Writes nothing.
 
     Raises `Unsupported` for a newer schema, `Invalid` for a database of something else.
@@ -168,8 +159,8 @@ def read_header(connection: apsw.Connection, path: str) -> Header | None:
         if version < 1:
             raise Corrupt(f"{path} says that it has schema {version}: there is none.")
         min_writer = read_min_writer(connection, path)
-        check_schema(path, version, min_writer)
-        return Header(str(connection.execute("SELECT value FROM store WHERE name = 'id'").get), version, min_writer)
+        check_schema(version, SCHEMA_VERSION, min_writer)
+        return StoreHeader(version, str(connection.execute("SELECT value FROM store WHERE name = 'id'").get), min_writer)
 
 
 def read_min_writer(connection: apsw.Connection, path: str) -> int | None:
@@ -198,7 +189,7 @@ def check_library(version: str) -> None:
         )
 
 
-def initialise(connection: apsw.Connection, options: Options, clock: Clock) -> Header:
+def initialise(connection: apsw.Connection, options: Options, clock: Clock) -> StoreHeader:
     """Create the schema in an empty file, or check that it is ours; its header. Several processes may do so at once."""
     with errors(options.place):
         header = read_header(connection, options.place)
@@ -213,11 +204,11 @@ def initialise(connection: apsw.Connection, options: Options, clock: Clock) -> H
         return header
 
 
-def _create(connection: apsw.Connection, clock: Clock) -> Header:
-    id = uuid7(clock.now(), clock.bits(74)).hex()
+def _create(connection: apsw.Connection, clock: Clock) -> StoreHeader:
+    id = new_store_id(clock)
     connection.execute(resources.files(__package__).joinpath("schema.sql").read_text())
     stored = (("id", id), ("min_writer", str(SCHEMA_VERSION)))
     connection.executemany("INSERT INTO store (name, value) VALUES (?, ?)", stored)
     connection.pragma("application_id", APPLICATION_ID)
     connection.pragma("user_version", SCHEMA_VERSION)
-    return Header(id, SCHEMA_VERSION, SCHEMA_VERSION)
+    return StoreHeader(SCHEMA_VERSION, id, SCHEMA_VERSION)
