@@ -35,7 +35,8 @@ def filled(path: Path, sessions: int) -> apsw.Connection:
     numbers = f"WITH RECURSIVE i(n) AS (SELECT 2 UNION ALL SELECT n + 1 FROM i WHERE n < {sessions})"
     with connection:
         connection.execute(
-            f"{numbers} INSERT INTO session SELECT i.n, tenant, 's-' || i.n, created, status, tags FROM i, session WHERE session.n = 1"
+            f"{numbers} INSERT INTO session (n, tenant, id, created, status, tags)"
+            " SELECT i.n, tenant, 's-' || i.n, created, status, tags FROM i, session WHERE session.n = 1"
         )
         connection.execute(
             f"{numbers} INSERT INTO log SELECT NULL, i.n, version, hash, at, epoch, status, data, id, kind, key, request, meta, body"

@@ -90,6 +90,7 @@ def test_doctor_finds_what_is_wrong(run: Run, url: str, tmp_path: Path, kind: st
         case "newer":
             database = apsw.Connection(str(path))
             database.pragma("user_version", 99)
+            database.execute("UPDATE store SET value = '99' WHERE name = 'min_writer'")
             database.close()
         case "truncated":
             path.write_bytes(path.read_bytes()[:9000])

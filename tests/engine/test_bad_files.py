@@ -19,7 +19,8 @@ import pytest
 
 import perdure
 from perdure import Event, op
-from perdure.backends.sqlite.schema import APPLICATION_ID, SCHEMA_VERSION
+from perdure.backends.spi import SCHEMA_VERSION
+from perdure.backends.sqlite.schema import APPLICATION_ID
 
 MALFORMED = [
     "", "nothing", "memory", "memory://", "memory:x", "sqlite:", "sqlite:/", "sqlite://", "sqlite:///", "sqlite://a.db", "sqlite:a.db",
@@ -185,11 +186,13 @@ async def test_a_newer_schema(tmp_path: Path) -> None:
     connection = apsw.Connection(f"{tmp_path}/store.db")
     assert connection.pragma("application_id") == APPLICATION_ID
     connection.pragma("user_version", SCHEMA_VERSION + 1)
+    connection.execute("UPDATE store SET value = ? WHERE name = 'min_writer'", (str(SCHEMA_VERSION + 1),))
     connection.close()
     with pytest.raises(perdure.Unsupported, match="upgrade perdure"):
         await open_and_close(url)
     connection = apsw.Connection(f"{tmp_path}/store.db")
     connection.pragma("user_version", SCHEMA_VERSION)
+    connection.execute("UPDATE store SET value = ? WHERE name = 'min_writer'", (str(SCHEMA_VERSION),))
     connection.close()
     assert (await see(url))["s0"][0] > 8
 

@@ -11,8 +11,10 @@ from typing import Any, Literal
 
 import apsw
 
-from perdure.backends.sqlite.schema import APPLICATION_ID, SCHEMA_VERSION, check_library
-from perdure.errors import Unsupported
+from perdure.backends.common.store_header import check_schema
+from perdure.backends.spi import SCHEMA_VERSION
+from perdure.backends.sqlite.schema import APPLICATION_ID, check_library, read_min_writer
+from perdure.errors import Corrupt, Unsupported
 
 MAGIC = b"SQLite format 3\0"
 NETWORK = frozenset(
@@ -129,14 +131,20 @@ def _look_inside(path: Path, facts: dict[str, Any], *, deep: bool) -> list[Found
             "page_bytes": connection.pragma("page_size"),
             "free_pages": connection.pragma("freelist_count"),
         }
-        if schema != SCHEMA_VERSION:
-            newer = f"{path} has schema {schema}, this library knows {SCHEMA_VERSION}."
-            return [("bad", "unsupported", newer, "upgrade perdure")]
+        try:
+            check_schema(schema, SCHEMA_VERSION, read_min_writer(connection, str(path)))
+        except Unsupported as error:
+            return [("bad", "unsupported", error.detail, "upgrade perdure")]
+        except Corrupt as error:
+            return [("bad", "corrupt", error.detail, "stop writing and restore the file from a backup")]
         facts["sessions"] = connection.execute("SELECT count(*) FROM session").get
         facts["commits"] = connection.execute("SELECT count(*) FROM log").get
         # Not stored in the file: every writer of Perdure sets it on its connection before it writes.
         facts["synchronous"] = "full"
         found: list[Found] = []
+        if schema < SCHEMA_VERSION:
+            old = f"The store has schema {schema}: it works, but has no place for what came with schema {SCHEMA_VERSION}."
+            found.append(("warning", "unsupported", old, "stop what uses the store, then run `perdure upgrade` on its URL"))
         if facts["journal_mode"] != "wal":
             mend = "nothing to do: the next writer turns the write-ahead log on; find out which program turned it off"
             found.append(("warning", "unsupported", f"The journal mode is {facts['journal_mode']}, not wal.", mend))

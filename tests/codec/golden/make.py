@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import perdure
-from perdure.backends.sqlite.schema import SCHEMA_VERSION
+from perdure.backends.spi import SCHEMA_VERSION
 from perdure.clock import SeededClock
 from perdure.codec import envelope, formats
 from perdure.codec.codec import Codec

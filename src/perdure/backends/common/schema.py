@@ -11,16 +11,6 @@ from perdure.model.ids import SessionKey
 _INTEGER_END = 1 << 63
 
 
-def check_schema(place: str, schema: int, min_writer: int | None) -> None:
-    """Raise `Unsupported` for a store that this library cannot use. `min_writer` of `None`: the store's header has none.
-
-    A newer schema is no hindrance where its header says that writers of ours may write: they keep the fields that they do not know.
-    """
-    if schema > SCHEMA_VERSION and (min_writer is None or min_writer > SCHEMA_VERSION):
-        known = f"this version of Perdure knows {SCHEMA_VERSION}"
-        raise Unsupported(f"{place} has schema version {schema}; {known}: upgrade perdure.", advice="")
-
-
 def writer_version(schema: int) -> int:
     """The version of a writer that opened a store of this schema."""
     return min(schema, SCHEMA_VERSION)
@@ -57,7 +47,7 @@ def check_index(session: SessionKey, index: Index | None, *, schema: int, alone:
             size=size,
             limit=CONTROL_BYTES_MAX,
         )
-    if schema < 2 and index.needs_schema_2:
+    if schema < 2 and (alone or index.needs_schema_2):
         raise Unsupported(
             f"This store has schema {schema}, which has no place for times that are due, policies and leases: stop what uses it, and run"
             " `perdure upgrade` on its URL.",

@@ -15,10 +15,11 @@ R = TypeVar("R")
 
 
 class StoreHeader(NamedTuple):
-    """What a store says of itself. `schema` is the version of its layout."""
+    """What a store says of itself. `schema` is the version of its layout; `min_writer` of `None`: it was made before there was one."""
 
     schema: int
     id: str
+    min_writer: int | None = None
 
 
 def new_store_id(clock: Clock) -> str:
@@ -26,9 +27,10 @@ def new_store_id(clock: Clock) -> str:
     return uuid7(clock.now(), clock.bits(74)).hex()
 
 
-def check_schema(found: int, known: int) -> None:
-    """Raise `Unsupported` where a later version of Perdure made the store."""
-    if found > known:
+def check_schema(found: int, known: int, min_writer: int | None = None) -> None:
+    """Raise `Unsupported` where a later version of Perdure made the store, unless its header says that writers of ours may write: they
+    keep the fields that they do not know."""
+    if found > known and (min_writer is None or min_writer > known):
         raise newer_schema(found, known)
 
 
@@ -60,5 +62,5 @@ async def open_header(
         header = parse(found)
     except UNREADABLE as error:
         raise foreign_store(f"{what[:1].upper()}{what[1:]} at {place}") from error
-    check_schema(header.schema, known)
+    check_schema(header.schema, known, header.min_writer)
     return header

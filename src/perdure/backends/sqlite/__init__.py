@@ -14,30 +14,37 @@ from contextlib import suppress
 from typing import TypeVar
 
 import apsw
+import msgspec
 
 from perdure.backends.common.refusals import no_store
+from perdure.backends.common.schema import check_index
 from perdure.backends.spi import (
     APPENDS_MAX,
+    NEVER,
+    SCHEMA_VERSION,
     Append,
     Capabilities,
     Change,
     Durability,
     Head,
     Hear,
+    Index,
     Known,
     Loaded,
     Outcome,
     Page,
+    Progress,
     Query,
     Record,
     Row,
     Snapshot,
 )
-from perdure.backends.sqlite import reader
+from perdure.backends.sqlite import due, reader
 from perdure.backends.sqlite.files import Identity, OpenFiles, gone
 from perdure.backends.sqlite.heads import Heads
 from perdure.backends.sqlite.listener import Listener
-from perdure.backends.sqlite.schema import Options, connect, errors, initialise, known_id, parse_url, settled
+from perdure.backends.sqlite.rows import cells
+from perdure.backends.sqlite.schema import Options, connect, errors, initialise, parse_url, read_header, settled
 from perdure.backends.sqlite.writer import RECORD_BYTES_MAX, BatchWriter
 from perdure.clock import Clock
 from perdure.concurrency.replies import Reply
@@ -48,6 +55,8 @@ from perdure.model.ids import SessionKey
 
 T = TypeVar("T")
 
+NO_CELLS = Index(due_at=NEVER, control=b"", size_bytes=0)
+"""What a purge leaves of an index row."""
 SNAPSHOTS_KEPT = 2
 """Newest snapshots kept of a session."""
 
@@ -77,6 +86,7 @@ class SQLiteBackend:
         keys_remembered=None,
         notification=True,
         record_bytes_max=RECORD_BYTES_MAX,
+        scan_orders=("id", "due"),
     )
 
     def __init__(self, options: Options, clock: Clock) -> None:
@@ -88,7 +98,7 @@ class SQLiteBackend:
         self._listener = Listener(options.place, self._acquire_reader)
         self._heads = Heads()
         self._closed = self._creating = False
-        self.store_id = ""
+        self.store_id, self.schema = "", SCHEMA_VERSION
         self._file: Identity = None
 
     def __repr__(self) -> str:
@@ -97,7 +107,7 @@ class SQLiteBackend:
     async def start(self, *, create: bool = True) -> None:
         """Create or check the schema. The writing connection is opened by the first write, or to create it."""
         try:
-            known = await self._read(lambda connection: known_id(connection, self.options.place))
+            known = await self._read(lambda connection: read_header(connection, self.options.place))
         except NotFound:
             if not create:
                 raise
@@ -108,7 +118,9 @@ class SQLiteBackend:
             self._creating = True
             known = await self._writing.call(lambda writer: initialise(writer.connection, self.options, self._clock))
             self._creating = False
-        self.store_id = known
+        self.store_id, self.schema = known.id, known.schema
+        if self.schema < 2:
+            self.capabilities = msgspec.structs.replace(self.capabilities, scan_orders=("id",))
         self._file = OpenFiles(self.options).database
 
     async def settled(self, session: SessionKey) -> None:  # noqa: ARG002 - one thread writes for all sessions
@@ -121,10 +133,10 @@ class SQLiteBackend:
 
     async def copies(self, session: SessionKey) -> None:
         """See `spi.Proving.copies`."""
-        await self._read(lambda connection: reader.copies(connection, self._heads, session))
+        await self._read(lambda connection: reader.copies(connection, self._heads, session, cells(self.schema)))
 
     def _acquire_writer(self) -> BatchWriter:
-        return BatchWriter(self._connect(writing=True), self.options, self._heads)
+        return BatchWriter(self._connect(writing=True), self.options, self._heads, self.schema)
 
     def _acquire_reader(self) -> apsw.Connection:
         return self._connect(writing=False)
@@ -196,7 +208,7 @@ class SQLiteBackend:
 
     async def load(self, session: SessionKey, at: int | None = None) -> Loaded | None:
         """See `spi.Backend.load`."""
-        return await self._read(lambda connection: reader.load(connection, self._heads, session, at))
+        return await self._read(lambda connection: reader.load(connection, self._heads, session, at, cells(self.schema)))
 
     async def read(
         self, session: SessionKey, *, after: int = 0, before: int | None = None, limit: int = 256, reverse: bool = False
@@ -216,9 +228,11 @@ class SQLiteBackend:
 
     async def scan(self, query: Query, *, cursor: str | None = None, limit: int = 100) -> Page[Row]:
         """See `spi.Backend.scan`."""
-        if query.order != "id":
-            raise Unsupported(f"SQLite lists in the order 'id', not {query.order!r}.")
-        return await self._read(lambda connection: reader.scan(connection, self._heads, query, cursor, limit))
+        if query.order not in self.capabilities.scan_orders:
+            raise Unsupported(f"This store lists in the orders {', '.join(self.capabilities.scan_orders)}, not {query.order!r}.")
+        if query.order == "due":
+            return await self._read(lambda connection: due.scan(connection, self._heads, query, cursor, limit))
+        return await self._read(lambda connection: reader.scan(connection, self._heads, query, cursor, limit, cells(self.schema, "s.")))
 
     async def feed(self, cursor: str | None = None, limit: int = 256) -> Page[Change]:
         """See `spi.Backend.feed`: the order of the commits in the file, each exactly once."""
@@ -235,24 +249,40 @@ class SQLiteBackend:
 
         return await self._reading.call(guarded)
 
-    async def put_snapshot(self, session: SessionKey, snapshot: Snapshot) -> None:
-        """See `spi.Backend.put_snapshot`; the newest `SNAPSHOTS_KEPT` are kept."""
+    async def change_index(self, row: Row, index: Index) -> bool:
+        """See `spi.Indexed.change_index`."""
+        check_index(row.session, index, schema=self.schema, alone=True)
+        changed = False
+
+        def change(writer: BatchWriter) -> None:
+            nonlocal changed
+            changed = due.change(writer, row, index)
+
+        await self._write(change)
+        return changed
+
+    async def put_snapshot(self, session: SessionKey, snapshot: Snapshot, *, size_bytes: int | None = None) -> None:
+        """See `spi.Indexed.put_snapshot`; the newest `SNAPSHOTS_KEPT` are kept."""
+        size = Index(size_bytes=size_bytes)
+        check_index(session, size, schema=self.schema)
 
         def put(writer: BatchWriter) -> None:
             n, connection = writer.place(session).n, writer.connection
             if connection.execute("SELECT hash FROM log WHERE n = ? AND version = ?", (n, snapshot.version)).get != snapshot.hash:
                 return
-            connection.execute("INSERT OR REPLACE INTO snapshot VALUES (?, ?, ?, ?)", (n, snapshot.version, snapshot.hash, snapshot.body))
+            kept = (n, snapshot.version, snapshot.hash, snapshot.body)
+            connection.execute("INSERT OR REPLACE INTO snapshot (n, version, hash, body) VALUES (?, ?, ?, ?)", kept)
             connection.execute(
                 "DELETE FROM snapshot WHERE n = ?1 AND version NOT IN "
                 "(SELECT version FROM snapshot WHERE n = ?1 ORDER BY version DESC LIMIT ?2)",
                 (n, SNAPSHOTS_KEPT),
             )
+            writer.set_cells(n, size)
 
         await self._write(put)
 
-    async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes]) -> None:
-        """See `spi.Backend.truncate`."""
+    async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes], *, snapshot: bool = False) -> None:
+        """See `spi.Indexed.truncate`."""
 
         def truncate(writer: BatchWriter) -> None:
             n, connection = writer.place(session).n, writer.connection
@@ -260,7 +290,7 @@ class SQLiteBackend:
             if row != (anchor[1], int(Kind.anchor)) or below > anchor[0]:
                 raise Invalid(f"Session {session.id!r} has no anchor commit at version {anchor[0]} with this hash, or {below} is above it.")
             connection.execute("DELETE FROM log WHERE n = ? AND version < ?", (n, below))
-            connection.execute("DELETE FROM snapshot WHERE n = ? AND version < ?", (n, below - 1))
+            connection.execute("DELETE FROM snapshot WHERE n = ? AND (version < ? OR ?)", (n, below - 1, snapshot))
 
         await self._write(truncate)
 
@@ -274,6 +304,7 @@ class SQLiteBackend:
             connection.execute("DELETE FROM log WHERE n = ? AND version < ?", (place.n, place.head.version))
             connection.execute("UPDATE log SET body = x'' WHERE n = ?", (place.n,))
             connection.execute("UPDATE session SET tags = '{}' WHERE n = ?", (place.n,))
+            writer.set_cells(place.n, NO_CELLS)
             for table in ("snapshot", "key"):
                 connection.execute(f"DELETE FROM {table} WHERE n = ?", (place.n,))
             connection.execute("DELETE FROM tag WHERE tenant = ? AND id = ?", session)
@@ -282,13 +313,24 @@ class SQLiteBackend:
         await self._writing.call(lambda writer: writer.fold_log())
 
     async def _write(self, change: Callable[[BatchWriter], None]) -> None:
+        await self._call(lambda writer: writer.transact(change))
+
+    async def _call(self, work: Callable[[BatchWriter], None]) -> None:
         self._check_open()
 
-        def transact(writer: BatchWriter) -> None:
+        def guarded(writer: BatchWriter) -> None:
             with errors(self.options.place):
-                writer.transact(change)
+                work(writer)
 
-        await self._writing.call(transact)
+        await self._writing.call(guarded)
+
+    async def require_writer(self, version: int) -> None:
+        """See `spi.Versioned.require_writer`."""
+        await self._call(lambda writer: writer.require_writer(version))
+
+    async def migrate(self, from_version: int, progress: Progress) -> None:
+        """See `spi.Versioned.migrate`: one transaction."""
+        await self._call(lambda writer: writer.migrate(from_version, progress))
 
     def _end(self, _: None) -> None:
         self._listener.close()

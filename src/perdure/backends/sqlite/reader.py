@@ -8,9 +8,9 @@ from typing import Any
 
 import apsw
 
-from perdure.backends.spi import Change, Head, Loaded, Page, Query, Record, Row
+from perdure.backends.spi import SCHEMA_VERSION, Change, Head, Loaded, Page, Query, Record, Row
 from perdure.backends.sqlite.heads import Heads
-from perdure.backends.sqlite.rows import RECORD, make_head, make_record, make_snapshot, make_tags
+from perdure.backends.sqlite.rows import RECORD, cells, make_cells, make_head, make_record, make_snapshot, make_tags
 from perdure.errors import Corrupt
 from perdure.model.commit import Kind, Status
 from perdure.model.ids import SessionKey
@@ -21,7 +21,8 @@ PAGE_BYTES = 4 << 20
 TAGGED_MANY = 1_000
 """Of more sessions with a tag than this it does not matter how many they are."""
 
-_SESSION = "SELECT n, tags, created, status FROM session WHERE tenant = ? AND id = ?"
+_CELLS = cells(SCHEMA_VERSION)
+_SESSION = "SELECT n, tags, created, status, {cells} FROM session WHERE tenant = ? AND id = ?"
 _FIRST = "SELECT version, at, kind FROM log WHERE n = ? ORDER BY version LIMIT 1"
 _ANCHORED = f"SELECT 1 FROM log WHERE n = ? AND kind = {int(Kind.anchor)} LIMIT 1"
 _TAG = "SELECT 1 FROM tag WHERE tenant = ? AND name = ? AND value = ? AND id = ?"
@@ -51,15 +52,15 @@ def heads(connection: apsw.Connection, proven: Heads, sessions: Sequence[Session
     return found
 
 
-def load(connection: apsw.Connection, proven: Heads, session: SessionKey, at: int | None) -> Loaded | None:
-    """Index row, newest fitting snapshot and the records behind it."""
+def load(connection: apsw.Connection, proven: Heads, session: SessionKey, at: int | None, cells: str = _CELLS) -> Loaded | None:
+    """Index row, newest fitting snapshot and the records behind it. `cells`: the columns that the schema has, see `rows.cells`."""
     with as_of_one_moment(connection):
-        found = connection.execute(_SESSION, session).fetchone()
+        found = connection.execute(_SESSION.replace("{cells}", cells), session).fetchone()
         if found is None:
             return None
-        n, tags, created, status = found
+        n, *columns = found
         head = proven.find(connection, session, n)
-        index = _row(connection, session, n, head, tags, created, status)
+        index = make_row(connection, session, n, head, columns)
         upto = head.version if at is None else at
         row = connection.execute(
             "SELECT version, hash, body FROM snapshot WHERE n = ? AND version <= ? ORDER BY version DESC LIMIT 1", (n, upto)
@@ -73,13 +74,14 @@ def load(connection: apsw.Connection, proven: Heads, session: SessionKey, at: in
     return Loaded(index, snapshot, records)
 
 
-def _row(connection: apsw.Connection, session: SessionKey, n: int, head: Head, tags: Any, created: Any, status: Any) -> Row:
-    """The index row, its copies compared with what they are copies of."""
+def make_row(connection: apsw.Connection, session: SessionKey, n: int, head: Head, columns: Sequence[Any]) -> Row:
+    """The index row from its tags, creation, status and cells. Copies are compared with what they are copies of."""
+    tags, created, status, *told = columns
     first, at, kind = connection.execute(_FIRST, (n,)).fetchone() or (0, 0, 0)
     whole = first == 1 or (kind == Kind.configure and created != at and connection.execute(_ANCHORED, (n,)).get is None)
     if type(created) is not int or status != head.status or created > at or (whole and created != at):
         raise Corrupt(f"The row of session {session.id!r} has another status or time than its commits.", session=session.id)
-    row = Row(session, head, make_tags(tags), created)
+    row = Row(session, head, make_tags(tags), created, *make_cells(told))
     for name, value in row.tags.items():
         if connection.execute(_TAG, (session.tenant, name, value, session.id)).get is None:
             raise Corrupt(f"The tag {name!r} of session {session.id!r} is not among those that it is listed by.", session=session.id)
@@ -104,10 +106,10 @@ _FALSE_SNAPSHOTS = (
 )
 
 
-def copies(connection: apsw.Connection, proven: Heads, session: SessionKey) -> None:
+def copies(connection: apsw.Connection, proven: Heads, session: SessionKey, cells: str = _CELLS) -> None:
     """Raise `Corrupt` unless all rows of a session that repeat something of its log repeat it truly, and none is missing."""
     proven.forget(session)
-    loaded = load(connection, proven, session, 0)
+    loaded = load(connection, proven, session, 0, cells)
     with as_of_one_moment(connection):
         n = connection.execute("SELECT n FROM session WHERE tenant = ? AND id = ?", session).get
         if any(count for (count,) in connection.execute(_ORPHANS, (n,))):
@@ -136,41 +138,64 @@ def read(connection: apsw.Connection, session: SessionKey, after: int, before: i
     return records
 
 
-def scan(connection: apsw.Connection, proven: Heads, query: Query, cursor: str | None, limit: int) -> Page[Row]:
+def scan(
+    connection: apsw.Connection, proven: Heads, query: Query, cursor: str | None, limit: int, cells: str = cells(SCHEMA_VERSION, "s.")
+) -> Page[Row]:
     """Index rows by id, behind the id that the cursor names. With tags, the sessions of the rarest one are looked at, and no others."""
     tags = sorted(query.tags.items(), key=lambda tag: _count(connection, query.one_tenant, *tag))
     by, source = ("r", "tag r CROSS JOIN session s ON s.tenant = r.tenant AND s.id = r.id") if tags else ("s", "session s")
-    where, values = [f"{by}.tenant = ?"], [query.one_tenant]
+    where, values = [f"{by}.tenant = ?"], list[Any]((query.one_tenant,))
     if tags:
         where.append("r.name = ? AND r.value = ?")
         values += tags[0]
-    for tag in tags[1:]:
-        where.append("EXISTS (SELECT 1 FROM tag t WHERE t.tenant = r.tenant AND t.name = ? AND t.value = ? AND t.id = r.id)")
-        values += tag
-    if query.prefix:
-        where.append(f"{by}.id >= ? AND substr({by}.id, 1, ?) = ? AND {by}.id < ?")
-        values += [query.prefix, len(query.prefix), query.prefix, query.prefix + "\U0010ffff" * 64]  # type: ignore[list-item]
+    add_conditions(query, tags[1:], by, where, values)
     if cursor is not None:
         where.append(f"{by}.id > ?")
         values.append(cursor)
+    page = select(connection, proven, query, source, cells, where, f"{by}.id", (*values, limit))
+    return Page(page, page[-1].session.id if len(page) == limit else None)
+
+
+def add_conditions(query: Query, tags: Sequence[tuple[str, str]], by: str, where: list[str], values: list[Any]) -> None:
+    """What a query asks of tags, prefix and status, for the rows that `by` names."""
+    for tag in tags:
+        where.append(f"EXISTS (SELECT 1 FROM tag t WHERE t.tenant = {by}.tenant AND t.name = ? AND t.value = ? AND t.id = {by}.id)")
+        values += tag
+    if query.prefix:
+        where.append(f"{by}.id >= ? AND substr({by}.id, 1, ?) = ? AND {by}.id < ?")
+        values += [query.prefix, len(query.prefix), query.prefix, query.prefix + "\U0010ffff" * 64]
     if query.status is None:
         where.append(f"(l.status NOT IN ({_ENDED}) OR {_DIFFERS})")
     else:
         where.append(f"(l.status = ? OR {_DIFFERS})")
-        values.append(query.status)  # type: ignore[arg-type]
+        values.append(query.status)
+
+
+def select(
+    connection: apsw.Connection,
+    proven: Heads,
+    query: Query,
+    source: str,
+    cells: str,
+    where: Sequence[str],
+    order: str,
+    values: Sequence[Any],
+) -> list[Row]:
+    """The rows of sessions `s` that hold these conditions, each proven."""
     statement = (
-        f"SELECT s.id, s.n, s.tags, s.created, s.status, l.version, l.hash, l.at, l.epoch, l.status, l.data FROM {source} CROSS JOIN log l "
-        f"ON l.n = s.n AND l.version = (SELECT max(version) FROM log WHERE n = s.n) WHERE {' AND '.join(where)} ORDER BY {by}.id LIMIT ?"
+        "SELECT s.tenant, s.id, s.n, l.version, l.hash, l.at, l.epoch, l.status, l.data, s.tags, s.created, s.status, "
+        f"{cells} FROM {source} CROSS JOIN log l ON l.n = s.n AND l.version = (SELECT max(version) FROM log WHERE n = s.n) "
+        f"WHERE {' AND '.join(where)} ORDER BY {order} LIMIT ?"
     )
     rows = []
     with as_of_one_moment(connection):
-        for id, n, told, created, status, *columns in connection.execute(statement, (*values, limit)):
-            session = SessionKey(query.one_tenant, id)
-            head = proven.prove(connection, session, n, make_head(columns))
-            rows.append(_row(connection, session, n, head, told, created, status))
+        for tenant, id, n, *columns in connection.execute(statement, values):
+            session = SessionKey(tenant, id)
+            head = proven.prove(connection, session, n, make_head(columns[:6]))
+            rows.append(make_row(connection, session, n, head, columns[6:]))
             if not query.tags.items() <= rows[-1].tags.items():
                 raise Corrupt(f"Session {id!r} is listed by tags that it has not.", session=id)
-    return Page(rows, rows[-1].session.id if len(rows) == limit else None)
+    return rows
 
 
 def _count(connection: apsw.Connection, tenant: str, name: str, value: str) -> int:

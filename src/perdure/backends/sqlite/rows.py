@@ -8,14 +8,31 @@ from typing import Any
 
 import msgspec
 
-from perdure.backends.spi import Head, Record, Snapshot
+from perdure.backends.spi import CONTROL_BYTES_MAX, Head, Record, Snapshot
 from perdure.errors import Corrupt
 from perdure.model.commit import Kind, Status
 
 HEAD = "version, hash, at, epoch, status, data"
 RECORD = f"{HEAD}, id, kind, key, request, meta, body"
+_CELLS = "due_at, control, size_bytes"
+_NO_CELLS = "NULL, x'', 0"
 _STATUSES = frozenset(map(int, Status))
 _KINDS = frozenset(map(int, Kind))
+
+
+def cells(schema: int, table: str = "") -> str:
+    """The columns of the index row that came with schema 2, of this table; on a store of schema 1 what they would be there."""
+    return _NO_CELLS if schema < 2 else ", ".join(table + name for name in _CELLS.split(", "))
+
+
+def make_cells(row: Sequence[Any]) -> tuple[int | None, bytes, int]:
+    """When a session is due, its control cell and its size. Raises `Corrupt`."""
+    due_at, control, size_bytes = row
+    if type(due_at) not in (int, NoneType) or type(control) is not bytes or type(size_bytes) is not int:
+        raise _not_so("sessions", row)
+    if (due_at is not None and due_at < 0) or len(control) > CONTROL_BYTES_MAX or size_bytes < 0:
+        raise _not_so("sessions", row)
+    return due_at, control, size_bytes
 
 
 def make_head(row: Sequence[Any]) -> Head:

@@ -13,16 +13,16 @@ from urllib.parse import parse_qsl, unquote
 import apsw
 import msgspec
 
+from perdure.backends.common.store_header import StoreHeader, check_schema, new_store_id
+from perdure.backends.spi import SCHEMA_VERSION
 from perdure.backends.sqlite.reader import as_of_one_moment
 from perdure.clock import Clock
 from perdure.config import mistake
 from perdure.errors import Corrupt, Invalid, NotFound, Unavailable, Unsupported
-from perdure.model.ids import uuid7
 from perdure.redaction import option_named, shown_path, shown_url
 
 APPLICATION_ID = 0x50455244
 """Marks a SQLite file as Perdure's ("PERD")."""
-SCHEMA_VERSION = 1
 _WAL_FIXED = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
 """SQLite versions in which a checkpoint that resets the log can no longer lose a commit: the first, and the backports."""
 
@@ -145,8 +145,8 @@ def _prepare_writing(connection: apsw.Connection, path: str) -> None:
         connection.pragma("fullfsync", 1)
 
 
-def known_id(connection: apsw.Connection, path: str) -> str | None:
-    """The store's id if the file has our schema, `None` if it is empty. Writes nothing.
+def read_header(connection: apsw.Connection, path: str) -> StoreHeader | None:
+    """The header of a file that is ours, `None` if it is empty. Writes nothing.
 
     Raises `Unsupported` for a newer schema, `Invalid` for a database of something else.
     """
@@ -156,9 +156,27 @@ def known_id(connection: apsw.Connection, path: str) -> str | None:
             if connection.execute("SELECT count(*) FROM sqlite_schema").get:
                 raise Invalid(f"{path} is a database of something else: choose another file.")
             return None
-        if version != SCHEMA_VERSION:
-            raise Unsupported(f"{path} has schema {version}, this library knows {SCHEMA_VERSION}: upgrade perdure.")
-        return str(connection.execute("SELECT value FROM store WHERE name = 'id'").get)
+        if version < 1:
+            raise Corrupt(f"{path} says that it has schema {version}: there is none.")
+        min_writer = read_min_writer(connection, path)
+        check_schema(version, SCHEMA_VERSION, min_writer)
+        return StoreHeader(version, str(connection.execute("SELECT value FROM store WHERE name = 'id'").get), min_writer)
+
+
+def read_min_writer(connection: apsw.Connection, path: str) -> int | None:
+    """The least writer version that the file takes; `None` if it says none. Raises `Corrupt`."""
+    value = connection.execute("SELECT value FROM store WHERE name = 'min_writer'").get
+    if value is None:
+        return None
+    if type(value) is not str or not value.isdecimal():
+        raise Corrupt(f"{path} has a least writer version that was not written so: {value!r:.40}.")
+    return int(value)
+
+
+def known_id(connection: apsw.Connection, path: str) -> str | None:
+    """The store's id if the file is ours, `None` if it is empty. Raises what `read_header` does."""
+    header = read_header(connection, path)
+    return None if header is None else header.id
 
 
 def check_library(version: str) -> None:
@@ -171,23 +189,26 @@ def check_library(version: str) -> None:
         )
 
 
-def initialise(connection: apsw.Connection, options: Options, clock: Clock) -> str:
-    """Create the schema in an empty file, or check that it is ours; the store's id. Several processes may do so at once."""
+def initialise(connection: apsw.Connection, options: Options, clock: Clock) -> StoreHeader:
+    """Create the schema in an empty file, or check that it is ours; its header. Several processes may do so at once."""
     with errors(options.place):
-        if known_id(connection, options.place) is None:
+        header = read_header(connection, options.place)
+        if header is None:
             connection.execute("BEGIN IMMEDIATE")
             try:
-                if known_id(connection, options.place) is None:
-                    _create(connection, clock)
+                header = read_header(connection, options.place) or _create(connection, clock)
                 connection.execute("COMMIT")
             finally:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
-        return str(known_id(connection, options.place))
+        return header
 
 
-def _create(connection: apsw.Connection, clock: Clock) -> None:
+def _create(connection: apsw.Connection, clock: Clock) -> StoreHeader:
+    id = new_store_id(clock)
     connection.execute(resources.files(__package__).joinpath("schema.sql").read_text())
-    connection.execute("INSERT INTO store VALUES ('id', ?)", (uuid7(clock.now(), clock.bits(74)).hex(),))
+    stored = (("id", id), ("min_writer", str(SCHEMA_VERSION)))
+    connection.executemany("INSERT INTO store (name, value) VALUES (?, ?)", stored)
     connection.pragma("application_id", APPLICATION_ID)
     connection.pragma("user_version", SCHEMA_VERSION)
+    return StoreHeader(SCHEMA_VERSION, id, SCHEMA_VERSION)

@@ -1,3 +1,4 @@
+-- Schema 2; upgrade.py makes it of schema 1. Writers name their columns: a later schema may have more of them.
 -- One file, many sessions. Rows of the log lie in the order of their commits, so that a batch of many sessions dirties few
 -- pages; a thin unique index finds a session's versions. There is no head row: the newest log row is the head.
 
@@ -10,8 +11,12 @@ CREATE TABLE session (
     created INTEGER NOT NULL,             -- ns since 1970, of the first commit
     status  INTEGER NOT NULL,             -- a copy of the head's, to list by
     tags    TEXT NOT NULL DEFAULT '{}',   -- JSON object of strings
+    due_at  INTEGER,                      -- ns since 1970
+    control BLOB NOT NULL DEFAULT x'',
+    size_bytes INTEGER NOT NULL DEFAULT 0,
     UNIQUE (tenant, id)
 );
+CREATE INDEX session_due ON session (due_at, tenant, id) WHERE due_at IS NOT NULL;
 
 CREATE TABLE tag (
     tenant TEXT NOT NULL, name TEXT NOT NULL, value TEXT NOT NULL, id TEXT NOT NULL,

@@ -13,11 +13,13 @@ import apsw
 import msgspec
 
 from perdure.backends.common.checks import check_records
-from perdure.backends.spi import Append, Appended, Durability, Head, Known, Outcome, Record, Refused
+from perdure.backends.common.schema import check_index, check_writer, writer_version
+from perdure.backends.spi import NEVER, SCHEMA_VERSION, Append, Appended, Durability, Head, Index, Known, Outcome, Progress, Record, Refused
 from perdure.backends.sqlite.files import OpenFiles
 from perdure.backends.sqlite.heads import Heads
 from perdure.backends.sqlite.rows import make_known, make_tags
-from perdure.backends.sqlite.schema import Options, errors
+from perdure.backends.sqlite.schema import Options, errors, read_min_writer
+from perdure.backends.sqlite.upgrade import migrate, raise_min_writer
 from perdure.errors import Unknown, Unsupported
 from perdure.model.ids import SessionKey
 
@@ -30,8 +32,8 @@ RECORD_BYTES_MAX = 64 << 20
 _SESSION = "SELECT n FROM session WHERE tenant = ? AND id = ?"
 _KEY = "SELECT version, request FROM key WHERE n = ? AND key = ?"
 _ADD_SESSION = "INSERT INTO session (tenant, id, created, status) VALUES (?, ?, ?, ?) RETURNING n"
-_ADD_KEY = "INSERT INTO key VALUES (?, ?, ?, ?)"
-_TOUCH = "INSERT INTO store VALUES ('touched', '1') ON CONFLICT (name) DO UPDATE SET value = value + 1"
+_ADD_KEY = "INSERT INTO key (n, key, version, request) VALUES (?, ?, ?, ?)"
+_TOUCH = "INSERT INTO store (name, value) VALUES ('touched', '1') ON CONFLICT (name) DO UPDATE SET value = value + 1"
 """Makes a transaction sync what another process wrote and perhaps died before syncing: a known key is acknowledged again. The value
 must change: SQLite writes no page, and so syncs nothing, for an update to what is there."""
 _ADD_RECORD = (
@@ -53,8 +55,8 @@ class Place(msgspec.Struct):
 class BatchWriter:
     """Owns the writing connection. Used by one thread only."""
 
-    def __init__(self, connection: apsw.Connection, options: Options, heads: Heads) -> None:
-        self.connection = connection
+    def __init__(self, connection: apsw.Connection, options: Options, heads: Heads, schema: int = SCHEMA_VERSION) -> None:
+        self.connection, self._schema = connection, schema
         self._heads = heads
         self._path = options.place
         self._files = OpenFiles(options)
@@ -96,7 +98,7 @@ class BatchWriter:
                 found.append(Known(*make_known(row, place.head), place.head))
 
         self._set_synchronous(Durability.local)
-        self.transact(find)
+        self.transact(find, as_writer=False)
         return found[0] if found else None
 
     def _acknowledge(self) -> None:
@@ -131,13 +133,28 @@ class BatchWriter:
         version = self.connection.execute("PRAGMA data_version").get
         if version != self._data_version or len(self._places) > HEADS_REMEMBERED:
             self._places.clear()
+            check_writer(self._path, writer_version(self._schema), read_min_writer(self.connection, self._path) or 1)
             self._data_version = version
 
-    def transact(self, change: Callable[[BatchWriter], None]) -> None:
-        """Any other change, in a transaction of its own; what is remembered of heads is dropped."""
+    def require_writer(self, version: int) -> None:
+        """Take older writers no more, this one included."""
+        self.transact(lambda _: raise_min_writer(self.connection, self._path, version), as_writer=False)
+        self._data_version = -1
+
+    def migrate(self, from_version: int, progress: Progress) -> None:
+        """See `spi.Versioned.migrate`. Afterwards this writer is too old itself."""
+        self._files.check()
+        migrate(self.connection, self._path, from_version, progress)
+        self._data_version = -1
+        self._acknowledge()
+
+    def transact(self, change: Callable[[BatchWriter], None], *, as_writer: bool = True) -> None:
+        """Any other change, in a transaction of its own; heads are looked up again. `as_writer`: not if this one is too old."""
         self._files.check()
         self.connection.execute("BEGIN IMMEDIATE")
         try:
+            if as_writer:
+                self._refresh()
             self._places.clear()
             change(self)
             self.connection.execute("COMMIT")
@@ -175,6 +192,7 @@ class BatchWriter:
             if records is None:
                 return Refused(head)
             check_records(append.session, head, records, RECORD_BYTES_MAX)
+            check_index(append.session, append.index, schema=self._schema)
             old = self._old_tags(append, place)
         except apsw.Error:
             raise
@@ -209,12 +227,29 @@ class BatchWriter:
             )  # fmt: skip
             if record.key is not None:
                 connection.execute(_ADD_KEY, (n, record.key, head.version, record.request))
-        if append.index is not None and append.index.tags is not None:
-            tags = append.index.tags
-            tenant, id = session
-            connection.executemany(
-                "DELETE FROM tag WHERE tenant = ? AND name = ? AND value = ? AND id = ?", [(tenant, *tag, id) for tag in old.items()]
-            )
-            connection.executemany("INSERT INTO tag VALUES (?, ?, ?, ?)", [(tenant, *tag, id) for tag in tags.items()])
-            connection.execute("UPDATE session SET tags = ? WHERE n = ?", (msgspec.json.encode(tags).decode(), n))
+        if append.index is not None:
+            self.set_cells(n, append.index)
+            if append.index.tags is not None:
+                self._set_tags(session, n, append.index.tags, old)
         place.head = last
+
+    def _set_tags(self, session: SessionKey, n: int, tags: Mapping[str, str], old: Mapping[str, str]) -> None:
+        tenant, id = session
+        self.connection.executemany(
+            "DELETE FROM tag WHERE tenant = ? AND name = ? AND value = ? AND id = ?", [(tenant, *tag, id) for tag in old.items()]
+        )
+        self.connection.executemany(
+            "INSERT INTO tag (tenant, name, value, id) VALUES (?, ?, ?, ?)", [(tenant, *tag, id) for tag in tags.items()]
+        )
+        self.connection.execute("UPDATE session SET tags = ? WHERE n = ?", (msgspec.json.encode(tags).decode(), n))
+
+    def set_cells(self, n: int, index: Index) -> None:
+        """Write the cells that came with schema 2; on a store of schema 1 there are none, and what is given was found to remove them."""
+        if self._schema < 2:
+            return
+        due_at = None if index.due_at == NEVER else index.due_at
+        cells = (("due_at", index.due_at, due_at), ("control", index.control, index.control))
+        given = [(name, value) for name, said, value in (*cells, ("size_bytes", index.size_bytes, index.size_bytes)) if said is not None]
+        if given:
+            changes = ", ".join(f"{name} = ?" for name, _ in given)
+            self.connection.execute(f"UPDATE session SET {changes} WHERE n = ?", (*(value for _, value in given), n))
