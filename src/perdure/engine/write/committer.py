@@ -30,7 +30,7 @@ from perdure.engine.views import Receipt
 from perdure.engine.write.request import NOTHING, Change, check_head, has_ops, same_state, seen, with_answer, with_parts
 from perdure.engine.write.session_queue import SessionQueue, Slot
 from perdure.engine.write.writer import Writer
-from perdure.errors import Busy, Closed, Conflict, Corrupt, Error, Invalid, Rewound, Unknown
+from perdure.errors import Busy, Closed, Conflict, Corrupt, Error, KeyReused, Rewound, Unknown
 from perdure.model.commit import GRANT_STEP_BITS, Commit, Kind, Status, raised
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey, life_key, uuid7
@@ -376,7 +376,7 @@ class Committer:
         return true
 
     async def applied(self, change: Change) -> Receipt | None:
-        """The receipt of the call that used the change's key first, if one did. Raises `Invalid` if that asked for something else."""
+        """The receipt of the call that used the change's key first, if one did. Raises `KeyReused` if that asked for something else."""
         known = await self._applied(change)
         return None if known is None else await self._known(change, *known, request_digest(change.asked or change.events))
 
@@ -399,7 +399,7 @@ class Committer:
     async def _known(self, change: Change, known: Known, key: str, request: bytes) -> Receipt:
         if change.check_request and known.request != request:
             await self.first_receipt(change.session, known, key, change.durability)
-            raise Invalid(
+            raise KeyReused(
                 f"The idempotency key {change.options.key!r} was used in session {change.session.id!r} for something else, "
                 f"at version {known.version}.",
                 session=change.session.id,
