@@ -24,7 +24,7 @@ from perdure import Invalid, NotFound
 from perdure.adapters.langgraph import PerdureSaver, write_batching
 from perdure.adapters.langgraph.write_batching import PendingCall, WriteBatcher
 from perdure.concurrency.bridge import Reply, run_blocking
-from tests.adapters.langgraph.graphs import Chat, chat, config, say, told
+from tests.support.adapters.langgraph_chats import Chat, chat, comparable, config, say
 
 META: Any = {"source": "loop", "step": 0, "parents": {}}
 SESSION = "langgraph/trip-42"
@@ -75,7 +75,7 @@ def test_what_tasks_wrote_is_stored_with_the_checkpoint_that_follows(store: perd
         graph = chat(saver)
         for text in ("one", "two", "three"):
             asyncio.run(graph.ainvoke(say(text), config())) if kind == "asynchronous" else graph.invoke(say(text), config())
-        histories.append(told(list(graph.get_state_history(config()))))
+        histories.append(comparable(list(graph.get_state_history(config()))))
     assert histories[0] == histories[1]
     assert ["writes", "checkpoint", "values"] in shape(store)
     store.verify(SESSION)
@@ -136,7 +136,7 @@ KILLED = """
 import sys, time
 import perdure.sync
 from perdure.adapters.langgraph import PerdureSaver
-from tests.adapters.langgraph.test_gathering import config, pair
+from tests.adapters.langgraph.test_write_batching import config, pair
 
 store = perdure.sync.open(sys.argv[1])
 saver = PerdureSaver(store)
