@@ -111,6 +111,13 @@ class Invalid(Error):
     code, retryable, http_status = "invalid", False, 400
 
 
+class KeyReused(Invalid):
+    """Nothing was written. Use an idempotency key again only to send the same write again, and a new key for every other write.
+
+    Facts: `session`, `version` (where the key was used first).
+    """
+
+
 class Corrupt(Error):
     """Stored bytes are not what was written. Stop writing, run `perdure verify`, and restore the session from a backup."""
 

@@ -97,7 +97,8 @@ class Store:
         call with it gets the first one's receipt. `actor`: who did it, for the audit. `durability`: the least level the
         receipt may name. `recreate`: go on from the tombstone of a deleted session.
 
-        Atomic: all events or none. Raises `Conflict`, `Busy`, `Invalid`, `AlreadyExists`, `Deleted`, `TooLarge`, `Unknown`, `Unavailable`.
+        Atomic: all events or none. Raises `Conflict`, `Busy`, `Invalid`, `KeyReused`, `AlreadyExists`, `Deleted`, `TooLarge`, `Unknown`,
+        `Unavailable`.
         """
         core = self._open()
         target = self._key(session)

@@ -20,16 +20,16 @@ from agent_framework import (
 
 import perdure
 from perdure.adapters.agent_framework import PerdureCheckpointStorage, PerdureHistoryProvider
-from tests.adapters import odd
 from tests.adapters.agent_framework.test_sessions import keeping
+from tests.support.adapters import unusual_values
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.SESSION_STORE."),
     pytest.mark.filterwarnings("ignore:AgentSession state value"),  # the framework says so too, before the store refuses it
 ]
 
-HALVES = pytest.mark.parametrize("half", odd.HALVES)
-NAMES = pytest.mark.parametrize("name", odd.NAMES)
+HALVES = pytest.mark.parametrize("half", unusual_values.HALVES)
+NAMES = pytest.mark.parametrize("name", unusual_values.NAMES)
 
 
 def made(**more: Any) -> WorkflowCheckpoint:
@@ -101,7 +101,7 @@ async def test_odd_values_come_back_or_are_refused(url: str, name: str) -> None:
     """In a message, a session and a checkpoint, and in place of each: what was accepted is read again, the rest is named."""
     async with perdure.open(url) as store:
         history, sessions, storage = PerdureHistoryProvider(store), keeping(store), PerdureCheckpointStorage(store)
-        value = odd.values()[name]
+        value = unusual_values.values()[name]
         for number, messages in enumerate(
             (
                 [Message("user", ["x"], additional_properties={"a": value})],

@@ -29,8 +29,8 @@ import perdure.sync
 from perdure import Event
 from perdure.adapters.claude_agent import PerdureSessionStore
 from perdure.clock import SeededClock
-from tests.adapters.claude_agent.lines import ID, KEY, NAME, PROJECT, SUB, play, said, title, turn
-from tests.adapters.log import told
+from tests.support.adapters.claude_transcripts import ID, KEY, NAME, PROJECT, SUB, play, said, title, turn
+from tests.support.adapters.commit_lines import lines_of
 
 OPTIONAL = ("list_sessions", "list_session_summaries", "delete", "list_subkeys")
 
@@ -69,7 +69,7 @@ def test_a_batch_is_one_commit_that_people_can_read(url: str) -> None:
             ["message", "tool_call", "tool_result", "message", "entry"],
         ]
         assert [event.data for commit in commits for event in commit.events] == [*turn(1), *turn(2), title("Two nights in Rome")]
-        assert told(commits[0]) == [
+        assert lines_of(commits[0]) == [
             "user: question 1",
             'assistant: find_rooms(city="Rome")',
             "tool: rooms 7 and 9",

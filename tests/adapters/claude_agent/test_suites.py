@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.adapters.suites import fetched
+from tests.support.adapters.framework_suites import PLUGINS, fetched
 
 pytestmark = pytest.mark.fetched
 
@@ -53,10 +53,11 @@ def test_the_sdks_own_tests_pass(engine: str, loop: str, passing: int, tmp_path:
     environment = os.environ | {
         "PERDURE_SUITE_ENGINE": engine,
         "PERDURE_SUITE_PLACE": str(tmp_path),
-        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(Path(__file__).parent)]),
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(PLUGINS)]),
         "HOME": str(tmp_path),
     }
-    pytest_here = [sys.executable, "-m", "pytest", "-p", "swap_store", "-p", "no:cacheprovider", "-c", os.devnull, "-q", "-W", "ignore"]
+    plugins = ["-p", "claude_store_plugin", "-p", "no:cacheprovider"]
+    pytest_here = [sys.executable, "-m", "pytest", *plugins, "-c", os.devnull, "-q", "-W", "ignore"]
     chosen = ["-k", "trio" if loop == "trio" else "not trio"]
     ran = subprocess.run(
         [*pytest_here, "--rootdir", ".", "tests", *chosen, *[f"--deselect=tests/{name}" for name in excluded]],

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 import perdure
 from perdure.adapters.claude_agent import PerdureSessionStore, names
 from perdure.model.values import same
-from tests.adapters import odd
-from tests.adapters.claude_agent.lines import KEY, NAME, PROJECT, play, said, turn
+from tests.support.adapters import unusual_values
+from tests.support.adapters.claude_transcripts import KEY, NAME, PROJECT, play, said, turn
 
 LONG = "-home-ann-" + "work-" * 38 + "x1y2z3"
 """A project key as long as the SDK makes them."""
@@ -55,7 +55,7 @@ def test_what_values_cannot_hold_is_kept_as_text() -> None:
     play(scenario)
 
 
-@pytest.mark.parametrize("half", odd.HALVES)
+@pytest.mark.parametrize("half", unusual_values.HALVES)
 def test_half_an_emoji_is_kept(url: str, half: str) -> None:
     """In what is said, in keys, ids and summaries: equal when another store reads it; a line that is sent again is there once."""
     key: Any = {"project_key": f"p{half}", "session_id": f"s{half}"}
@@ -119,12 +119,12 @@ def test_what_is_no_json_is_refused(line: Any) -> None:
     play(scenario)
 
 
-@pytest.mark.parametrize("name", odd.NAMES)
+@pytest.mark.parametrize("name", unusual_values.NAMES)
 def test_odd_values_are_kept_or_refused(name: str) -> None:
     """As a line's content, as a line and in place of the lines: equal when it is read, or `Invalid`, and nothing is stored."""
 
     async def scenario(store: perdure.Store, sessions: PerdureSessionStore) -> None:
-        value = odd.values()[name]
+        value = unusual_values.values()[name]
         for lines in ([said("a", "x"), said("b", [value])], [said("a", "x"), value], value):
             try:
                 await sessions.append(KEY, lines)

@@ -14,7 +14,7 @@ from claude_agent_sdk import fold_session_summary
 import perdure
 import perdure.sync
 from perdure.adapters.claude_agent import PerdureSessionStore, seen, transcript
-from tests.adapters.claude_agent.lines import KEY, NAME, PROJECT, SUB, play, said, title, turn
+from tests.support.adapters.claude_transcripts import KEY, NAME, PROJECT, SUB, play, said, title, turn
 
 
 def test_a_batch_sent_again_adds_nothing(url: str) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from perdure.adapters.common.surrogates import END, MARK, escape, is_plain, unescape
 from perdure.model.values import check
-from tests.adapters.odd import HALVES
+from tests.support.adapters.unusual_values import HALVES
 
 TEXTS = st.text(st.one_of(st.characters(), st.sampled_from("\ud800\ud83d\udfff\ude00df80" + MARK + END)), max_size=20)
 VALUES = st.recursive(

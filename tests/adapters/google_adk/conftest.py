@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,21 +13,6 @@ pytest.importorskip("google.adk", reason="pip install '.[google-adk]'")
 
 import perdure
 from perdure.adapters.google_adk import PerdureSessionService
-from tests.adapters.coroutines import pytest_pyfunc_call
-
-__all__ = ["pytest_pyfunc_call"]
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A fresh store on each engine in turn."""
-    return "memory:" if request.param == "memory" else f"sqlite:///{tmp_path}/store.db"
-
-
-@pytest.fixture
-def file_url(tmp_path: Path) -> str:
-    """A fresh SQLite file, for what needs several stores on the same data."""
-    return f"sqlite:///{tmp_path}/store.db"
 
 
 @pytest.fixture(params=["asynchronous", "blocking"])

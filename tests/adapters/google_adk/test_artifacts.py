@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 import perdure
 from perdure.adapters.google_adk import PerdureArtifactService, artifacts
-from tests.adapters.google_adk.common import WHO
+from tests.support.adapters.adk_sessions import WHO
 
 S = {**WHO, "session_id": "s"}
 REPORT = "adk/shop/artifacts/ann/s/report"

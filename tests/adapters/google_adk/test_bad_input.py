@@ -13,7 +13,7 @@ import perdure
 from perdure import op
 from perdure.adapters.google_adk import PerdureSessionService
 from perdure.adapters.google_adk.events import as_json
-from tests.adapters.google_adk.common import SESSION, WHO, load, said
+from tests.support.adapters.adk_sessions import SESSION, WHO, load, said
 
 
 def test_only_a_store_will_do() -> None:

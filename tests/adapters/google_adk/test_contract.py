@@ -15,7 +15,7 @@ from google.adk.tools.tool_confirmation import ToolConfirmation
 from google.genai import types
 
 from perdure.adapters.google_adk import PerdureSessionService
-from tests.adapters.google_adk.common import WHO, load, said, with_delta
+from tests.support.adapters.adk_sessions import WHO, load, said, with_delta
 
 
 def test_an_unknown_session_is_none(play) -> None:

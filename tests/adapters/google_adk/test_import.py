@@ -28,9 +28,9 @@ from perdure.adapters.common.sync_async import wait
 from perdure.adapters.google_adk import PerdureSessionService
 from perdure.adapters.google_adk.importing import open_source
 from perdure.cli import run
-from tests.adapters.google_adk.common import SESSION, load, said, texts
 from tests.servers.fixture import Servers
 from tests.servers.postgresql import PostgreSQL
+from tests.support.adapters.adk_sessions import SESSION, load, said, texts
 
 KINDS = ("SqliteSessionService", "DatabaseSessionService", "DatabaseSessionService, old schema")
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 import perdure
 from perdure.adapters.google_adk import PerdureSessionService
-from tests.adapters.google_adk.common import SESSION, WHO, load, said, with_delta
-from tests.adapters.log import told
+from tests.support.adapters.adk_sessions import SESSION, WHO, load, said, with_delta
+from tests.support.adapters.commit_lines import lines_of
 
 
 def part(**fields: Any) -> Event:
@@ -40,7 +40,7 @@ def test_the_log_reads_like_a_conversation(play) -> None:
         ):
             await service.append_event(session, event)
         commits = [commit async for commit in service._store.history(SESSION)]
-        rows = [(commit.actor, commit.events[0].type, told(commit)[0]) for commit in commits]
+        rows = [(commit.actor, commit.events[0].type, lines_of(commit)[0]) for commit in commits]
         assert rows[1:5] == [
             ("user", "message", "user: Find me a hotel"),
             ("planner", "tool_call", 'planner: search(q="hotel")'),

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import perdure
 from perdure.adapters.google_adk import PerdureMemoryService
-from tests.adapters.google_adk.common import WHO, said
+from tests.support.adapters.adk_sessions import WHO, said
 
 MEMORY = "adk/shop/memory/ann"
 

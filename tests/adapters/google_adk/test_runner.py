@@ -13,7 +13,7 @@ from google.genai import types
 
 import perdure
 from perdure.adapters.google_adk import PerdureArtifactService, PerdureMemoryService, PerdureSessionService
-from tests.adapters.google_adk.common import SESSION, WHO, load, texts
+from tests.support.adapters.adk_sessions import SESSION, WHO, load, texts
 
 
 class Echo(BaseLlm):

@@ -18,11 +18,11 @@ from google.genai import types
 import perdure
 from perdure.adapters.google_adk import PerdureArtifactService, PerdureMemoryService, PerdureSessionService, memory
 from perdure.adapters.google_adk.importing import open_source
-from tests.adapters import odd
-from tests.adapters.google_adk.common import WHO, load, said, with_delta
+from tests.support.adapters import unusual_values
+from tests.support.adapters.adk_sessions import WHO, load, said, with_delta
 
-HALVES = pytest.mark.parametrize("half", odd.HALVES)
-NAMES = pytest.mark.parametrize("name", odd.NAMES)
+HALVES = pytest.mark.parametrize("half", unusual_values.HALVES)
+NAMES = pytest.mark.parametrize("name", unusual_values.NAMES)
 
 
 def talkative(half: str) -> Event:
@@ -139,7 +139,9 @@ async def test_odd_values_are_stored_or_refused(url: str, name: str) -> None:
             lambda value: _changed(actions=value),
         ]
         try:
-            await service.create_session(**WHO, session_id="first", state={"x": odd.values()[name], f"app:{name}": odd.values()[name]})
+            await service.create_session(
+                **WHO, session_id="first", state={"x": unusual_values.values()[name], f"app:{name}": unusual_values.values()[name]}
+            )
         except perdure.Invalid:
             assert await service.get_session(**WHO, session_id="first") is None
         else:
@@ -147,7 +149,7 @@ async def test_odd_values_are_stored_or_refused(url: str, name: str) -> None:
         for number, maker in enumerate(makers):
             session = await service.create_session(**WHO, session_id=str(number))
             try:
-                event = maker(odd.values()[name])
+                event = maker(unusual_values.values()[name])
             except (TypeError, ValueError, RecursionError):  # ADK's own models refuse it
                 continue
             stored = 1
@@ -233,7 +235,7 @@ async def test_odd_artifacts_and_memories_are_stored_or_refused(url: str, name: 
     """As artifact, metadata and memory: what was accepted can be read, the rest is `Invalid` or ADK's `InputValidationError`."""
     async with perdure.open(url) as store:
         artifacts, memories = PerdureArtifactService(store), PerdureMemoryService(store)
-        value = odd.values()[name]
+        value = unusual_values.values()[name]
         for artifact, metadata in ((value, None), ({"text": value}, None), (types.Part(text="t"), {"x": value})):
             try:
                 await artifacts.save_artifact(**WHO, filename="f", artifact=artifact, custom_metadata=metadata)

@@ -14,7 +14,7 @@ from google.adk.events.event import Event
 
 import perdure
 from perdure.adapters.google_adk import PerdureSessionService
-from tests.adapters.google_adk.common import SESSION, WHO, load, said, texts, with_delta
+from tests.support.adapters.adk_sessions import SESSION, WHO, load, said, texts, with_delta
 
 APP, USER = "adk/shop/app", "adk/shop/users/ann"
 
@@ -125,7 +125,7 @@ import asyncio, os, signal, sys
 import perdure
 from perdure.adapters.google_adk import PerdureSessionService
 from perdure.adapters.google_adk.shared import SharedState
-from tests.adapters.google_adk.common import WHO, load, with_delta
+from tests.support.adapters.adk_sessions import WHO, load, with_delta
 
 async def die(self, *args):
     os.kill(os.getpid(), signal.SIGKILL)

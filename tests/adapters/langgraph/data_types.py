@@ -1,4 +1,4 @@
-"""Data types as users of the framework write them."""
+"""Data types as users of the framework write them. They stay in this module, for the golden values name it."""
 
 from __future__ import annotations
 

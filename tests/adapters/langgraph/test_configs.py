@@ -17,7 +17,7 @@ import perdure.sync
 from perdure import Conflict
 from perdure.adapters.langgraph import PerdureSaver
 from perdure.adapters.langgraph.memory import SEEN_MAX
-from tests.adapters.langgraph.graphs import Chat, answer, chat, config, say
+from tests.support.adapters.langgraph_chats import Chat, answer, chat, config, say
 
 NAMES = {"thread_id", "checkpoint_ns", "checkpoint_id"}
 LOOP: Any = {"source": "loop", "step": 1, "parents": {}}
@@ -169,7 +169,7 @@ import json, sys
 import perdure.sync
 from langgraph.checkpoint.base import empty_checkpoint
 from perdure.adapters.langgraph import PerdureSaver
-from tests.adapters.langgraph.graphs import chat, config, say
+from tests.support.adapters.langgraph_chats import chat, config, say
 
 with perdure.sync.open(sys.argv[1]) as store:
     saver = PerdureSaver(store)

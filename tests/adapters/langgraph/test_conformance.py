@@ -16,7 +16,7 @@ from langgraph.checkpoint.serde.types import _DeltaSnapshot
 import perdure
 import perdure.sync
 from perdure.adapters.langgraph import PerdureSaver
-from tests.adapters.langgraph.graphs import config
+from tests.support.adapters.langgraph_chats import config
 
 COUNTS = {
     "put": 17,

@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.adapters.langgraph.outcomes import RESULTS
-from tests.adapters.suites import fetched
+from tests.support.adapters.framework_suites import PLUGINS, fetched
+from tests.support.adapters.suite_outcomes_plugin import RESULTS
 
 pytestmark = pytest.mark.fetched
 
-HERE, ROOT = Path(__file__).parent, Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 class Part(NamedTuple):
@@ -48,10 +48,10 @@ def ran(package: str, results: Path, tests: Sequence[str], strict: str, *plugins
         "NO_DOCKER": "true",
         "LANGGRAPH_TEST_FAST": "false",
         "LANGGRAPH_STRICT_MSGPACK": strict,
-        "PYTHONPATH": os.pathsep.join([str(HERE), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join([str(PLUGINS), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]),
     }
     options = ["-c", os.devnull, "--rootdir", ".", "-p", "no:cacheprovider", "-o", "anyio_mode=auto", "-q", "--tb=short", "-k", "sqlite"]
-    for plugin in ("outcomes", *plugins):
+    for plugin in ("suite_outcomes_plugin", *plugins):
         options += ["-p", plugin]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, *tests],
@@ -78,7 +78,7 @@ def taking_savers(part: Part) -> list[str]:
 @pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
 def test_what_passes_with_the_frameworks_saver_passes_with_ours(part: Part, strict: str, tmp_path: Path) -> None:
     """Each test that takes an SQLite saver passes with PerdureSaver in its place, or fails with the framework's own saver as well."""
-    passed, failed, output = ran(part.package, tmp_path / "ours", taking_savers(part), strict, "swap_engine")
+    passed, failed, output = ran(part.package, tmp_path / "ours", taking_savers(part), strict, "langgraph_engine_plugin")
     assert len(passed) + len(failed) >= part.count, output
     if failed:
         with_theirs, _, _ = ran(part.package, tmp_path / "theirs", failed, strict)

@@ -9,10 +9,10 @@ from langgraph.checkpoint.base import empty_checkpoint
 
 import perdure.sync
 from perdure.adapters.langgraph import PerdureSaver, PerdureStore
-from tests.adapters import odd
+from tests.support.adapters import unusual_values
 
 
-@pytest.mark.parametrize("half", odd.HALVES)
+@pytest.mark.parametrize("half", unusual_values.HALVES)
 def test_half_an_emoji_is_kept(half: str) -> None:
     """Equal when another saver of the same store reads it."""
     with perdure.sync.open("memory:") as store:

@@ -17,7 +17,7 @@ from langgraph.types import Command, Send, interrupt
 
 import perdure.sync
 from perdure.adapters.langgraph import PerdureSaver
-from tests.adapters.langgraph.graphs import Chat, chat, config, say, told
+from tests.support.adapters.langgraph_chats import Chat, chat, comparable, config, say
 
 
 @pytest.fixture
@@ -58,20 +58,20 @@ def live(graph: Any, durability: str) -> list[Any]:
     seen = []
     for number in range(2):
         graph.invoke({"items": [number]}, config(), durability=durability)
-        seen.append(told([graph.get_state(config())]))
+        seen.append(comparable([graph.get_state(config())]))
         state = graph.get_state(config(), subgraphs=True)
-        seen.append([told([task.state]) for task in state.tasks if task.state is not None])
+        seen.append([comparable([task.state]) for task in state.tasks if task.state is not None])
         graph.invoke(Command(resume=f"answer {number}"), config(), durability=durability)
     history = list(graph.get_state_history(config()))
     old = next(snapshot for snapshot in history if snapshot.next == ("plan",) or durability == "exit")
     graph.invoke(None, old.config, durability=durability)
-    seen.append(told([graph.get_state(config())]))
+    seen.append(comparable([graph.get_state(config())]))
     graph.update_state(old.config, {"items": ["corrected"]}, as_node="plan")
-    seen += [told([graph.get_state(snapshot.config)]) for snapshot in history]
-    seen.append(told(list(graph.get_state_history(config()))))
-    seen.append(told(list(graph.get_state_history(config(), limit=3))))
-    seen.append(told(list(graph.get_state_history(config(), filter={"source": "input"}, limit=1))))
-    seen.append(told(list(graph.get_state_history(config(), before=history[2].config, limit=2))))
+    seen += [comparable([graph.get_state(snapshot.config)]) for snapshot in history]
+    seen.append(comparable(list(graph.get_state_history(config()))))
+    seen.append(comparable(list(graph.get_state_history(config(), limit=3))))
+    seen.append(comparable(list(graph.get_state_history(config(), filter={"source": "input"}, limit=1))))
+    seen.append(comparable(list(graph.get_state_history(config(), before=history[2].config, limit=2))))
     return seen
 
 
@@ -102,7 +102,7 @@ def test_messages_that_are_edited_removed_and_replaced_read_back(store: perdure.
         graph = chat(saver, node)
         for text in ("one", "two", "three", "remove", "replace", "four"):
             graph.invoke(say(text), config())
-        histories.append(told(list(graph.get_state_history(config()))))
+        histories.append(comparable(list(graph.get_state_history(config()))))
         graph.invoke(say("edit"), config())
         assert graph.get_state(config()).values["messages"][0].content == "edited in place"
     assert histories[0] == histories[1]

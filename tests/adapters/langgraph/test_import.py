@@ -22,9 +22,9 @@ from perdure.adapters.common.sync_async import wait
 from perdure.adapters.langgraph import PerdureSaver
 from perdure.adapters.langgraph.importing import open_source
 from perdure.cli import run
-from tests.adapters.langgraph.graphs import chat, config, say, told
 from tests.adapters.langgraph.test_history import fan_out, live
 from tests.adapters.langgraph.test_values import Hotel
+from tests.support.adapters.langgraph_chats import chat, comparable, config, say
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def test_a_database_comes_over_and_goes_on(source: str, url: str, capsys: Any) -
     assert '"source":"chat","ok":true,"session":"langgraph/chat","written":6,"skipped":0' in capsys.readouterr().out
     with perdure.sync.open(url) as store, SqliteSaver.from_conn_string(source) as saver:
         for thread, graph in (("chat", chat), ("trip-42", fan_out)):
-            mine, theirs = (told(list(graph(one).get_state_history(config(thread)))) for one in (PerdureSaver(store), saver))
+            mine, theirs = (comparable(list(graph(one).get_state_history(config(thread)))) for one in (PerdureSaver(store), saver))
             assert mine == theirs and mine
         assert len(list(saver.list(None))) == len(list(PerdureSaver(store).list(None)))
     assert run(["import", "langgraph", source, "--url", url, "--only", "chat"]) == 0
@@ -161,7 +161,7 @@ def test_a_postgresql_database_comes_over(postgres: str, url: str) -> None:
     with PostgresSaver.from_conn_string(postgres) as saver:
         saver.setup()
         live(fan_out(saver), "async")
-        theirs = told(list(fan_out(saver).get_state_history(config())))
+        theirs = comparable(list(fan_out(saver).get_state_history(config())))
     assert run(["import", "langgraph", postgres, "--url", url]) == 0
     with perdure.sync.open(url) as store:
-        assert told(list(fan_out(PerdureSaver(store)).get_state_history(config()))) == theirs
+        assert comparable(list(fan_out(PerdureSaver(store)).get_state_history(config()))) == theirs

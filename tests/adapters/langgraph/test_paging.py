@@ -15,7 +15,7 @@ from langgraph.graph import END, START, StateGraph
 
 import perdure.sync
 from perdure.adapters.langgraph import PerdureSaver
-from tests.adapters.langgraph.graphs import Chat, answer, chat, config, say
+from tests.support.adapters.langgraph_chats import Chat, answer, chat, config, say
 
 
 @pytest.fixture

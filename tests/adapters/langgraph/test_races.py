@@ -16,7 +16,7 @@ from langgraph.types import Command, interrupt
 import perdure.sync
 from perdure import Conflict, Deleted, Invalid, NotFound
 from perdure.adapters.langgraph import PerdureSaver
-from tests.adapters.langgraph.graphs import answer, chat, config, say
+from tests.support.adapters.langgraph_chats import answer, chat, config, say
 
 
 @pytest.fixture

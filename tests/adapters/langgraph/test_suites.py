@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from langgraph.checkpoint.conformance import capabilities
 
-from tests.adapters.suites import fetched
+from tests.support.adapters.framework_suites import PLUGINS, fetched
 
 pytestmark = pytest.mark.fetched
 
@@ -36,7 +36,7 @@ def ran(swap: str, files: list[str], excluded: dict[str, str]) -> tuple[int, dic
     """Run files of the suite with a plugin that swaps what they test: exit code, counts, output."""
     environment = {
         **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]),
+        "PYTHONPATH": os.pathsep.join([str(PLUGINS), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]),
     }
     pytest_here = [sys.executable, "-m", "pytest", "-p", swap, "-p", "no:cacheprovider", "-o", "anyio_mode=auto", "-q", "--rootdir", "."]
     done = subprocess.run(
@@ -54,7 +54,7 @@ def ran(swap: str, files: list[str], excluded: dict[str, str]) -> tuple[int, dic
 
 def test_the_store_suite_passes() -> None:
     """All of test_store.py and test_async_store.py passes, but for what is listed: two of those run on a memory and on a file store."""
-    code, counts, output = ran("swap_store", ["tests/test_store.py", "tests/test_async_store.py"], STORE)
+    code, counts, output = ran("langgraph_store_plugin", ["tests/test_store.py", "tests/test_async_store.py"], STORE)
     assert code == 0, output
     assert (counts["passed"], counts["deselected"]) == (134, 5)
 
@@ -62,14 +62,14 @@ def test_the_store_suite_passes() -> None:
 def test_the_delta_suite_passes() -> None:
     """The saver's tests of delta channels pass: histories, walks to parents of any ids, threads that had another kind of channel before."""
     files = ["tests/test_get_delta_channel_history.py", "tests/test_delta_parent_walk.py", "tests/test_delta_channel_migration.py"]
-    code, counts, output = ran("swap_saver", files, DELTA)
+    code, counts, output = ran("langgraph_saver_plugin", files, DELTA)
     assert code == 0, output
     assert (counts["passed"], counts["deselected"]) == (16, 3)
 
 
 def test_the_delta_conformance_passes_where_the_kit_has_it() -> None:
     """test_conformance_delta.py passes; with a released kit that lacks the capability it can only say so."""
-    code, counts, output = ran("swap_saver", ["tests/test_conformance_delta.py"], {})
+    code, counts, output = ran("langgraph_saver_plugin", ["tests/test_conformance_delta.py"], {})
     if FROM_THE_REPOSITORY in [capability.value for capability in capabilities.Capability]:
         assert (code, counts["passed"]) == (0, 1), output
     else:

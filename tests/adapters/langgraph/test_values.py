@@ -34,7 +34,7 @@ from perdure.adapters.langgraph import PerdureSaver
 from perdure.adapters.langgraph.memory import MessageCache, content_of
 from perdure.adapters.langgraph.messages import EMPTY, NAME_OF
 from perdure.adapters.langgraph.values import Codec
-from tests.adapters.langgraph.graphs import config
+from tests.support.adapters.langgraph_chats import config
 
 
 class Color(enum.Enum):

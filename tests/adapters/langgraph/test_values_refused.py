@@ -27,7 +27,7 @@ from perdure.adapters.langgraph import PerdureSaver, PerdureStore
 from perdure.adapters.langgraph.memory import MessageCache
 from perdure.adapters.langgraph.values import Codec, serialiser
 from tests.adapters.langgraph import data_types as t
-from tests.adapters.langgraph.graphs import config
+from tests.support.adapters.langgraph_chats import config
 
 
 def refusal(value: Any, *, allow: Any = None) -> Invalid:

@@ -19,9 +19,9 @@ from perdure.adapters.langgraph.compare import compare
 from perdure.adapters.langgraph.memory import MessageCache
 from perdure.adapters.langgraph.values import Codec, serialiser
 from tests.adapters.langgraph import data_types as t
-from tests.adapters.langgraph.graphs import config
 from tests.adapters.langgraph.test_values import VALUES, Hotel, Point, Trip, Xor
 from tests.adapters.langgraph.test_values_types import OPEN
+from tests.support.adapters.langgraph_chats import config
 
 HERE = Path(__file__).parent
 FIRST = json.loads((HERE / "golden_values_1.json").read_text())

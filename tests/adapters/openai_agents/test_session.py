@@ -21,7 +21,7 @@ import perdure
 import perdure.sync
 from perdure import Event
 from perdure.adapters.openai_agents import PerdureSession
-from tests.adapters.log import told
+from tests.support.adapters.commit_lines import lines_of
 
 NAME = "openai/trip-42"
 
@@ -251,7 +251,7 @@ def test_the_log_reads_as_a_conversation() -> None:
         await PerdureSession("trip-42", store).add_items(items)
         (commit,) = [commit async for commit in store.history(NAME)]
         assert [event.type for event in commit.events] == ["message", "tool_call", "tool_result", "message", "reasoning", "item"]
-        shown = " | ".join(told(commit))
+        shown = " | ".join(lines_of(commit))
         for word in ("Two nights in Lisbon", "search", "3 hotels", "Three found."):
             assert word in shown
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.adapters.suites import fetched
+from tests.support.adapters.framework_suites import PLUGINS, fetched
 
 pytestmark = pytest.mark.fetched
 
@@ -71,8 +71,8 @@ def test_the_sdks_own_tests_pass(file: str, tmp_path: Path) -> None:
     """Every case passes on Perdure, but for those that are named here with their reason; none goes missing."""
     folder = fetched("openai-agents")
     excluded = [f"--deselect={file}::{name}" for name in EXCLUDED.get(file, ())]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(Path(__file__).parent)]), "HOME": str(tmp_path)}
-    plugins = ["-p", "swap_session", "-p", "no:cacheprovider", "-o", "anyio_mode=auto"]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(PLUGINS)]), "HOME": str(tmp_path)}
+    plugins = ["-p", "openai_session_plugin", "-p", "no:cacheprovider", "-o", "anyio_mode=auto"]
     pytest_here = [sys.executable, "-m", "pytest", *plugins, "-c", os.devnull, "-q", "-W", "ignore", "--rootdir", "."]
     ran = subprocess.run(
         [*pytest_here, "-k", "not async-sqlite", file, *excluded],

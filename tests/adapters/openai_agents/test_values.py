@@ -14,10 +14,10 @@ import perdure
 from perdure.adapters.common.cutting import PIECE_LENGTH
 from perdure.adapters.openai_agents import PerdureSession
 from perdure.adapters.openai_agents.importing import open_source
-from tests.adapters import odd
+from tests.support.adapters import unusual_values
 
 
-@pytest.mark.parametrize("half", odd.HALVES)
+@pytest.mark.parametrize("half", unusual_values.HALVES)
 async def test_half_an_emoji_is_kept(url: str, half: str) -> None:
     """In content, arguments, keys, types and ids: equal when another object reads it, by the end of the log or all of it."""
     items: list[Any] = [
@@ -35,7 +35,7 @@ async def test_half_an_emoji_is_kept(url: str, half: str) -> None:
         assert (await store.verify(info.session)).version == 2
 
 
-@pytest.mark.parametrize("half", odd.HALVES)
+@pytest.mark.parametrize("half", unusual_values.HALVES)
 async def test_half_an_emoji_is_brought_over(tmp_path: Path, half: str) -> None:
     """A file of the SDK's with such a text comes over whole, and once."""
     before = SQLiteSession("trip", str(tmp_path / "old.db"))
@@ -50,12 +50,12 @@ async def test_half_an_emoji_is_brought_over(tmp_path: Path, half: str) -> None:
         assert await PerdureSession("trip", store).get_items() == known
 
 
-@pytest.mark.parametrize("name", odd.NAMES)
+@pytest.mark.parametrize("name", unusual_values.NAMES)
 async def test_odd_values_are_kept_or_refused(name: str) -> None:
     """Whatever an item holds, it comes back equal or `Invalid` says why, and then nothing is stored."""
     async with perdure.open("memory:") as store:
         session = PerdureSession("s", store)
-        item: Any = {"role": "user", "content": [odd.values()[name]]}
+        item: Any = {"role": "user", "content": [unusual_values.values()[name]]}
         try:
             await session.add_items([{"role": "user", "content": "first"}, item])
         except perdure.Invalid:

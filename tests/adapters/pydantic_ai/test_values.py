@@ -27,10 +27,10 @@ from pydantic_ai_harness.step_persistence import ContinuableSnapshot, RunRecord,
 import perdure
 from perdure.adapters.pydantic_ai import PerdureMemoryStore, PerdureStepStore
 from perdure.adapters.pydantic_ai.conversations import to_json
-from tests.adapters import odd
+from tests.support.adapters import unusual_values
 
-HALVES = pytest.mark.parametrize("half", odd.HALVES)
-NAMES = pytest.mark.parametrize("name", odd.NAMES)
+HALVES = pytest.mark.parametrize("half", unusual_values.HALVES)
+NAMES = pytest.mark.parametrize("name", unusual_values.NAMES)
 NOW = datetime(2026, 11, 29, tzinfo=UTC)
 
 
@@ -133,7 +133,7 @@ async def test_odd_values_come_back_or_are_refused(url: str, name: str) -> None:
     """In a tool's result and call, in records, and in place of each: what was accepted is read again, the rest is named."""
     async with perdure.open(url) as store:
         steps = PerdureStepStore(store)
-        value: Any = odd.values()[name]
+        value: Any = unusual_values.values()[name]
         messages = [ModelRequest(parts=[ToolReturnPart("t", value, "c")]), ModelResponse(parts=[ToolCallPart("t", {"a": value}, "c")])]
         try:
             await steps.save_snapshot(ContinuableSnapshot(run_id="r", step_index=0, messages=messages))

@@ -17,7 +17,7 @@ from strands.types.session import Session, SessionAgent, SessionMessage, Session
 
 import perdure
 from perdure.adapters.strands import PerdureSessionRepository
-from tests.adapters.log import told
+from tests.support.adapters.commit_lines import lines_of
 
 NAME = "strands/sessions/s"
 
@@ -325,7 +325,7 @@ def test_the_log_reads_like_a_conversation(store: Any) -> None:
     speaking = Agent(agent_id="b", session_manager=manager)
     for role, text in (("user", "Find a hotel"), ("assistant", "Three are free.")):
         manager.append_message({"role": role, "content": [{"text": text}]}, speaking)
-    rows = [(commit.actor, commit.events[0].type, told(commit)[0]) for commit in store.history(NAME)]
+    rows = [(commit.actor, commit.events[0].type, lines_of(commit)[0]) for commit in store.history(NAME)]
     assert [row[1] for row in rows] == ["session_created", "agent_created", "agent_created", "message", "message"]
     assert rows[3:] == [("b", "message", "user: Find a hotel"), ("b", "message", "assistant: Three are free.")]
     store.fork(NAME, at=4, id="strands/sessions/fork")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.adapters.suites import fetched
+from tests.support.adapters.framework_suites import PLUGINS, fetched
 
 pytestmark = pytest.mark.fetched
 
@@ -42,10 +42,11 @@ def test_strands_own_tests_pass(folder: Path, file: str, engine: str, tmp_path: 
         **os.environ,
         "PERDURE_SUITE_ENGINE": engine,
         "PERDURE_SUITE_PLACE": str(tmp_path),
-        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(folder), str(Path(__file__).parent)]),
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(folder), str(PLUGINS)]),
         "HOME": str(tmp_path),
     }
-    pytest_here = [sys.executable, "-m", "pytest", "-p", "swapped", "-p", "no:cacheprovider", "-c", os.devnull, "-q", "-W", "ignore"]
+    plugins = ["-p", "strands_stores_plugin", "-p", "no:cacheprovider"]
+    pytest_here = [sys.executable, "-m", "pytest", *plugins, "-c", os.devnull, "-q", "-W", "ignore"]
     done = subprocess.run(
         [*pytest_here, "--rootdir", str(folder), str(folder / file), *excluded],
         cwd=folder,

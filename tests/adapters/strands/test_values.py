@@ -11,10 +11,10 @@ from strands.types.session import Session, SessionAgent, SessionMessage, Session
 
 import perdure.sync
 from perdure.adapters.strands import PerdureSessionRepository, PerdureStorage
-from tests.adapters import odd
+from tests.support.adapters import unusual_values
 
-HALVES = pytest.mark.parametrize("half", odd.HALVES)
-NAMES = pytest.mark.parametrize("name", odd.NAMES)
+HALVES = pytest.mark.parametrize("half", unusual_values.HALVES)
+NAMES = pytest.mark.parametrize("name", unusual_values.NAMES)
 
 
 def message(number: int, content: list[Any]) -> SessionMessage:
@@ -68,7 +68,7 @@ def test_odd_values_come_back_or_are_refused(url: str, name: str) -> None:
     """In an agent's state and in a message, and in place of each: `SessionException`, or it is read; and the session goes on."""
     with perdure.sync.open(url) as store:
         repository = PerdureSessionRepository(store)
-        value: Any = odd.values()[name]
+        value: Any = unusual_values.values()[name]
         for call in (
             lambda: repository.create_session(value),
             lambda: repository.create_agent("s", value),

@@ -22,7 +22,7 @@ async def versions(store: perdure.Store, session: str = "s") -> list[int]:
 
 
 async def test_a_key_is_applied_once(url: str) -> None:
-    """The same key with the same payload gets the first receipt back, in any order of an object's members; another payload is `Invalid`."""
+    """The same key with the same payload gets the first receipt back, in any order of an object's members; another is `KeyReused`."""
 
     async with perdure.open(url) as store:
         first = await store.append("s", Event("paid", {"sum": 3, "to": "me"}, (op.add("/n", 1),)), key="k")
@@ -30,8 +30,10 @@ async def test_a_key_is_applied_once(url: str) -> None:
         assert not first.duplicate
         assert again == msgspec.structs.replace(first, duplicate=True)
         for other in (Event("paid", {"sum": 3.0, "to": "me"}, (op.add("/n", 1),)), Event("paid", {"sum": 3, "to": "me"})):
-            with pytest.raises(perdure.Invalid, match="'k' was used in session 's' for something else, at version 1"):
+            with pytest.raises(perdure.KeyReused, match="'k' was used in session 's' for something else, at version 1") as refused:
                 await store.append("s", other, key="k")
+            assert (refused.value.code, refused.value.session, refused.value.version) == ("invalid", "s", 1)
+            assert isinstance(refused.value, perdure.Invalid)
         assert (await store.append("t", Event("else"), key="k")).version == 1
         assert await versions(store) == [1]
         assert (await store.read("s")).state == {"n": 1}

@@ -23,8 +23,9 @@ from perdure.adapters.common.models import FAILURES
 from perdure.adapters.common.session_ids import compose, decompose
 from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
+from perdure.adapters.common.transactions import lost_race, read_or_none, transact
 from perdure.engine.views import View
-from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, NotFound, TooLarge
+from perdure.errors import AlreadyExists, Busy, Conflict, Deleted, Invalid, NotFound, TooLarge
 from perdure.lru import LruMap
 from perdure.model import ops as op
 from perdure.model.events import Event
@@ -34,8 +35,6 @@ from perdure.model.values import check, same
 
 ROOT, WORKFLOWS, CHECKPOINTS = "agent-framework", "workflows", "agent-framework/checkpoints"
 SAVED, REMOVED = "checkpoint", "checkpoint_removed"
-ATTEMPTS = 16
-"""How often a checkpoint is offered anew while others write to the same run."""
 KNOWN_MAX = 1024
 """Of how many checkpoints a storage remembers where they lie."""
 
@@ -67,19 +66,10 @@ class PerdureCheckpointStorage:
             run = await self._run_session(checkpoint)
             entry = await self._index.put(id, {"session": run, "own": own})
             run = entry["session"]
-            for _ in range(ATTEMPTS):
-                try:
-                    await self._append(run, own, encoded)
-                except (AlreadyExists, Conflict):
-                    continue
-                except _AlreadyFollowed:
-                    run = own
-                    continue
-                self._remember(id, run)
-                return checkpoint.checkpoint_id
-        except (Invalid, TooLarge, *FAILURES) as error:
+            self._remember(id, await transact(run, lambda _again: self._append(run, own, encoded)))
+        except (Busy, Invalid, TooLarge, *FAILURES) as error:
             raise WorkflowCheckpointException(f"Checkpoint {id} cannot be stored. {error}") from error
-        raise WorkflowCheckpointException(f"Checkpoint {id} was overtaken by others {ATTEMPTS} times in a row: try again.")
+        return checkpoint.checkpoint_id
 
     async def load(self, checkpoint_id: str) -> WorkflowCheckpoint:
         """The checkpoint, the caller's own. Raises `WorkflowCheckpointException` if there is none, or it holds what is not allowed."""
@@ -115,20 +105,23 @@ class PerdureCheckpointStorage:
     async def delete(self, checkpoint_id: str) -> bool:
         """Take a checkpoint out of what is listed and loaded; whether there was one. The run goes on from it all the same."""
         id = escape(checkpoint_id)
-        for _ in range(ATTEMPTS):
+
+        async def attempt(_again: bool) -> bool:
             found = await self._find(id)
             if found is None:
                 return False
             view = await self._store.read(found.session)
-            if id in view.frozen_state["removed"]:  # by somebody else, between the two reads
+            if id in view.frozen_state["removed"]:  # another writer removed it between the two reads
                 return False
             event = Event(REMOVED, {"checkpoint_id": id}, (op.set(join(["removed", id]), True),))
-            try:
+            with lost_race(Conflict):
                 await self._store.append(found.session, event, expect=view.version, on_conflict="raise")
-            except Conflict:
-                continue
             return True
-        raise WorkflowCheckpointException(f"Checkpoint {checkpoint_id} was overtaken by others {ATTEMPTS} times in a row: try again.")
+
+        try:
+            return await transact(str(id), attempt)
+        except Busy as error:
+            raise WorkflowCheckpointException(f"Checkpoint {checkpoint_id} cannot be deleted. {error}") from error
 
     async def _run_session(self, checkpoint: WorkflowCheckpoint) -> str:
         """The session of the run that a checkpoint goes on with: the one before it is there, or else it is the first."""
@@ -139,39 +132,43 @@ class PerdureCheckpointStorage:
                 return session
         return _session(checkpoint.workflow_name, escape(checkpoint.checkpoint_id))
 
-    async def _append(self, run: str, own: str, encoded: dict[str, Any]) -> None:
-        """Write a checkpoint after the one it follows. Raises `_AlreadyFollowed` if another one does: go on in `own`, a fork."""
+    async def _append(self, run: str, own: str, encoded: dict[str, Any]) -> str:
+        """Write a checkpoint after the one it follows, in `own`, a fork, if another one follows that; the session that it is in."""
         id, before = encoded["checkpoint_id"], encoded["previous_checkpoint_id"]
         view = await self._view(run)
         told = {name: encoded[name] for name in ("checkpoint_id", "iteration_count", "timestamp")}
         if view is None:
             event = Event(SAVED, told, (op.set("", {"checkpoint": encoded, "removed": {}}),))
-            await self._store.append(run, event, expect=0)
-            return
+            with lost_race(AlreadyExists, Conflict):
+                await self._store.append(run, event, expect=0)
+            return run
         held = view.frozen_state["checkpoint"]
         if held["checkpoint_id"] not in {id, before}:
-            await self._fork_run(run, own, encoded)
-            return
+            return run if await self._holds(run, encoded) else await self._append_to_fork(run, own, encoded)
         ops = diff_json(held, encoded, "/checkpoint")
         if id in view.frozen_state["removed"]:
             ops.append(op.remove(join(["removed", id])))
         if ops:
-            await self._store.append(run, Event(SAVED, told, tuple(ops)), expect=view.version, on_conflict="raise")
+            with lost_race(AlreadyExists, Conflict):
+                await self._store.append(run, Event(SAVED, told, tuple(ops)), expect=view.version, on_conflict="raise")
+        return run
 
-    async def _fork_run(self, run: str, own: str, encoded: dict[str, Any]) -> None:
-        """Others follow the previous checkpoint: fork the run there and raise `_AlreadyFollowed`. A checkpoint that is there stays."""
-        id, before = encoded["checkpoint_id"], encoded["previous_checkpoint_id"]
-        version = await self._version(run, id)
-        if version is not None:
-            if not same((await self._store.read(run, at=version)).frozen_state["checkpoint"], encoded):
-                raise Invalid("Others follow a checkpoint of this id that has other content.", session=run)
-            return
+    async def _holds(self, run: str, encoded: dict[str, Any]) -> bool:
+        """Whether an older checkpoint of the run is this one. Raises `Invalid` for one of this id with other content."""
+        version = await self._version(run, encoded["checkpoint_id"])
+        if version is not None and not same((await self._store.read(run, at=version)).frozen_state["checkpoint"], encoded):
+            raise Invalid("Others follow a checkpoint of this id that has other content.", session=run)
+        return version is not None
+
+    async def _append_to_fork(self, run: str, own: str, encoded: dict[str, Any]) -> str:
+        """Others follow the previous checkpoint: fork the run there, and write to the fork."""
+        before = encoded["previous_checkpoint_id"]
         version = None if before is None or run == own else await self._version(run, before)
         if version is None:
             raise Invalid(f"Session {run!r} lacks checkpoint {before}, which it is said to hold.", session=run)
         with suppress(AlreadyExists):
             await self._store.fork(run, at=version, id=own)
-        raise _AlreadyFollowed
+        return await self._append(own, own, encoded)
 
     async def _place(self, id: str) -> str | None:
         """The session that holds a checkpoint: one of its own, or that of the run it went on with."""
@@ -233,9 +230,8 @@ class PerdureCheckpointStorage:
                 yield document
 
     async def _view(self, session: str) -> View | None:
-        try:
-            view = await self._store.read(session)
-        except (NotFound, Deleted):
+        view = await read_or_none(self._store, session)
+        if view is None:
             return None
         if not isinstance(view.frozen_state, dict) or not view.frozen_state.keys() >= {"checkpoint", "removed"}:
             raise Invalid(f"Session {session!r} is no run of a workflow: something else made it.", session=session)
@@ -246,10 +242,6 @@ class PerdureCheckpointStorage:
 
     def _remember(self, id: str, session: str) -> None:
         self._known.put(id, session)
-
-
-class _AlreadyFollowed(Exception):
-    """Another checkpoint follows the one before."""
 
 
 def _session(workflow_name: str, id: str) -> str:

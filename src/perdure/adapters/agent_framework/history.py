@@ -16,14 +16,13 @@ from perdure.adapters.common.models import FAILURES
 from perdure.adapters.common.session_ids import compose
 from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
-from perdure.errors import AlreadyExists, Conflict, Invalid, NotFound, TooLarge, Unavailable, Unsupported
+from perdure.adapters.common.transactions import lost_race, transact
+from perdure.errors import AlreadyExists, Conflict, Invalid, NotFound, TooLarge, Unsupported
 from perdure.model.commit import Commit
 from perdure.model.events import Event
 from perdure.model.values import check
 
 MESSAGE = "message"
-ATTEMPTS = 16
-"""How often messages are offered anew while others append to the same session."""
 NAMELESS = "default"
 """The session of calls that name none, as in the framework's own providers."""
 COMMIT_MAX = 1000
@@ -76,34 +75,37 @@ class PerdureHistoryProvider(HistoryProvider):
         session = self._session(session_id)
         left, room = _listed(messages), COMMIT_MAX
         data = {id(message): _json(message) for message in left}
-        overtaken = 0
-        while overtaken < ATTEMPTS:
-            version, tail = 0, []
-            # The framework's rule compares what comes in with the end of what is there. One more than comes in is enough for it to
-            # see that there is more.
-            async for commit, message in self._messages(session, newest_first=True):
-                version = version or commit.version
-                tail.append(message)
-                if len(tail) > len(left):
-                    break
-            left = filter_new_messages(tail[::-1], left)
-            events = [Event(MESSAGE, data[id(message)]) for message in left[:room]]
-            if not events:
-                return
+
+        async def attempt(_again: bool) -> None:
+            nonlocal left
+            version, tail = await self._tail(session, len(left) + 1)
+            left = filter_new_messages(tail, left)
+            if left:
+                with lost_race(AlreadyExists, Conflict):
+                    events = [Event(MESSAGE, data[id(message)]) for message in left[:room]]
+                    await self._store.append(session, *events, expect=version, on_conflict="raise")
+                left = left[room:]
+
+        while left:
             try:
-                await self._store.append(session, *events, expect=version, on_conflict="raise")
-            except (AlreadyExists, Conflict):
-                overtaken += 1
-                continue
+                await transact(session, attempt)
             except TooLarge:
-                if len(events) == 1:
+                if min(room, len(left)) == 1:
                     raise
-                room = len(events) // 2
-                continue
-            left = left[room:]
-            if not left:
-                return
-        raise Unavailable(f"Session {session!r} was changed by others {ATTEMPTS} times in a row.", session=session)
+                room = min(room, len(left)) // 2
+
+    async def _tail(self, session: str, count: int) -> tuple[int, list[Message]]:
+        """The version of the newest messages, and the newest `count` of them.
+
+        The framework's rule compares what comes in with the end of what is there. One more than comes in shows it that there is more.
+        """
+        version, tail = 0, []
+        async for commit, message in self._messages(session, newest_first=True):
+            version = version or commit.version
+            tail.append(message)
+            if len(tail) == count:
+                break
+        return version, tail[::-1]
 
     async def _messages(self, session: str, *, newest_first: bool = False) -> AsyncIterator[tuple[Commit, Message]]:
         try:

@@ -16,14 +16,13 @@ from perdure.adapters.common.models import FAILURES
 from perdure.adapters.common.session_ids import compose
 from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
+from perdure.adapters.common.transactions import delete_if_there, lost_race, read_or_none, transact
 from perdure.engine.views import View
-from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, NotFound, Unavailable, Unsupported
+from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, Unsupported
 from perdure.model.events import Event
 from perdure.model.values import check, same
 
 SAVED = "session_saved"
-ATTEMPTS = 16
-"""How often a whole snapshot is tried anew while others write."""
 STALE = -1
 """What stands for the version of an object that no longer says what the session holds."""
 
@@ -71,10 +70,7 @@ class PerdureSessionStore(SessionStore):
 
     async def delete(self, session_id: str) -> None:
         """Close the session with a tombstone, which those who got it before meet; nothing happens if there is none."""
-        try:
-            await self._store.delete(_name(session_id))
-        except (NotFound, Deleted):
-            return
+        await delete_if_there(self._store, _name(session_id))
 
     async def _merge(self, name: str, version: int, document: dict[str, Any]) -> int:
         """Write what the object changed since `version`; the version that it now stands for."""
@@ -89,25 +85,22 @@ class PerdureSessionStore(SessionStore):
         return receipt.version
 
     async def _replace(self, name: str, document: dict[str, Any]) -> int:
-        for _ in range(ATTEMPTS):
+        """Write what differs between the session and the document; the version that holds it."""
+
+        async def attempt(_again: bool) -> int:
             view = await self._view(name)
             ops = diff_json({} if view is None else view.frozen_state, document)
             if view is not None and not ops:
                 return view.version
-            expected = 0 if view is None else view.version
-            try:
-                receipt = await self._store.append(
-                    name, Event(SAVED, None, tuple(ops)), expect=expected, on_conflict="raise", recreate=view is None
-                )
-            except (AlreadyExists, Conflict, Deleted):
-                continue
-            return receipt.version
-        raise Unavailable(f"Session {name!r} was changed by others {ATTEMPTS} times in a row.", session=name)
+            event, version = Event(SAVED, None, tuple(ops)), 0 if view is None else view.version
+            with lost_race(AlreadyExists, Conflict, Deleted):
+                return (await self._store.append(name, event, expect=version, on_conflict="raise", recreate=view is None)).version
+
+        return await transact(name, attempt)
 
     async def _view(self, name: str) -> View | None:
-        try:
-            view = await self._store.read(name)
-        except (NotFound, Deleted):
+        view = await read_or_none(self._store, name)
+        if view is None:
             return None
         if not isinstance(view.frozen_state, dict) or view.frozen_state.get("type") != "session":
             raise Invalid(f"Session {name!r} is not Agent Framework's: something else made it.", session=name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import anyio.to_thread
@@ -23,16 +24,15 @@ from perdure.adapters.common.json_diff import diff_json
 from perdure.adapters.common.session_ids import unescape as session_part
 from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous, wait
+from perdure.adapters.common.transactions import delete_if_there, lost_race, read_or_none, transact
 from perdure.engine.views import Info, Receipt, View
-from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, NotFound, Unavailable, Unknown
+from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, KeyReused, NotFound, Unknown
 from perdure.model import ops as op
 from perdure.model.commit import Commit, Kind
 from perdure.model.events import Event
 
 T = TypeVar("T")
 
-ATTEMPTS = 64
-"""How often lines are offered anew because others wrote first."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -88,43 +88,39 @@ class PerdureSessionStore(SessionStore):
 
     async def _commit(self, place: Place, batch: Batch) -> None:
         """Append what the transcript lacks of a batch, on the very version that says so."""
-        strong = False  # what this process remembers will mostly do: the append finds out if it is old
-        for _ in range(ATTEMPTS):
-            view = await self._view(place.session, strong=strong)
-            version, seen = 0 if view is None else view.version, await self._known(place.session, view)
-            lines = _lacking(batch, seen)
-            key = f"batch/{seen.life}/{batch.digest}" if batch.marked else seen.unsure.get(batch.digest) or self._store.new_id()
-            if len(lines) < len(batch.lines):
-                if not strong:  # Sent before, it seems: then what counts is what is there now, for it may be deleted.
-                    strong = True
-                    continue
-                if not lines or (view is not None and await self._store.find(place.session, key) is not None):
-                    return
-            try:
+        await transact(place.session, partial(self._try_commit, place, batch))
+
+    async def _try_commit(self, place: Place, batch: Batch, strong: bool) -> None:
+        # What this process remembers will mostly do: the append finds out if it is old.
+        view = await self._view(place.session, strong=strong)
+        version, seen = 0 if view is None else view.version, await self._known(place.session, view)
+        lines = _lacking(batch, seen)
+        key = f"batch/{seen.life}/{batch.digest}" if batch.marked else seen.unsure.get(batch.digest) or self._store.new_id()
+        if len(lines) < len(batch.lines):
+            if not strong:  # It was sent before, it seems. The newest state decides then: the transcript may have been deleted since.
+                return await self._try_commit(place, batch, strong=True)
+            if not lines or (view is not None and await self._store.find(place.session, key) is not None):
+                return None
+        try:
+            with lost_race(AlreadyExists, Conflict):
                 receipt = await self._sent(place.session, _events(place, view, lines), version, key)
-            except Unknown:
-                seen.unsure[batch.digest] = key
-                raise
-            except (AlreadyExists, Conflict):
-                strong = True
-                continue
-            seen.unsure.pop(batch.digest, None)
-            if receipt is None or receipt.duplicate:
-                await self._store.read(place.session)  # it was there once; raises `Deleted` if it no longer is
-                return
-            self._seen.add(place.session, [line.id for line in lines if line.id], after=version, version=receipt.version)
-            if view is None and place.main is not None:
-                await self._refuse_orphan(place.session, place.main)
-            return
-        raise Unavailable(f"Others wrote to {place.session!r} {ATTEMPTS} times in a row.", session=place.session)
+        except Unknown:
+            seen.unsure[batch.digest] = key
+            raise
+        seen.unsure.pop(batch.digest, None)
+        if receipt is None or receipt.duplicate:
+            await self._store.read(place.session)  # it was there once; raises `Deleted` if it no longer is
+            return None
+        self._seen.add(place.session, [line.id for line in lines if line.id], after=version, version=receipt.version)
+        if view is None and place.main is not None:
+            await self._refuse_orphan(place.session, place.main)
+        return None
 
     async def _sent(self, session: str, events: list[Event], version: int, key: str) -> Receipt | None:
         """One commit on this version; `None` if the batch is there, but was stored on another version, which made it another payload."""
         try:
             return await self._store.append(session, *events, expect=version, on_conflict="raise", key=key)
-        except Invalid as error:
-            if "version" not in error.facts:
-                raise
+        except KeyReused:
             return None
 
     async def _known(self, session: str, view: View | None) -> Seen:
@@ -157,7 +153,7 @@ class PerdureSessionStore(SessionStore):
         except NotFound:
             return
         except Deleted:
-            await self._end(session)
+            await delete_if_there(self._store, session)
             raise
 
     async def _load(self, key: Mapping[str, Any]) -> list[SessionStoreEntry] | None:
@@ -197,16 +193,10 @@ class PerdureSessionStore(SessionStore):
 
     async def _delete(self, key: Mapping[str, Any]) -> None:
         place = names.place(key)
-        await self._end(place.session)  # first, so that no subagent begins unseen: see _refuse_orphan
+        await delete_if_there(self._store, place.session)  # first, so that no subagent begins unseen: see _refuse_orphan
         if place.main is None:
             for session in [info.session async for info in self._store.list(prefix=f"{place.session}/")]:
-                await self._end(session)
-
-    async def _end(self, session: str) -> None:
-        try:
-            await self._store.delete(session)
-        except (NotFound, Deleted):
-            return
+                await delete_if_there(self._store, session)
 
     async def _list_subkeys(self, key: Mapping[str, Any]) -> list[str]:
         prefix = f"{names.place({**key, 'subpath': None}).session}/"
@@ -224,9 +214,8 @@ class PerdureSessionStore(SessionStore):
 
         One that was deleted is `None` to readers, who ask strongly, and to a writer the append says so.
         """
-        try:
-            view = await self._store.read(session, consistency="strong" if strong else "eventual")
-        except (NotFound, Deleted):
+        view = await read_or_none(self._store, session, strong=strong)
+        if view is None:
             return None
         if not isinstance(view.frozen_state, dict) or not isinstance(view.frozen_state.get("project_key"), str):
             raise Invalid(f"Session {session!r} is no transcript of the Claude Agent SDK: something else made it.", session=session)

@@ -13,7 +13,7 @@ from typing import Any
 
 from perdure.adapters.common.surrogates import escape, unescape
 from perdure.engine.store import Store
-from perdure.errors import Deleted, Invalid, NotFound
+from perdure.errors import Deleted, Invalid, KeyReused, NotFound
 from perdure.model.events import Event
 
 ENTRY = "entry"
@@ -30,9 +30,7 @@ class IdIndex:
         session, key = self._entry_key(id)
         try:
             await self._store.append(session, Event(ENTRY, escape({"id": id, "value": value})), key=key)
-        except Invalid as error:
-            if "version" not in error.facts:
-                raise
+        except KeyReused as error:
             return await self._entry(session, id, error.version)
         return value
 

@@ -25,6 +25,7 @@ from perdure.adapters.common.cutting import PIECE_LENGTH, pieces
 from perdure.adapters.common.models import FAILURES, model_json
 from perdure.adapters.common.session_ids import unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
+from perdure.adapters.common.transactions import delete_if_there
 from perdure.adapters.google_adk import names
 from perdure.adapters.google_adk.names import Artifact
 from perdure.adapters.google_adk.sessions import actor
@@ -131,10 +132,7 @@ class PerdureArtifactService(BaseArtifactService):
         state = await self._artifacts.state(session)
         versions = [] if state is None else state["versions"]
         for closed in [session, *[version["pieces"]["session"] for version in versions if "pieces" in version]]:
-            try:
-                await self._store.delete(closed, actor=actor(user_id))
-            except (NotFound, Deleted):
-                continue
+            await delete_if_there(self._store, closed, actor=actor(user_id))
 
     async def list_versions(self, *, app_name: str, user_id: str, filename: str, session_id: str | None = None) -> list[int]:
         """The numbers of all versions, from 0."""

@@ -19,12 +19,13 @@ from google.adk.sessions.base_session_service import GetSessionConfig, ListSessi
 from perdure.adapters.common.incarnation import start_incarnation
 from perdure.adapters.common.surrogates import unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
+from perdure.adapters.common.transactions import delete_if_there
 from perdure.adapters.google_adk import events, names
 from perdure.adapters.google_adk.names import Names
 from perdure.adapters.google_adk.shared import SharedState
 from perdure.engine.views import Receipt, View
 from perdure.engine.write.session_queue import SessionQueue
-from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, NotFound
+from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, KeyReused, NotFound
 from perdure.model.commit import Commit
 from perdure.model.ids import SessionKey
 
@@ -141,10 +142,7 @@ class PerdureSessionService(BaseSessionService):
 
     async def delete_session(self, *, app_name: str, user_id: str, session_id: str) -> None:
         """Close the session with a tombstone, which late writers meet; nothing happens if there is none. Shared state stays."""
-        try:
-            await self._store.delete(Names(app_name, user_id, names.stripped("A session id", session_id)).session)
-        except (NotFound, Deleted):
-            return
+        await delete_if_there(self._store, Names(app_name, user_id, names.stripped("A session id", session_id)).session)
 
     async def get_user_state(self, *, app_name: str, user_id: str) -> dict[str, Any]:
         """What the user's `user:` keys hold, without the prefix."""
@@ -193,9 +191,7 @@ class PerdureSessionService(BaseSessionService):
             raise SessionNotFoundError(f"Session {found.id} not found. {error}") from error
         except Conflict as error:
             raise _stale(found, f"loaded at version {known.version}, now at {error.actual}") from error
-        except Invalid as error:
-            if "version" not in error.facts:
-                raise
+        except KeyReused as error:
             raise AlreadyExistsError(f"Session {found.id} has an event {data['id']!r} with other content. {error}") from error
 
     async def _known(self, found: Names, session: Session) -> _Known:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
+from perdure.adapters.common.transactions import read_or_none
 from perdure.adapters.google_adk import events
 from perdure.adapters.google_adk.names import Names
 from perdure.engine.store import Store
-from perdure.errors import Deleted, Invalid, NotFound
+from perdure.errors import Deleted, KeyReused, NotFound
 from perdure.model.commit import Commit
 from perdure.model.events import Event
 
@@ -25,11 +26,8 @@ class SharedState:
 
     async def of(self, scope: str) -> dict[str, Any]:
         """What a scope holds, without the prefix."""
-        try:
-            state: dict[str, Any] = (await self._store.read(scope)).state
-        except (NotFound, Deleted):
-            return {}
-        return state
+        view = await read_or_none(self._store, scope)
+        return {} if view is None else cast(dict[str, Any], view.state)
 
     async def seen_by(self, found: Names) -> dict[str, Any]:
         """What a session of this app and user sees, with the prefixes."""
@@ -64,10 +62,8 @@ class SharedState:
         event = Event(events.SHARED, {"session": found.session, "keys": sorted(values)}, events.setting(values))
         try:
             await self._store.append(scope, event, key=cause.hex(), recreate=True)
-        except Invalid as error:
-            # Another process carried it out with fewer keys, since some were set anew in between.
-            if "version" not in error.facts:
-                raise
+        except KeyReused:
+            return  # Another process carried it out with fewer keys: others set some of them again in between.
 
     async def _set_since(self, scope: str, at: int) -> set[str]:
         """The keys that commits later than `at` (ns) set."""

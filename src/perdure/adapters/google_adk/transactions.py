@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from perdure.adapters.common.transactions import lost_race, read_or_none, transact
 from perdure.engine.store import Store
 from perdure.engine.write.session_queue import SessionQueue
-from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, NotFound, Unavailable
+from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, NotFound
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
-
-ATTEMPTS = 64
-"""How often a change is decided anew while other processes change the same session."""
 
 
 class SessionTransactions:
@@ -21,7 +19,7 @@ class SessionTransactions:
     def __init__(self, store: Store, what: str, member: str) -> None:
         """`what` names the kind in messages; `member` is in the state of every session of this kind."""
         self._store, self._what, self._member = store, what, member
-        self._turns = SessionQueue()
+        self._queue = SessionQueue()
 
     async def state(self, session: str, *, strong: bool = True) -> Any:
         """The state to be read, not changed; `None` if there is none. Raises `Invalid` for a session that something else made."""
@@ -32,31 +30,27 @@ class SessionTransactions:
     ) -> None:
         """Append what `decide` makes of the state (`None`: there is no session), or nothing if it makes `None`.
 
-        It runs again on the newest state while others win. A session that was deleted goes on with a new state. Raises
-        `Unavailable` after `ATTEMPTS` lost races, and as `Store.append`; nothing was written then.
+        It runs again on the newest state while others win. A session that was deleted goes on with a new state. Raises `Busy` when
+        others won too often, and as `Store.append`; nothing was written then.
         """
-        async with self._turns.slot(SessionKey(self._store.tenant, session)):
-            for attempt in range(ATTEMPTS):
-                # What this process remembers will mostly do: the append finds out if it is old.
-                version, state = await self._now(session, strong=attempt > 0)
-                event = decide(state)
-                if event is None:
-                    if attempt:
-                        return
-                    continue
-                try:
-                    await self._store.append(
-                        session, event, expect=version, key=key, actor=actor, on_conflict="raise", recreate=state is None
-                    )
-                except (AlreadyExists, Conflict, NotFound, Deleted):
-                    continue
+
+        async def attempt(again: bool) -> None:
+            # What this process remembers will mostly do: the append finds out if it is old. What appends nothing asks the store.
+            version, state = await self._now(session, strong=again)
+            event = decide(state)
+            if event is None:
+                if not again:
+                    await attempt(again=True)
                 return
-        raise Unavailable(f"{self._what} {session!r} was changed by others {ATTEMPTS} times in a row.", session=session)
+            with lost_race(AlreadyExists, Conflict, NotFound, Deleted):
+                await self._store.append(session, event, expect=version, key=key, actor=actor, on_conflict="raise", recreate=state is None)
+
+        async with self._queue.slot(SessionKey(self._store.tenant, session)):
+            await transact(session, attempt)
 
     async def _now(self, session: str, *, strong: bool) -> tuple[int, Any]:
-        try:
-            view = await self._store.read(session, consistency="strong" if strong else "eventual")
-        except (NotFound, Deleted):
+        view = await read_or_none(self._store, session, strong=strong)
+        if view is None:
             return 0, None
         if not isinstance(view.frozen_state, dict) or self._member not in view.frozen_state:
             raise Invalid(f"Session {session!r} holds no {self._what}: something else made it.", session=session)

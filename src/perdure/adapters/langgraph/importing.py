@@ -17,10 +17,11 @@ from langgraph.checkpoint.serde.event_hooks import SerdeEvent, register_serde_ev
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 
 from perdure.adapters.common.migration_sources import ImportResult
+from perdure.adapters.common.transactions import read_or_none
 from perdure.adapters.langgraph.layout import checkpoint_key, newest_id
 from perdure.adapters.langgraph.memory import KnownVersions, MessageCache, RecentCheckpoints
 from perdure.adapters.langgraph.reading import find
-from perdure.adapters.langgraph.threads import Place, load, session_of
+from perdure.adapters.langgraph.threads import Place, session_of
 from perdure.adapters.langgraph.tuples import decode_writes, encode_checkpoint
 from perdure.adapters.langgraph.values import Codec
 from perdure.adapters.langgraph.write_batching import WriteBatcher
@@ -67,7 +68,7 @@ class LangGraphSource:
 
     async def _missing(self, store: Store, thread: str, rows: Sequence[tuple[Any, ...]]) -> set[tuple[str, str]]:
         session = session_of(thread)
-        view = await load(store, session)
+        view = await read_or_none(store, session)
         if view is None:
             return {(ns, id) for ns, id in rows}
         there = set(rows)

@@ -8,11 +8,12 @@ from typing import Any
 
 from langgraph.checkpoint.base import CheckpointTuple
 
+from perdure.adapters.common.transactions import read_or_none
 from perdure.adapters.langgraph.history import FoldedRange, StoredCheckpoint, fold_range, is_removed, read_older, version_before
 from perdure.adapters.langgraph.layout import check_layout, current_checkpoint, newest_id
 from perdure.adapters.langgraph.memory import KnownVersions
 from perdure.adapters.langgraph.paging import bound_of
-from perdure.adapters.langgraph.threads import Place, load, session_of
+from perdure.adapters.langgraph.threads import Place, session_of
 from perdure.adapters.langgraph.tuples import decode_checkpoint, decode_metadata, decode_writes
 from perdure.adapters.langgraph.values import Codec
 from perdure.engine.store import Store
@@ -24,7 +25,7 @@ _SAID = frozenset({"step", "source"})
 
 async def get(store: Store, codec: Codec, seen: KnownVersions, here: Place) -> CheckpointTuple | None:
     """The checkpoint that `here` names, or `None`. The newest costs one read; an older one a look-up and a read at its version."""
-    view = await load(store, here.session)
+    view = await read_or_none(store, here.session)
     if view is None:
         return None
     state = view.frozen_state
@@ -85,7 +86,7 @@ async def find(
     if limit is not None and (type(limit) is not int or limit < 0):
         raise Invalid(f"limit must be an integer from 0, not {limit!r}.")
     session = session_of(thread)
-    view = await load(store, session)
+    view = await read_or_none(store, session)
     if view is None or limit == 0:
         return Listing(codec, thread, [], FoldedRange([], {}))
     state = view.frozen_state
@@ -120,7 +121,7 @@ async def delta_history(store: Store, codec: Codec, here: Place, channels: Seque
     what was written on them made the value.
     """
     result: dict[str, Any] = {channel: {"writes": []} for channel in channels}
-    view = await load(store, here.session) if channels else None
+    view = await read_or_none(store, here.session) if channels else None
     if view is None:
         return result
     state = view.frozen_state

@@ -23,6 +23,7 @@ from langgraph.store.base import (
 )
 
 from perdure.adapters.common.sync_async import AnyStore, asynchronous, wait
+from perdure.adapters.common.transactions import read_or_none
 from perdure.adapters.langgraph import items
 from perdure.adapters.langgraph.batches import PartlyStored, checked, texts_of
 from perdure.adapters.langgraph.filters import chosen
@@ -34,7 +35,7 @@ from perdure.codec.codec import Codec as CommitCodec
 from perdure.engine.options import check_events
 from perdure.engine.store import Store
 from perdure.engine.views import to_datetime
-from perdure.errors import Conflict, Deleted, Error, Invalid, NotFound
+from perdure.errors import Conflict, Deleted, Error, Invalid
 from perdure.model import ops as op
 from perdure.model.events import Event
 from perdure.model.pointer import escape
@@ -168,12 +169,11 @@ class PerdureStore(BaseStore):
 
     async def _state(self, namespace: Namespace) -> Mapping[str, Any]:
         session = items.session_of(namespace)
-        try:
-            state: Mapping[str, Any] = (await self._store.read(session)).frozen_state
-        except (NotFound, Deleted):
+        view = await read_or_none(self._store, session)
+        if view is None:
             return {}
-        items.check_layout(state, session)
-        return state
+        items.check_layout(view.frozen_state, session)
+        return view.frozen_state  # type: ignore[no-any-return]
 
     async def _namespaces(self, prefix: Namespace) -> list[tuple[Namespace, Mapping[str, Any]]]:
         prefix = tuple(prefix)

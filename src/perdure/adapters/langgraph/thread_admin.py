@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from perdure.adapters.common.transactions import delete_if_there, lost_race, read_or_none, transact
 from perdure.adapters.langgraph.history import FoldedRange, StoredCheckpoint, fold_range, is_removed
 from perdure.adapters.langgraph.layout import SECTIONS, check_layout, current_checkpoint, slot_of
-from perdure.adapters.langgraph.threads import PREFIX, load, session_of
+from perdure.adapters.langgraph.threads import PREFIX, session_of
 from perdure.engine.store import Store
 from perdure.engine.views import View
 from perdure.errors import Conflict, Deleted, Invalid, NotFound
@@ -19,21 +20,15 @@ from perdure.model.diff import diff
 from perdure.model.events import Event
 from perdure.model.values import thaw
 
-ATTEMPTS = 64
-"""How often a change is decided anew because others came first."""
-
 
 async def delete(store: Store, thread: str) -> None:
     """End a thread with a tombstone; nothing happens if there is none. A new run may begin it anew; a late writer is refused."""
     session = session_of(thread)
-    view = await load(store, session)
+    view = await read_or_none(store, session)
     if view is None:
         return
     check_layout(view.frozen_state, session)
-    try:
-        await store.delete(session)
-    except (NotFound, Deleted):
-        return
+    await delete_if_there(store, session)
 
 
 async def copy(store: Store, source: str, target: str) -> None:
@@ -42,7 +37,7 @@ async def copy(store: Store, source: str, target: str) -> None:
     Raises `NotFound` if there is no such thread, `AlreadyExists` if the target was ever there.
     """
     session = session_of(source)
-    view = await load(store, session)
+    view = await read_or_none(store, session)
     if view is None:
         raise NotFound(f"There is no thread {source!r} to copy.", session=session)
     check_layout(view.frozen_state, session)
@@ -76,20 +71,18 @@ async def delete_for_runs(store: Store, runs: Sequence[str]) -> None:
 
 async def _change(store: Store, session: str, decide: Any) -> None:
     """Write what `decide` makes of a thread, on the very version that it saw."""
-    for _ in range(ATTEMPTS):
-        view = await load(store, session)
+
+    async def attempt(_again: bool) -> None:
+        view = await read_or_none(store, session)
         if view is None:
             return
         check_layout(view.frozen_state, session)
         event = await decide(store, session, view)
-        if event is None:
-            return
-        try:
-            await store.append(session, event, expect=view.version, on_conflict="raise")
-        except (Conflict, Deleted):
-            continue
-        return
-    raise Conflict(f"{ATTEMPTS} tries to change session {session!r} were overtaken.", session=session)
+        if event is not None:
+            with lost_race(Conflict, Deleted):
+                await store.append(session, event, expect=view.version, on_conflict="raise")
+
+    await transact(session, attempt)
 
 
 async def _pruned(_store: Store, _session: str, view: View) -> Event | None:

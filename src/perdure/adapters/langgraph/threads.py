@@ -7,9 +7,7 @@ from typing import Any, NamedTuple
 
 from langchain_core.runnables import RunnableConfig
 
-from perdure.engine.store import Store
-from perdure.engine.views import View
-from perdure.errors import Deleted, Invalid, NotFound
+from perdure.errors import Invalid
 from perdure.model.ids import check_name
 
 PREFIX = "langgraph/"
@@ -59,11 +57,3 @@ def session_of(thread: str) -> str:
 def thread_of(session: str) -> str:
     """The thread that a session keeps."""
     return session.removeprefix(PREFIX)
-
-
-async def load(store: Store, session: str) -> View | None:
-    """The session as it is now, or `None` if there is none or it was deleted."""
-    try:
-        return await store.read(session)
-    except (NotFound, Deleted):
-        return None

@@ -1,9 +1,13 @@
 """Calls on one thread that come together are stored together: in one commit, by one of the callers.
 
-LangGraph hands a step over in pieces, each from a thread or task of its own: what its tasks wrote, and at once after the last of them the
-checkpoint that these writes made. One caller leads: it stores what is waiting while newcomers queue behind it, then the next in the queue
-leads. A leader whose call may be held waits for company first, `HOLD` at most; a call that may not be held then leads in its place, and
-takes along what was held. No call returns before it is stored.
+LangGraph hands a step over in pieces, each from a thread or task of its own: what its tasks wrote, and right after the last of them the
+checkpoint that these writes made. One caller leads: it stores what is waiting while newcomers queue; then the next in the queue leads.
+A leader whose call may wait holds it for others to join, `HOLD` at most. A call that may not wait then leads in its place, and takes along
+what was held. No call returns before it is stored.
+
+A leader may stop in the middle: its event loop ended, or is blocked by a call that waits here. A caller that sees no progress for
+`LEADER_TIMEOUT` leads in its place. What both of them store is there once: writes and checkpoints that are there already are not written
+again.
 """
 
 from __future__ import annotations
@@ -12,26 +16,30 @@ import threading
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+from perdure.clock import SystemClock
 from perdure.concurrency.replies import Reply
 
 HOLD = 0.01
 """Seconds that a task's writes wait for the checkpoint that follows them: longer than the framework takes to make it of a long list,
 shorter than anyone waits for a model."""
+LEADER_TIMEOUT = 2.0
+"""Seconds without progress after which another caller leads: longer than a commit takes."""
+_now = SystemClock.monotonic
 
 
 class PendingCall:
-    """One caller's part. Whoever stores it says so by `done`, with the error that is this call's alone.
+    """One caller's part. The leader that stored it calls `done`, with the error that is this call's alone.
 
-    `finished`: it was stored or refused, or its caller is gone. `turn` comes when it is over, or is to lead.
+    `finished`: it was stored or refused, or its caller is gone. `signal` comes when it is finished, or is to lead.
     """
 
     def __init__(self) -> None:
         self.error: Exception | None = None
         self.finished = False
-        self.turn: Reply[None] = Reply()
+        self.signal: Reply[None] = Reply()
 
     def may_wait(self) -> bool:
-        """Whether it may be held now, for company."""
+        """Whether it may be held now, for others to join."""
         return False
 
     def done(self, error: Exception | None = None) -> None:
@@ -45,20 +53,32 @@ Choose = Callable[[Sequence[C]], list[C]]
 Commit = Callable[[Sequence[C]], Awaitable[None]]
 
 
-class _SessionBatch(Generic[C]):
-    """The calls on one session that wait, the one that leads, and whether that one is waiting for company."""
+class _Queue(Generic[C]):
+    """The calls on one session: those that wait, those that are being stored, and the one that leads."""
 
     def __init__(self, leader: C) -> None:
         self.waiting: list[C] = []
-        self.leader = leader
+        self.storing: list[C] = []
         self.holding = False
+        """Whether the leader waits for others to join."""
+        self.lead(leader)
+
+    def lead(self, call: C) -> None:
+        """Make this call the leader."""
+        self.leader, self.since = call, _now()
+        self.holding = False
+
+    def put_back(self) -> None:
+        """Have what was being stored wait again, if it is not finished."""
+        self.waiting = [call for call in (*self.storing, *self.waiting) if not call.finished]
+        self.storing = []
 
 
 class WriteBatcher(Generic[C]):
     """The queues of one saver. From any thread and event loop."""
 
     def __init__(self) -> None:
-        self._queues: dict[str, _SessionBatch[C]] = {}
+        self._queues: dict[str, _Queue[C]] = {}
         self._lock = threading.Lock()
 
     async def store(self, session: str, call: C, choose: Choose[C], commit: Commit[C]) -> None:
@@ -70,55 +90,70 @@ class WriteBatcher(Generic[C]):
         with self._lock:
             queue = self._queues.get(session)
             if queue is None:
-                queue = self._queues[session] = _SessionBatch(call)
+                queue = self._queues[session] = _Queue(call)
             elif queue.holding and not call.may_wait():
-                queue.leader, queue.holding = call, False
+                queue.lead(call)
             queue.waiting.append(call)
         try:
             while not call.finished:
                 if queue.leader is call:
                     await self._lead(queue, call, choose, commit)
                 else:
-                    await call.turn
+                    await self._follow(queue, call)
         finally:
             self._leave(session, queue, call)
         if call.error is not None:
             raise call.error
 
-    async def _lead(self, queue: _SessionBatch[C], call: C, choose: Choose[C], commit: Commit[C]) -> None:
-        with self._lock:
-            call.turn = Reply()
-            queue.holding = hold = all(other.may_wait() for other in queue.waiting)
-        if hold:
-            await call.turn.within(HOLD)
+    async def _lead(self, queue: _Queue[C], call: C, choose: Choose[C], commit: Commit[C]) -> None:
         with self._lock:
             if queue.leader is not call:
                 return
-            queue.holding = False
+            call.signal = Reply()
+            queue.holding = hold = all(other.may_wait() for other in queue.waiting)
+        if hold:
+            await call.signal.within(HOLD)
+        with self._lock:
+            if queue.leader is not call or not queue.waiting:
+                return
+            queue.lead(call)
             batch = choose(queue.waiting)
             queue.waiting = [other for other in queue.waiting if other not in batch]
+            queue.storing = batch
         try:
             await commit(batch)
         finally:
             with self._lock:
-                queue.waiting = [other for other in batch if not other.finished] + queue.waiting
+                if queue.leader is call:
+                    queue.put_back()
             for other in batch:
                 if other.finished and other is not call:
-                    other.turn.set(None)
+                    other.signal.set(None)
 
-    def _leave(self, session: str, queue: _SessionBatch[C], call: C) -> None:
-        """A call is over, whatever became of it. If it led, the next one does."""
-        turn = None
+    async def _follow(self, queue: _Queue[C], call: C) -> None:
+        """Wait until the call is finished or is to lead; lead if there is no progress."""
+        await call.signal.within(LEADER_TIMEOUT)
+        with self._lock:
+            if call.finished or queue.leader is call:
+                return
+            call.signal = Reply()
+            if _now() - queue.since >= LEADER_TIMEOUT:
+                queue.put_back()
+                queue.lead(call)
+
+    def _leave(self, session: str, queue: _Queue[C], call: C) -> None:
+        """The caller is gone, whether or not the call was stored. If it led, the next one does."""
+        signal = None
         with self._lock:
             call.finished = True
             if call in queue.waiting:
                 queue.waiting.remove(call)
             if queue.leader is call:
-                queue.holding = False
+                queue.put_back()
                 if queue.waiting:
-                    queue.leader = queue.waiting[0]
-                    turn = queue.leader.turn
+                    queue.lead(queue.waiting[0])
+                    signal = queue.leader.signal
                 else:
                     del self._queues[session]
-        if turn is not None:
-            turn.set(None)
+        if signal is not None:
+            signal.set(None)

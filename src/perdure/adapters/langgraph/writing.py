@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import Checkpoint
 
+from perdure.adapters.common.transactions import lost_race, transact
 from perdure.adapters.langgraph.compare import compare
 from perdure.adapters.langgraph.history import LATE_WRITE_WINDOW, find_version, fold_range, is_removed, read_older
 from perdure.adapters.langgraph.layout import (
@@ -37,8 +38,6 @@ from perdure.model.state import apply
 from perdure.model.values import same
 
 OnRace = Literal["refuse", "branch"]
-ATTEMPTS = 64
-"""How often a write is decided anew because others came first."""
 
 
 class Put(PendingCall):
@@ -161,39 +160,38 @@ async def _store(writer: Writer, calls: Sequence[Put | Writes]) -> None:
 
 async def _commit(writer: Writer, writes: Sequence[Writes], put: Put | None) -> None:
     """One commit, decided on the thread as it stands. The writes come first: those on the checkpoint before this one go with it."""
-    store = writer.store
-    here = (put or writes[0]).here
-    for attempt in range(ATTEMPTS):
-        now = await _now(store, here, strong=attempt > 0)
-        state = now.state
-        events: list[Event] = []
-        fresh: list[Writes] = []
-        for call in writes:
-            added = await _write_events(writer, state, now.life, call)
-            if added:
-                fresh.append(call)
-                events += added
-                state = apply(state, [op for event in added for op in event.ops])
-        made, key = ((), None) if put is None else await _put_events(writer, now, state, put)
-        if not (events or made):
-            return
-        # Writes, and a checkpoint that tests its place, fit any state of a thread that is there. Its first commit must be its first.
-        expect = None if now.version and (not made or is_guarded(made)) else now.version
-        try:
-            receipt = await store.append(here.session, *events, *made, expect=expect, key=key, recreate=now.life is not None)
-        except (Conflict, AlreadyExists, Deleted, NotFound):
-            continue
-        except Invalid:
-            if put is None or key is None or writes or not await _is_there(store, writer.codec, put.here, put.id, put.new):
-                raise
-            return
-        if put is not None and made:
-            writer.recent.put(here.session, put.here.ns, put.id, count_after(now.state, put.here.ns, put.id))
-            writer.seen.made(put.id, put.here.id, receipt.version)
-        if receipt.version != now.version + 1:
-            await _mark_late(writer, now, fresh, receipt.version)
+    await transact((put or writes[0]).here.session, partial(_try_commit, writer, writes, put))
+
+
+async def _try_commit(writer: Writer, writes: Sequence[Writes], put: Put | None, again: bool) -> None:
+    store, here = writer.store, (put or writes[0]).here
+    now = await _now(store, here, strong=again)
+    state = now.state
+    events: list[Event] = []
+    fresh: list[Writes] = []
+    for call in writes:
+        added = await _write_events(writer, state, now.life, call)
+        if added:
+            fresh.append(call)
+            events += added
+            state = apply(state, [op for event in added for op in event.ops])
+    made, key = ((), None) if put is None else await _put_events(writer, now, state, put)
+    if not (events or made):
         return
-    raise Conflict(f"{ATTEMPTS} tries to write on thread {here.thread!r} were overtaken.", session=here.session)
+    # Writes, and a checkpoint that tests its place, fit any state of a thread that is there. Its first commit must be its first.
+    expect = None if now.version and (not made or is_guarded(made)) else now.version
+    try:
+        with lost_race(Conflict, AlreadyExists, Deleted, NotFound):
+            receipt = await store.append(here.session, *events, *made, expect=expect, key=key, recreate=now.life is not None)
+    except Invalid:
+        if put is None or key is None or writes or not await _is_there(store, writer.codec, put.here, put.id, put.new):
+            raise
+        return
+    if put is not None and made:
+        writer.recent.put(here.session, put.here.ns, put.id, count_after(now.state, put.here.ns, put.id))
+        writer.seen.made(put.id, put.here.id, receipt.version)
+    if receipt.version != now.version + 1:
+        await _mark_late(writer, now, fresh, receipt.version)
 
 
 async def _put_events(writer: Writer, now: _Now, state: Mapping[str, Any], put: Put) -> tuple[tuple[Event, ...], str | None]:

@@ -12,6 +12,7 @@ from agents.memory.session import SessionABC
 
 from perdure.adapters.common.session_ids import compose
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
+from perdure.adapters.common.transactions import lost_race, transact
 from perdure.adapters.openai_agents import parts, transcript
 from perdure.adapters.openai_agents.parts import Parts
 from perdure.adapters.openai_agents.transcript import Entry
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 ROOT = "openai"
 """What the ids of conversations begin with in the store: openai/<session id>."""
-ATTEMPTS = 64
-"""How often a removal is decided again because others wrote first."""
 
 
 class SessionClosed(Closed):
@@ -100,15 +99,17 @@ class PerdureSession(SessionABC):
 
     async def pop_item(self) -> TResponseInputItem | None:
         """Take the last item off and return it; `None` if there is none. It stays in the history."""
-        for _ in range(ATTEMPTS):
+
+        async def attempt(_again: bool) -> TResponseInputItem | None:
             known = await self._all()
             if not known.entries:
                 return None
             last = known.entries[-1]
             item: TResponseInputItem = _copy(last.item)
-            if await self._replace(known, [transcript.popped(last)]):
-                return item
-        raise _overtaken(self._session)
+            await self._replace(known, [transcript.popped(last)])
+            return item
+
+        return await transact(self._session, attempt)
 
     async def clear_session(self) -> None:
         """Take all items away. They stay in the history; `store.delete` ends the session itself."""
@@ -147,16 +148,20 @@ class PerdureSession(SessionABC):
         held = _reads.get()
         seen = held.before if held is not None and held.session is self else None
         written = Parts(self._store, self._session)
-        for _ in range(ATTEMPTS):
+
+        async def attempt(_again: bool) -> bool:
+            nonlocal seen
             now = await self._all()
             seen = now.version if seen is None else seen
             await self._check_all_there(seen, now.version)
             since = [transcript.event(entry.item) for entry in now.entries if entry.place[0] > seen]
             gone = [transcript.compacted(now.entries[0], None)] if now.entries else []
             events = [*gone, *await written.fitting([*output, *since])]
-            if not events or await self._replace(now, events):
-                return True
-        raise _overtaken(self._session)
+            if events:
+                await self._replace(now, events)
+            return True
+
+        return await transact(self._session, attempt)
 
     def _keeps_items_as_they_are(self) -> bool:
         """Whether no subclass does something to items on their way."""
@@ -189,17 +194,17 @@ class PerdureSession(SessionABC):
         async def replace_suffix(start: int, output: list[TResponseInputItem]) -> bool:
             expected = entries[start:]
             written = Parts(self._store, self._session)
-            if not expected:
-                return False
-            for _ in range(ATTEMPTS):
+
+            async def attempt(_again: bool) -> bool:
                 now = await self._all()
                 if now.entries[-len(expected) :] != expected:
                     return False
                 until = _expired(now.entries[: -len(expected)], prune_prefix)
                 items = await written.fitting([transcript.event(_plain(item)) for item in output])
-                if await self._replace(now, [transcript.compacted(expected[0], until), *items]):
-                    return True
-            raise _overtaken(self._session)
+                await self._replace(now, [transcript.compacted(expected[0], until), *items])
+                return True
+
+            return bool(expected) and await transact(self._session, attempt)
 
         return _CompactionSnapshot([_copy(entry.item) for entry in entries], len(entries) == len(known.entries), replace_suffix)
 
@@ -244,14 +249,11 @@ class PerdureSession(SessionABC):
         key = self._store.new_id()
         await _resent(lambda: self._store.append(self._session, *events, key=key))
 
-    async def _replace(self, known: _Known, events: list[Event]) -> bool:
-        """Commit events after this very state; `False` if it is no longer the newest."""
+    async def _replace(self, known: _Known, events: list[Event]) -> None:
+        """Commit events after this very state. Raises `Overtaken` if it is no longer the newest."""
         key = self._store.new_id()
-        try:
+        with lost_race(Conflict):
             await _resent(lambda: self._store.append(self._session, *events, expect=known.version, on_conflict="raise", key=key))
-        except Conflict:
-            return False
-        return True
 
     def _check_open(self) -> None:
         if self._closed:
@@ -307,7 +309,3 @@ def _copy(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _copy(item) for key, item in value.items()}
     return [_copy(item) for item in value] if isinstance(value, list) else value
-
-
-def _overtaken(session: str) -> Conflict:
-    return Conflict(f"Others wrote to {session!r} {ATTEMPTS} times in a row.", session=session, expected=0, actual=0, commits=(), paths=())

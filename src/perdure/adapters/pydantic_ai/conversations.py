@@ -1,30 +1,31 @@
 """Where the messages of a conversation lie: each once, in the log of one session, however many snapshots hold it.
 
 An event of type "message" is `{"number": 12, "author": "user", "message": {…}}`: numbers count from 0 without a gap, and the message is
-Pydantic AI's own JSON of it. A snapshot names what it holds by runs of numbers, `[[0, 12], [15, 3]]`: first number, count.
+Pydantic AI's own JSON of it. A snapshot names what it holds by runs of numbers, `[[0, 12], [15, 3]]`: first number, count. A session that
+was deleted and begun again gives numbers that it never gave before, so an older snapshot never gets other messages than its own.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
 from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter
 
 from perdure.adapters.common.models import adapter_json, adapter_value
+from perdure.adapters.common.transactions import lost_race, transact
 from perdure.engine.options import EVENTS_MAX
 from perdure.engine.store import Store
-from perdure.errors import AlreadyExists, Conflict, Corrupt, Invalid, NotFound, Unavailable, Unsupported
+from perdure.errors import AlreadyExists, Conflict, Corrupt, Invalid, NotFound, Unsupported
 from perdure.lru import LruMap
 from perdure.model.commit import Commit
 from perdure.model.events import Event
 from perdure.model.values import check
 
 MESSAGE = "message"
-ATTEMPTS = 64
-"""How often messages are offered anew while others append to the same session."""
 COMMIT_BYTES = 1 << 20
 """About how much JSON of messages one commit takes."""
 KNOWN_MAX = 256
@@ -32,15 +33,19 @@ KNOWN_MAX = 256
 
 Numbers = list[tuple[int, int]]
 """Messages by number, as runs: first number, count."""
+_Sized = tuple[bytes, int, dict[str, Any]]
+"""A message with its digest and the size of its JSON."""
 
 
 class _Known:
-    """What this process knows of a session: every message up to a version, by its digest."""
+    """What this process knows of a session's present life: every message up to a version, by its digest."""
 
-    def __init__(self) -> None:
-        self.version = 0
+    def __init__(self, version: int = 0) -> None:
+        """A life that begins after this version: 0, or the one at which the session was deleted."""
+        self.version = version
         self.numbers: dict[bytes, int] = {}
-        self.count = 0
+        self.count = version * EVENTS_MAX
+        """The next number. No commit has more events, so it is larger than every number of an earlier life."""
 
     def learn(self, commit: Commit) -> None:
         """Take in the next commit. Twice is once."""
@@ -60,36 +65,41 @@ class Conversations:
         self._known = LruMap[str, _Known](KNOWN_MAX)
 
     async def append_missing(self, session: str, messages: Sequence[ModelMessage], actor: str | None) -> Numbers:
-        """Append those messages that the session lacks, and give the numbers of all. Raises `Invalid` for what JSON cannot hold.
+        """Append those messages that the session lacks, and give the numbers of all.
 
-        The messages are found by content: what a run repeats of the conversation before it costs nothing. Of two writers one comes
-        first, and the other looks again at what is there; so each number is given once.
+        The messages are found by content: what a run repeats of the conversation before it is not written again. Of two writers one comes
+        first, and the other looks again at what is there; so each number is given once. Raises `Invalid` for what JSON cannot hold,
+        `Deleted`, `Busy`.
         """
         wanted = [(*digest(message), message) for message in to_json(messages)]
-        known, overtaken = self._known_of(session), 0
-        while overtaken < ATTEMPTS:
-            expected = known.version  # before the rest: what another thread learns meanwhile then shows as a conflict
-            missing = {key: (size, message) for key, size, message in wanted if key not in known.numbers}
-            if not missing:
+
+        while True:
+            known, more = await transact(session, partial(self._append_some, session, wanted, actor))
+            if not more:
                 return runs(known.numbers[key] for key, _, _ in wanted)
-            events: list[Event] = []
-            size = 0
-            for length, message in missing.values():
-                if events and (size + length > COMMIT_BYTES or len(events) == EVENTS_MAX):
-                    break
-                events.append(Event(MESSAGE, {"number": known.count + len(events), "author": author(message), "message": message}))
-                size += length
-            try:
-                receipt = await self._store.append(session, *events, expect=expected, on_conflict="raise", actor=actor)
-            except (AlreadyExists, Conflict):
-                overtaken += 1
-                await self._catch_up(session, known)
-                continue
-            for key, event in zip(missing, events, strict=False):
-                known.numbers.setdefault(key, event.data["number"])
-                known.count = max(known.count, event.data["number"] + 1)
-            known.version = max(known.version, receipt.version)
-        raise Unavailable(f"Session {session!r} was changed by others {ATTEMPTS} times in a row.", session=session)
+
+    async def _append_some(self, session: str, wanted: list[_Sized], actor: str | None, again: bool) -> tuple[_Known, bool]:
+        """Append as many missing messages as one commit takes; what is known then, and whether more are missing."""
+        known = await self._catch_up(session) if again else self._known_of(session)
+        expected = known.version  # before the rest: what another thread learns meanwhile then shows as a conflict
+        missing = {key: (size, message) for key, size, message in wanted if key not in known.numbers}
+        if not missing:
+            # All seem to be there: the session may have been deleted since they were appended.
+            return (known, False) if again else await self._append_some(session, wanted, actor, again=True)
+        events: list[Event] = []
+        size = 0
+        for length, message in missing.values():
+            if events and (size + length > COMMIT_BYTES or len(events) == EVENTS_MAX):
+                break
+            events.append(Event(MESSAGE, {"number": known.count + len(events), "author": author(message), "message": message}))
+            size += length
+        with lost_race(AlreadyExists, Conflict):
+            receipt = await self._store.append(session, *events, expect=expected, on_conflict="raise", actor=actor)
+        for key, event in zip(missing, events, strict=False):
+            known.numbers.setdefault(key, event.data["number"])
+            known.count = max(known.count, event.data["number"] + 1)
+        known.version = max(known.version, receipt.version)
+        return known, len(events) < len(missing)
 
     async def load(self, session: str, numbers: Numbers) -> dict[int, ModelMessage]:
         """The messages of these numbers. The log is read from its end, no further than needed.
@@ -118,12 +128,19 @@ class Conversations:
             self._known.put(session, known)
         return known
 
-    async def _catch_up(self, session: str, known: _Known) -> None:
+    async def _catch_up(self, session: str) -> _Known:
+        """What is known, with the commits that came since. Raises `Deleted`."""
+        known = self._known_of(session)
         try:
             async for commit in self._store.history(session, after=known.version):
+                if commit.version > known.version + 1:  # between them an earlier life ended
+                    known = _Known(commit.version - 1)
+                    self._known.put(session, known)
                 known.learn(commit)
         except NotFound:
-            return
+            known = _Known()
+            self._known.put(session, known)
+        return known
 
 
 def to_json(messages: Sequence[ModelMessage]) -> list[dict[str, Any]]:

@@ -23,9 +23,10 @@ from perdure.adapters.common.id_index import IdIndex
 from perdure.adapters.common.json_diff import diff_json
 from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
+from perdure.adapters.common.transactions import lost_race, transact
 from perdure.adapters.pydantic_ai import names
 from perdure.engine.views import View
-from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, NotFound, Unavailable
+from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, KeyReused, NotFound
 from perdure.model import ops as op
 from perdure.model.events import Event
 from perdure.model.ids import NAME_BYTES_MAX
@@ -34,8 +35,6 @@ from perdure.model.pointer import join
 
 MEMORY, OPERATIONS = "pydantic-ai/memory/", "pydantic-ai/memory-operations"
 WRITTEN, DELETED = "memory_written", "memory_deleted"
-ATTEMPTS = 64
-"""How often a change is tried anew while others change the same directory's other notes."""
 
 
 class PerdureMemoryStore:
@@ -139,7 +138,8 @@ class PerdureMemoryStore:
             entry = await self._operations.put(operation.id, {"directory": directory, "fingerprint": operation.fingerprint})
             if (replayed := await self._replay(operation, entry)) is not None:
                 return replayed
-        for _ in range(ATTEMPTS):
+
+        async def attempt(_again: bool) -> MemoryMutation:
             view = await self._view(directory)
             held = None if view is None else view.frozen_state["files"].get(name)
             if (None if held is None else held["version"]) != expected:
@@ -153,15 +153,13 @@ class PerdureMemoryStore:
             event = Event(DELETED if note is None else WRITTEN, escape(told), tuple(_ops(name, held, note)))
             key = None if operation is None else names.key("operation", operation.id)
             try:
-                await self._store.append(session, event, expect=0 if view is None else view.version, key=key)
-            except (AlreadyExists, Conflict):
-                continue
-            except Invalid as error:
-                if operation is None or "version" not in error.facts:
-                    raise
+                with lost_race(AlreadyExists, Conflict):
+                    await self._store.append(session, event, expect=0 if view is None else view.version, key=key)
+            except KeyReused as error:
                 return await self._told(session, error.version)
             return MemoryMutation(version=told["version"], replayed=False, existed=told["existed"])
-        raise Unavailable(f"Memory {directory!r} was changed by others {ATTEMPTS} times in a row.", session=session)
+
+        return await transact(session, attempt)
 
     async def _replay(self, operation: MemoryOperation, entry: Any) -> MemoryMutation | None:
         if entry["fingerprint"] != operation.fingerprint:

@@ -22,9 +22,10 @@ from perdure.adapters.common.models import FAILURES, adapter_json
 from perdure.adapters.common.session_ids import decompose
 from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
+from perdure.adapters.common.transactions import read_or_none
 from perdure.adapters.pydantic_ai import names
 from perdure.adapters.pydantic_ai.conversations import Conversations, Numbers, expand
-from perdure.errors import Deleted, Invalid, NotFound, Unsupported
+from perdure.errors import Deleted, Invalid, KeyReused, NotFound, Unsupported
 from perdure.model import ops as op
 from perdure.model.events import Event
 from perdure.model.pointer import join
@@ -159,18 +160,16 @@ class PerdureStepStore:
         """Append, unless the key was used with other content before: then nothing is written, and the answer is no."""
         try:
             await self._store.append(session, event, key=key, actor=names.actor(actor))
-        except Invalid as error:
-            if "version" not in error.facts:
-                raise
+        except KeyReused:
             return False
         return True
 
     async def _state(self, session: str) -> Mapping[str, Any]:
         """The session's document, to be read only; empty if there is none. Raises `Invalid` for what something else made."""
-        try:
-            state = (await self._store.read(session)).frozen_state
-        except (NotFound, Deleted):
+        view = await read_or_none(self._store, session)
+        if view is None:
             return {}
+        state = view.frozen_state
         shapes = {"run": dict, "effects": dict, "children": list, "runs": list}
         if not isinstance(state, dict) or any(name in shapes and not isinstance(state[name], shapes[name]) for name in state):
             raise Invalid(f"Session {session!r} is not Pydantic AI's: something else made it.", session=session)

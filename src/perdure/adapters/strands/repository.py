@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from strands.session.session_repository import SessionRepository
@@ -22,8 +22,9 @@ from perdure.adapters.common.models import FAILURES
 from perdure.adapters.common.session_ids import compose
 from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous, wait
+from perdure.adapters.common.transactions import lost_race, read_or_none, transact
 from perdure.engine.views import View
-from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, NotFound
+from perdure.errors import AlreadyExists, Busy, Conflict, Deleted, Invalid, KeyReused, NotFound
 from perdure.model import ops as op
 from perdure.model.events import Event
 from perdure.model.ops import Op
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 CREATED, MESSAGE = "session_created", "message"
 NUMBER_END = 1 << 63
 """The least number that is too large for a message's id."""
-ATTEMPTS = 16
-"""How often a change to an agent is tried anew while others change the same place."""
 
 
 class PerdureSessionRepository(SessionRepository):
@@ -150,8 +149,9 @@ class PerdureSessionRepository(SessionRepository):
         agent_id = _id(agent_id)
         data = {"agent": agent_id, **message}
         count = join(["agents", agent_id, "messages"])
-        for attempt in range(ATTEMPTS):
-            view = await self._existing(session_id, agent_id, strong=attempt > 0)
+
+        async def attempt(again: bool) -> None:
+            view = await self._existing(session_id, agent_id, strong=again)
             held = view.frozen_state["agents"][agent_id]["messages"]
             ops = [op.test(count, held), op.set(count, held + 1)]
             if number != held:  # Ids from elsewhere may have gaps: lists then read the whole log.
@@ -159,19 +159,16 @@ class PerdureSessionRepository(SessionRepository):
             key = _key(view, agent_id, number)
             event = Event(MESSAGE, data, tuple(ops))
             try:
-                await self._store.append(_name(session_id), event, expect=view.version, key=key, actor=_actor(agent_id))
-            except (Conflict, NotFound, Deleted):
-                continue
-            except Invalid as error:
-                if "version" not in error.facts:
-                    raise
+                with lost_race(Conflict, NotFound, Deleted):
+                    await self._store.append(_name(session_id), event, expect=view.version, key=key, actor=_actor(agent_id))
+            except KeyReused as error:
                 if await self._first(session_id, error.version) != data:
                     raise SessionException(
                         f"Message {number} of agent {agent_id} in session {session_id} was written by somebody else: "
                         f"load the session again before you go on. {error}"
                     ) from error
-            return
-        raise _overtaken(session_id)
+
+        await self._transact(session_id, attempt)
 
     async def _first(self, session_id: str, version: int) -> Any:
         """The data of the first event at a version."""
@@ -246,9 +243,8 @@ class PerdureSessionRepository(SessionRepository):
 
     async def _view(self, session_id: str, *, strong: bool = True) -> View | None:
         """The session as it is now, or else as this process knows it; or `None`. Raises `Invalid` for what something else made."""
-        try:
-            view = await self._store.read(_name(session_id), consistency="strong" if strong else "eventual")
-        except (NotFound, Deleted):
+        view = await read_or_none(self._store, _name(session_id), strong=strong)
+        if view is None:
             return None
         if not isinstance(view.frozen_state, dict) or not view.frozen_state.keys() >= {"session", "agents", "multi_agents"}:
             raise Invalid(f"Session {view.session!r} is no Strands session: something else made it.", session=view.session)
@@ -266,28 +262,31 @@ class PerdureSessionRepository(SessionRepository):
 
     async def _change(self, session_id: str, type: str, data: Any, make: Callable[[Mapping[str, Any]], list[Op]]) -> None:
         """Commit what `make` derives from the newest state; other places may change meanwhile, the same place starts it again."""
-        for attempt in range(ATTEMPTS):
+
+        async def attempt(again: bool) -> None:
             # What this process remembers will mostly do: the append finds out if it is old. What appends nothing asks the store.
-            newest = attempt > 0
-            view = await self._view(session_id, strong=newest) or await self._view(session_id)
+            view = await self._view(session_id, strong=again) or await self._view(session_id)
             if view is None:
                 raise SessionException(f"Session {session_id} does not exist.")
             try:
                 ops = make(view.frozen_state)
             except SessionException:
-                if newest:
+                if again:
                     raise
-                continue
-            if not ops:
-                if newest:
-                    return
-                continue
-            try:
-                await self._store.append(_name(session_id), Event(type, data, tuple(ops)), expect=view.version)
-            except (Conflict, NotFound, Deleted):
-                continue
-            return
-        raise _overtaken(session_id)
+                ops = []
+            if ops:
+                with lost_race(Conflict, NotFound, Deleted):
+                    await self._store.append(_name(session_id), Event(type, data, tuple(ops)), expect=view.version)
+            elif not again:
+                await attempt(again=True)
+
+        await self._transact(session_id, attempt)
+
+    async def _transact(self, session_id: str, attempt: Callable[[bool], Awaitable[None]]) -> None:
+        try:
+            await transact(_name(session_id), attempt)
+        except Busy as error:
+            raise SessionException(f"Session {session_id} was not changed. {error}") from error
 
 
 def _name(session_id: str) -> str:
@@ -297,10 +296,6 @@ def _name(session_id: str) -> str:
 def _key(view: View, agent_id: str, number: int) -> str:
     """A message's idempotency key. Keys outlive a deletion, so the messages of a second life have others."""
     return compose("A Strands agent", "message", agent_id, str(number), *view.frozen_state.get("life", ()))
-
-
-def _overtaken(session_id: str) -> SessionException:
-    return SessionException(f"Session {session_id} was changed by others {ATTEMPTS} times in a row: try again.")
 
 
 def _actor(agent_id: str) -> str | None:

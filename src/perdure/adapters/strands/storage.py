@@ -10,6 +10,7 @@ import base64
 import builtins
 import copy
 import json
+from functools import partial
 from typing import Any, Self
 
 import msgspec
@@ -20,8 +21,9 @@ from strands.types.exceptions import StorageError
 from perdure.adapters.common.json_diff import reuse_equal
 from perdure.adapters.common.session_ids import compose, escape, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
+from perdure.adapters.common.transactions import delete_if_there, lost_race, read_or_none, transact
 from perdure.adapters.strands.json_text_diff import RecentTexts, diff_json_text, dumps
-from perdure.engine.views import View
+from perdure.engine.views import Receipt, View
 from perdure.errors import AlreadyExists, Conflict, Deleted, Error, Invalid, NotFound
 from perdure.model import ops as op
 from perdure.model.diff import diff
@@ -31,8 +33,6 @@ from perdure.model.state import apply
 
 ROOT = "strands/storage/"
 WRITTEN = "written"
-ATTEMPTS = 16
-"""How often a write is tried anew while others write the same key."""
 RECENT_BYTES = 16 << 20
 """Values kept in memory to compare the next ones with."""
 
@@ -78,9 +78,7 @@ class PerdureStorage:
     async def delete(self, key: str) -> None:
         """Delete a key; nothing happens if there is none. Its history ends with a tombstone. Raises `StorageError`."""
         try:
-            await self._store.delete(self._session(_key(key)))
-        except (NotFound, Deleted):
-            return
+            await delete_if_there(self._store, self._session(_key(key)))
         except Error as error:
             raise StorageError(f"Failed to delete {key!r}: {error}") from error
 
@@ -112,9 +110,8 @@ class PerdureStorage:
         return compose("A Strands storage key", *ROOT.rstrip("/").split("/"), *f"{self._prefix}{key}".split("/"))
 
     async def _view(self, session: str, *, strong: bool = True) -> View | None:
-        try:
-            view = await self._store.read(session, consistency="strong" if strong else "eventual")
-        except (NotFound, Deleted):
+        view = await read_or_none(self._store, session, strong=strong)
+        if view is None:
             return None
         if not isinstance(view.frozen_state, dict) or len(view.frozen_state.keys() & {"json", "text", "base64"}) != 1:
             raise Invalid(f"Session {session!r} holds no value of a Strands storage: something else made it.", session=session)
@@ -122,24 +119,22 @@ class PerdureStorage:
 
     async def _write(self, session: str, data: bytes) -> None:
         as_json = data[:1] in (b"{", b"[")
-        for attempt in range(ATTEMPTS):
-            # What this process remembers will mostly do: the append finds out if it is old.
-            view = await self._view(session, strong=attempt > 0)
-            try:
-                event = Event(WRITTEN, {"bytes": len(data)}, tuple(self._ops(view, data, as_json=as_json)))
-                receipt = await self._store.append(
-                    session, event, expect=0 if view is None else view.version, on_conflict="raise", recreate=view is None
-                )
-            except (AlreadyExists, Conflict, NotFound, Deleted):
-                continue
-            except (Invalid, RecursionError):
-                if not as_json:
-                    raise
-                as_json = False  # JSON that the store refuses, too deep for instance, is kept as the text that it is
-                continue
-            self._recent.put(session, receipt.hash, data)
-            return
-        raise Conflict(f"Others wrote {session!r} {ATTEMPTS} times in a row.", session=session)
+        try:
+            receipt = await transact(session, partial(self._try_write, session, data, as_json))
+        except (Invalid, RecursionError):
+            if not as_json:
+                raise
+            # JSON that the store refuses, too deep for instance, is kept as the text that it is.
+            receipt = await transact(session, partial(self._try_write, session, data, False))
+        self._recent.put(session, receipt.hash, data)
+
+    async def _try_write(self, session: str, data: bytes, as_json: bool, again: bool) -> Receipt:
+        # What this process remembers will mostly do: the append finds out if it is old.
+        view = await self._view(session, strong=again)
+        event = Event(WRITTEN, {"bytes": len(data)}, tuple(self._ops(view, data, as_json=as_json)))
+        version = 0 if view is None else view.version
+        with lost_race(AlreadyExists, Conflict, NotFound, Deleted):
+            return await self._store.append(session, event, expect=version, on_conflict="raise", recreate=view is None)
 
     def _ops(self, view: View | None, data: bytes, *, as_json: bool) -> builtins.list[Op]:
         """Operations that make the value these bytes."""

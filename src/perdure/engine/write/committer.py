@@ -30,7 +30,7 @@ from perdure.engine.views import Receipt
 from perdure.engine.write.request import NOTHING, WriteRequest, check_head, has_ops, same_state, seen, with_answer, with_parts
 from perdure.engine.write.session_queue import SessionQueue, Slot
 from perdure.engine.write.writer import Writer
-from perdure.errors import Busy, Closed, Conflict, Corrupt, Error, Invalid, Rewound, Unknown
+from perdure.errors import Busy, Closed, Conflict, Corrupt, Error, KeyReused, Rewound, Unknown
 from perdure.model.commit import GRANT_STEP_BITS, Commit, Kind, Status, raised
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey, life_key, uuid7
@@ -376,7 +376,7 @@ class Committer:
         return true
 
     async def applied(self, request: WriteRequest) -> Receipt | None:
-        """The receipt of the first call with the request's key, if there was one. Raises `Invalid` if that asked for something else."""
+        """The receipt of the first call with the request's key, if there was one. Raises `KeyReused` if that asked for something else."""
         known = await self._applied(request)
         return None if known is None else await self._known(request, *known, request_digest(request.asked or request.events))
 
@@ -399,7 +399,7 @@ class Committer:
     async def _known(self, request: WriteRequest, known: Known, key: str, digest: bytes) -> Receipt:
         if request.check_request and known.request != digest:
             await self.first_receipt(request.session, known, key, request.durability)
-            raise Invalid(
+            raise KeyReused(
                 f"The idempotency key {request.options.key!r} was used in session {request.session.id!r} for something else, "
                 f"at version {known.version}.",
                 session=request.session.id,

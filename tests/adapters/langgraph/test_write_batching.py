@@ -24,7 +24,7 @@ from perdure import Invalid, NotFound
 from perdure.adapters.langgraph import PerdureSaver, write_batching
 from perdure.adapters.langgraph.write_batching import PendingCall, WriteBatcher
 from perdure.concurrency.replies import Reply, run_blocking
-from tests.adapters.langgraph.graphs import Chat, chat, config, say, told
+from tests.support.adapters.langgraph_chats import Chat, chat, comparable, config, say
 
 META: Any = {"source": "loop", "step": 0, "parents": {}}
 SESSION = "langgraph/trip-42"
@@ -75,7 +75,7 @@ def test_what_tasks_wrote_is_stored_with_the_checkpoint_that_follows(store: perd
         graph = chat(saver)
         for text in ("one", "two", "three"):
             asyncio.run(graph.ainvoke(say(text), config())) if kind == "asynchronous" else graph.invoke(say(text), config())
-        histories.append(told(list(graph.get_state_history(config()))))
+        histories.append(comparable(list(graph.get_state_history(config()))))
     assert histories[0] == histories[1]
     assert ["writes", "checkpoint", "values"] in shape(store)
     store.verify(SESSION)
@@ -136,7 +136,7 @@ KILLED = """
 import sys, time
 import perdure.sync
 from perdure.adapters.langgraph import PerdureSaver
-from tests.adapters.langgraph.test_gathering import config, pair
+from tests.adapters.langgraph.test_write_batching import config, pair
 
 store = perdure.sync.open(sys.argv[1])
 saver = PerdureSaver(store)
@@ -321,6 +321,163 @@ def test_whatever_callers_do_each_gets_its_answer(monkeypatch: pytest.MonkeyPatc
     for each in work:
         each.join(20)
     assert (slips, [each.is_alive() for each in work], gathered._queues) == ([], [False] * 4, {})
+
+
+class Stopping:
+    """An event loop in a thread of its own that can be stopped with its tasks in the middle, and go on later."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread()
+        self.go_on()
+
+    def go_on(self) -> None:
+        self._thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+
+    def call(self, coroutine: Any) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+
+
+@pytest.fixture
+def stopping() -> Iterator[Stopping]:
+    made = Stopping()
+    yield made
+    made.stop()
+    made.loop.close()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A leader without progress is replaced soon."""
+    monkeypatch.setattr(write_batching, "LEADER_TIMEOUT", 0.02)
+
+
+@pytest.mark.usefixtures("patient", "impatient")
+def test_a_leader_whose_loop_stopped_while_it_held_is_replaced(
+    store: perdure.sync.Store, stopping: Stopping, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another task's writes and those of the leader are stored, and the leader gets its answer when its loop goes on."""
+    saver = PerdureSaver(store)
+    here = begun(saver)
+    led = stopping.call(saver.aput_writes(running(here), [("a", 1)], "leader"))
+    until_held(saver)
+    stopping.stop()
+    monkeypatch.setattr(write_batching, "HOLD", 0.001)
+    saver.put_writes(running(here), [("a", 2)], "follower")
+    assert saver.get_tuple(here).pending_writes == [("follower", "a", 2), ("leader", "a", 1)]
+    stopping.go_on()
+    led.result(30)
+    assert not saver._batcher._queues
+    store.verify(SESSION)
+
+
+async def _commit_all(batch: Sequence[Numbered]) -> None:
+    for call in batch:
+        call.done()
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("kind", ["blocking", "asynchronous"])
+def test_a_leader_that_stopped_while_it_stored_is_replaced(stopping: Stopping, kind: str) -> None:
+    """Those that it was about to store and those that came later are stored by another caller; one whose loop goes on harms nobody."""
+    batcher: WriteBatcher[Numbered] = WriteBatcher()
+    begun, answer, stored = threading.Event(), Reply[None](), []
+
+    async def stuck(batch: Sequence[Numbered]) -> None:
+        begun.set()
+        await answer
+        await _commit_all(batch)
+
+    async def good(batch: Sequence[Numbered]) -> None:
+        stored.extend(call.number for call in batch)
+        await _commit_all(batch)
+
+    def store(number: int, commit: Any) -> Any:
+        return batcher.store("s", Numbered(number, held=False), list, commit)
+
+    led = stopping.call(store(0, stuck))
+    assert begun.wait(30)
+    stopping.stop()
+    if kind == "blocking":
+        run_blocking(store(1, good))
+    else:
+        asyncio.run(store(1, good))
+    assert stored == [0, 1]
+    run_blocking(store(2, good))
+    assert stored == [0, 1, 2]
+    stopping.go_on()
+    answer.set(None)
+    led.result(30)
+    run_blocking(store(3, good))
+    assert (stored, batcher._queues) == ([0, 1, 2, 3], {})
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_blocking_call_in_the_loop_of_a_leader_that_stores_goes_ahead(store: perdure.sync.Store) -> None:
+    """A node that blocks its loop while a task of that loop is storing does not wait for it for ever: both are stored, each once."""
+    saver = PerdureSaver(store)
+    here = begun(saver)
+
+    async def work() -> None:
+        task = asyncio.create_task(saver.aput_writes(here, [("a", 1)], "leader"))
+        while not any(queue.storing for queue in saver._batcher._queues.values()):  # noqa: ASYNC110  # it has no event
+            await asyncio.sleep(0)
+        saver.put_writes(here, [("a", 2)], "other")
+        await task
+
+    asyncio.run(work())
+    assert saver.get_tuple(here).pending_writes == [("leader", "a", 1), ("other", "a", 2)]
+    assert not saver._batcher._queues
+    store.verify(SESSION)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_leaders_that_are_replaced_while_they_work_lose_nothing(monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
+    """With a timeout shorter than a commit, leaders are replaced all the time: every call that returned was stored, and all return."""
+    monkeypatch.setattr(write_batching, "HOLD", 0.0005)
+    monkeypatch.setattr(write_batching, "LEADER_TIMEOUT", 0.0005)
+    batcher: WriteBatcher[Numbered] = WriteBatcher()
+    chance, stored, numbers, slips = random.Random(seed), set[int](), itertools.count(), []
+
+    async def commit(batch: Sequence[Numbered]) -> None:
+        pause: Reply[None] = Reply()
+        await pause.within(chance.random() / 500)
+        for call in batch:
+            stored.add(call.number)
+            call.done()
+
+    async def one() -> None:
+        call = Numbered(next(numbers), held=chance.random() < 0.6)
+        await batcher.store("s", call, lambda waiting: list(waiting[: chance.randint(1, 3)]), commit)
+        if call.number not in stored:
+            slips.append(call.number)
+
+    async def several() -> None:
+        for _ in range(40):
+            task = asyncio.ensure_future(one())
+            if chance.random() < 0.3:
+                await asyncio.sleep(chance.random() / 1_000)
+                task.cancel()
+            await asyncio.wait([task])
+
+    async def loop() -> None:
+        await asyncio.gather(several(), several(), several())
+
+    def thread() -> None:
+        for _ in range(80):
+            run_blocking(one())
+
+    work = [threading.Thread(target=target, daemon=True) for target in (thread, thread, *[lambda: asyncio.run(loop())] * 2)]
+    for each in work:
+        each.start()
+    for each in work:
+        each.join(60)
+    assert (slips, [each.is_alive() for each in work], batcher._queues) == ([], [False] * 4, {})
 
 
 def test_an_answer_is_waited_for_no_longer_than_is_said() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 import perdure
 from perdure.adapters.common.id_index import IdIndex
-from tests.adapters.odd import HALVES
+from tests.support.adapters.unusual_values import HALVES
 
 
 async def test_the_first_entry_holds_for_everyone(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ class Blocking(PerdureSaver):
 
     @classmethod
     @contextlib.contextmanager
-    def from_conn_string(cls, conn_string: str) -> Iterator[PerdureSaver]:
+    def from_conn_string(cls, conn_string: str = ":memory:") -> Iterator[PerdureSaver]:
         assert conn_string == ":memory:"
         with perdure.sync.open("memory:") as store:
             yield cls(store)
@@ -32,7 +32,7 @@ class Asynchronous(PerdureSaver):
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def from_conn_string(cls, conn_string: str) -> AsyncIterator[PerdureSaver]:
+    async def from_conn_string(cls, conn_string: str = ":memory:") -> AsyncIterator[PerdureSaver]:
         assert conn_string == ":memory:"
         async with perdure.open("memory:") as store:
             yield cls(store)

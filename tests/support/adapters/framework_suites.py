@@ -8,6 +8,9 @@ from pathlib import Path
 from scripts.fetch_suites import SUITES
 from tests.support.needs import missing
 
+PLUGINS = Path(__file__).parent
+"""Where the plugins lie that put Perdure's classes in the place of the frameworks': a pytest of its own loads them by name."""
+
 
 def fetched(package: str) -> Path:
     """The folder of a package's suite. Without it the test skips, or fails where the suites must be there."""

@@ -46,7 +46,7 @@ def say(text: str) -> dict[str, Any]:
     return {"messages": [HumanMessage(text, id=text)]}
 
 
-def told(history: list[Any]) -> list[Any]:
+def comparable(history: list[Any]) -> list[Any]:
     """What two savers must agree on: of each snapshot all but ids and times."""
     return [(snapshot.values, snapshot.next, _plain(snapshot.metadata), list(map(_task, snapshot.tasks))) for snapshot in history]
 

@@ -7,6 +7,6 @@ from perdure.cli.output.describe import describe
 from perdure.cli.output.rows import CommitRow
 
 
-def told(commit: perdure.Commit) -> list[str]:
+def lines_of(commit: perdure.Commit) -> list[str]:
     """A line for each thing that happened."""
     return [str(line) for line in describe(CommitRow.of(commit))]

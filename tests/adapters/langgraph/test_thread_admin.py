@@ -16,7 +16,7 @@ from perdure import AlreadyExists, Closed, Event, Invalid, NotFound, TooLarge, U
 from perdure.adapters.common import versions
 from perdure.adapters.langgraph import PerdureSaver, PerdureStore
 from perdure.adapters.langgraph.memory import RECENT_MAX, RecentCheckpoints
-from tests.adapters.langgraph.graphs import chat, config, say, told
+from tests.support.adapters.langgraph_chats import chat, comparable, config, say
 
 META: Any = {"source": "loop", "step": 0, "parents": {}}
 
@@ -42,10 +42,10 @@ def test_a_copy_is_a_fork_and_lives_on_by_itself(store: perdure.sync.Store) -> N
         graph.invoke(say(text), config())
     saver.copy_thread("trip-42", "copy")
     saver.copy_thread("copy", "again")
-    assert told(list(graph.get_state_history(config()))) == told(list(graph.get_state_history(config("again"))))
+    assert comparable(list(graph.get_state_history(config()))) == comparable(list(graph.get_state_history(config("again"))))
     graph.invoke(say("three"), config("again"))
     old = list(graph.get_state_history(config("again")))[-2]
-    assert told([graph.get_state(old.config)]) == told([old])
+    assert comparable([graph.get_state(old.config)]) == comparable([old])
     assert [len(graph.get_state(config(name)).values["messages"]) for name in ("trip-42", "copy", "again")] == [4, 4, 6]
     saver.delete_thread("trip-42")
     assert len(list(graph.get_state_history(config("copy")))) == 6
