@@ -186,7 +186,7 @@ def test_an_import_that_was_cut_short_goes_on(source: str, url: str, monkeypatch
         for _ in range(20):
             left[0] = 2
             try:
-                done = wait(opened.bring("shop/ann/s", store.asynchronous))
+                done = wait(opened.copy_session("shop/ann/s", store.asynchronous))
                 break
             except KeyboardInterrupt:
                 stops += 1
@@ -248,7 +248,7 @@ def test_a_difference_is_found(source: str, url: str) -> None:
     with closing(sqlite3.connect(source)) as database, database:
         database.execute("UPDATE events SET event_data = json_set(event_data, '$.author', 'x') WHERE session_id = 's'")
     with perdure.sync.open(url) as store, pytest.raises(Corrupt, match="Event 0"):
-        wait(open_source(source).bring("shop/ann/s", store.asynchronous))
+        wait(open_source(source).copy_session("shop/ann/s", store.asynchronous))
     assert run(["import", "google-adk", source, "--url", url]) == 7
 
 
@@ -291,7 +291,7 @@ def test_a_pickle_that_is_more_than_data_is_refused(tmp_path: Path, url: str, ca
     with closing(sqlite3.connect(path)) as database, database:
         database.execute("UPDATE events SET actions = ? WHERE session_id = 's'", (pickle.dumps(Trap()),))
     with caplog.at_level(logging.ERROR), perdure.sync.open(url) as store, pytest.raises(Invalid, match=r"builtins\.print"):
-        wait(open_source(path).bring("shop/ann/s", store.asynchronous))
+        wait(open_source(path).copy_session("shop/ann/s", store.asynchronous))
     assert "it was run" not in capsys.readouterr().out
 
 

@@ -301,7 +301,7 @@ async def test_a_source_with_half_an_emoji_comes_over(tmp_path: Path) -> None:
     async with perdure.open("memory:") as store:
         source = open_source(path)
         [id] = await source.ids()
-        assert [(await source.bring(id, store)).written for _ in range(2)] == [1, 0]
+        assert [(await source.copy_session(id, store)).written for _ in range(2)] == [1, 0]
         await source.close()
         found = await load(PerdureSessionService(store))
         assert (found.state, found.events[0].content.parts[0].text) == ({"a": "\ud83d", "app:a": "\ud83d", "b": "\ud83d"}, "\ud83d")

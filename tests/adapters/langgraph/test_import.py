@@ -75,7 +75,7 @@ def test_an_import_that_was_cut_short_goes_on(source: str, url: str, monkeypatch
         for attempt in range(100):
             left[0] = 2 + attempt % 3
             try:
-                done = wait(opened.bring("trip-42", store.asynchronous))
+                done = wait(opened.copy_session("trip-42", store.asynchronous))
                 break
             except KeyboardInterrupt:
                 stops += 1
@@ -92,7 +92,7 @@ def test_a_difference_is_found(source: str, url: str, capsys: Any) -> None:
     database.commit()
     database.close()
     with perdure.sync.open(url) as store, pytest.raises(Corrupt, match="thread 'chat'"):
-        wait(open_source(source).bring("chat", store.asynchronous))
+        wait(open_source(source).copy_session("chat", store.asynchronous))
     assert run(["import", "langgraph", source, "--url", url]) == 7
     assert '"source":"trip-42","ok":true' in capsys.readouterr().out
 
@@ -113,8 +113,8 @@ def test_classes_that_are_not_allowed_are_refused_by_name(tmp_path: Path, url: s
         chat(saver, lambda state: {"notes": [Hotel("Sol", [1])]}).invoke(say("one"), config())
     with perdure.sync.open(url) as store:
         with pytest.raises(Invalid, match="Hotel"):
-            wait(open_source(path).bring("trip-42", store.asynchronous))
-        wait(open_source(path, allow=[Hotel]).bring("trip-42", store.asynchronous))
+            wait(open_source(path).copy_session("trip-42", store.asynchronous))
+        wait(open_source(path, allow=[Hotel]).copy_session("trip-42", store.asynchronous))
         notes = chat(PerdureSaver(store, allow=[Hotel])).get_state(config()).values["notes"]
         assert notes == [Hotel("Sol", [1])]
 

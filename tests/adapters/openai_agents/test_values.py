@@ -45,7 +45,7 @@ async def test_half_an_emoji_is_brought_over(tmp_path: Path, half: str) -> None:
     before.close()
     async with perdure.open("memory:") as store:
         source = open_source(str(tmp_path / "old.db"))
-        assert [(await source.bring("trip", store)).written for _ in range(2)] == [2, 0]
+        assert [(await source.copy_session("trip", store)).written for _ in range(2)] == [2, 0]
         await source.close()
         assert await PerdureSession("trip", store).get_items() == known
 
@@ -152,8 +152,8 @@ async def test_an_item_that_no_commit_holds_is_brought_over(tmp_path: Path) -> N
             return await store.append(*args, **options)
 
         with pytest.raises(perdure.Unavailable):
-            await source.bring("trip", _Wrapped(store, dying))  # type: ignore[arg-type]
-        done = [await source.bring("trip", store) for _ in range(2)]
+            await source.copy_session("trip", _Wrapped(store, dying))  # type: ignore[arg-type]
+        done = [await source.copy_session("trip", store) for _ in range(2)]
         assert [(one.written, one.skipped) for one in done] == [(21, 1), (0, 22)]
         assert await PerdureSession("trip", store).get_items() == items
         await source.close()
@@ -176,8 +176,8 @@ async def test_a_row_that_is_no_item_is_named(tmp_path: Path) -> None:
         assert sorted(await source.ids()) == sorted([*rows, "good"])
         for id in rows:
             with pytest.raises(perdure.Invalid, match=r"Row \d|Could not decode"):
-                await source.bring(id, store)
-        assert (await source.bring("good", store)).written == 1
+                await source.copy_session(id, store)
+        assert (await source.copy_session("good", store)).written == 1
         await source.close()
 
 
