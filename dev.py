@@ -10,7 +10,7 @@ docs            write again what is generated: the blocking API and pages of doc
 site            build the pages of docs/ as a site with search, in build/site
 bench NAME      one benchmark of bench/, against its rivals; without a name, the list
 fetch           download what tests need and no lock holds: servers that are no wheels, suites that frameworks ship as sources
-lock            write requirements/*.lock anew (needs uv)
+lock            write requirements/*.lock again (needs uv)
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ async def perdure_turns(url: str) -> float:
 
 class Bare:
     """A client of one collection of heads, each with a tail of up to 16 records, and of one of older records: what waits goes together in
-    one bulk of updates, each under its head's condition. A tail that is full is inserted there first, and then begun anew."""
+    one bulk of updates, each under its head's condition. A tail that is full is inserted there first, and then begun again."""
 
     def __init__(self, client: AsyncMongoClient[dict[str, Any]]) -> None:
         concern = WriteConcern(w="majority", j=True)
@@ -58,7 +58,7 @@ class Bare:
         self.tails: dict[str, list[bytes]] = {}
 
     async def append(self, id: str, expected: int, messages: list[dict[str, str]]) -> None:
-        """Store one turn behind the version expected."""
+        """Store one turn after the version expected."""
         done = asyncio.get_running_loop().create_future()
         self.waiting.append((id, expected, msgspec.json.encode(messages), done))
         if self.flushing is None:

@@ -67,7 +67,7 @@ class Bare:
         self.flushing: asyncio.Task[None] | None = None
 
     async def append(self, id: str, expected: int, messages: list[dict[str, str]]) -> None:
-        """Store one turn behind the version expected."""
+        """Store one turn after the version expected."""
         done = asyncio.get_running_loop().create_future()
         self.waiting.append((id, expected, bytes(32), msgspec.json.encode(messages), done))
         if self.flushing is None:

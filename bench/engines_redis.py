@@ -66,7 +66,7 @@ class Bare:
         self.flushing: asyncio.Task[None] | None = None
 
     async def append(self, id: str, version: int, messages: list[dict[str, str]]) -> None:
-        """Store one turn behind the version expected."""
+        """Store one turn after the version expected."""
         done = asyncio.get_running_loop().create_future()
         self.waiting.append((id, str(version) if version else "", str(version + 1), msgspec.json.encode(messages), done))
         if self.flushing is None:

@@ -21,7 +21,7 @@ HOME = Path(os.environ.get("PERDURE_TEST_SERVERS") or Path.home() / ".cache" / "
 
 
 def main(names: list[str]) -> int:
-    """Fetch what is named; the exit code is 1 when one could not be had."""
+    """Fetch what is named; the exit code is 1 when one could not be fetched."""
     failed = 0
     for name in names or list(SERVERS):
         if name not in SERVERS:
@@ -60,8 +60,8 @@ def debian(*packages: str, libraries: bool = False) -> Callable[[Path, Path], No
             subprocess.run(["apt-get", "update", "-qq"], check=True)
             subprocess.run(["apt-get", "download", "-qq", *packages], cwd=work, check=True)
         if libraries:
-            told = subprocess.run(["apt-cache", "depends", *packages], check=True, capture_output=True, text=True).stdout
-            needs = {words[1] for line in told.splitlines() if (words := line.split())[0] == "Depends:"}
+            listed = subprocess.run(["apt-cache", "depends", *packages], check=True, capture_output=True, text=True).stdout
+            needs = {words[1] for line in listed.splitlines() if (words := line.split())[0] == "Depends:"}
             needs = {name for name in needs if name.startswith("lib") and name != "libc6"}
             subprocess.run(["apt-get", "download", "-qq", *sorted(needs)], cwd=work, check=True)
         for archive in work.glob("*.deb"):

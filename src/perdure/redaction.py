@@ -1,4 +1,4 @@
-"""URLs and errors without what may be a secret in them, whoever wrote the text.
+"""URLs and errors without what may be a secret in them, no matter who wrote the text.
 
 What is shown of a URL is what is certain to be a scheme, hosts and a path. Everything else could be a password that somebody forgot to
 quote, so it counts as a secret: it is left out of what is shown, and taken out of errors that client libraries wrote.

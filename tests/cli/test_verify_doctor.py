@@ -103,7 +103,7 @@ def test_doctor_finds_what_is_wrong(run: Run, url: str, tmp_path: Path, kind: st
     facts = ran.rows[0]
     assert (ran.status, facts["findings"][0]["code"]) == expected.get(kind, (7, "corrupt"))
     assert not facts["healthy"] and facts["findings"][0]["mend"]
-    assert "mend: " in run("doctor", "--no-json", "--deep").out
+    assert "fix: " in run("doctor", "--no-json", "--deep").out
     assert {name: print for name, print in prints(tmp_path).items() if name in before} == before
     if kind in ("text", "database", "wal"):
         assert prints(tmp_path) == before

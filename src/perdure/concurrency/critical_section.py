@@ -1,7 +1,7 @@
 """A few steps in memory for one thread at a time, which an interrupt between any two bytecodes cannot leave locked.
 
 `with threading.Lock()` can: Ctrl-C after the last step and before the release, or a lock taken before its `try`. Here everyone says who
-they are before they take the lock and until they have released it. So whoever finds it taken can look whether anyone who may hold it
+they are before they take the lock and until they have released it. So a thread that finds it taken can look whether anyone who may hold it
 still runs. If nobody does, its holder was interrupted and the section is taken over.
 """
 

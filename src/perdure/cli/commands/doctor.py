@@ -1,4 +1,4 @@
-"""`perdure doctor`: what a URL is, how safe its writes are, what is wrong and how to mend it. It changes nothing.
+"""`perdure doctor`: what a URL is, how safe its writes are, what is wrong and how to fix it. It changes nothing.
 
 A file is looked at from outside first; a server is asked about itself. A place without a store stays as it is.
 """
@@ -15,11 +15,11 @@ from rich.text import Text
 
 import perdure.sync
 from perdure.backends.registry import open_backend
-from perdure.backends.spi import Checkup, Durability, Examined
-from perdure.cli import checkup
+from perdure.backends.spi import Checkup, Durability, Examined, Finding
+from perdure.backends.sqlite.checkup import examine
 from perdure.cli.common import COMMON, MAKES_NOTHING, Common, store_file
 from perdure.cli.exits import OK, UsageError, status_of
-from perdure.cli.output.advice import MEND
+from perdure.cli.output.advice import REMEDIES
 from perdure.cli.output.terminal import Terminal
 from perdure.cli.output.text import clean, size
 from perdure.clock import SystemClock
@@ -27,7 +27,7 @@ from perdure.config import shown_url
 from perdure.errors import Error
 
 
-class Finding(msgspec.Struct, frozen=True):
+class FindingRow(msgspec.Struct, frozen=True):
     """Something that is wrong, or may become so."""
 
     level: Literal["bad", "warning"]
@@ -49,12 +49,12 @@ class Diagnosis(msgspec.Struct, frozen=True):
     """Its scheme."""
     healthy: bool
     """Whether no finding is bad."""
-    findings: list[Finding]
+    findings: list[FindingRow]
     """What is wrong, worst first."""
     durability: str | None = None
     """What an acknowledged commit survives by default: memory, buffered, local or quorum."""
     notification: bool | None = None
-    """Whether watchers are told of what other processes write; else they ask every `watch_every` seconds."""
+    """Whether the engine notifies watchers of what other processes write; else they ask every `watch_every` seconds."""
     store_id: str | None = None
     """The identity of the data."""
     sessions: int | None = None
@@ -86,7 +86,7 @@ class Diagnosis(msgspec.Struct, frozen=True):
     synchronous: str | None = None
     """When a writer syncs: full is after every transaction."""
     file_system: str | None = None
-    """The kind of file system it lies on, where that can be told."""
+    """The kind of file system it lies on, where the system says so."""
     disk_free_bytes: int | None = None
     """What is left on its disk."""
     deep: str | None = None
@@ -98,12 +98,12 @@ WORDS = {
     "sqlite": "SQLite",
     "wal_bytes": "write-ahead log",
     "disk_free_bytes": "disk free",
-    "notification": "tells of news",
+    "notification": "notifies",
 }
 
 
 def doctor(url: str | None = None, /, *, deep: bool = False, common: Common = COMMON) -> int:
-    """Examine a store: what it is, how safe its writes are, what is wrong and how to mend it. Changes nothing.
+    """Examine a store: what it is, how safe its writes are, what is wrong and how to fix it. Changes nothing.
 
     Leaves with 0 only when the store is healthy, else with the exit code of the worst finding.
 
@@ -123,7 +123,7 @@ def doctor(url: str | None = None, /, *, deep: bool = False, common: Common = CO
     if terminal.json:
         terminal.object(diagnosis)
     else:
-        _tell(terminal, diagnosis)
+        _print(terminal, diagnosis)
     bad = [finding for finding in diagnosis.findings if finding.level == "bad"]
     return status_of(bad[0].code) if bad else OK
 
@@ -134,22 +134,21 @@ def _examine(common: Common, *, deep: bool) -> Diagnosis:
     findings: list[Finding] = []
     path = store_file(url)
     if path is not None:
-        facts, found = checkup.examine(path, deep=deep)
-        findings = [Finding(*one) for one in found]
+        facts, findings = examine(path, deep=deep)
     if not any(finding.level == "bad" for finding in findings):
         try:
             facts |= _open(common, count=path is None)
             said = _ask(url) if path is None else None
             if said is not None:
                 facts["server"] = dict(said.facts)
-                findings += [Finding(*one) for one in said.findings]
+                findings += said.findings
         except Error as error:
             what = error.detail.replace(MAKES_NOTHING, "")
-            findings.append(Finding("bad", error.code, what, MEND.get(error.code, "see what is wrong")))
+            findings.append(Finding("bad", error.code, what, REMEDIES.get(error.code, "see what is wrong")))
     findings.sort(key=lambda finding: finding.level)
     healthy = not any(finding.level == "bad" for finding in findings)
     scheme, colon, _ = shown_url(url).partition(":")
-    return Diagnosis(shown_url(url), scheme if colon else "unknown", healthy, findings, **facts)
+    return Diagnosis(shown_url(url), scheme if colon else "unknown", healthy, [FindingRow(*finding) for finding in findings], **facts)
 
 
 def _ask(url: str) -> Checkup | None:
@@ -180,7 +179,7 @@ def _open(common: Common, *, count: bool) -> dict[str, Any]:
     return facts
 
 
-def _tell(terminal: Terminal, diagnosis: Diagnosis) -> None:
+def _print(terminal: Terminal, diagnosis: Diagnosis) -> None:
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
@@ -198,7 +197,7 @@ def _tell(terminal: Terminal, diagnosis: Diagnosis) -> None:
         terminal.print(table)
     for finding in diagnosis.findings:
         terminal.print(Text(f"{finding.level}: ", style="bold red" if finding.level == "bad" else "bold yellow") + f"{clean(finding.what)}")
-        terminal.print(Text(f"  mend: {clean(finding.mend)}"))
+        terminal.print(Text(f"  fix: {clean(finding.mend)}"))
     if diagnosis.healthy and not terminal.quiet:
         terminal.print(Text("healthy", style="bold green"))
 

@@ -23,7 +23,7 @@ from perdure.cli.output.terminal import Terminal
 from perdure.cli.output.text import clean
 from perdure.errors import Conflict, Corrupt
 
-Told = Iterator[tuple[bool, str]]
+Claims = Iterator[tuple[bool, str]]
 """Claims: whether each held, and what it says."""
 
 
@@ -71,10 +71,10 @@ def tour(folder: Path | None = None, /, *, keep: bool = False, pause: float = 0.
     held = True
     memory: dict[str, Any] = {}
     try:
-        for number, (step, tell) in enumerate(STEPS, 1):
+        for number, (step, check) in enumerate(STEPS, 1):
             if number > 1:
                 time.sleep(max(pause, 0))
-            held &= _take(terminal, number, step, tell, url, memory)
+            held &= _take(terminal, number, step, check, url, memory)
     finally:
         if not keep:
             shutil.rmtree(place)
@@ -83,7 +83,9 @@ def tour(folder: Path | None = None, /, *, keep: bool = False, pause: float = 0.
     return OK if held else OTHER
 
 
-def _take(terminal: Terminal, number: int, step: Callable[[str], Any], tell: Callable[..., Told], url: str, memory: dict[str, Any]) -> bool:
+def _take(
+    terminal: Terminal, number: int, step: Callable[[str], Any], check: Callable[..., Claims], url: str, memory: dict[str, Any]
+) -> bool:
     """One step: its code, then what happened."""
     title, code = inspect.getdoc(step) or "", _code(step)
     if not terminal.json:
@@ -92,7 +94,7 @@ def _take(terminal: Terminal, number: int, step: Callable[[str], Any], tell: Cal
         # Code is for reading and copying: where no terminal sets a width it is never folded.
         terminal.print(syntax) if terminal.console.is_terminal else print(textwrap.indent(code, "   "))
     answer = step(url)
-    claims = [ClaimRow(clean(text), bool(held)) for held, text in tell(answer, memory)]
+    claims = [ClaimRow(clean(text), bool(held)) for held, text in check(answer, memory)]
     if terminal.json:
         terminal.object(StepRow(number, title, code, claims))
     else:
@@ -118,7 +120,7 @@ def _code(step: Callable[..., Any]) -> str:
     return f'WRITER = """{steps.WRITER}"""\n{body}' if "WRITER" in body else body
 
 
-def _session(answer: Any, _: dict[str, Any]) -> Told:
+def _session(answer: Any, _: dict[str, Any]) -> Claims:
     receipt, state = answer
     yield (
         receipt.version == 2,
@@ -127,7 +129,7 @@ def _session(answer: Any, _: dict[str, Any]) -> Told:
     yield state == {"status": "searching", "offers": [{"hotel": "Alfama", "price": 240}], "tokens": 512}, f"state: {compact(state)}"
 
 
-def _killed(answer: Any, memory: dict[str, Any]) -> Told:
+def _killed(answer: Any, memory: dict[str, Any]) -> Claims:
     status, memory["said"] = answer
     yield status != 0, f"the child is dead (exit status {status})"
     yield (
@@ -136,7 +138,7 @@ def _killed(answer: Any, memory: dict[str, Any]) -> Told:
     )
 
 
-def _resumed(answer: Any, memory: dict[str, Any]) -> Told:
+def _resumed(answer: Any, memory: dict[str, Any]) -> Claims:
     found, version, commits = answer
     lost, more = set(memory["said"]) - set(found), len(found) - len(memory["said"])
     yield not lost, f"acknowledged: {len(memory['said'])}; found: {len(found)}; lost: {len(lost)}"
@@ -145,7 +147,7 @@ def _resumed(answer: Any, memory: dict[str, Any]) -> Told:
     yield version == commits == len(found) + 1, f"the session goes on at version {version}, and the chain of {commits} is proved"
 
 
-def _sent_again(answer: Any, _: dict[str, Any]) -> Told:
+def _sent_again(answer: Any, _: dict[str, Any]) -> Claims:
     first, again, paid = answer
     yield (
         again.duplicate and again.hash == first.hash,
@@ -154,7 +156,7 @@ def _sent_again(answer: Any, _: dict[str, Any]) -> Told:
     yield paid == 50, f"paid: {paid}"
 
 
-def _merged(answer: Any, _: dict[str, Any]) -> Told:
+def _merged(answer: Any, _: dict[str, Any]) -> Claims:
     base, other, hotels, flights, state = answer
     yield base == other, f"both started from version {base}"
     yield (
@@ -165,7 +167,7 @@ def _merged(answer: Any, _: dict[str, Any]) -> Told:
     yield state["tokens"] == 512 + 100 + 40, f"tokens: 512 + 40 + 100 = {state['tokens']}"
 
 
-def _refused(answer: Any, _: dict[str, Any]) -> Told:
+def _refused(answer: Any, _: dict[str, Any]) -> Claims:
     if answer is None:
         yield False, "the second edit was refused"
         return
@@ -176,31 +178,31 @@ def _refused(answer: Any, _: dict[str, Any]) -> Told:
     yield status == "cancelled", f"status: {status!r}; nothing of the refused edit was written"
 
 
-def _past(answer: Any, memory: dict[str, Any]) -> Told:
-    state, told = answer
+def _past(answer: Any, memory: dict[str, Any]) -> Claims:
+    state, history = answer
     memory["past"] = state
     yield "paid" not in state and len(state["offers"]) == 1, f"at version 2: {compact(state)}"
-    for version, actor, type in told:
+    for version, actor, type in history:
         yield True, f"version {version}: {type}{f' by {actor}' if actor else ''}"
 
 
-def _forked(answer: Any, _: dict[str, Any]) -> Told:
+def _forked(answer: Any, _: dict[str, Any]) -> Claims:
     before, after = answer
     yield "insurance" not in before, "while the fork tried it, the session itself did not change"
     yield after == {**before, "insurance": True}, "merged, the session has both: its own later commits, and the fork's insurance"
 
 
-def _proved(answer: Any, _: dict[str, Any]) -> Told:
+def _proved(answer: Any, _: dict[str, Any]) -> Claims:
     for proof in answer:
         yield True, f"{proof.session}: {proof.commits} commits hang together, up to {proof.hash.hex()[:16]}…"
     yield len(answer) == 3, f"{len(answer)} sessions proved"
 
 
-def _found(answer: Any, _: dict[str, Any]) -> Told:
+def _found(answer: Any, _: dict[str, Any]) -> Claims:
     yield isinstance(answer, Corrupt), f"{answer.code}: {answer.detail}" if isinstance(answer, Corrupt) else "the changed byte was found"
 
 
-STEPS: tuple[tuple[Callable[[str], Any], Callable[..., Told]], ...] = (
+STEPS: tuple[tuple[Callable[[str], Any], Callable[..., Claims]], ...] = (
     (steps.an_agents_session, _session),
     (steps.killed_in_mid_write, _killed),
     (steps.resumed, _resumed),

@@ -84,8 +84,8 @@ def two_that_do_not_combine(url: str) -> Any:
 def back_in_time(url: str) -> Any:
     """Any version can be read, and who made it."""
     with perdure.sync.open(url) as store:
-        told = [(commit.version, commit.actor, commit.events[0].type) for commit in store.history("trip-42")]
-        return store.read("trip-42", at=2).state, told
+        history = [(commit.version, commit.actor, commit.events[0].type) for commit in store.history("trip-42")]
+        return store.read("trip-42", at=2).state, history
 
 
 def what_if(url: str) -> Any:

@@ -33,7 +33,7 @@ def advised(error: Error) -> str:
             return str(error)
 
 
-MEND = {
+REMEDIES = {
     "invalid": "check --url or PERDURE_URL, and the options in the URL",
     "unavailable": "start the server, or check the host and the port in the URL",
     "unauthorized": "check the user, the password and their rights",

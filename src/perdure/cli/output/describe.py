@@ -97,8 +97,8 @@ def _step(event: EventRow) -> list[Line]:
     if step is None:
         return any_event(event)
     state = state if state != "complete" else None
-    told = [tool, f"step {step}" if step else agent, state, *_member(event, "error")]
-    return [Line(words(event.type), ", ".join(str(word) for word in told if word))]
+    parts = [tool, f"step {step}" if step else agent, state, *_member(event, "error")]
+    return [Line(words(event.type), ", ".join(str(word) for word in parts if word))]
 
 
 def _entry(event: EventRow) -> list[Line]:
@@ -117,8 +117,8 @@ def _agent(event: EventRow) -> list[Line]:
         return any_event(event)
     place = f"/agents/{agent}/agent"
     changed = [OpRow(op.op, op.path.removeprefix(place), op.value) for op in event.ops if not op.path.endswith("/updated_at")]
-    told = operations(changed) if all(op.path for op in changed) else ""
-    return [Line(words(event.type), f"{agent}: {told}" if told else agent)]
+    changes = operations(changed) if all(op.path for op in changed) else ""
+    return [Line(words(event.type), f"{agent}: {changes}" if changes else agent)]
 
 
 def _effect(event: EventRow) -> list[Line]:
@@ -128,8 +128,8 @@ def _effect(event: EventRow) -> list[Line]:
 
 def _registered(event: EventRow) -> list[Line]:
     run = next((op.value for op in event.ops if op.path == "/run" and isinstance(op.value, dict)), {})
-    told = {name: run.get(f"{name}_{end}") for name, end in (("agent", "name"), ("conversation", "id"))}
-    return [Line(words(event.type), fields(told) or operations(event.ops))]
+    names = {name: run.get(f"{name}_{end}") for name, end in (("agent", "name"), ("conversation", "id"))}
+    return [Line(words(event.type), fields(names) or operations(event.ops))]
 
 
 def _artifact(event: EventRow) -> list[Line]:
@@ -166,4 +166,4 @@ _KNOWN: dict[str, Callable[[EventRow], list[Line]]] = {
         (f"{what}_{how}" for what in ("run", "model_request", "tool_call") for how in ("started", "completed", "failed")), _step
     ),
 }
-"""Events of the store and of the adapters that say more than their members do. A caller's own event of that name is told by its shape."""
+"""Events of the store and of the adapters that say more than their members do. A caller's own event of that name is shown by its shape."""

@@ -73,9 +73,9 @@ def any_event(event: EventRow) -> list[Line]:
     lines = list(map(_line, said(event)))
     if lines:
         return lines
-    told = fields(event.data)
-    if told or (event.data is not None and not event.ops):
-        return [Line(words(event.type), told)]
+    text = fields(event.data)
+    if text or (event.data is not None and not event.ops):
+        return [Line(words(event.type), text)]
     return [Line(words(event.type), operations(event.ops))]
 
 
@@ -90,13 +90,13 @@ def fields(data: Any) -> str:
         return ""
     if not isinstance(data, dict):
         return answered(data)
-    told = {name: value for name, value in data.items() if not _is_empty(value)}
-    telling = {
+    members = {name: value for name, value in data.items() if not _is_empty(value)}
+    readable = {
         name: value
-        for name, value in told.items()
+        for name, value in members.items()
         if name not in ("timestamp", "idempotency_key") and not (isinstance(value, str) and _OPAQUE.fullmatch(value))
     }
-    return ", ".join(f"{name}={_value(value)}" for name, value in (telling or told).items() if name != "timestamp")
+    return ", ".join(f"{name}={_value(value)}" for name, value in (readable or members).items() if name != "timestamp")
 
 
 def _is_empty(value: Any) -> bool:

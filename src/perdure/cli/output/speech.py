@@ -1,6 +1,6 @@
 """Messages in whatever shape a framework keeps them: who said what, which tool was called with what, what it answered.
 
-Shapes are told by their members, so nothing is imported: chat messages with `role` and `content`, LangChain's `{"$": "ai"}`, the items of
+Members decide the shape, so nothing is imported: chat messages with `role` and `content`, LangChain's `{"$": "ai"}`, the items of
 OpenAI's Responses, Bedrock's and Gemini's parts, Claude's blocks, Pydantic AI's parts, Agent Framework's contents.
 """
 

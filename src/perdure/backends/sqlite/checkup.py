@@ -7,12 +7,12 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import apsw
 
 from perdure.backends.common.store_header import check_schema
-from perdure.backends.spi import SCHEMA_VERSION
+from perdure.backends.spi import SCHEMA_VERSION, Finding
 from perdure.backends.sqlite.schema import APPLICATION_ID, check_library, read_min_writer
 from perdure.errors import Corrupt, Unsupported
 
@@ -28,19 +28,16 @@ WAL_BYTES_MAX = 256 << 20
 DISK_FREE_BYTES_MIN = 256 << 20
 """Less free space than this is worth a warning."""
 
-Found = tuple[Literal["bad", "warning"], str, str, str]
-"""Level, code, what is wrong, how to mend it."""
 
-
-def examine(path: Path, *, deep: bool) -> tuple[dict[str, Any], list[Found]]:
-    """Facts about the file (fields of `Diagnosis`) and what is wrong with it. Nothing is written."""
+def examine(path: Path, *, deep: bool) -> tuple[dict[str, Any], list[Finding]]:
+    """Facts about the file (fields of the doctor's answer) and what is wrong with it. Nothing is written."""
     facts: dict[str, Any] = {"path": str(path), "sqlite": apsw.sqlite_lib_version(), "sqlite_wal_reset_fixed": True}
-    found: list[Found] = []
+    found: list[Finding] = []
     try:
         check_library(apsw.sqlite_lib_version())
     except Unsupported as error:
         facts["sqlite_wal_reset_fixed"] = False
-        found.append(("bad", "unsupported", error.detail, "pip install --force-reinstall --only-binary apsw apsw"))
+        found.append(Finding("bad", "unsupported", error.detail, "pip install --force-reinstall --only-binary apsw apsw"))
     folder = path.absolute().parent
     if folder.is_dir():
         found += _place(folder, facts)
@@ -50,33 +47,35 @@ def examine(path: Path, *, deep: bool) -> tuple[dict[str, Any], list[Found]]:
     wal = path.with_name(path.name + "-wal")
     facts |= {"file_bytes": path.stat().st_size, "wal_bytes": wal.stat().st_size if wal.exists() else 0}
     if facts["wal_bytes"] > WAL_BYTES_MAX:
-        mend = "end the process that has been reading for long (a debugger, a backup, an open cursor); the next writer folds the log in"
-        found.append(("warning", "unavailable", f"The write-ahead log has {facts['wal_bytes']:,} bytes.", mend))
+        fix = "end the process that has been reading for long (a debugger, a backup, an open cursor); the next writer folds the log in"
+        found.append(Finding("warning", "unavailable", f"The write-ahead log has {facts['wal_bytes']:,} bytes.", fix))
     if not os.access(path, os.W_OK) or not os.access(folder, os.W_OK):
-        mend = f"give this user the right to write the file and its folder {folder}, in which the write-ahead log is made"
-        found.append(("bad", "invalid", f"{path} cannot be written by this user.", mend))
+        fix = f"give this user the right to write the file and its folder {folder}, in which the write-ahead log is made"
+        found.append(Finding("bad", "invalid", f"{path} cannot be written by this user.", fix))
         return facts, found
     try:
         found += _look_inside(path, facts, deep=deep)
     except (apsw.BusyError, apsw.LockedError) as error:
-        found.append(("bad", "unavailable", f"{path} is locked: {error}.", "find the process that holds it (fuser, lsof) and end it"))
+        found.append(Finding("bad", "unavailable", f"{path} is locked: {error}.", "find the process that locks it (fuser, lsof), end it"))
     except apsw.Error as error:
-        found.append(("bad", "corrupt", f"{path} cannot be read: {error}.", "stop writing and restore the file from a backup"))
+        found.append(Finding("bad", "corrupt", f"{path} cannot be read: {error}.", "stop writing and restore the file from a backup"))
     return facts, found
 
 
-def _place(folder: Path, facts: dict[str, Any]) -> list[Found]:
-    found: list[Found] = []
+def _place(folder: Path, facts: dict[str, Any]) -> list[Finding]:
+    found: list[Finding] = []
     free = facts["disk_free_bytes"] = shutil.disk_usage(folder).free
     if free < DISK_FREE_BYTES_MIN:
-        found.append(("warning", "unavailable", f"Only {free:,} bytes are free in {folder}.", "free some space, or move the store"))
+        found.append(Finding("warning", "unavailable", f"Only {free:,} bytes are free in {folder}.", "free some space, or move the store"))
     kind = facts["file_system"] = file_system(folder)
     if kind in NETWORK:
-        mend = "move the store to a local disk; to share it between machines use a server's engine"
-        found.append(("bad", "unsupported", f"{folder} is on a network file system ({kind}): its locks and shared memory may fail.", mend))
+        fix = "move the store to a local disk; to share it between machines use a server's engine"
+        found.append(
+            Finding("bad", "unsupported", f"{folder} is on a network file system ({kind}): locks and shared memory may fail.", fix)
+        )
     if kind in FORGETFUL:
-        mend = "move the store to a disk if it is to outlive the machine"
-        found.append(("warning", "unsupported", f"{folder} is in memory ({kind}): a commit does not survive a power cut there.", mend))
+        fix = "move the store to a disk if it is to outlive the machine"
+        found.append(Finding("warning", "unsupported", f"{folder} is in memory ({kind}): a commit does not survive a power cut.", fix))
     return found
 
 
@@ -95,27 +94,27 @@ def file_system(folder: Path) -> str | None:
     return kind
 
 
-def _identity(path: Path) -> Found | None:
+def _identity(path: Path) -> Finding | None:
     """What is wrong with taking this file for a store, by its first bytes alone."""
     try:
         with path.open("rb") as file:
             header = file.read(100)
     except FileNotFoundError:
-        return ("bad", "not_found", f"{path} does not exist.", "check --url or PERDURE_URL; the first write makes the file")
+        return Finding("bad", "not_found", f"{path} does not exist.", "check --url or PERDURE_URL; the first write makes the file")
     except OSError as error:
-        return ("bad", "invalid", f"{path} cannot be read: {error.strerror}.", "check the path and the rights of this user")
+        return Finding("bad", "invalid", f"{path} cannot be read: {error.strerror}.", "check the path and the rights of this user")
     if not header:
-        return ("bad", "not_found", f"{path} is empty.", "check --url or PERDURE_URL; the first write makes a store of it")
+        return Finding("bad", "not_found", f"{path} is empty.", "check --url or PERDURE_URL; the first write makes a store of it")
     if len(header) < 100 or not header.startswith(MAGIC):
-        return ("bad", "corrupt", f"{path} is no SQLite database.", "check --url; if a store was there, restore it from a backup")
+        return Finding("bad", "corrupt", f"{path} is no SQLite database.", "check --url; if a store was there, restore it from a backup")
     # The mark of a young store may still be in its write-ahead log alone; without one, the file itself has the last word.
     wal = path.with_name(path.name + "-wal")
     if int.from_bytes(header[68:72]) != APPLICATION_ID and not (wal.exists() and wal.stat().st_size):
-        return ("bad", "invalid", f"{path} is a SQLite database, but not a store of Perdure.", "check --url; it was left as it is")
+        return Finding("bad", "invalid", f"{path} is a SQLite database, but no store of Perdure.", "check --url; it was left as it is")
     return None
 
 
-def _look_inside(path: Path, facts: dict[str, Any], *, deep: bool) -> list[Found]:
+def _look_inside(path: Path, facts: dict[str, Any], *, deep: bool) -> list[Finding]:
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
     try:
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
@@ -123,7 +122,9 @@ def _look_inside(path: Path, facts: dict[str, Any], *, deep: bool) -> list[Found
         connection.execute("BEGIN")  # everything below is as of one moment
         application, schema = connection.pragma("application_id"), connection.pragma("user_version")
         if application != APPLICATION_ID:
-            return [("bad", "invalid", f"{path} is a SQLite database, but not a store of Perdure.", "check --url; it was left as it is")]
+            return [
+                Finding("bad", "invalid", f"{path} is a SQLite database, but no store of Perdure.", "check --url; it was left as it is")
+            ]
         facts |= {
             "schema": schema,
             "journal_mode": connection.pragma("journal_mode"),
@@ -134,25 +135,25 @@ def _look_inside(path: Path, facts: dict[str, Any], *, deep: bool) -> list[Found
         try:
             check_schema(schema, SCHEMA_VERSION, read_min_writer(connection, str(path)))
         except Unsupported as error:
-            return [("bad", "unsupported", error.detail, "upgrade perdure")]
+            return [Finding("bad", "unsupported", error.detail, "upgrade perdure")]
         except Corrupt as error:
-            return [("bad", "corrupt", error.detail, "stop writing and restore the file from a backup")]
+            return [Finding("bad", "corrupt", error.detail, "stop writing and restore the file from a backup")]
         facts["sessions"] = connection.execute("SELECT count(*) FROM session").get
         facts["commits"] = connection.execute("SELECT count(*) FROM log").get
         # Not stored in the file: every writer of Perdure sets it on its connection before it writes.
         facts["synchronous"] = "full"
-        found: list[Found] = []
+        found: list[Finding] = []
         if schema < SCHEMA_VERSION:
             old = f"The store has schema {schema}: it works, but has no place for what came with schema {SCHEMA_VERSION}."
-            found.append(("warning", "unsupported", old, "stop what uses the store, then run `perdure upgrade` on its URL"))
+            found.append(Finding("warning", "unsupported", old, "stop what uses the store, then run `perdure upgrade` on its URL"))
         if facts["journal_mode"] != "wal":
-            mend = "nothing to do: the next writer turns the write-ahead log on; find out which program turned it off"
-            found.append(("warning", "unsupported", f"The journal mode is {facts['journal_mode']}, not wal.", mend))
+            fix = "nothing to do: the next writer turns the write-ahead log on; find out which program turned it off"
+            found.append(Finding("warning", "unsupported", f"The journal mode is {facts['journal_mode']}, not wal.", fix))
         if deep:
             facts["deep"] = "; ".join(str(line) for (line,) in connection.execute("PRAGMA quick_check(10)"))
             if facts["deep"] != "ok":
-                mend = "stop writing, keep a copy, restore from a backup; `perdure verify` says which sessions are whole"
-                found.append(("bad", "corrupt", f"The file is damaged: {facts['deep']}.", mend))
+                fix = "stop writing, keep a copy, restore from a backup; `perdure verify` says which sessions are whole"
+                found.append(Finding("bad", "corrupt", f"The file is damaged: {facts['deep']}.", fix))
         return found
     finally:
         connection.close()
