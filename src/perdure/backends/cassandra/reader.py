@@ -54,7 +54,7 @@ class Reader:
                 statics = top[1]
             head = _head(statics)
             rows = await self._since(session, snapshot, min(upto, head.version), page.rows)
-            if snapshot is not None and not _fits(snapshot, rows):
+            if snapshot is not None and not _fits(snapshot, rows or await self._right_behind(session, snapshot)):
                 below = snapshot.version - 1
                 continue
             tail = [row for row in rows if snapshot is None or row.record.head.version > snapshot.version]
@@ -165,6 +165,10 @@ class Reader:
                 break
             first = page[-1].record.head.version + 1
         return [row for row in older + rows if snapshot is None or row.record.head.version >= snapshot.version]
+
+    async def _right_behind(self, session: SessionKey, snapshot: Snapshot) -> list[Row]:
+        """The row after a snapshot's own, which was truncated: it shows that the snapshot stands right below the first record."""
+        return await self._chain.ascend(session, snapshot.version, snapshot.version + 1, 1)
 
     async def _snapshot(self, session: SessionKey, below: int) -> Snapshot | None:
         rows = await self._client.run("snapshot", self._ns, session.tenant, session.id, below)

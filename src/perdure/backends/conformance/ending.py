@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from perdure.backends.conformance.kit import Kit, S, behind, case, case_of_two, expecting, refuses, versions
-from perdure.backends.spi import Appended, Backend, Known, Refused
+from perdure.backends.spi import Appended, Backend, Known, Refused, Snapshot
 from perdure.errors import Closed, Invalid
 from perdure.model.commit import Kind, Status
 
@@ -31,6 +31,20 @@ async def a_stale_writer_fails_after_truncation(kit: Kit) -> None:
     assert isinstance(await kit.one(expecting(S, heads[1])), Refused)
     assert isinstance(await kit.one(expecting(S, None)), Refused)
     assert await versions(kit.backend, S) == [5]
+
+
+@case
+async def a_snapshot_right_below_the_first_record_serves(kit: Kit) -> None:
+    """After truncation the snapshot below the first record is offered from its own version on, and stands for the records that went."""
+    heads = await kit.chain(S, 4)
+    (anchor,) = await kit.chain(S, 1, kind=Kind.anchor)
+    await kit.backend.put_snapshot(S, Snapshot(3, heads[2].hash, b"state"))
+    await kit.backend.truncate(S, 4, (5, anchor.hash))
+    for at, behind_it in ((3, []), (4, [4]), (None, [4, 5])):
+        loaded = await kit.backend.load(S, at)
+        assert loaded is not None
+        assert loaded.snapshot == Snapshot(3, heads[2].hash, b"state")
+        assert [item.head.version for item in loaded.records] == behind_it
 
 
 @case
