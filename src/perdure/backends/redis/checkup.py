@@ -1,4 +1,4 @@
-"""What a Redis server is set to, what weakens durability on it, and how to mend that."""
+"""What a Redis server is set to, what weakens durability on it, and how to fix it."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ _NOT_NOW = (redis.BusyLoadingError, redis.ReadOnlyError, redis.OutOfMemoryError,
 
 
 class Elsewhere(NamedTuple):
-    """Ask this node, although the slot is not its own yet; `None`: ask whoever has the slot."""
+    """Ask this node, although the slot is not its own yet; `None`: ask the node that has the slot."""
 
     pool: ConnectionPool | None
 
@@ -52,12 +52,14 @@ class Connections:
         self._room = asyncio.Semaphore(size)
         self._closed = self._astray = False
         self.requests = 0
-        """Round trips, for whoever counts them."""
+        """Round trips, for tests that count them."""
 
-    async def call(self, calls: Sequence[tuple[str, Words]], *, writes: bool, behind: Words | None = None, waits: bool = True) -> list[Any]:
+    async def call(
+        self, calls: Sequence[tuple[str, Words]], *, writes: bool, follow_up: Words | None = None, waits: bool = True
+    ) -> list[Any]:
         """Each call's answer, or our error; calls are pairs of a key, which says where it goes, and a command. One round trip to each node.
 
-        `behind`: a command that follows on each connection; its answer is put behind each call's, as a pair. `waits`: what meets a slot
+        `follow_up`: a command that follows on each connection; its answer is put after each call's, as a pair. `waits`: what meets a slot
         on its way to another node is tried again until it has arrived; otherwise it is `RetryLater`, and was not done."""
         answers: list[Any] = [None] * len(calls)
         waiting: dict[int, ConnectionPool | None] = dict.fromkeys(range(len(calls)))
@@ -76,7 +78,7 @@ class Connections:
                     answers[number] = self.mapped(error, unsure=False)
                 break
             sending = [
-                self._send(pool, [calls[number][1] for number in numbers], behind, asking=asking, writes=writes)
+                self._send(pool, [calls[number][1] for number in numbers], follow_up, asking=asking, writes=writes)
                 for (pool, asking), numbers in groups.items()
             ]
             waiting = {}
@@ -144,12 +146,12 @@ class Connections:
                 raise answer
         return answers
 
-    async def _send(self, pool: ConnectionPool, calls: list[Words], behind: Words | None, *, asking: bool, writes: bool) -> list[Any]:
+    async def _send(self, pool: ConnectionPool, calls: list[Words], follow_up: Words | None, *, asking: bool, writes: bool) -> list[Any]:
         """Answers; errors are the client library's, or ours. `asking`: although the slot is not the node's yet."""
 
         async def exchange(calls: list[Words]) -> list[Any]:
             sent = [word for call in calls for word in (("ASKING",), call)] if asking else calls
-            found = await self._exchange(pool, sent if behind is None else [*sent, behind], writes=writes)
+            found = await self._exchange(pool, sent if follow_up is None else [*sent, follow_up], writes=writes)
             return [*found[1 : len(sent) : 2], *found[len(sent) :]] if asking else found
 
         found = await exchange(calls)
@@ -168,7 +170,7 @@ class Connections:
             for number, answer in zip(missing, again, strict=False):
                 found[number] = answer
             found[len(calls) :] = again[len(some) :]
-        if behind is None:
+        if follow_up is None:
             return found
         *answers, last = found
         return [answer if isinstance(answer, Exception) else (answer, last) for answer in answers]

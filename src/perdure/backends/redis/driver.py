@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 
-from perdure.backends.common.checks import LOOKED_MAX
-from perdure.backends.common.refusals import no_store
+from perdure.backends.common.checks import LOOKED_MAX, selects
+from perdure.backends.common.refusals import bad_cursor, check_deleted, check_snapshot_size, key_applied_twice, no_anchor, not_deleted
+from perdure.backends.common.store_header import StoreHeader, open_header
 from perdure.backends.redis import layout
 from perdure.backends.redis.checkup import checkup, settings_of
 from perdure.backends.redis.connections import Connections, Words
@@ -18,9 +19,9 @@ from perdure.backends.redis.news import notices
 from perdure.backends.remote import Answer, Attempt, HeadMismatch, Notice, RetryLater, Stored
 from perdure.backends.spi import Capabilities, Change, Checkup, Durability, Head, Known, Loaded, Page, Query, Record, Row, Snapshot
 from perdure.clock import Clock
-from perdure.errors import Corrupt, Error, Invalid, TooLarge, Unknown, Unsupported
-from perdure.model.commit import Kind, Status
-from perdure.model.ids import SessionKey, uuid7
+from perdure.errors import Corrupt, Error, Unknown, Unsupported
+from perdure.model.commit import Kind
+from perdure.model.ids import SessionKey
 
 RECORD_BYTES_MAX = 32 << 20
 SNAPSHOT_BYTES_MAX = 64 << 20
@@ -43,20 +44,16 @@ class RedisDriver:
         """Look at the server and read the store's id; make the store where there is none, or without `create` raise `NotFound`."""
         await self.connections.locate()
         key = f"{self._prefixes[0]}store"
-        made = msgspec.json.encode({"schema": SCHEMA, "id": uuid7(clock.now(), clock.bits(74)).hex()})
-        found = await self.connections.one(key, "GET", key)
-        if found is None and not create:
-            raise no_store(self.connections.place, f"the key {key!r}")
-        if found is None:
-            await self.connections.one(key, "SET", key, made, "NX", writes=True)
-            found = await self.connections.one(key, "GET", key)
-        try:
-            store = msgspec.json.decode(found, type=dict[str, int | str])
-            schema, self.store_id = int(store["schema"]), str(store["id"])
-        except (msgspec.DecodeError, KeyError, ValueError, TypeError) as error:
-            raise Corrupt(f"{key!r} in this Redis was not written by Perdure: choose another namespace.") from error
-        if schema > SCHEMA:
-            raise Unsupported(f"This store has the layout {schema}; this version of Perdure knows {SCHEMA}: upgrade perdure.")
+
+        async def make(id: str) -> None:
+            header = msgspec.json.encode({"schema": SCHEMA, "id": id})
+            await self.connections.one(key, "SET", key, header, "NX", writes=True)
+
+        header = await open_header(
+            lambda: self.connections.one(key, "GET", key), make, _header,
+            place=self.connections.place, what=f"the key {key!r}", known=SCHEMA, clock=clock, create=create,
+        )  # fmt: skip
+        self.store_id = header.id
         if create:
             await self.connections.check_library(key)
         settings = await settings_of(self.connections, key)
@@ -87,10 +84,10 @@ class RedisDriver:
         for shard, numbers in groups.items():
             words = [word for number in numbers for word in self._append_words(attempts[number])]
             calls.append((self._prefixes[shard], ("FCALL", f"perdure_{SCHEMA}_append", 1, self._prefixes[shard], *words)))
-        behind: Words | None = None
+        follow_up: Words | None = None
         if self._replicas:
-            behind = ("WAITAOF", 1, self._replicas, int(self.connections.timeout * 900))
-        found = await self.connections.call(calls, writes=True, behind=behind, waits=False)
+            follow_up = ("WAITAOF", 1, self._replicas, int(self.connections.timeout * 900))
+        found = await self.connections.call(calls, writes=True, follow_up=follow_up, waits=False)
         answers: list[Answer] = [HeadMismatch(None)] * len(attempts)
         for numbers, answer in zip(groups.values(), found, strict=True):
             reached: Error | Durability = self.durability_read
@@ -142,7 +139,7 @@ class RedisDriver:
                 case [0, bytes() | None as head]:
                     return HeadMismatch(layout.decode_head(head))
                 case [3]:
-                    return Corrupt(f"A record of session {attempt.session.id!r} has an idempotency key that was applied before.")
+                    return key_applied_twice(attempt.session)
                 case [4, bytes(said)]:
                     return Corrupt(
                         f"The keys of session {attempt.session.id!r} in Redis were changed by hand: {said.decode(errors='replace')}."
@@ -194,8 +191,7 @@ class RedisDriver:
 
     async def put_snapshot(self, session: SessionKey, snapshot: Snapshot) -> None:
         """See `spi.Backend.put_snapshot`."""
-        if len(snapshot.body) > SNAPSHOT_BYTES_MAX:
-            raise TooLarge(f"A snapshot of {len(snapshot.body):,} bytes; on Redis {SNAPSHOT_BYTES_MAX:,} are taken.")
+        check_snapshot_size(snapshot, SNAPSHOT_BYTES_MAX, "Redis")
         await self._ask("put_snapshot", session, snapshot.version, layout.proof(snapshot.hash), layout.encode_snapshot(snapshot))
 
     async def scan(self, query: Query, cursor: str | None, limit: int) -> Page[Row]:
@@ -218,7 +214,7 @@ class RedisDriver:
                 if head is None or created is None:
                     raise Corrupt(f"The head of session {session.id!r} is gone from Redis.", session=session.id)
                 row = Row(session, _certain(layout.decode_head(head)), layout.decode_tags(tags), int(created))
-                if _matches(query, row):
+                if selects(query, row.head, row.tags):
                     rows.append(row)
                     if len(rows) == limit:
                         return Page(rows, session.id)
@@ -232,7 +228,7 @@ class RedisDriver:
     async def feed(self, cursor: str | None, limit: int) -> Page[Change]:
         """Shard by shard, each in the order of its commits. A cursor is a place in each shard's stream."""
         if cursor is not None and not _CURSOR.fullmatch(cursor):
-            raise Invalid(f"{cursor!r} is no cursor of this feed.")
+            raise bad_cursor(cursor)
         places = cursor.replace(":", "-").split(",") if cursor else [_START] * SHARDS
         while True:
             calls = [self._function("feed", shard, place if place == _START else f"({place}", limit) for shard, place in enumerate(places)]
@@ -256,18 +252,16 @@ class RedisDriver:
         """See `spi.Backend.truncate`."""
         proof = layout.proof(anchor[1], Kind.anchor)
         if below > anchor[0] or not await self._ask("truncate", session, below, anchor[0], proof):
-            raise Invalid(f"Session {session.id!r} has no anchor commit at version {anchor[0]} with this hash, or {below} is above it.")
+            raise no_anchor(session, below, anchor)
 
     async def purge(self, session: SessionKey) -> None:
         """See `spi.Backend.purge`."""
-        refused = Invalid(f"Session {session.id!r} is not deleted: delete it before it is purged.")
         (head,) = await self.heads([session])
-        if head is None or head.status != Status.deleted:
-            raise refused
+        head = check_deleted(session, head)
         (last,) = await self.read(session, head.version - 1, None, 1, reverse=True)
         stub = layout.encode_record(msgspec.structs.replace(last, body=b""))
         if not await self._ask("purge", session, layout.encode_head(head), head.version, stub):
-            raise refused
+            raise not_deleted(session)
 
     async def checkup(self) -> Checkup:
         """See `remote.Driver.checkup`."""
@@ -292,8 +286,6 @@ def _certain(head: Head | None) -> Head:
     return head
 
 
-def _matches(query: Query, row: Row) -> bool:
-    status = row.head.status
-    return (status == query.status if query.status is not None else status not in (Status.deleted, Status.moved)) and all(
-        row.tags.get(name) == value for name, value in query.tags.items()
-    )
+def _header(found: bytes) -> StoreHeader:
+    header = msgspec.json.decode(found, type=dict[str, int | str])
+    return StoreHeader(int(header["schema"]), str(header["id"]))

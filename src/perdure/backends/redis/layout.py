@@ -12,6 +12,7 @@ from zlib import crc32
 
 import msgspec
 
+from perdure.backends.common import packing
 from perdure.backends.spi import Head, Record, Snapshot
 from perdure.errors import Corrupt
 from perdure.model.ids import SessionKey
@@ -22,9 +23,7 @@ SHARDS = 16
 """Part of the layout: never change it."""
 
 _ENCODE = msgspec.msgpack.Encoder().encode
-_HEAD = msgspec.msgpack.Decoder(tuple[int, bytes, int, int, int, int])
 _REST = msgspec.msgpack.Decoder(tuple[int, int, int, int, int, bytes, str | None, bytes, bytes, bytes])
-_KEY = msgspec.msgpack.Decoder(tuple[int, bytes])
 _TAGS = msgspec.json.Decoder(dict[str, str])
 _SNAPSHOT = msgspec.msgpack.Decoder(tuple[bytes, bytes])
 
@@ -52,13 +51,13 @@ def session_of(name: bytes) -> SessionKey:
 
 def encode_head(head: Head | None) -> bytes:
     """A head as the functions compare it; nothing for none."""
-    return b"" if head is None else _ENCODE((head.version, head.hash, head.at, head.epoch, head.status, head.data))
+    return b"" if head is None else packing.encode_head(head)
 
 
 def decode_head(data: bytes | None) -> Head | None:
     """Raises `Corrupt`."""
     try:
-        return None if data is None else Head(*_HEAD.decode(data))
+        return None if data is None else packing.decode_head(data)
     except msgspec.DecodeError as error:
         _damaged("A head", error)
 
@@ -86,15 +85,13 @@ def decode_record(data: bytes) -> Record:
     return Record(Head(version, hash, at, epoch, status, last), id, kind, key, request, meta, body)
 
 
-def encode_key(version: int, request: bytes) -> bytes:
-    """What is known of an idempotency key."""
-    return _ENCODE((version, request))
+encode_key = packing.encode_key
 
 
 def decode_key(data: bytes) -> tuple[int, bytes]:
     """Raises `Corrupt`."""
     try:
-        return _KEY.decode(data)
+        return packing.decode_key(data)
     except msgspec.DecodeError as error:
         _damaged("An idempotency key", error)
 

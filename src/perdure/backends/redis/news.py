@@ -37,10 +37,10 @@ async def notices(connections: Connections, streams: Sequence[str]) -> AsyncGene
         tasks += [asyncio.create_task(waiter.run(news)) for waiter in waiters]
         yield None, 0
         while True:
-            told = await news.get()
-            if isinstance(told, Error):
-                raise told
-            for notice in told:
+            found = await news.get()
+            if isinstance(found, Error):
+                raise found
+            for notice in found:
                 yield notice
     finally:
         await cancel_and_wait(*tasks)
@@ -52,7 +52,7 @@ class _Waiter:
     """Waits at streams that lie on one node; goes after them when their slot moves, and misses nothing on the way."""
 
     def __init__(self, connections: Connections, places: Mapping[str, bytes]) -> None:
-        """`places`: the entry of each stream behind which to go on."""
+        """`places`: the entry of each stream that was read last."""
         self._connections, self._places = connections, dict(places)
         self._pool = connections.route.pool_of(next(iter(places)))
         self._connection: Connection | None = None

@@ -41,7 +41,7 @@ class Route(Protocol):
         ...
 
     def moved(self, slot: int, pool: ConnectionPool, /) -> None:
-        """Note that a slot is another's, until all are looked up anew."""
+        """Note that a slot is another's, until all are looked up again."""
         ...
 
     async def locate(self) -> None:
@@ -50,7 +50,7 @@ class Route(Protocol):
 
 
 class OneRoute:
-    """All shards on one primary, which the pool finds by itself."""
+    """All shards on one primary, which the pool finds."""
 
     clustered = False
 
@@ -96,7 +96,7 @@ class Guides(Sentinel):
 
 
 class ClusterRoute:
-    """A Cluster: its nodes tell who has which slots."""
+    """A Cluster: its nodes say which of them has which slots."""
 
     clustered = fails_over = True
 
