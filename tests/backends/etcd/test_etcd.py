@@ -15,6 +15,10 @@ import pytest
 
 import perdure
 from perdure import Event
+from perdure.backends.conformance.kit import Kit
+from perdure.backends.etcd.gateway import items, prefix_end
+from perdure.model.commit import Kind
+from perdure.model.ids import SessionKey
 from tests.servers.etcd import Etcd
 from tests.servers.fixture import Servers
 from tests.servers.process import free_port
@@ -60,6 +64,25 @@ async def test_a_group_is_one_request_and_so_is_a_warm_read(url: str) -> None:
 async def test_what_is_larger_than_a_request_goes_in_chunks(url: str) -> None:
     """A commit of 5 MiB and a state of 3 MiB with its snapshot come back whole; above 16 MiB it is `TooLarge` and nothing is stored."""
     await large_ones_come_back_whole(url)
+
+
+async def test_chunks_of_many_large_records_go_with_them(url: str) -> None:
+    """A truncation of more than a page of large records leaves none of their chunks behind, and what is above it whole."""
+    session, body = SessionKey("t", "large"), bytes(1 << 20)
+    async with opened(url) as backend:
+        kit = Kit(backend, None)
+        await kit.chain(session, 6, body=body)
+        (anchor,) = await kit.chain(session, 1, kind=Kind.anchor)
+        driver: Any = backend.driver  # type: ignore[attr-defined]
+
+        async def chunks() -> int:
+            prefix = driver._keys.of(b"c", session)
+            return len(items(await driver.gateway.range(key=prefix, end=prefix_end(prefix), keys_only=True)))
+
+        assert await backend.run(chunks()) == 24  # type: ignore[attr-defined]
+        await backend.truncate(session, 6, (7, anchor.hash))
+        assert await backend.run(chunks()) == 4  # type: ignore[attr-defined]
+        assert next(record.body for record in await backend.read(session)) == body
 
 
 async def test_a_wrong_password_is_refused_and_an_old_token_is_renewed(server_of_my_own: Servers[Etcd]) -> None:

@@ -1,4 +1,4 @@
-"""What weakens an etcd cluster, and how to mend it."""
+"""What weakens an etcd cluster, and how to fix it."""
 
 from __future__ import annotations
 

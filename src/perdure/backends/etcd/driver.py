@@ -6,26 +6,27 @@ from collections.abc import AsyncGenerator, Sequence
 
 import msgspec
 
-from perdure.backends.common.refusals import no_store
+from perdure.backends.common.pages import SNAPSHOTS_KEPT
+from perdure.backends.common.pieces import cut
+from perdure.backends.common.refusals import check_anchor, check_deleted, check_snapshot_size, key_applied_twice, no_anchor, not_deleted
+from perdure.backends.common.store_header import StoreHeader, open_header
 from perdure.backends.etcd import layout
 from perdure.backends.etcd.checkup import QUORUM, checkup
-from perdure.backends.etcd.gateway import Gateway, Json, absent, behind, data, delete, get, holds, items, nested, put, unchanged
+from perdure.backends.etcd.gateway import Gateway, Json, absent, data, delete, get, holds, items, nested, prefix_end, put, unchanged
 from perdure.backends.etcd.layout import SCHEMA, Layout
 from perdure.backends.etcd.news import notices
-from perdure.backends.etcd.reader import Reader
+from perdure.backends.etcd.reader import FETCHED, Reader
 from perdure.backends.remote import Answer, Attempt, HeadMismatch, Notice, Stored
 from perdure.backends.spi import Capabilities, Checkup, Durability, Known, Record, Snapshot
 from perdure.clock import Clock
-from perdure.errors import Corrupt, Error, Invalid, TooLarge, Unsupported
-from perdure.model.commit import Kind, Status
-from perdure.model.ids import SessionKey, uuid7
+from perdure.errors import Error
+from perdure.model.ids import SessionKey
 
 RECORD_BYTES_MAX = 16 << 20
 CHUNK = 256 << 10
 """Bytes of a body in one value; larger ones are cut."""
 BATCH_BYTES = 900 << 10
 """About how many bytes go in one transaction: etcd takes 1.5 MiB."""
-SNAPSHOTS_KEPT = 2
 
 
 class EtcdDriver(Reader):
@@ -42,21 +43,16 @@ class EtcdDriver(Reader):
     async def start(self, clock: Clock, place: str, *, create: bool = True) -> None:
         """Read the store's id and the cluster's size; make the store where there is none, or without `create` raise `NotFound`."""
         meta = self._keys.meta
-        held = items(await self.gateway.range(key=meta))
-        if not held and not create:
-            raise no_store(place, f"the key {meta.decode()!r}")
-        if not held:
-            made = msgspec.msgpack.encode({"schema": SCHEMA, "store": uuid7(clock.now(), clock.bits(74)).hex()})
-            answer = await self.gateway.txn([absent(meta)], [put(meta, made), get(meta)], [get(meta)])
-            held = items(answer["responses"][-1])
-        try:
-            found = msgspec.msgpack.decode(data(held[0], "value"), type=dict[str, int | str])
-            schema, store = int(found["schema"]), str(found["store"])
-        except (msgspec.DecodeError, KeyError, ValueError) as error:
-            raise Corrupt(f"{meta!r} in this etcd was not written by Perdure: choose another namespace.") from error
-        if schema > SCHEMA:
-            raise Unsupported(f"This store has the layout {schema}; this version of Perdure knows {SCHEMA}: upgrade perdure.")
-        self.store_id = store
+
+        async def read() -> Json | None:
+            return next(iter(items(await self.gateway.range(key=meta))), None)
+
+        async def make(id: str) -> None:
+            await self.gateway.txn([absent(meta)], [put(meta, msgspec.msgpack.encode({"schema": SCHEMA, "store": id}))])
+
+        what = f"the key {meta.decode()!r}"
+        header = await open_header(read, make, _header, place=place, what=what, known=SCHEMA, clock=clock, create=create)
+        self.store_id = header.id
         members = len((await self.gateway.call("cluster/member/list", {})).get("members", []))
         self.durability_read = Durability.quorum if members >= QUORUM else Durability.local
         self.capabilities = Capabilities(
@@ -122,11 +118,10 @@ class EtcdDriver(Reader):
 
     async def _cut(self, session: SessionKey, name: str, body: bytes) -> int:
         """Write a body in chunks, under a name that nothing refers to yet; how many there are. A second time changes nothing."""
-        prefix = self._keys.chunks(session, name)
-        starts = range(0, len(body), CHUNK)
-        for number, start in enumerate(starts):
-            await self.gateway.txn([], [put(prefix + b"%04x" % number, body[start : start + CHUNK])])
-        return len(starts)
+        prefix, chunks = self._keys.chunks(session, name), cut(body, CHUNK)
+        for number, chunk in enumerate(chunks):
+            await self.gateway.txn([], [put(prefix + b"%04x" % number, chunk)])
+        return len(chunks)
 
     async def _send(self, attempts: Sequence[Attempt], batch: Sequence[Json]) -> list[Answer]:
         answer = await self.gateway.txn([], batch)
@@ -146,16 +141,15 @@ class EtcdDriver(Reader):
         if known and known[0] and head is not None:
             return Known(*layout.decode_key(known[0][0]), head)
         if head == attempt.expected:
-            return Corrupt(f"A record of session {attempt.session.id!r} has an idempotency key that was applied before.")
+            return key_applied_twice(attempt.session)
         return HeadMismatch(head)
 
     async def put_snapshot(self, session: SessionKey, snapshot: Snapshot) -> None:
         """See `spi.Backend.put_snapshot`."""
-        if len(snapshot.body) > RECORD_BYTES_MAX:
-            raise TooLarge(f"A snapshot of {len(snapshot.body):,} bytes; on etcd {RECORD_BYTES_MAX:,} are taken.")
+        check_snapshot_size(snapshot, RECORD_BYTES_MAX, "etcd")
         keys = self._keys
         record, stored = keys.at(b"r", session, snapshot.version), keys.of(b"s", session)
-        answer = await self.gateway.txn([], [get(record), get(stored, behind(stored), keys_only=True)], writes=False)
+        answer = await self.gateway.txn([], [get(record), get(stored, prefix_end(stored), keys_only=True)], writes=False)
         found, held = map(items, answer["responses"])
         if not found or layout.decode_record(found[0])[0].head.hash != snapshot.hash:
             return
@@ -167,21 +161,19 @@ class EtcdDriver(Reader):
         for version in versions[:-SNAPSHOTS_KEPT]:
             if version != snapshot.version:
                 gone = keys.chunks(session, str(version))
-                old += [delete(keys.at(b"s", session, version)), delete(gone, behind(gone))]
+                old += [delete(keys.at(b"s", session, version)), delete(gone, prefix_end(gone))]
         await self.gateway.txn(
             [unchanged(record, int(found[0]["mod_revision"]))], [put(keys.at(b"s", session, snapshot.version), value), *old[:100]]
         )
 
     async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes]) -> None:
-        """See `spi.Backend.truncate`. Chunks of dropped records go afterwards: they are refered to by nothing."""
+        """See `spi.Backend.truncate`. Chunks of dropped records go afterwards, when nothing refers to them."""
         keys = self._keys
         record = keys.at(b"r", session, anchor[0])
         found = items(await self.gateway.range(key=record))
         held = layout.decode_record(found[0])[0] if found else None
-        refused = Invalid(f"Session {session.id!r} has no anchor commit at version {anchor[0]} with this hash, or {below} is above it.")
-        if held is None or (held.head.hash, held.kind) != (anchor[1], Kind.anchor) or below > anchor[0]:
-            raise refused
-        dropped = await self.read(session, 0, below, 1 << 30, reverse=False) if below > 1 else []
+        check_anchor(session, held, below, anchor)
+        cut_names = await self._cut_names(session, below)
         answer = await self.gateway.txn(
             [unchanged(record, int(found[0]["mod_revision"]))],
             [
@@ -190,26 +182,31 @@ class EtcdDriver(Reader):
             ],
         )
         if not answer.get("succeeded"):
-            raise refused
-        for gone in dropped:
-            if len(gone.body) > CHUNK:
-                prefix = keys.chunks(session, gone.id.hex())
-                await self.gateway.txn([], [delete(prefix, behind(prefix))])
+            raise no_anchor(session, below, anchor)
+        for name in cut_names:
+            prefix = keys.chunks(session, name)
+            await self.gateway.txn([], [delete(prefix, prefix_end(prefix))])
+
+    async def _cut_names(self, session: SessionKey, below: int) -> list[str]:
+        """Under which names records below a version have their chunks."""
+        names: list[str] = []
+        after = 0
+        while page := await self.read(session, after, below, FETCHED, reverse=False):
+            names += [record.id.hex() for record in page if len(record.body) > CHUNK]
+            after = page[-1].head.version
+        return names
 
     async def purge(self, session: SessionKey) -> None:
         """See `spi.Backend.purge`."""
         keys = self._keys
         key = keys.of(b"h", session)
         found = items(await self.gateway.range(key=key))
-        head = layout.decode_head(found[0]) if found else None
-        refused = Invalid(f"Session {session.id!r} is not deleted: delete it before it is purged.")
-        if head is None or head.status != Status.deleted:
-            raise refused
+        head = check_deleted(session, layout.decode_head(found[0]) if found else None)
         last = keys.at(b"r", session, head.version)
         (item,) = items(await self.gateway.range(key=last))
         stub = msgspec.structs.replace(layout.decode_record(item)[0], body=b"")
         created, _ = layout.decode_index(items(await self.gateway.range(key=keys.of(b"i", session)))[0])
-        removed = [delete(keys.of(kind, session), behind(keys.of(kind, session))) for kind in (b"k", b"s", b"c")]
+        removed = [delete(keys.of(kind, session), prefix_end(keys.of(kind, session))) for kind in (b"k", b"s", b"c")]
         answer = await self.gateway.txn(
             [unchanged(key, int(found[0]["mod_revision"]))],
             [
@@ -220,7 +217,7 @@ class EtcdDriver(Reader):
             ],
         )
         if not answer.get("succeeded"):
-            raise refused
+            raise not_deleted(session)
 
     def notices(self) -> AsyncGenerator[Notice, None]:
         """See `remote.NotificationSource`."""
@@ -233,3 +230,8 @@ class EtcdDriver(Reader):
     async def close(self) -> None:
         """See `remote.Driver.close`."""
         await self.gateway.close()
+
+
+def _header(item: Json) -> StoreHeader:
+    header = msgspec.msgpack.decode(data(item, "value"), type=dict[str, int | str])
+    return StoreHeader(int(header["schema"]), str(header["store"]))

@@ -41,7 +41,7 @@ class Gateway:
         self._token: str | None = None
         self._under_way: set[asyncio.Task[httpx.Response]] = set()
         self.requests = 0
-        """How many requests were sent, for whoever counts round trips."""
+        """How many requests were sent, for tests that count them."""
 
     async def call(self, path: str, body: Json, *, writes: bool = False, only: str | None = None) -> Json:
         """One request, to the member at the endpoint `only`, or to any. Raises `Unknown` instead of `Unavailable` where a write was sent
@@ -258,7 +258,7 @@ def items(answer: Json) -> list[Json]:
     return found
 
 
-def behind(prefix: bytes) -> bytes:
+def prefix_end(prefix: bytes) -> bytes:
     """The first key that does not begin with `prefix`."""
     stem = prefix.rstrip(b"\xff")
     return stem[:-1] + bytes((stem[-1] + 1,))

@@ -13,24 +13,24 @@ Keys sort by bytes, as ids do. Versions are 16 hexadecimal digits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import msgspec
 
+from perdure.backends.common import packing
 from perdure.backends.etcd.gateway import Json, data
 from perdure.backends.spi import Head, Record
 from perdure.errors import Corrupt
 from perdure.model.ids import SessionKey
 
+T = TypeVar("T")
 SCHEMA = 1
 """The version of this layout."""
 
 _ENCODER = msgspec.msgpack.Encoder()
-_HEAD = msgspec.msgpack.Decoder(tuple[int, bytes, int, int, int, int])
 _INDEX = msgspec.msgpack.Decoder(tuple[int, dict[str, str]])
 _RECORD = msgspec.msgpack.Decoder(tuple[bytes, int, int, int, int, bytes, int, str | None, bytes, bytes, int, bytes])
-_KEY = msgspec.msgpack.Decoder(tuple[int, bytes])
 _SNAPSHOT = msgspec.msgpack.Decoder(tuple[bytes, int, bytes])
 
 
@@ -79,21 +79,19 @@ def version_of(item: Json) -> int:
     return int(data(item, "key")[-16:], 16)
 
 
-def _decoded(decoder: Any, item: Json, what: str) -> Any:
+def _decoded(decode: Callable[[bytes], T], item: Json, what: str) -> T:
     try:
-        return decoder.decode(data(item, "value"))
+        return decode(data(item, "value"))
     except (msgspec.DecodeError, ValueError) as error:
         raise Corrupt(f"{what} in etcd at {data(item, 'key')!r} is not what was written: {error}.") from error
 
 
-def encode_head(head: Head) -> bytes:
-    """The same bytes for the same head: they are compared."""
-    return _ENCODER.encode((head.version, head.hash, head.at, head.epoch, head.status, head.data))
+encode_head, encode_key = packing.encode_head, packing.encode_key
 
 
 def decode_head(item: Json) -> Head:
     """Raises `Corrupt`, as all of these do."""
-    return Head(*_decoded(_HEAD, item, "A head"))
+    return _decoded(packing.decode_head, item, "A head")
 
 
 def encode_index(created: int, tags: Mapping[str, str]) -> bytes:
@@ -103,7 +101,7 @@ def encode_index(created: int, tags: Mapping[str, str]) -> bytes:
 
 def decode_index(item: Json) -> tuple[int, dict[str, str]]:
     """When the session was made, and its tags."""
-    created, tags = _decoded(_INDEX, item, "An index row")
+    created, tags = _decoded(_INDEX.decode, item, "An index row")
     return created, tags
 
 
@@ -120,19 +118,13 @@ def encode_record(record: Record, body: bytes, chunks: int) -> bytes:
 
 def decode_record(item: Json) -> tuple[Record, int]:
     """The record and how many chunks its body lies in (0: it is here)."""
-    hash, at, epoch, status, last, id, kind, key, request, meta, chunks, body = _decoded(_RECORD, item, "A record")
+    hash, at, epoch, status, last, id, kind, key, request, meta, chunks, body = _decoded(_RECORD.decode, item, "A record")
     return Record(Head(version_of(item), hash, at, epoch, status, last), id, kind, key, request, meta, body), chunks
-
-
-def encode_key(version: int, request: bytes) -> bytes:
-    """Where an idempotency key was applied, and the digest of what was asked."""
-    return _ENCODER.encode((version, request))
 
 
 def decode_key(item: Json) -> tuple[int, bytes]:
     """Version and digest."""
-    version, request = _decoded(_KEY, item, "An idempotency key")
-    return version, request
+    return _decoded(packing.decode_key, item, "An idempotency key")
 
 
 def encode_snapshot(hash: bytes, chunks: int, body: bytes) -> bytes:
@@ -142,5 +134,5 @@ def encode_snapshot(hash: bytes, chunks: int, body: bytes) -> bytes:
 
 def decode_snapshot(item: Json) -> tuple[bytes, int, bytes]:
     """Hash, chunks and body."""
-    hash, chunks, body = _decoded(_SNAPSHOT, item, "A snapshot")
+    hash, chunks, body = _decoded(_SNAPSHOT.decode, item, "A snapshot")
     return hash, chunks, body

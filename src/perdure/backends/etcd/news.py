@@ -1,4 +1,4 @@
-"""News from etcd: a watch on all heads, from now on. What was missed while there was none, whoever waits reads by itself."""
+"""News from etcd: a watch on all heads, from now on. What was missed while there was none is read by those who wait."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from perdure.backends.etcd import layout
-from perdure.backends.etcd.gateway import Gateway, Json, behind, get, text
+from perdure.backends.etcd.gateway import Gateway, Json, get, prefix_end, text
 from perdure.backends.etcd.layout import Layout
 from perdure.backends.remote import Notice
 from perdure.errors import Corrupt, Error, Unauthorized, Unavailable
@@ -15,9 +15,9 @@ _REFUSED = ("permission denied", "auth token", "user name is empty")
 
 
 async def notices(gateway: Gateway, keys: Layout) -> AsyncGenerator[Notice, None]:
-    """See `remote.NotificationSource`. Ended by etcd where this watch is so far behind that what it has not seen was compacted."""
+    """See `remote.NotificationSource`. etcd ends a watch that is so far behind that what it has not seen was compacted."""
     heads = keys.all(b"h")
-    request = {"create_request": {"key": text(heads), "range_end": text(behind(heads)), "filters": ["NODELETE"]}}
+    request = {"create_request": {"key": text(heads), "range_end": text(prefix_end(heads)), "filters": ["NODELETE"]}}
     async with aclosing(gateway.stream("watch", request, alive=get(keys.meta)["request_range"])) as answers:
         async for answer in answers:
             if answer.get("canceled"):

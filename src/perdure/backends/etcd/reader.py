@@ -6,19 +6,20 @@ from collections.abc import Sequence
 
 import msgspec
 
-from perdure.backends.common.checks import LOOKED_MAX
+from perdure.backends.common.checks import LOOKED_MAX, selects
+from perdure.backends.common.pages import RecordPage
+from perdure.backends.common.refusals import bad_cursor
 from perdure.backends.etcd import layout
-from perdure.backends.etcd.gateway import Compacted, Gateway, Json, behind, data, get, items
+from perdure.backends.etcd.gateway import Compacted, Gateway, Json, data, get, items, prefix_end
 from perdure.backends.etcd.layout import Layout
 from perdure.backends.spi import Change, Head, Known, Loaded, Page, Query, Record, Row, Snapshot
-from perdure.errors import Corrupt, Invalid, Unavailable
-from perdure.model.commit import Status
+from perdure.errors import Corrupt, Unavailable
 from perdure.model.ids import SessionKey
 
-PAGE_BYTES = 4 << 20
-"""About how many bytes of records one `read` returns."""
 TAIL = 64
 """Records that a load fetches at once in the hope that the snapshot is not further back."""
+FETCHED = 256
+"""Most records that a read fetches at once."""
 SCANNED = 256
 """Index rows fetched at once while listing."""
 
@@ -49,8 +50,8 @@ class Reader:
 
     async def _load(self, session: SessionKey, at: int | None) -> Loaded | None:
         keys = self._keys
-        upto = behind(keys.of(b"r", session)) if at is None else keys.at(b"r", session, at + 1)
-        snapshots = behind(keys.of(b"s", session)) if at is None else keys.at(b"s", session, at + 1)
+        upto = prefix_end(keys.of(b"r", session)) if at is None else keys.at(b"r", session, at + 1)
+        snapshots = prefix_end(keys.of(b"s", session)) if at is None else keys.at(b"s", session, at + 1)
         answer = await self._gateway.txn(
             [],
             [
@@ -95,7 +96,7 @@ class Reader:
         prefix = self._keys.chunks(session, name)
         parts: list[bytes] = []
         while len(parts) < chunks:
-            page = items(await self._gateway.range(key=prefix + b"%04x" % len(parts), end=behind(prefix), limit=16))
+            page = items(await self._gateway.range(key=prefix + b"%04x" % len(parts), end=prefix_end(prefix), limit=16))
             if not page:
                 raise Corrupt(f"Chunk {len(parts)} of {name} of session {session.id!r} is gone from etcd.", session=session.id)
             parts += [data(item, "value") for item in page]
@@ -105,25 +106,21 @@ class Reader:
         """A page; as many records a round trip as the sizes seen so far promise to be small."""
         keys = self._keys
         first = keys.at(b"r", session, after + 1)
-        last = behind(keys.of(b"r", session)) if before is None else keys.at(b"r", session, before)
-        records: list[Record] = []
-        size, step = 0, 64
-        while len(records) < limit and size <= PAGE_BYTES and first < last:
-            wanted = min(step, limit - len(records))
-            page = items(await self._gateway.range(key=first, end=last, limit=wanted, descend=reverse))
-            for item in page:
-                records.append(await self._record(session, item))
-                size += records[-1].stored_bytes
-                if size > PAGE_BYTES:
-                    return records
-            if len(page) < wanted:
+        last = prefix_end(keys.of(b"r", session)) if before is None else keys.at(b"r", session, before)
+        page = RecordPage[Record](limit)
+        while not page.full and first < last:
+            wanted = page.room(FETCHED if page.records else TAIL)
+            found = items(await self._gateway.range(key=first, end=last, limit=wanted, descend=reverse))
+            for item in found:
+                if page.add(await self._record(session, item)):
+                    return page.records
+            if len(found) < wanted:
                 break
-            step = max(1, min(256, (PAGE_BYTES - size) * len(records) // size))
             if reverse:
-                last = data(page[-1], "key")
+                last = data(found[-1], "key")
             else:
-                first = data(page[-1], "key") + b"\0"
-        return records
+                first = data(found[-1], "key") + b"\0"
+        return page.records
 
     async def find_key(self, session: SessionKey, key: str) -> Known | None:
         """One round trip."""
@@ -136,7 +133,7 @@ class Reader:
         keys, rows = self._keys, list[Row]()
         looked = 0
         start = keys.rows(b"", query.one_tenant, query.prefix)
-        end = behind(start)
+        end = prefix_end(start)
         if cursor is not None:
             start = max(start, keys.of(b"", SessionKey(query.one_tenant, cursor)) + b"\0")
         slot = len(keys.all(b"")) - 1
@@ -155,7 +152,7 @@ class Reader:
                     raise Corrupt(f"The index row of session {session.id!r} is gone from etcd.", session=session.id)
                 created, tags = layout.decode_index(rest)
                 row = Row(session, layout.decode_head(head), tags, created)
-                if _matches(query, row):
+                if selects(query, row.head, row.tags):
                     rows.append(row)
                     if len(rows) == limit:
                         return Page(rows, session.id)
@@ -168,7 +165,7 @@ class Reader:
     async def feed(self, cursor: str | None, limit: int) -> Page[Change]:
         """In the order of etcd's revisions, a revision's records together. etcd looks through all records for it."""
         if cursor is not None and not cursor.isdecimal():
-            raise Invalid(f"{cursor!r} is no cursor of this feed.")
+            raise bad_cursor(cursor)
         last = int(cursor or 0)
         found = await self._since(last + 1, limit)
         if len(found) == limit:
@@ -184,7 +181,7 @@ class Reader:
 
     async def _since(self, revision: int, limit: int, newest: int = 0) -> list[Json]:
         start = self._keys.all(b"r")
-        request = get(start, behind(start), limit=limit)["request_range"]
+        request = get(start, prefix_end(start), limit=limit)["request_range"]
         request |= {"min_mod_revision": str(revision), "sort_target": "MOD"}
         if newest:
             request["max_mod_revision"] = str(newest)
@@ -192,10 +189,3 @@ class Reader:
             return items(await self._gateway.call("kv/range", request))
         except Compacted as error:
             raise Unavailable(f"etcd compacted while it was read: {error}.") from error
-
-
-def _matches(query: Query, row: Row) -> bool:
-    status = row.head.status
-    return (status == query.status if query.status is not None else status not in (Status.deleted, Status.moved)) and all(
-        row.tags.get(name) == value for name, value in query.tags.items()
-    )
