@@ -23,7 +23,7 @@ class MemoryEntities:
     """`Entities` in a dict that several drivers may share. `troubles` are raised by the next commits, before or after they are applied.
     Each driver has a thread of its own, so a lock holds what a service would do as one."""
 
-    server, own = "a dict (API v0)", False
+    server, is_production = "a dict (API v0)", False
 
     def __init__(self, data: dict[Path, Entity] | None = None, *, minds: bool = True) -> None:
         """`minds`: whether it minds conditions, as it should."""

@@ -56,7 +56,7 @@ def emulator(options: Mapping[str, Any], variable: str) -> str:
 async def connected(kind: type[Any], options: Mapping[str, Any], host: str) -> Any:
     """A transport of Google's client library, `kind`, with a channel to an emulator (`host`) or to the service.
 
-    Raises `Unauthorized` where there is no login, `Unavailable` where nobody answers within the connect time-out (in seconds).
+    Raises `Unauthorized` where there is no login, `Unavailable` where there is no answer within the connect time-out (in seconds).
     """
     limit = options["connect_timeout"]
     settings = [*_CHANNEL, ("grpc.min_reconnect_backoff_ms", int(limit * 1000))]  # So long may one try to connect take.
@@ -82,7 +82,7 @@ async def _login(options: Mapping[str, Any]) -> Any:
             login, _ = await in_thread(lambda: google.auth.default(scopes=_SCOPES))
     except (GoogleAuthError, OSError, ValueError) as error:
         raise Unauthorized(
-            "No login for Google is to be had: name a service account's key file with ?credentials=/path/to/key.json, "
+            "There is no login for Google: name a service account's key file with ?credentials=/path/to/key.json, "
             "or run gcloud auth application-default login."
         ) from error
     return login
@@ -90,12 +90,12 @@ async def _login(options: Mapping[str, Any]) -> Any:
 
 def garbled(place: str, *, writing: bool) -> Error:
     """What an answer is that no service of Google's gives: not of its message (gRPC then gives `None`), or without what was asked for."""
-    text = f"{place} answered with something else than was asked for; what stands at its address?"
+    text = f"{place} answered with something else than was asked for: check its address, something else answers there."
     return Unknown(text) if writing else Unavailable(text)
 
 
 def mapped(error: Exception, place: str, *, writing: bool) -> Error | Refused:
-    """What a call raised, in Perdure's words; the texts of the service go no further than the cause."""
+    """What a call raised, as one of Perdure's errors; the texts of the service go no further than the cause."""
     text = str(error)
     if isinstance(error, api.Unauthenticated | api.Forbidden | GoogleAuthError) or "metadata from plugin failed" in text:
         return Unauthorized(

@@ -1,4 +1,4 @@
-"""What weakens a database: asked of Firestore's admin API, which answers for both modes and tells more than the services themselves."""
+"""What weakens a database: asked of Firestore's admin API, which answers for both modes and says more than the services themselves."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KINDS = ("store", "session", "record", "piece", "key", "snapshot", "log")
 
 
 class Settings(NamedTuple):
-    """What a database is set to; `None`: it was not asked, or whoever answers does not know."""
+    """What a database is set to; `None`: it was not asked, or the service that answered does not know."""
 
     expiring: Sequence[str] | None
     """Fields of our kinds with a time to live, as `kind.field`."""
@@ -34,7 +34,7 @@ Ask = Callable[[], Awaitable[Settings]]
 
 
 async def asked(options: Mapping[str, Any], place: tuple[str, str], host: str) -> Settings:
-    """Ask of the database `place` (project and name). Never raises: what it is not told is `None`."""
+    """Ask of the database `place` (project and name). Never raises: what is not answered is `None`."""
     # Imported here: it takes as long as a third of all else that this engine imports, for one who asks.
     from google.cloud.firestore_admin_v1.services.firestore_admin import FirestoreAdminAsyncClient, transports
 
@@ -76,8 +76,8 @@ async def _expiring(client: Any, name: str, kind: str, call: Mapping[str, Any]) 
     return [f"{kind}.{field.name.rpartition('/')[2]}" for field in found if "ttl_config" in field]
 
 
-async def checkup(server: str, place: str, ask: Ask, *, own: bool) -> Checkup:
-    """See `spi.Examined`. `own`: whether it is Google's service. What was not told is a fact that says so, and where to look."""
+async def checkup(server: str, place: str, ask: Ask, *, is_production: bool) -> Checkup:
+    """See `spi.Examined`. `is_production`: whether it is Google's service. What was not answered is a fact that says where to look."""
     settings = await ask()
     unasked = f"not asked; look with: {settings.look}"
     facts = {
@@ -88,8 +88,8 @@ async def checkup(server: str, place: str, ask: Ask, *, own: bool) -> Checkup:
         "delete protection": unasked if settings.protection is None else ("off", "on")[settings.protection],
     }
     findings = []
-    if not own:
-        what = "This is an emulator: it keeps what it is told in memory."
+    if not is_production:
+        what = "This is an emulator: it keeps everything in memory."
         findings.append(Finding("warning", "corrupt", what, "use it for tests alone; unset its variable, or leave out ?emulator="))
     for field in settings.expiring or ():
         what = f"There is a time to live on {field}: what has a time there vanishes. Perdure writes none; a hand that does removes commits."

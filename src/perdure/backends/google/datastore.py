@@ -40,7 +40,7 @@ class Datastore:
         self._call: dict[str, Any] = {"retry": None, "timeout": address.options["timeout"]}
         if name:
             self._call["metadata"] = [("x-goog-request-params", f"project_id={project}&database_id={name}")]
-        self.own = not host
+        self.is_production = not host
         self.server = "Datastore's emulator (API v1)" if host else "Firestore in Datastore mode (API v1)"
 
     def _key(self, path: Path) -> Any:

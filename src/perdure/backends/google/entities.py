@@ -55,7 +55,7 @@ class Entities(Protocol):
 
     server: str
     """What answers, for a person to read."""
-    own: bool
+    is_production: bool
     """Whether it is Google's service, not an emulator."""
 
     async def get(self, paths: Sequence[Path]) -> Sequence[Entity | None]:

@@ -1,11 +1,11 @@
 """The feed: a log of which sessions moved from where to where, written by those who read it.
 
-A commit marks its session's top, in the write that stores it. Whoever reads the feed to its end looks the marks up, adds an entry to
+A commit marks its session's header, in the write that stores it. Whoever reads the feed to its end looks the marks up, adds an entry to
 the log (on the condition that its number is free) and only then takes the marks away, each where the head is still the one that the
 log now has. So nothing is passed over, however late it commits; what two readers order at once may come twice.
 
-Where records are dropped the log is swept of what told of them. The number of an entry is taken from a count in the same commit: a reader
-whose entry comes late, when others' were written and swept meanwhile, does not put it where all have gone by.
+Where records are dropped, the entries about them are swept from the log. The number of an entry is taken from a count in the same commit:
+a reader whose entry comes late, when others' were written and swept meanwhile, does not put it where all readers have already been.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import msgspec
 
 from perdure.backends.google import layout
 from perdure.backends.google.entities import ABSENT, Refused, Write
-from perdure.backends.google.layout import END, Top
+from perdure.backends.google.layout import END, SessionHeader
 from perdure.backends.remote.change_log import Ranges, feed_page, sweep
 from perdure.backends.remote.loop import gather_all
 from perdure.backends.spi import Change, Page
@@ -40,7 +40,7 @@ class Feed:
     def __init__(self, reader: Reader) -> None:
         self._reader = reader
         self._next = ""
-        """Where the next look at the marks begins: those who never rest keep nobody out."""
+        """Where the next look at the marks begins: sessions that are written to all the time keep no other out."""
 
     async def page(self, cursor: str | None, limit: int) -> Page[Change]:
         """See `spi.Backend.feed`."""
@@ -56,7 +56,7 @@ class Feed:
         marked = await self._marked()
         if not marked:
             return bool(await self.entries(entry, 1))  # Another reader may have just put them all there.
-        fields = layout.encode_ranges([(session, top.logged, top.head.version) for session, top in marked])
+        fields = layout.encode_ranges([(session, header.logged, header.head.version) for session, header in marked])
         (count,) = await self._reader.entities.get([layout.LOGGED])
         number = max(entry, layout.decode_count(count))
         counted = Write(layout.LOGGED, {"n": number + 1}, ABSENT if count is None else count.version)
@@ -64,7 +64,7 @@ class Feed:
             await self._reader.entities.commit([Write(("log", layout.number(number)), fields, ABSENT), counted])
         except Refused:
             return True
-        await gather_all(*[self._take_out(session, top) for session, top in marked])
+        await gather_all(*[self._take_out(session, header) for session, header in marked])
         return True
 
     async def sweep(self, dropped: int) -> None:
@@ -76,8 +76,8 @@ class Feed:
 
     async def firsts(self, sessions: Sequence[SessionKey]) -> Mapping[SessionKey, int]:
         """See `Log`."""
-        tops = zip(sessions, await self._reader.tops(sessions), strict=True) if sessions else ()
-        return {session: top.first for session, top in tops if top is not None}
+        headers = zip(sessions, await self._reader.headers(sessions), strict=True) if sessions else ()
+        return {session: header.first for session, header in headers if header is not None}
 
     async def replace(self, changed: Mapping[int, Ranges | None], place: int) -> None:
         """See `Log`."""
@@ -87,28 +87,28 @@ class Feed:
         ]
         await self._reader.entities.commit([*writes, Write(layout.SWEPT, {"n": place})])
 
-    async def _marked(self) -> list[tuple[SessionKey, Top]]:
+    async def _marked(self) -> list[tuple[SessionKey, SessionHeader]]:
         """Some sessions that the log does not have up to their head, from where the last look ended and then from the start."""
         for low in dict.fromkeys((self._next, "")):
             found = await self._reader.entities.query((), "session", low, END, ENTRY_SESSIONS, [("news", 1)])
             self._next = found[-1].path[1] + " " if len(found) == ENTRY_SESSIONS else ""
             if found:
-                return [(layout.session_of(entity.path), layout.decode_top(entity)) for entity in found]
+                return [(layout.session_of(entity.path), layout.decode_header(entity)) for entity in found]
         return []
 
-    async def _take_out(self, session: SessionKey, top: Top) -> None:
+    async def _take_out(self, session: SessionKey, header: SessionHeader) -> None:
         """The log has this session up to a version. One that moved on meanwhile stays marked."""
-        upto, before = top.head.version, top.logged
+        upto, before = header.head.version, header.logged
         for _ in range(TRIES):
-            changed = msgspec.structs.replace(top, logged=upto)
-            fields = layout.encode_top(changed, news=changed.head.version > upto)
+            changed = msgspec.structs.replace(header, logged=upto)
+            fields = layout.encode_header(changed, news=changed.head.version > upto)
             try:
-                (version,) = await self._reader.entities.commit([Write(layout.session(session), fields, top.version)])
+                (version,) = await self._reader.entities.commit([Write(layout.session(session), fields, header.version)])
             except Refused:
-                found = await self._reader.top(session)
+                found = await self._reader.header(session)
                 if found is None or found.logged != before:
                     return
-                top = found
+                header = found
             else:
                 self._reader.remember(session, msgspec.structs.replace(changed, version=version))
                 return

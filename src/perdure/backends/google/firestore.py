@@ -40,7 +40,7 @@ class Firestore:
         login = [("authorization", "Bearer owner")] if host else []
         routing = ("google-cloud-resource-prefix", database)
         self._call: dict[str, Any] = {"retry": None, "timeout": timeout, "metadata": [routing, *login]}
-        self.own = not host
+        self.is_production = not host
         self.server = "Firestore's emulator (API v1)" if host else "Cloud Firestore (API v1)"
 
     def _name(self, path: Path) -> str:

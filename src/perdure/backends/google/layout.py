@@ -2,16 +2,16 @@
 
     path                               fields
     store META                         layout, store: the layout's version and the store's id
-    session NAME                       the top: head, first version, made, labels, purged, snapshots; logged: the version up to which the
+    session NAME                       the header: head, first version, made, labels, purged, snapshots; logged: the version up to which the
                                        feed's log has it; for queries: tags, status, and news while the log lacks some of it
     session NAME, record NUMBER        record: a commit; meta and body in it, or in that many pieces
     session NAME, piece NUMBER-ID-N    bytes: a part of a commit or a snapshot that is too large for one entity
     session NAME, key KEY              version, request: an idempotency key
     session NAME, snapshot NUMBER      hash; body, or pieces and their name
-    log NUMBER                         ranges: an entry of the feed's log, which its readers write; swept when what it tells of is gone
+    log NUMBER                         ranges: an entry of the feed's log, which its readers write; swept when its records are gone
     store LOGGED, SWEPT                n: the number of the log's next entry; that from which the next sweep looks
 
-Numbers are 16 hexadecimal digits, so that names sort as they do. NAME is tenant and id, and KEY a key, behind a letter: `/`, which
+Numbers are 16 hexadecimal digits, so that names sort as they do. NAME is tenant and id, and KEY a key, after a letter: `/`, which
 Firestore takes for a path, is `.1` and `.` is `.0`, so that they sort as the ids do; `.-` stands between tenant and id.
 """
 
@@ -21,10 +21,13 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from perdure.backends.common import packing
+from perdure.backends.common.packing import Reading
+from perdure.backends.common.pieces import PiecedRecord
 from perdure.backends.google.entities import Entity, Fields, Path, Version
+from perdure.backends.remote import change_log
 from perdure.backends.remote.change_log import Ranges
 from perdure.backends.spi import Head, Query, Record
-from perdure.errors import Corrupt
 from perdure.model.ids import SessionKey
 
 LAYOUT = 1
@@ -36,15 +39,12 @@ END = "\U0010ffff"
 """Behind every name that begins like the text before it."""
 
 _ENCODER = msgspec.msgpack.Encoder()
-_HEAD = msgspec.msgpack.Decoder(tuple[int, bytes, int, int, int, int])
 _LABELS = msgspec.msgpack.Decoder(dict[str, str])
 _VERSIONS = msgspec.msgpack.Decoder(list[int])
-_RECORD = msgspec.msgpack.Decoder(tuple[int, bytes, int, int, int, int, bytes, int, str | None, bytes, int, int, bytes])
-_RANGES = msgspec.msgpack.Decoder(list[tuple[str, str, int, int] | None])
 
 
-class Top(msgspec.Struct, frozen=True):
-    """A session's top: records from version `first` to the head are there; the log has it up to `logged`."""
+class SessionHeader(msgspec.Struct, frozen=True):
+    """A session's header: records from version `first` to the head are there; the log has it up to `logged`."""
 
     head: Head
     first: int
@@ -57,25 +57,8 @@ class Top(msgspec.Struct, frozen=True):
     """That of the entity it was read from, or became."""
 
 
-class Stored(msgspec.Struct, frozen=True):
-    """A record as it lies there: with `pieces`, its meta (`meta_bytes` long) and body are in that many."""
-
-    record: Record
-    pieces: int
-    meta_bytes: int
-
-
-class _Reading:
-    """Turns whatever goes wrong while an entity is taken apart into `Corrupt`: it was changed by hand, or by a stranger."""
-
-    def __init__(self, entity: Entity) -> None:
-        self._entity = entity
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, KeyError | TypeError | ValueError | AttributeError | IndexError | msgspec.DecodeError):
-            raise Corrupt(f"The entity {self._entity.path!r} is not what was written: {error!r}.") from error
+def _reading(entity: Entity) -> Reading:
+    return Reading(lambda: f"The entity {entity.path!r}")
 
 
 def _escaped(text: str) -> str:
@@ -87,12 +70,12 @@ def _plain(text: str) -> str:
 
 
 def session(key: SessionKey) -> Path:
-    """Where a session's top is, and what is below it."""
+    """Where a session's header is, and what is below it."""
     return ("session", f"s{_escaped(key.tenant)}.-{_escaped(key.id)}")
 
 
 def session_of(path: Path) -> SessionKey:
-    """The session of a top's path."""
+    """The session of a header's path."""
     tenant, _, id = path[1][1:].partition(".-")
     return SessionKey(_plain(tenant), _plain(id))
 
@@ -130,32 +113,32 @@ def idempotency(key: SessionKey, name: str) -> Path:
     return (*session(key), "key", f"k{_escaped(name)}")
 
 
-def encode_top(top: Top, *, news: bool) -> Fields:
-    """A top; `news`: the log lacks some of it."""
-    head = top.head
+def encode_header(header: SessionHeader, *, news: bool) -> Fields:
+    """A header; `news`: the log lacks some of it."""
+    head = header.head
     fields: dict[str, bytes | int | str | Sequence[str]] = {
-        "head": _ENCODER.encode((head.version, head.hash, head.at, head.epoch, head.status, head.data)),
-        "first": top.first,
-        "made": top.made,
-        "labels": _ENCODER.encode(dict(top.tags)),
-        "snapshots": _ENCODER.encode(list(top.snapshots)),
-        "logged": top.logged,
+        "head": packing.encode_head(head),
+        "first": header.first,
+        "made": header.made,
+        "labels": _ENCODER.encode(dict(header.tags)),
+        "snapshots": _ENCODER.encode(list(header.snapshots)),
+        "logged": header.logged,
         "status": head.status,
-        "tags": [f"{name}\x1f{value}" for name, value in top.tags.items()],
+        "tags": [f"{name}\x1f{value}" for name, value in header.tags.items()],
     }
-    if top.purged:
+    if header.purged:
         fields["purged"] = 1
     if news:
         fields["news"] = 1
     return fields
 
 
-def decode_top(entity: Entity) -> Top:
+def decode_header(entity: Entity) -> SessionHeader:
     """Raises `Corrupt`, as all of these do."""
-    with _Reading(entity):
+    with _reading(entity):
         fields: Mapping[str, object] = entity.fields
-        return Top(
-            Head(*_HEAD.decode(_bytes(fields["head"]))),
+        return SessionHeader(
+            packing.decode_head(_bytes(fields["head"])),
             _int(fields["first"]),
             _int(fields["made"]),
             _LABELS.decode(_bytes(fields["labels"])),
@@ -168,65 +151,50 @@ def decode_top(entity: Entity) -> Top:
 
 def encode_record(one: Record, pieces: int) -> Fields:
     """A record with its meta and body here, or in that many pieces."""
-    head = one.head
-    meta, body = (b"", b"") if pieces else (one.meta, one.body)
-    return {
-        "record": _ENCODER.encode(
-            (
-                head.version, head.hash, head.at, head.epoch, head.status, head.data,
-                one.id, one.kind, one.key, one.request, pieces, len(one.meta), meta + body,
-            )
-        )
-    }  # fmt: skip
+    return {"record": packing.encode_record(one, pieces)}
 
 
-def decode_record(entity: Entity) -> Stored:
+def decode_record(entity: Entity) -> PiecedRecord:
     """A record's entity."""
-    with _Reading(entity):
-        version, hash, at, epoch, status, data, id, kind, key, request, pieces, size, payload = _RECORD.decode(
-            _bytes(entity.fields["record"])
-        )
-        return Stored(
-            Record(Head(version, hash, at, epoch, status, data), id, kind, key, request, payload[:size], payload[size:]), pieces, size
-        )
+    with _reading(entity):
+        return packing.decode_record(_bytes(entity.fields["record"]))
 
 
 def decode_key(entity: Entity) -> tuple[int, bytes]:
     """Version and request of an idempotency key."""
-    with _Reading(entity):
+    with _reading(entity):
         return _int(entity.fields["version"]), _bytes(entity.fields["request"])
 
 
 def decode_snapshot(entity: Entity) -> tuple[bytes, bytes, str, int]:
     """Hash, body, and the name and number of its pieces (0: the body is here)."""
-    with _Reading(entity):
+    with _reading(entity):
         fields: Mapping[str, object] = entity.fields
         return _bytes(fields["hash"]), _bytes(fields["body"]), str(fields["name"]), _int(fields["pieces"])
 
 
 def encode_ranges(ranges: Ranges) -> Fields:
     """An entry of the feed's log: sessions with versions after and up to."""
-    return {"ranges": _ENCODER.encode([one and (*one[0], *one[1:]) for one in ranges])}
+    return {"ranges": change_log.encode_ranges(ranges)}
 
 
 def decode_ranges(entity: Entity) -> tuple[int, Ranges]:
     """An entry of the feed's log, with its number."""
-    with _Reading(entity):
-        found = _RANGES.decode(_bytes(entity.fields["ranges"]))
-        return int(entity.path[-1], 16), [one and (SessionKey(one[0], one[1]), one[2], one[3]) for one in found]
+    with _reading(entity):
+        return int(entity.path[-1], 16), change_log.decode_ranges(_bytes(entity.fields["ranges"]))
 
 
 def decode_count(entity: Entity | None) -> int:
     """The number in `LOGGED` or `SWEPT`; 0 where there is none."""
     if entity is None:
         return 0
-    with _Reading(entity):
+    with _reading(entity):
         return _int(entity.fields["n"])
 
 
 def content(entity: Entity) -> bytes:
     """The bytes of a piece."""
-    with _Reading(entity):
+    with _reading(entity):
         return _bytes(entity.fields["bytes"])
 
 

@@ -1,9 +1,9 @@
 """Engines behind a network: a driver of conditional writes on one side, the specification on the other.
 
 facade     RemoteBackend: from any loop or thread to the one loop that owns the client
-appender   group commit, known heads, lost races, lost answers
+appender   appends: known heads, lost races; pending, group_commit, verification and lost_answers are its parts
 driver     what an engine implements
-listening  news from an engine that tells of it
+listening  notifications from an engine that has them
 loop       the thread with that loop
 urls       options with units in a URL, and URLs without their secrets
 """

@@ -9,14 +9,18 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
+import msgspec
+
+from perdure.backends.common.refusals import bad_cursor
 from perdure.backends.spi import Change, Page, Record
-from perdure.errors import Invalid
 from perdure.model.ids import SessionKey
 
 Range = tuple[SessionKey, int, int]
 """A session, and the versions after which and up to which it moved."""
 Ranges = Sequence[Range | None]
 """An entry. What was swept out of it leaves its place, by which cursors count."""
+_ENCODE = msgspec.msgpack.Encoder().encode
+_RANGES = msgspec.msgpack.Decoder(list[tuple[str, str, int, int] | None])
 
 SWEPT = 4
 """Ranges that a sweep looks at for each record that was dropped: what is left of the dead stays a share of the living."""
@@ -24,6 +28,16 @@ STEP, SWEPT_MOST = 64, 2048
 """It looks at so many in any case, and at no more than that."""
 SWEPT_ENTRIES = 8
 """Entries read at once by a sweep."""
+
+
+def encode_ranges(ranges: Ranges) -> bytes:
+    """The bytes of an entry, which are stored."""
+    return _ENCODE([one and (*one[0], *one[1:]) for one in ranges])
+
+
+def decode_ranges(blob: bytes) -> Ranges:
+    """The entry that these bytes are. Raises `msgspec.DecodeError`."""
+    return [one and (SessionKey(one[0], one[1]), one[2], one[3]) for one in _RANGES.decode(blob)]
 
 
 class Read(Protocol):
@@ -56,7 +70,7 @@ async def feed_page(
     order: Callable[[int], Awaitable[bool]],
     read: Read,
 ) -> Page[Change]:
-    """A page of the feed. `entries` as in `Log`; `order(n)` adds an entry behind all others, where there is none from n on and there is
+    """A page of the feed. `entries` as in `Log`; `order(n)` adds an entry after all others, where there is none from n on and there is
     anything to add: whether there is one now. Raises `Invalid` for a cursor of another feed."""
     number, place, version = _parsed(cursor)
     changes: list[Change] = []
@@ -83,8 +97,8 @@ async def feed_page(
 
 
 async def sweep(log: Log, place: int, dropped: int) -> None:
-    """Take out of the log what tells of records that are gone, after so many were dropped: looks on from `place`, where the last sweep
-    ended, and next time round again. An entry goes when all it tells of is gone, and gets smaller when half of it is."""
+    """Take the ranges of records that are gone out of the log, after so many were dropped. It goes on from `place`, where the last sweep
+    stopped, and starts again at the end. An entry goes when all its records are gone, and gets smaller when half of them are."""
     budget = min(SWEPT * dropped + STEP, SWEPT_MOST)  # Of ranges, and of entries.
     while budget > 0:
         found = await log.entries(place, SWEPT_ENTRIES)
@@ -108,6 +122,6 @@ async def sweep(log: Log, place: int, dropped: int) -> None:
 def _parsed(cursor: str | None) -> tuple[int, int, int]:
     parts = (cursor or "0:0:0").split(":")
     if len(parts) != 3 or not all(part.isascii() and part.isdecimal() and len(part) < 20 for part in parts):
-        raise Invalid(f"{cursor!r} is no cursor of this feed.")
+        raise bad_cursor(cursor)
     number, place, version = map(int, parts)
     return number, place, version

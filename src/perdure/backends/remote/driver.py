@@ -130,7 +130,7 @@ class Driver(Protocol):
         ...
 
     async def checkup(self) -> Checkup:
-        """What this server is, what weakens durability on it, and how to mend that. Reads only."""
+        """What this server is, what weakens durability on it, and how to fix it. Reads only."""
         ...
 
     async def close(self) -> None:

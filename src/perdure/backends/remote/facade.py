@@ -128,7 +128,7 @@ class RemoteBackend:
     async def listen(self, hear: Hear) -> None:
         """See `spi.Notifying.listen`."""
         if not self.capabilities.notification or not isinstance(self._driver, NotificationSource):
-            raise Unsupported("This engine does not tell of news: look at the heads.")
+            raise Unsupported("This engine does not notify of new records: look at the heads.")
         if self._listener is None:
             self._listener = Listener(self._driver)
         await self.run(self._listener.listen(hear, self._timeout))

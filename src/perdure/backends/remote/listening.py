@@ -21,11 +21,11 @@ Notice = tuple[SessionKey | None, int]
 
 @runtime_checkable
 class NotificationSource(Protocol):
-    """What a driver adds whose engine tells of news: `capabilities.notification` says whether it does on this server."""
+    """What a driver adds whose engine notifies of new records: `capabilities.notification` says whether it does on this server."""
 
     def notices(self) -> AsyncGenerator[Notice, None]:
-        """First `(None, 0)`, when whatever is stored from now on will be told; then what anyone stores. Closed by its caller; a broken
-        connection raises, within the time-outs of the URL."""
+        """First `(None, 0)`, once every record that is stored from now on will be notified; then what anyone stores. Closed by its caller.
+        A broken connection raises, within the time-outs of the URL."""
         ...
 
 
@@ -55,11 +55,11 @@ class Listener:
                         self._tried.set()
                         hear(session, version)
             except Error:
-                pass  # Whoever waits looks by itself meanwhile, and meets what is wrong.
+                pass  # Watchers look at the heads meanwhile, and meet what is wrong.
             finally:
                 heard, self.hears = self.hears, False
             self._tried.set()
-            if heard:  # Whoever waits for news looks from now on; where none was to be had, it does already.
+            if heard:  # Watchers look at the heads from now on; where there were no notifications they do so already.
                 hear(None, 0)
             await asyncio.sleep(AGAIN_AFTER[min(failed, len(AGAIN_AFTER) - 1)])
             failed += 1

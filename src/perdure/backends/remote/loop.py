@@ -33,7 +33,7 @@ async def gather_all(*work: Awaitable[Any]) -> list[Any]:
 
 
 async def cancel_and_wait(*tasks: asyncio.Task[Any]) -> None:
-    """Cancel tasks until they have ended; how they did is nobody's business any more.
+    """Cancel tasks until they have ended; how they did does not matter any more.
 
     Once is not enough: before Python 3.12 `asyncio.wait_for`, which client libraries use, swallows a cancellation that comes as it ends.
     """

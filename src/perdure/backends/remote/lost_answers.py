@@ -21,7 +21,7 @@ RESEND_AFTER = (0.02, 0.05, 0.1, 0.2, 0.4)
 async def settle(
     driver: Driver, attempt: Attempt, lost: Unknown, *, timeout: float, tick: Callable[[], float], answered: Callable[[], bool]
 ) -> FinalAnswer | None:
-    """The answer to an attempt that had `lost` for one, within about `timeout` seconds; `None` once nobody waits for it any more.
+    """The answer to an attempt that had `lost` for one, within about `timeout` seconds; `None` once its caller has been answered.
 
     Where it cannot be found, `lost` itself. It has the fact `settled` from then on: there is no use in looking again at once.
     """
@@ -60,11 +60,11 @@ async def _look_or_resend(driver: Driver, attempt: Attempt) -> FinalAnswer:
 
 
 async def _look(driver: Driver, attempt: Attempt) -> FinalAnswer | None:
-    """Whose record follows the expected head: this attempt's, another's (with the head of now), or nobody's yet (`None`)."""
+    """Whose record follows the expected head: this attempt's, another's (with the head of now), or none yet (`None`)."""
     (head,) = await driver.heads([attempt.session])
     if head == attempt.expected:
         return None
-    # The head comes first: once it has moved, what stands at the position stands for ever.
+    # The head comes first: once it has moved, the record at the position never changes.
     first = attempt.records[0]
     version = first.head.version
     found = await driver.read(attempt.session, version - 1, version + 1, 1, reverse=False)
