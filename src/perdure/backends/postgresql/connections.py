@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator, Iterable, Mapping
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, TypeVar
 
 import psycopg
@@ -167,6 +167,24 @@ class Connections:
             raise self._mapped(error, sent=True, writes=False) from error
         finally:
             await self._throw_away(connection, work)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncGenerator[Callable[[str], Awaitable[list[tuple[Any, ...]]]], None]:
+        """One transaction of several statements, on a connection beside the pool, and without a time-out. Raises what `fetch` raises."""
+        connection = await self._connect()
+
+        async def run(statement: str) -> list[tuple[Any, ...]]:
+            return await self._run(connection, statement, None)
+
+        try:
+            async with connection.transaction():
+                yield run
+        except psycopg.Error as error:
+            mapped = self._mapped(error, sent=True, writes=True)
+            raise Unavailable(f"{mapped}.") if isinstance(mapped, _RolledBackError) else mapped from error
+        finally:
+            self._open.discard(connection)
+            await connection.close()
 
     async def look(self) -> None:
         """See whether a pooler stands between, and settle with it what is prepared. Before all else, once. Raises `Unsupported` too.

@@ -10,19 +10,37 @@ from typing import Any
 import msgspec
 
 from perdure.backends.common.refusals import no_store
+from perdure.backends.common.schema import check_writer, write_due_cursor, writer_version
+from perdure.backends.common.store_header import StoreHeader, check_schema, new_store_id
 from perdure.backends.postgresql.checkup import checkup
+from perdure.backends.postgresql.conditions import conditions
 from perdure.backends.postgresql.connections import Connections
 from perdure.backends.postgresql.news import LISTENING, Announcer, notices
-from perdure.backends.postgresql.packing import ATTEMPT, RECORD, pack
+from perdure.backends.postgresql.packing import ATTEMPT, LEAVE, RECORD, REMOVE, due, pack, size
+from perdure.backends.postgresql.upgrade import LOCK, migrate, require_writer
 from perdure.backends.remote import Answer, Attempt, HeadMismatch, Notice, Stored
-from perdure.backends.spi import Capabilities, Change, Checkup, Durability, Head, Known, Loaded, Page, Query, Record, Row, Snapshot
+from perdure.backends.spi import (
+    SCHEMA_VERSION,
+    Capabilities,
+    Change,
+    Checkup,
+    Durability,
+    Head,
+    Index,
+    Known,
+    Loaded,
+    Page,
+    Progress,
+    Query,
+    Record,
+    Row,
+    Snapshot,
+)
 from perdure.clock import Clock
 from perdure.errors import Corrupt, Error, Invalid, Unknown, Unsupported
 from perdure.model.commit import Kind, Status
-from perdure.model.ids import SessionKey, uuid7
+from perdure.model.ids import SessionKey
 
-SCHEMA = 1
-"""The version of schema.sql."""
 RECORD_BYTES_MAX = 32 << 20
 PAGE_BYTES = 4 << 20
 """About how many bytes of records one `read` returns."""
@@ -32,8 +50,8 @@ BATCH_BYTES = 64 << 20
 """About how many bytes of attempts go in one statement: the server takes 1 GiB."""
 SNAPSHOTS_KEPT = 2
 _VERSION_END = 1 << 62
-_LOCK = 0x70657264
-"""The advisory lock under which a schema is made."""
+_WRITES = "coalesce((SELECT value::int FROM {ns}.store WHERE name = 'min_writer'), 1) <= {writer}"
+"""Whether the store takes writers of a version."""
 
 
 class PostgreSQLDriver:
@@ -45,10 +63,8 @@ class PostgreSQLDriver:
     def __init__(self, connections: Connections, namespace: str) -> None:
         self.connections = connections
         self._ns = f'"{namespace}"'
-        channel = f"perdure.{namespace}"
-        self._queries = _named(self._ns, channel)
-        self._announcer = Announcer(connections, self._queries["announce"], channel)
-        self.store_id = ""
+        self._channel = f"perdure.{namespace}"
+        self.store_id, self.schema = "", SCHEMA_VERSION
 
     async def start(self, clock: Clock, *, create: bool = True) -> None:
         """Read what the server is, and make the schema where there is none; `NotFound` without `create`."""
@@ -65,8 +81,11 @@ class PostgreSQLDriver:
             raise Unsupported(
                 "This is a replica that takes no writes: name the primary, or add target_session_attrs=read-write to the URL."
             )
+        header = await self._header(clock, create=create)
+        self.store_id, self.schema = header.id, header.schema
         self._plan_durability(settings)
-        self.store_id = await self._schema(clock, create=create)
+        self._queries = _named(self._ns, self._channel, self.schema)
+        self._announcer = Announcer(self.connections, self._queries["announce"], self._channel)
 
     def _plan_durability(self, settings: dict[str, str]) -> None:
         """What each level asks of `synchronous_commit`, and what it then reaches. What cannot be seen counts as the weaker."""
@@ -88,29 +107,32 @@ class PostgreSQLDriver:
             keys_remembered=None,
             notification=not self.connections.pooled,
             record_bytes_max=RECORD_BYTES_MAX,
+            scan_orders=("id",) if self.schema < 2 else ("id", "due"),
         )
 
-    async def _schema(self, clock: Clock, *, create: bool) -> str:
+    async def _header(self, clock: Clock, *, create: bool) -> StoreHeader:
         found = await self._stored()
         if found is None and not create:
             raise no_store(self.connections.place, f"the schema {self._ns}")
         if found is None:
-            id = uuid7(clock.now(), clock.bits(74)).hex()
+            id = new_store_id(clock)
             make = files(__package__).joinpath("schema.sql").read_text().replace("{ns}", self._ns)
             body = f"SET LOCAL synchronous_commit = on; CREATE SCHEMA IF NOT EXISTS {self._ns}; {make}"
-            body += f"INSERT INTO {self._ns}.store VALUES ('schema', '{SCHEMA}'), ('id', '{id}');"
+            stored = f"('schema', '{SCHEMA_VERSION}'), ('min_writer', '{SCHEMA_VERSION}'), ('id', '{id}')"
+            body += f"INSERT INTO {self._ns}.store (name, value) VALUES {stored};"
             await self.connections.fetch(
-                f"DO $perdure$ BEGIN PERFORM pg_advisory_xact_lock({_LOCK}); "
+                f"DO $perdure$ BEGIN PERFORM pg_advisory_xact_lock({LOCK}); "
                 f"IF to_regclass('{self._ns}.store') IS NULL THEN {body} END IF; "
                 # Another made it while this one waited: which error that is depends on what this connection had looked up before.
                 "EXCEPTION WHEN duplicate_table OR duplicate_schema OR unique_violation THEN NULL; END $perdure$"
             )
             found = await self._stored() or {}
-        if not found.get("schema", "").isdecimal() or "id" not in found:
+        schema, least = found.get("schema", ""), found.get("min_writer")
+        if not schema.isdecimal() or "id" not in found or not (least is None or least.isdecimal()):
             raise Corrupt(f"The schema {self._ns} was not made by Perdure, and nothing was changed in it: choose another namespace.")
-        if int(found["schema"]) > SCHEMA:
-            raise Unsupported(f"This store has schema version {found['schema']}; this version of Perdure knows {SCHEMA}: upgrade perdure.")
-        return found["id"]
+        header = StoreHeader(int(schema), found["id"], None if least is None else int(least))
+        check_schema(header.schema, SCHEMA_VERSION, header.min_writer)
+        return header
 
     async def _stored(self) -> dict[str, str] | None:
         """What the table `store` says; `None` where there is none."""
@@ -138,6 +160,8 @@ class PostgreSQLDriver:
             max(Durability.buffered, *(min(attempt.durability, self.capabilities.durability) for attempt in attempts))
         ]
         rows = await self.connections.fetch(self._queries["append"], {**values, "level": level}, writes=True)
+        if not rows:
+            await self._check_writer()
         answers = [self._answer(attempt, row, reached) for attempt, row in zip(attempts, rows, strict=True)]
         self._announcer.stored(
             (attempt.session, attempt.records[-1].head.version)
@@ -153,6 +177,11 @@ class PostgreSQLDriver:
             for number, head in zip(unseen, heads, strict=True):
                 answers[number] = HeadMismatch(head)
         return answers  # type: ignore[return-value]
+
+    async def _check_writer(self) -> None:
+        """Raise `Unsupported` where a write did nothing because the store takes writers of this version no more."""
+        found = await self._stored() or {}
+        check_writer(self.connections.place, writer_version(self.schema), int(found.get("min_writer", 1)))
 
     def notices(self) -> AsyncGenerator[Notice, None]:
         """See `remote.listening.NotificationSource`."""
@@ -189,7 +218,7 @@ class PostgreSQLDriver:
         records = []
         for part, *row in await self.connections.fetch(self._queries["load"], {**session._asdict(), "at": at}):
             if part == 0:
-                index = Row(session, Head(*row[:6]), msgspec.json.decode(row[8]), row[12])
+                index = Row(session, Head(*row[:6]), msgspec.json.decode(row[8]), *row[12:])
             elif part == 1:
                 snapshot = Snapshot(row[0], row[1], row[11])
             else:
@@ -213,32 +242,34 @@ class PostgreSQLDriver:
         rows = await self.connections.fetch(self._queries["find_key"], {**session._asdict(), "key": key})
         return Known(rows[0][0], rows[0][1], Head(*rows[0][2:])) if rows else None
 
-    async def put_snapshot(self, session: SessionKey, snapshot: Snapshot) -> None:
-        """See `spi.Backend.put_snapshot`."""
+    async def put_snapshot(self, session: SessionKey, snapshot: Snapshot, *, size_bytes: int | None = None) -> None:
+        """See `spi.Indexed.put_snapshot`."""
         values = {"version": snapshot.version, "hash": snapshot.hash, "body": snapshot.body, "kept": SNAPSHOTS_KEPT}
-        await self.connections.fetch(self._queries["put_snapshot"], session._asdict() | values, writes=True)
+        values["size"] = LEAVE if size_bytes is None else size_bytes
+        if not await self.connections.fetch(self._queries["put_snapshot"], session._asdict() | values, writes=True):
+            await self._check_writer()
+
+    async def change_index(self, row: Row, index: Index) -> bool:
+        """See `spi.Indexed.change_index`."""
+        values = row.session._asdict() | {"version": row.head.version, "hash": row.head.hash, "was": row.due_at}
+        values |= {"due": due(index), "size": size(index), "control": index.control, "level": self._levels[Durability.local][0]}
+        if await self.connections.fetch(self._queries["change_index"], values, writes=True):
+            return True
+        await self._check_writer()
+        return False
 
     async def scan(self, query: Query, cursor: str | None, limit: int) -> Page[Row]:
         """See `spi.Backend.scan`."""
-        hidden = [int(status) for status in (Status.deleted, Status.moved)]
-        where, values = ["status <> ALL(%(hidden)s)"], {"tenant": query.one_tenant, "limit": limit, "hidden": hidden}
-        if query.status is not None:
-            where, values["status"] = ["status = %(status)s"], query.status
-        if query.prefix:
-            where.append("id >= %(prefix)s AND starts_with(id, %(prefix)s) AND id < %(end)s")
-            values |= {"prefix": query.prefix, "end": query.prefix + "\U0010ffff" * 64}
-        if cursor is not None:
-            where.append("id > %(cursor)s")
-            values["cursor"] = cursor
-        if query.tags:
-            where.append("tags @> %(tags)s::jsonb AND tags <> '{}'")
-            values["tags"] = msgspec.json.encode(query.tags).decode()
-        statement = self._queries["scan"].replace("{where}", " AND ".join(where))
+        where, values = conditions(query, cursor)
+        statement = self._queries["due" if query.order == "due" else "scan"].replace("{where}", " AND ".join(where))
         rows = [
-            Row(SessionKey(query.one_tenant, id), Head(*head), msgspec.json.decode(tags), created)
-            for id, *head, tags, created in await self.connections.fetch(statement, values)
+            Row(SessionKey(tenant, id), Head(*columns[:6]), msgspec.json.decode(columns[6]), *columns[7:])
+            for tenant, id, *columns in await self.connections.fetch(statement, {**values, "limit": limit})
         ]
-        return Page(rows, rows[-1].session.id if len(rows) == limit else None)
+        if len(rows) < limit:
+            return Page(rows, None)
+        last = rows[-1]
+        return Page(rows, last.session.id if query.order == "id" else write_due_cursor(last.due_at or 0, last.session))
 
     async def feed(self, cursor: str | None, limit: int) -> Page[Change]:
         """See `spi.Backend.feed`. A transaction that stays open, anywhere in the database, holds it back."""
@@ -249,17 +280,27 @@ class PostgreSQLDriver:
         changes = [Change(SessionKey(tenant, id), _record(row)) for _, _, tenant, id, *row in rows]
         return Page(changes, ":".join(map(str, (*rows[-1][:2], rows[-1][4]))) if rows else cursor or "0:0:0")
 
-    async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes]) -> None:
-        """See `spi.Backend.truncate`."""
+    async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes], *, snapshot: bool = False) -> None:
+        """See `spi.Indexed.truncate`."""
         values = session._asdict() | {"below": below, "anchor": anchor[0], "hash": anchor[1], "kind": int(Kind.anchor)}
-        if not await self.connections.fetch(self._queries["truncate"], values, writes=True):
+        if not await self.connections.fetch(self._queries["truncate"], values | {"snapshot": snapshot}, writes=True):
+            await self._check_writer()
             raise Invalid(f"Session {session.id!r} has no anchor commit at version {anchor[0]} with this hash, or {below} is above it.")
 
     async def purge(self, session: SessionKey) -> None:
         """See `spi.Backend.purge`."""
         values = session._asdict() | {"status": int(Status.deleted)}
         if not await self.connections.fetch(self._queries["purge"], values, writes=True):
+            await self._check_writer()
             raise Invalid(f"Session {session.id!r} is not deleted: delete it before it is purged.")
+
+    async def require_writer(self, version: int) -> None:
+        """See `spi.Versioned.require_writer`."""
+        await require_writer(self.connections, self._ns, version)
+
+    async def migrate(self, from_version: int, progress: Progress) -> None:
+        """See `spi.Versioned.migrate`: one transaction."""
+        await migrate(self.connections, self._ns, from_version, progress)
 
     async def checkup(self) -> Checkup:
         """See `remote.Driver.checkup`."""
@@ -271,11 +312,14 @@ class PostgreSQLDriver:
         await self.connections.close()
 
 
-def _named(ns: str, channel: str) -> dict[str, str]:
-    """The statements of queries.sql by their names."""
+def _named(ns: str, channel: str, schema: int) -> dict[str, str]:
+    """The statements of queries.sql by their names, as a store of this schema has them."""
     text = files(__package__).joinpath("queries.sql").read_text()
+    mine, others = ("2", "1") if schema >= 2 else ("1", "2")
+    text = re.sub(rf"^.*--{others}\n", "", text, flags=re.MULTILINE).replace(f" --{mine}\n", "\n")
     values = {"ns": ns, "channel": f'"{channel}"', "listening": LISTENING, "batch": BATCH_MAX, "attempt": ATTEMPT, "record": RECORD}
-    for name, value in values.items():
+    text = text.replace("{writes}", _WRITES)
+    for name, value in {**values, "leave": LEAVE, "remove": REMOVE, "writer": writer_version(schema)}.items():
         text = text.replace(f"{{{name}}}", str(value))
     parts = re.split(r"^-- (\w+) --\n", text, flags=re.MULTILINE)[1:]
     return {name: re.sub(r"^--.*\n", "", body, flags=re.MULTILINE).strip() for name, body in zip(parts[::2], parts[1::2], strict=True)}

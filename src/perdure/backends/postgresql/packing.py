@@ -8,9 +8,15 @@ from typing import Any
 import msgspec
 
 from perdure.backends.remote import Attempt
+from perdure.backends.spi import NEVER, Index
 
-ATTEMPT, RECORD = 19, 19
+ATTEMPT, RECORD = 23, 19
 """How many numbers describe one: its integers, then place (from 1) and length of each piece of bytes; the length -1 stands for null."""
+LEAVE, REMOVE = -2, -1
+"""As a time that is due: it stays as it is; it goes. A size of `LEAVE` stays as it is."""
+
+
+_NO_CHANGE = Index()
 
 
 class _Bytes:
@@ -39,11 +45,13 @@ def pack(attempts: Sequence[Attempt]) -> dict[str, Any]:
     for number, attempt in enumerate(attempts):
         last, expected = attempt.records[-1].head, attempt.expected
         created = attempt.records[0].head.at
-        by_attempt += (expected.version if expected else -1, created, *_head(last))
-        tags = None if attempt.index is None or attempt.index.tags is None else msgspec.json.encode(attempt.index.tags)
+        index = attempt.index or _NO_CHANGE
+        by_attempt += (expected.version if expected else -1, created, *_head(last), due(index), size(index))
+        tags = None if index.tags is None else msgspec.json.encode(index.tags)
         key = _text(attempt.key)
         session = attempt.session
-        bytes.put(by_attempt, (session.tenant.encode(), session.id.encode(), expected.hash if expected else b"", last.hash, key, tags))
+        names = session.tenant.encode(), session.id.encode()
+        bytes.put(by_attempt, (*names, expected.hash if expected else b"", last.hash, key, tags, index.control))
         keys = keys or key is not None
         for record in attempt.records:
             by_record += (number, *_head(record.head), record.kind)
@@ -59,6 +67,16 @@ def pack(attempts: Sequence[Attempt]) -> dict[str, Any]:
         "bytes": b"".join(bytes.pieces),
         "keys": keys,
     }
+
+
+def due(index: Index) -> int:
+    """What becomes of the time that is due, as a number."""
+    return LEAVE if index.due_at is None else REMOVE if index.due_at == NEVER else index.due_at
+
+
+def size(index: Index) -> int:
+    """What becomes of the size."""
+    return LEAVE if index.size_bytes is None else index.size_bytes
 
 
 def _head(head: Any) -> tuple[int, int, int, int, int]:

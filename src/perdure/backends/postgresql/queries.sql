@@ -1,3 +1,6 @@
+-- Lines that end with --1 are for stores of schema 1 alone, those with --2 for schema 2 and later. {writes} is whether the store takes
+-- writers of this version.
+
 -- append --
 -- Attempts and their records, packed: {attempt} and {record} numbers each (see packing.py), and all their bytes and texts one after another,
 -- which costs client and server a tenth of an array for each column. Heads are locked in one order. An attempt moves its head if it is the
@@ -7,14 +10,16 @@
 -- takes that for their size.
 WITH attempt AS MATERIALIZED (
     SELECT i AS number, v[1] AS expected, v[2] AS created, v[3] AS version, v[4] AS at, v[5] AS epoch, v[6]::smallint AS status, v[7] AS data,
-        convert_from(substring(%(bytes)b::bytea FROM v[8]::int FOR v[9]::int), 'UTF8') AS tenant,
-        convert_from(substring(%(bytes)b::bytea FROM v[10]::int FOR v[11]::int), 'UTF8') AS id,
-        substring(%(bytes)b::bytea FROM v[12]::int FOR v[13]::int) AS expected_hash,
-        substring(%(bytes)b::bytea FROM v[14]::int FOR v[15]::int) AS hash,
-        CASE WHEN v[17] >= 0 THEN convert_from(substring(%(bytes)b::bytea FROM v[16]::int FOR v[17]::int), 'UTF8') END AS key,
-        CASE WHEN v[19] >= 0 THEN convert_from(substring(%(bytes)b::bytea FROM v[18]::int FOR v[19]::int), 'UTF8') END::jsonb AS tags
+        convert_from(substring(%(bytes)b::bytea FROM v[10]::int FOR v[11]::int), 'UTF8') AS tenant,
+        convert_from(substring(%(bytes)b::bytea FROM v[12]::int FOR v[13]::int), 'UTF8') AS id,
+        substring(%(bytes)b::bytea FROM v[14]::int FOR v[15]::int) AS expected_hash,
+        substring(%(bytes)b::bytea FROM v[16]::int FOR v[17]::int) AS hash,
+        CASE WHEN v[19] >= 0 THEN convert_from(substring(%(bytes)b::bytea FROM v[18]::int FOR v[19]::int), 'UTF8') END AS key,
+        CASE WHEN v[21] >= 0 THEN convert_from(substring(%(bytes)b::bytea FROM v[20]::int FOR v[21]::int), 'UTF8') END::jsonb AS tags
+        , v[8] AS due_at, v[9] AS size_bytes --2
+        , CASE WHEN v[23] >= 0 THEN substring(%(bytes)b::bytea FROM v[22]::int FOR v[23]::int) END AS control --2
     FROM generate_series(0, {batch} - 1) AS i, LATERAL (SELECT (%(attempts)s::bigint[])[i * {attempt} + 1:(i + 1) * {attempt}] AS v) AS packed
-    WHERE i < %(count)s
+    WHERE i < %(count)s AND {writes}
 ), record AS MATERIALIZED (
     SELECT v[1]::int AS number, v[2] AS version, v[3] AS at, v[4] AS epoch, v[5]::smallint AS status, v[6] AS data, v[7]::smallint AS kind,
         substring(%(bytes)b::bytea FROM v[8]::int FOR v[9]::int) AS hash,
@@ -37,12 +42,17 @@ WITH attempt AS MATERIALIZED (
 ), moved AS (
     UPDATE {ns}.session s
     SET version = h.version, hash = h.hash, at = h.at, epoch = h.epoch, status = h.status, data = h.data, tags = coalesce(h.tags, s.tags)
+        , due_at = CASE h.due_at WHEN {leave} THEN s.due_at WHEN {remove} THEN NULL ELSE h.due_at END --2
+        , size_bytes = CASE h.size_bytes WHEN {leave} THEN s.size_bytes ELSE h.size_bytes END, control = coalesce(h.control, s.control) --2
     FROM held h
     WHERE s.n = h.n AND h.was = h.expected AND h.was_hash = h.expected_hash AND NOT EXISTS (SELECT FROM known k WHERE k.number = h.number)
     RETURNING h.number, s.n
 ), made AS (
-    INSERT INTO {ns}.session (tenant, id, version, hash, at, epoch, status, data, created, tags)
+    INSERT INTO {ns}.session (tenant, id, version, hash, at, epoch, status, data, created, tags
+        , due_at, size_bytes, control --2
+    )
     SELECT a.tenant, a.id, a.version, a.hash, a.at, a.epoch, a.status, a.data, a.created, coalesce(a.tags, '{}')
+        , CASE WHEN a.due_at >= 0 THEN a.due_at END, greatest(a.size_bytes, 0), coalesce(a.control, '') --2
     FROM attempt a
     WHERE a.expected < 0 AND NOT EXISTS (SELECT FROM held h WHERE h.number = a.number)
     ORDER BY a.tenant, a.id
@@ -84,11 +94,13 @@ WITH s AS MATERIALIZED (
     WHERE n = (SELECT n FROM s) AND version <= coalesce(%(at)s::bigint, (SELECT version FROM s)) ORDER BY version DESC LIMIT 1
 )
 SELECT 0, version, hash, at, epoch, status, data, NULL::bytea, NULL::smallint, tags::text, NULL::bytea, NULL::bytea, NULL::bytea, created
+    , due_at, control, size_bytes --2
+    , NULL::bigint, ''::bytea, 0::bigint --1
 FROM s
 UNION ALL
-SELECT 1, version, hash, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, body, NULL FROM p
+SELECT 1, version, hash, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, body, NULL, NULL, NULL, NULL FROM p
 UNION ALL
-SELECT 2, l.version, l.hash, l.at, l.epoch, l.status, l.data, l.id, l.kind, l.key, l.request, l.meta, l.body, NULL
+SELECT 2, l.version, l.hash, l.at, l.epoch, l.status, l.data, l.id, l.kind, l.key, l.request, l.meta, l.body, NULL, NULL, NULL, NULL
 FROM {ns}.log l
 WHERE l.n = (SELECT n FROM s) AND l.version > coalesce((SELECT version FROM p), 0)
 AND l.version <= coalesce(%(at)s::bigint, (SELECT version FROM s))
@@ -112,24 +124,48 @@ FROM {ns}.session s JOIN {ns}.key k ON k.n = s.n AND k.key = %(key)s
 WHERE s.tenant = %(tenant)s AND s.id = %(id)s
 
 -- put_snapshot --
--- Keep a snapshot if its commit is in the chain, and of all the newest so many.
-WITH l AS (
+-- Keep a snapshot if its commit is in the chain, and of all the newest so many. A row if it was kept.
+WITH l AS MATERIALIZED (
     SELECT l.n, l.version, l.hash FROM {ns}.log l JOIN {ns}.session s ON s.n = l.n
-    WHERE s.tenant = %(tenant)s AND s.id = %(id)s AND l.version = %(version)s AND l.hash = %(hash)b FOR SHARE OF l
+    WHERE s.tenant = %(tenant)s AND s.id = %(id)s AND l.version = %(version)s AND l.hash = %(hash)b AND {writes} FOR SHARE OF l
 ), put AS (
     INSERT INTO {ns}.snapshot (n, version, hash, body) SELECT n, version, hash, %(body)b FROM l
     ON CONFLICT (n, version) DO UPDATE SET hash = excluded.hash, body = excluded.body
+), sized AS ( --2
+    UPDATE {ns}.session s SET size_bytes = %(size)s::bigint FROM l WHERE s.n = l.n AND %(size)s::bigint >= 0 --2
+), older AS (
+    DELETE FROM {ns}.snapshot p USING l WHERE p.n = l.n AND p.version < (
+        SELECT min(version) FROM (
+            SELECT version FROM {ns}.snapshot WHERE n = (SELECT n FROM l) UNION SELECT version FROM l ORDER BY version DESC LIMIT %(kept)s
+        ) AS newest
+    )
 )
-DELETE FROM {ns}.snapshot p USING l WHERE p.n = l.n AND p.version < (
-    SELECT min(version) FROM (
-        SELECT version FROM {ns}.snapshot WHERE n = (SELECT n FROM l) UNION SELECT version FROM l ORDER BY version DESC LIMIT %(kept)s
-    ) AS newest
+SELECT n FROM l
+
+-- change_index --
+-- Change cells of the row as it is known. A row if it was changed.
+WITH changed AS (
+    UPDATE {ns}.session SET
+        due_at = CASE %(due)s::bigint WHEN {leave} THEN due_at WHEN {remove} THEN NULL ELSE %(due)s::bigint END,
+        size_bytes = CASE %(size)s::bigint WHEN {leave} THEN size_bytes ELSE %(size)s::bigint END,
+        control = coalesce(%(control)b::bytea, control)
+    WHERE tenant = %(tenant)s AND id = %(id)s AND version = %(version)s AND hash = %(hash)b
+    AND due_at IS NOT DISTINCT FROM %(was)s::bigint AND {writes}
+    RETURNING n
 )
+SELECT n, set_config('synchronous_commit', %(level)s, true) FROM changed
 
 -- scan --
 -- Index rows by id, by bytes. {where} holds the conditions.
-SELECT id, version, hash, at, epoch, status, data, tags::text, created FROM {ns}.session
-WHERE tenant = %(tenant)s AND {where} ORDER BY id LIMIT %(limit)s
+SELECT tenant, id, version, hash, at, epoch, status, data, tags::text, created
+    , due_at, control, size_bytes --2
+    , NULL::bigint, ''::bytea, 0::bigint --1
+FROM {ns}.session WHERE {where} ORDER BY id LIMIT %(limit)s
+
+-- due --
+-- Index rows that are due. {where} holds the conditions.
+SELECT tenant, id, version, hash, at, epoch, status, data, tags::text, created, due_at, control, size_bytes
+FROM {ns}.session WHERE due_at IS NOT NULL AND {where} ORDER BY due_at, tenant, id LIMIT %(limit)s
 
 -- feed --
 -- Records by the transaction that wrote them, of those below the oldest that still runs: nothing can come later below them.
@@ -144,18 +180,18 @@ ORDER BY l.xid, l.n, l.version LIMIT %(limit)s
 WITH anchor AS MATERIALIZED (
     SELECT s.n FROM {ns}.session s JOIN {ns}.log l ON l.n = s.n
     WHERE s.tenant = %(tenant)s AND s.id = %(id)s AND l.version = %(anchor)s AND l.hash = %(hash)b AND l.kind = %(kind)s
-    AND %(below)s <= l.version FOR UPDATE OF s
+    AND %(below)s <= l.version AND {writes} FOR UPDATE OF s
 ), records AS (
     DELETE FROM {ns}.log l USING anchor WHERE l.n = anchor.n AND l.version < %(below)s
 ), snapshots AS (
-    DELETE FROM {ns}.snapshot p USING anchor WHERE p.n = anchor.n AND p.version < %(below)s - 1
+    DELETE FROM {ns}.snapshot p USING anchor WHERE p.n = anchor.n AND (p.version < %(below)s - 1 OR %(snapshot)s)
 )
 SELECT n FROM anchor
 
 -- purge --
 -- Drop all of a deleted session but its head's stub. A row if it was deleted.
 WITH gone AS MATERIALIZED (
-    SELECT n, version FROM {ns}.session WHERE tenant = %(tenant)s AND id = %(id)s AND status = %(status)s FOR UPDATE
+    SELECT n, version FROM {ns}.session WHERE tenant = %(tenant)s AND id = %(id)s AND status = %(status)s AND {writes} FOR UPDATE
 ), records AS (
     DELETE FROM {ns}.log l USING gone WHERE l.n = gone.n AND l.version < gone.version
 ), stub AS (
@@ -165,7 +201,9 @@ WITH gone AS MATERIALIZED (
 ), snapshots AS (
     DELETE FROM {ns}.snapshot p USING gone WHERE p.n = gone.n
 ), tags AS (
-    UPDATE {ns}.session s SET tags = '{}' FROM gone WHERE s.n = gone.n
+    UPDATE {ns}.session s SET tags = '{}'
+        , due_at = NULL, control = '', size_bytes = 0 --2
+    FROM gone WHERE s.n = gone.n
 )
 SELECT n FROM gone
 

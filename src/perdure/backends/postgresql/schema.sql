@@ -1,4 +1,4 @@
--- Version 1. {ns} is the namespace. Bodies are compressed before they come here: EXTERNAL storage does not try again.
+-- Schema 2; upgrade.py makes it of schema 1. {ns} is the namespace. Bodies are compressed before they come here: EXTERNAL storage does not try again.
 
 CREATE TABLE {ns}.store (
     name text PRIMARY KEY,
@@ -18,10 +18,16 @@ CREATE TABLE {ns}.session (
     data bigint NOT NULL,
     created bigint NOT NULL,
     tags jsonb NOT NULL DEFAULT '{}',
+    due_at bigint,
+    control bytea NOT NULL DEFAULT '',
+    size_bytes bigint NOT NULL DEFAULT 0,
     UNIQUE (tenant, id)
 ) WITH (fillfactor = 60);
 
 CREATE INDEX session_tags ON {ns}.session USING gin (tags jsonb_path_ops) WHERE tags <> '{}';
+
+-- An append leaves these columns as they are, unless it says when the session is due.
+CREATE INDEX session_due ON {ns}.session (due_at, tenant, id) WHERE due_at IS NOT NULL;
 
 -- One row a commit. xid says which transaction wrote it: the feed goes by it, and stops below the oldest that still runs.
 CREATE TABLE {ns}.log (
