@@ -23,7 +23,7 @@ from perdure.adapters.common.models import FAILURES
 from perdure.adapters.common.session_ids import compose, decompose
 from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
-from perdure.adapters.common.transactions import lost_race, read_or_none, transact
+from perdure.adapters.common.transactions import lost_race, read_own, transact
 from perdure.engine.views import View
 from perdure.errors import AlreadyExists, Busy, Conflict, Deleted, Invalid, NotFound, TooLarge
 from perdure.lru import LruMap
@@ -230,18 +230,17 @@ class PerdureCheckpointStorage:
                 yield document
 
     async def _view(self, session: str) -> View | None:
-        view = await read_or_none(self._store, session)
-        if view is None:
-            return None
-        if not isinstance(view.frozen_state, dict) or not view.frozen_state.keys() >= {"checkpoint", "removed"}:
-            raise Invalid(f"Session {session!r} is no run of a workflow: something else made it.", session=session)
-        return view
+        return await read_own(self._store, session, "is no run of a workflow", _is_run)
 
     def _restored(self, document: dict[str, Any]) -> WorkflowCheckpoint:
         return WorkflowCheckpoint.from_dict(self._codec.decode(unescape(document)))
 
     def _remember(self, id: str, session: str) -> None:
         self._known.put(id, session)
+
+
+def _is_run(state: Any) -> bool:
+    return isinstance(state, dict) and state.keys() >= {"checkpoint", "removed"}
 
 
 def _session(workflow_name: str, id: str) -> str:

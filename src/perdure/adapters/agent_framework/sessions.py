@@ -16,7 +16,7 @@ from perdure.adapters.common.models import FAILURES
 from perdure.adapters.common.session_ids import compose
 from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
-from perdure.adapters.common.transactions import delete_if_there, lost_race, read_or_none, transact
+from perdure.adapters.common.transactions import delete_if_there, lost_race, read_own, transact
 from perdure.engine.views import View
 from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, Unsupported
 from perdure.model.events import Event
@@ -99,12 +99,9 @@ class PerdureSessionStore(SessionStore):
         return await transact(name, attempt)
 
     async def _view(self, name: str) -> View | None:
-        view = await read_or_none(self._store, name)
-        if view is None:
-            return None
-        if not isinstance(view.frozen_state, dict) or view.frozen_state.get("type") != "session":
-            raise Invalid(f"Session {name!r} is not Agent Framework's: something else made it.", session=name)
-        return view
+        return await read_own(
+            self._store, name, "is not Agent Framework's", lambda state: isinstance(state, dict) and state.get("type") == "session"
+        )
 
 
 def _name(session_id: str) -> str:

@@ -24,7 +24,7 @@ from perdure.adapters.common.json_diff import diff_json
 from perdure.adapters.common.session_ids import unescape as session_part
 from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous, wait
-from perdure.adapters.common.transactions import delete_if_there, lost_race, read_or_none, transact
+from perdure.adapters.common.transactions import delete_if_there, lost_race, read_own, transact
 from perdure.engine.views import Info, Receipt, View
 from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, KeyReused, NotFound, Unknown
 from perdure.model import ops as op
@@ -214,12 +214,7 @@ class PerdureSessionStore(SessionStore):
 
         One that was deleted is `None` to readers, who ask strongly, and to a writer the append says so.
         """
-        view = await read_or_none(self._store, session, strong=strong)
-        if view is None:
-            return None
-        if not isinstance(view.frozen_state, dict) or not isinstance(view.frozen_state.get("project_key"), str):
-            raise Invalid(f"Session {session!r} is no transcript of the Claude Agent SDK: something else made it.", session=session)
-        return view
+        return await read_own(self._store, session, "is no transcript of the Claude Agent SDK", _is_transcript, strong=strong)
 
 
 async def _served(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -229,6 +224,10 @@ async def _served(coroutine: Coroutine[Any, Any, T]) -> T:
     except RuntimeError:
         return await anyio.to_thread.run_sync(wait, coroutine)
     return await coroutine
+
+
+def _is_transcript(state: Any) -> bool:
+    return isinstance(state, dict) and isinstance(state.get("project_key"), str)
 
 
 def _lacking(batch: Batch, seen: Seen) -> list[Line]:

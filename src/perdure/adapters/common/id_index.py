@@ -12,6 +12,7 @@ import hashlib
 from typing import Any
 
 from perdure.adapters.common.surrogates import escape, unescape
+from perdure.adapters.common.transactions import commit_at
 from perdure.engine.store import Store
 from perdure.errors import Deleted, Invalid, KeyReused, NotFound
 from perdure.model.events import Event
@@ -44,10 +45,10 @@ class IdIndex:
             return None
 
     async def _entry(self, session: str, id: str, version: int) -> Any:
-        async for commit in self._store.history(session, after=version - 1, before=version + 1):
-            for event in commit.events:
-                if event.type == ENTRY and isinstance(event.data, dict) and unescape(event.data.get("id")) == id:
-                    return unescape(event.data.get("value"))
+        commit = await commit_at(self._store, session, version)
+        for event in () if commit is None else commit.events:
+            if event.type == ENTRY and isinstance(event.data, dict) and unescape(event.data.get("id")) == id:
+                return unescape(event.data.get("value"))
         raise Invalid(f"Session {session!r} is no index: something else wrote it.", session=session)
 
     def _entry_key(self, id: str) -> tuple[str, str]:

@@ -23,12 +23,11 @@ from pydantic import ValidationError
 from perdure.adapters.common import surrogates
 from perdure.adapters.common.cutting import PIECE_LENGTH, pieces
 from perdure.adapters.common.models import FAILURES, model_json
-from perdure.adapters.common.session_ids import unescape
+from perdure.adapters.common.session_ids import actor_name, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
 from perdure.adapters.common.transactions import delete_if_there
 from perdure.adapters.google_adk import names
 from perdure.adapters.google_adk.names import Artifact
-from perdure.adapters.google_adk.sessions import actor
 from perdure.adapters.google_adk.transactions import SessionTransactions
 from perdure.errors import Corrupt, Deleted, NotFound, Unsupported
 from perdure.model import ops as op
@@ -92,7 +91,7 @@ class PerdureArtifactService(BaseArtifactService):
             start = op.set("", {"versions": [version]}) if state is None else op.append("/versions", [version])
             return Event(SAVED, data, (start,))
 
-        await self._artifacts.commit(place.session, decide, key=key, actor=actor(user_id))
+        await self._artifacts.commit(place.session, decide, key=key, actor=actor_name(user_id))
         return number
 
     async def load_artifact(
@@ -132,7 +131,7 @@ class PerdureArtifactService(BaseArtifactService):
         state = await self._artifacts.state(session)
         versions = [] if state is None else state["versions"]
         for closed in [session, *[version["pieces"]["session"] for version in versions if "pieces" in version]]:
-            await delete_if_there(self._store, closed, actor=actor(user_id))
+            await delete_if_there(self._store, closed, actor=actor_name(user_id))
 
     async def list_versions(self, *, app_name: str, user_id: str, filename: str, session_id: str | None = None) -> list[int]:
         """The numbers of all versions, from 0."""
@@ -189,7 +188,7 @@ class PerdureArtifactService(BaseArtifactService):
         cut = pieces(text, PIECE_LENGTH)
         for number, piece in enumerate(cut):
             data = {"artifact": place.session, "number": number, "text": piece}
-            await self._store.append(session, Event(PIECE, data), actor=actor(place.user))
+            await self._store.append(session, Event(PIECE, data), actor=actor_name(place.user))
         return {"session": session, "count": len(cut)}
 
     async def _joined(self, session: str, count: int) -> str:

@@ -20,11 +20,11 @@ from google.genai import types
 
 from perdure.adapters.common.cutting import batches
 from perdure.adapters.common.models import model_json
+from perdure.adapters.common.session_ids import actor_name
 from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
 from perdure.adapters.google_adk import names
 from perdure.adapters.google_adk.search_terms import SearchTerms
-from perdure.adapters.google_adk.sessions import actor
 from perdure.adapters.google_adk.transactions import SessionTransactions
 from perdure.model import ops as op
 from perdure.model.events import Event
@@ -140,7 +140,7 @@ class PerdureMemoryService(BaseMemoryService):
             ops += [op.append(join(path), list(new.values()))] if new else []
             return Event(REMEMBERED, {"session": session, "ids": list(new)}, tuple(ops)) if ops else None
 
-        await self._memories.commit(names.memory(app, user), decide, actor=actor(user))
+        await self._memories.commit(names.memory(app, user), decide, actor=actor_name(user))
 
 
 def _entries(events: Sequence[AdkEvent], metadata: Mapping[str, object]) -> list[Entry]:

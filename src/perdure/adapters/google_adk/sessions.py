@@ -17,6 +17,7 @@ from google.adk.sessions import BaseSessionService, Session
 from google.adk.sessions.base_session_service import GetSessionConfig, ListSessionsResponse
 
 from perdure.adapters.common.incarnation import start_incarnation
+from perdure.adapters.common.session_ids import actor_name
 from perdure.adapters.common.surrogates import unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
 from perdure.adapters.common.transactions import delete_if_there
@@ -96,7 +97,7 @@ class PerdureSessionService(BaseSessionService):
         data = {"timestamp": now, "actions": {"state_delta": left}}
         try:
             receipt, document = await start_incarnation(
-                self._store, found.session, events.CREATED, data, {"state": mine}, actor=actor(user_id)
+                self._store, found.session, events.CREATED, data, {"state": mine}, actor=actor_name(user_id)
             )
         except AlreadyExists as error:
             raise AlreadyExistsError(f"Session with id {found.id} already exists. {error}") from error
@@ -184,7 +185,7 @@ class PerdureSessionService(BaseSessionService):
                 events.written(data, mine, state),
                 expect=known.version,
                 key=known.key(data["id"]),
-                actor=actor(data["author"]),
+                actor=actor_name(data["author"]),
                 on_conflict="raise",
             )
         except (NotFound, Deleted) as error:
@@ -273,8 +274,3 @@ def _stale(found: Names, why: str) -> StaleSessionError:
 
 def _foreign(found: Names) -> Invalid:
     return Invalid(f"Session {found.session!r} is no ADK session: something else made it.", session=found.session)
-
-
-def actor(name: str) -> str | None:
-    """The author as the commit's actor, where it can be one."""
-    return name if name and name.isprintable() and len(name.encode(errors="replace")) <= 255 else None

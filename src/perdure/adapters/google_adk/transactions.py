@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from perdure.adapters.common.transactions import lost_race, read_or_none, transact
+from perdure.adapters.common.transactions import lost_race, read_own, transact
 from perdure.engine.store import Store
 from perdure.engine.write.session_queue import SessionQueue
-from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, NotFound
+from perdure.errors import AlreadyExists, Conflict, Deleted, NotFound
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
 
@@ -49,9 +49,8 @@ class SessionTransactions:
             await transact(session, attempt)
 
     async def _now(self, session: str, *, strong: bool) -> tuple[int, Any]:
-        view = await read_or_none(self._store, session, strong=strong)
-        if view is None:
-            return 0, None
-        if not isinstance(view.frozen_state, dict) or self._member not in view.frozen_state:
-            raise Invalid(f"Session {session!r} holds no {self._what}: something else made it.", session=session)
-        return view.version, view.frozen_state
+        view = await read_own(self._store, session, f"holds no {self._what}", self._is_own, strong=strong)
+        return (0, None) if view is None else (view.version, view.frozen_state)
+
+    def _is_own(self, state: Any) -> bool:
+        return isinstance(state, dict) and self._member in state

@@ -23,7 +23,7 @@ from perdure.adapters.common.id_index import IdIndex
 from perdure.adapters.common.json_diff import diff_json
 from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
-from perdure.adapters.common.transactions import lost_race, transact
+from perdure.adapters.common.transactions import commit_at, lost_race, transact
 from perdure.adapters.pydantic_ai import names
 from perdure.engine.views import View
 from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, KeyReused, NotFound
@@ -173,10 +173,11 @@ class PerdureMemoryStore:
 
     async def _told(self, session: str, version: int) -> MemoryMutation:
         """What the commit at a version did, as its second call is told."""
-        async for commit in self._store.history(session, after=version - 1, before=version + 1):
-            data = commit.events[0].data
-            return MemoryMutation(version=data["version"], replayed=True, existed=data["existed"])
-        raise NotFound(f"Session {session!r} has no version {version}.", session=session)
+        commit = await commit_at(self._store, session, version)
+        if commit is None:
+            raise NotFound(f"Session {session!r} has no version {version}.", session=session)
+        data = commit.events[0].data
+        return MemoryMutation(version=data["version"], replayed=True, existed=data["existed"])
 
     async def _view(self, directory: str) -> View | None:
         try:

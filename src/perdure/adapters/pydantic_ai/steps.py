@@ -12,17 +12,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import fields
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_ai.messages import ModelMessage
 from pydantic_ai_harness.step_persistence import ContinuableSnapshot, RunRecord, StepEvent, ToolEffectRecord
 
 from perdure.adapters.common.models import FAILURES, adapter_json
-from perdure.adapters.common.session_ids import decompose
+from perdure.adapters.common.session_ids import actor_name, decompose
 from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
-from perdure.adapters.common.transactions import read_or_none
+from perdure.adapters.common.transactions import read_own
 from perdure.adapters.pydantic_ai import names
 from perdure.adapters.pydantic_ai.conversations import Conversations, Numbers, expand
 from perdure.errors import Deleted, Invalid, KeyReused, NotFound, Unsupported
@@ -111,7 +111,7 @@ class PerdureStepStore:
             raise Invalid(f"A snapshot is a ContinuableSnapshot, not {type(snapshot).__name__}.")
         session = self._messages_session(snapshot.run_id, snapshot.conversation_id)
         data = _snapshot_data(snapshot)
-        numbers = await self._conversations.append_missing(session, snapshot.messages, names.actor(snapshot.agent_name))
+        numbers = await self._conversations.append_missing(session, snapshot.messages, actor_name(snapshot.agent_name))
         data["messages"] = [list(run) for run in numbers]
         key = None if snapshot.idempotency_key is None else names.key(SNAPSHOT, snapshot.idempotency_key)
         await self._once(names.run(snapshot.run_id), Event(SNAPSHOT, data), key, actor=snapshot.agent_name)
@@ -159,21 +159,15 @@ class PerdureStepStore:
     async def _once(self, session: str, event: Event, key: str | None, *, actor: str | None = None) -> bool:
         """Append, unless the key was used with other content before: then nothing is written, and the answer is no."""
         try:
-            await self._store.append(session, event, key=key, actor=names.actor(actor))
+            await self._store.append(session, event, key=key, actor=actor_name(actor))
         except KeyReused:
             return False
         return True
 
     async def _state(self, session: str) -> Mapping[str, Any]:
         """The session's document, to be read only; empty if there is none. Raises `Invalid` for what something else made."""
-        view = await read_or_none(self._store, session)
-        if view is None:
-            return {}
-        state = view.frozen_state
-        shapes = {"run": dict, "effects": dict, "children": list, "runs": list}
-        if not isinstance(state, dict) or any(name in shapes and not isinstance(state[name], shapes[name]) for name in state):
-            raise Invalid(f"Session {session!r} is not Pydantic AI's: something else made it.", session=session)
-        return state
+        view = await read_own(self._store, session, "is not Pydantic AI's", _is_own)
+        return {} if view is None else cast(Mapping[str, Any], view.frozen_state)
 
     async def _run_ids(self, parent: str | None, conversation: str | None) -> AsyncIterator[str]:
         if conversation is not None:
@@ -208,6 +202,11 @@ class PerdureStepStore:
     def _messages_session(self, run_id: str, conversation_id: str | None) -> str:
         """The session that holds the messages: the conversation's, or the run's own if it is part of none."""
         return names.run(run_id) if conversation_id is None else names.conversation(conversation_id)
+
+
+def _is_own(state: Any) -> bool:
+    shapes = {"run": dict, "effects": dict, "children": list, "runs": list}
+    return isinstance(state, dict) and all(isinstance(state[name], shapes[name]) for name in state.keys() & shapes.keys())
 
 
 def _dumped(adapter: TypeAdapter[Any], value: Any) -> dict[str, Any]:

@@ -19,10 +19,10 @@ from strands.types.session import Session, SessionAgent, SessionMessage
 from perdure.adapters.common.incarnation import start_incarnation
 from perdure.adapters.common.json_diff import diff_json
 from perdure.adapters.common.models import FAILURES
-from perdure.adapters.common.session_ids import compose
+from perdure.adapters.common.session_ids import actor_name, compose
 from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous, wait
-from perdure.adapters.common.transactions import lost_race, read_or_none, transact
+from perdure.adapters.common.transactions import commit_at, lost_race, read_own, transact
 from perdure.engine.views import View
 from perdure.errors import AlreadyExists, Busy, Conflict, Deleted, Invalid, KeyReused, NotFound
 from perdure.model import ops as op
@@ -160,7 +160,7 @@ class PerdureSessionRepository(SessionRepository):
             event = Event(MESSAGE, data, tuple(ops))
             try:
                 with lost_race(Conflict, NotFound, Deleted):
-                    await self._store.append(_name(session_id), event, expect=view.version, key=key, actor=_actor(agent_id))
+                    await self._store.append(_name(session_id), event, expect=view.version, key=key, actor=actor_name(agent_id))
             except KeyReused as error:
                 if await self._first(session_id, error.version) != data:
                     raise SessionException(
@@ -172,9 +172,8 @@ class PerdureSessionRepository(SessionRepository):
 
     async def _first(self, session_id: str, version: int) -> Any:
         """The data of the first event at a version."""
-        async for commit in self._store.history(_name(session_id), after=version - 1, before=version + 1):
-            return commit.events[0].data
-        return None
+        commit = await commit_at(self._store, _name(session_id), version)
+        return None if commit is None else commit.events[0].data
 
     async def _read_message(self, session_id: str, agent_id: str, message_id: int) -> dict[str, Any] | None:
         view = await self._view(session_id)
@@ -243,12 +242,7 @@ class PerdureSessionRepository(SessionRepository):
 
     async def _view(self, session_id: str, *, strong: bool = True) -> View | None:
         """The session as it is now, or else as this process knows it; or `None`. Raises `Invalid` for what something else made."""
-        view = await read_or_none(self._store, _name(session_id), strong=strong)
-        if view is None:
-            return None
-        if not isinstance(view.frozen_state, dict) or not view.frozen_state.keys() >= {"session", "agents", "multi_agents"}:
-            raise Invalid(f"Session {view.session!r} is no Strands session: something else made it.", session=view.session)
-        return view
+        return await read_own(self._store, _name(session_id), "is no Strands session", _is_session, strong=strong)
 
     async def _existing(self, session_id: str, agent_id: str, *, strong: bool = True) -> View:
         view = await self._view(session_id, strong=strong)
@@ -289,6 +283,10 @@ class PerdureSessionRepository(SessionRepository):
             raise SessionException(f"Session {session_id} was not changed. {error}") from error
 
 
+def _is_session(state: Any) -> bool:
+    return isinstance(state, dict) and state.keys() >= {"session", "agents", "multi_agents"}
+
+
 def _name(session_id: str) -> str:
     return compose("A Strands session", "strands", "sessions", session_id)
 
@@ -296,10 +294,6 @@ def _name(session_id: str) -> str:
 def _key(view: View, agent_id: str, number: int) -> str:
     """A message's idempotency key. Keys outlive a deletion, so the messages of a second life have others."""
     return compose("A Strands agent", "message", agent_id, str(number), *view.frozen_state.get("life", ()))
-
-
-def _actor(agent_id: str) -> str | None:
-    return agent_id if agent_id and agent_id.isprintable() and len(agent_id.encode(errors="replace")) <= 255 else None
 
 
 def _number(message_id: object) -> int:

@@ -21,7 +21,7 @@ from strands.types.exceptions import StorageError
 from perdure.adapters.common.json_diff import reuse_equal
 from perdure.adapters.common.session_ids import compose, escape, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
-from perdure.adapters.common.transactions import delete_if_there, lost_race, read_or_none, transact
+from perdure.adapters.common.transactions import delete_if_there, lost_race, read_own, transact
 from perdure.adapters.strands.json_text_diff import RecentTexts, diff_json_text, dumps
 from perdure.engine.views import Receipt, View
 from perdure.errors import AlreadyExists, Conflict, Deleted, Error, Invalid, NotFound
@@ -110,12 +110,7 @@ class PerdureStorage:
         return compose("A Strands storage key", *ROOT.rstrip("/").split("/"), *f"{self._prefix}{key}".split("/"))
 
     async def _view(self, session: str, *, strong: bool = True) -> View | None:
-        view = await read_or_none(self._store, session, strong=strong)
-        if view is None:
-            return None
-        if not isinstance(view.frozen_state, dict) or len(view.frozen_state.keys() & {"json", "text", "base64"}) != 1:
-            raise Invalid(f"Session {session!r} holds no value of a Strands storage: something else made it.", session=session)
-        return view
+        return await read_own(self._store, session, "holds no value of a Strands storage", _is_value, strong=strong)
 
     async def _write(self, session: str, data: bytes) -> None:
         as_json = data[:1] in (b"{", b"[")
@@ -146,6 +141,10 @@ class PerdureStorage:
             if ops is not None:
                 return ops
         return _difference(view.frozen_state, _encode(data, as_json=as_json))
+
+
+def _is_value(state: Any) -> bool:
+    return isinstance(state, dict) and len(state.keys() & {"json", "text", "base64"}) == 1
 
 
 def _key(key: str) -> str:
