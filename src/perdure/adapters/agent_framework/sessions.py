@@ -30,9 +30,9 @@ STALE = -1
 class PerdureSessionStore(SessionStore):
     """Keeps Agent Framework sessions in an open store, which stays the caller's to close.
 
-    What is written is what differs. A session that was got from here and is set again is merged with what others wrote meanwhile: new
-    messages of both are kept, changes in different places too; where both changed the same place the later is refused with `Conflict`.
-    After a merge the object is behind: get the session again before it is set once more. A session object that did not come from here
+    Only what differs is written. A session that was got from here and is set again is merged with what others wrote meanwhile: new
+    messages of both are kept, and so are changes in different places. If both changed the same place, the later is refused with `Conflict`.
+    After a merge the object is out of date: get the session again before it is set once more. A session object that did not come from here
     replaces what is there, as in the framework's own stores; what it replaced stays in the history.
     """
 
@@ -69,7 +69,7 @@ class PerdureSessionStore(SessionStore):
         self._seen[session] = name, version
 
     async def delete(self, session_id: str) -> None:
-        """Close the session with a tombstone, which those who got it before meet; nothing happens if there is none."""
+        """Close the session with a tombstone, which refuses those that got it before; nothing happens if there is none."""
         await delete_if_there(self._store, _name(session_id))
 
     async def _merge(self, name: str, version: int, document: dict[str, Any]) -> int:

@@ -1,9 +1,9 @@
-"""An index by id over many sessions, for frameworks that ask for something by an id alone which does not say where it lies.
+"""An index by id over many sessions, for frameworks that ask for something by an id that does not say which session holds it.
 
     <prefix>/<two hexadecimal digits of the id's SHA-256>    one event for each id, under the id as idempotency key
 
-What an id leads to is decided by who comes first, and never changes. An entry is written before what it leads to, so nothing that
-exists is ever missed; an entry that leads nowhere is one whose writer stopped in between.
+The first writer decides what an id leads to, and that never changes. An entry is written before what it leads to, so everything that
+exists is found. An entry that leads nowhere is one whose writer stopped in between.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class IdIndex:
         self._store, self._prefix = store, prefix
 
     async def put(self, id: str, value: Any) -> Any:
-        """Enter what an id leads to, if nothing is entered yet. The entry that holds: this one, or the first. One commit at most."""
+        """Enter what an id leads to, unless something is entered already. Gives the entry that counts. One commit at most."""
         session, key = self._entry_key(id)
         try:
             await self._store.append(session, Event(ENTRY, escape({"id": id, "value": value})), key=key)

@@ -1,4 +1,4 @@
-"""A change that is decided on what a session holds, and lands on that very state."""
+"""Changes to ADK's artifacts and memories: each is decided on what a session holds, and committed to that very state."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class SessionTransactions:
         """
 
         async def attempt(again: bool) -> None:
-            # What this process remembers will mostly do: the append finds out if it is old. What appends nothing asks the store.
+            # What this process remembers is mostly current: the append finds out. What appends nothing asks the store.
             version, state = await self._now(session, strong=again)
             event = decide(state)
             if event is None:

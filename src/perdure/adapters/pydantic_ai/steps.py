@@ -41,7 +41,7 @@ class PerdureStepStore:
 
     Each call is one commit, durable when it returns (`save_snapshot` two when there are new messages, and the messages come first). A
     step or snapshot whose idempotency key was there before is not written again. A run id is registered once: of two workers that
-    register it, one gets `ValueError`. Of a tool call the last record counts; the ones before it stay in the history.
+    register it, one gets `ValueError`. The last record of a tool call counts; earlier ones stay in the history.
     """
 
     def __init__(self, store: AnyStore) -> None:
@@ -51,13 +51,13 @@ class PerdureStepStore:
     async def register_run(self, record: RunRecord) -> None:
         """Start a run. Once more with the same registration is fine; a run id that is taken raises `ValueError`.
 
-        The conversation and the parent learn of the run before it is there, so that no crash hides it from `list_runs`.
+        The run is listed in its conversation and its parent before it is there, so that no crash hides it from `list_runs`.
         """
         data = _dumped(_RECORD, record)
         id, stored = record.run_id, escape(record.run_id)
         if record.conversation_id is not None:
-            told = {"run": stored} | ({"agent": escape(record.agent_name)} if record.agent_name else {})
-            event = Event(RUN, told, (op.union("/runs", [stored]),))
+            summary = {"run": stored} | ({"agent": escape(record.agent_name)} if record.agent_name else {})
+            event = Event(RUN, summary, (op.union("/runs", [stored]),))
             await self._once(names.conversation(record.conversation_id), event, names.key(RUN, id))
         if record.parent_run_id is not None:
             await self._once(
@@ -131,9 +131,9 @@ class PerdureStepStore:
     async def record_tool_effect(self, record: ToolEffectRecord) -> None:
         """Set what is known of a tool call."""
         data = _dumped(_EFFECT, record)
-        told = {name: data[name] for name in ("tool_name", "tool_call_id", "status")}
+        summary = {name: data[name] for name in ("tool_name", "tool_call_id", "status")}
         place = op.init("/effects", {}), op.set(join(["effects", data["tool_call_id"]]), data)
-        await self._once(names.run(record.run_id), Event(EFFECT, told, place), None)
+        await self._once(names.run(record.run_id), Event(EFFECT, summary, place), None)
 
     async def get_tool_effect(self, *, run_id: str, tool_call_id: str) -> ToolEffectRecord | None:
         """What was last recorded of a tool call, or `None`."""
@@ -146,9 +146,9 @@ class PerdureStepStore:
         return [_loaded(_EFFECT, effect, run_id) for effect in held.values() if effect["status"] == "started"]
 
     async def history(self, conversation_id: str) -> list[ModelMessage]:
-        """The messages to go on with in a conversation: those of the newest complete snapshot of its newest run that has one.
+        """The messages to continue a conversation with: those of the newest complete snapshot of its newest run that has one.
 
-        Empty for a conversation that never came so far. Not part of the harness's protocol.
+        Empty for a conversation without such a snapshot. Not part of the harness's protocol.
         """
         for id in reversed((await self._state(names.conversation(conversation_id))).get("runs", [])):
             snapshot = await self.latest_snapshot(run_id=id)
@@ -210,7 +210,7 @@ def _is_own(state: Any) -> bool:
 
 
 def _dumped(adapter: TypeAdapter[Any], value: Any) -> dict[str, Any]:
-    """A record without its run id, which the session's id says, and without what is as it is by default."""
+    """A record without its run id, which the session's id says, and without fields at their defaults."""
     dumped: dict[str, Any] = adapter_json(adapter, value, "A record", exclude_defaults=True, exclude={"run_id"})
     return dumped
 
@@ -234,7 +234,7 @@ def _loaded(adapter: TypeAdapter[Any], data: dict[str, Any], run_id: str) -> Any
 
 
 def _is_step(event: Event) -> bool:
-    """Whether this is one of the harness's steps, of a newer harness too; not a note that somebody else appended."""
+    """Whether this is one of the harness's steps, of a newer harness too; not an event that something else appended."""
     return isinstance(event.data, dict) and event.type != SNAPSHOT and {"step_index", "timestamp"} <= event.data.keys()
 
 

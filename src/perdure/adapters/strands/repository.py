@@ -44,7 +44,7 @@ class PerdureSessionRepository(SessionRepository):
 
     Each call is one commit. A message's id is its idempotency key: the same message created again is there once, and of two
     writers that computed the same next id the later one is refused with `SessionException`, so no message replaces another.
-    An agent's state is set by the last who syncs it; only what changed is written, and what was there stays in the history.
+    The last sync of an agent sets its state. Only what changed is written, and what was there stays in the history.
     """
 
     def __init__(self, store: AnyStore) -> None:
@@ -59,7 +59,7 @@ class PerdureSessionRepository(SessionRepository):
         return wait(self._read_session(session_id))
 
     def delete_session(self, session_id: str, **kwargs: Any) -> None:
-        """Close the session with a tombstone, which late writers meet. Raises `SessionException` if there is none."""
+        """Close the session with a tombstone, which refuses late writers. Raises `SessionException` if there is none."""
         wait(self._delete_session(session_id))
 
     def create_agent(self, session_id: str, session_agent: SessionAgent, **kwargs: Any) -> None:
@@ -164,8 +164,8 @@ class PerdureSessionRepository(SessionRepository):
             except KeyReused as error:
                 if await self._first(session_id, error.version) != data:
                     raise SessionException(
-                        f"Message {number} of agent {agent_id} in session {session_id} was written by somebody else: "
-                        f"load the session again before you go on. {error}"
+                        f"Message {number} of agent {agent_id} in session {session_id} was written by another writer: "
+                        f"load the session again before you continue. {error}"
                     ) from error
 
         await self._transact(session_id, attempt)
@@ -258,7 +258,7 @@ class PerdureSessionRepository(SessionRepository):
         """Commit what `make` derives from the newest state; other places may change meanwhile, the same place starts it again."""
 
         async def attempt(again: bool) -> None:
-            # What this process remembers will mostly do: the append finds out if it is old. What appends nothing asks the store.
+            # What this process remembers is mostly current, and the append finds out. What appends nothing asks the store.
             view = await self._view(session_id, strong=again) or await self._view(session_id)
             if view is None:
                 raise SessionException(f"Session {session_id} does not exist.")
@@ -292,8 +292,8 @@ def _name(session_id: str) -> str:
 
 
 def _key(view: View, agent_id: str, number: int) -> str:
-    """A message's idempotency key. Keys outlive a deletion, so the messages of a second life have others."""
-    return compose("A Strands agent", "message", agent_id, str(number), *view.frozen_state.get("life", ()))
+    """A message's idempotency key. Keys outlive a deletion, so messages of a later incarnation have other keys."""
+    return compose("A Strands agent", "message", agent_id, str(number), *view.shared.get("life", ()))
 
 
 def _number(message_id: object) -> int:
