@@ -20,7 +20,7 @@ __all__ = ["PerdureCheckpointStorage", "PerdureHistoryProvider", "PerdureSession
 
 
 def __getattr__(name: str) -> Any:
-    """The session store when it is asked for: the framework calls its interface experimental, and warns whoever touches it."""
+    """Import the session store when it is asked for: the framework calls its interface experimental, and warns at the import."""
     if name == "PerdureSessionStore":
         from perdure.adapters.agent_framework.sessions import PerdureSessionStore
 

@@ -1,10 +1,10 @@
 """The checkpoint storage: a run of a workflow is one Perdure session, its newest checkpoint the state, one commit for each.
 
     agent-framework/workflows/<name>/<first checkpoint>    {"checkpoint": {…}, "removed": {id: true}}
-    agent-framework/checkpoints/<2 digits>                 in which session a checkpoint was put (see `lookup`)
+    agent-framework/checkpoints/<2 digits>                 in which session a checkpoint was put (see `id_index`)
 
-A checkpoint is written as its difference from the one it follows. Older ones are the state at an older version. Whoever goes on from an
-older one gets a fork of the session, named after the first checkpoint that is its own.
+A checkpoint is written as its difference from the one it follows. Older ones are the state at an older version. A run that continues
+from an older one gets a fork of the session, named after the first checkpoint that is its own.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from perdure.adapters.common.models import FAILURES
 from perdure.adapters.common.session_ids import compose, decompose
 from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
-from perdure.adapters.common.transactions import lost_race, read_or_none, transact
+from perdure.adapters.common.transactions import lost_race, read_own, transact
 from perdure.engine.views import View
 from perdure.errors import AlreadyExists, Busy, Conflict, Deleted, Invalid, NotFound, TooLarge
 from perdure.lru import LruMap
@@ -42,7 +42,7 @@ KNOWN_MAX = 1024
 class PerdureCheckpointStorage:
     """Keeps workflow checkpoints in an open store, which stays the caller's to close.
 
-    A checkpoint costs what it changed. Two workers that go on from one checkpoint both succeed, as the framework has it: the later
+    A checkpoint costs what it changed. Two workers that continue from one checkpoint both succeed, as in the framework: the later
     one's checkpoints are a branch, listed with the others. A checkpoint saved twice is there once. What was deleted is not listed or
     loaded any more; it stays in the history. Values are stored as data (see `values`), never pickled: classes of the program are allowed
     by the framework's `register_checkpoint_type`, or here by class or "module:qualname".
@@ -103,7 +103,7 @@ class PerdureCheckpointStorage:
         return None if latest is None else self._restored(latest)
 
     async def delete(self, checkpoint_id: str) -> bool:
-        """Take a checkpoint out of what is listed and loaded; whether there was one. The run goes on from it all the same."""
+        """Remove a checkpoint from what is listed and loaded; whether there was one. A run can still continue from it."""
         id = escape(checkpoint_id)
 
         async def attempt(_again: bool) -> bool:
@@ -124,7 +124,7 @@ class PerdureCheckpointStorage:
             raise WorkflowCheckpointException(f"Checkpoint {checkpoint_id} cannot be deleted. {error}") from error
 
     async def _run_session(self, checkpoint: WorkflowCheckpoint) -> str:
-        """The session of the run that a checkpoint goes on with: the one before it is there, or else it is the first."""
+        """The session of the run that a checkpoint belongs to: that of the previous checkpoint, or a new one for the first."""
         before = escape(checkpoint.previous_checkpoint_id)
         if before is not None:
             session = self._known.get(before) or await self._place(before)
@@ -136,9 +136,9 @@ class PerdureCheckpointStorage:
         """Write a checkpoint after the one it follows, in `own`, a fork, if another one follows that; the session that it is in."""
         id, before = encoded["checkpoint_id"], encoded["previous_checkpoint_id"]
         view = await self._view(run)
-        told = {name: encoded[name] for name in ("checkpoint_id", "iteration_count", "timestamp")}
+        summary = {name: encoded[name] for name in ("checkpoint_id", "iteration_count", "timestamp")}
         if view is None:
-            event = Event(SAVED, told, (op.set("", {"checkpoint": encoded, "removed": {}}),))
+            event = Event(SAVED, summary, (op.set("", {"checkpoint": encoded, "removed": {}}),))
             with lost_race(AlreadyExists, Conflict):
                 await self._store.append(run, event, expect=0)
             return run
@@ -150,7 +150,7 @@ class PerdureCheckpointStorage:
             ops.append(op.remove(join(["removed", id])))
         if ops:
             with lost_race(AlreadyExists, Conflict):
-                await self._store.append(run, Event(SAVED, told, tuple(ops)), expect=view.version, on_conflict="raise")
+                await self._store.append(run, Event(SAVED, summary, tuple(ops)), expect=view.version, on_conflict="raise")
         return run
 
     async def _holds(self, run: str, encoded: dict[str, Any]) -> bool:
@@ -171,7 +171,7 @@ class PerdureCheckpointStorage:
         return await self._append(own, own, encoded)
 
     async def _place(self, id: str) -> str | None:
-        """The session that holds a checkpoint: one of its own, or that of the run it went on with."""
+        """The session that holds a checkpoint: one of its own, or that of the run that it continues."""
         entry = await self._index.get(id)
         if entry is None:
             return None
@@ -230,18 +230,17 @@ class PerdureCheckpointStorage:
                 yield document
 
     async def _view(self, session: str) -> View | None:
-        view = await read_or_none(self._store, session)
-        if view is None:
-            return None
-        if not isinstance(view.frozen_state, dict) or not view.frozen_state.keys() >= {"checkpoint", "removed"}:
-            raise Invalid(f"Session {session!r} is no run of a workflow: something else made it.", session=session)
-        return view
+        return await read_own(self._store, session, "is no run of a workflow", _is_run)
 
     def _restored(self, document: dict[str, Any]) -> WorkflowCheckpoint:
         return WorkflowCheckpoint.from_dict(self._codec.decode(unescape(document)))
 
     def _remember(self, id: str, session: str) -> None:
         self._known.put(id, session)
+
+
+def _is_run(state: Any) -> bool:
+    return isinstance(state, dict) and state.keys() >= {"checkpoint", "removed"}
 
 
 def _session(workflow_name: str, id: str) -> str:

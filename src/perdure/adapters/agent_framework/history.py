@@ -34,7 +34,7 @@ class PerdureHistoryProvider(HistoryProvider):
 
     One run is one commit, or a few if it is larger than one can be. Messages that the end of the history holds already are not written
     again, by the framework's own rule, so a run that is stored twice is there once. Runs that end at the same time are both kept, one
-    behind the other. Only what is asked for is read: saving looks at the end of the log, however long it is.
+    after the other. Only what is asked for is read: saving looks at the end of the log, however long it is.
     """
 
     DEFAULT_SOURCE_ID: ClassVar[str] = "perdure"

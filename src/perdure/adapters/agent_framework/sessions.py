@@ -16,7 +16,7 @@ from perdure.adapters.common.models import FAILURES
 from perdure.adapters.common.session_ids import compose
 from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
-from perdure.adapters.common.transactions import delete_if_there, lost_race, read_or_none, transact
+from perdure.adapters.common.transactions import delete_if_there, lost_race, read_own, transact
 from perdure.engine.views import View
 from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, Unsupported
 from perdure.model.events import Event
@@ -30,9 +30,9 @@ STALE = -1
 class PerdureSessionStore(SessionStore):
     """Keeps Agent Framework sessions in an open store, which stays the caller's to close.
 
-    What is written is what differs. A session that was got from here and is set again is merged with what others wrote meanwhile: new
-    messages of both are kept, changes in different places too; where both changed the same place the later is refused with `Conflict`.
-    After a merge the object is behind: get the session again before it is set once more. A session object that did not come from here
+    Only what differs is written. A session that was got from here and is set again is merged with what others wrote meanwhile: new
+    messages of both are kept, and so are changes in different places. If both changed the same place, the later is refused with `Conflict`.
+    After a merge the object is out of date: get the session again before it is set once more. A session object that did not come from here
     replaces what is there, as in the framework's own stores; what it replaced stays in the history.
     """
 
@@ -69,7 +69,7 @@ class PerdureSessionStore(SessionStore):
         self._seen[session] = name, version
 
     async def delete(self, session_id: str) -> None:
-        """Close the session with a tombstone, which those who got it before meet; nothing happens if there is none."""
+        """Close the session with a tombstone, which refuses those that got it before; nothing happens if there is none."""
         await delete_if_there(self._store, _name(session_id))
 
     async def _merge(self, name: str, version: int, document: dict[str, Any]) -> int:
@@ -99,12 +99,9 @@ class PerdureSessionStore(SessionStore):
         return await transact(name, attempt)
 
     async def _view(self, name: str) -> View | None:
-        view = await read_or_none(self._store, name)
-        if view is None:
-            return None
-        if not isinstance(view.frozen_state, dict) or view.frozen_state.get("type") != "session":
-            raise Invalid(f"Session {name!r} is not Agent Framework's: something else made it.", session=name)
-        return view
+        return await read_own(
+            self._store, name, "is not Agent Framework's", lambda state: isinstance(state, dict) and state.get("type") == "session"
+        )
 
 
 def _name(session_id: str) -> str:

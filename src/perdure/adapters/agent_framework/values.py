@@ -4,7 +4,7 @@
     dict with other keys, tuple, …   {"$": "dict", "items": [[key, value], …]}, {"$": "tuple", "items": […]}
     bytes, datetime, UUID, …         {"$": "bytes", "value": …}
     a member of an enum              {"$": "module:Class", "member": "NAME"}
-    a dataclass, pydantic model, …   {"$": "module:Class", "state": {…}}: what it gives to be copied, without what is as it is by default
+    a dataclass, pydantic model, …   {"$": "module:Class", "state": {…}}: what a copy of it is made of, without empty members
     a class, list[str]               {"$": "class", "value": "module:Class"}, {"$": "generic", "items": [class, parameter, …]}
 
 Objects come back as they were, without a call of their constructor. A class is looked up among those that the program allowed: the
@@ -56,9 +56,7 @@ _SCALARS: dict[str, tuple[type, Callable[[Any], Any], Callable[[Any], Any]]] = {
 _NAMES = {kind: name for table in (_SEQUENCES, _MAPPINGS) for name, kind in table.items()} | {
     kind: name for name, (kind, _, _) in _SCALARS.items()
 }
-_NAMED: dict[str, type] = {
-    f"{kind.__module__}:{kind.__qualname__}": kind for kind in (*_NAMES, str, int, bool, list, object) if isinstance(kind, type)
-}
+_NAMED: dict[str, type] = {class_name(kind): kind for kind in (*_NAMES, str, int, bool, list, object) if isinstance(kind, type)}
 """Classes that may be named, as the type of an answer that a workflow waits for, and of which no object is made by name."""
 _BLANK: dict[type, dict[str, None]] = {Content: {name: None for name, value in Content("text").__getstate__().items() if value is None}}
 """Of a class with many members: those that are mostly empty, and then not stored."""

@@ -3,8 +3,8 @@
 claude/<project key>/<session id>              a session's main transcript
 claude/<project key>/<session id>/<subpath>    one beside it: a subagent's, mostly
 
-A project key is made of a folder's path and may be long, a subpath too. One that would leave no room for the rest is cut, and ends
-with `%~` and a digest, which no other name does; the transcript's state holds the key in full.
+A project key is made of a folder's path and may be long; so may a subpath. One that would leave no room for the rest is cut, and ends
+with `%~` and a digest, as no other name does. The transcript's state holds the whole key.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def project(project_key: str) -> str:
 
 
 def subpath(name: str) -> str | None:
-    """The SDK's subpath, given what stands behind the main transcript's id; `None` if it was cut."""
+    """The SDK's subpath, given what follows the main transcript's id; `None` if it was cut."""
     parts = [unescape(part) for part in name.split("/")]
     return None if None in parts else "/".join(map(str, parts))
 

@@ -1,4 +1,4 @@
-"""Which lines of a transcript are there already: remembered per process, bounded, true at any moment."""
+"""Which lines of a transcript are there already: remembered in each process, bounded, and correct at any moment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Seen:
     """What is known of one transcript: the ids of all its lines up to a version, perhaps of later ones too.
 
     `life` is the version of the last tombstone before that, 0 without one: batches of an earlier life are not this one's.
-    `unsure` holds the idempotency keys of batches whose fate nobody knows, by digest: sent again, they go under the same key.
+    `unsure` holds the idempotency keys of batches whose outcome is unknown, by digest: they are sent again under the same key.
     """
 
     __slots__ = ("ids", "life", "unsure", "version")
@@ -36,32 +36,35 @@ class SeenIds:
         self._count = 0
 
     def of(self, session: str) -> Seen:
-        """What is known of a transcript. It stays true for who holds it: it grows, ids before the version, and never shrinks."""
+        """What is known of a transcript. It only grows, ids before the version, so it stays correct for all that hold it."""
         with self._lock:
-            return self._entry(session)
+            return self._put(session, self._take(session))
 
-    def add(self, session: str, ids: Collection[str], *, after: int, version: int) -> None:
-        """These are the ids of the lines behind one version, up to another. If what came before was let go, it stays unknown."""
+    def add(self, session: str, seen: Seen, ids: Collection[str], *, after: int, version: int) -> None:
+        """Add the ids of the lines after one version, up to another, to what the caller holds of a transcript; it is remembered."""
         with self._lock:
-            seen = self._entry(session)
-            before = len(seen.ids)
+            self._take(session)
             seen.ids.update(ids)
             if seen.version >= after:
                 seen.version = max(seen.version, version)
-            self._count += len(seen.ids) - before
+            self._put(session, seen)
 
-    def forget(self, session: str, life: int = 0) -> None:
-        """The transcript is not there, or began anew after its tombstone: what is known of its lines is about another one."""
+    def forget(self, session: str, life: int = 0) -> Seen:
+        """Forget the lines of a transcript that is not there, or that began again after the tombstone at version `life`."""
         with self._lock:
-            before = self._entry(session)  # may let others go, and count
-            self._count -= len(before.ids)
-            anew = self._transcripts[session] = Seen()
-            anew.version = anew.life = life
-            anew.unsure = before.unsure
+            again = Seen()
+            again.version = again.life = life
+            again.unsure = self._take(session).unsure
+            return self._put(session, again)
 
-    def _entry(self, session: str) -> Seen:
+    def _take(self, session: str) -> Seen:
         seen = self._transcripts.pop(session, None) or Seen()
+        self._count -= len(seen.ids)
+        return seen
+
+    def _put(self, session: str, seen: Seen) -> Seen:
         self._transcripts[session] = seen
+        self._count += len(seen.ids)
         while (self._count > IDS_MAX or len(self._transcripts) > TRANSCRIPTS_MAX) and len(self._transcripts) > 1:
             self._count -= len(self._transcripts.popitem(last=False)[1].ids)
         return seen

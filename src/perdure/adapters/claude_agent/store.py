@@ -24,11 +24,11 @@ from perdure.adapters.common.json_diff import diff_json
 from perdure.adapters.common.session_ids import unescape as session_part
 from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous, wait
-from perdure.adapters.common.transactions import delete_if_there, lost_race, read_or_none, transact
+from perdure.adapters.common.transactions import delete_if_there, lost_race, read_own, transact
 from perdure.engine.views import Info, Receipt, View
 from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, KeyReused, NotFound, Unknown
 from perdure.model import ops as op
-from perdure.model.commit import Commit, Kind
+from perdure.model.commit import Commit
 from perdure.model.events import Event
 
 T = TypeVar("T")
@@ -39,9 +39,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class PerdureSessionStore(SessionStore):
     """Keeps the transcripts of the Claude Agent SDK in an open store, which stays the caller's to close.
 
-    `append` is one commit, durable when it returns, whatever the transcript's length. A line that has a uuid is there once, whoever
-    sends it how often; a batch that is sent again adds nothing. Two processes that mirror one session are both kept, in the order of
-    their commits. A session that was deleted stays so: what an agent still mirrors to it is refused with `Deleted`.
+    `append` is one commit, durable when it returns, whatever the transcript's length. A line that has a uuid is there once,
+    however often it is sent; a batch that is sent again adds nothing. What two processes mirror of one session is kept, in the order of
+    their commits. A session that was deleted stays deleted: what an agent still mirrors to it is refused with `Deleted`.
 
     Any number of objects, threads, event loops (of asyncio or trio) and processes may use one store.
     Raises `perdure.Error`s, which the SDK reports as `MirrorErrorMessage`, or as `RuntimeError` on resuming.
@@ -52,7 +52,7 @@ class PerdureSessionStore(SessionStore):
         self._seen = SeenIds()
 
     async def append(self, key: SessionKey, entries: list[SessionStoreEntry]) -> None:
-        """Add lines behind the transcript's end; starts it if there is none.
+        """Add lines to the end of the transcript; starts it if there is none.
 
         All of them or none, up to 8 MiB or 5,000 lines; more is several commits, and sending all again completes them.
         Raises `Deleted`, `Invalid` for what is no JSON, `TooLarge` for a line over 16 MiB, `Unknown`, `Unavailable`.
@@ -91,7 +91,7 @@ class PerdureSessionStore(SessionStore):
         await transact(place.session, partial(self._try_commit, place, batch))
 
     async def _try_commit(self, place: Place, batch: Batch, strong: bool) -> None:
-        # What this process remembers will mostly do: the append finds out if it is old.
+        # What this process remembers is mostly current: the append finds out.
         view = await self._view(place.session, strong=strong)
         version, seen = 0 if view is None else view.version, await self._known(place.session, view)
         lines = _lacking(batch, seen)
@@ -111,7 +111,7 @@ class PerdureSessionStore(SessionStore):
         if receipt is None or receipt.duplicate:
             await self._store.read(place.session)  # it was there once; raises `Deleted` if it no longer is
             return None
-        self._seen.add(place.session, [line.id for line in lines if line.id], after=version, version=receipt.version)
+        self._seen.add(place.session, seen, [line.id for line in lines if line.id], after=version, version=receipt.version)
         if view is None and place.main is not None:
             await self._refuse_orphan(place.session, place.main)
         return None
@@ -126,28 +126,25 @@ class PerdureSessionStore(SessionStore):
     async def _known(self, session: str, view: View | None) -> Seen:
         """The ids of the transcript's lines up to a version, or beyond."""
         if view is None:
-            self._seen.forget(session)
-            return self._seen.of(session)
-        while (seen := self._seen.of(session)).version < view.version:
+            return self._seen.forget(session)
+        # What is held here counts, for other transcripts may displace this one in the memory while it is read.
+        seen = self._seen.of(session)
+        if seen.version < view.version:
             async for commit in self._store.history(session, after=seen.version, before=view.version + 1):
-                self._learn(session, commit)
+                seen = self._learn(session, seen, commit, _entries(commit))
         return seen
 
-    def _learn(self, session: str, commit: Commit) -> list[dict[str, Any]]:
-        """The lines of the commit behind those that are known, or of one of these."""
-        entries = [entry for event in commit.events if (entry := entry_of(event)) is not None]
-        known = self._seen.of(session).version
-        if commit.version > known:
-            if commit.kind is Kind.tombstone:
-                self._seen.forget(session, life=commit.version)
-            elif commit.version > known + 1:  # between them an earlier life ended, of which the history says nothing
-                self._seen.forget(session, life=commit.version - 1)
+    def _learn(self, session: str, seen: Seen, commit: Commit, entries: list[dict[str, Any]]) -> Seen:
+        """What is known of a transcript after a commit that has these lines."""
+        if commit.version > seen.version:
+            if commit.version > seen.version + 1:  # between them an earlier life ended, of which the history says nothing
+                seen = self._seen.forget(session, life=commit.version - 1)
             ids = [id for entry in entries if (id := id_of(entry))]
-            self._seen.add(session, ids, after=commit.version - 1, version=commit.version)
-        return entries
+            self._seen.add(session, seen, ids, after=commit.version - 1, version=commit.version)
+        return seen
 
     async def _refuse_orphan(self, session: str, main: str) -> None:
-        """Take a subagent's transcript back that began after its session was deleted. Raises `Deleted` then."""
+        """Delete a subagent's transcript again if its session was deleted before it began. Raises `Deleted` then."""
         try:
             await self._store.read(main)
         except NotFound:
@@ -162,10 +159,11 @@ class PerdureSessionStore(SessionStore):
         if view is None:
             return None
         entries: list[dict[str, Any]] = []
+        seen = self._seen.of(session)
         async for commit in self._store.history(session, before=view.version + 1):
-            if commit.kind is Kind.tombstone:
-                entries.clear()
-            entries += self._learn(session, commit)
+            found = _entries(commit)
+            seen = self._learn(session, seen, commit, found)
+            entries += found
         return cast("list[SessionStoreEntry]", entries) or None
 
     async def _list_sessions(self, project_key: str) -> list[SessionStoreListEntry]:
@@ -214,21 +212,25 @@ class PerdureSessionStore(SessionStore):
 
         One that was deleted is `None` to readers, who ask strongly, and to a writer the append says so.
         """
-        view = await read_or_none(self._store, session, strong=strong)
-        if view is None:
-            return None
-        if not isinstance(view.frozen_state, dict) or not isinstance(view.frozen_state.get("project_key"), str):
-            raise Invalid(f"Session {session!r} is no transcript of the Claude Agent SDK: something else made it.", session=session)
-        return view
+        return await read_own(self._store, session, "is no transcript of the Claude Agent SDK", _is_transcript, strong=strong)
 
 
 async def _served(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run on asyncio's loop as it is; where another kind of loop runs, which is trio's, in a thread."""
+    """Run the coroutine on asyncio's loop, or in a thread where another loop runs, which is trio's."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return await anyio.to_thread.run_sync(wait, coroutine)
     return await coroutine
+
+
+def _is_transcript(state: Any) -> bool:
+    return isinstance(state, dict) and isinstance(state.get("project_key"), str)
+
+
+def _entries(commit: Commit) -> list[dict[str, Any]]:
+    """The lines of a commit."""
+    return [entry for event in commit.events if (entry := entry_of(event)) is not None]
 
 
 def _lacking(batch: Batch, seen: Seen) -> list[Line]:

@@ -4,7 +4,7 @@
     entry                             every other line: titles, tags, modes, metadata
 
 Text is escaped (see `surrogates`). What the SDK sees as JSON but Perdure's values cannot hold, nesting beyond 100, is kept as its JSON
-text, in an event whose data is a string; so was, once, a line with half of a surrogate pair.
+text, in an event whose data is a string. Older versions did so with half of a surrogate pair, too.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def batches(entries: Sequence[Mapping[str, Any]]) -> Iterator[Batch]:
 
 
 def entry_of(event: Event) -> dict[str, Any] | None:
-    """The line that an event holds, or `None` for an event of somebody else's."""
+    """The line that an event holds, or `None` for an event that something else added."""
     if event.type not in TYPES:
         return None
     data = event.data
@@ -97,7 +97,7 @@ def _line(entry: Mapping[str, Any]) -> Line:
 
 
 def _exact_text(entry: dict[str, Any]) -> str | None:
-    """The line's JSON text, if there is one that says it exactly."""
+    """The line's JSON text, if it gives exactly that line again."""
     try:
         text = json.dumps(entry, allow_nan=False, separators=(",", ":"))
         return text if same(json.loads(text), entry) else None

@@ -1,7 +1,7 @@
 """Classes that the running program has imported, found by their names.
 
-Stored bytes name classes. Nothing is imported because of them, and no code of the program runs while a name is looked up: modules and
-classes are read as the dictionaries that they are, so that a module's own `__getattr__` (which may import) is not asked.
+Stored bytes name classes. A look-up imports nothing and runs no code of the program: it reads the dictionaries of modules and classes,
+so that a module's own `__getattr__`, which may import, is not called.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def class_name(kind: type) -> str:
 
 
 def find_class(key: str) -> type | None:
-    """The class of this name, if its module is imported and the class stands where its name says."""
+    """The class of this name, if its module is imported and has the class under that name."""
     module, _, qualname = key.partition(":")
     place: Any = sys.modules.get(module)
     path, bracket, _ = qualname.partition("[")
@@ -31,7 +31,7 @@ def find_class(key: str) -> type | None:
 
 
 def _parametrized(origin: type, key: str) -> type | None:
-    """A generic class with its parameters filled in, such as pydantic's `Box[int]`: it stands nowhere, its origin knows it."""
+    """A generic class with its parameters filled in, such as pydantic's `Box[int]`: it is no attribute of a module, its origin knows it."""
     rest = [origin]
     while rest:
         children: list[type] = type.__subclasses__(rest.pop())

@@ -1,4 +1,4 @@
-"""What one commit holds, and how what is larger is cut: events into several commits, a text into pieces."""
+"""How what is too large for one commit is split: events into several commits, a text into pieces."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PIECE_LENGTH = 3 << 20
 
 
 def batches(items: Sequence[T], data: Sequence[Any]) -> Iterator[list[T]]:
-    """The items cut into runs, each fit for one commit by the JSON `data` that is stored of them. One that is too large is alone."""
+    """The items in groups that one commit holds each, by the JSON `data` that is stored of them. An item that is too large is alone."""
     batch: list[T] = []
     size = 0
     for item, stored in zip(items, data, strict=True):
@@ -33,5 +33,5 @@ def batches(items: Sequence[T], data: Sequence[Any]) -> Iterator[list[T]]:
 
 
 def pieces(text: str, length: int = PIECE_LENGTH) -> list[str]:
-    """The text cut into pieces, of which each fits into a commit."""
+    """The text in pieces, of which each fits into a commit."""
     return [text[start : start + length] for start in range(0, len(text), length)]

@@ -1,9 +1,9 @@
-"""An index by id over many sessions, for frameworks that ask for something by an id alone which does not say where it lies.
+"""An index by id over many sessions, for frameworks that ask for something by an id that does not say which session holds it.
 
     <prefix>/<two hexadecimal digits of the id's SHA-256>    one event for each id, under the id as idempotency key
 
-What an id leads to is decided by who comes first, and never changes. An entry is written before what it leads to, so nothing that
-exists is ever missed; an entry that leads nowhere is one whose writer stopped in between.
+The first writer decides what an id leads to, and that never changes. An entry is written before what it leads to, so everything that
+exists is found. An entry that leads nowhere is one whose writer stopped in between.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import hashlib
 from typing import Any
 
 from perdure.adapters.common.surrogates import escape, unescape
+from perdure.adapters.common.transactions import commit_at
 from perdure.engine.store import Store
 from perdure.errors import Deleted, Invalid, KeyReused, NotFound
 from perdure.model.events import Event
@@ -26,7 +27,7 @@ class IdIndex:
         self._store, self._prefix = store, prefix
 
     async def put(self, id: str, value: Any) -> Any:
-        """Enter what an id leads to, if nothing is entered yet. The entry that holds: this one, or the first. One commit at most."""
+        """Enter what an id leads to, unless something is entered already. Gives the entry that counts. One commit at most."""
         session, key = self._entry_key(id)
         try:
             await self._store.append(session, Event(ENTRY, escape({"id": id, "value": value})), key=key)
@@ -44,10 +45,10 @@ class IdIndex:
             return None
 
     async def _entry(self, session: str, id: str, version: int) -> Any:
-        async for commit in self._store.history(session, after=version - 1, before=version + 1):
-            for event in commit.events:
-                if event.type == ENTRY and isinstance(event.data, dict) and unescape(event.data.get("id")) == id:
-                    return unescape(event.data.get("value"))
+        commit = await commit_at(self._store, session, version)
+        for event in () if commit is None else commit.events:
+            if event.type == ENTRY and isinstance(event.data, dict) and unescape(event.data.get("id")) == id:
+                return unescape(event.data.get("value"))
         raise Invalid(f"Session {session!r} is no index: something else wrote it.", session=session)
 
     def _entry_key(self, id: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""A session that a framework deletes and creates again under its old id: each life has its own idempotency keys."""
+"""A session that a framework deletes and creates again under its old id: each incarnation has its own idempotency keys."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from perdure.model.events import Event
 async def start_incarnation(
     store: Store, session: str, type: str, data: Any, state: dict[str, Any], *, actor: str | None = None
 ) -> tuple[Receipt, dict[str, Any]]:
-    """Start a session's life with this state; the state as it was stored. Raises `AlreadyExists`.
+    """Start a session with this state; the state as it was stored. Raises `AlreadyExists`.
 
-    Idempotency keys of a session outlive its deletion. So the state of every life after the first holds its `life`, a list with one
-    id: keys are made with it, and what the first life holds under the same names is never taken for this one's.
+    The idempotency keys of a session outlive its deletion. So the state of every incarnation after the first has a member `life`, a list
+    with one id. Keys are made with that id, so that a key of the first incarnation never answers for a later one.
     """
     try:
         return await store.append(session, Event(type, data, (op.set("", state),)), expect=0, actor=actor), state

@@ -1,4 +1,4 @@
-"""The difference of two JSON values that come from a framework, whose containers are never the same objects: found by content."""
+"""The difference of two JSON values from a framework, found by content: their containers are never the same objects."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from perdure.model.ops import Op
 
 
 def diff_json(old: Any, new: Any, path: str = "") -> list[Op]:
-    """Operations that make `old`, standing at `path`, into `new`.
+    """Operations that change `old`, which is the value at `path`, into `new`.
 
-    Elements of lists are recognised wherever they moved to, so a window that slides, an insertion and an append cost what came in.
+    Elements of lists are found wherever they moved to, so a window that slides, an insertion and an append cost what was added.
     """
     return diff(old, reuse_equal(old, new), path)
 
 
 def reuse_equal(old: Any, new: Any) -> Any:
-    """`new`, with elements of lists that the list in the same place of `old` holds too replaced by those: `diff` follows identity.
+    """`new`, with the objects of `old` for elements of lists, where the list in the same place has equal ones: `diff` compares by identity.
 
-    An element is the same only if it is spelled alike: members in the same order, `1` not `1.0`.
+    Elements are equal if their JSON texts are: members in the same order, `1` not `1.0`.
     """
     if isinstance(old, dict) and isinstance(new, dict):
         return {key: reuse_equal(dict.get(old, key), value) for key, value in new.items()}

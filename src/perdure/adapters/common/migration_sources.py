@@ -1,7 +1,7 @@
-"""Bringing over what a framework stored elsewhere: one frame, one source per framework, used by `perdure import`.
+"""Import of what a framework stored elsewhere: one protocol, one source per framework, used by `perdure import`.
 
-A source reads the foreign database and writes sessions through the framework's own adapter. Each item that it writes carries an
-idempotency key made of the foreign id, so an import that was cut short goes on where it stopped and one run twice writes nothing.
+A source reads the foreign database and writes sessions through the framework's own adapter. Each item that it writes has an idempotency
+key made of the foreign id. So an import that was interrupted continues where it stopped, and a second import writes nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SOURCES = {
 
 
 class ImportResult(msgspec.Struct, frozen=True):
-    """What became of one thread or session of the source."""
+    """The outcome for one thread or session of the source."""
 
     source: str
     """Its id in the source."""
@@ -40,18 +40,18 @@ class Source(Protocol):
     """An open foreign database. Its coroutines await nothing but the store; they may block while they read the source."""
 
     async def ids(self) -> list[str]:
-        """The ids of what can be brought over, in an order that stays."""
+        """The ids of what can be imported, in an order that stays."""
         ...
 
     async def copy_session(self, id: str, store: Store) -> ImportResult:
-        """Copy one, compare what is read back with what the source says, and count.
+        """Copy one, read the copy back, compare it with the source, and count.
 
-        Raises `Corrupt` naming the first difference, `Invalid` for what cannot be stored. What was written stays: run it again.
+        Raises `Corrupt` naming the first difference, `Invalid` for what cannot be stored. What was written stays; run it again.
         """
         ...
 
     async def close(self) -> None:
-        """Let go of the foreign database."""
+        """Close the foreign database."""
         ...
 
 
@@ -59,6 +59,6 @@ def open_source(framework: str, address: str) -> Source:
     """Open a foreign database: a path or a URL. Raises `Invalid`, `NotFound`, `Unsupported`."""
     place = SOURCES.get(framework)
     if place is None:
-        raise Invalid(f"Nothing is known about importing from {framework!r:.60}; there are {', '.join(sorted(SOURCES))}.")
+        raise Invalid(f"There is no import from {framework!r:.60}; there are imports from {', '.join(sorted(SOURCES))}.")
     module, name = place.split(":")
     return cast(Callable[[str], Source], getattr(import_module(module), name))(address)

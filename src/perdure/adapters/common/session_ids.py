@@ -27,6 +27,16 @@ def unescape(text: str) -> str | None:
     return part if escape(part) == text else None
 
 
+def is_name(text: str) -> bool:
+    """Whether the store takes a text that is not empty as a name as it is."""
+    return text.isprintable() and len(text.encode(errors="replace")) <= NAME_BYTES_MAX
+
+
+def actor_name(author: str | None) -> str | None:
+    """The author as a commit's actor, where it can be one."""
+    return author if author and is_name(author) else None
+
+
 def compose(what: str, *parts: object) -> str:
     """The session id of these parts, escaped and joined by `/`. Raises `Invalid` for what is no string, or too long together."""
     for part in parts:

@@ -1,8 +1,8 @@
-"""Text of any kind as text that can be stored: half of a surrogate pair, as a tool's output that was cut leaves it, is kept.
+"""Any text as text that can be stored. Half of a surrogate pair, as in a tool's output that was cut, is kept.
 
 Python's strings may hold lone surrogates (U+D800 to U+DFFF), UTF-8 and JSON may not. In the store each is written as U+FDD0, its four
-hexadecimal digits, U+FDD1: two characters that Unicode keeps out of texts for uses like this. A U+FDD0 of the text's own is written in the
-same way, so every string comes back as it was. All other text is stored as it is and costs one question: whether it is ASCII.
+hexadecimal digits, U+FDD1: two characters that Unicode keeps out of texts for uses like this. A U+FDD0 in the text is written in
+the same way, so every string comes back as it was. All other text is stored as it is and costs one check: whether it is ASCII.
 
     the text "cut ", then U+D83D    becomes    the text "cut ", then U+FDD0, "d83d", U+FDD1
 """
@@ -26,7 +26,7 @@ _CONTAINERS = (dict, list, tuple, set, frozenset)
 def escape(value: T) -> T:
     """The value as it is stored: a string, or containers of strings (keys too) and of anything else. The very same one if all is plain.
 
-    What no store takes, such as a container that holds itself, is left to the store's own check.
+    What no store takes, such as a container that holds itself, is refused by the store's own check.
     """
     return value if is_plain(value) else _rebuilt(value, _escaped, DEPTH_MAX, {})
 

@@ -1,4 +1,4 @@
-"""One body for both halves of a framework: written as coroutines on the asynchronous store, driven from blocking methods by `wait`."""
+"""One body of code for a framework's asynchronous and blocking methods: coroutines, which blocking methods run by `wait`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ AnyStore = Store | sync.Store
 
 
 def asynchronous(store: AnyStore) -> Store:
-    """The asynchronous half of an open store; it serves calls of any loop, and of threads by `wait`. Raises `Invalid`."""
+    """The asynchronous API of an open store. It serves calls of any event loop, and of threads by `wait`. Raises `Invalid`."""
     if isinstance(store, sync.Store):
         return store.asynchronous
     if isinstance(store, Store):
@@ -26,5 +26,5 @@ def asynchronous(store: AnyStore) -> Store:
 
 
 def wait(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Drive a coroutine that awaits nothing but the store, in this thread, which may have a running loop (it blocks then)."""
+    """Run a coroutine that awaits nothing but the store, in this thread. A loop that runs in this thread is blocked meanwhile."""
     return run_blocking(coroutine)

@@ -16,13 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from perdure.clock import SystemClock
 from perdure.concurrency.replies import Reply
 from perdure.engine.store import Store
 from perdure.engine.views import View
-from perdure.errors import Busy, Deleted, Error, NotFound
+from perdure.errors import Busy, Deleted, Error, Invalid, NotFound
+from perdure.model.commit import Commit
 
 T = TypeVar("T")
 
@@ -48,6 +49,21 @@ async def delete_if_there(store: Store, session: str, *, actor: str | None = Non
     except (NotFound, Deleted):
         return False
     return True
+
+
+async def read_own(store: Store, session: str, what: str, is_own: Callable[[Any], bool], *, strong: bool = True) -> View | None:
+    """As `read_or_none`. Raises `Invalid` if `is_own` says of the state that something else than this adapter made the session."""
+    view = await read_or_none(store, session, strong=strong)
+    if view is not None and not is_own(view.frozen_state):
+        raise Invalid(f"Session {session!r} {what}: something else made it.", session=session)
+    return view
+
+
+async def commit_at(store: Store, session: str, version: int) -> Commit | None:
+    """The commit at a version, if there is one in the session's present life. Raises `NotFound`, `Deleted`."""
+    async for commit in store.history(session, after=version - 1, before=version + 1):
+        return commit
+    return None
 
 
 class Overtaken(Exception):

@@ -1,4 +1,4 @@
-"""Which versions of a framework an adapter was made for: said early and in words, before anything odd happens."""
+"""A check, when an adapter is imported, that the framework is installed in a version that the adapter was made for."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
     event   artifact_saved, under the version's `key`: {"key": …, "part": {…}}
 
 A part that is too large for one commit is written first, piece by piece, to a session of its own, and its version has
-`pieces` with that session's id and their count: nobody sees a version before all of it is there.
+`pieces` with that session's id and their count: no reader sees a version before all of it is there.
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ from pydantic import ValidationError
 from perdure.adapters.common import surrogates
 from perdure.adapters.common.cutting import PIECE_LENGTH, pieces
 from perdure.adapters.common.models import FAILURES, model_json
-from perdure.adapters.common.session_ids import unescape
+from perdure.adapters.common.session_ids import actor_name, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
 from perdure.adapters.common.transactions import delete_if_there
 from perdure.adapters.google_adk import names
 from perdure.adapters.google_adk.names import Artifact
-from perdure.adapters.google_adk.sessions import actor
 from perdure.adapters.google_adk.transactions import SessionTransactions
 from perdure.errors import Corrupt, Deleted, NotFound, Unsupported
 from perdure.model import ops as op
@@ -45,7 +44,7 @@ REWOUND = types.Part(inline_data=types.Blob(mime_type="application/octet-stream"
 class PerdureArtifactService(BaseArtifactService):
     """Keeps ADK artifacts in an open store, which stays the caller's to close.
 
-    Versions count from 0. Of many that are saved at once each gets a number of its own, on any number of processes. A filename
+    Versions count from 0. Versions that are saved at the same time, by any number of processes, get different numbers. A filename
     that begins with `user:`, or is used without a session, belongs to the user: all sessions of the user see it.
     A part comes back as it was, bytes and text exactly. Any size is stored: what one commit cannot hold is split.
     """
@@ -73,7 +72,7 @@ class PerdureArtifactService(BaseArtifactService):
         place = Artifact.of(app_name, user_id, session_id, filename)
         part = _part(artifact)
         key = self._store.new_id()
-        version = {"key": key, "created": platform_time.get_time(), **_described(part, place)}
+        version = {"key": key, "created": platform_time.get_time(), **_summary(part, place)}
         version |= {"custom_metadata": custom_metadata} if custom_metadata else {}
         data: dict[str, Any] = {"key": key}
         version = surrogates.escape(version)
@@ -92,7 +91,7 @@ class PerdureArtifactService(BaseArtifactService):
             start = op.set("", {"versions": [version]}) if state is None else op.append("/versions", [version])
             return Event(SAVED, data, (start,))
 
-        await self._artifacts.commit(place.session, decide, key=key, actor=actor(user_id))
+        await self._artifacts.commit(place.session, decide, key=key, actor=actor_name(user_id))
         return number
 
     async def load_artifact(
@@ -107,7 +106,7 @@ class PerdureArtifactService(BaseArtifactService):
         for _ in range(REFERENCES_MAX + 1):
             try:
                 part = await self._load(place, version)
-            except (NotFound, Deleted):  # by somebody else, in between
+            except (NotFound, Deleted):  # in between
                 return None
             if part is None or not artifact_util.is_artifact_ref(part):
                 return None if part == REWOUND else part
@@ -127,12 +126,12 @@ class PerdureArtifactService(BaseArtifactService):
         return sorted(found)
 
     async def delete_artifact(self, *, app_name: str, user_id: str, filename: str, session_id: str | None = None) -> None:
-        """Close the artifact with a tombstone, which late readers meet; nothing happens if there is none. Versions start anew."""
+        """Close the artifact with a tombstone, nothing happens if there is none. Versions start again at 0."""
         session = Artifact.of(app_name, user_id, session_id, filename).session
         state = await self._artifacts.state(session)
         versions = [] if state is None else state["versions"]
         for closed in [session, *[version["pieces"]["session"] for version in versions if "pieces" in version]]:
-            await delete_if_there(self._store, closed, actor=actor(user_id))
+            await delete_if_there(self._store, closed, actor=actor_name(user_id))
 
     async def list_versions(self, *, app_name: str, user_id: str, filename: str, session_id: str | None = None) -> list[int]:
         """The numbers of all versions, from 0."""
@@ -144,7 +143,7 @@ class PerdureArtifactService(BaseArtifactService):
     ) -> list[ArtifactVersion]:
         """What is known of each version, oldest first. No part is read."""
         place = Artifact.of(app_name, user_id, session_id, filename)
-        return [_told(place, number, version) for number, version in enumerate(await self._versions(place))]
+        return [_described_version(place, number, version) for number, version in enumerate(await self._versions(place))]
 
     async def get_artifact_version(
         self, *, app_name: str, user_id: str, filename: str, session_id: str | None = None, version: int | None = None
@@ -153,7 +152,7 @@ class PerdureArtifactService(BaseArtifactService):
         place = Artifact.of(app_name, user_id, session_id, filename)
         versions = await self._versions(place)
         number = len(versions) - 1 if version is None else version
-        return _told(place, number, versions[number]) if 0 <= number < len(versions) else None
+        return _described_version(place, number, versions[number]) if 0 <= number < len(versions) else None
 
     async def _versions(self, place: Artifact) -> list[dict[str, Any]]:
         state = await self._artifacts.state(place.session)
@@ -189,7 +188,7 @@ class PerdureArtifactService(BaseArtifactService):
         cut = pieces(text, PIECE_LENGTH)
         for number, piece in enumerate(cut):
             data = {"artifact": place.session, "number": number, "text": piece}
-            await self._store.append(session, Event(PIECE, data), actor=actor(place.user))
+            await self._store.append(session, Event(PIECE, data), actor=actor_name(place.user))
         return {"session": session, "count": len(cut)}
 
     async def _joined(self, session: str, count: int) -> str:
@@ -210,8 +209,8 @@ def _part(artifact: Any) -> types.Part:
     return part
 
 
-def _described(part: types.Part, place: Artifact) -> dict[str, Any]:
-    """What a version says of its part. Raises `InputValidationError` for one that is no artifact."""
+def _summary(part: types.Part, place: Artifact) -> dict[str, Any]:
+    """What a version records of its part. Raises `InputValidationError` for one that is no artifact."""
     if part.inline_data is not None:
         if part.inline_data.data is None:
             raise InputValidationError("An artifact's inline data must hold data.")
@@ -236,7 +235,7 @@ def _referred(part: types.Part, place: Artifact) -> artifact_util.ParsedArtifact
     return target
 
 
-def _told(place: Artifact, number: int, version: dict[str, Any]) -> ArtifactVersion:
+def _described_version(place: Artifact, number: int, version: dict[str, Any]) -> ArtifactVersion:
     return ArtifactVersion(
         version=number,
         canonical_uri=artifact_util.get_artifact_uri(place.app, place.user, place.filename, number, place.id),

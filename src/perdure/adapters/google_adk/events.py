@@ -145,7 +145,7 @@ def _kind(data: Mapping[str, Any]) -> str:
 
 
 def is_adk(event: Event) -> bool:
-    """Whether an event of the log is an ADK event, and not a note that somebody else added."""
+    """Whether an event of the log is an ADK event, and not one that something else added."""
     return event.type in TYPES and isinstance(event.data, dict) and event.data.keys() >= _ALWAYS
 
 
@@ -154,13 +154,13 @@ def is_created(event: Event) -> bool:
     return event.type == CREATED and isinstance(event.data, dict) and event.data.keys() >= {"timestamp", "actions"}
 
 
-def leans_on_state(commit: Commit) -> bool:
-    """Whether an event of the commit leaves a part of its delta to the state."""
+def needs_state(commit: Commit) -> bool:
+    """Whether an event of the commit has values of its delta in the state alone."""
     return any(is_adk(event) and FROM_STATE in event.data for event in commit.events)
 
 
 def read_back(session: str, commits: Sequence[Commit], state: Any = None) -> list[AdkEvent]:
-    """The ADK events of these commits, oldest first. `state` is the session's before the first commit, if one `leans_on_state`.
+    """The ADK events of these commits, oldest first. `state` is the session's before the first commit, if one `needs_state`.
 
     Raises `Unsupported` for what the installed google-adk does not understand.
     """

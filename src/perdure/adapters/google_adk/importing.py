@@ -1,7 +1,7 @@
-"""What ADK's own session services stored in a database, brought over: every event, the state of sessions, what apps and users share.
+"""Import from a database of ADK's own session services: every event, the state of sessions, what apps and users share.
 
 An event is one commit here too, so the state at each event can be read. What a session started with is not in the database: keys
-that no event sets are taken for it. What is read back is compared with the source, event by event.
+that no event sets are taken for it. The copy is read back and compared with the source, event by event.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ class AdkSource:
             raise NotFound(f"The source has no session {id!r}: an id is app/user/session.")
         theirs = self._tables.events(found)
         for scope, values in self._tables.shared(found):
-            await _bring_shared(store, scope, values)
+            await _copy_shared(store, scope, values)
         here = await _Here.of(store, found)
         here.check(theirs)
-        if not here.went_on:
-            await _bring_events(store, found, here, stored, theirs)
-        await _compare(store, found, theirs, None if here.went_on else stored)
+        if not here.has_own_commits:
+            await _copy_events(store, found, here, stored, theirs)
+        await _compare(store, found, theirs, None if here.has_own_commits else stored)
         return ImportResult(id, found.session, len(theirs) - min(len(here.ids), len(theirs)), min(len(here.ids), len(theirs)))
 
     async def close(self) -> None:
@@ -64,7 +64,7 @@ class _Here:
     """What of a session is here already: its version, the ids of its events, whether anything but imports wrote to it."""
 
     def __init__(self, session: str) -> None:
-        self.session, self.version, self.went_on = session, 0, False
+        self.session, self.version, self.has_own_commits = session, 0, False
         self.ids: list[str] = []
 
     @classmethod
@@ -74,18 +74,18 @@ class _Here:
         try:
             async for commit in store.history(found.session):
                 here.version = commit.version
-                here.went_on |= not _is_imported(commit)
+                here.has_own_commits |= not _is_imported(commit)
                 here.ids += [unescape(event.data["id"]) for event in commit.events if events.is_adk(event)]
-                if commit.version == 1 and here.went_on:
+                if commit.version == 1 and here.has_own_commits:
                     raise AlreadyExists(f"{found.session!r} is here already, and began here.", session=found.session, version=1)
         except NotFound:
             pass
         return here
 
     def check(self, theirs: list[AdkEvent]) -> None:
-        """Raise `AlreadyExists` if the source has events that cannot be put behind those that are here."""
+        """Raise `AlreadyExists` if the source has events that cannot follow those that are here."""
         same = all(mine == event.id for mine, event in zip(self.ids, theirs, strict=False))
-        if not same or (self.went_on and len(theirs) > len(self.ids)) or (not self.went_on and len(theirs) < len(self.ids)):
+        if not same or (self.has_own_commits and len(theirs) > len(self.ids)) or (not self.has_own_commits and len(theirs) < len(self.ids)):
             raise AlreadyExists(f"{self.session!r} is here already and has gone on by itself.", session=self.session, version=self.version)
 
 
@@ -93,8 +93,8 @@ def _is_imported(commit: Commit) -> bool:
     return all(event.type == SET_RIGHT or (isinstance(event.data, dict) and events.IMPORTED in event.data) for event in commit.events)
 
 
-async def _bring_events(store: Store, found: Names, here: _Here, stored: StoredSession, theirs: list[AdkEvent]) -> None:
-    """Write what is missing, one commit an event, and the state where it is another one then."""
+async def _copy_events(store: Store, found: Names, here: _Here, stored: StoredSession, theirs: list[AdkEvent]) -> None:
+    """Write the events that are missing, one commit each, then what the source's state has otherwise."""
     data = [{**events.as_json(event), events.IMPORTED: True} for event in theirs]
     version, final = here.version, escape(stored.state)
     if version:
@@ -114,8 +114,8 @@ async def _bring_events(store: Store, found: Names, here: _Here, stored: StoredS
         await store.append(found.session, Event(SET_RIGHT, None, tuple(left)), expect=version, on_conflict="raise")
 
 
-async def _bring_shared(store: Store, scope: str, values: dict[str, object]) -> None:
-    """Set what an app or a user shares. Where others than an import wrote to it here, only keys that are missing are set."""
+async def _copy_shared(store: Store, scope: str, values: dict[str, object]) -> None:
+    """Set what an app or a user shares. If anything but an import wrote to it here, only keys that are missing are set."""
     values = escape(values)
     try:
         mine = (await store.read(scope)).state
@@ -130,7 +130,7 @@ async def _bring_shared(store: Store, scope: str, values: dict[str, object]) -> 
 
 
 async def _compare(store: Store, found: Names, theirs: list[AdkEvent], stored: StoredSession | None) -> None:
-    """Raise `Corrupt` unless ADK gets from here what the source says; without `stored` the state has gone on here."""
+    """Raise `Corrupt` unless ADK gets from here what the source says; without `stored` the state has changed here since."""
     loaded = await PerdureSessionService(store).get_session(app_name=found.app, user_id=found.user, session_id=found.id)
     mine = [] if loaded is None else loaded.events
     for place, event in enumerate(theirs):

@@ -3,7 +3,7 @@
     {"sessions": {"<session>": [entry, …]}, "entries": [entry, …], "forgotten": {"<id>": true}}
 
 An entry is {"id": …, "content": {…}, "author": …, "timestamp": …, "custom_metadata": {…}}; `entries` are of no session. A
-timestamp is an event's, in seconds, or the text that somebody gave.
+timestamp is an event's, in seconds, or a text that the caller gave.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from google.genai import types
 
 from perdure.adapters.common.cutting import batches
 from perdure.adapters.common.models import model_json
+from perdure.adapters.common.session_ids import actor_name
 from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
 from perdure.adapters.google_adk import names
 from perdure.adapters.google_adk.search_terms import SearchTerms
-from perdure.adapters.google_adk.sessions import actor
 from perdure.adapters.google_adk.transactions import SessionTransactions
 from perdure.model import ops as op
 from perdure.model.events import Event
@@ -51,8 +51,8 @@ class PerdureMemoryService(BaseMemoryService):
         self._memories = SessionTransactions(self._store, "memory of ADK", "sessions")
 
     async def add_session_to_memory(self, session: Session) -> None:
-        """Remember a session's events. Those that are remembered already get their newest content; none is taken away, so a
-        session that was loaded in part can be added. One commit, or one for each 8 MiB if they are more; sent again it goes on."""
+        """Remember a session's events. Those that are remembered already get their newest content. None is removed, so a session
+        that was loaded in part can be added. One commit, or one for each 8 MiB if they are more. The same call sent again completes it."""
         entries = _entries(session.events, {})
         await self._add(session.app_name, session.user_id, session.id, entries, replace=True)
 
@@ -67,7 +67,7 @@ class PerdureMemoryService(BaseMemoryService):
     ) -> None:
         """Remember these events, of a session or of none; what is remembered already stays. `custom_metadata` (JSON) goes to each.
 
-        One commit, or one for each 8 MiB if they are more: sent again it goes on where it stopped. Raises `TooLarge` for an event above
+        One commit, or one for each 8 MiB if they are more. The same call sent again completes it. Raises `TooLarge` for an event above
         16 MiB.
         """
         await self._add(app_name, user_id, session_id, _entries(events, custom_metadata or {}), replace=False)
@@ -140,7 +140,7 @@ class PerdureMemoryService(BaseMemoryService):
             ops += [op.append(join(path), list(new.values()))] if new else []
             return Event(REMEMBERED, {"session": session, "ids": list(new)}, tuple(ops)) if ops else None
 
-        await self._memories.commit(names.memory(app, user), decide, actor=actor(user))
+        await self._memories.commit(names.memory(app, user), decide, actor=actor_name(user))
 
 
 def _entries(events: Sequence[AdkEvent], metadata: Mapping[str, object]) -> list[Entry]:

@@ -17,6 +17,7 @@ from google.adk.sessions import BaseSessionService, Session
 from google.adk.sessions.base_session_service import GetSessionConfig, ListSessionsResponse
 
 from perdure.adapters.common.incarnation import start_incarnation
+from perdure.adapters.common.session_ids import actor_name
 from perdure.adapters.common.surrogates import unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
 from perdure.adapters.common.transactions import delete_if_there
@@ -30,13 +31,13 @@ from perdure.model.commit import Commit
 from perdure.model.ids import SessionKey
 
 NAMES_KEPT = 4096
-"""Sessions whose place is remembered, so that appending to them need not make it out anew."""
+"""How many sessions' names are kept, so that an append does not compose them again."""
 _ALL = GetSessionConfig()
 _NONE = GetSessionConfig(num_recent_events=0)
 
 
 class _Known(NamedTuple):
-    """As of when a session object knows its session: the version, and the life it is in ("" for the first)."""
+    """The version of its session that a session object knows, and the life that the session was in ("" for the first)."""
 
     version: int
     life: str
@@ -47,7 +48,7 @@ class _Known(NamedTuple):
 
     @classmethod
     def parse(cls, mark: str | None) -> _Known | None:
-        """From what `mark` gave; `None` for what another storage wrote there."""
+        """What a text of `mark` says; `None` for a text that another storage wrote."""
         version, _, life = (mark or "").partition(" ")
         return cls(int(version), life) if version.isdecimal() else None
 
@@ -72,16 +73,16 @@ class PerdureSessionService(BaseSessionService):
 
     One `append_event` is one commit of the session: the event and the session-scope part of its state delta, both or neither, at
     the store's durability. The event's id is the idempotency key: the same event appended again is there once. What goes to
-    `app:` and `user:` keys is committed to sessions of their own right behind it, once; if the process dies in between, whoever
-    loads the session next carries it out (keys that were set anew meanwhile keep the newer value).
+    `app:` and `user:` keys is committed to sessions of their own right after it, once. If the process dies in between, the next load of
+    the session carries it out (keys that were set again since keep the newer value).
 
-    Who appends to a session that others changed since it was loaded gets `StaleSessionError`, whatever the clocks say.
+    An append to a session that others changed since it was loaded raises `StaleSessionError`, whatever the clocks say.
     """
 
     def __init__(self, store: AnyStore) -> None:
         self._store = asynchronous(store)
         self._shared = SharedState(self._store)
-        self._turns = SessionQueue()
+        self._queue = SessionQueue()
         self._names = lru_cache(NAMES_KEPT)(Names)
 
     async def create_session(
@@ -96,7 +97,7 @@ class PerdureSessionService(BaseSessionService):
         data = {"timestamp": now, "actions": {"state_delta": left}}
         try:
             receipt, document = await start_incarnation(
-                self._store, found.session, events.CREATED, data, {"state": mine}, actor=actor(user_id)
+                self._store, found.session, events.CREATED, data, {"state": mine}, actor=actor_name(user_id)
             )
         except AlreadyExists as error:
             raise AlreadyExistsError(f"Session with id {found.id} already exists. {error}") from error
@@ -106,7 +107,7 @@ class PerdureSessionService(BaseSessionService):
     async def get_session(self, *, app_name: str, user_id: str, session_id: str, config: GetSessionConfig | None = None) -> Session | None:
         """The session with its events in the order in which they were appended, or `None`.
 
-        With a `config` only the end of the log is read. `after_timestamp` gives the events behind the last one that is older.
+        With a `config` only the end of the log is read. `after_timestamp` gives the events after the last one that is older.
         Raises `Invalid` for a session that something else made, `Unsupported` for events that this google-adk does not understand.
         """
         found = Names(app_name, user_id, names.stripped("A session id", session_id))
@@ -131,7 +132,7 @@ class PerdureSessionService(BaseSessionService):
             try:
                 view = await self._view(found)
                 tail = await self._tail(found, view.version, _NONE)
-            except (NotFound, Deleted):  # by somebody else, since it was listed
+            except (NotFound, Deleted):  # since it was listed
                 continue
             if found.user not in seen:
                 seen[found.user] = await self._shared.seen_by(found)
@@ -141,7 +142,7 @@ class PerdureSessionService(BaseSessionService):
         return ListSessionsResponse(sessions=sessions)
 
     async def delete_session(self, *, app_name: str, user_id: str, session_id: str) -> None:
-        """Close the session with a tombstone, which late writers meet; nothing happens if there is none. Shared state stays."""
+        """Close the session with a tombstone, which refuses late writers; nothing happens if there is none. Shared state stays."""
         await delete_if_there(self._store, Names(app_name, user_id, names.stripped("A session id", session_id)).session)
 
     async def get_user_state(self, *, app_name: str, user_id: str) -> dict[str, Any]:
@@ -162,8 +163,8 @@ class PerdureSessionService(BaseSessionService):
         if not event.id:
             event.id = AdkEvent.new_id()
         found = self._names(session.app_name, session.user_id, session.id)
-        # Appends by one session object take turns: each goes on from the version that the one before it reached.
-        async with self._turns.slot(SessionKey(self._store.tenant, found.session)):
+        # Appends by one session object are made one after the other: each begins at the version that the previous one reached.
+        async with self._queue.slot(SessionKey(self._store.tenant, found.session)):
             known = await self._known(found, session)
             data = events.as_json(event)
             receipt = await self._append(found, data, known)
@@ -184,7 +185,7 @@ class PerdureSessionService(BaseSessionService):
                 events.written(data, mine, state),
                 expect=known.version,
                 key=known.key(data["id"]),
-                actor=actor(data["author"]),
+                actor=actor_name(data["author"]),
                 on_conflict="raise",
             )
         except (NotFound, Deleted) as error:
@@ -241,11 +242,11 @@ class PerdureSessionService(BaseSessionService):
         """The events that `config` asks for, of the commits at the log's end."""
         if config.num_recent_events == 0:
             return []
-        leaning = next((number for number, commit in enumerate(commits) if events.leans_on_state(commit)), len(commits))
-        loaded = events.read_back(found.session, commits[:leaning])
-        if leaning < len(commits):
-            before = await self._store.read(found.session, at=commits[leaning].version - 1)
-            loaded += events.read_back(found.session, commits[leaning:], before.frozen_state)
+        first = next((number for number, commit in enumerate(commits) if events.needs_state(commit)), len(commits))
+        loaded = events.read_back(found.session, commits[:first])
+        if first < len(commits):
+            before = await self._store.read(found.session, at=commits[first].version - 1)
+            loaded += events.read_back(found.session, commits[first:], before.frozen_state)
         if config.num_recent_events is not None:
             loaded = loaded[-config.num_recent_events :]
         if config.after_timestamp is not None:
@@ -273,8 +274,3 @@ def _stale(found: Names, why: str) -> StaleSessionError:
 
 def _foreign(found: Names) -> Invalid:
     return Invalid(f"Session {found.session!r} is no ADK session: something else made it.", session=found.session)
-
-
-def actor(name: str) -> str | None:
-    """The author as the commit's actor, where it can be one."""
-    return name if name and name.isprintable() and len(name.encode(errors="replace")) <= 255 else None

@@ -18,7 +18,7 @@ class SharedState:
     """Reads and writes the shared state of one store.
 
     A session's commit that carries shared keys is the intent; the commits here carry it out, under the id of that commit as
-    idempotency key. So it is carried out once, by whoever comes first: the writer, or the next who loads the session.
+    idempotency key. So it is carried out once: by the writer, or by the next load of the session.
     """
 
     def __init__(self, store: Store) -> None:
@@ -45,9 +45,9 @@ class SharedState:
                     await self._write(found, scope, values, cause)
 
     async def catch_up(self, found: Names, commit: Commit) -> None:
-        """Carry out what a writer of this session left undone, if it did: only its newest commit can be.
+        """Carry out what a writer of this session left undone. Only its newest commit can be left so.
 
-        A key that was set since by somebody else keeps the newer value.
+        A key that was set again since keeps the newer value.
         """
         for event in commit.events:
             if (events.is_adk(event) or events.is_created(event)) and events.IMPORTED not in event.data:

@@ -1,14 +1,14 @@
-"""A change that is decided on what a session holds, and lands on that very state."""
+"""Changes to ADK's artifacts and memories: each is decided on what a session holds, and committed to that very state."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from perdure.adapters.common.transactions import lost_race, read_or_none, transact
+from perdure.adapters.common.transactions import lost_race, read_own, transact
 from perdure.engine.store import Store
 from perdure.engine.write.session_queue import SessionQueue
-from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, NotFound
+from perdure.errors import AlreadyExists, Conflict, Deleted, NotFound
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
 
@@ -35,7 +35,7 @@ class SessionTransactions:
         """
 
         async def attempt(again: bool) -> None:
-            # What this process remembers will mostly do: the append finds out if it is old. What appends nothing asks the store.
+            # What this process remembers is mostly current: the append finds out. What appends nothing asks the store.
             version, state = await self._now(session, strong=again)
             event = decide(state)
             if event is None:
@@ -49,9 +49,8 @@ class SessionTransactions:
             await transact(session, attempt)
 
     async def _now(self, session: str, *, strong: bool) -> tuple[int, Any]:
-        view = await read_or_none(self._store, session, strong=strong)
-        if view is None:
-            return 0, None
-        if not isinstance(view.frozen_state, dict) or self._member not in view.frozen_state:
-            raise Invalid(f"Session {session!r} holds no {self._what}: something else made it.", session=session)
-        return view.version, view.frozen_state
+        view = await read_own(self._store, session, f"holds no {self._what}", self._is_own, strong=strong)
+        return (0, None) if view is None else (view.version, view.frozen_state)
+
+    def _is_own(self, state: Any) -> bool:
+        return isinstance(state, dict) and self._member in state

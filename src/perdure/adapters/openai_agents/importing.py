@@ -1,4 +1,4 @@
-"""What the SDK's SQLiteSession stored, brought over: every item of every session, in its order."""
+"""Import from a file of the SDK's SQLiteSession: every item of every session, in its order."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class OpenAISource:
         return ImportResult(id, session, written, skipped)
 
     async def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._connection.close()
 
     def _rows(self, id: str, after: int) -> Iterator[tuple[int, Event]]:
@@ -134,7 +134,7 @@ def open_source(address: str) -> OpenAISource:
         if "message_structure" in tables:
             branches = connection.execute("SELECT count(DISTINCT branch_id) FROM message_structure").fetchone()[0]
             if branches > 1:
-                raise Unsupported(f"{address!r} holds {branches} branches of an AdvancedSQLiteSession; only one can be brought over.")
+                raise Unsupported(f"{address!r} holds {branches} branches of an AdvancedSQLiteSession; only one can be imported.")
     except sqlite3.DatabaseError as error:
         connection.close()
         raise Invalid(f"{address!r} cannot be read as SQLite: {error}.") from error

@@ -1,4 +1,4 @@
-"""Items that one commit cannot hold: written before it in parts that nobody sees, and made items by one event."""
+"""Items that one commit cannot hold: written before it in parts that no reader sees, until one event makes them items."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from perdure.model.values import check
 
 
 class Parts:
-    """What one call writes in parts. Asked again for the same items, as after a lost race, it writes nothing more."""
+    """What one call writes in parts. The same items, as after a lost race, are not written again."""
 
     def __init__(self, store: Store, session: str, key: str | None = None) -> None:
         """`key`: what the parts' idempotency keys begin with, so that they are written once whatever happens; `None`: random ones."""

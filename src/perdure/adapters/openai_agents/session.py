@@ -1,4 +1,4 @@
-"""The SDK's session on a store: what a turn adds is one commit, whatever the conversation's length."""
+"""The SDK's session on a store. What a turn adds is one commit, whatever the conversation's length."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class _Reads(NamedTuple):
 
 _reads: ContextVar[_Reads | None] = ContextVar("perdure_openai_reads", default=None)
 """The SDK's compaction reads a conversation, asks the model, reads once more and then hands over what takes its place, all in one task.
-What it was made of is what the first of these reads saw."""
+It was made of what the first of these reads saw."""
 
 
 class _Known(NamedTuple):
@@ -98,7 +98,7 @@ class PerdureSession(SessionABC):
             await self._add_items([transcript.event(_plain(item)) for item in _listed(items)])
 
     async def pop_item(self) -> TResponseInputItem | None:
-        """Take the last item off and return it; `None` if there is none. It stays in the history."""
+        """Remove the last item and return it; `None` if there is none. It stays in the history."""
 
         async def attempt(_again: bool) -> TResponseInputItem | None:
             known = await self._all()
@@ -112,12 +112,12 @@ class PerdureSession(SessionABC):
         return await transact(self._session, attempt)
 
     async def clear_session(self) -> None:
-        """Take all items away. They stay in the history; `store.delete` ends the session itself."""
+        """Remove all items. They stay in the history; `store.delete` ends the session itself."""
         if (await self._all()).version:
             await self._add([Event(transcript.CLEARED)])
 
     def close(self) -> Awaitable[None]:
-        """Be done with this object: its other methods raise `Closed` from now on. The store, and other objects, stay open.
+        """Close this object: its other methods raise `Closed` from now on. The store, and other objects, stay open.
 
         The SDK's `SQLiteSession` has a `close` to be called, its other sessions one to be awaited: this one may be either. Twice is once.
         """
@@ -172,7 +172,7 @@ class PerdureSession(SessionABC):
             last = seen
             async for commit in self._store.history(self._session, after=seen, before=now + 1):
                 ended, last = commit.version > last + 1, commit.version
-                if ended or transcript.takes_away(commit):
+                if ended or transcript.removes_items(commit):
                     raise Conflict(
                         f"Items of {self._session!r} were taken away while they were compacted, at version {commit.version}.",
                         session=self._session,
@@ -244,7 +244,7 @@ class PerdureSession(SessionABC):
         return await self._add([await Parts(self._store, self._session).instead(events)])
 
     async def _add(self, events: list[Event]) -> None:
-        """Commit events after whatever is there; sent again under its key while nobody knows what became of it."""
+        """Commit events after those that are there. If the outcome is unknown it is sent again under its key."""
         self._check_open()
         key = self._store.new_id()
         await _resent(lambda: self._store.append(self._session, *events, key=key))
@@ -261,7 +261,7 @@ class PerdureSession(SessionABC):
 
 
 class _Done:
-    """What can be awaited, or left alone."""
+    """An awaitable that need not be awaited."""
 
     def __await__(self) -> Generator[Any, Any, None]:
         yield from ()

@@ -1,4 +1,4 @@
-"""A conversation as events of the log: each item an event without operations, what takes items away an event too.
+"""A conversation as events of the log: each item is an event without operations, and what removes items is an event too.
 
     message, tool_call, tool_result, reasoning, item   an item, as the SDK made it
     popped      {"version", "index"}                    the item that stood there is taken off the end
@@ -6,10 +6,10 @@
     compacted   {"from", "until"}                       items from the place `from` on (and up to `until`) give way to those after
                                                         it in this commit
     items_added {"versions": [7, 8]}                    items that one commit cannot hold: those of the parts at these versions
-    items_part  {"text"}                                a part of the JSON of such items; nobody sees them without `items_added`
+    items_part  {"text"}                                a part of the JSON of such items; no reader sees them without `items_added`
 
-An item's place is [version, index of its event in the commit]: a retry, a fork or a reader far behind sees the same ones. `items_added`
-is its commit's last event, and what it stands for counts on from its index.
+An item's place is [version, index of its event in the commit]. It is the same after a retry, in a fork and for a reader that is late.
+`items_added` is its commit's last event, and the items that it stands for are numbered from its index on.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def compacted(first: Entry, until: Entry | None) -> Event:
     return Event(COMPACTED, data if until is None else data | {"until": list(until.place)})
 
 
-def takes_away(commit: Commit) -> bool:
+def removes_items(commit: Commit) -> bool:
     """Whether items that were there before the commit are gone after it."""
     return commit.kind is Kind.tombstone or any(said.type in {POPPED, CLEARED, COMPACTED} for said in commit.events)
 
@@ -139,7 +139,7 @@ def _numbered(version: int, index: int, items: Sequence[dict[str, Any]]) -> list
 
 
 def is_item(said: Event) -> bool:
-    """Whether an event is an item of the conversation, and not a note of somebody else's."""
+    """Whether an event is an item of the conversation, and not one that something else added."""
     return said.type in TYPES and isinstance(said.data, dict)
 
 

@@ -1,7 +1,7 @@
 """The harness's memory store: a directory of notes is one Perdure session, a note is a member of its state, line by line.
 
 pydantic-ai/memory/<directory>            {"files": {name: {"lines": […], "version": …, "operation": …, "metadata": …}}}
-pydantic-ai/memory-operations/<2 digits>  in which directory an operation was carried out (see `lookup`)
+pydantic-ai/memory-operations/<2 digits>  in which directory an operation was carried out (see `id_index`)
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from perdure.adapters.common.id_index import IdIndex
 from perdure.adapters.common.json_diff import diff_json
 from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
-from perdure.adapters.common.transactions import lost_race, transact
+from perdure.adapters.common.transactions import commit_at, lost_race, transact
 from perdure.adapters.pydantic_ai import names
 from perdure.engine.views import View
 from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, KeyReused, NotFound
@@ -40,9 +40,9 @@ WRITTEN, DELETED = "memory_written", "memory_deleted"
 class PerdureMemoryStore:
     """Keeps an agent's notes in an open store, which stays the caller's to close; searchable, with metadata.
 
-    A change names the version that it rests on: of two writers the later is refused with `MemoryConflictError` and nothing is lost.
-    Writers of different notes do not meet. An operation is carried out once: its second call gets the first one's result. What a
-    change wrote is the lines that differ; every earlier text stays in the history.
+    A change names the version that it was made from: the later of two writers is refused with `MemoryConflictError` and nothing is lost.
+    Writers of different notes do not disturb each other. An operation is carried out once: its second call gets the first one's result.
+    A change writes the lines that differ; every earlier text stays in the history.
     """
 
     def __init__(self, store: AnyStore) -> None:
@@ -100,7 +100,7 @@ class PerdureMemoryStore:
         return await self._change(path, escape(note), expected_version, operation)
 
     async def delete(self, path: str, *, expected_version: str | None, operation: MemoryOperation | None = None) -> MemoryMutation:
-        """Take the note away whose version is `expected_version`. What it said stays in the history. Raises as `write_with_metadata`."""
+        """Remove the note whose version is `expected_version`. Its text stays in the history. Raises as `write_with_metadata`."""
         return await self._change(path, None, expected_version, operation)
 
     async def list_paths(self, prefix: str = "", *, limit: int) -> list[str]:
@@ -143,21 +143,21 @@ class PerdureMemoryStore:
             view = await self._view(directory)
             held = None if view is None else view.frozen_state["files"].get(name)
             if (None if held is None else held["version"]) != expected:
-                # It may be this operation itself, carried out elsewhere, that changed it.
+                # Another process may have carried out this very operation.
                 if operation is not None and (replayed := await self._replay(operation, entry)) is not None:
                     return replayed
                 what = "deleted" if note is None else "written"
                 raise MemoryConflictError(f"memory path {path!r} changed before it could be {what}; nothing was changed")
-            told: dict[str, Any] = {"path": path, "version": None if note is None else note["version"], "existed": held is not None}
-            told |= {} if operation is None else {"operation": operation.id}
-            event = Event(DELETED if note is None else WRITTEN, escape(told), tuple(_ops(name, held, note)))
+            done: dict[str, Any] = {"path": path, "version": None if note is None else note["version"], "existed": held is not None}
+            done |= {} if operation is None else {"operation": operation.id}
+            event = Event(DELETED if note is None else WRITTEN, escape(done), tuple(_ops(name, held, note)))
             key = None if operation is None else names.key("operation", operation.id)
             try:
                 with lost_race(AlreadyExists, Conflict):
                     await self._store.append(session, event, expect=0 if view is None else view.version, key=key)
             except KeyReused as error:
-                return await self._told(session, error.version)
-            return MemoryMutation(version=told["version"], replayed=False, existed=told["existed"])
+                return await self._result_at(session, error.version)
+            return MemoryMutation(version=done["version"], replayed=False, existed=done["existed"])
 
         return await transact(session, attempt)
 
@@ -167,16 +167,17 @@ class PerdureMemoryStore:
         session = _session(entry["directory"])
         try:
             receipt = await self._store.find(session, names.key("operation", operation.id))
-            return None if receipt is None else await self._told(session, receipt.version)
+            return None if receipt is None else await self._result_at(session, receipt.version)
         except (NotFound, Deleted):
             return None
 
-    async def _told(self, session: str, version: int) -> MemoryMutation:
-        """What the commit at a version did, as its second call is told."""
-        async for commit in self._store.history(session, after=version - 1, before=version + 1):
-            data = commit.events[0].data
-            return MemoryMutation(version=data["version"], replayed=True, existed=data["existed"])
-        raise NotFound(f"Session {session!r} has no version {version}.", session=session)
+    async def _result_at(self, session: str, version: int) -> MemoryMutation:
+        """What the commit at a version did, as the answer to a second call."""
+        commit = await commit_at(self._store, session, version)
+        if commit is None:
+            raise NotFound(f"Session {session!r} has no version {version}.", session=session)
+        data = commit.events[0].data
+        return MemoryMutation(version=data["version"], replayed=True, existed=data["existed"])
 
     async def _view(self, directory: str) -> View | None:
         try:
@@ -222,7 +223,7 @@ def _ops(name: str, held: Mapping[str, Any] | None, note: dict[str, Any] | None)
     place = join(["files", name])
     if held is None:
         return [op.init("/files", {}), *([] if note is None else [op.set(place, note)])]
-    # Whatever else it does, the change rests on the version that it was decided on.
+    # The change is only good for the version that it was decided on.
     guard = op.test(f"{place}/version", held["version"])
     return [guard, *([op.remove(place)] if note is None else diff_json(held, note, place))]
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from perdure.adapters.common.session_ids import compose
-from perdure.model.ids import NAME_BYTES_MAX
+from perdure.adapters.common.session_ids import compose, is_name
 
 ROOT = "pydantic-ai"
 
@@ -23,13 +22,4 @@ def conversation(id: str) -> str:
 def key(what: str, id: str) -> str:
     """An idempotency key; of one that would be too long, or has control characters, the digest."""
     made = f"{what}:{id}"
-    return made if _fits(made) else f"{what}:{hashlib.sha256(made.encode(errors='surrogatepass')).hexdigest()}"
-
-
-def actor(agent: str | None) -> str | None:
-    """The agent's name, where it can be an actor's."""
-    return agent if agent and _fits(agent) else None
-
-
-def _fits(name: str) -> bool:
-    return name.isprintable() and len(name.encode(errors="replace")) <= NAME_BYTES_MAX
+    return made if is_name(made) else f"{what}:{hashlib.sha256(made.encode(errors='surrogatepass')).hexdigest()}"

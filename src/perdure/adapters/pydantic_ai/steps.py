@@ -12,17 +12,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import fields
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_ai.messages import ModelMessage
 from pydantic_ai_harness.step_persistence import ContinuableSnapshot, RunRecord, StepEvent, ToolEffectRecord
 
 from perdure.adapters.common.models import FAILURES, adapter_json
-from perdure.adapters.common.session_ids import decompose
+from perdure.adapters.common.session_ids import actor_name, decompose
 from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
-from perdure.adapters.common.transactions import read_or_none
+from perdure.adapters.common.transactions import read_own
 from perdure.adapters.pydantic_ai import names
 from perdure.adapters.pydantic_ai.conversations import Conversations, Numbers, expand
 from perdure.errors import Deleted, Invalid, KeyReused, NotFound, Unsupported
@@ -41,7 +41,7 @@ class PerdureStepStore:
 
     Each call is one commit, durable when it returns (`save_snapshot` two when there are new messages, and the messages come first). A
     step or snapshot whose idempotency key was there before is not written again. A run id is registered once: of two workers that
-    register it, one gets `ValueError`. Of a tool call the last record counts; the ones before it stay in the history.
+    register it, one gets `ValueError`. The last record of a tool call counts; earlier ones stay in the history.
     """
 
     def __init__(self, store: AnyStore) -> None:
@@ -51,13 +51,13 @@ class PerdureStepStore:
     async def register_run(self, record: RunRecord) -> None:
         """Start a run. Once more with the same registration is fine; a run id that is taken raises `ValueError`.
 
-        The conversation and the parent learn of the run before it is there, so that no crash hides it from `list_runs`.
+        The run is listed in its conversation and its parent before it is there, so that no crash hides it from `list_runs`.
         """
         data = _dumped(_RECORD, record)
         id, stored = record.run_id, escape(record.run_id)
         if record.conversation_id is not None:
-            told = {"run": stored} | ({"agent": escape(record.agent_name)} if record.agent_name else {})
-            event = Event(RUN, told, (op.union("/runs", [stored]),))
+            summary = {"run": stored} | ({"agent": escape(record.agent_name)} if record.agent_name else {})
+            event = Event(RUN, summary, (op.union("/runs", [stored]),))
             await self._once(names.conversation(record.conversation_id), event, names.key(RUN, id))
         if record.parent_run_id is not None:
             await self._once(
@@ -111,7 +111,7 @@ class PerdureStepStore:
             raise Invalid(f"A snapshot is a ContinuableSnapshot, not {type(snapshot).__name__}.")
         session = self._messages_session(snapshot.run_id, snapshot.conversation_id)
         data = _snapshot_data(snapshot)
-        numbers = await self._conversations.append_missing(session, snapshot.messages, names.actor(snapshot.agent_name))
+        numbers = await self._conversations.append_missing(session, snapshot.messages, actor_name(snapshot.agent_name))
         data["messages"] = [list(run) for run in numbers]
         key = None if snapshot.idempotency_key is None else names.key(SNAPSHOT, snapshot.idempotency_key)
         await self._once(names.run(snapshot.run_id), Event(SNAPSHOT, data), key, actor=snapshot.agent_name)
@@ -131,9 +131,9 @@ class PerdureStepStore:
     async def record_tool_effect(self, record: ToolEffectRecord) -> None:
         """Set what is known of a tool call."""
         data = _dumped(_EFFECT, record)
-        told = {name: data[name] for name in ("tool_name", "tool_call_id", "status")}
+        summary = {name: data[name] for name in ("tool_name", "tool_call_id", "status")}
         place = op.init("/effects", {}), op.set(join(["effects", data["tool_call_id"]]), data)
-        await self._once(names.run(record.run_id), Event(EFFECT, told, place), None)
+        await self._once(names.run(record.run_id), Event(EFFECT, summary, place), None)
 
     async def get_tool_effect(self, *, run_id: str, tool_call_id: str) -> ToolEffectRecord | None:
         """What was last recorded of a tool call, or `None`."""
@@ -146,9 +146,9 @@ class PerdureStepStore:
         return [_loaded(_EFFECT, effect, run_id) for effect in held.values() if effect["status"] == "started"]
 
     async def history(self, conversation_id: str) -> list[ModelMessage]:
-        """The messages to go on with in a conversation: those of the newest complete snapshot of its newest run that has one.
+        """The messages to continue a conversation with: those of the newest complete snapshot of its newest run that has one.
 
-        Empty for a conversation that never came so far. Not part of the harness's protocol.
+        Empty for a conversation without such a snapshot. Not part of the harness's protocol.
         """
         for id in reversed((await self._state(names.conversation(conversation_id))).get("runs", [])):
             snapshot = await self.latest_snapshot(run_id=id)
@@ -159,21 +159,15 @@ class PerdureStepStore:
     async def _once(self, session: str, event: Event, key: str | None, *, actor: str | None = None) -> bool:
         """Append, unless the key was used with other content before: then nothing is written, and the answer is no."""
         try:
-            await self._store.append(session, event, key=key, actor=names.actor(actor))
+            await self._store.append(session, event, key=key, actor=actor_name(actor))
         except KeyReused:
             return False
         return True
 
     async def _state(self, session: str) -> Mapping[str, Any]:
         """The session's document, to be read only; empty if there is none. Raises `Invalid` for what something else made."""
-        view = await read_or_none(self._store, session)
-        if view is None:
-            return {}
-        state = view.frozen_state
-        shapes = {"run": dict, "effects": dict, "children": list, "runs": list}
-        if not isinstance(state, dict) or any(name in shapes and not isinstance(state[name], shapes[name]) for name in state):
-            raise Invalid(f"Session {session!r} is not Pydantic AI's: something else made it.", session=session)
-        return state
+        view = await read_own(self._store, session, "is not Pydantic AI's", _is_own)
+        return {} if view is None else cast(Mapping[str, Any], view.frozen_state)
 
     async def _run_ids(self, parent: str | None, conversation: str | None) -> AsyncIterator[str]:
         if conversation is not None:
@@ -210,8 +204,13 @@ class PerdureStepStore:
         return names.run(run_id) if conversation_id is None else names.conversation(conversation_id)
 
 
+def _is_own(state: Any) -> bool:
+    shapes = {"run": dict, "effects": dict, "children": list, "runs": list}
+    return isinstance(state, dict) and all(isinstance(state[name], shapes[name]) for name in state.keys() & shapes.keys())
+
+
 def _dumped(adapter: TypeAdapter[Any], value: Any) -> dict[str, Any]:
-    """A record without its run id, which the session's id says, and without what is as it is by default."""
+    """A record without its run id, which the session's id says, and without fields at their defaults."""
     dumped: dict[str, Any] = adapter_json(adapter, value, "A record", exclude_defaults=True, exclude={"run_id"})
     return dumped
 
@@ -235,7 +234,7 @@ def _loaded(adapter: TypeAdapter[Any], data: dict[str, Any], run_id: str) -> Any
 
 
 def _is_step(event: Event) -> bool:
-    """Whether this is one of the harness's steps, of a newer harness too; not a note that somebody else appended."""
+    """Whether this is one of the harness's steps, of a newer harness too; not an event that something else appended."""
     return isinstance(event.data, dict) and event.type != SNAPSHOT and {"step_index", "timestamp"} <= event.data.keys()
 
 

@@ -1,4 +1,4 @@
-"""What changed between two JSON texts, found by their bytes: what is spelled alike is not parsed."""
+"""What changed between two JSON texts, found by their bytes: parts with the same bytes are not parsed."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from perdure.model.ops import Op
 from perdure.model.pointer import join
 
 CHANGED_MAX = 4
-"""Most elements of a list that are taken for changed in their places; more may be a window that slid."""
-_SPELLING = json.JSONEncoder(ensure_ascii=False)
+"""How many elements of a list may be changed in their places; if there are more it may be a window that slid."""
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 _OBJECT, _LIST = msgspec.json.Decoder(dict[str, msgspec.Raw]), msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class _NeedsValueDiff(Exception):
-    """A change that only the values show."""
+    """Only a comparison of values finds this change."""
 
 
 def dumps(value: Any) -> bytes:
-    """JSON as Strands' snapshots are spelled."""
-    return _SPELLING.encode(value).encode()
+    """JSON text as Strands writes its snapshots."""
+    return _ENCODER.encode(value).encode()
 
 
 def diff_json_text(old: bytes, new: bytes, path: Sequence[str]) -> list[Op] | None:
-    """Operations that make the value at `path`, spelled `old`, the one that `dumps` spells `new`, down to the order of members.
+    """Operations that change the value at `path`, whose text is `old`, into the one whose text is `new`, down to the order of members.
 
-    `None` if `new` is spelled otherwise, or the change is of a kind that only a comparison of values finds.
+    `None` if `dumps` would write `new` otherwise, or if only a comparison of values finds the change.
     """
     try:
         return list(_between(old, new, path))
@@ -95,7 +95,7 @@ def _value(raw: bytes | msgspec.Raw) -> Any:
 
 
 class RecentTexts:
-    """The bytes that were last written to sessions, as long as they are the newest; safe from any thread."""
+    """The texts that were last written to sessions, as long as they are the newest; safe from any thread."""
 
     def __init__(self, bytes_max: int) -> None:
         self._held = LruMap[str, tuple[bytes, bytes]](bytes_max, lambda held: len(held[1]))

@@ -19,10 +19,10 @@ from strands.types.session import Session, SessionAgent, SessionMessage
 from perdure.adapters.common.incarnation import start_incarnation
 from perdure.adapters.common.json_diff import diff_json
 from perdure.adapters.common.models import FAILURES
-from perdure.adapters.common.session_ids import compose
+from perdure.adapters.common.session_ids import actor_name, compose
 from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous, wait
-from perdure.adapters.common.transactions import lost_race, read_or_none, transact
+from perdure.adapters.common.transactions import commit_at, lost_race, read_own, transact
 from perdure.engine.views import View
 from perdure.errors import AlreadyExists, Busy, Conflict, Deleted, Invalid, KeyReused, NotFound
 from perdure.model import ops as op
@@ -44,7 +44,7 @@ class PerdureSessionRepository(SessionRepository):
 
     Each call is one commit. A message's id is its idempotency key: the same message created again is there once, and of two
     writers that computed the same next id the later one is refused with `SessionException`, so no message replaces another.
-    An agent's state is set by the last who syncs it; only what changed is written, and what was there stays in the history.
+    The last sync of an agent sets its state. Only what changed is written, and what was there stays in the history.
     """
 
     def __init__(self, store: AnyStore) -> None:
@@ -59,7 +59,7 @@ class PerdureSessionRepository(SessionRepository):
         return wait(self._read_session(session_id))
 
     def delete_session(self, session_id: str, **kwargs: Any) -> None:
-        """Close the session with a tombstone, which late writers meet. Raises `SessionException` if there is none."""
+        """Close the session with a tombstone, which refuses late writers. Raises `SessionException` if there is none."""
         wait(self._delete_session(session_id))
 
     def create_agent(self, session_id: str, session_agent: SessionAgent, **kwargs: Any) -> None:
@@ -160,21 +160,20 @@ class PerdureSessionRepository(SessionRepository):
             event = Event(MESSAGE, data, tuple(ops))
             try:
                 with lost_race(Conflict, NotFound, Deleted):
-                    await self._store.append(_name(session_id), event, expect=view.version, key=key, actor=_actor(agent_id))
+                    await self._store.append(_name(session_id), event, expect=view.version, key=key, actor=actor_name(agent_id))
             except KeyReused as error:
                 if await self._first(session_id, error.version) != data:
                     raise SessionException(
-                        f"Message {number} of agent {agent_id} in session {session_id} was written by somebody else: "
-                        f"load the session again before you go on. {error}"
+                        f"Message {number} of agent {agent_id} in session {session_id} was written by another writer: "
+                        f"load the session again before you continue. {error}"
                     ) from error
 
         await self._transact(session_id, attempt)
 
     async def _first(self, session_id: str, version: int) -> Any:
         """The data of the first event at a version."""
-        async for commit in self._store.history(_name(session_id), after=version - 1, before=version + 1):
-            return commit.events[0].data
-        return None
+        commit = await commit_at(self._store, _name(session_id), version)
+        return None if commit is None else commit.events[0].data
 
     async def _read_message(self, session_id: str, agent_id: str, message_id: int) -> dict[str, Any] | None:
         view = await self._view(session_id)
@@ -243,12 +242,7 @@ class PerdureSessionRepository(SessionRepository):
 
     async def _view(self, session_id: str, *, strong: bool = True) -> View | None:
         """The session as it is now, or else as this process knows it; or `None`. Raises `Invalid` for what something else made."""
-        view = await read_or_none(self._store, _name(session_id), strong=strong)
-        if view is None:
-            return None
-        if not isinstance(view.frozen_state, dict) or not view.frozen_state.keys() >= {"session", "agents", "multi_agents"}:
-            raise Invalid(f"Session {view.session!r} is no Strands session: something else made it.", session=view.session)
-        return view
+        return await read_own(self._store, _name(session_id), "is no Strands session", _is_session, strong=strong)
 
     async def _existing(self, session_id: str, agent_id: str, *, strong: bool = True) -> View:
         view = await self._view(session_id, strong=strong)
@@ -264,7 +258,7 @@ class PerdureSessionRepository(SessionRepository):
         """Commit what `make` derives from the newest state; other places may change meanwhile, the same place starts it again."""
 
         async def attempt(again: bool) -> None:
-            # What this process remembers will mostly do: the append finds out if it is old. What appends nothing asks the store.
+            # What this process remembers is mostly current, and the append finds out. What appends nothing asks the store.
             view = await self._view(session_id, strong=again) or await self._view(session_id)
             if view is None:
                 raise SessionException(f"Session {session_id} does not exist.")
@@ -289,17 +283,17 @@ class PerdureSessionRepository(SessionRepository):
             raise SessionException(f"Session {session_id} was not changed. {error}") from error
 
 
+def _is_session(state: Any) -> bool:
+    return isinstance(state, dict) and state.keys() >= {"session", "agents", "multi_agents"}
+
+
 def _name(session_id: str) -> str:
     return compose("A Strands session", "strands", "sessions", session_id)
 
 
 def _key(view: View, agent_id: str, number: int) -> str:
-    """A message's idempotency key. Keys outlive a deletion, so the messages of a second life have others."""
-    return compose("A Strands agent", "message", agent_id, str(number), *view.frozen_state.get("life", ()))
-
-
-def _actor(agent_id: str) -> str | None:
-    return agent_id if agent_id and agent_id.isprintable() and len(agent_id.encode(errors="replace")) <= 255 else None
+    """A message's idempotency key. Keys outlive a deletion, so messages of a later incarnation have other keys."""
+    return compose("A Strands agent", "message", agent_id, str(number), *view.shared.get("life", ()))
 
 
 def _number(message_id: object) -> int:

@@ -21,7 +21,7 @@ from strands.types.exceptions import StorageError
 from perdure.adapters.common.json_diff import reuse_equal
 from perdure.adapters.common.session_ids import compose, escape, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
-from perdure.adapters.common.transactions import delete_if_there, lost_race, read_or_none, transact
+from perdure.adapters.common.transactions import delete_if_there, lost_race, read_own, transact
 from perdure.adapters.strands.json_text_diff import RecentTexts, diff_json_text, dumps
 from perdure.engine.views import Receipt, View
 from perdure.errors import AlreadyExists, Conflict, Deleted, Error, Invalid, NotFound
@@ -42,7 +42,7 @@ class PerdureStorage:
 
     A write is one commit that holds what changed; earlier values stay in the key's history. Of two writers of one key the last one
     counts, as the protocol says, and both are in the history. Keys follow the rules of Strands' own storages: `/` separates,
-    empty keys, `..` and backslashes are refused. What goes wrong is a `StorageError`.
+    empty keys, `..` and backslashes are refused. Every failure is a `StorageError`.
     """
 
     def __init__(self, store: AnyStore, *, search_strategy: SearchStrategy[PerdureStorage] | None = None) -> None:
@@ -99,7 +99,7 @@ class PerdureStorage:
         return await KeywordSearchStrategy().search(self, query)
 
     def namespace(self, prefix: str) -> Self:
-        """The same storage, seen below a prefix."""
+        """The same storage, below a prefix."""
         scoped = copy.copy(self)
         normalized = _normalize_prefix(prefix).rstrip("/")
         scoped._prefix = f"{self._prefix}{normalized}/" if normalized else self._prefix
@@ -110,12 +110,7 @@ class PerdureStorage:
         return compose("A Strands storage key", *ROOT.rstrip("/").split("/"), *f"{self._prefix}{key}".split("/"))
 
     async def _view(self, session: str, *, strong: bool = True) -> View | None:
-        view = await read_or_none(self._store, session, strong=strong)
-        if view is None:
-            return None
-        if not isinstance(view.frozen_state, dict) or len(view.frozen_state.keys() & {"json", "text", "base64"}) != 1:
-            raise Invalid(f"Session {session!r} holds no value of a Strands storage: something else made it.", session=session)
-        return view
+        return await read_own(self._store, session, "holds no value of a Strands storage", _is_value, strong=strong)
 
     async def _write(self, session: str, data: bytes) -> None:
         as_json = data[:1] in (b"{", b"[")
@@ -129,7 +124,7 @@ class PerdureStorage:
         self._recent.put(session, receipt.hash, data)
 
     async def _try_write(self, session: str, data: bytes, as_json: bool, again: bool) -> Receipt:
-        # What this process remembers will mostly do: the append finds out if it is old.
+        # What this process remembers is mostly current: the append finds out.
         view = await self._view(session, strong=again)
         event = Event(WRITTEN, {"bytes": len(data)}, tuple(self._ops(view, data, as_json=as_json)))
         version = 0 if view is None else view.version
@@ -146,6 +141,10 @@ class PerdureStorage:
             if ops is not None:
                 return ops
         return _difference(view.frozen_state, _encode(data, as_json=as_json))
+
+
+def _is_value(state: Any) -> bool:
+    return isinstance(state, dict) and len(state.keys() & {"json", "text", "base64"}) == 1
 
 
 def _key(key: str) -> str:
@@ -205,17 +204,17 @@ def _difference(old: Any, new: dict[str, Any]) -> list[Op]:
     if "json" in old and "json" in new:
         new = reuse_equal(old, new)
         ops = diff(old, new)
-        if _spelled_alike(apply(old, ops), new):
+        if _same_text(apply(old, ops), new):
             return ops
     return [op.set("", new)]
 
 
-def _spelled_alike(one: Any, other: Any) -> bool:
-    """Whether two values give the same JSON text. What they share is not looked into."""
+def _same_text(one: Any, other: Any) -> bool:
+    """Whether two values give the same JSON text. Objects that they share are not compared."""
     if one is other:
         return True
     if isinstance(one, dict) and isinstance(other, dict):
-        return list(one) == list(other) and all(map(_spelled_alike, one.values(), other.values()))
+        return list(one) == list(other) and all(map(_same_text, one.values(), other.values()))
     if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(a is b or _spelled_alike(a, b) for a, b in zip(one, other, strict=True))
+        return len(one) == len(other) and all(a is b or _same_text(a, b) for a, b in zip(one, other, strict=True))
     return type(one) is type(other) and repr(one) == repr(other)
