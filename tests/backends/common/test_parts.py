@@ -170,7 +170,7 @@ async def test_a_header_is_made_once_and_then_read() -> None:
     """The first to open makes it; who comes second has the same id, also where both came at once."""
     place = Place()
     header = await place.open()
-    assert header == (1, place.made[0])
+    assert header == (1, place.made[0], None)
     assert (await place.open(create=False), len(place.made)) == (header, 1)
     raced = Place(theirs={"schema": 1, "id": "theirs"})
     assert (await raced.open()).id == "theirs"

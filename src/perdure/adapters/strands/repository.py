@@ -293,7 +293,7 @@ def _name(session_id: str) -> str:
 
 def _key(view: View, agent_id: str, number: int) -> str:
     """A message's idempotency key. Keys outlive a deletion, so messages of a later incarnation have other keys."""
-    return compose("A Strands agent", "message", agent_id, str(number), *view.shared.get("life", ()))
+    return compose("A Strands agent", "message", agent_id, str(number), *view.frozen_state.get("life", ()))
 
 
 def _number(message_id: object) -> int:
