@@ -9,6 +9,7 @@ import apsw
 import pytest
 
 import perdure.sync
+from perdure.backends.spi import SCHEMA_VERSION
 from tests.cli.conftest import Run
 
 
@@ -56,7 +57,7 @@ def test_doctor_of_a_healthy_store(run: Run, url: str, tmp_path: Path) -> None:
     ran = run("doctor", "--deep")
     facts = ran.rows[0]
     assert (ran.status, facts["healthy"], facts["engine"], facts["durability"]) == (0, True, "sqlite", "local")
-    assert (facts["sessions"], facts["commits"], facts["schema"], facts["journal_mode"]) == (2, 4, 2, "wal")
+    assert (facts["sessions"], facts["commits"], facts["schema"], facts["journal_mode"]) == (2, 4, SCHEMA_VERSION, "wal")
     assert (facts["synchronous"], facts["deep"], facts["sqlite_wal_reset_fixed"]) == ("full", "ok", True)
     assert facts["pages"] * facts["page_bytes"] == facts["file_bytes"] and facts["disk_free_bytes"] > 0
     text = run("doctor", "--no-json").out
