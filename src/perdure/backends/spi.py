@@ -316,7 +316,7 @@ class Versioned(Protocol):
 
     @property
     def schema(self) -> int:
-        """The schema of this store when it was opened."""
+        """The schema of this store when it was opened; 0 where the engine has no versions, and nothing to upgrade."""
         ...
 
     async def require_writer(self, version: int) -> None:
