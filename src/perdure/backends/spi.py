@@ -301,6 +301,11 @@ class Indexed(Protocol):
         ...
 
 
+def indexed(backend: Backend) -> Indexed | None:
+    """The backend, where its index rows have the cells of schema 2."""
+    return backend if "due" in backend.capabilities.scan_orders and isinstance(backend, Indexed) else None
+
+
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is (0: not known). Called from any thread, quick, never raises."""
 
