@@ -301,6 +301,11 @@ class Indexed(Protocol):
         ...
 
 
+def indexed(backend: Backend) -> Indexed | None:
+    """The backend, where its index rows have the cells of schema 2."""
+    return backend if "due" in backend.capabilities.scan_orders and isinstance(backend, Indexed) else None
+
+
 Progress = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is (0: not known). Called from any thread, quick, never raises."""
 
@@ -316,7 +321,7 @@ class Versioned(Protocol):
 
     @property
     def schema(self) -> int:
-        """The schema of this store when it was opened."""
+        """The schema of this store when it was opened; 0 where the engine has no versions, and nothing to upgrade."""
         ...
 
     async def require_writer(self, version: int) -> None:

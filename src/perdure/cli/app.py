@@ -25,6 +25,7 @@ from perdure.cli.commands import (
     show,
     tag,
     tour,
+    upgrade,
     verify,
     watch,
 )
@@ -45,7 +46,7 @@ app = App(
 )
 for command in (
     tour.tour, ls.ls, show.show, log.log, messages.messages, watch.watch, diff.diff, append.append, find.find, tag.tag, fork.fork,
-    merge.merge, delete.delete, purge.purge, verify.verify, doctor.doctor, bench.bench,
+    merge.merge, delete.delete, purge.purge, verify.verify, doctor.doctor, upgrade.upgrade, bench.bench,
 ):  # fmt: skip
     app.command(command, help_epilogue="")
 app.command(import_.import_, name="import", help_epilogue="")

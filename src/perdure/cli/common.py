@@ -54,9 +54,7 @@ class Common:
         try:
             return perdure.sync.open(self.address, tenant=self.tenant, create=False)
         except NotFound as error:
-            hint = f"Name yours with --url or {ENVIRONMENT_URL}, or start one with `perdure append`."
-            what = error.detail.replace(MAKES_NOTHING, "")
-            raise NotFound(f"{what} {hint}", **{**error.facts, "advice": ""}) from None
+            raise not_there(error) from None
 
     @contextmanager
     def open_or_make(self) -> Iterator[perdure.sync.Store]:
@@ -75,6 +73,12 @@ class Common:
 
 
 COMMON = Common()
+
+
+def not_there(error: NotFound) -> NotFound:
+    """What to say where there is no store, for people who are at a shell."""
+    hint = f"Name yours with --url or {ENVIRONMENT_URL}, or start one with `perdure append`."
+    return NotFound(f"{error.detail.replace(MAKES_NOTHING, '')} {hint}", **{**error.facts, "advice": ""})
 
 
 def store_file(url: str) -> Path | None:

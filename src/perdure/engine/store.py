@@ -11,7 +11,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from perdure.backends.spi import Capabilities, Durability, Index, Query, Row
+from perdure.backends.spi import NEVER, Capabilities, Durability, Index, Query, Row
 from perdure.config import shown_url
 from perdure.engine.branch import fork as forks
 from perdure.engine.branch import merge as merges
@@ -405,8 +405,9 @@ class Store:
         target = self._key(session)
         check_options(Options(actor=actor))
         with core.telemetry.span("delete", *target):
+            nothing = Index({}, due_at=NEVER, control=b"")
             return await core.committer.control(
-                target, Kind.tombstone, Event("deleted"), status=Status.deleted, index=Index({}), actor=actor, durability=core.durability
+                target, Kind.tombstone, Event("deleted"), status=Status.deleted, index=nothing, actor=actor, durability=core.durability
             )
 
     async def purge(self, session: str) -> None:

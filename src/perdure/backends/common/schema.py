@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from perdure.backends.spi import CONTROL_BYTES_MAX, NEVER, SCHEMA_VERSION, Index
+from perdure.backends.spi import CONTROL_BYTES_MAX, NEVER, SCHEMA_VERSION, Finding, Index
 from perdure.errors import Invalid, TooLarge, Unsupported
 from perdure.model.ids import SessionKey
 
@@ -27,6 +27,14 @@ def check_writer(place: str, writer: int, min_writer: int) -> None:
     raise Unsupported(f"{place} was not written: {mend}.", advice="", min_writer=min_writer, writer=writer)
 
 
+def older_schema(schema: int) -> list[Finding]:
+    """What is worth knowing of a store with this schema."""
+    if schema >= SCHEMA_VERSION:
+        return []
+    what = f"The store has schema {schema}: it works, but has no place for what came with schema {SCHEMA_VERSION}."
+    return [Finding("warning", "unsupported", what, "stop what uses the store, then run `perdure upgrade` on its URL")]
+
+
 def check_index(session: SessionKey, index: Index | None, *, schema: int, alone: bool = False) -> None:
     """Raise `Invalid` or `TooLarge` for cells that no engine takes, `Unsupported` for those that this store has no place for.
 
@@ -47,6 +55,8 @@ def check_index(session: SessionKey, index: Index | None, *, schema: int, alone:
             size=size,
             limit=CONTROL_BYTES_MAX,
         )
+    if schema == 0 and (alone or index.needs_schema_2):
+        raise Unsupported("This engine has no place for times that are due, policies and leases.")
     if schema < 2 and (alone or index.needs_schema_2):
         raise Unsupported(
             f"This store has schema {schema}, which has no place for times that are due, policies and leases: stop what uses it, and run"

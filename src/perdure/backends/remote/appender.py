@@ -60,7 +60,7 @@ class Appender:
         heads_max: int = HEADS_MAX,
     ) -> None:
         self._driver, self._timeout, self._tick = driver, timeout, tick
-        self._schema = driver.schema if isinstance(driver, SchemaDriver) else 1
+        self._schema = driver.schema if isinstance(driver, SchemaDriver) else 0
         self._heads = LruMap[SessionKey, Head](heads_max)
         self._busy: dict[SessionKey, deque[Pending | asyncio.Future[None]]] = {}
         self._group = GroupCommit(self._write, lanes=driver.lanes, batch_max=driver.batch_max)

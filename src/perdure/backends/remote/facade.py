@@ -84,7 +84,7 @@ class RemoteBackend:
     @property
     def schema(self) -> int:
         """See `spi.Versioned.schema`."""
-        return self._driver.schema if isinstance(self._driver, SchemaDriver) else 1
+        return self._driver.schema if isinstance(self._driver, SchemaDriver) else 0
 
     @property
     def driver(self) -> Driver:
@@ -174,7 +174,7 @@ class RemoteBackend:
     @property
     def _schema_driver(self) -> SchemaDriver:
         if not isinstance(self._driver, SchemaDriver):
-            raise Unsupported("This engine knows schema 1 only.")
+            raise Unsupported("This engine has no schema versions.", advice="")
         return self._driver
 
     async def change_index(self, row: Row, index: Index) -> bool:

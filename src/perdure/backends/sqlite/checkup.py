@@ -11,6 +11,7 @@ from typing import Any
 
 import apsw
 
+from perdure.backends.common.schema import older_schema
 from perdure.backends.common.store_header import check_schema
 from perdure.backends.spi import SCHEMA_VERSION, Finding
 from perdure.backends.sqlite.schema import APPLICATION_ID, check_library, read_min_writer
@@ -142,10 +143,7 @@ def _look_inside(path: Path, facts: dict[str, Any], *, deep: bool) -> list[Findi
         facts["commits"] = connection.execute("SELECT count(*) FROM log").get
         # Not stored in the file: every writer of Perdure sets it on its connection before it writes.
         facts["synchronous"] = "full"
-        found: list[Finding] = []
-        if schema < SCHEMA_VERSION:
-            old = f"The store has schema {schema}: it works, but has no place for what came with schema {SCHEMA_VERSION}."
-            found.append(Finding("warning", "unsupported", old, "stop what uses the store, then run `perdure upgrade` on its URL"))
+        found = older_schema(schema)
         if facts["journal_mode"] != "wal":
             fix = "nothing to do: the next writer turns the write-ahead log on; find out which program turned it off"
             found.append(Finding("warning", "unsupported", f"The journal mode is {facts['journal_mode']}, not wal.", fix))

@@ -14,8 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 import perdure.sync
+from perdure.backends.common.schema import older_schema
 from perdure.backends.registry import open_backend
-from perdure.backends.spi import Checkup, Durability, Examined, Finding
+from perdure.backends.spi import Checkup, Durability, Examined, Finding, Versioned
 from perdure.backends.sqlite.checkup import examine
 from perdure.cli.common import COMMON, MAKES_NOTHING, Common, store_file
 from perdure.cli.exits import OK, UsageError, status_of
@@ -138,7 +139,10 @@ def _examine(common: Common, *, deep: bool) -> Diagnosis:
     if not any(finding.level == "bad" for finding in findings):
         try:
             facts |= _open(common, count=path is None)
-            said = _ask(url) if path is None else None
+            schema, said = _ask(url) if path is None else (None, None)
+            if schema is not None:
+                facts["schema"] = schema
+                findings += older_schema(schema)
             if said is not None:
                 facts["server"] = dict(said.facts)
                 findings += said.findings
@@ -151,13 +155,14 @@ def _examine(common: Common, *, deep: bool) -> Diagnosis:
     return Diagnosis(shown_url(url), scheme if colon else "unknown", healthy, [FindingRow(*finding) for finding in findings], **facts)
 
 
-def _ask(url: str) -> Checkup | None:
-    """What the engine's server says of itself; `None` from an engine that has nothing to say."""
+def _ask(url: str) -> tuple[int | None, Checkup | None]:
+    """The store's schema, and what the engine's server says of itself; `None` from an engine that has nothing to say."""
 
-    async def ask() -> Checkup | None:
+    async def ask() -> tuple[int | None, Checkup | None]:
         backend = await open_backend(url, clock=SystemClock(), create=_in_memory(url))
         try:
-            return await backend.checkup() if isinstance(backend, Examined) else None
+            schema = (backend.schema or None) if isinstance(backend, Versioned) else None
+            return schema, await backend.checkup() if isinstance(backend, Examined) else None
         finally:
             await backend.close()
 

@@ -19,7 +19,8 @@ SEEN_ONCE_MAX = 4_096
 class CachedState(msgspec.Struct, frozen=True):
     """A session's state at a head, never changed in place: what changes is copied along its path.
 
-    `log_bytes` is the weight of the records since the last snapshot, `snapshot_bytes` that snapshot's.
+    `log_bytes` is the weight of the records since the last snapshot, `snapshot_bytes` that snapshot's, `size_bytes` that of the records
+    before it.
     """
 
     head: Head
@@ -28,6 +29,7 @@ class CachedState(msgspec.Struct, frozen=True):
     snapshot_bytes: int
     tags: Mapping[str, str]
     created_at: int
+    size_bytes: int = 0
 
     @property
     def weight(self) -> int:

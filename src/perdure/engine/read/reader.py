@@ -6,6 +6,8 @@ from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any
 
+import msgspec
+
 from perdure.backends.spi import Backend, Head, Loaded, Record, Row, Settling
 from perdure.codec.codec import Codec
 from perdure.engine.read.cache import Cache, CachedState
@@ -285,7 +287,7 @@ class Reader:
         if not records or self._codec.prev(records[0]) != cached.head.hash:
             self._cache.drop(session)
             return None
-        row = Row(session, records[-1].head, cached.tags, cached.created_at)
+        row = Row(session, records[-1].head, cached.tags, cached.created_at, size_bytes=cached.size_bytes)
         held = cached.head
         stand = held.status, held.data
         with ROOM:
@@ -331,10 +333,10 @@ class Reader:
         if records:
             if records[-1].head.version == row.head.version and records[-1].head != row.head:
                 raise Corrupt(f"The index row of session {session.id!r} is not that of its newest commit.", session=session.id)
-            row = Row(session, records[-1].head, row.tags, row.created_at)
+            row = msgspec.structs.replace(row, head=records[-1].head)
         elif snapshot is not None and snapshot.version != row.head.version:
             head = row.head
-            row = Row(session, Head(snapshot.version, snapshot.hash, head.at, head.epoch, head.status, head.data), row.tags, row.created_at)
+            row = msgspec.structs.replace(row, head=Head(snapshot.version, snapshot.hash, head.at, head.epoch, head.status, head.data))
         with ROOM:
             return self._fold(session, row, state, prev, stand, records, log_bytes, snapshot_bytes)
 
@@ -363,7 +365,7 @@ class Reader:
                 fold, tags = Fold({}), {}
             elif commit.kind is Kind.configure:
                 tags = configured(commit.events).get("tags", tags)
-        return CachedState(row.head, fold.state, log_bytes, snapshot_bytes, tags, row.created_at)
+        return CachedState(row.head, fold.state, log_bytes, snapshot_bytes, tags, row.created_at, row.size_bytes)
 
 
 def check_standing(session: SessionKey, head: Head, stand: Standing | None) -> Standing:

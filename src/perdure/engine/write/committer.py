@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from perdure.backends.common.pacing import Pacing
-from perdure.backends.spi import Append, Appended, Backend, Durability, Head, Index, Known, Record
+from perdure.backends.spi import Append, Appended, Backend, Durability, Head, Index, Known, Record, Snapshot, indexed
 from perdure.clock import Clock
 from perdure.codec.codec import Codec
 from perdure.codec.records import Base, Proposal, request_digest
@@ -298,7 +298,7 @@ class Committer:
         if after is MISSING:
             after = {} if previous is not None and previous.status != outcome.head.status else cached.state
         weight = cached.log_bytes + len(proposal.body) + len(proposal.meta) + 128
-        cached = CachedState(outcome.head, after, weight, cached.snapshot_bytes, cached.tags, cached.created_at)
+        cached = msgspec.structs.replace(cached, head=outcome.head, state=after, log_bytes=weight)
         self._cache.put(session, cached)
         await self.snapshot(session, cached)
 
@@ -310,13 +310,19 @@ class Committer:
         """
         if not snapshot_due(cached.log_bytes, cached.snapshot_bytes, self._settings.snapshot_bytes_min):
             return
-        head, size = cached.head, cached.snapshot_bytes
+        head, size, total = cached.head, cached.snapshot_bytes, cached.size_bytes + cached.log_bytes
         with suppress(Error):
             snapshot = self._codec.encode_snapshot(session, head.version, head.hash, cached.state)
             size = len(snapshot.body)
-            await self._backend.put_snapshot(session, snapshot)
+            await self._put_snapshot(session, snapshot, total)
         if keep:
-            self._cache.put(session, msgspec.structs.replace(cached, log_bytes=0, snapshot_bytes=size))
+            self._cache.put(session, msgspec.structs.replace(cached, log_bytes=0, snapshot_bytes=size, size_bytes=total))
+
+    async def _put_snapshot(self, session: SessionKey, snapshot: Snapshot, size_bytes: int) -> None:
+        if (backend := indexed(self._backend)) is not None:
+            await backend.put_snapshot(session, snapshot, size_bytes=size_bytes)
+        else:
+            await self._backend.put_snapshot(session, snapshot)
 
     async def control(
         self,
@@ -364,7 +370,8 @@ class Committer:
         if known is not None and outcome.previous is not None and known.head.hash == outcome.previous.hash:
             state = {} if kind is Kind.tombstone else known.state
             tags: Mapping[str, str] = {} if kind is Kind.tombstone else configured((event,)).get("tags", known.tags)
-            self._cache.put(session, CachedState(outcome.head, state, known.log_bytes + 256, known.snapshot_bytes, tags, known.created_at))
+            cached = msgspec.structs.replace(known, head=outcome.head, state=state, log_bytes=known.log_bytes + 256, tags=tags)
+            self._cache.put(session, cached)
         return Receipt(outcome.head.version, outcome.id, outcome.head.hash, outcome.head.at, outcome.durability)
 
     async def _newer_head(self, session: SessionKey, head: Head | None) -> Head | None:
