@@ -11,7 +11,7 @@ import pytest
 
 import perdure
 from perdure import Event
-from perdure.backends.etcd.gateway import behind, text
+from perdure.backends.etcd.gateway import prefix_end, text
 from perdure.backends.etcd.layout import Layout
 from perdure.backends.etcd.news import notices
 from perdure.backends.registry import open_backend
@@ -115,7 +115,7 @@ async def test_who_may_not_watch_is_polled_for(server_of_my_own: Servers[Etcd]) 
     for name in ("root", "agent"):
         ask(server, "auth/user/add", {"name": name, "password": "s3cret"})
     ask(server, "auth/role/add", {"name": "tenant"})
-    for start, end in ((rest, heads), (behind(heads), behind(rest)), (heads + b"default\0", heads + b"default\1")):
+    for start, end in ((rest, heads), (prefix_end(heads), prefix_end(rest)), (heads + b"default\0", heads + b"default\1")):
         ask(server, "auth/role/grant", grant(start, end))
     for user, role in (("root", "root"), ("agent", "tenant")):
         ask(server, "auth/user/grant", {"user": user, "role": role})
@@ -126,7 +126,7 @@ async def test_who_may_not_watch_is_polled_for(server_of_my_own: Servers[Etcd]) 
     async with watcher_of(url, IDS, watch_every=0.05) as news, writing(news):
         await news.more(3)
         assert not news.hears
-        ask(server, "auth/role/grant", grant(heads, behind(heads)), root)
+        ask(server, "auth/role/grant", grant(heads, prefix_end(heads)), root)
         await news.until_hears()
         server.kill()
         await asyncio.to_thread(server.start)
