@@ -10,8 +10,9 @@ from perdure.backends.common.checks import LOOKED_MAX, selects
 from perdure.backends.common.pages import RecordPage
 from perdure.backends.common.refusals import bad_cursor
 from perdure.backends.etcd import layout
+from perdure.backends.etcd.due import scan_due
 from perdure.backends.etcd.gateway import Compacted, Gateway, Json, data, get, items, prefix_end
-from perdure.backends.etcd.layout import Layout
+from perdure.backends.etcd.layout import Layout, row_gone
 from perdure.backends.spi import Change, Head, Known, Loaded, Page, Query, Record, Row, Snapshot
 from perdure.errors import Corrupt, Unavailable
 from perdure.model.ids import SessionKey
@@ -65,8 +66,9 @@ class Reader:
         heads, index, found, tail = map(items, answer["responses"])
         if not heads:
             return None
-        created, tags = layout.decode_index(index[0])
-        row = Row(session, layout.decode_head(heads[0]), tags, created)
+        if not index:
+            raise row_gone(session)
+        row = layout.decode_index(index[0]).row(session, layout.decode_head(heads[0]))
         snapshot = await self._snapshot(session, found[0]) if found else None
         start = keys.at(b"r", session, snapshot.version + 1 if snapshot else 0)
         revision, page = int(answer["header"]["revision"]), tail
@@ -129,6 +131,12 @@ class Reader:
         return Known(*layout.decode_key(found[0]), layout.decode_head(heads[0])) if found and heads else None
 
     async def scan(self, query: Query, cursor: str | None, limit: int) -> Page[Row]:
+        """By id, or what is due."""
+        return await (
+            scan_due(self._gateway, self._keys, query, cursor, limit) if query.order == "due" else self._by_id(query, cursor, limit)
+        )
+
+    async def _by_id(self, query: Query, cursor: str | None, limit: int) -> Page[Row]:
         """By id; tags and status are looked at row by row, etcd has no other index, at most about `LOOKED_MAX` rows a page."""
         keys, rows = self._keys, list[Row]()
         looked = 0
@@ -149,9 +157,8 @@ class Reader:
             for head, rest in zip(heads, index, strict=False):
                 session = keys.session(head)
                 if session != keys.session(rest):
-                    raise Corrupt(f"The index row of session {session.id!r} is gone from etcd.", session=session.id)
-                created, tags = layout.decode_index(rest)
-                row = Row(session, layout.decode_head(head), tags, created)
+                    raise row_gone(session)
+                row = layout.decode_index(rest).row(session, layout.decode_head(head))
                 if selects(query, row.head, row.tags):
                     rows.append(row)
                     if len(rows) == limit:
