@@ -317,7 +317,13 @@ async def test_a_place_that_minds_no_conditions_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "error"), [({"layout": 2, "store": "x"}, Unsupported), ({"layout": "1"}, Corrupt), ({"note": "mine"}, Corrupt)]
+    ("fields", "error"),
+    [
+        ({"layout": 3, "store": "x"}, Unsupported),
+        ({"layout": 3, "store": "x", "min_writer": 3}, Unsupported),
+        ({"layout": "1"}, Corrupt),
+        ({"note": "mine"}, Corrupt),
+    ],
 )
 async def test_a_namespace_of_another_kind_is_refused(fields: Any, error: type[Exception]) -> None:
     """What a newer version made, or a stranger, is left alone."""

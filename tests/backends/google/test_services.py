@@ -44,13 +44,13 @@ async def test_a_commit_is_whole_or_not_at_all(servers: Servers[Server], service
         entities = backend.driver.entities
         one, two = ("session", "one"), ("session", "one", "record", "1")
         first, beside = await entities.commit([Write(one, {"head": b"1"}, ABSENT), Write(two, {"record": b"x", "n": 7}, ABSENT)])
-        (second,) = await entities.commit([Write(one, {"head": b"2", "tags": ["a", "b"], "text": "t"}, first)])
+        (second,) = await entities.commit([Write(one, {"head": b"2", "tags": ["a", "b"], "name": "t"}, first)])
         for write in (Write(one, {"head": b"3"}, first), Write(one, {"head": b"3"}, ABSENT), Write(("session", "none"), {}, second)):
             with pytest.raises(Refused):
                 await entities.commit([Write(("session", "other"), {"head": b"o"}), write])
         found = await entities.get([one, two, ("session", "other"), ("session", "none")])
         assert found[2:] == [None, None]
-        assert found[0].fields == {"head": b"2", "tags": ["a", "b"], "text": "t"} and found[0].version == second
+        assert found[0].fields == {"head": b"2", "tags": ["a", "b"], "name": "t"} and found[0].version == second
         assert found[1].fields == {"record": b"x", "n": 7} and found[1].version == beside
         await entities.commit([Write(one, None), Write(two, None)])
         assert await entities.get([one, two]) == [None, None]

@@ -408,15 +408,19 @@ async def test_the_number_of_shards_is_for_good(tmp_path: Path) -> None:
 
 
 async def test_a_name_tag_of_something_else(tmp_path: Path) -> None:
-    """A store whose tag cannot be read is `Corrupt`; one of a newer layout is `Unsupported`."""
+    """A store whose tag cannot be read is `Corrupt`; one of a newer schema is `Unsupported`, unless it says that this version may write."""
     url, tag = f"file://{tmp_path}/store", tmp_path / "store" / "perdure" / "perdure.json"
     await visit(url)
     tag.write_text("{}")
     with pytest.raises(Corrupt, match="damaged or none of Perdure's"):
         await visit(url)
-    tag.write_text('{"perdure": 2, "id": "x", "shards": 1}')
-    with pytest.raises(Unsupported, match="upgrade perdure"):
-        await visit(url)
+    for later in ('{"perdure": 3, "id": "x", "shards": 1}', '{"perdure": 3, "id": "x", "shards": 1, "min_writer": 3}'):
+        tag.write_text(later)
+        with pytest.raises(Unsupported, match="upgrade perdure"):
+            await visit(url)
+    tag.write_text('{"perdure": 3, "id": "x", "shards": 1, "min_writer": 2}')
+    async with perdure.open(url) as store:
+        await store.append("s", Event("x"))
 
 
 async def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

@@ -8,15 +8,21 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 from perdure.backends.google.checkup import Settings
 from perdure.backends.google.driver import GoogleDriver
-from perdure.backends.google.entities import Absent, Entity, Fields, Path, Refused, Version, Write
+from perdure.backends.google.entities import KNOWN, Absent, Entity, Fields, Path, Refused, Version, Write
 from perdure.backends.remote import RemoteBackend, open_remote
 from perdure.clock import SystemClock
 
 _VERSIONS = count(1)
+
+
+class Unknown(NamedTuple):
+    """A field of a later version, in a service's own form."""
+
+    value: object
 
 
 class MemoryEntities:
@@ -55,10 +61,26 @@ class MemoryEntities:
         ]
         return sorted(found, key=lambda entity: entity.path[-1].encode())[:limit]
 
+    async def ordered(self, kind: str, field: str, after: str, below: str, limit: int) -> Sequence[Entity]:
+        self.calls["ordered"] += 1
+        await asyncio.sleep(0)
+        with self._lock:
+            entities = list(self.data.items())
+        found = [
+            (str(text).encode(), entity)
+            for path, entity in entities
+            if path[:-1] == (kind,)
+            and (text := entity.fields.get(field)) is not None
+            and after.encode() < str(text).encode() < below.encode()
+        ]
+        return [entity for _, entity in sorted(found, key=lambda one: one[0])[:limit]]
+
     async def commit(self, writes: Sequence[Write]) -> Sequence[Version]:
         self.calls["commit"] += 1
         await asyncio.sleep(0)
         assert len({write.path for write in writes}) == len(writes), "a service takes an entity once in a commit"
+        names = {name for write in writes for name, value in (write.fields or {}).items() if not isinstance(value, Unknown)}
+        assert names <= KNOWN, names
         with self._lock:
             return self._commit(writes)
 

@@ -12,7 +12,7 @@ from google.cloud.datastore_v1.services.datastore import DatastoreAsyncClient
 from google.cloud.datastore_v1.services.datastore.transports import DatastoreGrpcAsyncIOTransport
 
 from perdure.backends.google import channel, open_service
-from perdure.backends.google.entities import INDEXED, Absent, Entity, Path, Value, Version, Write
+from perdure.backends.google.entities import INDEXED, KNOWN, Absent, Entity, Path, Unread, Value, Version, Write
 from perdure.backends.remote import Address, RemoteBackend
 from perdure.clock import Clock
 from perdure.errors import Unavailable
@@ -49,7 +49,7 @@ class Datastore:
 
     def _entity(self, found: Any) -> Entity:
         path = tuple(part for step in found.entity.key.path for part in (step.kind, step.name))
-        return Entity(path, {name: _plain(value) for name, value in found.entity.properties.items()}, found.version)
+        return Entity(path, {name: _plain(name, value) for name, value in found.entity.properties.items()}, found.version)
 
     async def get(self, paths: Sequence[Path]) -> Sequence[Entity | None]:
         """See `Entities`: one `Lookup`. One that was answered in part is made again whole, for all to be of one moment."""
@@ -69,17 +69,29 @@ class Datastore:
     async def query(
         self, above: Path, kind: str, low: str, high: str, limit: int, where: Sequence[tuple[str, str | int]] = ()
     ) -> Sequence[Entity]:
-        """See `Entities`: a `RunQuery` for each part that the service gives, in the order of keys, of which it has an index."""
+        """See `Entities`: in the order of keys, of which the service has an index."""
         filters = [_filter(name, _FILTER.EQUAL, _typed(value, indexed=True)) for name, value in where]
         if above:
             filters.append(_filter(_KEY, _FILTER.HAS_ANCESTOR, types.Value(key_value=self._key(above))))
         if low:
             filters.append(_filter(_KEY, _FILTER.GREATER_THAN_OR_EQUAL, types.Value(key_value=self._key((*above, kind, low)))))
         filters.append(_filter(_KEY, _FILTER.LESS_THAN, types.Value(key_value=self._key((*above, kind, high)))))
+        return await self._query(kind, filters, _KEY, limit)
+
+    async def ordered(self, kind: str, field: str, after: str, below: str, limit: int) -> Sequence[Entity]:
+        """See `Entities`: by the index that the service makes of every property."""
+        filters = [
+            _filter(field, _FILTER.GREATER_THAN, _typed(after, indexed=True)),
+            _filter(field, _FILTER.LESS_THAN, _typed(below, indexed=True)),
+        ]
+        return await self._query(kind, filters, field, limit)
+
+    async def _query(self, kind: str, filters: Sequence[Any], order: str, limit: int) -> Sequence[Entity]:
+        """A `RunQuery` for each part that the service gives: what fits all filters."""
         query = types.Query(
             kind=[types.KindExpression(name=kind)],
             filter=types.Filter(composite_filter=types.CompositeFilter(op=types.CompositeFilter.Operator.AND, filters=filters)),
-            order=[types.PropertyOrder(property=types.PropertyReference(name=_KEY))],
+            order=[types.PropertyOrder(property=types.PropertyReference(name=order))],
         )
         found: list[Entity] = []
         while True:
@@ -130,7 +142,9 @@ class Datastore:
         await self._client.transport.close()
 
 
-def _typed(value: Value, *, indexed: bool) -> Any:
+def _typed(value: Value | Unread, *, indexed: bool) -> Any:
+    if isinstance(value, types.Value):
+        return value
     left_out: dict[str, Any] = {"exclude_from_indexes": not indexed}
     if isinstance(value, bytes):
         return types.Value(blob_value=value, **left_out)
@@ -141,7 +155,9 @@ def _typed(value: Value, *, indexed: bool) -> Any:
     return types.Value(array_value=types.ArrayValue(values=[_typed(one, indexed=indexed) for one in value]))
 
 
-def _plain(value: Any) -> Value:
+def _plain(name: str, value: Any) -> Value | Unread:
+    if name not in KNOWN:
+        return value
     if "blob_value" in value:
         return bytes(value.blob_value)
     if "integer_value" in value:

@@ -13,13 +13,20 @@ import msgspec
 
 Path = tuple[str, ...]
 Value = bytes | int | str | Sequence[str]
-"""What a field holds."""
-Fields = Mapping[str, Value]
+"""What a field holds that this version knows."""
+Unread = Any
+"""A service's own form of a field that this version does not know. It is written back as it is."""
+Fields = Mapping[str, Value | Unread]
 Version = Any
 """A service's own token of what an entity was at one moment; another token, another entity."""
 
-INDEXED = frozenset({"tags", "status", "news"})
+INDEXED = frozenset({"tags", "status", "news", "due"})
 """Fields that queries ask for; all others are left out of indexes where the service lets a writer say so."""
+KNOWN = INDEXED | {
+    "layout", "store", "min_writer", "lock", "count", "head", "first", "made", "labels", "snapshots", "logged", "purged", "control", "size",
+    "record", "bytes", "version", "request", "hash", "body", "name", "pieces", "ranges", "n",
+}  # fmt: skip
+"""All fields of this version, see `layout`. Others are those of a later one."""
 
 
 class Refused(Exception):
@@ -67,6 +74,10 @@ class Entities(Protocol):
     ) -> Sequence[Entity]:
         """Entities of a kind directly below one, whose names are `low <= name < high`, by name; `where`: with fields that equal, or
         contain, a value. Raises as `get`."""
+        ...
+
+    async def ordered(self, kind: str, field: str, after: str, below: str, limit: int) -> Sequence[Entity]:
+        """Entities of a kind at the top, whose field is a text with `after < text < below`, in the order of the field. Raises as `get`."""
         ...
 
     async def commit(self, writes: Sequence[Write]) -> Sequence[Version]:

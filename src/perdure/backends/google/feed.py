@@ -101,7 +101,7 @@ class Feed:
         upto, before = header.head.version, header.logged
         for _ in range(TRIES):
             changed = msgspec.structs.replace(header, logged=upto)
-            fields = layout.encode_header(changed, news=changed.head.version > upto)
+            fields = layout.encode_header(session, changed, news=changed.head.version > upto)
             try:
                 (version,) = await self._reader.entities.commit([Write(layout.session(session), fields, header.version)])
             except Refused:

@@ -1,9 +1,11 @@
 """The entities of a store, and what is in their fields.
 
     path                               fields
-    store META                         layout, store: the layout's version and the store's id
+    store META                         layout, store: the schema and the store's id; min_writer: the least writer version, from schema 2 on;
+                                       lock, count: of an upgrade while it works
     session NAME                       the header: head, first version, made, labels, purged, snapshots; logged: the version up to which the
-                                       feed's log has it; for queries: tags, status, and news while the log lacks some of it
+                                       feed's log has it; control and size, where they are set; for queries: tags, status, news while the
+                                       log lacks some of it, and due: time, tenant and id, of one that is due
     session NAME, record NUMBER        record: a commit; meta and body in it, or in that many pieces
     session NAME, piece NUMBER-ID-N    bytes: a part of a commit or a snapshot that is too large for one entity
     session NAME, key KEY              version, request: an idempotency key
@@ -12,7 +14,8 @@
     store LOGGED, SWEPT                n: the number of the log's next entry; that from which the next sweep looks
 
 Numbers are 16 hexadecimal digits, so that names sort as they do. NAME is tenant and id, and KEY a key, after a letter: `/`, which
-Firestore takes for a path, is `.1` and `.` is `.0`, so that they sort as the ids do; `.-` stands between tenant and id.
+Firestore takes for a path, is `.1` and `.` is `.0`, so that they sort as the ids do; `.-` stands between tenant and id. Fields that a
+later version adds to a header or to META are kept.
 """
 
 from __future__ import annotations
@@ -24,19 +27,22 @@ import msgspec
 from perdure.backends.common import packing
 from perdure.backends.common.packing import Reading
 from perdure.backends.common.pieces import PiecedRecord
-from perdure.backends.google.entities import Entity, Fields, Path, Version
+from perdure.backends.common.store_header import StoreHeader
+from perdure.backends.common.upgrade import SchemaState
+from perdure.backends.google.entities import KNOWN, Entity, Fields, Path, Unread, Value, Version
 from perdure.backends.remote import change_log
 from perdure.backends.remote.change_log import Ranges
-from perdure.backends.spi import Head, Query, Record
+from perdure.backends.spi import NEVER, Head, Index, Query, Record, Row
 from perdure.model.ids import SessionKey
 
-LAYOUT = 1
-"""The version of this layout."""
 META: Path = ("store", "meta")
 LOGGED: Path = ("store", "logged")
 SWEPT: Path = ("store", "swept")
 END = "\U0010ffff"
 """Behind every name that begins like the text before it."""
+DUE_END = "g"
+"""Behind the field `due` of every session."""
+_TIME_END = 1 << 63
 
 _ENCODER = msgspec.msgpack.Encoder()
 _LABELS = msgspec.msgpack.Decoder(dict[str, str])
@@ -53,8 +59,27 @@ class SessionHeader(msgspec.Struct, frozen=True):
     purged: bool = False
     snapshots: Sequence[int] = ()
     logged: int = 0
+    due_at: int | None = None
+    control: bytes = b""
+    size_bytes: int = 0
+    others: Fields = {}
+    """Fields that this version does not know."""
     version: Version = None
     """That of the entity it was read from, or became."""
+
+    def row(self, session: SessionKey) -> Row:
+        """The index row of this session."""
+        return Row(session, self.head, self.tags, self.made, self.due_at, self.control, self.size_bytes)
+
+    def changed(self, index: Index) -> SessionHeader:
+        """With these cells."""
+        return msgspec.structs.replace(
+            self,
+            tags=self.tags if index.tags is None else dict(index.tags),
+            due_at=self.due_at if index.due_at is None else None if index.due_at == NEVER else index.due_at,
+            control=self.control if index.control is None else index.control,
+            size_bytes=self.size_bytes if index.size_bytes is None else index.size_bytes,
+        )
 
 
 def _reading(entity: Entity) -> Reading:
@@ -113,10 +138,21 @@ def idempotency(key: SessionKey, name: str) -> Path:
     return (*session(key), "key", f"k{_escaped(name)}")
 
 
-def encode_header(header: SessionHeader, *, news: bool) -> Fields:
+def due(due_at: int, key: SessionKey) -> str:
+    """The field `due`. It sorts by time, tenant and id, and no two sessions have the same."""
+    return f"{due_at:016x}{key.tenant}\x1f{key.id}"
+
+
+def due_from(due_at: int | None) -> str:
+    """What sorts above the field `due` of what is due before this time, and below those of what is due then; `None`: above all."""
+    return DUE_END if due_at is None else f"{min(max(due_at, 0), _TIME_END):016x}"
+
+
+def encode_header(key: SessionKey, header: SessionHeader, *, news: bool) -> Fields:
     """A header; `news`: the log lacks some of it."""
     head = header.head
-    fields: dict[str, bytes | int | str | Sequence[str]] = {
+    fields: dict[str, Value | Unread] = {
+        **header.others,
         "head": packing.encode_head(head),
         "first": header.first,
         "made": header.made,
@@ -130,6 +166,12 @@ def encode_header(header: SessionHeader, *, news: bool) -> Fields:
         fields["purged"] = 1
     if news:
         fields["news"] = 1
+    if header.due_at is not None:
+        fields["due"] = due(header.due_at, key)
+    if header.control:
+        fields["control"] = header.control
+    if header.size_bytes:
+        fields["size"] = header.size_bytes
     return fields
 
 
@@ -145,8 +187,35 @@ def decode_header(entity: Entity) -> SessionHeader:
             "purged" in fields,
             _VERSIONS.decode(_bytes(fields["snapshots"])),
             _int(fields["logged"]),
+            int(str(fields["due"])[:16], 16) if "due" in fields else None,
+            _bytes(fields.get("control", b"")),
+            _int(fields.get("size", 0)),
+            {name: value for name, value in fields.items() if name not in KNOWN},
             entity.version,
         )
+
+
+def parse_meta(entity: Entity) -> StoreHeader:
+    """The store's header. Raises one of `packing.UNREADABLE` for an entity of something else."""
+    fields: Mapping[str, object] = entity.fields
+    schema, least, store = _int(fields["layout"]), fields.get("min_writer"), fields["store"]
+    if type(store) is not str:
+        raise TypeError(f"{type(store).__name__} where a text belongs")
+    return StoreHeader(schema, store, None if least is None else _int(least))
+
+
+def decode_meta(entity: Entity) -> SchemaState:
+    """What an upgrade and a writer read of the store's header."""
+    with _reading(entity):
+        header, fields = parse_meta(entity), entity.fields
+        return SchemaState(header.schema, header.min_writer or 1, str(fields.get("lock", "")), _int(fields.get("count", 0)))
+
+
+def encode_meta(fields: Fields, state: SchemaState) -> Fields:
+    """The fields of the store's header, changed to this."""
+    kept = {name: value for name, value in fields.items() if name not in ("lock", "count")}
+    lock = {"lock": state.lock, "count": state.count} if state.lock else {}
+    return {**kept, "layout": state.schema, "min_writer": state.min_writer, **lock}
 
 
 def encode_record(one: Record, pieces: int) -> Fields:

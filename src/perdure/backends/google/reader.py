@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from perdure.backends.common.checks import matches
+from perdure.backends.common.checks import fits, matches
 from perdure.backends.common.pages import GapError, RecordPage, check_dense, version_range, without_gaps
 from perdure.backends.common.pieces import PiecedRecord, piece_name
+from perdure.backends.common.schema import read_due_cursor, write_due_cursor
 from perdure.backends.google import layout
 from perdure.backends.google.entities import Entities, Entity
 from perdure.backends.google.layout import SessionHeader
@@ -70,7 +71,7 @@ class Reader:
         snapshot, records = await gather_all(self._snapshot(session, version), self._records(session, max(first, header.first), last))
         if version is not None and snapshot is None:
             raise GapError
-        return Loaded(Row(session, header.head, header.tags, header.made), snapshot, records)
+        return Loaded(header.row(session), snapshot, records)
 
     async def _snapshot(self, session: SessionKey, version: int | None) -> Snapshot | None:
         if version is None:
@@ -144,6 +145,8 @@ class Reader:
 
     async def scan(self, query: Query, cursor: str | None, limit: int) -> Page[Row]:
         """See `Driver`. By name; a tag and a status are looked up in the service's own indexes."""
+        if query.order == "due":
+            return await self._due(query, cursor, limit)
         rows: list[Row] = []
         low, high = layout.named(query, cursor)
         while len(rows) < limit:
@@ -151,7 +154,7 @@ class Reader:
             for entity in found[:limit]:
                 session, header = layout.session_of(entity.path), layout.decode_header(entity)
                 if matches(query, cursor, session, header.head, header.tags):
-                    rows.append(Row(session, header.head, header.tags, header.made))
+                    rows.append(header.row(session))
                     if len(rows) == limit:
                         break
             if len(found) <= limit:
@@ -159,6 +162,15 @@ class Reader:
             low = found[limit].path[1]
         full = len(rows) == limit
         return Page(rows, rows[-1].session.id if full else None)
+
+    async def _due(self, query: Query, cursor: str | None, limit: int) -> Page[Row]:
+        """By the index of the field `due`. One request, so a page is short where little of what is due fits."""
+        after = "" if cursor is None else layout.due(*read_due_cursor(cursor))
+        found = await self.entities.ordered("session", "due", after, layout.due_from(query.due_before), limit)
+        rows = [layout.decode_header(entity).row(layout.session_of(entity.path)) for entity in found]
+        fitting = [row for row in rows if fits(query, row.session, row.head, row.tags)]
+        last = rows[-1] if len(rows) == limit else None
+        return Page(fitting, None if last is None or last.due_at is None else write_due_cursor(last.due_at, last.session))
 
 
 def pieces_name(record: Record) -> str:

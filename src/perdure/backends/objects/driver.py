@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
-from perdure.backends.common.checks import matches
 from perdure.backends.common.refusals import no_store
+from perdure.backends.common.schema import writer_version
+from perdure.backends.common.store_header import check_schema
+from perdure.backends.objects import upgrade
 from perdure.backends.objects.bucket import Bucket
 from perdure.backends.objects.checkup import checkup
-from perdure.backends.objects.segment import APPEND, PURGE, TRUNCATE, Chain, Entry, written
+from perdure.backends.objects.feed import read_feed
+from perdure.backends.objects.listing import by_due, by_id
+from perdure.backends.objects.name_tag import META, NameTag, new_tag, read_tag
+from perdure.backends.objects.segment import APPEND, PURGE, TRUNCATE, Chain, Entry, change, written
 from perdure.backends.objects.shard import Shard
 from perdure.backends.remote.driver import Answer, Attempt, HeadMismatch, Stored
 from perdure.backends.remote.loop import gather_all
 from perdure.backends.spi import (
+    SCHEMA_VERSION,
     Capabilities,
     Change,
     Checkup,
     Durability,
     Head,
+    Index,
     Known,
     Loaded,
     Page,
+    Progress,
     Query,
     Record,
     Row,
@@ -47,7 +54,6 @@ SHARDS = 2
 """Shards of a new store, unless its URL says another number."""
 SNAPSHOTS_KEPT = 2
 """Newest snapshots kept of a session."""
-META = "perdure.json"
 
 
 class ObjectsDriver:
@@ -68,7 +74,7 @@ class ObjectsDriver:
             notification=False,
             record_bytes_max=RECORD_BYTES_MAX,
         )
-        self.store_id = ""
+        self.store_id, self.schema = "", SCHEMA_VERSION
         self.shards: list[Shard] = []
         self._unproven: bytes | None = None
         """The store's name tag, until it is put again and refused."""
@@ -84,22 +90,31 @@ class ObjectsDriver:
             if data is None and not create:
                 raise no_store(place, f"the object {META}")
             if data is None:
-                tag = json.dumps({"perdure": 1, "id": self._new_id().hex(), "shards": shards or SHARDS}).encode()
+                tag = new_tag(self._new_id().hex(), shards or SHARDS)
                 data = tag if await self._bucket.create(META, tag) else await self._bucket.get(META)
             if data is None:
                 raise Unavailable(f"{place} says that {META} is there, and does not give it: open it again.")
-            version, self.store_id, number = _tag(data, place)  # Before it is put again: it may be the word of who knows where.
+            found = read_tag(data, place)  # Before it is put again: it may be the word of who knows where.
             self._unproven = data
             if create:
                 await self._prove()
         except Unknown as error:
             raise Unavailable(f"{place} did not answer when its {META} was made or tried: open it again.") from error
-        if version != 1:
-            raise Unsupported(f"{place} has the layout {version}, this library knows 1: upgrade perdure.")
-        if shards not in (None, number):
-            raise Invalid(f"{place} has {number} shards for good, not {shards}: leave ?shards= out.")
-        cache = CACHE_BYTES // number
-        self.shards = [Shard(self._bucket, index, self._timeout, self._new_id, cache, saves=create) for index in range(number)]
+        check_schema(found.schema, SCHEMA_VERSION, found.min_writer)
+        if shards not in (None, found.shards):
+            raise Invalid(f"{place} has {found.shards} shards for good, not {shards}: leave ?shards= out.")
+        self._use(found, saves=create)
+
+    def _use(self, tag: NameTag, *, saves: bool) -> None:
+        """Take what the name tag says."""
+        self.store_id, self.schema = tag.id, tag.schema
+        if self.schema >= 2:
+            self.capabilities = msgspec.structs.replace(self.capabilities, scan_orders=("id", "due"))
+        cache, writer, least = CACHE_BYTES // tag.shards, writer_version(tag.schema), tag.min_writer or 1
+        self.shards = [
+            Shard(self._bucket, index, self._timeout, self._new_id, cache, saves=saves, writer=writer, min_writer=least)
+            for index in range(tag.shards)
+        ]
 
     async def _prove(self) -> None:
         """See that the place refuses to make what is there: one that ignores conditions would lose commits."""
@@ -142,7 +157,7 @@ class ObjectsDriver:
             for place in places:
                 if answers[place] is None:
                     answers[place] = self._judge(shard, attempts[place])
-            return tuple([_entry(attempts[place]) for place in places if answers[place] is None])
+            return tuple([self._entry(attempts[place]) for place in places if answers[place] is None])
 
         try:
             if any(self._judge(shard, attempts[place]) is not None for place in places):
@@ -163,6 +178,29 @@ class ObjectsDriver:
             if key is not None and key in chain.keys:
                 return Known(*chain.keys[key], chain.head)
         return None if chain.head == attempt.expected else HeadMismatch(chain.head)
+
+    def _entry(self, attempt: Attempt) -> Entry:
+        records, index = tuple([written(record) for record in attempt.records]), attempt.index or Index()
+        tags = None if index.tags is None else dict(index.tags)
+        if self.schema < 2:
+            return Entry(APPEND, *attempt.session, records, tags)
+        return Entry(APPEND, *attempt.session, records, tags, due_at=index.due_at, control=index.control, size_bytes=index.size_bytes)
+
+    async def change_index(self, row: Row, index: Index) -> bool:
+        """See `spi.Indexed`: an entry of the log without a record."""
+        await self._prove()
+        shard, made = self._shard(row.session), False
+
+        def make() -> tuple[Entry, ...]:
+            nonlocal made
+            made = shard.index.is_at(row)
+            return (change(row.session, index),) if made else ()
+
+        if not shard.index.is_at(row):
+            await shard.sync()
+            shard.check_writer()
+        await shard.put(make)
+        return made
 
     async def heads(self, sessions: Sequence[SessionKey]) -> Sequence[Head | None]:
         """See `Driver`: one request a shard, all at once."""
@@ -197,7 +235,7 @@ class ObjectsDriver:
         chain = shard.chains.get(session)
         if chain is None:
             return None
-        row, upto = _row(session, chain), min(chain.head.version, chain.head.version if at is None else at)
+        row, upto = shard.index.row(session), min(chain.head.version, chain.head.version if at is None else at)
         snapshot, after = None, chain.first - 1
         for name in reversed(names):
             version = int(name)
@@ -247,9 +285,10 @@ class ObjectsDriver:
         _, chain = await self._sync(session)
         return None if chain is None or key not in chain.keys else Known(*chain.keys[key], chain.head)
 
-    async def put_snapshot(self, session: SessionKey, snapshot: Snapshot) -> None:
-        """See `Driver`; the newest `SNAPSHOTS_KEPT` are kept."""
+    async def put_snapshot(self, session: SessionKey, snapshot: Snapshot, *, size_bytes: int | None = None) -> None:
+        """See `SchemaDriver`; the newest `SNAPSHOTS_KEPT` are kept. The size follows with an entry of the log."""
         shard, chain = await self._sync(session)
+        shard.check_writer()
         if chain is None or not chain.first <= snapshot.version <= chain.head.version:
             return
         (record,) = await shard.records(session, [snapshot.version])
@@ -260,69 +299,40 @@ class ObjectsDriver:
         for name in (await self._bucket.list(folder))[:-SNAPSHOTS_KEPT]:
             await self._bucket.delete(f"{folder}/{name}")
 
+        def resized() -> tuple[Entry, ...]:
+            is_there = chain.blank < snapshot.version and shard.index.row(session).size_bytes != size_bytes
+            return (change(session, Index(size_bytes=size_bytes)),) if is_there else ()
+
+        if size_bytes is not None:
+            await shard.put(resized)
+
     async def scan(self, query: Query, cursor: str | None, limit: int) -> Page[Row]:
         """See `Driver`: from the indexes in memory, one request a shard."""
         await gather_all(*[shard.sync() for shard in self.shards])
-        found = [
-            _row(session, chain)
-            for shard in self.shards
-            for session, chain in shard.chains.items()
-            if matches(query, cursor, session, chain.head, chain.tags)
-        ]
-        found.sort(key=lambda row: row.session.id.encode())
-        page = found[:limit]
-        return Page(page, page[-1].session.id if len(page) < len(found) else None)
+        return (by_due if query.order == "due" else by_id)(self.shards, query, cursor, limit)
 
     async def feed(self, cursor: str | None, limit: int) -> Page[Change]:
-        """See `Driver`: shard after shard, each in the order of its segments. A cursor holds a position and a place in it for each."""
-        places = self._places(cursor)
-        await gather_all(*[shard.sync() for shard in self.shards])
-        changes: list[Change] = []
-        for number, shard in enumerate(self.shards):
-            position, offset = places[number]
-            while position <= shard.position and len(changes) < limit:
-                if position:
-                    segment = await shard.segment(position)
-                    rows = [(entry.key, record) for entry in segment.entries for record in entry.records]
-                    for session, stored in rows[offset:]:
-                        if len(changes) == limit:
-                            break
-                        offset += 1
-                        record = stored.record()
-                        chain = shard.chains[session]
-                        if record is not None and record.head.version >= chain.first:
-                            blank = record.head.version == chain.blank
-                            changes.append(Change(session, msgspec.structs.replace(record, body=b"") if blank else record))
-                    if offset < len(rows):
-                        break
-                position, offset = position + 1, 0
-            places[number] = position, offset
-        return Page(changes, ",".join(f"{position}.{offset}" for position, offset in places))
+        """See `Driver`."""
+        return await read_feed(self.shards, cursor, limit)
 
-    def _places(self, cursor: str | None) -> list[tuple[int, int]]:
-        if cursor is None:
-            return [(0, 0)] * len(self.shards)
-        parts = [part.split(".") for part in cursor.split(",")]
-        if len(parts) != len(self.shards) or any(len(part) != 2 or not all(text.isdecimal() for text in part) for part in parts):
-            raise Invalid(f"{cursor!r} is no cursor of this feed.")
-        return [(int(position), int(offset)) for position, offset in parts]
-
-    async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes]) -> None:
-        """See `Driver`: an entry of the log drops the records for every reader; then their bytes are taken out of their segments."""
+    async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes], *, snapshot: bool = False) -> None:
+        """See `SchemaDriver`: an entry of the log drops the records for every reader; then their bytes are taken out of their segments."""
         await self._prove()
         shard, chain = await self._sync(session)
+        shard.check_writer()
         records = [] if chain is None or not chain.first <= anchor[0] <= chain.head.version else await shard.records(session, [anchor[0]])
         if not records or (records[0].head.hash, records[0].kind) != (anchor[1], Kind.anchor) or below > anchor[0]:
             raise Invalid(f"Session {session.id!r} has no anchor commit at version {anchor[0]} with this hash, or {below} is above it.")
         await self._drop(shard, session, TRUNCATE, below)
         for name in await self._bucket.list(_snapshots(session)):
-            if int(name) < below - 1:
+            if snapshot or int(name) < below - 1:
                 await self._bucket.delete(f"{_snapshots(session)}/{name}")
 
     async def purge(self, session: SessionKey) -> None:
         """See `Driver`: as `truncate`, and of the head only its position, hash and status stay."""
         await self._prove()
         shard, chain = await self._sync(session)
+        shard.check_writer()
         if chain is None or chain.head.status != Status.deleted:
             raise Invalid(f"Session {session.id!r} is not deleted: delete it before it is purged.")
         await self._drop(shard, session, PURGE, chain.head.version)
@@ -345,6 +355,15 @@ class ObjectsDriver:
         if kind == PURGE:
             await shard.renew()
 
+    async def require_writer(self, version: int) -> None:
+        """See `spi.Versioned`."""
+        await upgrade.require_writer(self._bucket, self.shards, version)
+
+    async def migrate(self, from_version: int, progress: Progress) -> None:
+        """See `spi.Versioned`."""
+        await self._prove()
+        await upgrade.migrate(self._bucket, self.shards, from_version, progress, token=self._new_id().hex())
+
     async def checkup(self) -> Checkup:
         """See `Driver`."""
         return await checkup(self._bucket, self.shards, self.capabilities.durability)
@@ -356,15 +375,6 @@ class ObjectsDriver:
         await self._bucket.close()
 
 
-def _tag(data: bytes, place: str) -> tuple[int, str, int]:
-    """Layout, store id and number of shards."""
-    try:
-        tag = json.loads(data)
-        return tag["perdure"], str(tag["id"]), int(tag["shards"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise Corrupt(f"The object {META} of {place} is damaged or none of Perdure's: is this the store's address?") from error
-
-
 def _digest(session: SessionKey) -> bytes:
     tenant = session.tenant.encode()
     return hashlib.sha256(len(tenant).to_bytes(2, "big") + tenant + session.id.encode()).digest()
@@ -372,12 +382,3 @@ def _digest(session: SessionKey) -> bytes:
 
 def _snapshots(session: SessionKey) -> str:
     return f"snapshot/{_digest(session).hex()}"
-
-
-def _entry(attempt: Attempt) -> Entry:
-    tags: Any = None if attempt.index is None or attempt.index.tags is None else dict(attempt.index.tags)
-    return Entry(APPEND, *attempt.session, records=tuple([written(record) for record in attempt.records]), tags=tags)
-
-
-def _row(session: SessionKey, chain: Chain) -> Row:
-    return Row(session, chain.head, dict(chain.tags), chain.created)

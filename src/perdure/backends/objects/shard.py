@@ -14,9 +14,11 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from perdure.backends.common.schema import check_writer
 from perdure.backends.objects import segment as form
 from perdure.backends.objects.bucket import Bucket
-from perdure.backends.objects.segment import APPEND, PURGE, Chain, Entry, Segment, Written
+from perdure.backends.objects.index import ShardIndex
+from perdure.backends.objects.segment import REQUIRE, Chain, Entry, Segment, Written
 from perdure.backends.remote.loop import gather_all
 from perdure.backends.spi import Record
 from perdure.errors import Corrupt, Error, Unavailable, Unknown
@@ -37,13 +39,26 @@ Make = Callable[[], tuple[Entry, ...]]
 class Shard:
     """One log. Used on one event loop."""
 
-    def __init__(self, bucket: Bucket, number: int, timeout: float, new_id: Callable[[], bytes], cache_bytes: int, *, saves: bool) -> None:
-        """`cache_bytes`: of segments kept in memory. `saves`: whether checkpoints may be put, also while reading."""
+    def __init__(
+        self,
+        bucket: Bucket,
+        number: int,
+        timeout: float,
+        new_id: Callable[[], bytes],
+        cache_bytes: int,
+        *,
+        saves: bool,
+        writer: int,
+        min_writer: int,
+    ) -> None:
+        """`cache_bytes`: of segments kept in memory. `saves`: whether checkpoints may be put, also while reading. `writer`: the version of
+        this handle. `min_writer`: the least that the store took when it was opened."""
         self._bucket, self._timeout, self._new_id = bucket, timeout, new_id
         self._log, self._checkpoints = f"log/{number:04x}", f"index/{number:04x}"
         self.position = 0
         """The last number that is taken, as far as is known."""
-        self.chains: dict[SessionKey, Chain] = {}
+        self.index = ShardIndex(min_writer)
+        self._writer = writer
         self._lock = asyncio.Lock()
         self._started, self._known = 0, 0
         """How many looks at the store were started, and which of them is the newest that succeeded."""
@@ -58,6 +73,15 @@ class Shard:
     def name(self, position: int) -> str:
         """The object of a number."""
         return f"{self._log}/{position:016d}"
+
+    @property
+    def chains(self) -> dict[SessionKey, Chain]:
+        """What is known of each session."""
+        return self.index.chains
+
+    def check_writer(self) -> None:
+        """Raise `Unsupported` where this handle is too old to write, as far as the log is known."""
+        check_writer(self._bucket.place, self._writer, self.index.min_writer)
 
     async def sync(self) -> None:
         """Know every segment that was put before this call. One request when there is nothing new."""
@@ -82,9 +106,11 @@ class Shard:
         for name in reversed(await self._bucket.list(self._checkpoints)):
             data = await self._bucket.get(f"{self._checkpoints}/{name}")
             try:
-                self.position, self.chains = form.decode_checkpoint(data or b"")
+                found = form.decode_checkpoint(data or b"")
             except (ValueError, TypeError, msgspec.DecodeError):
                 continue
+            self.position = found.position
+            self.index.restore(found)
             self._checkpoint_bytes = len(data or b"")
             break
         await self._follow()
@@ -103,34 +129,12 @@ class Shard:
     def _fold(self, position: int, data: bytes) -> Segment:
         found = form.decode_segment(data, self.name(position))
         for entry in found.entries:
-            self._apply(entry, position)
+            self.index.apply(entry, position)
         self.position = position
         self._log_bytes += len(data)
         self._keep(position, found, len(data))
         self._checkpoint()
         return found
-
-    def _apply(self, entry: Entry, position: int) -> None:
-        chain = self.chains.get(entry.key)
-        if entry.kind == APPEND:
-            if chain is None:
-                first = entry.records[0]
-                chain = self.chains[entry.key] = Chain(first.head, first.at, {}, {}, first.version, [])
-            for record in entry.records:
-                chain.head = record.head
-                chain.positions.append(position)
-                if record.key is not None:
-                    chain.keys[record.key] = (record.version, record.request)
-            if entry.tags is not None:
-                chain.tags = entry.tags
-        elif chain is not None and entry.below > chain.first:
-            dropped = entry.below - chain.first
-            chain.unclean = sorted({*chain.unclean, *chain.positions[:dropped]})
-            del chain.positions[:dropped]
-            chain.first = entry.below
-        if entry.kind == PURGE and chain is not None:
-            chain.keys, chain.tags, chain.blank = {}, {}, entry.below
-            chain.unclean = sorted({*chain.unclean, chain.positions[0]})
 
     def _keep(self, position: int, found: Segment, size: int) -> None:
         self._segments.put(position, (found, size))
@@ -138,15 +142,26 @@ class Shard:
     async def put(self, make: Make) -> None:
         """Put the entries as the next segment; `make` raises or drops what the index no longer allows.
 
-        Raises `Unavailable` (nothing was put), `Unknown` (it may have been), and what `make` raises.
+        The log itself says which writers it takes, and whoever puts a number knows all of the log below it.
+
+        Raises `Unavailable` (nothing was put), `Unknown` (it may have been), `Unsupported` (the handle is too old), and what `make` raises.
         """
         async with self._lock:
             if self._cold:
                 await self._look()
             while entries := make():
+                self.check_writer()
                 segment = Segment(self._new_id(), entries)
                 if await self._put(segment, form.encode_segment(segment)):
                     return
+
+    async def require_writer(self, version: int) -> None:
+        """Have the log say that it takes no writer below this version, unless it says so already."""
+        await self.sync()
+        while self.index.logged_writer < version:
+            async with self._lock:
+                segment = Segment(self._new_id(), (Entry(REQUIRE, "", "", below=version),))
+                await self._put(segment, form.encode_segment(segment))
 
     async def _put(self, segment: Segment, data: bytes) -> bool:
         """Whether the next number became this segment's; if not, another's has it and was folded."""
@@ -233,11 +248,7 @@ class Shard:
         chain = self.chains[session]
 
         def cleaned(data: bytes) -> bytes:
-            old = form.decode_segment(data, self._log)
-            new = Segment(
-                old.id, tuple([_cleaned(entry, chain.first, chain.blank) if entry.key == session else entry for entry in old.entries])
-            )
-            return data if new == old else form.encode_segment(new)
+            return form.cleaned(data, self._log, session, chain.first, chain.blank)
 
         while chain.unclean:
             position = chain.unclean[0]
@@ -251,16 +262,21 @@ class Shard:
         async with self._lock:
             if not (old := await self._bucket.list(self._checkpoints)):
                 return
-            name, data = f"{self.position:016d}", form.encode_checkpoint(self.position, [*self.chains.items()])
+            name, data = f"{self.position:016d}", form.encode_checkpoint(self.index.checkpoint(self.position, self._writer))
             await self._bucket.put(f"{self._checkpoints}/{name}", data)
         for other in old:
             if other != name:
                 await self._bucket.delete(f"{self._checkpoints}/{other}")
 
     def _checkpoint(self) -> None:
-        if not self.saves or self._log_bytes <= max(CHECKPOINT_BYTES_MIN, self._checkpoint_bytes) or self._saving is not None:
+        if (
+            not self.saves
+            or self._writer < self.index.min_writer
+            or self._log_bytes <= max(CHECKPOINT_BYTES_MIN, self._checkpoint_bytes)
+            or self._saving is not None
+        ):
             return
-        data = form.encode_checkpoint(self.position, [*self.chains.items()])
+        data = form.encode_checkpoint(self.index.checkpoint(self.position, self._writer))
         self._log_bytes, self._checkpoint_bytes = 0, len(data)
         self._saving = asyncio.get_running_loop().create_task(self._save(f"{self.position:016d}", data))
 
@@ -279,19 +295,3 @@ class Shard:
         """Wait for a checkpoint that is being put."""
         if self._saving is not None:
             await asyncio.wait([self._saving])
-
-
-def _cleaned(entry: Entry, first: int, blank: int) -> Entry:
-    """Without what was dropped below `first`; of a life that ended with the purge of `blank`, without its keys, tags and last body too."""
-
-    def cleaned(record: Written) -> Written:
-        if record.version < first:
-            record = msgspec.structs.replace(record, meta=None, body=b"")
-        if record.version <= blank:
-            record = msgspec.structs.replace(record, key=None, body=b"")
-        return record
-
-    if entry.kind != APPEND:
-        return entry
-    tags = None if entry.records[-1].version <= blank else entry.tags
-    return msgspec.structs.replace(entry, records=tuple([cleaned(record) for record in entry.records]), tags=tags)
