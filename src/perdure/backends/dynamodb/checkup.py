@@ -1,4 +1,4 @@
-"""What weakens a DynamoDB table, and how to mend it."""
+"""What weakens a DynamoDB table, and how to fix it."""
 
 from __future__ import annotations
 
