@@ -73,7 +73,7 @@ async def test_commits_alone_are_told(server: MongoDB) -> None:
         await mine.listen(ear.hear)
         for _ in range(40):
             await other.append([behind(S)])
-        await other.run(other.driver._mover.drain())
+        await other.run(other.driver._archiver.drain())
         assert len((await other.feed()).items) == 40
         await other.append([behind(SessionKey("acme", "last"))])
         await ear.until(lambda: SessionKey("acme", "last") in ear.newest)

@@ -1,11 +1,11 @@
-"""The feed of all sessions' commits: numbered without a gap by whoever reads it.
+"""The feed of all sessions' commits: numbered without a gap by those who read it.
 
 An append marks its session's document as news, in the same write that is the commit: so no commit can be too late to be found. A reader
 at the end of the feed looks up the news, notes how far those sessions have come under the next number, which only one can insert, and
 takes the marks away from sessions that have not gone on since. Dying between the steps repeats a note; no note is passed over.
 
-Where records are dropped the notes are swept of what told of them. So a number is not free because no note has it: it is taken in a
-document of its own, together with the note, which lies there until it is put in its place, by whoever comes next if need be.
+Where records are dropped, the entries about them are swept from the notes. So a number is not free because no note has it: it is taken in a
+document of its own, together with the note, which lies there until it is put in its place, if need be by the next reader.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
+from perdure.backends.common.refusals import bad_cursor
 from perdure.backends.mongodb import layout
 from perdure.backends.mongodb.layout import FEED, SESSION, Doc
 from perdure.backends.mongodb.reader import Reader
 from perdure.backends.remote.change_log import Ranges, sweep
 from perdure.backends.spi import Change, Page, Record
-from perdure.errors import Error, Invalid
+from perdure.errors import Error
 from perdure.model.ids import SessionKey
 
 NEWS = 256
@@ -41,7 +42,7 @@ class Feed:
     async def page(self, cursor: str | None, limit: int) -> Page[Change]:
         """See `spi.Backend.feed`. A cursor is a note's number, how many of its sessions are done, and the last version of the next one."""
         if cursor is not None and not re.fullmatch(r"\d{1,18}:\d{1,9}:\d{1,18}", cursor):
-            raise Invalid(f"{cursor!r} is no cursor of this feed.")
+            raise bad_cursor(cursor)
         number, place, version = map(int, (cursor or "1:0:0").split(":"))
         while True:
             notes = await self._notes(number)
@@ -78,7 +79,9 @@ class Feed:
         """Note the news under the next number, if there are any; whether there may be more notes now. Another who does so at once may note
         the same."""
         found = await self._connections.find(FEED, {"_id": NEXT})
-        put = bool(found) and await self._connections.insert(FEED, [found[0]["note"]]) > 0  # Whoever took its number may have died.
+        put = (
+            bool(found) and await self._connections.insert(FEED, [found[0]["note"]]) > 0
+        )  # The process that took its number may have died.
         fields = {"version": 1, "noted": 1}
         docs = await self._connections.find(SESSION, {"news": True}, fields, limit=NEWS, hint="news")
         if not docs:
@@ -112,7 +115,7 @@ class Feed:
 
     async def sweep(self, dropped: int) -> None:
         """Sweep the notes after so many records were dropped, which stays done where this fails: a later sweep comes by again. The last
-        note stays: whoever comes next would put it again."""
+        note stays: the next reader would put it again."""
         with suppress(Error):
             found = {doc["_id"]: doc for doc in await self._connections.find(FEED, {"_id": {"$in": [NEXT, SWEPT]}})}
             if NEXT in found:
