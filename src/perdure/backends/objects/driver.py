@@ -10,11 +10,13 @@ from typing import Any, TypeVar
 import msgspec
 
 from perdure.backends.common.checks import matches
-from perdure.backends.common.refusals import no_store
+from perdure.backends.common.pages import SNAPSHOTS_KEPT, RecordPage, version_range
+from perdure.backends.common.refusals import bad_cursor, check_anchor, not_deleted
+from perdure.backends.common.store_header import StoreHeader, open_header
 from perdure.backends.objects.bucket import Bucket
 from perdure.backends.objects.checkup import checkup
 from perdure.backends.objects.segment import APPEND, PURGE, TRUNCATE, Chain, Entry, written
-from perdure.backends.objects.shard import Shard
+from perdure.backends.objects.shard import FETCHED, Shard
 from perdure.backends.remote.driver import Answer, Attempt, HeadMismatch, Stored
 from perdure.backends.remote.loop import gather_all
 from perdure.backends.spi import (
@@ -33,7 +35,7 @@ from perdure.backends.spi import (
 )
 from perdure.clock import Clock
 from perdure.errors import Corrupt, Error, Invalid, Unavailable, Unknown, Unsupported
-from perdure.model.commit import Kind, Status
+from perdure.model.commit import Status
 from perdure.model.ids import SessionKey, uuid7
 
 T = TypeVar("T")
@@ -41,13 +43,11 @@ T = TypeVar("T")
 RECORD_BYTES_MAX = 64 << 20
 CACHE_BYTES = 64 << 20
 """Segments kept in memory, by their stored bytes."""
-PAGE_BYTES = 4 << 20
-"""About how many bytes of records one `read` returns."""
 SHARDS = 2
 """Shards of a new store, unless its URL says another number."""
-SNAPSHOTS_KEPT = 2
-"""Newest snapshots kept of a session."""
 META = "perdure.json"
+SCHEMA = 1
+"""The version of this layout."""
 
 
 class ObjectsDriver:
@@ -71,31 +71,31 @@ class ObjectsDriver:
         self.store_id = ""
         self.shards: list[Shard] = []
         self._unproven: bytes | None = None
-        """The store's name tag, until it is put again and refused."""
+        """The store's header, until it is put again and refused."""
 
     async def start(self, shards: int | None, *, create: bool = True) -> None:
-        """Read the store's name tag, or make it; without `create` nothing is put before the first write.
+        """Read the store's header, or make it; without `create` nothing is put before the first write.
 
         Raises `Invalid` for another number of shards, `NotFound`, `Unsupported`, `Corrupt`, `Unavailable`.
         """
         place = self._bucket.place
+
+        async def read() -> bytes | None:
+            self._unproven = await self._bucket.get(META)
+            return self._unproven
+
+        async def make(id: str) -> None:
+            await self._bucket.create(META, json.dumps({"perdure": SCHEMA, "id": id, "shards": shards or SHARDS}).encode())
+
         try:
-            data = await self._bucket.get(META)
-            if data is None and not create:
-                raise no_store(place, f"the object {META}")
-            if data is None:
-                tag = json.dumps({"perdure": 1, "id": self._new_id().hex(), "shards": shards or SHARDS}).encode()
-                data = tag if await self._bucket.create(META, tag) else await self._bucket.get(META)
-            if data is None:
-                raise Unavailable(f"{place} says that {META} is there, and does not give it: open it again.")
-            version, self.store_id, number = _tag(data, place)  # Before it is put again: it may be the word of who knows where.
-            self._unproven = data
+            header = await open_header(
+                read, make, _header, place=place, what=f"the object {META!r}", known=SCHEMA, clock=self._clock, create=create
+            )
+            self.store_id, number = header.id, int(json.loads(self._unproven or b"")["shards"])
             if create:
                 await self._prove()
         except Unknown as error:
             raise Unavailable(f"{place} did not answer when its {META} was made or tried: open it again.") from error
-        if version != 1:
-            raise Unsupported(f"{place} has the layout {version}, this library knows 1: upgrade perdure.")
         if shards not in (None, number):
             raise Invalid(f"{place} has {number} shards for good, not {shards}: leave ?shards= out.")
         cache = CACHE_BYTES // number
@@ -191,7 +191,7 @@ class ObjectsDriver:
         return await self._steadily(session, lambda: self._load(session, at))
 
     async def _load(self, session: SessionKey, at: int | None) -> Loaded | None:
-        """The index and the names of snapshots at once, then a snapshot and the segments behind it at once."""
+        """The index and the names of snapshots at once, then a snapshot and the segments after it at once."""
         shard = self._shard(session)
         _, names = await gather_all(shard.sync(), self._bucket.list(_snapshots(session)))
         chain = shard.chains.get(session)
@@ -229,18 +229,14 @@ class ObjectsDriver:
         shard, chain = await self._sync(session)
         if chain is None:
             return []
-        end = chain.head.version + 1 if before is None else min(before, chain.head.version + 1)
-        versions = range(max(after + 1, chain.first), end)
-        versions = (versions[::-1] if reverse else versions)[:limit]
-        page: list[Record] = []
-        size = 0
-        for start in range(0, len(versions), 16):
-            for record in await shard.records(session, versions[start : start + 16]):
-                page.append(record)
-                size += record.stored_bytes
-                if size > PAGE_BYTES:
-                    return page
-        return page
+        first, last = version_range(after, before, chain.first, chain.head.version)
+        versions = range(first, last + 1)[:: -1 if reverse else 1][:limit]
+        page = RecordPage[Record](limit)
+        for start in range(0, len(versions), FETCHED):
+            for record in await shard.records(session, versions[start : start + FETCHED]):
+                if page.add(record):
+                    return page.records
+        return page.records
 
     async def find_key(self, session: SessionKey, key: str) -> Known | None:
         """See `Driver`."""
@@ -304,7 +300,7 @@ class ObjectsDriver:
             return [(0, 0)] * len(self.shards)
         parts = [part.split(".") for part in cursor.split(",")]
         if len(parts) != len(self.shards) or any(len(part) != 2 or not all(text.isdecimal() for text in part) for part in parts):
-            raise Invalid(f"{cursor!r} is no cursor of this feed.")
+            raise bad_cursor(cursor)
         return [(int(position), int(offset)) for position, offset in parts]
 
     async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes]) -> None:
@@ -312,8 +308,7 @@ class ObjectsDriver:
         await self._prove()
         shard, chain = await self._sync(session)
         records = [] if chain is None or not chain.first <= anchor[0] <= chain.head.version else await shard.records(session, [anchor[0]])
-        if not records or (records[0].head.hash, records[0].kind) != (anchor[1], Kind.anchor) or below > anchor[0]:
-            raise Invalid(f"Session {session.id!r} has no anchor commit at version {anchor[0]} with this hash, or {below} is above it.")
+        check_anchor(session, records[0] if records else None, below, anchor)
         await self._drop(shard, session, TRUNCATE, below)
         for name in await self._bucket.list(_snapshots(session)):
             if int(name) < below - 1:
@@ -324,7 +319,7 @@ class ObjectsDriver:
         await self._prove()
         shard, chain = await self._sync(session)
         if chain is None or chain.head.status != Status.deleted:
-            raise Invalid(f"Session {session.id!r} is not deleted: delete it before it is purged.")
+            raise not_deleted(session)
         await self._drop(shard, session, PURGE, chain.head.version)
         for name in await self._bucket.list(_snapshots(session)):
             await self._bucket.delete(f"{_snapshots(session)}/{name}")
@@ -335,7 +330,7 @@ class ObjectsDriver:
         def make() -> tuple[Entry, ...]:
             chain = shard.chains[session]
             if kind == PURGE and (chain.head.status, chain.head.version) != (Status.deleted, below):
-                raise Invalid(f"Session {session.id!r} was made anew meanwhile: delete it before it is purged.")
+                raise Invalid(f"Session {session.id!r} was created again meanwhile: delete it before it is purged.")
             if below <= chain.first and (kind == TRUNCATE or chain.blank == below):
                 return ()
             return (Entry(kind, *session, below=below),)
@@ -356,13 +351,10 @@ class ObjectsDriver:
         await self._bucket.close()
 
 
-def _tag(data: bytes, place: str) -> tuple[int, str, int]:
-    """Layout, store id and number of shards."""
-    try:
-        tag = json.loads(data)
-        return tag["perdure"], str(tag["id"]), int(tag["shards"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise Corrupt(f"The object {META} of {place} is damaged or none of Perdure's: is this the store's address?") from error
+def _header(data: bytes) -> StoreHeader:
+    header = json.loads(data)
+    int(header["shards"])
+    return StoreHeader(int(header["perdure"]), str(header["id"]))
 
 
 def _digest(session: SessionKey) -> bytes:
