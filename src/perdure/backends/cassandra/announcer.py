@@ -91,9 +91,7 @@ class FeedAnnouncer:
             except BaseException as error:
                 for _, future in batch:
                     if not future.done():
-                        future.set_exception(
-                            error if isinstance(error, Error) else Unavailable("The append could not be announced to the feed.")
-                        )
+                        future.set_exception(error if isinstance(error, Error) else Unavailable("The append could not be announced."))
                 if not isinstance(error, Exception):
                     self._task = None
                     raise
@@ -116,6 +114,4 @@ class FeedAnnouncer:
             await self._client.run("announce", self._chain.ns, window, slot, at, self._writer, _ENCODER.encode(entries))
             if tick() < until:
                 return at, until
-        raise Unavailable(
-            f"Cassandra took longer than {self._horizon / 2:g} s to take the announcement of an append, {TRIES} times in a row."
-        )
+        raise Unavailable(f"Cassandra took longer than {self._horizon / 2:g} s for the announcement of an append, {TRIES} times in a row.")

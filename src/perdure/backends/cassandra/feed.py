@@ -107,7 +107,7 @@ class Feed:
         raise Unavailable(f"Session {session.id!r} changes too fast for the feed to be sure of it.")
 
     async def _late(self, session: SessionKey, lowest: Row, first: int, announced: int) -> list[Row]:
-        """The records right before `first` that were announced at a later time, by a clock that is ahead: they come before it nevertheless."""
+        """The records right before `first` that were announced later, by a clock that is ahead: they come before it nevertheless."""
         late: list[Row] = []
         for version in range(first - 1, 0, -1):
             if lowest.record.head.version == version:
