@@ -109,7 +109,7 @@ def encode_record(record: Record, pieces: int) -> bytes:
 
 
 def decode_row(row: Sequence[Any]) -> Row:
-    """From the columns version, record, body, told."""
+    """From the columns `version`, `record`, `body` and `told`."""
     version, blob, body, announced = row
     hash, at, epoch, status, last, id, kind, key, request, meta, pieces = _decoded(_RECORD.decode, blob, f"Record {version}")
     return Row(Record(Head(version, hash, at, epoch, status, last), id, kind, key, request, meta, body or b""), pieces, announced or 0)

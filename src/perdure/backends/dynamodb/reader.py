@@ -26,7 +26,7 @@ from perdure.model.ids import SessionKey
 PAGE_ITEMS = 64
 """Items that a query asks for: up to 1,024 records, and never more than DynamoDB's 1 MiB."""
 _END = "\U0010ffff" * 64
-"""Behind every id that begins like the text before it."""
+"""Above every id that begins like the text before it."""
 
 
 class _Wanted:

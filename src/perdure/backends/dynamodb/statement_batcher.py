@@ -32,7 +32,7 @@ class StatementBatcher:
         loop = asyncio.get_running_loop()
         future = loop.create_future()
         if not self._waiting:
-            loop.call_soon(self._pump)  # Behind all that are about to be sent in this turn of the loop.
+            loop.call_soon(self._pump)  # After all that are about to be sent in this turn of the loop.
         self._waiting.append((request, future))
         await future
 

@@ -14,7 +14,7 @@ from perdure.backends.etcd import layout
 from perdure.backends.etcd.checkup import QUORUM, checkup
 from perdure.backends.etcd.gateway import Gateway, Json, absent, data, delete, get, holds, items, nested, prefix_end, put, unchanged
 from perdure.backends.etcd.layout import SCHEMA, Layout
-from perdure.backends.etcd.news import notices
+from perdure.backends.etcd.notifications import notices
 from perdure.backends.etcd.reader import FETCHED, Reader
 from perdure.backends.remote import Answer, Attempt, HeadMismatch, Notice, Stored
 from perdure.backends.spi import Capabilities, Checkup, Durability, Known, Record, Snapshot

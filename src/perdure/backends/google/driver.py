@@ -179,7 +179,7 @@ class GoogleDriver(Reader):
             after = _after(attempt, before)
             afters.append((attempt.session, after, len(writes)))
             on = ABSENT if before is None else before.version
-            writes.append(Write(layout.session(attempt.session), layout.encode_header(after, news=True), on))
+            writes.append(Write(layout.session(attempt.session), layout.encode_header(after, unlogged=True), on))
             for record in attempt.records:
                 fields = layout.encode_record(record, _pieces(record))
                 writes.append(Write(layout.record(attempt.session, record.head.version), fields, ABSENT))
@@ -233,9 +233,9 @@ class GoogleDriver(Reader):
     async def _set(self, session: SessionKey, header: SessionHeader, changed: SessionHeader, beside: Sequence[Write]) -> bool:
         """Change a header that is still as it was read, and others with it; whether it was."""
         self._headers.pop(session)
-        news = changed.logged < changed.head.version
+        fields = layout.encode_header(changed, unlogged=changed.logged < changed.head.version)
         try:
-            await self.entities.commit([Write(layout.session(session), layout.encode_header(changed, news=news), header.version), *beside])
+            await self.entities.commit([Write(layout.session(session), fields, header.version), *beside])
         except Refused:
             return False
         return True

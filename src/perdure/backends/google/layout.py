@@ -36,7 +36,7 @@ META: Path = ("store", "meta")
 LOGGED: Path = ("store", "logged")
 SWEPT: Path = ("store", "swept")
 END = "\U0010ffff"
-"""Behind every name that begins like the text before it."""
+"""Above every name that begins like the text before it."""
 
 _ENCODER = msgspec.msgpack.Encoder()
 _LABELS = msgspec.msgpack.Decoder(dict[str, str])
@@ -113,8 +113,8 @@ def idempotency(key: SessionKey, name: str) -> Path:
     return (*session(key), "key", f"k{_escaped(name)}")
 
 
-def encode_header(header: SessionHeader, *, news: bool) -> Fields:
-    """A header; `news`: the log lacks some of it."""
+def encode_header(header: SessionHeader, *, unlogged: bool) -> Fields:
+    """A header; `unlogged`: the log lacks some of it."""
     head = header.head
     fields: dict[str, bytes | int | str | Sequence[str]] = {
         "head": packing.encode_head(head),
@@ -128,7 +128,7 @@ def encode_header(header: SessionHeader, *, news: bool) -> Fields:
     }
     if header.purged:
         fields["purged"] = 1
-    if news:
+    if unlogged:
         fields["news"] = 1
     return fields
 

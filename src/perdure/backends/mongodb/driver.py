@@ -16,7 +16,7 @@ from perdure.backends.mongodb.checkup import checkup
 from perdure.backends.mongodb.connections import Connections
 from perdure.backends.mongodb.feed import Feed
 from perdure.backends.mongodb.layout import CHUNK, CHUNK_BYTES, HEAD, KEY, SESSION, SNAPSHOT, Doc
-from perdure.backends.mongodb.news import notices
+from perdure.backends.mongodb.notifications import notices
 from perdure.backends.mongodb.reader import Reader, known_in
 from perdure.backends.mongodb.schema import check_server, open_store
 from perdure.backends.mongodb.tail_archiver import TailArchiver
@@ -205,7 +205,7 @@ class MongoDBDriver(Reader):
             mine = [key for key in moved if key["_id"].startswith(names[number] + "\t")]
             known = known_in(doc, mine)
             stale = [key["_id"] for key in mine if key["v"] <= doc.get("purged", 0)]
-            if stale:  # Left behind by a purge that was not finished.
+            if stale:  # A purge that was not finished has left them.
                 await self.connections.delete(KEY, {"_id": {"$in": stale}, "v": {"$lte": doc["purged"]}})
             taken = next((known[key] for key in (attempt.key, *_keys(attempt)) if key in known), None)
             if taken is None:
