@@ -131,7 +131,7 @@ async def test_what_lost_its_race_is_not_in_the_feed_and_ghosts_do_not_stop_it(u
     handles: list[Any] = [await open_backend(url, clock=SystemClock()) for _ in range(3)]
     for number in range(3):
         ghost = SessionKey("acme", f"ghost{number}")
-        await handles[0].run(handles[0].driver._writer._teller.tell(ghost, 0, (record(ghost, None),), 3))
+        await handles[0].run(handles[0].driver._writer._announcer.announce(ghost, 0, (record(ghost, None),), 3))
     await asyncio.gather(*[handle.append([behind(S, salt=bytes([n, m])) for m in range(5)]) for n, handle in enumerate(handles)])
     seen, cursor = await all_of(handles[0])
     assert seen == [("s", version) for version in range(1, 16)]
@@ -169,7 +169,7 @@ async def test_a_telling_that_arrives_late_is_waited_for(url: str) -> None:
     run = slow.driver.client.run
 
     async def sleepy(name: str, *values: Any) -> Any:
-        if name == "tell":
+        if name == "announce":
             await asyncio.sleep(0.25)
         return await run(name, *values)
 
@@ -194,7 +194,7 @@ async def test_a_telling_that_took_too_long_is_made_again(url: str) -> None:
     run = client.run
 
     async def slow(name: str, *values: Any) -> Any:
-        if name == "tell":
+        if name == "announce":
             tellings.append(values[3])
             if len(tellings) == 1:
                 await asyncio.sleep(0.4)
@@ -205,7 +205,7 @@ async def test_a_telling_that_took_too_long_is_made_again(url: str) -> None:
     client.run = run
     assert len(tellings) == 2
     (row,) = await backend.run(backend.driver._chain.ascend(S, 2, 2, 1))
-    assert row.told == tellings[1]
+    assert row.announced == tellings[1]
     assert (await all_of(backend))[0] == [("s", 1), ("s", 2)]
     await backend.close()
 

@@ -17,7 +17,7 @@ import pytest
 import perdure
 from perdure import Event
 from perdure.backends.conformance import behind, expecting, versions
-from perdure.backends.dynamodb.layout import TABLE, decode_top, encode_record
+from perdure.backends.dynamodb.layout import TABLE, decode_header, encode_record
 from perdure.backends.dynamodb.table import Table
 from perdure.backends.dynamodb.writes import request
 from perdure.backends.remote import Attempt
@@ -126,8 +126,8 @@ async def test_the_same_transaction_again_is_the_same_once(url: str) -> None:
         append = behind(S, key="k")
         records = append.finish(head)
         attempt = Attempt(S, head, tuple(records), "k", None, Durability.memory)
-        top = await backend.run(driver._top(S))
-        made = request(driver.table.name, driver._keys, attempt, top, [encode_record(one, 0) for one in records])
+        header = await backend.run(driver._header_of(S))
+        made = request(driver.table.name, driver._keys, attempt, header, [encode_record(one, 0) for one in records])
         await backend.run(driver._send(made))
         async with opened(url) as other:
             await chain(other, S, 1)
@@ -253,9 +253,9 @@ async def test_a_namespace_of_another_kind_is_refused(
         assert await backend.run(table.get({"pk": item["pk"], "sk": item["sk"]})) == item
 
 
-@pytest.mark.parametrize("damage", ["top", "segment", "record", "piece"])
+@pytest.mark.parametrize("damage", ["header", "segment", "record", "piece"])
 async def test_items_changed_by_hand_are_corrupt(url: str, damage: str) -> None:
-    """A top or a record that is garbage, and items that are gone (a TTL does that), are `Corrupt` to whoever reads them."""
+    """A header or a record that is garbage, and items that are gone (a TTL does that), are `Corrupt` to whoever reads them."""
 
     async with opened(url) as backend:
         await chain(backend, S, 20)
@@ -264,7 +264,7 @@ async def test_items_changed_by_hand_are_corrupt(url: str, damage: str) -> None:
         for item in await items(backend):
             key = {"pk": item["pk"], "sk": item["sk"]}
             kind = item["sk"]["S"][0] if "/s/" in item["pk"]["S"] else "p" if "/p/" in item["pk"]["S"] else ""
-            if (damage, kind) == ("top", "t"):
+            if (damage, kind) == ("header", "t"):
                 change.append({"PutRequest": {"Item": item | {"h": {"S": "?"}}}})
             elif (damage, kind) == ("record", "r"):
                 change.append({"PutRequest": {"Item": item | {"x": {"L": [{"B": b"?"}]}}}})
@@ -276,7 +276,7 @@ async def test_items_changed_by_hand_are_corrupt(url: str, damage: str) -> None:
         for call in (backend.load(S), versions(backend, S)):
             with pytest.raises(perdure.Corrupt):
                 await call
-        if damage == "top":
+        if damage == "header":
             (outcome,) = await backend.append([behind(S, salt=b"new")])
             assert isinstance(outcome, perdure.Corrupt)
 
@@ -422,5 +422,5 @@ async def test_the_top_survives_a_round_trip(url: str) -> None:
             key = f"k{number}" if number % 5 == 0 else None
             index = Index({"n": str(number)}) if number % 7 == 0 else None
             await chain(backend, S, 1, key=key, index=index, body=b"x" * (number * 100))
-            item = await backend.run(backend.driver.table.get(backend.driver._keys.top(S)))
-            assert backend.driver._tops.get(S) == decode_top(item)
+            item = await backend.run(backend.driver.table.get(backend.driver._keys.header(S)))
+            assert backend.driver._headers.get(S) == decode_header(item)

@@ -1,4 +1,4 @@
-"""What lies in the table: requests counted, records that move out of the top item, parts, what truncation and purge leave."""
+"""What lies in the table: requests counted, records that move out of the header item, parts, what truncation and purge leave."""
 
 from __future__ import annotations
 
@@ -78,8 +78,8 @@ async def test_records_of_any_size_are_read_back_from_anywhere(url: str) -> None
             weight = sum(len(str(value)) for value in item.values())
             assert len(item.get("x", {"L": []})["L"]) <= SEGMENT_RECORDS
             assert weight < 4 * 400_000
-        (top,) = [item for item in await items(backend, "/s/") if item["sk"]["S"] == "t"]
-        assert sum(len(one["B"]) for one in top["x"]["L"]) <= TAIL_BYTES
+        (header,) = [item for item in await items(backend, "/s/") if item["sk"]["S"] == "t"]
+        assert sum(len(one["B"]) for one in header["x"]["L"]) <= TAIL_BYTES
     async with opened(url) as backend:
         assert [one async for one in _all(backend)] == expected
         for at in (None, 1, 17, 35, 70):
@@ -171,7 +171,7 @@ async def test_a_truncation_inside_an_item_shortens_it(url: str) -> None:
 
 
 async def test_a_purge_leaves_the_stub_and_nothing_else(url: str) -> None:
-    """After a purge the table holds the session's top, its place in the listing, and no word of what was in it. A second does nothing."""
+    """A purge leaves the session's header, its place in the listing, and nothing of what was in it. Another does nothing."""
 
     async with opened(url) as backend:
         heads = await chain(backend, S, 30, body=b"secret" * 20)

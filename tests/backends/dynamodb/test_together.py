@@ -60,7 +60,7 @@ async def test_who_lost_a_race_does_not_hold_up_the_others(url: str) -> None:
 
 
 async def test_a_truncation_in_between_changes_nothing(url: str) -> None:
-    """A batch that was made on tops which another process has truncated since is made anew, and stored."""
+    """A batch that was made on headers which another process has truncated since is made anew, and stored."""
 
     async with opened(url) as one, opened(url) as two:
         await turn(one)

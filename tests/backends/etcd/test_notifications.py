@@ -13,7 +13,7 @@ import perdure
 from perdure import Event
 from perdure.backends.etcd.gateway import prefix_end, text
 from perdure.backends.etcd.layout import Layout
-from perdure.backends.etcd.news import notices
+from perdure.backends.etcd.notifications import notices
 from perdure.backends.registry import open_backend
 from perdure.clock import SystemClock
 from perdure.errors import Unavailable

@@ -102,7 +102,7 @@ def test_the_fields_of_schema_1_are_what_they_were() -> None:
     """A header without the cells of schema 2 has the fields that it had before it, and no other."""
     header = layout.SessionHeader(Head(1, b"h" * 32, 5, 0, 0, 1), 1, 5, {"a": "b"})
     for changed in (header, header.changed(Index(due_at=NEVER, control=b"", size_bytes=0))):
-        assert set(layout.encode_header(S, changed, news=True)) == {
+        assert set(layout.encode_header(S, changed, unlogged=True)) == {
             *("head", "first", "made", "labels", "snapshots", "logged", "status", "tags", "news")
         }
 

@@ -56,7 +56,7 @@ async def test_keys_of_long_sessions_cost_one_request_more(url: str) -> None:
     sessions = [SessionKey("acme", f"s{number}") for number in range(64)]
     for turn in range(17):
         await backend.append([behind(session, key=f"k{turn}") for session in sessions])
-    await backend.run(backend.driver._mover.drain())
+    await backend.run(backend.driver._archiver.drain())
     await backend.append([behind(session, key="k17") for session in sessions])  # Learns how far the tails were moved.
     before = connections.requests
     outcomes = await backend.append([behind(session, key="k18") for session in sessions])
@@ -187,7 +187,7 @@ async def test_stores_of_another_kind(servers: Servers[MongoDB]) -> None:
         with pytest.raises(perdure.Unsupported, match="schema version 99"):
             await visit(url)
         store.update_one({}, {"$unset": {"schema": ""}})
-        with pytest.raises(perdure.Corrupt, match="not made by Perdure"):
+        with pytest.raises(perdure.Corrupt, match="not written by Perdure"):
             await visit(url)
 
 
@@ -203,7 +203,7 @@ async def test_hands_in_the_data_are_found(servers: Servers[MongoDB]) -> None:
         data = client["perdure"]
         for _ in range(40):
             await backend.append([behind(long)])
-        await backend.run(backend.driver._mover.drain())
+        await backend.run(backend.driver._archiver.drain())
         assert diagnosis(url)["healthy"]
         data["handled.session"].create_index("created", expireAfterSeconds=3600)
         data.command("collMod", "handled.session", validator={})

@@ -11,7 +11,7 @@ import perdure
 from perdure import Event
 from perdure.backends.conformance import behind
 from perdure.backends.conformance.notifying import Ear
-from perdure.backends.mongodb import news
+from perdure.backends.mongodb import notifications
 from perdure.backends.spi import Appended, Known
 from perdure.model.ids import SessionKey
 from tests.servers.fixture import Servers
@@ -73,7 +73,7 @@ async def test_commits_alone_are_told(server: MongoDB) -> None:
         await mine.listen(ear.hear)
         for _ in range(40):
             await other.append([behind(S)])
-        await other.run(other.driver._mover.drain())
+        await other.run(other.driver._archiver.drain())
         assert len((await other.feed()).items) == 40
         await other.append([behind(SessionKey("acme", "last"))])
         await ear.until(lambda: SessionKey("acme", "last") in ear.newest)
@@ -136,7 +136,7 @@ async def test_silence_is_no_break(server: MongoDB) -> None:
 
 async def test_a_stream_that_is_never_answered_is_opened_again(server_of_my_own: Servers[MongoDB], monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that works and holds back one answer to the stream is asked anew within the time-out, and what is stored then is heard."""
-    monkeypatch.setattr(news, "WAIT", 0.2)
+    monkeypatch.setattr(notifications, "WAIT", 0.2)
     server = server_of_my_own(MongoDB)
     hang = {"failCommands": ["getMore"], "blockConnection": True, "blockTimeMS": 60_000}
 
@@ -156,7 +156,7 @@ async def test_a_primary_that_hangs_or_goes_is_heard_no_more(
     server_of_my_own: Servers[MongoDBSet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A stream from a primary that is frozen counts as broken within the time-out; the next primary's is heard."""
-    monkeypatch.setattr(news, "WAIT", 0.5)
+    monkeypatch.setattr(notifications, "WAIT", 0.5)
     server = server_of_my_own(MongoDBSet)
 
     async with Handles() as handles:

@@ -68,7 +68,7 @@ async def test_a_long_session_lies_in_pages_and_reads_as_one(place: Place) -> No
 
     async with place.opened() as backend:
         heads = await chain(backend, 70)
-        await backend.run(backend.driver._mover.drain())
+        await backend.run(backend.driver._archiver.drain())
         (doc,) = place.docs("session")
         assert [entry["v"] for entry in doc["tail"]] == list(range(64, 71))
         assert [[entry["v"] for entry in page["records"]] for page in place.docs("log")] == [
@@ -137,9 +137,9 @@ async def test_a_key_that_leaves_the_tail_between_look_up_and_write(place: Place
 
     async with place.opened() as one, place.opened() as two:
         await chain(one, 20)
-        await one.run(one.driver._mover.drain())
+        await one.run(one.driver._archiver.drain())
         await two.append([behind(S, key="other")])  # version 21: its sender knows the tail by now
-        two.driver._mover.add = lambda _: None
+        two.driver._archiver.add = lambda _: None
         look_up = two.driver._old_keys
 
         async def and_then(attempts: Any) -> Any:
@@ -149,7 +149,7 @@ async def test_a_key_that_leaves_the_tail_between_look_up_and_write(place: Place
             with place.server.connected("n1") as client:
                 sessions = client["perdure"][f"{place.namespace}.session"]
                 before = sessions.find_one({"_id": NAME})
-                await one.run(one.driver._mover._move([NAME]))
+                await one.run(one.driver._archiver._move([NAME]))
                 assert sessions.find_one({"_id": NAME})["moved"] == 32 > before["moved"]
             return found
 
@@ -177,7 +177,7 @@ async def test_large_records_and_long_appends(place: Place) -> None:
 
         (outcome,) = await backend.append([Append(S, many)])
         assert isinstance(outcome, Appended), outcome
-        await backend.run(backend.driver._mover.drain())
+        await backend.run(backend.driver._archiver.drain())
         assert len(place.docs("session")[0]["tail"]) < 16
         assert (await backend.read(S, limit=1))[0].body == large
         assert await versions(backend, S) == list(range(1, 302))
@@ -202,7 +202,7 @@ async def test_truncation_and_purge_leave_nothing_on_the_disk(place: Place) -> N
         for version in (10, 35):
             await backend.put_snapshot(S, Snapshot(version, heads[version - 1].hash, b"state"))
         (anchor,) = await chain(backend, 1, kind=Kind.anchor)
-        await backend.run(backend.driver._mover.drain())
+        await backend.run(backend.driver._archiver.drain())
         for below in (20, 36):
             await backend.truncate(S, below, (anchor.version, anchor.hash))
             assert await versions(backend, S) == list(range(below, 41))
@@ -213,7 +213,7 @@ async def test_truncation_and_purge_leave_nothing_on_the_disk(place: Place) -> N
         for key in ("k1", "k19", "k34", "k36", "k40"):
             assert isinstance((await backend.append([behind(S, key=key, salt=b"2")]))[0], Known)
         await chain(backend, 12)
-        await backend.run(backend.driver._mover.drain())
+        await backend.run(backend.driver._archiver.drain())
         assert await versions(backend, S) == list(range(36, 53))
         await chain(backend, 1, kind=Kind.tombstone, status=Status.deleted)
         await backend.purge(S)
@@ -221,7 +221,7 @@ async def test_truncation_and_purge_leave_nothing_on_the_disk(place: Place) -> N
         assert await versions(backend, S) == [53]
         assert await backend.find_key(S, "k53") is None
         heads = await chain(backend, 30)
-        await backend.run(backend.driver._mover.drain())
+        await backend.run(backend.driver._archiver.drain())
         assert await versions(backend, S) == list(range(53, 84))
         assert [item.body for item in await backend.read(S, limit=1)] == [b""]
         assert (await backend.load(S)).records[-1].head == heads[-1]
@@ -233,8 +233,8 @@ async def test_a_move_that_is_overtaken_by_a_purge_cleans_up(place: Place) -> No
     nothing of the old, and everything of the new."""
 
     async with place.opened() as slow, place.opened() as quick:
-        slow.driver._mover.add = lambda _: None
-        quick.driver._mover.add = lambda _: None
+        slow.driver._archiver.add = lambda _: None
+        quick.driver._archiver.add = lambda _: None
         await chain(slow, 17)
         find = slow.driver.connections.find
 
@@ -244,11 +244,11 @@ async def test_a_move_that_is_overtaken_by_a_purge_cleans_up(place: Place) -> No
             await chain(quick, 1, kind=Kind.tombstone, status=Status.deleted)
             await quick.purge(S)
             await chain(quick, 15)
-            await quick.run(quick.driver._mover._move([NAME]))
+            await quick.run(quick.driver._archiver._move([NAME]))
             return found
 
         slow.driver.connections.find = find_and_wait
-        await slow.run(slow.driver._mover._move([NAME]))
+        await slow.run(slow.driver._archiver._move([NAME]))
         assert await versions(quick, S) == list(range(18, 34))
         assert [entry["v"] for page in place.docs("log") for entry in page["records"]] == list(range(18, 32))
         assert {doc["v"] for doc in place.docs("key")} == set(range(19, 32))
@@ -268,8 +268,8 @@ async def test_a_process_that_dies_while_it_moves_leaves_no_harm(place: Place) -
 
         backend.driver.connections.update = dies
         heads = await chain(backend, 31)
-        await backend.run(backend.driver._mover.drain())
-        assert backend.driver._mover.failed is not None
+        await backend.run(backend.driver._archiver.drain())
+        assert backend.driver._archiver.failed is not None
     assert (len(place.docs("log")), len(place.docs("session")[0]["tail"])) == (2, 31)
     async with place.opened() as backend:
         assert await versions(backend, S) == list(range(1, 32))
@@ -277,7 +277,7 @@ async def test_a_process_that_dies_while_it_moves_leaves_no_harm(place: Place) -
         assert [item.head for item in await backend.read(S, before=20, limit=3, reverse=True)] == heads[18:15:-1]
         assert [item.head for item in (await backend.load(S)).records] == heads
         await chain(backend, 17)
-        await backend.run(backend.driver._mover.drain())
+        await backend.run(backend.driver._archiver.drain())
         assert [entry["v"] for entry in place.docs("session")[0]["tail"]] == [48]
         assert await versions(backend, S) == list(range(1, 49))
 

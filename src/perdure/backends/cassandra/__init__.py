@@ -1,10 +1,10 @@
 """Cassandra: a partition of the log per session and bucket, its head a static column, an append one conditional write in it.
 
-Condition   Paxos compares head, fence and new keys of the one partition that the expected head says; logged nowhere, retried by nobody
+Condition   Paxos compares head, fence and new keys of the one partition that the expected head says; logged nowhere, never retried
 Durability  of the commit log: `quorum` where every node syncs before it answers and three replicas hold a row, `local` with fewer,
             `buffered` while one node syncs periodically, as upstream's default does, or does not say
 Lost answer a serial read, then the identical write again: one that lands later than that finds its place taken, by itself
-Feed        told before each write, read behind a horizon; what was told and not written is fenced off
+Feed        announced before each write, read up to a horizon; what was announced and not written is fenced off
 Errors      `client.mapped`, once: a conditional write without a clear answer is `Unknown`
 """
 
@@ -14,7 +14,7 @@ import ssl
 from typing import Any
 from urllib.parse import unquote
 
-from perdure.backends.cassandra.announcer import Teller
+from perdure.backends.cassandra.announcer import FeedAnnouncer
 from perdure.backends.cassandra.buckets import Chain
 from perdure.backends.cassandra.client import Client
 from perdure.backends.cassandra.connections import PORT, connected, new_cluster
@@ -71,8 +71,8 @@ async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
             client = Client(cluster, session, keyspace, address.place, options, local=local)
             store = await open_store(client, options["namespace"], options["replication"], options["bucket"], clock, create=create)
             chain = Chain(client, options["namespace"], store.bucket)
-            feed, teller = Feed(chain, clock, options["horizon"]), Teller(chain, clock, options["horizon"])
-            return CassandraDriver(chain, feed, teller, store.id, await promise(client), options["lanes"])
+            feed, announcer = Feed(chain, clock, options["horizon"]), FeedAnnouncer(chain, clock, options["horizon"])
+            return CassandraDriver(chain, feed, announcer, store.id, await promise(client), options["lanes"])
         except BaseException:
             await in_thread(cluster.shutdown)
             raise
@@ -81,7 +81,7 @@ async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
 
 
 def _points(address: Address) -> list[tuple[str, int]]:
-    """The hosts with their ports; one port, behind the last, is all hosts'."""
+    """The hosts with their ports; one port, after the last, is all hosts'."""
     hosts = [host.rpartition(":") if not host.endswith("]") else (host, "", "") for host in address.hosts.split(",") if host]
     named = [(host or port, port if host else "") for host, _, port in hosts]
     last = next((port for _, port in reversed(named) if port), str(PORT))

@@ -9,7 +9,8 @@ import msgspec
 
 from perdure.backends.cassandra import layout
 from perdure.backends.cassandra.client import Client
-from perdure.backends.cassandra.layout import Buckets, Row, Statics
+from perdure.backends.cassandra.layout import BucketHeader, Buckets, Row
+from perdure.backends.common.pieces import cut
 from perdure.backends.spi import Head, Record
 from perdure.errors import Corrupt
 from perdure.lru import LruMap
@@ -38,10 +39,10 @@ _NOWHERE = Place(0)
 
 
 class Page(NamedTuple):
-    """Rows of one bucket and, if there are any, its statics as of the same moment."""
+    """Rows of one bucket and, if there are any, its header as of the same moment."""
 
     rows: list[Row]
-    statics: Statics | None
+    header: BucketHeader | None
 
 
 class Chain:
@@ -66,56 +67,56 @@ class Chain:
         if place != known:
             self._places.put(session, place)
 
-    def sealed(self, statics: Statics, bucket: int) -> bool:
+    def sealed(self, header: BucketHeader, bucket: int) -> bool:
         """Whether nothing can be appended to a bucket any more."""
-        return statics.head is not None and self.buckets.seals(statics.head.version, statics.base, bucket)
+        return header.head is not None and self.buckets.seals(header.head.version, header.base, bucket)
 
-    async def bare(self, session: SessionKey, bucket: int, *, plain: bool = False) -> Statics | None:
-        """What stands once in a bucket, though it be a fence alone."""
-        rows = await self.client.run("statics_plain" if plain else "statics", *self.at(session, bucket))
-        return self._seen(session, bucket, layout.decode_statics(rows[0])) if rows else None
+    async def bare(self, session: SessionKey, bucket: int, *, plain: bool = False) -> BucketHeader | None:
+        """A bucket's header, also where it is a fence alone."""
+        rows = await self.client.run("bucket_header_plain" if plain else "bucket_header", *self.at(session, bucket))
+        return self._seen(session, bucket, layout.decode_bucket_header(rows[0])) if rows else None
 
-    async def statics(self, session: SessionKey, bucket: int, *, plain: bool = False) -> Statics | None:
+    async def bucket_header(self, session: SessionKey, bucket: int, *, plain: bool = False) -> BucketHeader | None:
         """What stands once in a bucket; `None` where it has no head."""
-        statics = await self.bare(session, bucket, plain=plain)
-        return statics if statics is not None and statics.head is not None else None
+        header = await self.bare(session, bucket, plain=plain)
+        return header if header is not None and header.head is not None else None
 
-    def _seen(self, session: SessionKey, bucket: int, statics: Statics) -> Statics:
+    def _seen(self, session: SessionKey, bucket: int, header: BucketHeader) -> BucketHeader:
         if bucket == 0:
-            self.learn(session, base=statics.base, newest=statics.newest, dropped=statics.dropped)
-        return statics
+            self.learn(session, base=header.base, newest=header.newest, dropped=header.dropped)
+        return header
 
-    async def top(self, session: SessionKey, *, plain: bool = False) -> tuple[int, Statics] | None:
-        """The newest bucket that has a head, and its statics. One read while nothing or the newest bucket is remembered; one more for a
+    async def latest_bucket(self, session: SessionKey, *, plain: bool = False) -> tuple[int, BucketHeader] | None:
+        """The newest bucket that has a head, and its header. One read while nothing or the newest bucket is remembered; one more for a
         bucket that is announced but has no head yet, or was sealed meanwhile."""
         bucket = self.known(session).newest
-        statics = await self.statics(session, bucket, plain=plain)
+        header = await self.bucket_header(session, bucket, plain=plain)
         if bucket == 0:
-            if statics is None:
+            if header is None:
                 return None
             if (newest := self.known(session).newest) > 0:
-                bucket, statics = newest, await self.statics(session, newest, plain=plain)
-        while statics is None and bucket > 0:
+                bucket, header = newest, await self.bucket_header(session, newest, plain=plain)
+        while header is None and bucket > 0:
             bucket -= 1
-            statics = await self.statics(session, bucket, plain=plain)
-        while statics is not None and self.sealed(statics, bucket):
-            behind = await self.statics(session, bucket + 1, plain=plain)
-            if behind is None:
+            header = await self.bucket_header(session, bucket, plain=plain)
+        while header is not None and self.sealed(header, bucket):
+            following = await self.bucket_header(session, bucket + 1, plain=plain)
+            if following is None:
                 break
-            bucket, statics = bucket + 1, behind
-            self.learn(session, newest=bucket, base=statics.base)
-        return None if statics is None else (bucket, statics)
+            bucket, header = bucket + 1, following
+            self.learn(session, newest=bucket, base=header.base)
+        return None if header is None else (bucket, header)
 
     async def head(self, session: SessionKey) -> Head | None:
         """The session's head."""
-        top = await self.top(session)
-        return None if top is None else top[1].head
+        latest = await self.latest_bucket(session)
+        return None if latest is None else latest[1].head
 
     async def base(self, session: SessionKey, version: int) -> int:
         """The version before the session's first, where a bucket depends on it: read once for a session of several buckets."""
         if version < self.buckets.size or self._places.get(session) is not None:
             return self.known(session).base
-        await self.statics(session, 0)
+        await self.bucket_header(session, 0)
         return self.known(session).base
 
     async def page(self, session: SessionKey, bucket: int, first: int, last: int, limit: int, *, reverse: bool = False) -> Page:
@@ -123,8 +124,8 @@ class Chain:
         found = await self.client.run("records_reverse" if reverse else "records", *self.at(session, bucket), first, last, limit)
         if not found:
             return Page([], None)
-        statics = self._seen(session, bucket, layout.decode_statics(found[0][:_STATICS]))
-        return Page([layout.decode_row(row[_STATICS:]) for row in found], statics)
+        header = self._seen(session, bucket, layout.decode_bucket_header(found[0][:_STATICS]))
+        return Page([layout.decode_row(row[_STATICS:]) for row in found], header)
 
     async def ascend(self, session: SessionKey, first: int, last: int, limit: int) -> list[Row]:
         """Up to `limit` rows from `first` on, oldest first; fewer only where there are no more."""
@@ -142,8 +143,8 @@ class Chain:
             rows = (rows + page.rows)[:limit]
             if len(rows) >= limit or (rows and rows[-1].record.head.version >= last):
                 return rows
-            statics = page.statics or await self.statics(session, bucket)
-            if statics is None or not self.sealed(statics, bucket):
+            header = page.header or await self.bucket_header(session, bucket)
+            if header is None or not self.sealed(header, bucket):
                 return rows
             bucket = max(bucket + 1, self.known(session).dropped)
 
@@ -151,11 +152,11 @@ class Chain:
         """Up to `limit` rows from `last` down, newest first; fewer only where there are no more."""
         bucket = self.known(session).newest
         page: Page | None = await self.page(session, bucket, first, last, limit, reverse=True)
-        if page is None or page.statics is None or self.sealed(page.statics, bucket):
-            top = await self.top(session)
-            if top is None:
+        if page is None or page.header is None or self.sealed(page.header, bucket):
+            latest = await self.latest_bucket(session)
+            if latest is None:
                 return []
-            bucket, page = min(top[0], self.buckets.of(last - 1, top[1].base)), None
+            bucket, page = min(latest[0], self.buckets.of(last - 1, latest[1].base)), None
         rows: list[Row] = []
         while True:
             page = page or await self.page(session, bucket, first, last, limit - len(rows), reverse=True)
@@ -183,16 +184,15 @@ class Chain:
     async def cut(self, session: SessionKey, name: str, body: bytes) -> int:
         """Write a body in pieces, under a name that nothing refers to yet; how many. A second time changes nothing."""
         await self.client.run("put_large", self.ns, session.tenant, session.id, name)
-        starts = range(0, len(body), PIECE)
         room = asyncio.Semaphore(PIECES_AT_ONCE)
 
-        async def put(number: int, start: int) -> Any:
+        async def put(number: int, data: bytes) -> Any:
             async with room:
-                data = body[start : start + PIECE]
                 return await self.client.run("put_piece", self.ns, session.tenant, session.id, name, number, data)
 
-        await asyncio.gather(*[put(number, start) for number, start in enumerate(starts)])
-        return len(starts)
+        pieces = cut(body, PIECE)
+        await asyncio.gather(*[put(number, data) for number, data in enumerate(pieces)])
+        return len(pieces)
 
     async def drop_body(self, session: SessionKey, name: str) -> None:
         """Remove a body's pieces."""

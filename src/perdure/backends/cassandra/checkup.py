@@ -1,4 +1,4 @@
-"""What weakens a Cassandra cluster, and how to mend it."""
+"""What weakens a Cassandra cluster, and how to fix it."""
 
 from __future__ import annotations
 

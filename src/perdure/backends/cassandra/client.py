@@ -1,4 +1,4 @@
-"""The driver's session behind asyncio, and the one place where Cassandra's errors become ours.
+"""The driver's session after asyncio, and the one place where Cassandra's errors become ours.
 
 cassandra-driver has threads of its own; what they answer is handed to the loop by `Mailbox`. Its retries are off and it
 speculates on nothing: a conditional write is sent once. Reads and unconditional writes are sent again here while their time lasts.
@@ -57,7 +57,7 @@ class Client:
         self._loop = asyncio.get_running_loop()
         self._mailbox = Mailbox(self._loop)
         self.requests = 0
-        """How many requests were sent, for whoever counts round trips."""
+        """How many requests were sent, for tests that count them."""
 
     async def run(self, name: str, *values: Any) -> list[tuple[Any, ...]]:
         """A read, or an unconditional write. Raises `Unavailable` when it was not answered in its time."""
@@ -167,7 +167,7 @@ class Client:
                 answer.set_exception(error)
 
         def hand_over(value: Any, error: BaseException | None = None) -> None:
-            with suppress(RuntimeError):  # The loop is closed: nobody waits.
+            with suppress(RuntimeError):  # The loop is closed: no caller waits.
                 self._mailbox.put(lambda: give(value, error))
 
         self.requests += 1
@@ -196,7 +196,7 @@ def _statements(keyspace: str) -> dict[str, tuple[str, str]]:
 
 
 def mapped(error: BaseException, where: str, *, writes: bool) -> BaseException:
-    """A foreign error as ours. `writes`: it was a conditional write, which nobody may take for not applied."""
+    """A foreign error as ours. `writes`: it was a conditional write, which may not be taken for not applied."""
     text = " ".join(str(error).split())[:300]
     match error:
         case Error() | asyncio.CancelledError():
@@ -226,8 +226,8 @@ def _unreached(error: NoHostAvailable, where: str) -> Error:
     reasons: Mapping[Any, Any] = error.errors if isinstance(error.errors, Mapping) else {}
     if any(isinstance(reason, cassandra.AuthenticationFailed) for reason in reasons.values()):
         return Unauthorized(f"{where}: user or password was refused.")
-    told = "; ".join(sorted({f"{host}: {_why(reason)}" for host, reason in reasons.items()}))[:300]
-    return Unavailable(f"{where}: no node can be reached{': ' + told if told else ''}.")
+    said = "; ".join(sorted({f"{host}: {_why(reason)}" for host, reason in reasons.items()}))[:300]
+    return Unavailable(f"{where}: no node can be reached{': ' + said if said else ''}.")
 
 
 def _why(reason: object) -> str:

@@ -6,32 +6,33 @@ import asyncio
 from collections.abc import Sequence
 
 from perdure.backends.cassandra import layout
-from perdure.backends.cassandra.announcer import Teller
+from perdure.backends.cassandra.announcer import FeedAnnouncer
 from perdure.backends.cassandra.buckets import INLINE, Chain
 from perdure.backends.cassandra.checkup import checkup
 from perdure.backends.cassandra.feed import Feed
 from perdure.backends.cassandra.reader import Reader, snapshot_name
-from perdure.backends.cassandra.remover import Ending
+from perdure.backends.cassandra.remover import Remover
 from perdure.backends.cassandra.store import Promise
 from perdure.backends.cassandra.writer import Writer
+from perdure.backends.common.pages import SNAPSHOTS_KEPT
+from perdure.backends.common.refusals import check_snapshot_size
 from perdure.backends.remote import Answer, Attempt, Stored
 from perdure.backends.spi import Capabilities, Change, Checkup, Page, Snapshot
-from perdure.errors import Error, TooLarge
+from perdure.errors import Error
 from perdure.model.ids import SessionKey
 
 RECORD_BYTES_MAX = 16 << 20
-SNAPSHOTS_KEPT = 2
 
 
-class CassandraDriver(Reader, Ending):
+class CassandraDriver(Reader, Remover):
     """A `Driver` on one cluster. `lanes`: appends under way at once; each is a write of its own."""
 
     batch_max = 1
 
-    def __init__(self, chain: Chain, feed: Feed, teller: Teller, store_id: str, promised: Promise, lanes: int) -> None:
+    def __init__(self, chain: Chain, feed: Feed, announcer: FeedAnnouncer, store_id: str, promised: Promise, lanes: int) -> None:
         super().__init__(chain)
         self.client, self.store_id, self.lanes = chain.client, store_id, lanes
-        self._feed, self._writer, self._horizon = feed, Writer(chain, self, teller), feed.horizon
+        self._feed, self._writer, self._horizon = feed, Writer(chain, self, announcer), feed.horizon
         self.durability_read = promised.durability
         self.capabilities = Capabilities(
             durability=promised.durability,
@@ -58,8 +59,7 @@ class CassandraDriver(Reader, Ending):
 
     async def put_snapshot(self, session: SessionKey, snapshot: Snapshot) -> None:
         """See `spi.Backend.put_snapshot`. Its timestamp is its version, so a late one does not outlive a purge."""
-        if len(snapshot.body) > RECORD_BYTES_MAX:
-            raise TooLarge(f"A snapshot of {len(snapshot.body):,} bytes; on Cassandra {RECORD_BYTES_MAX:,} are taken.")
+        check_snapshot_size(snapshot, RECORD_BYTES_MAX, "Cassandra")
         version, of = snapshot.version, (self._ns, session.tenant, session.id)
         found = await self._chain.ascend(session, version, version, 1)
         if not found or found[0].record.head.hash != snapshot.hash:

@@ -1,9 +1,10 @@
-"""Reading the feed: all that was told, in the order of time, and no further than is certain.
+"""Reading the feed: all that was announced, in the order of time, and no further than is certain.
 
-A reader takes only what is older than a horizon. While clocks differ by less than half of it, nothing can appear behind its back: a telling
-is durable, and relied on, for half a horizon. What was told and is not in the chain the reader fences off before it goes on: a conditional
-write that changes the bucket's fence, on which every append depends. An append that comes later, from a process or a node that slept,
-then fails, and its writer tells the feed anew. A fence is the time it was made at, so what was fenced once stays so for all readers.
+A reader takes only what is older than a horizon. While clocks differ by less than half of it, nothing can appear among what was read: an
+announcement is durable, and relied on, for half a horizon. What was announced and is not in the chain the reader fences off before it goes
+on: a conditional write that changes the bucket's fence, on which every append depends. An append that comes later, from a process or a node
+that slept, then fails, and its writer announces it again. A fence is the time it was made at, so what was fenced once stays so for all
+readers.
 """
 
 from __future__ import annotations
@@ -17,20 +18,21 @@ from perdure.backends.cassandra import layout
 from perdure.backends.cassandra.announcer import SLOTS, WINDOW, Entry
 from perdure.backends.cassandra.buckets import Chain
 from perdure.backends.cassandra.layout import Row
+from perdure.backends.common.refusals import bad_cursor
 from perdure.backends.spi import Change, Page
 from perdure.clock import Clock
-from perdure.errors import Corrupt, Invalid, Unavailable, Unknown
+from perdure.errors import Corrupt, Unavailable, Unknown
 from perdure.model.ids import SessionKey
 
 RESOLVED_AT_ONCE = 16
-"""Tellings looked into at once."""
+"""Announcements looked into at once."""
 TRIES = 4
 WINDOWS = 64
 
 _ENTRIES = msgspec.msgpack.Decoder(list[Entry])
 
 
-class _Told(msgspec.Struct, frozen=True, order=True):
+class _FeedRow(msgspec.Struct, frozen=True, order=True):
     """A row of the feed: when (ns), by which writer, what."""
 
     at: int
@@ -69,43 +71,43 @@ class Feed:
                 at, writer, skip = row.at, row.writer + 1, 0
         return Page(changes, f"{at}:{writer}:{skip}")
 
-    async def _rows(self, at: int, writer: int, limit: int) -> list[_Told]:
+    async def _rows(self, at: int, writer: int, limit: int) -> list[_FeedRow]:
         """The next rows from a position on, in order: all there are, or some of them."""
         for (window,) in await self._client.run("windows", self._chain.ns, at // WINDOW, WINDOWS):
             slots = await asyncio.gather(
-                *[self._client.run("told", self._chain.ns, window, slot, at, writer, limit) for slot in range(SLOTS)]
+                *[self._client.run("announced", self._chain.ns, window, slot, at, writer, limit) for slot in range(SLOTS)]
             )
-            rows = sorted(_Told(*row) for slot in slots for row in slot)
+            rows = sorted(_FeedRow(*row) for slot in slots for row in slot)
             if rows:
-                ends = [_Told(*slot[-1]) for slot in slots if len(slot) == limit]
+                ends = [_FeedRow(*slot[-1]) for slot in slots if len(slot) == limit]
                 return [row for row in rows if not ends or row <= min(ends)]
         return []
 
-    async def _resolve(self, entry: Entry, told: int) -> list[Change]:
-        """What became of appends that were told: their records, and nothing more for ever."""
+    async def _resolve(self, entry: Entry, announced: int) -> list[Change]:
+        """What became of appends that were announced: their records, and nothing more for ever."""
         tenant, id, bucket, first, last, commit = entry
         session = SessionKey(tenant, id)
         at = self._chain.at(session, bucket)
         for _ in range(TRIES):
             page = await self._chain.page(session, bucket, max(first - 1, 1), last, last - first + 2)
             rows = [row for row in page.rows if row.record.head.version >= first]
-            # An append may stand there by another try, told at another time; what another wrote, that one told.
-            mine = rows if commit and rows and rows[0].record.id == commit else [row for row in rows if row.told == told]
+            # An append may stand there by another try, announced at another time; what another wrote, that one announced.
+            mine = rows if commit and rows and rows[0].record.id == commit else [row for row in rows if row.announced == announced]
             free = mine[-1].record.head.version + 1 if mine else first
-            statics = page.statics or await self._chain.bare(session, bucket)
-            head, fence = (None, None) if statics is None else (statics.head, statics.fence)
-            if free <= last and (head is None or head.version < free) and (fence or 0) < told + int(self.horizon / 2 * 1e9):
+            header = page.header or await self._chain.bare(session, bucket)
+            head, fence = (None, None) if header is None else (header.head, header.fence)
+            if free <= last and (head is None or head.version < free) and (fence or 0) < announced + int(self.horizon / 2 * 1e9):
                 new = max(self._clock.now(), (fence or 0) + 1)
                 with suppress(Unknown):
                     await self._client.decide(("fence", (new, *at, layout.encode_head(head), fence)))
                 continue  # Look again: something may have landed just before.
             if mine:
-                mine = await self._late(session, page.rows[0], first, told) + mine
+                mine = await self._late(session, page.rows[0], first, announced) + mine
             return [Change(session, await self._chain.record(session, row)) for row in mine]
         raise Unavailable(f"Session {session.id!r} changes too fast for the feed to be sure of it.")
 
-    async def _late(self, session: SessionKey, lowest: Row, first: int, told: int) -> list[Row]:
-        """The records right before `first` that were told at a later time, by a clock that is ahead: they come before it nevertheless."""
+    async def _late(self, session: SessionKey, lowest: Row, first: int, announced: int) -> list[Row]:
+        """The records right before `first` that were announced later, by a clock that is ahead: they come before it nevertheless."""
         late: list[Row] = []
         for version in range(first - 1, 0, -1):
             if lowest.record.head.version == version:
@@ -114,7 +116,7 @@ class Feed:
                 row = next(iter(await self._chain.ascend(session, version, version, 1)), lowest)
             else:
                 break
-            if row.record.head.version != version or row.told <= told:
+            if row.record.head.version != version or row.announced <= announced:
                 break
             late.insert(0, row)
         return late
@@ -123,12 +125,12 @@ class Feed:
 def _position(cursor: str | None) -> tuple[int, int, int]:
     parts = (cursor or "0:0:0").split(":")
     if len(parts) != 3 or not all(part.isascii() and part.isdecimal() and int(part) < 1 << 63 for part in parts):
-        raise Invalid(f"{cursor!r} is no cursor of this feed.")
+        raise bad_cursor(cursor)
     at, writer, skip = map(int, parts)
     return at, writer, skip
 
 
-def _decoded(row: _Told) -> list[Entry]:
+def _decoded(row: _FeedRow) -> list[Entry]:
     try:
         return _ENTRIES.decode(row.entries)
     except (msgspec.DecodeError, ValueError) as error:

@@ -7,15 +7,17 @@ by making a head that nothing expects there any more. A session's first append g
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 from zlib import crc32
 
 import msgspec
 
+from perdure.backends.common import packing
 from perdure.backends.spi import Head, Record
 from perdure.errors import Corrupt
 
+T = TypeVar("T")
 LAYOUT = 1
 """The version of the tables."""
 KEY_SLOTS = 16
@@ -24,9 +26,7 @@ SESSION_SLOTS = 16
 """Partitions of a tenant's list of sessions."""
 
 _ENCODER = msgspec.msgpack.Encoder()
-_HEAD = msgspec.msgpack.Decoder(tuple[int, bytes, int, int, int, int])
 _RECORD = msgspec.msgpack.Decoder(tuple[bytes, int, int, int, int, bytes, int, str | None, bytes, bytes, int])
-_KEY = msgspec.msgpack.Decoder(tuple[int, bytes])
 _STATE = msgspec.msgpack.Decoder(tuple[bytes, int, bytes])
 
 
@@ -48,7 +48,7 @@ class Buckets(NamedTuple):
         return self.of(version, base) > bucket
 
 
-class Statics(NamedTuple):
+class BucketHeader(NamedTuple):
     """What stands once in a bucket. `newest` and `dropped` are hints, and stand in bucket 0."""
 
     head: Head | None
@@ -61,11 +61,11 @@ class Statics(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A record, how many pieces its body lies in (0: it is here), and when the feed was told of it (ns)."""
+    """A record, how many pieces its body lies in (0: it is here), and when it was announced to the feed (ns)."""
 
     record: Record
     pieces: int
-    told: int
+    announced: int
 
 
 def slot(text: str, slots: int) -> int:
@@ -73,27 +73,28 @@ def slot(text: str, slots: int) -> int:
     return crc32(text.encode()) % slots
 
 
-def decode_statics(row: Sequence[Any]) -> Statics:
+def decode_bucket_header(row: Sequence[Any]) -> BucketHeader:
     """From the columns as the queries name them. Raises `Corrupt`, as all of these do."""
-    head, tags, created, base, fence, newest, dropped = row
-    return Statics(None if head is None else decode_head(head), dict(tags or {}), created or 0, base or 0, fence, newest or 0, dropped or 0)
+    blob, tags, created, base, fence, newest, dropped = row
+    head = None if blob is None else decode_head(blob)
+    return BucketHeader(head, dict(tags or {}), created or 0, base or 0, fence, newest or 0, dropped or 0)
 
 
-def _decoded(decoder: Any, blob: bytes | None, what: str) -> Any:
+def _decoded(decode: Callable[[bytes], T], blob: bytes | None, what: str) -> T:
     try:
-        return decoder.decode(b"" if blob is None else blob)
+        return decode(b"" if blob is None else blob)
     except (msgspec.DecodeError, ValueError) as error:
         raise Corrupt(f"{what} in Cassandra is not what was written: {error}.") from error
 
 
 def encode_head(head: Head | None) -> bytes | None:
     """The same bytes for the same head: they are compared."""
-    return None if head is None else _ENCODER.encode((head.version, head.hash, head.at, head.epoch, head.status, head.data))
+    return None if head is None else packing.encode_head(head)
 
 
 def decode_head(blob: bytes) -> Head:
     """The head that these bytes are."""
-    return Head(*_decoded(_HEAD, blob, "A head"))
+    return _decoded(packing.decode_head, blob, "A head")
 
 
 def encode_record(record: Record, pieces: int) -> bytes:
@@ -108,21 +109,18 @@ def encode_record(record: Record, pieces: int) -> bytes:
 
 
 def decode_row(row: Sequence[Any]) -> Row:
-    """From the columns version, record, body, told."""
-    version, blob, body, told = row
-    hash, at, epoch, status, last, id, kind, key, request, meta, pieces = _decoded(_RECORD, blob, f"Record {version}")
-    return Row(Record(Head(version, hash, at, epoch, status, last), id, kind, key, request, meta, body or b""), pieces, told or 0)
+    """From the columns `version`, `record`, `body` and `told`."""
+    version, blob, body, announced = row
+    hash, at, epoch, status, last, id, kind, key, request, meta, pieces = _decoded(_RECORD.decode, blob, f"Record {version}")
+    return Row(Record(Head(version, hash, at, epoch, status, last), id, kind, key, request, meta, body or b""), pieces, announced or 0)
 
 
-def encode_key(version: int, request: bytes) -> bytes:
-    """Where an idempotency key was applied, and the digest of what was asked."""
-    return _ENCODER.encode((version, request))
+encode_key = packing.encode_key
 
 
 def decode_key(blob: bytes) -> tuple[int, bytes]:
     """Version and digest."""
-    version, request = _decoded(_KEY, blob, "An idempotency key")
-    return version, request
+    return _decoded(packing.decode_key, blob, "An idempotency key")
 
 
 def encode_state(hash: bytes, pieces: int, body: bytes) -> bytes:
@@ -132,5 +130,5 @@ def encode_state(hash: bytes, pieces: int, body: bytes) -> bytes:
 
 def decode_state(blob: bytes) -> tuple[bytes, int, bytes]:
     """Hash, pieces and body."""
-    hash, pieces, body = _decoded(_STATE, blob, "A snapshot")
+    hash, pieces, body = _decoded(_STATE.decode, blob, "A snapshot")
     return hash, pieces, body

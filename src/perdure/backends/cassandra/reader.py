@@ -1,4 +1,4 @@
-"""Reads: heads and records by Paxos, so that a write whose outcome was unknown is settled by whoever looks; listing without."""
+"""Reads: heads and records by Paxos, so that a write whose outcome was unknown is settled by a reader; listing without."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from collections.abc import Sequence
 
 from perdure.backends.cassandra import layout
 from perdure.backends.cassandra.buckets import ROWS, Chain
-from perdure.backends.cassandra.layout import SESSION_SLOTS, Row, Statics
-from perdure.backends.common.checks import LOOKED_MAX
+from perdure.backends.cassandra.layout import SESSION_SLOTS, BucketHeader, Row
+from perdure.backends.common.checks import LOOKED_MAX, selects
+from perdure.backends.common.pages import VERSION_END, RecordPage, version_range
 from perdure.backends.spi import Head, Known, Loaded, Page, Query, Record, Snapshot
 from perdure.backends.spi import Row as IndexRow
 from perdure.errors import Corrupt
-from perdure.model.commit import Status
 from perdure.model.ids import SessionKey
 
-PAGE_BYTES = 4 << 20
-"""About how many bytes of records one `read` returns."""
-VERSION_END = 2**62
+FETCHED = 256
+"""Most rows that a read fetches at once."""
 SCANNED = 64
 """Sessions looked at together while listing."""
 
@@ -43,62 +42,58 @@ class Reader:
                 self._snapshot(session, below),
                 self._beside(session, bucket, at),
             )
-            statics = page.statics or beside
-            if statics is None or self._chain.sealed(statics, bucket):
-                top = await self._chain.top(session)
-                if top is None:
+            header = page.header or beside
+            if header is None or self._chain.sealed(header, bucket):
+                latest = await self._chain.latest_bucket(session)
+                if latest is None:
                     return None
-                if top[0] != bucket:
-                    bucket = top[0]
+                if latest[0] != bucket:
+                    bucket = latest[0]
                     continue
-                statics = top[1]
-            head = _head(statics)
+                header = latest[1]
+            head = _head(header)
             rows = await self._since(session, snapshot, min(upto, head.version), page.rows)
-            if snapshot is not None and not _fits(snapshot, rows or await self._right_behind(session, snapshot)):
+            if snapshot is not None and not _fits(snapshot, rows or await self._right_after(session, snapshot)):
                 below = snapshot.version - 1
                 continue
             tail = [row for row in rows if snapshot is None or row.record.head.version > snapshot.version]
             records = await asyncio.gather(*[self._chain.record(session, row) for row in tail])
-            return Loaded(IndexRow(session, head, statics.tags, statics.created), snapshot, records)
+            return Loaded(IndexRow(session, head, header.tags, header.created), snapshot, records)
 
     async def read(self, session: SessionKey, after: int, before: int | None, limit: int, *, reverse: bool) -> list[Record]:
         """A page; as many rows a round trip as the sizes seen so far promise to be small."""
-        first, last = after + 1, VERSION_END if before is None else before - 1
-        records: list[Record] = []
-        size, step = 0, ROWS
-        while len(records) < limit and size <= PAGE_BYTES and first <= last:
-            wanted = min(step, limit - len(records))
+        first, last = version_range(after, before)
+        page = RecordPage[Record](limit)
+        while not page.full and first <= last:
+            wanted = page.room(FETCHED if page.records else ROWS)
             walk = self._chain.descend if reverse else self._chain.ascend
             rows = await walk(session, first, last, wanted)
             for row in rows:
-                records.append(await self._chain.record(session, row))
-                size += records[-1].stored_bytes
-                if size > PAGE_BYTES:
-                    return records
+                if page.add(await self._chain.record(session, row)):
+                    return page.records
             if len(rows) < wanted:
                 break
-            step = max(1, min(256, (PAGE_BYTES - size) * len(records) // size))
             if reverse:
                 last = rows[-1].record.head.version - 1
             else:
                 first = rows[-1].record.head.version + 1
-        return records
+        return page.records
 
     async def find_key(self, session: SessionKey, key: str) -> Known | None:
         """The newest bucket and the sealed keys, asked at once."""
         bucket = self._chain.known(session).newest
         while True:
-            claimed, sealed, top = await asyncio.gather(
-                self.claimed(session, bucket, key), self.sealed_key(session, key), self._chain.top(session)
+            claimed, sealed, latest = await asyncio.gather(
+                self.claimed(session, bucket, key), self.sealed_key(session, key), self._chain.latest_bucket(session)
             )
-            if top is None:
+            if latest is None:
                 return None
-            found, head = claimed or sealed, _head(top[1])
+            found, head = claimed or sealed, _head(latest[1])
             if found is not None and found[0] <= head.version:
                 return Known(*found, head)
-            if found is None and top[0] == bucket:
+            if found is None and latest[0] == bucket:
                 return None
-            bucket = top[0]  # The head is older than the key, or another bucket's: look again.
+            bucket = latest[0]  # The head is older than the key, or another bucket's: look again.
 
     async def claimed(self, session: SessionKey, bucket: int, key: str) -> tuple[int, bytes] | None:
         """Where a key was applied, if in this bucket."""
@@ -121,12 +116,12 @@ class Reader:
             ids, more = await self._ids(query, after)
             for start in range(0, len(ids), SCANNED):
                 some = ids[start : start + SCANNED]
-                found = await asyncio.gather(*[self._chain.top(SessionKey(query.one_tenant, id), plain=True) for id in some])
-                for id, top in zip(some, found, strict=True):
+                found = await asyncio.gather(*[self._chain.latest_bucket(SessionKey(query.one_tenant, id), plain=True) for id in some])
+                for id, latest in zip(some, found, strict=True):
                     after = id
-                    if top is None or not _matches(query, top[1]):
+                    if latest is None or not selects(query, _head(latest[1]), latest[1].tags):
                         continue
-                    rows.append(IndexRow(SessionKey(query.one_tenant, id), _head(top[1]), top[1].tags, top[1].created))
+                    rows.append(IndexRow(SessionKey(query.one_tenant, id), _head(latest[1]), latest[1].tags, latest[1].created))
                     if len(rows) == limit:
                         return Page(rows, id)
             looked += len(ids)
@@ -135,9 +130,9 @@ class Reader:
         return Page(rows, None)
 
     async def _ids(self, query: Query, after: str | None) -> tuple[list[str], bool]:
-        """The next ids behind a cursor, in order, and whether there may be more."""
-        behind = after is not None and after.encode() >= query.prefix.encode()
-        name, start = ("sessions_behind", after) if behind else ("sessions", query.prefix)
+        """The next ids after a cursor, in order, and whether there may be more."""
+        past_start = after is not None and after.encode() >= query.prefix.encode()
+        name, start = ("sessions_behind", after) if past_start else ("sessions", query.prefix)
         slots = await asyncio.gather(
             *[self._client.run(name, self._ns, query.one_tenant, slot, start, SCANNED) for slot in range(SESSION_SLOTS)]
         )
@@ -148,9 +143,9 @@ class Reader:
         inside = [id for id in ids if id.startswith(query.prefix)]
         return inside, bool(ends) and len(inside) == len(ids)
 
-    async def _beside(self, session: SessionKey, bucket: int, at: int | None) -> Statics | None:
+    async def _beside(self, session: SessionKey, bucket: int, at: int | None) -> BucketHeader | None:
         """The head beside an older version, whose rows need not be in the newest bucket."""
-        return None if at is None else await self._chain.statics(session, bucket)
+        return None if at is None else await self._chain.bucket_header(session, bucket)
 
     async def _since(self, session: SessionKey, snapshot: Snapshot | None, last: int, tail: Sequence[Row]) -> list[Row]:
         """The rows from a snapshot's own on, up to `last`, oldest first; `tail` are some of the newest, newest first."""
@@ -166,7 +161,7 @@ class Reader:
             first = page[-1].record.head.version + 1
         return [row for row in older + rows if snapshot is None or row.record.head.version >= snapshot.version]
 
-    async def _right_behind(self, session: SessionKey, snapshot: Snapshot) -> list[Row]:
+    async def _right_after(self, session: SessionKey, snapshot: Snapshot) -> list[Row]:
         """The row after a snapshot's own, which was truncated: it shows that the snapshot stands right below the first record."""
         return await self._chain.ascend(session, snapshot.version, snapshot.version + 1, 1)
 
@@ -194,15 +189,8 @@ def _fits(snapshot: Snapshot, rows: Sequence[Row]) -> bool:
     return first.hash == snapshot.hash if first.version == snapshot.version else first.version == snapshot.version + 1
 
 
-def _head(statics: Statics) -> Head:
+def _head(header: BucketHeader) -> Head:
     """The head of a bucket that has one."""
-    if statics.head is None:
+    if header.head is None:
         raise Corrupt("A bucket in Cassandra has records and no head.")
-    return statics.head
-
-
-def _matches(query: Query, statics: Statics) -> bool:
-    status = _head(statics).status
-    return (status == query.status if query.status is not None else status not in (Status.deleted, Status.moved)) and all(
-        statics.tags.get(name) == value for name, value in query.tags.items()
-    )
+    return header.head

@@ -8,10 +8,11 @@ import msgspec
 
 from perdure.backends.cassandra import layout
 from perdure.backends.cassandra.buckets import Chain
-from perdure.backends.cassandra.layout import KEY_SLOTS, Statics
-from perdure.backends.cassandra.reader import VERSION_END, snapshot_name
-from perdure.errors import Invalid, Unavailable
-from perdure.model.commit import Kind, Status
+from perdure.backends.cassandra.layout import KEY_SLOTS, BucketHeader
+from perdure.backends.cassandra.reader import snapshot_name
+from perdure.backends.common.pages import VERSION_END
+from perdure.backends.common.refusals import check_anchor, check_deleted, not_deleted
+from perdure.errors import Unavailable
 from perdure.model.ids import SessionKey
 
 TRIES = 8
@@ -20,7 +21,7 @@ LOOKED_AT = 500
 """Records looked through at once for pieces."""
 
 
-class Ending:
+class Remover:
     """The removing half of the driver."""
 
     def __init__(self, chain: Chain) -> None:
@@ -29,9 +30,7 @@ class Ending:
     async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes]) -> None:
         """See `spi.Backend.truncate`. Oldest bucket first, so what is left is in one piece at any time."""
         held = await self._chain.ascend(session, anchor[0], anchor[0], 1)
-        record = held[0].record if held else None
-        if record is None or (record.head.hash, record.kind) != (anchor[1], Kind.anchor) or below > anchor[0]:
-            raise Invalid(f"Session {session.id!r} has no anchor commit at version {anchor[0]} with this hash, or {below} is above it.")
+        check_anchor(session, held[0].record if held else None, below, anchor)
         last = self._chain.buckets.of(below - 1, await self._chain.base(session, below - 1))
         for bucket in range(self._chain.known(session).dropped, last + 1):
             await self._empty(session, bucket, below, keys=False)
@@ -46,13 +45,13 @@ class Ending:
             self._chain.learn(session, dropped=last - 1)
 
     async def purge(self, session: SessionKey) -> None:
-        """See `spi.Backend.purge`. The buckets' heads stay, so that nothing can begin anew behind them."""
+        """See `spi.Backend.purge`. The buckets' heads stay, so that no new life can begin after them."""
         for _ in range(TRIES):
-            top = await self._chain.top(session)
-            head = None if top is None else top[1].head
-            if top is None or head is None or head.status != Status.deleted:
-                raise Invalid(f"Session {session.id!r} is not deleted: delete it before it is purged.")
-            newest = top[0]
+            latest = await self._chain.latest_bucket(session)
+            if latest is None:
+                raise not_deleted(session)
+            head = check_deleted(session, latest[1].head)
+            newest = latest[0]
             (last,) = await self._chain.ascend(session, head.version, head.version, 1)
             stub = layout.encode_record(msgspec.structs.replace(last.record, body=b""), 0)
             at = self._chain.at(session, newest)
@@ -91,10 +90,10 @@ class Ending:
         names = await self._with_pieces(session, bucket, below)
         at = self._chain.at(session, bucket)
         for _ in range(TRIES):
-            statics: Statics | None = await self._chain.statics(session, bucket)
-            if statics is None:
+            header: BucketHeader | None = await self._chain.bucket_header(session, bucket)
+            if header is None:
                 break
-            head = layout.encode_head(statics.head)
+            head = layout.encode_head(header.head)
             dropping: Sequence[tuple[str, Sequence[object]]] = [("drop_records", (*at, below))]
             if keys:
                 dropping = [*dropping, ("drop_claims", at)]

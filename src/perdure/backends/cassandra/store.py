@@ -11,10 +11,10 @@ from uuid import NAMESPACE_URL, uuid5
 from perdure.backends.cassandra.client import Client
 from perdure.backends.cassandra.layout import LAYOUT
 from perdure.backends.common.refusals import no_store
+from perdure.backends.common.store_header import StoreHeader, open_header
 from perdure.backends.spi import Durability
 from perdure.clock import Clock
-from perdure.errors import Corrupt, Error, Invalid, Unsupported
-from perdure.model.ids import uuid7
+from perdure.errors import Error, Invalid
 
 QUORUM = 3
 """Replicas from which a write is on a majority of several disks."""
@@ -38,19 +38,23 @@ async def open_store(client: Client, namespace: str, replication: str, bucket: i
         raise no_store(client.place, f"the table {client.keyspace}.store")
     if "store" not in tables:
         await _make_tables(client, replication)
-    found = await client.run("store", namespace)
-    if not found and not create:
-        raise no_store(client.place, f"the row {namespace!r} of {client.keyspace}.store")
-    if not found:
-        made = uuid7(clock.now(), clock.bits(74)).hex()
-        await client.decide(("make_store", (namespace, LAYOUT, made, bucket)))
-        found = await client.run("store", namespace)
-    ((layout, id, size),) = found
+
+    async def read() -> Any:
+        return next(iter(await client.run("store", namespace)), None)
+
+    async def make(id: str) -> None:
+        await client.decide(("make_store", (namespace, LAYOUT, id, bucket)))
+
+    what = f"the row {namespace!r} of {client.keyspace}.store"
+    header = await open_header(read, make, _header, place=client.place, what=what, known=LAYOUT, clock=clock, create=create)
+    return Store(header.id, (await read())[2])
+
+
+def _header(row: tuple[int | None, str | None, int | None]) -> StoreHeader:
+    layout, id, size = row
     if layout is None or not id or not size:
-        raise Corrupt(f"The row {namespace!r} of {client.keyspace}.store was not written by Perdure: choose another namespace.")
-    if layout > LAYOUT:
-        raise Unsupported(f"This store has the layout {layout}; this version of Perdure knows {LAYOUT}: upgrade perdure.")
-    return Store(id, size)
+        raise ValueError(f"{row!r}")
+    return StoreHeader(layout, id)
 
 
 async def _make_tables(client: Client, replication: str) -> None:

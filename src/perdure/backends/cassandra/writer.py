@@ -1,7 +1,7 @@
 """Appends: one conditional write in one bucket of one session, sent once for each time it is asked for.
 
 pieces     bodies that are too large for a row go first, under names that nothing refers to yet
-told       the feed is told of the append, and a new session is listed, before the write: a crash hides nothing
+announced  the append is announced to the feed, and a new session is listed, before the write: a crash hides nothing
 condition  the bucket's head and its fence are as expected, and the keys are new; keys of sealed buckets were looked up before
 a new      where the expected head sealed its bucket, the next one is opened: the sealed head is read by Paxos, its keys are copied,
 bucket     and the write's condition is that the new bucket has no head. A sealed head never changes, so that is the same condition
@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from perdure.backends.cassandra import layout
-from perdure.backends.cassandra.announcer import Teller, Told
+from perdure.backends.cassandra.announcer import Announcement, FeedAnnouncer
 from perdure.backends.cassandra.buckets import INLINE, REMEMBERED, Chain
 from perdure.backends.cassandra.client import UNSET, Values
-from perdure.backends.cassandra.layout import KEY_SLOTS, SESSION_SLOTS, Statics
+from perdure.backends.cassandra.layout import KEY_SLOTS, SESSION_SLOTS, BucketHeader
 from perdure.backends.cassandra.reader import Reader
+from perdure.backends.common.refusals import key_applied_twice
 from perdure.backends.remote import Answer, Attempt, HeadMismatch
 from perdure.backends.spi import Head, Known, Record
 from perdure.errors import Corrupt, TooLarge, Unavailable
@@ -39,8 +40,8 @@ CLAIMS = 500
 class Writer:
     """The appending half of the driver."""
 
-    def __init__(self, chain: Chain, reader: Reader, teller: Teller) -> None:
-        self._chain, self._client, self._reader, self._teller = chain, chain.client, reader, teller
+    def __init__(self, chain: Chain, reader: Reader, announcer: FeedAnnouncer) -> None:
+        self._chain, self._client, self._reader, self._announcer = chain, chain.client, reader, announcer
         self._fences = LruMap[tuple[SessionKey, int], int | None](REMEMBERED)
 
     async def append(self, attempt: Attempt) -> Answer | None:
@@ -65,12 +66,12 @@ class Writer:
                 return old
             if bucket > 0 and (applied := await self._sealed(attempt)) is not None:
                 return applied
-            told = await self._tell(attempt, bucket, base)
+            announcement = await self._announce(attempt, bucket, base)
             fence = self._fences.get((session, bucket))
-            refused = await self._client.decide(*self._statements(attempt, bucket, old, rows, told.at, fence))
+            refused = await self._client.decide(*self._statements(attempt, bucket, old, rows, announcement.at, fence))
             if refused is None:
                 self._chain.learn(session, newest=bucket, base=base)
-                self._teller.stored(session, told, records[-1].head.version)
+                self._announcer.stored(session, announcement, records[-1].head.version)
                 return None
             answer = await self._refused(attempt, bucket, None if opening else expected, fence, refused)
             if answer is not None:
@@ -87,9 +88,9 @@ class Writer:
             rows.append((layout.encode_record(record, pieces), b"" if pieces else record.body))
         return rows
 
-    async def _open(self, session: SessionKey, expected: Head | None, bucket: int) -> Statics | HeadMismatch:
+    async def _open(self, session: SessionKey, expected: Head | None, bucket: int) -> BucketHeader | HeadMismatch:
         """What the bucket before a new one holds, once the new one may be written to."""
-        old = await self._chain.statics(session, bucket - 1)
+        old = await self._chain.bucket_header(session, bucket - 1)
         if old is None or old.head != expected:
             return HeadMismatch(await self._chain.head(session))
         key = ""
@@ -108,22 +109,30 @@ class Writer:
         for key, found in zip(keys, await asyncio.gather(*[self._reader.sealed_key(attempt.session, key) for key in keys]), strict=True):
             if found is not None:
                 head = await self._chain.head(attempt.session)
-                return Known(*found, head) if key == attempt.key and head is not None else _key_twice(attempt)
+                return Known(*found, head) if key == attempt.key and head is not None else key_applied_twice(attempt.session)
         return None
 
-    async def _tell(self, attempt: Attempt, bucket: int, base: int) -> Told:
-        """Tell the feed, and list a new session."""
+    async def _announce(self, attempt: Attempt, bucket: int, base: int) -> Announcement:
+        """Announce it to the feed, and list a new session."""
         session = attempt.session
-        telling = self._teller.tell(session, bucket, attempt.records, self._chain.buckets.end(bucket, base))
+        announcing = self._announcer.announce(session, bucket, attempt.records, self._chain.buckets.end(bucket, base))
         if attempt.expected is not None:
-            return await telling
+            return await announcing
         slot = layout.slot(session.id, SESSION_SLOTS)
-        told: Told
-        told, _ = await asyncio.gather(telling, self._client.run("put_session", self._chain.ns, session.tenant, slot, session.id))
-        return told
+        announcement: Announcement
+        announcement, _ = await asyncio.gather(
+            announcing, self._client.run("put_session", self._chain.ns, session.tenant, slot, session.id)
+        )
+        return announcement
 
     def _statements(
-        self, attempt: Attempt, bucket: int, old: Statics | None, rows: Sequence[tuple[bytes, bytes]], told: int, fence: int | None
+        self,
+        attempt: Attempt,
+        bucket: int,
+        old: BucketHeader | None,
+        rows: Sequence[tuple[bytes, bytes]],
+        announced: int,
+        fence: int | None,
     ) -> list[tuple[str, Values]]:
         first, expected = attempt.records[0].head, attempt.expected
         at = self._chain.at(attempt.session, bucket)
@@ -136,10 +145,10 @@ class Writer:
             created, base = first.at, first.version - 1
         head = layout.encode_head(attempt.records[-1].head)
         statements: list[tuple[str, Values]] = [
-            ("append", (head, tags, created, base, *rows[0], told, *at, first.version, layout.encode_head(expected), fence))
+            ("append", (head, tags, created, base, *rows[0], announced, *at, first.version, layout.encode_head(expected), fence))
         ]
         for record, row in zip(attempt.records[1:], rows[1:], strict=True):
-            statements.append(("further", (*row, told, *at, record.head.version)))
+            statements.append(("further", (*row, announced, *at, record.head.version)))
         for record in attempt.records:
             if record.key is not None:
                 claim = layout.encode_key(record.head.version, record.request)
@@ -158,7 +167,7 @@ class Writer:
             return None
         if claimed is None and head == expected:
             if fenced == fence:
-                return _key_twice(attempt)
+                return key_applied_twice(attempt.session)
             self._fences.put((session, bucket), fenced)
             return None
         if head is None or self._chain.buckets.seals(head.version, self._chain.known(session).base, bucket):
@@ -166,7 +175,3 @@ class Writer:
         if claimed is not None and attempt.key is not None and head is not None:
             return Known(*layout.decode_key(claimed), head)
         return HeadMismatch(head)
-
-
-def _key_twice(attempt: Attempt) -> Corrupt:
-    return Corrupt(f"A record of session {attempt.session.id!r} has an idempotency key that was applied before.")

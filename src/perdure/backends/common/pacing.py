@@ -18,7 +18,7 @@ TOOK_MAX = 0.25
 COMMITS = 16
 """Commits in a row, until the others are let in."""
 SLOWER = 1.25
-"""How much longer a try may seem than the quickest before it: one that waited for a rival's lock tells little."""
+"""How much longer a try may seem than the quickest before it: one that waited for a rival's lock says little."""
 LET_IN = 16
 """Tries out of which that pause is drawn."""
 REMEMBERED = 2.0

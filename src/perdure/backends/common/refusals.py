@@ -15,12 +15,12 @@ def no_store(place: str, missing: str) -> NotFound:
 
 def foreign_store(what: str) -> Corrupt:
     """The error for a place that holds something else than a store. `what` names it, as in "The key 'x' of redis://host"."""
-    return Corrupt(f"{what} was not written by Perdure: choose another namespace.")
+    return Corrupt(f"{what} was not written by Perdure: choose another namespace.", advice="")
 
 
 def newer_schema(found: int, known: int) -> Unsupported:
     """The error for a store that a later version of Perdure made."""
-    return Unsupported(f"This store has schema version {found}; this version of Perdure knows {known}: upgrade perdure.")
+    return Unsupported(f"This store has schema version {found}; this version of Perdure knows {known}: upgrade perdure.", advice="")
 
 
 def bad_cursor(cursor: str | None) -> Invalid:

@@ -1,6 +1,6 @@
-"""DynamoDB: a commit is one conditional write of the session's top item, or one transaction where more belongs to it.
+"""DynamoDB: a commit is one conditional write of the session's header item, or one transaction where more belongs to it.
 
-Condition   the head and the first version in the top item, compared by the write; in a transaction also that the keys are absent
+Condition   the head and the first version in the header item, compared by the write; in a transaction also that the keys are absent
 Durability  AWS: `quorum`, three availability zones; another endpoint: `buffered`, for nothing says what an emulator keeps
 Notify      none: Streams are polled as heads are, and AWS lets two readers at a shard, where each process that watches would be one
 Limits      items of 400 KB: larger commits lie in parts, written first under a name that nothing refers to yet; 16 MiB
@@ -38,7 +38,7 @@ _OPTIONS: dict[str, tuple[Any, Any]] = {
     "create": ("false", one_of("true", "false")),
 }
 _USER_AGENT = f"perdure aiobotocore/{aiobotocore.__version__}"
-"""Said once: botocore puts its own together anew, twice a request, which takes an eighth of a request's time."""
+"""Made once: botocore would make its own twice a request, which takes an eighth of a request's time."""
 _MAKING_SECONDS = 120
 """How long a table that was just made may take to become active."""
 

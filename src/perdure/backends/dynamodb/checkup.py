@@ -1,4 +1,4 @@
-"""What weakens a DynamoDB table, and how to mend it."""
+"""What weakens a DynamoDB table, and how to fix it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _UNKNOWN: Mapping[str, Any] = {}
 
 async def checkup(table: Table) -> Checkup:
     """Ask the service; see `spi.Examined`. What the login may not ask, or an emulator does not know, is "unknown"."""
-    described = (await _asked(table, "describe_table")).get("Table", _UNKNOWN)
-    backups = (await _asked(table, "describe_continuous_backups")).get("ContinuousBackupsDescription", _UNKNOWN)
-    expiry = (await _asked(table, "describe_time_to_live")).get("TimeToLiveDescription", _UNKNOWN)
+    described = (await _described(table, "describe_table")).get("Table", _UNKNOWN)
+    backups = (await _described(table, "describe_continuous_backups")).get("ContinuousBackupsDescription", _UNKNOWN)
+    expiry = (await _described(table, "describe_time_to_live")).get("TimeToLiveDescription", _UNKNOWN)
     region = table.client.meta.region_name
     status = str(described.get("TableStatus", "unknown"))
     indexes = {index["IndexName"]: str(index.get("IndexStatus", "ACTIVE")) for index in described.get("GlobalSecondaryIndexes", [])}
@@ -71,7 +71,7 @@ async def checkup(table: Table) -> Checkup:
     return Checkup(facts, findings)
 
 
-async def _asked(table: Table, operation: str) -> Mapping[str, Any]:
+async def _described(table: Table, operation: str) -> Mapping[str, Any]:
     try:
         return await table.ask(operation, TableName=table.name)
     except Error:

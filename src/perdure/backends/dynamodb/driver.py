@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from secrets import token_hex
 
 import msgspec
 
-from perdure.backends.common.refusals import no_store
+from perdure.backends.common.pages import SNAPSHOTS_KEPT
+from perdure.backends.common.pieces import cut, piece_name
+from perdure.backends.common.refusals import check_anchor, check_deleted, check_snapshot_size, key_applied_twice, no_anchor, not_deleted
+from perdure.backends.common.store_header import StoreHeader, open_header
 from perdure.backends.dynamodb import layout
 from perdure.backends.dynamodb.checkup import checkup
 from perdure.backends.dynamodb.feed import Feed
-from perdure.backends.dynamodb.layout import SCHEMA, SEGMENT_RECORDS, Item, Layout, Top, at, binaries, binary, key, number, text
+from perdure.backends.dynamodb.layout import SCHEMA, SEGMENT_RECORDS, Item, Layout, SessionHeader, at, binaries, binary, key, number, text
 from perdure.backends.dynamodb.reader import Reader
-from perdure.backends.dynamodb.statement_batcher import Together
+from perdure.backends.dynamodb.statement_batcher import StatementBatcher
 from perdure.backends.dynamodb.table import Refusal, Table
 from perdure.backends.dynamodb.writes import Request, request
 from perdure.backends.remote import Answer, Attempt, HeadMismatch, Stored
 from perdure.backends.spi import Capabilities, Change, Checkup, Durability, Known, Page, Record, Snapshot
 from perdure.clock import Clock
-from perdure.errors import Corrupt, Error, Invalid, TooLarge, Unavailable, Unsupported
-from perdure.model.commit import Kind, Status
-from perdure.model.ids import SessionKey, uuid7
+from perdure.errors import Error, Unavailable
+from perdure.model.ids import SessionKey
 
 RECORD_BYTES_MAX = 16 << 20
 WHOLE_BYTES = 192 << 10
@@ -35,13 +38,12 @@ SNAPSHOT_BYTES = 32 << 10
 PART_BYTES = 380_000
 PARTS_AT_ONCE = 2
 """Parts in one request: in base64 still below 1 MiB."""
-SNAPSHOTS_KEPT = 2
 CHANGES = 16
-"""How often a write is made anew because a truncation came between."""
+"""How often a write is made again because a truncation came between."""
 
 
 class DynamoDBDriver(Reader):
-    """A `Driver` on one table. A write is one session's, on a lane of its own, and waits for no other's; `together` they are sent."""
+    """A `Driver` on one table. A write is one session's, on a lane of its own, and waits for no other's; `StatementBatcher` sends them."""
 
     batch_max = 1
 
@@ -49,7 +51,7 @@ class DynamoDBDriver(Reader):
 
     def __init__(self, table: Table, keys: Layout, *, durability: Durability) -> None:
         super().__init__(table, keys)
-        self._together = Together(table, max(1, table.pool // 8))
+        self._batcher = StatementBatcher(table, max(1, table.pool // 8))
         self.store_id = ""
         self.durability_read = durability
         self._feed = Feed(table, keys, self)
@@ -66,53 +68,46 @@ class DynamoDBDriver(Reader):
 
     async def start(self, clock: Clock, place: str, *, create: bool = True) -> None:
         """Read the store's id; make the store where there is none, or without `create` raise `NotFound`."""
-        item = await self.table.get(self._keys.meta)
-        if not item and not create:
-            raise no_store(place, f"the item {self._keys.meta['pk']['S']!r}")
-        item = item or await self._made(uuid7(clock.now(), clock.bits(74)).hex())
-        try:
-            schema, self.store_id = int(item["v"]["N"]), str(item["store"]["S"])
-        except (KeyError, ValueError) as error:
-            raise Corrupt(f"The item {self._keys.meta['pk']['S']!r} was not written by Perdure: choose another namespace.") from error
-        if schema > SCHEMA:
-            raise Unsupported(f"This store has the layout {schema}; this version of Perdure knows {SCHEMA}: upgrade perdure.")
 
-    async def _made(self, store: str) -> Item:
-        item = self._keys.meta | {"v": number(SCHEMA), "store": text(store)}
-        try:
-            await self.table.ask(
-                "put_item", TableName=self.table.name, Item=item, ConditionExpression="attribute_not_exists(pk)", writes=True
-            )
-        except Refusal:  # Another process was first.
-            return await self.table.get(self._keys.meta) or {}
-        return item
+        async def make(id: str) -> None:
+            item = self._keys.meta | {"v": number(SCHEMA), "store": text(id)}
+            with suppress(Refusal):  # Another process was first.
+                await self.table.ask(
+                    "put_item", TableName=self.table.name, Item=item, ConditionExpression="attribute_not_exists(pk)", writes=True
+                )
+
+        what = f"the item {self._keys.meta['pk']['S']!r}"
+        header = await open_header(
+            lambda: self.table.get(self._keys.meta), make, _header, place=place, what=what, known=SCHEMA, clock=clock, create=create
+        )
+        self.store_id = header.id
 
     async def write(self, attempts: Sequence[Attempt]) -> Sequence[Answer]:
         """See `remote.Driver.write`. One request for all that come at once and are plain, one for each other one; before it one where the
-        top is not known or the commit is cut."""
+        header is not known or the commit is cut."""
         return await asyncio.gather(*[self._write(attempt) for attempt in attempts])
 
     async def _write(self, attempt: Attempt) -> Answer:
         try:
             blobs = await self._encoded(attempt)
             for _ in range(CHANGES):
-                top = self._tops.get(attempt.session)
+                header = self._headers.get(attempt.session)
                 if attempt.expected is None:
-                    top = None
-                elif top is None or top.head != attempt.expected:
-                    top = await self._top(attempt.session)
-                    if top is None or top.head != attempt.expected:
-                        return await self._lost(attempt, top)
-                answer = await self._try(attempt, request(self.table.name, self._keys, attempt, top, blobs))
+                    header = None
+                elif header is None or header.head != attempt.expected:
+                    header = await self._header_of(attempt.session)
+                    if header is None or header.head != attempt.expected:
+                        return await self._lost(attempt, header)
+                answer = await self._try(attempt, request(self.table.name, self._keys, attempt, header, blobs))
                 if answer is not None:
                     return answer
         except Error as error:
-            self._tops.forget(attempt.session)
+            self._headers.forget(attempt.session)
             return error
         return Unavailable(f"Session {attempt.session.id!r} was truncated {CHANGES} times while it was written.")
 
     async def _try(self, attempt: Attempt, request: Request) -> Answer | None:
-        """What became of it; `None`: make it anew, for the top was changed by a truncation."""
+        """What became of it; `None`: make it again, for the header was changed by a truncation."""
         try:
             await self._send(request)
         except Refusal as refusal:
@@ -120,28 +115,28 @@ class DynamoDBDriver(Reader):
             if session is None and own:
                 return Known(*layout.decode_idempotency(own), attempt.expected) if attempt.expected else await self._lost(attempt, None)
             if session is None:
-                return Corrupt(f"A record of session {attempt.session.id!r} has an idempotency key that was applied before.")
-            self._tops.forget(attempt.session)
-            top = layout.decode_top(session) if session else await self._top(attempt.session)
-            if top is not None and top.head == attempt.expected:
-                self._tops.remember(attempt.session, top)
+                return key_applied_twice(attempt.session)
+            self._headers.forget(attempt.session)
+            header = layout.decode_header(session) if session else await self._header_of(attempt.session)
+            if header is not None and header.head == attempt.expected:
+                self._headers.remember(attempt.session, header)
                 return None
-            return await self._lost(attempt, top)
-        self._tops.remember(attempt.session, request.after)
+            return await self._lost(attempt, header)
+        self._headers.remember(attempt.session, request.after)
         return Stored(self.durability_read)
 
     async def _send(self, request: Request) -> None:
         if len(request.parts) == 1:
-            await self._together.send(request)
+            await self._batcher.send(request)
         else:
             await self.table.ask("transact_write_items", writes=True, TransactItems=request.parts, ClientRequestToken=request.token)
 
-    async def _lost(self, attempt: Attempt, top: Top | None) -> Answer:
-        if top is not None:
-            self._tops.remember(attempt.session, top)
+    async def _lost(self, attempt: Attempt, header: SessionHeader | None) -> Answer:
+        if header is not None:
+            self._headers.remember(attempt.session, header)
         if attempt.key is not None and (known := await self.find_key(attempt.session, attempt.key)) is not None:
             return known
-        return HeadMismatch(None if top is None else top.head)
+        return HeadMismatch(None if header is None else header.head)
 
     async def _encoded(self, attempt: Attempt) -> list[bytes]:
         """The records; what is large is cut in parts, which nothing refers to before the commit does. They stay when it fails: the same
@@ -157,15 +152,14 @@ class DynamoDBDriver(Reader):
 
     async def _cut(self, session: SessionKey, name: str, payload: bytes) -> int:
         """Store the pieces; how many they are."""
-        pk, pieces = self._keys.parts(session), [payload[start : start + PART_BYTES] for start in range(0, len(payload), PART_BYTES)]
-        items = [key(pk, layout.piece(name, place)) | {"b": binary(piece)} for place, piece in enumerate(pieces)]
+        pk, pieces = self._keys.parts(session), cut(payload, PART_BYTES)
+        items = [key(pk, piece_name(name, place)) | {"b": binary(piece)} for place, piece in enumerate(pieces)]
         await self.table.change([{"PutRequest": {"Item": item}} for item in items], PARTS_AT_ONCE)
         return len(pieces)
 
     async def put_snapshot(self, session: SessionKey, snapshot: Snapshot) -> None:
-        """See `spi.Backend.put_snapshot`. In a transaction with the top's floor: a purge that comes between is not undone."""
-        if len(snapshot.body) > RECORD_BYTES_MAX:
-            raise TooLarge(f"A snapshot of {len(snapshot.body):,} bytes; on DynamoDB {RECORD_BYTES_MAX:,} are taken.")
+        """See `spi.Backend.put_snapshot`. In a transaction with the header's floor: a purge that comes between is not undone."""
+        check_snapshot_size(snapshot, RECORD_BYTES_MAX, "DynamoDB")
         held, found = await asyncio.gather(
             self._snapshots(session), self.read(session, snapshot.version - 1, snapshot.version + 1, 1, reverse=False)
         )
@@ -178,7 +172,7 @@ class DynamoDBDriver(Reader):
             item |= {"b": binary(b""), "p": number(parts), "n": text(name)}
         condition = {
             "TableName": self.table.name,
-            "Key": self._keys.top(session),
+            "Key": self._keys.header(session),
             "ConditionExpression": "f <= :v AND attribute_not_exists(z)",
             "ExpressionAttributeValues": {":v": number(snapshot.version)},
         }
@@ -202,7 +196,7 @@ class DynamoDBDriver(Reader):
             await self._remove_parts(session, name, parts)
 
     async def _remove_parts(self, session: SessionKey, name: str, parts: int) -> None:
-        await self.table.change([_delete(key(self._keys.parts(session), layout.piece(name, place))) for place in range(parts)])
+        await self.table.change([_delete(key(self._keys.parts(session), piece_name(name, place))) for place in range(parts)])
 
     async def _remove(self, pk: str, low: str, high: str) -> None:
         """Remove all items of a partition from `low` to `high`."""
@@ -214,36 +208,34 @@ class DynamoDBDriver(Reader):
         return await self._feed.page(cursor, limit)
 
     async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes]) -> None:
-        """See `spi.Backend.truncate`. The floor in the top is what counts; items below it go afterwards, also those of a truncation
+        """See `spi.Backend.truncate`. The floor in the header is what counts; items below it go afterwards, also those of a truncation
         that was cut short."""
         found = await self.read(session, anchor[0] - 1, anchor[0] + 1, 1, reverse=False)
-        refused = Invalid(f"Session {session.id!r} has no anchor commit at version {anchor[0]} with this hash, or {below} is above it.")
-        if not found or (found[0].head.hash, found[0].kind) != (anchor[1], Kind.anchor) or below > anchor[0]:
-            raise refused
+        check_anchor(session, found[0] if found else None, below, anchor)
         while True:
-            top = await self._top(session)
-            if top is None or anchor[0] < top.floor:
-                raise refused
-            dropped = max(0, below - top.floor)
-            if below <= top.floor:
-                below = top.floor
+            header = await self._header_of(session)
+            if header is None or anchor[0] < header.floor:
+                raise no_anchor(session, below, anchor)
+            dropped = max(0, below - header.floor)
+            if below <= header.floor:
+                below = header.floor
                 break
-            first = top.head.version - len(top.tail) + 1
-            change = {":f": number(below), ":x": binaries(top.tail[max(0, below - first) :])}
-            if await self._set(session, top, "f = :f, x = :x", change):
+            first = header.head.version - len(header.tail) + 1
+            change = {":f": number(below), ":x": binaries(header.tail[max(0, below - first) :])}
+            if await self._set(session, header, "f = :f, x = :x", change):
                 break
         await self._drop(session, below)
         await self._feed.sweep(dropped)
 
-    async def _set(self, session: SessionKey, top: Top, changes: str, values: Item, beside: Sequence[Item] = ()) -> bool:
-        """Change a top that is still as it was read, and others with it; whether it was."""
-        self._tops.forget(session)
+    async def _set(self, session: SessionKey, header: SessionHeader, changes: str, values: Item, beside: Sequence[Item] = ()) -> bool:
+        """Change a header that is still as it was read, and others with it; whether it was."""
+        self._headers.forget(session)
         update = {
             "TableName": self.table.name,
-            "Key": self._keys.top(session),
+            "Key": self._keys.header(session),
             "UpdateExpression": f"SET {changes}",
             "ConditionExpression": "h = :e AND f = :o",
-            "ExpressionAttributeValues": values | {":e": binary(layout.encode_head(top.head)), ":o": number(top.floor)},
+            "ExpressionAttributeValues": values | {":e": binary(layout.encode_head(header.head)), ":o": number(header.floor)},
         }
         try:
             await self.table.ask("transact_write_items", writes=True, TransactItems=[{"Update": update}, *beside])
@@ -276,31 +268,32 @@ class DynamoDBDriver(Reader):
             return
 
     async def purge(self, session: SessionKey) -> None:
-        """See `spi.Backend.purge`. The top becomes the stub first; the rest goes afterwards, also what a purge cut short has left."""
+        """See `spi.Backend.purge`. The header becomes the stub first; the rest goes afterwards, also what a purge cut short has left."""
         while True:
-            top = await self._top(session)
-            if top is None or top.head.status != Status.deleted:
-                raise Invalid(f"Session {session.id!r} is not deleted: delete it before it is purged.")
-            last = next(iter(await self.read(session, top.head.version - 1, None, 1, reverse=True)), None)
-            if last is None or last.head != top.head:  # It was appended to meanwhile: look again.
+            header = await self._header_of(session)
+            if header is None:
+                raise not_deleted(session)
+            check_deleted(session, header.head)
+            last = next(iter(await self.read(session, header.head.version - 1, None, 1, reverse=True)), None)
+            if last is None or last.head != header.head:  # It was appended to meanwhile: look again.
                 continue
-            if (top.purged and top.floor == top.head.version) or await self._become_stub(session, top, last):
+            if (header.purged and header.floor == header.head.version) or await self._become_stub(session, header, last):
                 break
-        await self._drop(session, top.head.version)
+        await self._drop(session, header.head.version)
         pk = self._keys.session(session)
         await self._remove(pk, "s", "s~")
         await self._remove(pk, "k", "k\U0010ffff")
         await self._remove(self._keys.parts(session), "r", "s~")
-        await self._feed.sweep(top.head.version - top.floor)
+        await self._feed.sweep(header.head.version - header.floor)
 
-    async def _become_stub(self, session: SessionKey, top: Top, last: Record) -> bool:
-        """Leave of a session its last record without a body, in the top; in the listing, no tags."""
+    async def _become_stub(self, session: SessionKey, header: SessionHeader, last: Record) -> bool:
+        """Leave of a session its last record without a body, in the header; in the listing, no tags."""
         stub = layout.encode_record(msgspec.structs.replace(last, body=b""), 0)
-        values = {":f": number(top.head.version), ":x": binaries([stub]), ":g": layout.encode_tags({}), ":z": {"BOOL": True}}
+        values = {":f": number(header.head.version), ":x": binaries([stub]), ":g": layout.encode_tags({}), ":z": {"BOOL": True}}
         beside = [{"Put": {"TableName": self.table.name, "Item": self._keys.listed(session) | {"g": values[":g"]}}}]
-        if not top.tail:  # Then an item of its own ends with the last record.
-            beside.append({"Delete": {"TableName": self.table.name, "Key": self._keys.record(session, top.head.version)}})
-        return await self._set(session, top, "f = :f, x = :x, g = :g, z = :z", values, beside)
+        if not header.tail:  # Then an item of its own ends with the last record.
+            beside.append({"Delete": {"TableName": self.table.name, "Key": self._keys.record(session, header.head.version)}})
+        return await self._set(session, header, "f = :f, x = :x, g = :g, z = :z", values, beside)
 
     async def checkup(self) -> Checkup:
         """See `remote.Driver.checkup`."""
@@ -318,3 +311,7 @@ def _delete(key: Item) -> Item:
 def _parts(item: Item) -> tuple[str, int]:
     parts = int(item["p"]["N"])
     return (item["n"]["S"] if parts else "", parts)
+
+
+def _header(item: Item) -> StoreHeader:
+    return StoreHeader(int(item["v"]["N"]), str(item["store"]["S"]))

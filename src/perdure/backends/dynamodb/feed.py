@@ -1,12 +1,12 @@
 """The feed: a log of which sessions moved from where to where, written by those who read it.
 
 A commit puts its session into the index `perdure-feed`, in the write that stores it: at no extra request, and at no extra write while
-the session is in there already. Whoever reads the feed to its end looks the index up, adds an entry to the log (on the condition that
+the session is in there already. A reader that comes to the feed's end looks the index up, adds an entry to the log (on the condition that
 its number is free) and only then takes the sessions out, each on the condition that its head is still the one that the log now has.
 So nothing is passed over, however late it commits or the index shows it; what two readers order at once may come twice.
 
-Where records are dropped the log is swept of what told of them. The number of an entry is taken from a count in the same transaction: a
-reader whose entry comes late, when others' were written and swept meanwhile, does not put it where all have gone by.
+Where records are dropped, the entries about them are swept from the log. The number of an entry is taken from a count in the same
+transaction: a reader whose entry comes late, when others' were written and swept meanwhile, does not put it where all readers have been.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ENTRY_SESSIONS = 128
 
 
 LOGGED, SWEPT = "n", "w"
-"""In the log's partition, behind all entries: the number of the next one; that from which the next sweep looks."""
+"""In the log's partition, after all entries: the number of the next one; that from which the next sweep looks."""
 LAST = "f" * 16
 """The last name that an entry can have."""
 
@@ -89,7 +89,7 @@ class Feed:
 
     async def firsts(self, sessions: Sequence[SessionKey]) -> Mapping[SessionKey, int]:
         """See `Log`."""
-        found = await self._table.get_many([self._keys.top(session) for session in sessions], "f") if sessions else {}
+        found = await self._table.get_many([self._keys.header(session) for session in sessions], "f") if sessions else {}
         return {self._keys.session_of(pk): int(item["f"]["N"]) for (pk, _), item in found.items()}
 
     async def replace(self, changed: Mapping[int, Ranges | None], place: int) -> None:
@@ -110,7 +110,7 @@ class Feed:
         return [moved for shard in shards for moved in shard]
 
     async def _moved_in(self, shard: int) -> list[_Moved]:
-        """A page of a shard of the index: each time the next one, so that sessions that never rest keep nobody out."""
+        """A page of a shard of the index: each time the next one, so that sessions that are written to all the time keep no other out."""
         pk, low = self._keys.unsequenced(shard), self._keys.sessions
         start = self._starts[shard]
         whole = start is None
@@ -127,8 +127,8 @@ class Feed:
                 whole = True
 
     async def _unread(self, sessions: Sequence[SessionKey]) -> list[_Moved]:
-        """Those that their tops mark too: the index may be late both ways."""
-        found = await self._table.get_many([self._keys.top(session) for session in sessions], "h,d,q") if sessions else {}
+        """Those that their headers mark too: the index may be late both ways."""
+        found = await self._table.get_many([self._keys.header(session) for session in sessions], "h,d,q") if sessions else {}
         moved = []
         for session in sessions:
             item = found.get((self._keys.session(session), "t"))
@@ -150,7 +150,7 @@ class Feed:
         await self._table.ask(
             "update_item",
             TableName=self._table.name,
-            Key=self._keys.top(moved.session),
+            Key=self._keys.header(moved.session),
             UpdateExpression=change,
             ConditionExpression=condition,
             ExpressionAttributeValues=values,

@@ -2,19 +2,19 @@
 
     pk                       sk           attributes
     NS/m                     m            v, store: the schema's version and the store's id
-    NS/s/TENANT␟ID           t            the top: h head, f first version, x newest records, c made at, g tags, z purged,
+    NS/s/TENANT␟ID           t            the header: h head, f first version, x newest records, c made at, g tags, z purged,
                                           q the version up to which the feed's log has it, d where it is in the index below
     NS/s/TENANT␟ID           rVERSION     x: up to 16 records, dense; VERSION is the last one's
     NS/s/TENANT␟ID           sVERSION     h hash, b body or p how many parts and n their name: a snapshot
     NS/s/TENANT␟ID           kKEY         v version, r request: an idempotency key
     NS/i/TENANT␟SHARD        ID           g: the listing, by id
     NS/p/TENANT␟ID           rVERSION-ID-NUMBER, sVERSION-…   b: a piece of a commit or a snapshot that is too large for one item
-    NS/f                     NUMBER       e: the feed's log, which its readers write; swept when what it tells of is gone
+    NS/f                     NUMBER       e: the feed's log, which its readers write; swept when its records are gone
     NS/f                     n, w         n: the number of the log's next entry; that from which the next sweep looks
     NS/d/SHARD               NS/s/…       the index `perdure-feed` (keys d and pk): sessions that the log does not hold up to their head
 
 Strings sort by their bytes in UTF-8, as ids do. Names hold no control characters, so ␟ (U+001F) ends each. Versions and numbers are 16
-hexadecimal digits. A query of `r` to `t`, backwards, meets the top, the snapshots and then the newest records.
+hexadecimal digits. A query of `r` to `t`, backwards, meets the header, the snapshots and then the newest records.
 """
 
 from __future__ import annotations
@@ -25,9 +25,12 @@ from zlib import crc32
 
 import msgspec
 
+from perdure.backends.common import packing
+from perdure.backends.common.packing import Reading
+from perdure.backends.common.pieces import PiecedRecord
+from perdure.backends.remote import change_log
 from perdure.backends.remote.change_log import Ranges
 from perdure.backends.spi import Head, Record, Snapshot
-from perdure.errors import Corrupt
 from perdure.model.ids import SessionKey
 
 Item = dict[str, Any]
@@ -38,7 +41,7 @@ FEED_INDEX = "perdure-feed"
 SHARDS = 8
 """Partitions that a tenant's listing, and the feed's index, are spread over. Part of the layout: never change it."""
 SEGMENT_RECORDS = 16
-"""Most records in one item: so far behind the version looked for may its item be. Part of the layout."""
+"""Most records in one item: the item of a version may be named by one that is so much later. Part of the layout."""
 TABLE: dict[str, Any] = {
     "AttributeDefinitions": [{"AttributeName": name, "AttributeType": "S"} for name in ("pk", "sk", "d")],
     "KeySchema": [{"AttributeName": "pk", "KeyType": "HASH"}, {"AttributeName": "sk", "KeyType": "RANGE"}],
@@ -54,14 +57,11 @@ TABLE: dict[str, Any] = {
 """How a table is made."""
 
 _ENCODER = msgspec.msgpack.Encoder()
-_HEAD = msgspec.msgpack.Decoder(tuple[int, bytes, int, int, int, int])
 _TAGS = msgspec.msgpack.Decoder(dict[str, str])
-_RECORD = msgspec.msgpack.Decoder(tuple[int, bytes, int, int, int, int, bytes, int, str | None, bytes, int, int, bytes])
-_RANGES = msgspec.msgpack.Decoder(list[tuple[str, str, int, int] | None])
 
 
-class Top(msgspec.Struct, frozen=True):
-    """A session's top item. `tail` are its newest records, encoded, oldest first; older ones are in items of their own, from `floor` on."""
+class SessionHeader(msgspec.Struct, frozen=True):
+    """A session's header item. `tail`: its newest records, encoded, oldest first; older ones are in items of their own, from `floor` on."""
 
     head: Head
     floor: int
@@ -73,14 +73,6 @@ class Top(msgspec.Struct, frozen=True):
     @property
     def tail_bytes(self) -> int:
         return sum(map(len, self.tail))
-
-
-class Stored(msgspec.Struct, frozen=True):
-    """A record as it lies there: with `parts`, its meta (`meta_bytes` long) and body are in that many pieces."""
-
-    record: Record
-    parts: int
-    meta_bytes: int
 
 
 class Layout:
@@ -112,7 +104,7 @@ class Layout:
         tenant, _, id = partition.removeprefix(self.sessions).partition("\x1f")
         return SessionKey(tenant, id)
 
-    def top(self, session: SessionKey) -> Item:
+    def header(self, session: SessionKey) -> Item:
         return key(self.session(session), "t")
 
     def record(self, session: SessionKey, last: int) -> Item:
@@ -152,11 +144,6 @@ def pieces(record: Record) -> str:
     return f"{at('r', record.head.version)}-{record.id.hex()}"
 
 
-def piece(name: str, place: int) -> str:
-    """The sort key of a piece."""
-    return f"{name}-{place:04x}"
-
-
 def key(pk: str, sk: str) -> Item:
     """The key of an item. These and the next: values as the API spells them."""
     return {"pk": {"S": pk}, "sk": {"S": sk}}
@@ -186,28 +173,17 @@ def _where(item: Item) -> str:
     return f"{item['pk']['S']!r}, {item['sk']['S']!r}" if "pk" in item and "sk" in item else "the index"
 
 
-class _Reading:
-    """Turns whatever goes wrong while an item is taken apart into `Corrupt`: it was changed by hand, or by a stranger."""
-
-    def __init__(self, item: Item) -> None:
-        self._item = item
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if isinstance(error, KeyError | TypeError | ValueError | AttributeError | IndexError | msgspec.DecodeError):
-            raise Corrupt(f"The item of DynamoDB at {_where(self._item)} is not what was written: {error!r}.") from error
+def _reading(item: Item) -> Reading:
+    return Reading(lambda: f"The item of DynamoDB at {_where(item)}")
 
 
-def encode_head(head: Head) -> bytes:
-    """The same bytes for the same head: they are compared."""
-    return _ENCODER.encode((head.version, head.hash, head.at, head.epoch, head.status, head.data))
+encode_head, encode_record = packing.encode_head, packing.encode_record
 
 
 def decode_head(item: Item) -> Head:
     """Raises `Corrupt`, as all of these do."""
-    with _Reading(item):
-        return Head(*_HEAD.decode(item["h"]["B"]))
+    with _reading(item):
+        return packing.decode_head(item["h"]["B"])
 
 
 def encode_tags(tags: Mapping[str, str]) -> Item:
@@ -216,21 +192,21 @@ def encode_tags(tags: Mapping[str, str]) -> Item:
 
 
 def decode_tags(item: Item) -> dict[str, str]:
-    """The tags of a top or of the listing."""
-    with _Reading(item):
+    """The tags of a header or of the listing."""
+    with _reading(item):
         return _TAGS.decode(item["g"]["B"])
 
 
 def created(item: Item) -> int:
     """When a session was made, in nanoseconds."""
-    with _Reading(item):
+    with _reading(item):
         return int(item["c"]["N"])
 
 
-def decode_top(item: Item) -> Top:
-    """A session's top item."""
-    with _Reading(item):
-        return Top(
+def decode_header(item: Item) -> SessionHeader:
+    """A session's header item."""
+    with _reading(item):
+        return SessionHeader(
             decode_head(item),
             int(item["f"]["N"]),
             created(item),
@@ -242,70 +218,55 @@ def decode_top(item: Item) -> Top:
 
 def sequenced(item: Item) -> int:
     """The version up to which the feed's log has a session."""
-    with _Reading(item):
+    with _reading(item):
         return int(item["q"]["N"])
 
 
-def encode_record(record: Record, parts: int) -> bytes:
-    """A record with its meta and body here, or in that many pieces."""
-    head = record.head
-    meta, body = (b"", b"") if parts else (record.meta, record.body)
-    return _ENCODER.encode(
-        (
-            head.version, head.hash, head.at, head.epoch, head.status, head.data,
-            record.id, record.kind, record.key, record.request, parts, len(record.meta), meta + body,
-        )
-    )  # fmt: skip
-
-
-def decode_record(blob: bytes, item: Item) -> Stored:
+def decode_record(blob: bytes, item: Item) -> PiecedRecord:
     """`item`: where it was found, for the message."""
-    with _Reading(item):
-        version, hash, at, epoch, status, last, id, kind, key, request, parts, size, payload = _RECORD.decode(blob)
-        record = Record(Head(version, hash, at, epoch, status, last), id, kind, key, request, payload[:size], payload[size:])
-        return Stored(record, parts, size)
+    with _reading(item):
+        return packing.decode_record(blob)
 
 
-def decode_segment(item: Item) -> list[Stored]:
+def decode_segment(item: Item) -> list[PiecedRecord]:
     """The records of an item, oldest first."""
-    with _Reading(item):
+    with _reading(item):
         return [decode_record(one["B"], item) for one in item["x"]["L"]]
 
 
 def version_of(item: Item) -> int:
     """The version in the sort key of a record item or a snapshot."""
-    with _Reading(item):
+    with _reading(item):
         return int(item["sk"]["S"][1:], 16)
 
 
 def decode_snapshot(item: Item) -> tuple[Snapshot, str, int]:
     """A snapshot; its parts' name and how many they are (0: its body is here)."""
-    with _Reading(item):
+    with _reading(item):
         parts = int(item["p"]["N"])
         return Snapshot(version_of(item), item["h"]["B"], item["b"]["B"]), item["n"]["S"] if parts else "", parts
 
 
 def decode_idempotency(item: Item) -> tuple[int, bytes]:
     """Version and request of an idempotency key."""
-    with _Reading(item):
+    with _reading(item):
         return int(item["v"]["N"]), item["r"]["B"]
 
 
 def encode_ranges(ranges: Ranges) -> Item:
     """An entry of the feed's log: sessions with versions after and up to."""
-    return binary(_ENCODER.encode([one and (*one[0], *one[1:]) for one in ranges]))
+    return binary(change_log.encode_ranges(ranges))
 
 
 def decode_ranges(item: Item) -> tuple[int, Ranges]:
     """An entry of the feed's log, with its number."""
-    with _Reading(item):
-        found = _RANGES.decode(item["e"]["B"])
-        return int(item["sk"]["S"], 16), [one and (SessionKey(one[0], one[1]), one[2], one[3]) for one in found]
+    with _reading(item):
+        return int(item["sk"]["S"], 16), change_log.decode_ranges(item["e"]["B"])
 
 
 def decode_count(item: Item | None) -> int:
     """The number in `LOGGED` or `SWEPT`; 0 where there is none."""
     if item is None:
         return 0
-    with _Reading(item):
+    with _reading(item):
         return int(item["n"]["N"])

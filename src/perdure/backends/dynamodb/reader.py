@@ -1,7 +1,7 @@
-"""Reads: a session's top and its newest records in one query, older records item by item, the listing merged from its shards.
+"""Reads: a session's header and its newest records in one query, older records item by item, the listing merged from its shards.
 
-DynamoDB promises no common moment for the items of a query. The top says which versions there are; where one of them is missed, records
-went from the top to an item of their own between the two looks, and the read is done again.
+DynamoDB promises no common moment for the items of a query. The header says which versions there are; where one of them is missed, records
+went from the header to an item of their own between the two looks, and the read is done again.
 """
 
 from __future__ import annotations
@@ -12,91 +12,79 @@ from contextlib import aclosing
 
 import msgspec
 
+from perdure.backends.common.checks import selects
+from perdure.backends.common.pages import VERSION_END, GapError, RecordPage, check_dense, version_range, without_gaps
+from perdure.backends.common.pieces import PiecedRecord, piece_name
 from perdure.backends.dynamodb import layout
-from perdure.backends.dynamodb.header_cache import Tops
-from perdure.backends.dynamodb.layout import SEGMENT_RECORDS, SHARDS, Item, Layout, Stored, Top, at
+from perdure.backends.dynamodb.header_cache import HeaderCache
+from perdure.backends.dynamodb.layout import SEGMENT_RECORDS, SHARDS, Item, Layout, SessionHeader, at
 from perdure.backends.dynamodb.table import Table
 from perdure.backends.spi import Head, Known, Loaded, Page, Query, Record, Row, Snapshot
 from perdure.errors import Corrupt
-from perdure.model.commit import Status
 from perdure.model.ids import SessionKey
 
-PAGE_BYTES = 4 << 20
-"""About how many bytes of records one `read` returns."""
 PAGE_ITEMS = 64
 """Items that a query asks for: up to 1,024 records, and never more than DynamoDB's 1 MiB."""
-LOOKS = 8
-"""How often a read that found a gap is done again before the gap is believed."""
-_LAST = (1 << 63) - 1
 _END = "\U0010ffff" * 64
-"""Behind every id that begins like the text before it."""
-
-
-class _GapError(Exception):
-    """A version between floor and head was not found."""
+"""Above every id that begins like the text before it."""
 
 
 class _Wanted:
-    """The versions from `first` to `last`, or backwards, as they come in: at most `limit`, and about `PAGE_BYTES`."""
+    """The versions from `first` to `last`, or backwards, as they come in, until they fill a page."""
 
     def __init__(self, first: int, last: int, limit: int, *, reverse: bool) -> None:
-        self.records: list[Record] = []
-        self.reverse = reverse
-        self._first, self._last, self._limit = first, last, limit
+        self._page = RecordPage[Record](limit)
+        self._first, self._last = first, last
         self._expected, self._end, self._step = (last, first, -1) if reverse else (first, last, 1)
-        self._bytes = 0
+
+    @property
+    def records(self) -> list[Record]:
+        return self._page.records
 
     def next(self, version: int) -> bool:
-        """Whether this version comes next; others of its item may lie outside. Raises `_GapError`."""
+        """Whether this version comes next; others of its item may lie outside. Raises `GapError`."""
         if not self._first <= version <= self._last:
             return False
         if version != self._expected:
-            raise _GapError
+            raise GapError
         return True
 
     def add(self, record: Record) -> bool:
         """Take it; whether that was the last one."""
-        self.records.append(record)
-        self._bytes += record.stored_bytes
         self._expected += self._step
-        return record.head.version == self._end or len(self.records) == self._limit or self._bytes > PAGE_BYTES
+        return self._page.add(record) or record.head.version == self._end
 
 
 class Reader:
     """The reading half of the driver."""
 
     def __init__(self, table: Table, keys: Layout) -> None:
-        self.table, self._keys, self._tops = table, keys, Tops()
+        self.table, self._keys, self._headers = table, keys, HeaderCache()
 
-    async def _top(self, session: SessionKey) -> Top | None:
-        item = await self.table.get(self._keys.top(session))
+    async def _header_of(self, session: SessionKey) -> SessionHeader | None:
+        item = await self.table.get(self._keys.header(session))
         if item is None:
             return None
-        top = layout.decode_top(item)
-        self._tops.remember(session, top)
-        return top
+        header = layout.decode_header(item)
+        self._headers.remember(session, header)
+        return header
 
     async def heads(self, sessions: Sequence[SessionKey]) -> list[Head | None]:
         """One request for each 100 sessions."""
-        keys = [self._keys.top(session) for session in sessions]
+        keys = [self._keys.header(session) for session in sessions]
         if len(keys) == 1:
-            top = await self._top(sessions[0])
-            return [None if top is None else top.head]
+            header = await self._header_of(sessions[0])
+            return [None if header is None else header.head]
         found = await self.table.get_many(keys, "h")
         items = [found.get((key["pk"]["S"], key["sk"]["S"])) for key in keys]
         return [item and layout.decode_head(item) for item in items]  # type: ignore[misc]
 
     async def load(self, session: SessionKey, at: int | None) -> Loaded | None:
         """One request while the snapshot is no further back than 64 items; two at once for an older version."""
-        for _ in range(LOOKS):
-            try:
-                return await self._load(session, at)
-            except _GapError:
-                continue
-        raise self._torn(session)
+        return await without_gaps(lambda: self._load(session, at), session, "DynamoDB")
 
     async def _load(self, session: SessionKey, upto: int | None) -> Loaded | None:
-        pk, newest = self._keys.session(session), _LAST if upto is None else upto
+        pk, newest = self._keys.session(session), VERSION_END if upto is None else upto
         high = "t" if upto is None else at("r", upto + SEGMENT_RECORDS - 1)
         queries = [self.table.query(pk, "r", high, limit=PAGE_ITEMS, reverse=True)]
         if upto is not None:
@@ -105,44 +93,39 @@ class Reader:
         items, start = [item for page, _ in pages for item in page], pages[-1][1]
         if not items or items[0]["sk"]["S"] != "t":
             if items:
-                raise Corrupt(f"The top item of session {session.id!r} is gone from DynamoDB.", session=session.id)
+                raise Corrupt(f"The header item of session {session.id!r} is gone from DynamoDB.", session=session.id)
             return None
-        top = layout.decode_top(items[0])
-        self._tops.remember(session, top)
-        newest = min(newest, top.head.version)
+        header = layout.decode_header(items[0])
+        self._headers.remember(session, header)
+        newest = min(newest, header.head.version)
         snapshots = [item for item in items if item["sk"]["S"][0] == "s" and layout.version_of(item) <= newest]
         snapshot = await self._snapshot(session, snapshots[0]) if snapshots else None
-        first = max(top.floor, snapshot.version + 1 if snapshot else 0)
+        first = max(header.floor, snapshot.version + 1 if snapshot else 0)
         segments = [item for item in items if item["sk"]["S"][0] == "r"]
         while start and first <= newest and (not segments or layout.decode_segment(segments[-1])[0].record.head.version > first):
             more, start = await self.table.query(pk, "r", high, limit=PAGE_ITEMS, reverse=True, start=start)
             segments += more
-        stored = _dense([*_opened(reversed(segments)), *_tail(top, items[0])], first, newest)
+        stored = _dense([*_opened(reversed(segments)), *_tail(header, items[0])], first, newest)
         records = await asyncio.gather(*[self._whole(session, one) for one in stored])
-        return Loaded(Row(session, top.head, top.tags, top.created), snapshot, records)
+        return Loaded(Row(session, header.head, header.tags, header.created), snapshot, records)
 
     async def read(self, session: SessionKey, after: int, before: int | None, limit: int, *, reverse: bool) -> list[Record]:
-        """The top first: often it holds what is asked for. One request more for each page of items."""
-        for _ in range(LOOKS):
-            try:
-                return await self._read(session, after, before, limit, reverse=reverse)
-            except _GapError:
-                continue
-        raise self._torn(session)
+        """The header first: often it holds what is asked for. One request more for each page of items."""
+        return await without_gaps(lambda: self._read(session, after, before, limit, reverse=reverse), session, "DynamoDB")
 
     async def _read(self, session: SessionKey, after: int, before: int | None, limit: int, *, reverse: bool) -> list[Record]:
-        top = await self._top(session)
-        if top is None:
+        header = await self._header_of(session)
+        if header is None:
             return []
-        first, last = max(after + 1, top.floor), min(top.head.version, _LAST if before is None else before - 1)
+        first, last = version_range(after, before, header.floor, header.head.version)
         if first > last or limit < 1:
             return []
-        tail = _tail(top, self._keys.top(session))
+        tail = _tail(header, self._keys.header(session))
         wanted = _Wanted(first, last, limit, reverse=reverse)
         if reverse and await self._take(session, wanted, tail[::-1]):
             return wanted.records
         pk, start, size = self._keys.session(session), None, 4
-        below = min(last, top.head.version - len(tail))
+        below = min(last, header.head.version - len(tail))
         while first <= below:
             high = at("r", below + SEGMENT_RECORDS - 1)
             items, start = await self.table.query(pk, at("r", first), high, limit=size, reverse=reverse, start=start)
@@ -150,48 +133,42 @@ class Reader:
                 return wanted.records
             if not start:
                 break
-            size = min(size * 4, PAGE_ITEMS)  # Whoever wants the next few records pays for no more.
+            size = min(size * 4, PAGE_ITEMS)  # A read of the next few records pays for no more.
         if reverse or not await self._take(session, wanted, tail):
-            raise _GapError
+            raise GapError
         return wanted.records
 
-    async def _take(self, session: SessionKey, wanted: _Wanted, found: Sequence[Stored]) -> bool:
+    async def _take(self, session: SessionKey, wanted: _Wanted, found: Sequence[PiecedRecord]) -> bool:
         """Hand over what was found; whether that is all."""
         for stored in found:
             if wanted.next(stored.record.head.version) and wanted.add(await self._whole(session, stored)):
                 return True
         return False
 
-    async def _whole(self, session: SessionKey, stored: Stored) -> Record:
-        if not stored.parts:
+    async def _whole(self, session: SessionKey, stored: PiecedRecord) -> Record:
+        if not stored.pieces:
             return stored.record
-        payload = await self._joined(session, layout.pieces(stored.record), stored.parts)
-        return msgspec.structs.replace(stored.record, meta=payload[: stored.meta_bytes], body=payload[stored.meta_bytes :])
+        return stored.joined([await self._joined(session, layout.pieces(stored.record), stored.pieces)])
 
     async def _snapshot(self, session: SessionKey, item: Item) -> Snapshot:
         snapshot, name, parts = layout.decode_snapshot(item)
         return msgspec.structs.replace(snapshot, body=await self._joined(session, name, parts)) if parts else snapshot
 
     async def _joined(self, session: SessionKey, name: str, parts: int) -> bytes:
-        items = await self.table.query_all(self._keys.parts(session), layout.piece(name, 0), layout.piece(name, parts - 1))
+        items = await self.table.query_all(self._keys.parts(session), piece_name(name, 0), piece_name(name, parts - 1))
         if len(items) != parts:
             raise Corrupt(f"Of {parts} pieces of {name} of session {session.id!r} DynamoDB has {len(items)}.", session=session.id)
         return b"".join(item["b"]["B"] for item in items)
 
-    def _torn(self, session: SessionKey) -> Corrupt:
-        return Corrupt(
-            f"Records of session {session.id!r} are gone from DynamoDB: were they deleted by hand, or by a TTL?", session=session.id
-        )
-
     async def find_key(self, session: SessionKey, key: str) -> Known | None:
         """One request."""
-        known, top = self._keys.idempotency(session, key), self._keys.top(session)
-        found = await self.table.get_many([known, top], "v,r,h")
-        item, head = (found.get((one["pk"]["S"], one["sk"]["S"])) for one in (known, top))
+        known, header = self._keys.idempotency(session, key), self._keys.header(session)
+        found = await self.table.get_many([known, header], "v,r,h")
+        item, head = (found.get((one["pk"]["S"], one["sk"]["S"])) for one in (known, header))
         return Known(*layout.decode_idempotency(item), layout.decode_head(head)) if item and head else None
 
     async def scan(self, query: Query, cursor: str | None, limit: int) -> Page[Row]:
-        """By id, merged from the listing's shards; what the tags let pass is looked up by its top item, which decides."""
+        """By id, merged from the listing's shards; what the tags let pass is looked up by its header item, which decides."""
         rows: list[Row] = []
         async with aclosing(self._ids(query, cursor, limit)) as ids:
             while len(rows) < limit:
@@ -206,14 +183,14 @@ class Reader:
         return Page(rows, rows[-1].session.id)
 
     async def _rows(self, query: Query, sessions: Sequence[SessionKey]) -> list[Row]:
-        found = await self.table.get_many([self._keys.top(session) for session in sessions], "h,c,g")
+        found = await self.table.get_many([self._keys.header(session) for session in sessions], "h,c,g")
         rows = []
         for session in sessions:
             item = found.get((self._keys.session(session), "t"))
             if item is None:
-                raise Corrupt(f"The top item of session {session.id!r} is gone from DynamoDB.", session=session.id)
+                raise Corrupt(f"The header item of session {session.id!r} is gone from DynamoDB.", session=session.id)
             row = Row(session, layout.decode_head(item), layout.decode_tags(item), layout.created(item))
-            if _matches(query, row):
+            if selects(query, row.head, row.tags):
                 rows.append(row)
         return rows
 
@@ -245,24 +222,16 @@ class Reader:
             yield min(offers, key=lambda ids: ids[-1].encode()).pop()
 
 
-def _opened(items: Iterable[Item], *, reverse: bool = False) -> list[Stored]:
+def _opened(items: Iterable[Item], *, reverse: bool = False) -> list[PiecedRecord]:
     return [stored for item in items for stored in layout.decode_segment(item)[:: -1 if reverse else 1]]
 
 
-def _tail(top: Top, item: Item) -> list[Stored]:
-    return [layout.decode_record(blob, item) for blob in top.tail]
+def _tail(header: SessionHeader, item: Item) -> list[PiecedRecord]:
+    return [layout.decode_record(blob, item) for blob in header.tail]
 
 
-def _dense(stored: Sequence[Stored], first: int, last: int) -> list[Stored]:
-    """Those from `first` to `last`; `_GapError` if one is missing."""
+def _dense(stored: Sequence[PiecedRecord], first: int, last: int) -> list[PiecedRecord]:
+    """Those from `first` to `last`; raises `GapError` if one is missing."""
     kept = [one for one in stored if first <= one.record.head.version <= last]
-    if [one.record.head.version for one in kept] != list(range(first, last + 1)):
-        raise _GapError
+    check_dense([one.record.head.version for one in kept], first, last)
     return kept
-
-
-def _matches(query: Query, row: Row) -> bool:
-    status = row.head.status
-    return (status == query.status if query.status is not None else status not in (Status.deleted, Status.moved)) and all(
-        row.tags.get(name) == value for name, value in query.tags.items()
-    )

@@ -17,7 +17,7 @@ from perdure.errors import Error, Unauthorized, Unavailable, Unsupported
 _Waiting = tuple[Request, asyncio.Future[None]]
 
 
-class Together:
+class StatementBatcher:
     """While `lanes` requests are under way, what comes waits and goes with the next one."""
 
     def __init__(self, table: Table, lanes: int) -> None:
@@ -28,11 +28,11 @@ class Together:
         """Whether this endpoint knows statements, and this login may send them."""
 
     async def send(self, request: Request) -> None:
-        """An update of a top item. Raises as `Table.ask`."""
+        """An update of a header item. Raises as `Table.ask`."""
         loop = asyncio.get_running_loop()
         future = loop.create_future()
         if not self._waiting:
-            loop.call_soon(self._pump)  # Behind all that are about to be sent in this turn of the loop.
+            loop.call_soon(self._pump)  # After all that are about to be sent in this turn of the loop.
         self._waiting.append((request, future))
         await future
 
@@ -53,22 +53,22 @@ class Together:
         if len(batch) == 1:
             results = [await self._alone(batch[0][0])]
         else:
-            results = await self._together([request for request, _ in batch])
+            results = await self._send_batch([request for request, _ in batch])
         for (_, future), result in zip(batch, results, strict=True):
-            if future.done():  # Nobody waits any more.
+            if future.done():  # Its caller was cancelled.
                 continue
             if result is None:
                 future.set_result(None)
             else:
                 future.set_exception(result)
 
-    async def _together(self, requests: Sequence[Request]) -> Sequence[BaseException | None]:
+    async def _send_batch(self, requests: Sequence[Request]) -> Sequence[BaseException | None]:
         results: Sequence[Refusal | Error | None]
         try:
             results = await self._table.execute([request.statement for request in requests])
         except (Unauthorized, Unsupported) as error:
             results = [error] * len(requests)
-        except BaseException as error:  # noqa: BLE001 - whoever waits gets it: nobody may wait for ever
+        except BaseException as error:  # noqa: BLE001 - the callers get it: none of them may wait for ever
             return [error] * len(requests)
         self._batches &= not any(isinstance(result, Unauthorized | Unsupported) for result in results)
         return await asyncio.gather(*[self._or_alone(request, result) for request, result in zip(requests, results, strict=True)])

@@ -65,7 +65,7 @@ class Table:
         self.client, self.name, self.pool, self._place, self._timeout = client, name, pool, place, timeout
         self._room = asyncio.Semaphore(pool)
         self.requests = 0
-        """How many were sent, for whoever counts round trips."""
+        """How many were sent, for tests that count them."""
 
     async def ask(self, operation: str, *, writes: bool = False, **parameters: Any) -> dict[str, Any]:
         """One request, by the name of its method. Raises `Refusal`, or `Unknown` instead of `Unavailable` where a write was sent."""

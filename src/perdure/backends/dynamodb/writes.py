@@ -1,7 +1,7 @@
-"""What one attempt sends: an update of the session's top where that is all, else a transaction of it and what goes beside it.
+"""What one attempt sends: an update of the session's header where that is all, else a transaction of it and what goes beside it.
 
-Small records wait in the top, where a write of one item stores them. When they are too many or too large, the next write moves them to an
-item of their own, in one transaction with it: no reader ever misses one, and none comes back after a truncation.
+Small records wait in the header, where a write of one item stores them. When they are too many or too large, the next write moves them
+to an item of their own, in one transaction with it: no reader ever misses one, and none comes back after a truncation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from perdure.backends.dynamodb.layout import (
     SEGMENT_RECORDS,
     Item,
     Layout,
-    Top,
+    SessionHeader,
     at,
     binaries,
     binary,
@@ -30,7 +30,7 @@ from perdure.errors import TooLarge
 from perdure.model.ids import SessionKey
 
 TAIL_BYTES = 4096
-"""Bytes of records that wait in the top: DynamoDB charges each write for the whole item, by the KB."""
+"""Bytes of records that wait in the header: DynamoDB charges each write for the whole item, by the KB."""
 INLINE_BYTES = 2048
 """Bytes of an attempt's records from which they do not wait there at all."""
 SEGMENT_BYTES = 320 << 10
@@ -40,11 +40,11 @@ PARTS_MAX = 100
 
 
 class Request(msgspec.Struct, frozen=True):
-    """A conditional write. `parts`: the top first, then in a transaction the rest; `key_part`: which of them is about the attempt's own
-    key. `after`: the top as it will be. `statement`: the same as `parts` in PartiQL, where they are an update of the top alone."""
+    """A conditional write. `parts`: the header first, then in a transaction the rest; `key_part`: which of them is about the attempt's own
+    key. `after`: the header as it will be. `statement`: the same as `parts` in PartiQL, where they are an update of the header alone."""
 
     parts: Sequence[Item]
-    after: Top
+    after: SessionHeader
     key_part: int | None
     statement: Item
 
@@ -54,24 +54,24 @@ class Request(msgspec.Struct, frozen=True):
         return sha256(msgspec.msgpack.encode(self.parts, order="deterministic")).hexdigest()[:36]
 
 
-def request(table: str, keys: Layout, attempt: Attempt, top: Top | None, blobs: Sequence[bytes]) -> Request:
-    """The write of an attempt on `top`, whose head is the one expected; `blobs` are its records, encoded. Raises `TooLarge`."""
+def request(table: str, keys: Layout, attempt: Attempt, header: SessionHeader | None, blobs: Sequence[bytes]) -> Request:
+    """The write of an attempt on `header`, whose head is the one expected; `blobs` are its records, encoded. Raises `TooLarge`."""
     session, head = attempt.session, attempt.records[-1].head
     tags = None if attempt.index is None else attempt.index.tags
-    waiting: Sequence[bytes] = () if top is None else top.tail
+    waiting: Sequence[bytes] = () if header is None else header.tail
     moved: Sequence[bytes] = ()
     kept = [*waiting, *blobs]
     if len(kept) > SEGMENT_RECORDS or sum(map(len, kept)) > TAIL_BYTES:
         large = len(blobs) > SEGMENT_RECORDS or sum(map(len, blobs)) > INLINE_BYTES
         moved, kept = (kept, []) if large else (waiting, list(blobs))
-    if top is None:
+    if header is None:
         first = attempt.records[0].head
-        after = Top(head, first.version, first.at, dict(tags or {}), kept, purged=False)
+        after = SessionHeader(head, first.version, first.at, dict(tags or {}), kept, purged=False)
         parts = [_made(table, keys, session, after)]
     else:
-        after = msgspec.structs.replace(top, head=head, tail=kept, tags=top.tags if tags is None else dict(tags))
-        parts = [_moved(table, keys, session, top, after, blobs if not moved else None)]
-    if top is None or tags is not None:
+        after = msgspec.structs.replace(header, head=head, tail=kept, tags=header.tags if tags is None else dict(tags))
+        parts = [_moved(table, keys, session, header, after, blobs if not moved else None)]
+    if header is None or tags is not None:
         parts.append({"Put": {"TableName": table, "Item": keys.listed(session) | {"g": encode_tags(after.tags)}}})
     last = head.version - len(kept)
     parts += [{"Put": {"TableName": table, "Item": item}} for item in _segments(keys, session, moved, last)]
@@ -82,11 +82,11 @@ def request(table: str, keys: Layout, attempt: Attempt, top: Top | None, blobs: 
             parts.append(_key(table, keys, attempt, name))
     if len(parts) > PARTS_MAX:
         raise TooLarge(f"An append that needs {len(parts)} items; DynamoDB takes {PARTS_MAX} in one transaction.")
-    return Request(parts, after, key_part, {} if top is None or len(parts) > 1 else _statement(table, keys, session, top, after))
+    return Request(parts, after, key_part, {} if header is None or len(parts) > 1 else _statement(table, keys, session, header, after))
 
 
-def _made(table: str, keys: Layout, session: SessionKey, after: Top) -> Item:
-    item = keys.top(session) | {
+def _made(table: str, keys: Layout, session: SessionKey, after: SessionHeader) -> Item:
+    item = keys.header(session) | {
         "h": binary(encode_head(after.head)),
         "f": number(after.floor),
         "x": binaries(after.tail),
@@ -98,27 +98,29 @@ def _made(table: str, keys: Layout, session: SessionKey, after: Top) -> Item:
     return {"Put": _conditioned(table, "attribute_not_exists(pk)") | {"Item": item}}
 
 
-def _moved(table: str, keys: Layout, session: SessionKey, top: Top, after: Top, added: Sequence[bytes] | None) -> Item:
+def _moved(
+    table: str, keys: Layout, session: SessionKey, header: SessionHeader, after: SessionHeader, added: Sequence[bytes] | None
+) -> Item:
     changes = ["h = :h", "d = :d", "x = :x" if added is None else "x = list_append(x, :x)"]
     values = {
-        ":e": binary(encode_head(top.head)),
-        ":f": number(top.floor),
+        ":e": binary(encode_head(header.head)),
+        ":f": number(header.floor),
         ":h": binary(encode_head(after.head)),
         ":d": keys.unsequenced_of(session),
         ":x": binaries(after.tail if added is None else added),
     }
-    if after.tags != top.tags:
+    if after.tags != header.tags:
         changes.append("g = :g")
         values[":g"] = encode_tags(after.tags)
     return {
         "Update": _conditioned(table, "h = :e AND f = :f")
-        | {"Key": keys.top(session), "UpdateExpression": f"SET {', '.join(changes)}", "ExpressionAttributeValues": values}
+        | {"Key": keys.header(session), "UpdateExpression": f"SET {', '.join(changes)}", "ExpressionAttributeValues": values}
     }
 
 
-def _statement(table: str, keys: Layout, session: SessionKey, top: Top, after: Top) -> Item:
+def _statement(table: str, keys: Layout, session: SessionKey, header: SessionHeader, after: SessionHeader) -> Item:
     """The newest records go whole: not every service that knows statements knows `list_append` in them."""
-    place = keys.top(session)
+    place = keys.header(session)
     return {
         "Statement": f'UPDATE "{table}" SET h=? SET d=? SET x=? WHERE pk=? AND sk=? AND h=? AND f=?',  # noqa: S608 - the name was checked when the URL was parsed
         "Parameters": [
@@ -127,8 +129,8 @@ def _statement(table: str, keys: Layout, session: SessionKey, top: Top, after: T
             binaries(after.tail),
             place["pk"],
             place["sk"],
-            binary(encode_head(top.head)),
-            number(top.floor),
+            binary(encode_head(header.head)),
+            number(header.floor),
         ],
         "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
     }

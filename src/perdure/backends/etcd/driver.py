@@ -18,7 +18,7 @@ from perdure.backends.etcd.due import moved
 from perdure.backends.etcd.gateway import Gateway, Json, absent, data, delete, get, holds, items, nested, prefix_end, put, unchanged
 from perdure.backends.etcd.header import GuardedHeader
 from perdure.backends.etcd.layout import IndexCells, Layout, row_gone
-from perdure.backends.etcd.news import notices
+from perdure.backends.etcd.notifications import notices
 from perdure.backends.etcd.reader import FETCHED, Reader
 from perdure.backends.remote import Answer, Attempt, HeadMismatch, Notice, Stored
 from perdure.backends.spi import NEVER, Capabilities, Checkup, Durability, Head, Index, Known, Progress, Record, Row, Snapshot

@@ -109,7 +109,7 @@ class Gateway:
         In a silence the member is asked for the range `alive`: a linearizable read, so one that lost the others is found out too. Raises
         `Unavailable` when it breaks off or the member does not answer within the time-outs, `Unauthorized`.
         """
-        await self.call("kv/range", alive)  # Whoever answered is first now, and the token is good.
+        await self.call("kv/range", alive)  # The endpoint that answered is first now, and the token is good.
         endpoint = self._endpoints[0]
         answers: asyncio.Queue[Json | Error] = asyncio.Queue(1)
         content, headers = msgspec.json.encode(body), _headers(self._token)

@@ -96,7 +96,7 @@ class Changes(Reader):
     async def _set(self, session: SessionKey, header: SessionHeader, changed: SessionHeader, beside: Sequence[Write]) -> bool:
         """Change a header that is still as it was read, and others with it; whether it was."""
         self._headers.pop(session)
-        fields = layout.encode_header(session, changed, news=changed.logged < changed.head.version)
+        fields = layout.encode_header(session, changed, unlogged=changed.logged < changed.head.version)
         await self.gate.check()
         try:
             version, *_ = await self.entities.commit([Write(layout.session(session), fields, header.version), *beside])

@@ -163,7 +163,7 @@ class GoogleDriver(Changes):
             after = _after(attempt, before)
             afters.append((attempt.session, after, len(writes)))
             on = ABSENT if before is None else before.version
-            writes.append(Write(layout.session(attempt.session), layout.encode_header(attempt.session, after, news=True), on))
+            writes.append(Write(layout.session(attempt.session), layout.encode_header(attempt.session, after, unlogged=True), on))
             for record in attempt.records:
                 fields = layout.encode_record(record, _pieces(record))
                 writes.append(Write(layout.record(attempt.session, record.head.version), fields, ABSENT))

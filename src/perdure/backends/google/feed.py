@@ -1,6 +1,6 @@
 """The feed: a log of which sessions moved from where to where, written by those who read it.
 
-A commit marks its session's header, in the write that stores it. Whoever reads the feed to its end looks the marks up, adds an entry to
+A commit marks its session's header, in the write that stores it. A reader that comes to the feed's end looks the marks up, adds an entry to
 the log (on the condition that its number is free) and only then takes the marks away, each where the head is still the one that the
 log now has. So nothing is passed over, however late it commits; what two readers order at once may come twice.
 
@@ -101,7 +101,7 @@ class Feed:
         upto, before = header.head.version, header.logged
         for _ in range(TRIES):
             changed = msgspec.structs.replace(header, logged=upto)
-            fields = layout.encode_header(session, changed, news=changed.head.version > upto)
+            fields = layout.encode_header(session, changed, unlogged=changed.head.version > upto)
             try:
                 (version,) = await self._reader.entities.commit([Write(layout.session(session), fields, header.version)])
             except Refused:

@@ -39,9 +39,9 @@ META: Path = ("store", "meta")
 LOGGED: Path = ("store", "logged")
 SWEPT: Path = ("store", "swept")
 END = "\U0010ffff"
-"""Behind every name that begins like the text before it."""
+"""Above every name that begins like the text before it."""
 DUE_END = "g"
-"""Behind the field `due` of every session."""
+"""Above the field `due` of every session."""
 _TIME_END = 1 << 63
 
 _ENCODER = msgspec.msgpack.Encoder()
@@ -148,8 +148,8 @@ def due_from(due_at: int | None) -> str:
     return DUE_END if due_at is None else f"{min(max(due_at, 0), _TIME_END):016x}"
 
 
-def encode_header(key: SessionKey, header: SessionHeader, *, news: bool) -> Fields:
-    """A header; `news`: the log lacks some of it."""
+def encode_header(key: SessionKey, header: SessionHeader, *, unlogged: bool) -> Fields:
+    """A header; `unlogged`: the log lacks some of it."""
     head = header.head
     fields: dict[str, Value | Unread] = {
         **header.others,
@@ -164,7 +164,7 @@ def encode_header(key: SessionKey, header: SessionHeader, *, news: bool) -> Fiel
     }
     if header.purged:
         fields["purged"] = 1
-    if news:
+    if unlogged:
         fields["news"] = 1
     if header.due_at is not None:
         fields["due"] = due(header.due_at, key)

@@ -1,4 +1,4 @@
-"""What weakens durability on a replica set, and how to mend it."""
+"""What weakens durability on a replica set, and how to fix it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def checkup(connections: Connections, failed: Error | None) -> Checkup:
         findings.append(Finding("warning", "unauthorized", what, "grant it the role clusterMonitor on admin"))
     if failed is not None:
         what = f"Records could not be moved out of the sessions' tails: {failed.detail}"
-        findings.append(Finding("bad", failed.code, what, "mend that before a session's document reaches 16 MiB"))
+        findings.append(Finding("bad", failed.code, what, "fix that before a session's document reaches 16 MiB"))
     return Checkup(facts, findings)
 
 

@@ -82,7 +82,7 @@ class Connections:
 
     @property
     def requests(self) -> int:
-        """How many requests were sent, for whoever counts round trips."""
+        """How many requests were sent, for tests that count them."""
         return self._listener.requests
 
     def collection(self, name: str) -> str:
@@ -90,7 +90,7 @@ class Connections:
         return f"{self.namespace}.{name}"
 
     def _certain(self) -> ReadConcern:
-        """With one member nobody else can be primary: what a majority holds is the newest. With several, and while that is not known, the
+        """With one member no other can be primary: what a majority holds is the newest. With several, and while that is not known, the
         primary has to prove that it still is."""
         servers = list(self.client.topology_description.server_descriptions().values())
         alone = len(servers) == 1 and len(servers[0].all_hosts) == 1

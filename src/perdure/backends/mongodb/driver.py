@@ -8,21 +8,23 @@ from itertools import repeat
 
 import msgspec
 
+from perdure.backends.common.pages import SNAPSHOTS_KEPT
+from perdure.backends.common.pieces import cut
+from perdure.backends.common.refusals import check_anchor, check_deleted, check_snapshot_size, key_applied_twice, not_deleted
 from perdure.backends.mongodb import layout, tail_archiver
 from perdure.backends.mongodb.checkup import checkup
 from perdure.backends.mongodb.connections import Connections
 from perdure.backends.mongodb.feed import Feed
 from perdure.backends.mongodb.layout import CHUNK, CHUNK_BYTES, HEAD, KEY, SESSION, SNAPSHOT, Doc
-from perdure.backends.mongodb.news import notices
+from perdure.backends.mongodb.notifications import notices
 from perdure.backends.mongodb.reader import Reader, known_in
 from perdure.backends.mongodb.schema import check_server, open_store
-from perdure.backends.mongodb.tail_archiver import Mover
+from perdure.backends.mongodb.tail_archiver import TailArchiver
 from perdure.backends.remote import Answer, Attempt, HeadMismatch, Notice, Stored
 from perdure.backends.spi import Capabilities, Change, Checkup, Durability, Page, Snapshot
 from perdure.clock import Clock
-from perdure.errors import Corrupt, Error, Invalid, TooLarge, Unavailable
+from perdure.errors import Corrupt, Error, Unavailable
 from perdure.lru import LruMap
-from perdure.model.commit import Kind, Status
 from perdure.model.ids import SessionKey
 
 RECORD_BYTES_MAX = 32 << 20
@@ -31,7 +33,6 @@ INLINE = 16 << 10
 """Most bytes of a record that lie in the tail; larger ones go to chunks."""
 ATTEMPT_INLINE = 512 << 10
 """Most bytes that one append brings into the tail: of a larger one all records go to chunks."""
-SNAPSHOTS_KEPT = 2
 MOVED_MAX = 65_536
 """Sessions of which is remembered how far their tails were moved; about 150 bytes each."""
 QUORUM = 3
@@ -51,7 +52,7 @@ class MongoDBDriver(Reader):
 
     def __init__(self, connections: Connections) -> None:
         super().__init__(connections)
-        self._mover, self._feed = Mover(connections), Feed(self)
+        self._archiver, self._feed = TailArchiver(connections), Feed(self)
         self._moved = LruMap[str, int](MOVED_MAX)
 
     async def start(self, clock: Clock, connect_timeout: float, *, create: bool = True) -> None:
@@ -91,7 +92,7 @@ class MongoDBDriver(Reader):
         """See `remote.Driver.write`: one update command, a statement for each session.
 
         One round trip; another one before it where records are large, or where keys are to be looked up that have left the tail, and
-        one or two behind it that read the heads of those who lost."""
+        one or two after it that read the heads of those who lost."""
         answers: dict[int, Answer] = {}
         chunked = {number: await self._cut(attempt) for number, attempt in enumerate(attempts) if _is_large(attempt)}
         judged = await self._old_keys(attempts)
@@ -116,7 +117,7 @@ class MongoDBDriver(Reader):
                 answers |= await self._judge({number: attempts[number] for number in sorted(judged)})
             except Error as error:  # of those who lost alone: the others' writes stand
                 answers |= dict.fromkeys(judged, error)
-        self._mover.add(
+        self._archiver.add(
             layout.name_of(attempt.session)
             for number, attempt in enumerate(attempts)
             if isinstance(answers[number], Stored) and _fills_page(attempt)
@@ -157,11 +158,10 @@ class MongoDBDriver(Reader):
         return counts
 
     async def _write_chunks(self, name: str, version: int, what: bytes, data: bytes) -> int:
-        starts = range(0, len(data), CHUNK_BYTES)
-        for number, start in enumerate(starts):
-            id = name + layout.chunk_name(version, what.hex(), number)
-            await self.connections.insert(CHUNK, [{"_id": id, "data": data[start : start + CHUNK_BYTES]}])
-        return len(starts)
+        chunks = cut(data, CHUNK_BYTES)
+        for number, chunk in enumerate(chunks):
+            await self.connections.insert(CHUNK, [{"_id": name + layout.chunk_name(version, what.hex(), number), "data": chunk}])
+        return len(chunks)
 
     async def _old_keys(self, attempts: Sequence[Attempt]) -> set[int]:
         """Which attempts have a key that has left its session's tail. What is not found here is certain for as long as no more of the
@@ -205,7 +205,7 @@ class MongoDBDriver(Reader):
             mine = [key for key in moved if key["_id"].startswith(names[number] + "\t")]
             known = known_in(doc, mine)
             stale = [key["_id"] for key in mine if key["v"] <= doc.get("purged", 0)]
-            if stale:  # Left behind by a purge that was not finished.
+            if stale:  # A purge that was not finished has left them.
                 await self.connections.delete(KEY, {"_id": {"$in": stale}, "v": {"$lte": doc["purged"]}})
             taken = next((known[key] for key in (attempt.key, *_keys(attempt)) if key in known), None)
             if taken is None:
@@ -213,7 +213,7 @@ class MongoDBDriver(Reader):
             elif attempt.key in known:
                 answers[number] = taken
             else:
-                answers[number] = Corrupt(f"A record of session {attempt.session.id!r} has an idempotency key that was applied before.")
+                answers[number] = key_applied_twice(attempt.session)
         return answers
 
     async def _vanished(self, attempt: Attempt) -> Corrupt:
@@ -229,8 +229,7 @@ class MongoDBDriver(Reader):
 
     async def put_snapshot(self, session: SessionKey, snapshot: Snapshot) -> None:
         """See `spi.Backend.put_snapshot`."""
-        if len(snapshot.body) > SNAPSHOT_BYTES_MAX:
-            raise TooLarge(f"A snapshot of {len(snapshot.body):,} bytes; on MongoDB {SNAPSHOT_BYTES_MAX:,} are taken.")
+        check_snapshot_size(snapshot, SNAPSHOT_BYTES_MAX, "MongoDB")
         name, version = layout.name_of(session), snapshot.version
         if not await self._has(session, version, snapshot.hash):
             return
@@ -268,28 +267,25 @@ class MongoDBDriver(Reader):
         return notices(self.connections)
 
     async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes]) -> None:
-        """See `spi.Backend.truncate`. What is cut off goes at once for readers, and from the disk behind that."""
+        """See `spi.Backend.truncate`. What is cut off goes at once for readers, and from the disk after that."""
         name = layout.name_of(session)
         found = await self.read(session, anchor[0] - 1, anchor[0] + 1, 1, reverse=False)
-        if not found or (found[0].head.hash, found[0].kind) != (anchor[1], Kind.anchor) or below > anchor[0]:
-            raise Invalid(f"Session {session.id!r} has no anchor commit at version {anchor[0]} with this hash, or {below} is above it.")
+        check_anchor(session, found[0] if found else None, below, anchor)
         dropped = 0
         for doc in await self.connections.find(SESSION, {"_id": name, "first": {"$lt": below}}, {"tail": 1, "first": 1}):
             dropped = below - doc["first"]
             await self.connections.insert(KEY, tail_archiver.keys_in(name, [entry for entry in doc["tail"] if entry["v"] < below]))
-            cut = {"$max": {"first": below, "moved": below}, "$pull": {"tail": {"v": {"$lt": below}}}}
-            self.connections.check(await self.connections.update(SESSION, [{"q": {"_id": name}, "u": cut}]))
+            change = {"$max": {"first": below, "moved": below}, "$pull": {"tail": {"v": {"$lt": below}}}}
+            self.connections.check(await self.connections.update(SESSION, [{"q": {"_id": name}, "u": change}]))
         for doc in await self.connections.find(SESSION, {"_id": name}, {"first": 1, "purged": 1}):
-            await self._mover.sweep(doc)
+            await self._archiver.sweep(doc)
         await self._feed.sweep(dropped)
 
     async def purge(self, session: SessionKey) -> None:
         """See `spi.Backend.purge`."""
         name = layout.name_of(session)
-        refused = Invalid(f"Session {session.id!r} is not deleted: delete it before it is purged.")
         (head,) = await self.heads([session])
-        if head is None or head.status != Status.deleted:
-            raise refused
+        head = check_deleted(session, head)
         (last,) = await self.read(session, head.version - 1, head.version + 1, 1, reverse=False)
         stub = layout.encode_entry(msgspec.structs.replace(last, body=b""), stub=True)
         only = {"tail": [stub], "first": head.version, "moved": head.version, "purged": head.version}
@@ -298,17 +294,17 @@ class MongoDBDriver(Reader):
         answer = await self.connections.update(SESSION, [{"q": where, "u": {"$set": only, "$unset": {"tags": ""}}}])
         self.connections.check(answer)
         if not answer["n"]:
-            raise refused
-        await self._mover.sweep({"_id": name, "first": head.version, "purged": head.version})
+            raise not_deleted(session)
+        await self._archiver.sweep({"_id": name, "first": head.version, "purged": head.version})
         await self._feed.sweep(sum(head.version - doc["first"] for doc in before))
 
     async def checkup(self) -> Checkup:
         """See `remote.Driver.checkup`."""
-        return await checkup(self.connections, self._mover.failed)
+        return await checkup(self.connections, self._archiver.failed)
 
     async def close(self) -> None:
         """See `remote.Driver.close`."""
-        await self._mover.drain()
+        await self._archiver.drain()
         await self.connections.close()
 
 

@@ -31,7 +31,6 @@ PAGE = 16
 """Records in a page; a power of two up to 16, for a page's name ends in the digit 0."""
 CHUNK_BYTES = 4 << 20
 """Most bytes in one chunk."""
-VERSION_END = (1 << 63) - 1
 HEAD = {"version": 1, "hash": 1, "at": 1, "epoch": 1, "status": 1, "data": 1}
 """The projection of a head."""
 

@@ -4,28 +4,21 @@ met in one of both places; records never change, so what was read in two steps i
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import islice
 
 import msgspec
 
+from perdure.backends.common.pages import VERSION_END, GapError, check_dense, one_page, version_range, without_gaps
 from perdure.backends.mongodb import layout
 from perdure.backends.mongodb.connections import Connections
-from perdure.backends.mongodb.layout import CHUNK, HEAD, KEY, LOG, SESSION, SNAPSHOT, VERSION_END, Doc, Entry, head_of
+from perdure.backends.mongodb.layout import CHUNK, HEAD, KEY, LOG, SESSION, SNAPSHOT, Doc, Entry, head_of
 from perdure.backends.spi import Head, Known, Loaded, Page, Query, Record, Row, Snapshot
-from perdure.errors import Corrupt
 from perdure.model.commit import Status
 from perdure.model.ids import SessionKey
 
-PAGE_BYTES = 4 << 20
-"""About how many bytes of records one `read` returns."""
 PAGES = 16
 """Most pages of a log that come with a session's document: an answer has 16 MiB at most."""
 TRIES = 4
 """How often a session is read that is truncated meanwhile."""
-
-
-class _CutError(Exception):
-    """Records were missing where they should be: truncated while they were read, or gone."""
 
 
 class Reader:
@@ -62,15 +55,12 @@ class Reader:
             {"$lookup": {"from": self._full(SNAPSHOT), "let": {"first": "$first"}, "pipeline": snapshots, "as": "snapshot"}},
             {"$lookup": {"from": self._full(LOG), "let": {"start": start}, "pipeline": pages, "as": "pages"}},
         ]
-        for _ in range(TRIES):
+
+        async def look() -> Loaded | None:
             docs = await self.connections.join(SESSION, pipeline)
-            if not docs:
-                return None
-            try:
-                return await self._loaded(session, docs[0], upto)
-            except _CutError:
-                continue
-        raise Corrupt(f"Records of session {session.id!r} are gone from MongoDB.", session=session.id)
+            return await self._loaded(session, docs[0], upto) if docs else None
+
+        return await without_gaps(look, session, "MongoDB", TRIES)
 
     async def _loaded(self, session: SessionKey, doc: Doc, upto: int) -> Loaded:
         name, snapshot = doc["_id"], None
@@ -82,7 +72,7 @@ class Reader:
             rest = {"_id": {"$gt": pages[-1]["_id"], "$lte": layout.at(name, min(upto, doc["moved"]))}}
             pages += await self.connections.find(LOG, rest, sort={"_id": 1})
         entries = _between(doc, pages, after, upto + 1)
-        _check_whole(entries, max(after + 1, doc["first"]), min(upto, doc["version"]))
+        check_dense([*map(_version, entries)], max(after + 1, doc["first"]), min(upto, doc["version"]))
         return Loaded(_row(session, doc), snapshot, await self.filled(name, entries))
 
     async def read(self, session: SessionKey, after: int, before: int | None, limit: int, *, reverse: bool) -> list[Record]:
@@ -102,28 +92,25 @@ class Reader:
             {"$set": {"tail": {"$filter": {"input": "$tail", "cond": inside}}}},
             {"$lookup": {"from": self._full(LOG), "pipeline": pages, "as": "pages"}},
         ]
-        for _ in range(TRIES):
+
+        async def look() -> list[Record]:
             docs = await self.connections.join(SESSION, pipeline)
-            if not docs:
-                return []
-            (doc,) = docs
-            found = doc["pages"]
-            if not reverse and len(found) == count and layout.version_in(found[-1]["_id"]) + layout.PAGE < doc["moved"]:
-                doc["tail"] = []  # There are more pages before it.
-            entries = _between(doc, found[::-1] if reverse else found, after, end)
-            first, last = max(after + 1, doc["first"]), min(end - 1, doc["version"])
-            chosen = _within(limit, reversed(entries) if reverse else entries)
-            try:
-                if chosen:
-                    _check_whole(
-                        sorted(chosen, key=_version), *((_version(chosen[-1]), last) if reverse else (first, _version(chosen[-1])))
-                    )
-                elif first <= last:
-                    raise _CutError
-                return await self.filled(name, chosen)
-            except _CutError:
-                continue
-        raise Corrupt(f"Records of session {session.id!r} are gone from MongoDB.", session=session.id)
+            return await self._chosen(docs[0], after, before, limit, count, reverse=reverse) if docs else []
+
+        return await without_gaps(look, session, "MongoDB", TRIES)
+
+    async def _chosen(self, doc: Doc, after: int, before: int | None, limit: int, count: int, *, reverse: bool) -> list[Record]:
+        """The records of a page of `read` from what was found of a session, of whose log at most `count` pages. Raises `GapError`."""
+        found = doc["pages"]
+        if not reverse and len(found) == count and layout.version_in(found[-1]["_id"]) + layout.PAGE < doc["moved"]:
+            doc["tail"] = []  # There are more pages before it.
+        entries = _between(doc, found[::-1] if reverse else found, after, VERSION_END if before is None else before)
+        chosen = one_page(reversed(entries) if reverse else entries, limit)
+        first, last = version_range(after, before, doc["first"], doc["version"])
+        if chosen:
+            first, last = (_version(chosen[-1]), last) if reverse else (first, _version(chosen[-1]))
+        check_dense(sorted(map(_version, chosen)), first, last)
+        return await self.filled(doc["_id"], chosen)
 
     async def find_key(self, session: SessionKey, key: str) -> Known | None:
         """One round trip: the tail, and then the keys that have left it."""
@@ -180,7 +167,7 @@ class Reader:
         names = [name + chunk for chunk in wanted]
         found = {doc["_id"]: doc["data"] for doc in await self.connections.find(CHUNK, {"_id": {"$in": names}})}
         if len(found) < len(names):
-            raise _CutError
+            raise GapError
         return {full.removeprefix(name): found[full] for full in names}
 
     def _full(self, collection: str) -> str:
@@ -197,23 +184,6 @@ def _between(doc: Doc, pages: Iterable[Doc], after: int, before: int) -> list[En
     name, first, moved = doc["_id"], doc["first"], doc["moved"]
     kept = [entry for page in pages for entry in page["records"] if first <= entry["v"] < moved] + doc["tail"]
     return [layout.decode_entry(name, entry) for entry in kept if after < entry["v"] < before]
-
-
-def _check_whole(entries: Sequence[Entry], first: int, last: int) -> None:
-    """Raise `_CutError` unless the versions are these, each once."""
-    if len(entries) != max(0, last - first + 1) or any(_version(entry) != first + place for place, entry in enumerate(entries)):
-        raise _CutError
-
-
-def _within(limit: int, entries: Iterable[Entry]) -> list[Entry]:
-    """As many as a page of `read` takes."""
-    chosen, size = [], 0
-    for entry in islice(entries, limit):
-        chosen.append(entry)
-        size += entry.stored_bytes
-        if size > PAGE_BYTES:
-            break
-    return chosen
 
 
 def _row(session: SessionKey, doc: Doc) -> Row:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from perdure.backends.common.refusals import no_store
+from perdure.backends.common.store_header import StoreHeader, open_header
 from perdure.backends.mongodb.connections import Connections
 from perdure.backends.mongodb.layout import COLLECTIONS, SCHEMA, SESSION, STORE, Doc
 from perdure.clock import Clock
-from perdure.errors import Corrupt, Unavailable, Unsupported
+from perdure.errors import Unavailable, Unsupported
 from perdure.model.commit import Status
-from perdure.model.ids import uuid7
 
 VALIDATOR = {"$jsonSchema": {"required": ["created"]}}
 """Sessions are written by updates that may insert, so that each says of itself whether it found its head. One that found no session at
@@ -25,18 +24,22 @@ _EXISTS = 48
 
 async def open_store(connections: Connections, clock: Clock, *, create: bool) -> str:
     """The store's id; its collections are made where there is none, with `create`. Several may do so at once."""
-    found = await connections.find(STORE, {"_id": "store"}, certain=True)
-    if not found and not create:
-        raise no_store(connections.place, f"the collection {connections.collection(STORE)!r} of {connections.database.name!r}")
-    if not found:
-        await _make(connections, uuid7(clock.now(), clock.bits(74)).hex())
-        found = await connections.find(STORE, {"_id": "store"}, certain=True)
-    schema, id = found[0].get("schema"), found[0].get("id")
+
+    async def read() -> Doc | None:
+        return next(iter(await connections.find(STORE, {"_id": "store"}, certain=True)), None)
+
+    what = f"the collection {connections.collection(STORE)!r} of {connections.database.name!r}"
+    header = await open_header(
+        read, lambda id: _make(connections, id), _header, place=connections.place, what=what, known=SCHEMA, clock=clock, create=create
+    )
+    return header.id
+
+
+def _header(found: Doc) -> StoreHeader:
+    schema, id = found["schema"], found["id"]
     if type(schema) is not int or type(id) is not str:
-        raise Corrupt(f"The collection {connections.collection(STORE)!r} was not made by Perdure: choose another namespace.")
-    if schema > SCHEMA:
-        raise Unsupported(f"This store has schema version {schema}; this version of Perdure knows {SCHEMA}: upgrade perdure.")
-    return id
+        raise TypeError(f"{schema!r}, {id!r}")
+    return StoreHeader(schema, id)
 
 
 async def _make(connections: Connections, id: str) -> None:

@@ -4,8 +4,8 @@
     2  write those pages, and the keys in them, and wait until a majority has them on disk
     3  take the records out of the tail
 
-So a record is always in a page or in the tail, a key always among the keys or in the tail, whoever dies between the steps: the next who
-completes a page begins again, and what was written twice is the same. No append waits for this, and none depends on it.
+So a record is always in a page or in the tail, a key always among the keys or in the tail, whichever process dies between the steps: the
+next one that completes a page begins again, and what was written twice is the same. No append waits for this, and none depends on it.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ BATCH = 64
 """Most sessions moved at once."""
 
 
-class Mover:
-    """Runs in the background, one batch at a time. `moved` is told how far each session's records are out of its tail."""
+class TailArchiver:
+    """Runs in the background, one batch at a time."""
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections

@@ -1,6 +1,6 @@
 """Object stores and folders: sessions hash to shards, a shard is a log of numbered segments, a segment is one object made once.
 
-Condition   a segment is put only if no object has its number (If-None-Match, generation 0; a hard link in a folder). Whoever puts
+Condition   a segment is put only if no object has its number (If-None-Match, generation 0; a hard link in a folder). A process that puts
             number n has read all segments below n, so it knows every head of the shard: one put holds many sessions' commits, each
             on its head
 Durability  `quorum` on a cloud's own service, which answers when several machines have the object; `buffered` on another endpoint,

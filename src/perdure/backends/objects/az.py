@@ -60,7 +60,7 @@ def asked(asking: Asking) -> Settings:
 
 
 def _signed_get(asking: Asking, account: str, key: str) -> bytes | None:
-    """`GET ?restype=service&comp=properties` of the account, signed with its key (Azure's documentation of Shared Key tells how)."""
+    """`GET ?restype=service&comp=properties` of the account, signed with its key (see Azure's documentation of Shared Key)."""
     base = (asking.address.options["endpoint"] or f"https://{account}.blob.core.windows.net").rstrip("/")
     headers = {"x-ms-date": email.utils.formatdate(asking.now / 1e9, usegmt=True), "x-ms-version": "2021-08-06"}
     resource = f"/{account}{urlsplit(base).path or '/'}"

@@ -44,7 +44,7 @@ class Bucket(Protocol):
         ...
 
     async def list(self, folder: str, after: str = "") -> Sequence[str]:
-        """All names directly in a folder (without it) that sort behind `after`, sorted. Raises `Unavailable`, `Unauthorized`."""
+        """All names directly in a folder (without it) that sort after `after`, sorted. Raises `Unavailable`, `Unauthorized`."""
         ...
 
     async def settings(self) -> Settings:

@@ -35,7 +35,7 @@ async def checkup(bucket: Bucket, shards: Sequence[Shard], durability: Durabilit
         findings.append(Finding("warning", "unsupported", what, mend))
     if durability == Durability.buffered:
         what = "What this service's answer to a write is worth cannot be seen, so receipts say 'buffered'."
-        findings.append(Finding("warning", "unsupported", what, "ask whoever runs it whether an object is synced before its answer"))
+        findings.append(Finding("warning", "unsupported", what, "ask those who run it whether an object is synced before its answer"))
     if unclean := [session.id for shard in shards for session, chain in shard.chains.items() if chain.unclean]:
         what = f"{len(unclean)} sessions may have bytes left that were truncated or purged, {unclean[0]!r} for one."
         findings.append(Finding("warning", "unavailable", what, "truncate or purge them again: it goes on where it ended"))

@@ -30,7 +30,7 @@ from perdure.errors import Error, Invalid, Unauthorized, Unavailable, Unknown
 
 T = TypeVar("T")
 Service = Callable[[Address], tuple[type[Any], dict[str, Any]]]
-"""What tells a cloud from another: obstore's class for it, and that class's configuration."""
+"""How clouds differ: obstore's class for it, and that class's configuration."""
 
 _OPTIONS: dict[str, tuple[Any, Parser]] = {
     **OPTIONS,
@@ -67,7 +67,7 @@ def cloud_address(url: str, options: Mapping[str, tuple[Any, Parser]]) -> Addres
 
 
 def mapped(error: Exception, place: str, *, writing: bool) -> Error:
-    """What obstore raises, in Perdure's words. Their texts may quote what a server said, so they go no further than the cause."""
+    """What obstore raises, as one of Perdure's errors. Their texts may quote what a server said, so they go no further than the cause."""
     if isinstance(error, PermissionDeniedError | UnauthenticatedError):
         rights = _RIGHTS[place.partition(":")[0]]
         return Unauthorized(f"{place} refuses these credentials, or they lack the right to read, write, delete or list: {rights}.")

@@ -8,7 +8,8 @@ from typing import TypeVar
 
 import msgspec
 
-from perdure.backends.common.refusals import no_store
+from perdure.backends.common.pages import SNAPSHOTS_KEPT, RecordPage, version_range
+from perdure.backends.common.refusals import check_anchor, no_store, not_deleted
 from perdure.backends.common.schema import writer_version
 from perdure.backends.common.store_header import check_schema
 from perdure.backends.objects import upgrade
@@ -18,7 +19,7 @@ from perdure.backends.objects.feed import read_feed
 from perdure.backends.objects.listing import by_due, by_id
 from perdure.backends.objects.name_tag import META, NameTag, new_tag, read_tag
 from perdure.backends.objects.segment import APPEND, PURGE, TRUNCATE, Chain, Entry, change, written
-from perdure.backends.objects.shard import Shard
+from perdure.backends.objects.shard import FETCHED, Shard
 from perdure.backends.remote.driver import Answer, Attempt, HeadMismatch, Stored
 from perdure.backends.remote.loop import gather_all
 from perdure.backends.spi import (
@@ -40,7 +41,7 @@ from perdure.backends.spi import (
 )
 from perdure.clock import Clock
 from perdure.errors import Corrupt, Error, Invalid, Unavailable, Unknown, Unsupported
-from perdure.model.commit import Kind, Status
+from perdure.model.commit import Status
 from perdure.model.ids import SessionKey, uuid7
 
 T = TypeVar("T")
@@ -48,12 +49,8 @@ T = TypeVar("T")
 RECORD_BYTES_MAX = 64 << 20
 CACHE_BYTES = 64 << 20
 """Segments kept in memory, by their stored bytes."""
-PAGE_BYTES = 4 << 20
-"""About how many bytes of records one `read` returns."""
 SHARDS = 2
 """Shards of a new store, unless its URL says another number."""
-SNAPSHOTS_KEPT = 2
-"""Newest snapshots kept of a session."""
 
 
 class ObjectsDriver:
@@ -77,14 +74,15 @@ class ObjectsDriver:
         self.store_id, self.schema = "", SCHEMA_VERSION
         self.shards: list[Shard] = []
         self._unproven: bytes | None = None
-        """The store's name tag, until it is put again and refused."""
+        """The store's header, until it is put again and refused."""
 
     async def start(self, shards: int | None, *, create: bool = True) -> None:
-        """Read the store's name tag, or make it; without `create` nothing is put before the first write.
+        """Read the store's header, or make it; without `create` nothing is put before the first write.
 
         Raises `Invalid` for another number of shards, `NotFound`, `Unsupported`, `Corrupt`, `Unavailable`.
         """
         place = self._bucket.place
+
         try:
             data = await self._bucket.get(META)
             if data is None and not create:
@@ -229,7 +227,7 @@ class ObjectsDriver:
         return await self._steadily(session, lambda: self._load(session, at))
 
     async def _load(self, session: SessionKey, at: int | None) -> Loaded | None:
-        """The index and the names of snapshots at once, then a snapshot and the segments behind it at once."""
+        """The index and the names of snapshots at once, then a snapshot and the segments after it at once."""
         shard = self._shard(session)
         _, names = await gather_all(shard.sync(), self._bucket.list(_snapshots(session)))
         chain = shard.chains.get(session)
@@ -267,18 +265,14 @@ class ObjectsDriver:
         shard, chain = await self._sync(session)
         if chain is None:
             return []
-        end = chain.head.version + 1 if before is None else min(before, chain.head.version + 1)
-        versions = range(max(after + 1, chain.first), end)
-        versions = (versions[::-1] if reverse else versions)[:limit]
-        page: list[Record] = []
-        size = 0
-        for start in range(0, len(versions), 16):
-            for record in await shard.records(session, versions[start : start + 16]):
-                page.append(record)
-                size += record.stored_bytes
-                if size > PAGE_BYTES:
-                    return page
-        return page
+        first, last = version_range(after, before, chain.first, chain.head.version)
+        versions = range(first, last + 1)[:: -1 if reverse else 1][:limit]
+        page = RecordPage[Record](limit)
+        for start in range(0, len(versions), FETCHED):
+            for record in await shard.records(session, versions[start : start + FETCHED]):
+                if page.add(record):
+                    return page.records
+        return page.records
 
     async def find_key(self, session: SessionKey, key: str) -> Known | None:
         """See `Driver`."""
@@ -321,8 +315,7 @@ class ObjectsDriver:
         shard, chain = await self._sync(session)
         shard.check_writer()
         records = [] if chain is None or not chain.first <= anchor[0] <= chain.head.version else await shard.records(session, [anchor[0]])
-        if not records or (records[0].head.hash, records[0].kind) != (anchor[1], Kind.anchor) or below > anchor[0]:
-            raise Invalid(f"Session {session.id!r} has no anchor commit at version {anchor[0]} with this hash, or {below} is above it.")
+        check_anchor(session, records[0] if records else None, below, anchor)
         await self._drop(shard, session, TRUNCATE, below)
         for name in await self._bucket.list(_snapshots(session)):
             if snapshot or int(name) < below - 1:
@@ -334,7 +327,7 @@ class ObjectsDriver:
         shard, chain = await self._sync(session)
         shard.check_writer()
         if chain is None or chain.head.status != Status.deleted:
-            raise Invalid(f"Session {session.id!r} is not deleted: delete it before it is purged.")
+            raise not_deleted(session)
         await self._drop(shard, session, PURGE, chain.head.version)
         for name in await self._bucket.list(_snapshots(session)):
             await self._bucket.delete(f"{_snapshots(session)}/{name}")
@@ -345,7 +338,7 @@ class ObjectsDriver:
         def make() -> tuple[Entry, ...]:
             chain = shard.chains[session]
             if kind == PURGE and (chain.head.status, chain.head.version) != (Status.deleted, below):
-                raise Invalid(f"Session {session.id!r} was made anew meanwhile: delete it before it is purged.")
+                raise Invalid(f"Session {session.id!r} was created again meanwhile: delete it before it is purged.")
             if below <= chain.first and (kind == TRUNCATE or chain.blank == below):
                 return ()
             return (Entry(kind, *session, below=below),)

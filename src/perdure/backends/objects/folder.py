@@ -92,7 +92,7 @@ class Folder:
         return True
 
     def _make(self, folder: Path) -> None:
-        """A folder and those above it, each durably named by the one above, whoever made it."""
+        """A folder and those above it, each durably named by the one above, no matter which process made it."""
         if folder in self._named or folder == folder.parent:
             return
         if not folder.is_dir() or folder.is_relative_to(self._root):

@@ -48,7 +48,7 @@ def service(address: Address) -> tuple[type[GCSStore], dict[str, Any]]:
 
 
 def asked(asking: Asking) -> Settings:
-    """The bucket as Google's JSON API tells of it. With `login=no` nobody signs; else google-auth has to be installed."""
+    """The bucket as Google's JSON API gives it. With `login=no` requests are not signed; else google-auth has to be installed."""
     address = asking.address
     look = f"gcloud storage buckets describe gs://{address.hosts}"
     token = _token(address)
@@ -92,7 +92,7 @@ def _token(address: Address) -> str | None:
     if options["login"] == "no":
         return ""
     try:
-        import google.auth  # not among what this engine needs; whoever uses Google's libraries has it
+        import google.auth  # not among what this engine needs; users of Google's libraries have it
         from google.auth.exceptions import GoogleAuthError
         from google.auth.transport.requests import Request
         from google.oauth2 import service_account

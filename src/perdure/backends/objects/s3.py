@@ -87,7 +87,7 @@ def _part(asking: Asking, part: str) -> ET.Element | None:
 
 
 def _signed_get(asking: Asking, part: str) -> bytes | None:
-    """`GET ?part=` of the bucket, signed by AWS's Signature Version 4 (its documentation tells the steps)."""
+    """`GET ?part=` of the bucket, signed by AWS's Signature Version 4 (see its documentation)."""
     address, options = asking.address, asking.address.options
     key, secret, token = address.user, address.password or "", ""
     if key is None:

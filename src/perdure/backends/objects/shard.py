@@ -1,7 +1,7 @@
 """One shard: a log of numbered segments, folded into an index of its sessions; a writer puts the next number.
 
 Every call first learns what others put, by asking for the next number (one request, shared by calls that wait for it). A put that loses
-its number folds the winner's segment and is judged anew. A put without an answer is settled by reading its number: mine, another's, or
+its number folds the winner's segment and is judged again. A put without an answer is settled by reading its number: mine, another's, or
 free, and then the identical bytes are put again; whatever lands late finds its number taken or is seen by the next reader.
 """
 
@@ -68,7 +68,7 @@ class Shard:
         self._saving: asyncio.Task[None] | None = None
         self.saves = saves
         self.puts = 0
-        """Segments put by this shard, to be counted."""
+        """Segments put by this shard, for tests that count them."""
 
     def name(self, position: int) -> str:
         """The object of a number."""
@@ -102,7 +102,7 @@ class Shard:
         self._known = look
 
     async def _start(self) -> None:
-        """The newest whole checkpoint, and what came behind it."""
+        """The newest whole checkpoint, and what came after it."""
         for name in reversed(await self._bucket.list(self._checkpoints)):
             data = await self._bucket.get(f"{self._checkpoints}/{name}")
             try:
@@ -116,7 +116,7 @@ class Shard:
         await self._follow()
 
     async def _follow(self) -> None:
-        """Fold everything behind the position."""
+        """Fold everything after the position."""
         names = await self._bucket.list(self._log, f"{self.position:016d}")
         for start in range(0, len(names), FETCHED):
             some = names[start : start + FETCHED]
@@ -244,7 +244,7 @@ class Shard:
         return records
 
     async def clean(self, session: SessionKey) -> None:
-        """Take what was dropped of a session out of its segments, which keep their numbers. Begun anew, it goes on where it ended."""
+        """Take what was dropped of a session out of its segments, which keep their numbers. Started again, it goes on where it stopped."""
         chain = self.chains[session]
 
         def cleaned(data: bytes) -> bytes:

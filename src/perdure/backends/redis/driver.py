@@ -15,7 +15,7 @@ from perdure.backends.redis import layout
 from perdure.backends.redis.checkup import checkup, settings_of
 from perdure.backends.redis.connections import Connections, Words
 from perdure.backends.redis.layout import SCHEMA, SHARDS, name_of, prefix, shard_of
-from perdure.backends.redis.news import notices
+from perdure.backends.redis.notifications import notices
 from perdure.backends.remote import Answer, Attempt, HeadMismatch, Notice, RetryLater, Stored
 from perdure.backends.spi import Capabilities, Change, Checkup, Durability, Head, Known, Loaded, Page, Query, Record, Row, Snapshot
 from perdure.clock import Clock

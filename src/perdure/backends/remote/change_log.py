@@ -111,10 +111,10 @@ async def sweep(log: Log, place: int, dropped: int) -> None:
                 changed[number] = None
             elif 2 * gone >= sum(one is not None for one in ranges):
                 changed[number] = left
-        ended = len(found) < SWEPT_ENTRIES
-        place = 0 if ended else found[-1][0] + 1
+        at_end = len(found) < SWEPT_ENTRIES
+        place = 0 if at_end else found[-1][0] + 1
         await log.replace(changed, place)
-        if ended:
+        if at_end:
             break
         budget -= sum(1 + sum(one is not None for one in ranges) for _, ranges in found)
 

@@ -1,7 +1,7 @@
-"""News by a change stream over the sessions' documents: the server sends of each commit its session's name and the version.
+"""Notifications by a change stream over the sessions' documents: the server sends of each commit its session's name and the version.
 
-What a majority has is told, so no more than what was acknowledged. A stream that breaks is not resumed: the next one begins with now, and
-whoever waits is told to look.
+Only what a majority has is notified, so no more than what was acknowledged. A stream that breaks is not resumed: the next one begins with
+now, and those who wait are notified that they have to look.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from perdure.errors import Error, Unavailable
 WAIT = 5.0
 """Seconds after which the server answers though there is no news."""
 LAST_WORDS = 1.0
-"""Seconds that closing takes at most to tell the server that the stream has ended."""
+"""Seconds that closing takes at most for the message to the server that the stream has ended."""
 _UPDATED = "updateDescription.updatedFields.version"
 _PIPELINE = [
     {"$changeStream": {}},

@@ -1,4 +1,4 @@
-"""News from Redis: each shard's feed is a stream, and a read of a stream can wait for its next entry. Appends do nothing for it.
+"""Notifications from Redis: each shard's feed is a stream, and a read of a stream can wait for its next entry. Appends do nothing for it.
 
 One connection waits at all shards, in a Cluster, where a read touches one slot only, one at each. They are the listener's own: none of
 those that other requests share ever waits.
@@ -20,7 +20,7 @@ from perdure.errors import Corrupt, Error
 
 ENTRIES = 1000
 """Most entries of one stream in one answer."""
-_NEWS = asyncio.Queue[Sequence[Notice] | Error]
+_Queue = asyncio.Queue[Sequence[Notice] | Error]
 
 
 async def notices(connections: Connections, streams: Sequence[str]) -> AsyncGenerator[Notice, None]:
@@ -30,14 +30,14 @@ async def notices(connections: Connections, streams: Sequence[str]) -> AsyncGene
     places = {stream: entries[0][0] if entries else b"0-0" for stream, entries in zip(streams, last, strict=True)}
     groups = [[stream] for stream in streams] if connections.route.clustered else [list(streams)]
     waiters = [_Waiter(connections, {stream: places[stream] for stream in group}) for group in groups]
-    news: _NEWS = asyncio.Queue(1)
+    queue: _Queue = asyncio.Queue(1)
     tasks: list[asyncio.Task[None]] = []
     try:
         await gather_all(*[waiter.start() for waiter in waiters])
-        tasks += [asyncio.create_task(waiter.run(news)) for waiter in waiters]
+        tasks += [asyncio.create_task(waiter.run(queue)) for waiter in waiters]
         yield None, 0
         while True:
-            found = await news.get()
+            found = await queue.get()
             if isinstance(found, Error):
                 raise found
             for notice in found:
@@ -62,15 +62,15 @@ class _Waiter:
         """Connect, and read once without waiting: what is not allowed is refused here."""
         await self._read()
 
-    async def run(self, news: _NEWS) -> None:
+    async def run(self, queue: _Queue) -> None:
         """Put what comes, and in the end the error that ended it."""
         patience = int(self._connections.timeout * 500)  # Milliseconds: a server that is not heard of for twice as long is gone.
         try:
             while True:
                 if found := await self._read("BLOCK", patience):
-                    await news.put(found)
+                    await queue.put(found)
         except Error as error:
-            await news.put(error)
+            await queue.put(error)
 
     async def _read(self, *wait: str | int) -> list[Notice]:
         while True:

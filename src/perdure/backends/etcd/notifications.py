@@ -1,4 +1,4 @@
-"""News from etcd: a watch on all heads, from now on. What was missed while there was none is read by those who wait."""
+"""Notifications from etcd: a watch on all heads, from now on. What was missed while there was none is read by those who wait."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _REFUSED = ("permission denied", "auth token", "user name is empty")
 
 
 async def notices(gateway: Gateway, keys: Layout) -> AsyncGenerator[Notice, None]:
-    """See `remote.NotificationSource`. etcd ends a watch that is so far behind that what it has not seen was compacted."""
+    """See `remote.NotificationSource`. etcd ends a watch that fell back so far that what it has not seen was compacted."""
     heads = keys.all(b"h")
     request = {"create_request": {"key": text(heads), "range_end": text(prefix_end(heads)), "filters": ["NODELETE"]}}
     async with aclosing(gateway.stream("watch", request, alive=get(keys.meta)["request_range"])) as answers:
