@@ -39,6 +39,11 @@ PARTS = {
     "agents": Part("langchain", "tests/unit_tests/agents/**/test_*.py", 2),
 }
 
+TIMED = {
+    "test_imp_nested": "asserts the order of what two tasks stream, of which one sleeps for 10 ms: on a busy machine the other may take longer",
+}
+"""Tests of the engine's that depend on time, and why. One that fails runs once more, with nothing beside it."""
+
 
 def ran(package: str, results: Path, tests: Sequence[str], strict: str, *plugins: str) -> tuple[list[str], list[str], str]:
     """Run tests of a suite: those that passed, those that failed, and the end of the output."""
@@ -80,6 +85,9 @@ def test_what_passes_with_the_frameworks_saver_passes_with_ours(part: Part, stri
     """Each test that takes an SQLite saver passes with PerdureSaver in its place, or fails with the framework's own saver as well."""
     passed, failed, output = ran(part.package, tmp_path / "ours", taking_savers(part), strict, "langgraph_engine_plugin")
     assert len(passed) + len(failed) >= part.count, output
+    if timed := [name for name in failed if name.partition("::")[2].partition("[")[0] in TIMED]:
+        by_itself, _, _ = ran(part.package, tmp_path / "timed", timed, strict, "langgraph_engine_plugin")
+        failed = [name for name in failed if name not in by_itself]
     if failed:
         with_theirs, _, _ = ran(part.package, tmp_path / "theirs", failed, strict)
         assert set(failed).isdisjoint(with_theirs), output

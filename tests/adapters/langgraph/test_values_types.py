@@ -208,8 +208,8 @@ def test_objects_come_back_in_another_process() -> None:
     program = f"""
 import msgspec
 from tests.adapters.langgraph import data_types as t
-from tests.adapters.langgraph.test_values_types import OPEN, Codec, Memory
-made = Codec(OPEN, Memory()).decode(msgspec.json.decode({stored!r}))
+from tests.adapters.langgraph.test_values_types import OPEN, Codec, MessageCache
+made = Codec(OPEN, MessageCache()).decode(msgspec.json.decode({stored!r}))
 assert made == [t.Trip.Leg(miles=2), t.IntBox(held=1), t.Point(1)] and type(made[2]) is t.Point, made
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
@@ -275,7 +275,7 @@ class Failing:
 def test_code_of_the_users_that_fails_is_an_error_of_ours() -> None:
     """An object that was never finished, a hash that fails when a set is read back: refused, with the place."""
     unfinished = object.__new__(t.Place)
-    with pytest.raises(Invalid, match=r"type .*Place at \['a'\], which would not come back as it is: it cannot be looked into"):
+    with pytest.raises(Invalid, match=r"type .*Place at \['a'\], which would not come back as it is: its parts cannot be read"):
         through({"a": unfinished})
     held = Failing(1)
     keys = {held}

@@ -65,7 +65,7 @@ def test_of_two_writers_of_one_number_the_later_is_refused(store: Any) -> None:
     for number in range(3):
         first.create_message("s", "a", message(number))
     first.create_message("s", "a", message(3, "mine"))
-    with pytest.raises(SessionException, match="Message 3 of agent a in session s was written by somebody else"):
+    with pytest.raises(SessionException, match="Message 3 of agent a in session s was written by another writer"):
         second.create_message("s", "a", message(3, "theirs"))
     assert texts(first.list_messages("s", "a")) == ["hello"] * 3 + ["mine"]
     second.create_message("s", "a", message(4, "theirs, after loading"))

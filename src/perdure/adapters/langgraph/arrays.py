@@ -1,4 +1,4 @@
-"""Numpy's arrays and numbers as JSON. Numpy is never imported here, but for an array that is read.
+"""Numpy's arrays and numbers as JSON. Numpy is imported here only to read an array.
 
 {"$": "numpy.array", "dtype": "<f8", "shape": [2, 3], "base64": …}      with "order": "F" and "readonly": true where it is so
 {"$": "numpy.number", "dtype": "<i8", "value": 5}                       in base64 what JSON cannot say exactly
@@ -16,11 +16,11 @@ from perdure.adapters.langgraph.refusals import would_lose
 
 ARRAY, NUMBER = "numpy.array", "numpy.number"
 _PLAIN = "biufcmMSU"
-"""The kinds of dtypes whose bytes are all that they are."""
+"""The kinds of dtypes whose bytes hold the whole value."""
 
 
 def encode(value: Any) -> dict[str, Any] | None:
-    """An array or a number as JSON; `None` if the value is neither. Raises `Refused` for what bytes do not hold."""
+    """An array or a number as JSON; `None` if the value is neither. Raises `Refused` for a value that its bytes do not hold."""
     numpy = sys.modules.get("numpy")
     kind = type(value)
     if numpy is None or not hasattr(numpy, "ndarray") or not isinstance(value, (numpy.ndarray, numpy.generic)):
@@ -45,7 +45,7 @@ def encode(value: Any) -> dict[str, Any] | None:
 
 
 def decode(stored: dict[str, Any]) -> Any:
-    """The array or number. Raises `ValueError` or `TypeError` for what nobody spelled."""
+    """The array or number. Raises `ValueError` or `TypeError` for what `encode` never writes."""
     dtype, numpy = _dtype(stored["dtype"])
     if stored[TAG] == NUMBER:
         if "value" in stored:
@@ -58,7 +58,7 @@ def decode(stored: dict[str, Any]) -> Any:
 
 
 def array(dtype: str, shape: Any, order: str, data: bytes) -> Any:
-    """An array of its own memory, which may be written."""
+    """An array with memory of its own, which can be written."""
     kind, numpy = _dtype(dtype)
     count = prod(shape)
     if count * kind.itemsize != len(data):

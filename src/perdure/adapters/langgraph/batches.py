@@ -1,4 +1,4 @@
-"""What a batch of LangGraph's store may hold: it is looked at whole before any of it is done. And the texts of a value, for vectors."""
+"""Checks of a whole batch of LangGraph's store before any of it is carried out; and the texts of a value, for vectors."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ from perdure.errors import Error, Invalid
 
 
 class PartlyStored(Error):
-    """A batch over several namespaces was stored in part: each namespace is a session of its own. Send the batch again; what was stored is
-    then stored once more, as it is.
+    """A batch over several namespaces was stored in part, for each namespace is a session of its own. Send the whole batch again.
 
     Facts: `stored`, the namespaces whose puts were stored.
     """
@@ -34,7 +33,7 @@ class PartlyStored(Error):
 
 
 def checked(ops: Iterable[Op]) -> list[Op]:
-    """The operations of a batch. Raises `Invalid`, or the framework's error for a namespace, if one of them could not be done."""
+    """The operations of a batch. Raises `Invalid`, or the framework's error for a namespace, if one of them is malformed."""
     todo = list(ops)
     for one in todo:
         if isinstance(one, (GetOp, PutOp)):
@@ -100,7 +99,7 @@ def _check_listing(listing: ListNamespacesOp) -> None:
 
 
 def texts_of(value: Mapping[str, Any], paths: Sequence[str | list[str]]) -> list[str]:
-    """The texts of a value that vectors are made of, in the framework's way. What JSON has no form for counts as its text."""
+    """The texts of a value that vectors are made of, in the framework's way. A value that JSON cannot hold counts as its text."""
     try:
         plain = _readable(dict(value))
     except RecursionError:

@@ -1,6 +1,6 @@
 """Values that are stored as calls: {"$": "module.name", "ext": code, "value": arguments}, as the framework's serialiser spells them.
 
-The standard library's are written so still; of other classes these are older bytes, read as the framework reads them.
+Values of the standard library are still written so. Calls of other classes come from older versions, and are read as the framework does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _ARRAY, _DELTA = 6, 7
 
 
 def call_constructor(classes: Classes, tag: str, code: int, content: Any) -> Any:
-    """The value. Raises `Unfit` if there is no such class, or none that may be called so."""
+    """The value. Raises `Unfit` if there is no such class, or it may not be called so."""
     if code == _ARRAY:
         dtype, shape, order, data = content
         return arrays.array(dtype, shape, order, data)
@@ -44,7 +44,7 @@ def call_constructor(classes: Classes, tag: str, code: int, content: Any) -> Any
             return kind(**content)
         if code in _MODELS:
             return _model(kind, content)
-    except Exception as error:  # the class's own code, of which the framework expects anything too
+    except Exception as error:  # the class's own code may raise anything, as the framework expects too
         raise Unfit(f"it does not fit its class: {error!r:.200}") from error
     raise Unfit(f"a newer version wrote it, with code {code!r:.20}")
 
@@ -60,7 +60,7 @@ def _kind(classes: Classes, key: str) -> Any:
 
 
 def _model(kind: Any, content: Any) -> Any:
-    """A model from its dumped fields: those inside it are made by its validators."""
+    """A model from its dumped fields: its validators make the models inside it."""
     try:
         return kind(**content)
     except Exception:

@@ -1,12 +1,12 @@
-"""Which classes may stand in a value, and which class a stored name means.
+"""Which classes a value may contain, and which class a stored name means.
 
     always          the framework's safe types
-    by default      the data types (see `objects`) that the program has imported, but for those that reach beyond their data:
+    by default      the data types (see `objects`) that the program has imported, except those that do more than hold data:
                     settings, models that import by name, LangChain's clients and tools, classes with a finalizer
     with a list     those that are listed
 
-A class is found by its name among what is imported (see `imported`), or is given as an object. One that has no name to be found by,
-because a function or `create_model` made it, may be written, as the framework has it; it comes back as plain data.
+A class is found by its name among what is imported (see `class_names`), or is given as an object. One that cannot be found by its name,
+because a function or `create_model` made it, can be written, as in the framework; it comes back as plain data.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ _warned: set[tuple[str, str]] = set()
 
 
 class Rules(Enum):
-    """What becomes of a data type that is not listed."""
+    """What happens to a data type that is not listed."""
 
-    OPEN = "taken and made"
-    LENIENT = "taken, as the framework's strict mode takes it, and comes back as plain data"
+    OPEN = "stored and restored"
+    LENIENT = "stored, as in the framework's strict mode, and comes back as plain data"
     CLOSED = "refused"
 
 
@@ -69,7 +69,7 @@ class Classes:
             raise not_data(kind)
         found = given or find_class(key)
         if found is not None and found is not kind:
-            raise would_lose(kind, "another class stands under its name by now, and it would become an object of that one")
+            raise would_lose(kind, "its name means another class by now, and it would become an object of that one")
         trouble = self._trouble(kind)
         if trouble and (self._rules is not Rules.LENIENT or _acting(kind)):
             raise Refused(kind, trouble)
@@ -79,14 +79,14 @@ class Classes:
             warn_once(
                 key,
                 "nameless",
-                "%s has no name to be found by, so it will come back as plain data: define it in a module, or %s.",
+                "%s cannot be found by its name, so it will come back as plain data: define it in a module, or %s.",
                 key,
                 ADVICE,
             )
         return key
 
     def find(self, key: str) -> type | None:
-        """The class that a stored name means, if it may be made."""
+        """The class that a stored name means, if objects of it may be made."""
         found = self._given.get(key)
         if found is not None:
             return found
@@ -96,7 +96,7 @@ class Classes:
         return None if found is None or family(found) is None or self._trouble(found) else found
 
     def _trouble(self, kind: type) -> str:
-        """Why objects of this class are not made; empty if they are."""
+        """Why objects of this class are not made; empty if they are made."""
         known = self._troubles.get(kind)
         if known is None:
             known = self._troubles[kind] = self._judge(kind)
@@ -124,7 +124,7 @@ def _acting(kind: type) -> str | None:
     if extends(kind):
         return "an extension of a built-in class, whose name may mean more than its content"
     if hasattr(kind, "__del__"):
-        return "a class that runs code when an object of it goes"
+        return "a class that runs code when an object of it is freed"
     fields = getattr(kind, "__pydantic_fields__", None) or {}
     if any(_imports(field.annotation) or any(map(_imports, field.metadata)) for field in fields.values()):
         return "a model with an ImportString, which imports by name"
@@ -138,7 +138,7 @@ def _imports(annotation: Any) -> bool:
 
 
 def warn_once(key: str, kind: str, text: str, *facts: Any) -> None:
-    """Say it once a process."""
+    """Log a warning once in each process."""
     if (key, kind) not in _warned and len(_warned) < WARNED_MAX:
         _warned.add((key, kind))
         log.warning(text, *facts)

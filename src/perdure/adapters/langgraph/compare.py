@@ -52,7 +52,7 @@ def _objects(before: Any, after: Any, kind: type) -> None:
         return
     how = family(kind)
     if how is None:
-        # Without an `__eq__` nobody can tell whether two objects are the same; such ones come by a serialiser of the user's alone.
+        # Objects without an `__eq__` cannot be compared. Only a serialiser of the user's writes such objects.
         _check(kind.__eq__ is _IDENTITY or repr(before) == repr(after) or bool(before == after), kind)
         return
     one, other = how.take(before), how.take(after)
@@ -80,4 +80,4 @@ def _moment(value: Any) -> tuple[Any, ...]:
 
 def _check(same: bool, kind: type) -> None:
     if not same:
-        raise would_lose(kind, "its content would be another one")
+        raise would_lose(kind, "its content would differ")

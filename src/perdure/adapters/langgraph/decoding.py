@@ -1,4 +1,4 @@
-"""JSON that an encoder wrote as the value that it stands for. Classes are found, never imported; no constructor of theirs runs."""
+"""Values from the JSON that an encoder wrote. Classes are looked up, never imported; no constructor of theirs runs."""
 
 from __future__ import annotations
 
@@ -22,16 +22,18 @@ from perdure.errors import Corrupt, Invalid
 FACTORIES: dict[str, Any] = {
     kind.__name__: kind for kind in (list, dict, set, int, float, str, tuple, bool, bytes, deque, Counter, OrderedDict)
 }
-"""What a defaultdict may make its missing members with."""
+"""The default factories that a defaultdict may have."""
 _SETS: dict[str, Any] = {"set": set, "frozenset": frozenset, "tuple": tuple}
 _MAPPINGS: dict[str, Any] = {"dict": dict, "OrderedDict": OrderedDict, "Counter": Counter}
 _ABSENT = object()
 
 
 class Decoder:
-    """Makes values. With `shared`, a map from messages (by the identity of their JSON, which the caller keeps alive) to objects, each
-    message is made once. With `kinds`, classes that are found before others, what cannot be made is not said, for it is looked at. `unseal`
-    opens what a serialiser of the user's wrote.
+    """Makes values.
+
+    `shared` maps messages (by the identity of their JSON, which the caller keeps alive) to objects: with it each message is made once.
+    `kinds` are classes that are looked up before others; with it no warnings are logged, for the caller compares the value. `unseal` opens
+    what a serialiser of the user's wrote.
     """
 
     __slots__ = ("_classes", "_kinds", "_memory", "_quiet", "_shared", "_unseal")
@@ -122,19 +124,19 @@ class Decoder:
             return made
         name = min(gone)
         if not aside.put(made, gone):
-            return self._lost(value, parts, f"its class has no field {name!r} any more")
+            return self._lost(value, parts, f"its class no longer has a field {name!r}")
         if not self._quiet:
             warn_once(
                 key,
                 f"field {name}",
-                "A stored %s has a field %r, which its class has no more: it is stored again beside the others.",
+                "A stored %s has a field %r that its class no longer has: it is kept, and stored again with the others.",
                 key,
                 name,
             )
         return made
 
     def _called(self, tag: str, value: dict[str, Any]) -> Any:
-        """What the framework's serialiser would make by a call, which it spells as a class, a code, and arguments."""
+        """A value that the framework's serialiser writes as a call: a class, a code, and arguments."""
         content = self.decode(value["value"])
         try:
             return call_constructor(self._classes, tag, value["ext"], content)
@@ -151,7 +153,7 @@ class Decoder:
 
 
 def content_of(parts: dict[str, Any]) -> Any:
-    """What an object holds, without its class: as the framework's strict mode has it."""
+    """What an object holds, without its class, as in the framework's strict mode."""
     if "fields" in parts:
         return {**parts["fields"], **parts.get("extra", {})}
     for part in ("root", "value", "member"):

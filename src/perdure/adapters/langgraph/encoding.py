@@ -1,4 +1,4 @@
-"""A value as JSON (see `values` for the forms). What is no plain value and no message is read back before it is stored, and compared."""
+"""A value as JSON (see `values` for the forms). What is neither plain nor a message is read back and compared before it is stored."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from perdure.adapters.langgraph.sealing import Sealer
 from perdure.model.values import DEPTH_MAX, same
 
 DEPTH = DEPTH_MAX - 10
-"""How many containers of JSON may stand inside one another: what a document puts around a value needs the rest."""
+"""How many containers of JSON may be nested: the document around a value needs the rest."""
 TRIES = 3
-"""How often a value is written that is not what is read back: the engine may give a message in it its id meanwhile, in another thread."""
+"""How often a value is written if it reads back otherwise: the engine may give a message in it its id meanwhile, in another thread."""
 _SEQUENCES: dict[Any, str] = {set: "set", frozenset: "frozenset", tuple: "tuple", deque: "deque"}
 _MAPPINGS: dict[Any, str] = {defaultdict: "defaultdict", OrderedDict: "OrderedDict", Counter: "Counter"}
 _FACTORY_NAMES = {factory: name for name, factory in FACTORIES.items()}
@@ -47,11 +47,11 @@ class Encoder:
     ) -> None:
         self._classes, self._memory, self._foreign, self._unseal = classes, memory, foreign, unseal
         self._kinds: dict[str, type] = {}
-        """The classes that were met, by name: one without a place to be found at is read back all the same."""
+        """The classes that were met, by name, so that a class that cannot be found by its name is read back, too."""
         self._fresh = False
-        """Whether what is being encoded was just read, so that nobody changed it."""
+        """Whether what is being encoded was just read, so that it is unchanged."""
         self._trusting = False
-        """Whether what is being encoded is read back when it is whole."""
+        """Whether what is being encoded is read back when it is complete."""
 
     def encode(self, value: Any, room: int = DEPTH) -> Any:
         """The value as JSON of at most `room` containers inside one another."""
@@ -61,7 +61,7 @@ class Encoder:
         if value is None or kind is bool or kind is int:
             return value
         if room <= 0:
-            raise Refused(kind, f"stands in too many containers: at most {DEPTH} inside one another can be stored")
+            raise Refused(kind, f"is nested too deep: at most {DEPTH} containers inside one another can be stored")
         if kind in NAME_OF:
             return self._message(value, kind, room - 1)
         if kind is list:
@@ -129,7 +129,7 @@ class Encoder:
         return encoded if getattr(value, "maxlen", None) is None else encoded | {"maxlen": value.maxlen}
 
     def _lost(self, value: Any, kind: type, room: int) -> Any:
-        """What stands for an object whose class was not found when it was read: the object as it was stored, unless its content changed."""
+        """The JSON of an object whose class was not found when it was read: as it was stored, unless its content changed."""
         stored = value.stored
         if not (self._fresh or self._unchanged(self.encode(plain(value), room), stored, room)):
             raise Refused(
@@ -143,7 +143,7 @@ class Encoder:
         content = content_of(stored)
         if not (isinstance(encoded, dict) and TAG in encoded) and same(encoded, content):
             return True
-        # A dict with odd keys, an older form, a member that is called otherwise now: as it would be written if it were read now.
+        # A dict with unusual keys, an older form, a member with another name now: compare with what would be written if it were read now.
         self._fresh = True
         try:
             decode = self._decoder().decode
@@ -153,7 +153,7 @@ class Encoder:
             self._fresh = False
 
     def _whole(self, value: Any, kind: type, room: int) -> Any:
-        """What has more than plain containers and messages: outermost it is read back."""
+        """A value with more than plain containers and messages. The outermost one is read back."""
         if self._trusting:
             return self._typed(value, kind, room)
         for left in reversed(range(TRIES)):
@@ -168,7 +168,7 @@ class Encoder:
             except Refused:
                 if not left:
                     raise
-            except Exception as error:  # the value's own comparison or hash, or what could not be read
+            except Exception as error:  # from the value's own comparison or hash, or from reading
                 raise would_lose(kind, f"reading it back fails ({error!r:.200})") from error
         return encoded
 
@@ -201,7 +201,7 @@ class Encoder:
         return encoded
 
     def _value(self, content: Any, room: int) -> dict[str, Any]:
-        """The value of an enum's member, if it can be stored: the name alone says which it is."""
+        """The value of an enum's member, if it can be stored: its name alone identifies it."""
         try:
             return {"value": self.encode(content, room)}
         except Refused:
@@ -235,5 +235,5 @@ def _taken(how: Family, value: Any, kind: type) -> dict[str, Any]:
         return how.take(value)
     except Refused:
         raise
-    except Exception as error:  # an object that was never finished, an attribute that fails
-        raise would_lose(kind, f"it cannot be looked into ({error!r:.200})") from error
+    except Exception as error:  # the object was never completed, or an attribute fails
+        raise would_lose(kind, f"its parts cannot be read ({error!r:.200})") from error

@@ -1,4 +1,4 @@
-"""Which items a search's filter chooses: as the framework's stores do where they agree, and what they do not know is refused."""
+"""Which items a search's filter chooses: as in the framework's stores where they agree; unknown operators are refused."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class InvalidFilter(Invalid, ValueError):
 
 
 def check_filter(wanted: Any) -> None:
-    """Raise `InvalidFilter` for what is no filter, and for operators that there are not: no items would look like the truth."""
+    """Raise `InvalidFilter` for what is no filter, and for unknown operators: an empty result would look like an answer."""
     if wanted is None:
         return
     if not isinstance(wanted, Mapping):
@@ -62,7 +62,7 @@ def chosen(item: Mapping[str, Any], wanted: Mapping[str, Any] | None) -> bool:
 def matches(value: Any, wanted: Any) -> bool:
     """Whether a value is what a filter asks for: equal, or each operator of {"$gt": 1} holds, or each member of a nested filter does.
 
-    What is not there counts as `None`. A bool is no number.
+    A missing member counts as `None`. A bool is no number.
     """
     if isinstance(wanted, (list, tuple)):
         return isinstance(value, (list, tuple)) and len(value) == len(wanted) and all(map(matches, value, wanted))

@@ -1,4 +1,4 @@
-"""Older checkpoints: the document at an older version, found by a checkpoint's key or by folding a stretch of the chain once."""
+"""Older checkpoints: the document at an older version, found by a checkpoint's key or by folding a range of the chain once."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Tasks = Mapping[str, Mapping[str, Any]]
 
 
 LATE_WRITE_WINDOW = 3
-"""Behind how many later checkpoints of its namespace writes on one are still looked for, unless it is marked as having some later."""
+"""After how many later checkpoints of its namespace the search for writes on a checkpoint ends, unless it is marked as having late ones."""
 
 
 class StoredCheckpoint(NamedTuple):
-    """A checkpoint as it was put: where, and the part of the document in which it stood."""
+    """A checkpoint as it was put: where, and the part of the document that held it."""
 
     version: int
     ns: str
@@ -30,9 +30,9 @@ class StoredCheckpoint(NamedTuple):
 
 
 class FoldedRange(NamedTuple):
-    """The checkpoints of a stretch of the chain, oldest first, and the writes on them that were made within it."""
+    """The checkpoints of a range of the chain, oldest first, and the writes on them that were made within it."""
 
-    past: list[StoredCheckpoint]
+    checkpoints: list[StoredCheckpoint]
     writes: dict[tuple[str, str], Tasks]
 
     def tasks(self, ns: str, id: str) -> Tasks:
@@ -41,7 +41,7 @@ class FoldedRange(NamedTuple):
 
 
 def is_removed(state: Mapping[str, Any], version: int, ns: str, id: str) -> bool:
-    """Whether a checkpoint was deleted or pruned: it is in the chain, and no longer in the thread."""
+    """Whether a checkpoint was deleted or pruned: it is still in the chain, but no longer in the thread."""
     if id in state.get("removed", {}).get(ns, ()):
         return True
     pruned = state.get("pruned")
@@ -49,7 +49,7 @@ def is_removed(state: Mapping[str, Any], version: int, ns: str, id: str) -> bool
 
 
 async def find_version(store: Store, session: str, state: Mapping[str, Any], ns: str, id: str) -> int | None:
-    """The version at which a checkpoint was put, or `None`. One look-up by key; a thread that is a copy reads back to find its own."""
+    """The version at which a checkpoint was put, or `None`. One look-up by key; a thread that is a copy reads its log."""
     found = await find_version_in(store, session, state, [ns], id)
     return None if found is None else found[1]
 
@@ -70,7 +70,7 @@ async def find_version_in(
 
 
 async def read_older(store: Store, session: str, state: Mapping[str, Any], ns: str, id: str) -> tuple[StoredCheckpoint, Tasks] | None:
-    """A checkpoint that no longer stands in the document `state`, with its writes; `None` if it is not there, or was deleted."""
+    """A checkpoint that is no longer in the document `state`, with its writes; `None` if it is not there, or was deleted."""
     version = await find_version(store, session, state, ns, id)
     if version is None or is_removed(state, version, ns, id):
         return None
@@ -95,15 +95,15 @@ async def read_older(store: Store, session: str, state: Mapping[str, Any], ns: s
 
 
 async def fold_range(store: Store, session: str, *, after: int, ns: str | None, upto: int | None = None) -> FoldedRange:
-    """Fold the commits with `after < version <= upto` once; `ns` chooses one namespace. What did not change is shared between states."""
+    """Fold the commits with `after < version <= upto` once; `ns` chooses one namespace. States share what did not change."""
     base: Any = (await store.read(session, at=after)).state if after else {}
     fold = Fold(freeze(base))
-    past: list[StoredCheckpoint] = []
+    found: list[StoredCheckpoint] = []
     writes: dict[tuple[str, str], Tasks] = {}
     _collect(writes, base)
     async for commit in store.history(session, after=after, before=None if upto is None else upto + 1):
         if commit.kind is Kind.tombstone:
-            fold, past, writes = Fold(freeze({})), [], {}
+            fold, found, writes = Fold(freeze({})), [], {}
             continue
         if commit.kind is not Kind.data:
             continue
@@ -115,30 +115,30 @@ async def fold_range(store: Store, session: str, *, after: int, ns: str | None, 
         if put is not None:
             name = put.get("ns", "")
             if ns is None or name == ns:
-                found = _slot(session, commit.version, fold.state, name)
-                _add_past(past, StoredCheckpoint(commit.version, name, found["checkpoint"]["id"], found), again=bool(put.get("again")))
-    return FoldedRange(past, writes)
+                part = _slot(session, commit.version, fold.state, name)
+                _add_checkpoint(found, StoredCheckpoint(commit.version, name, part["checkpoint"]["id"], part), again=bool(put.get("again")))
+    return FoldedRange(found, writes)
 
 
-async def version_before(store: Store, session: str, ns: str, count: int, said: Mapping[str, Any], before: int | None) -> int:
-    """The version before the `count`th newest checkpoint of the namespace whose event says what `said` says; 0 if all are needed."""
+async def version_before(store: Store, session: str, ns: str, count: int, members: Mapping[str, Any], before: int | None) -> int:
+    """The version before the `count`th newest checkpoint of the namespace whose event has these members; 0 if all are needed."""
     async for commit in store.history(session, types={CHECKPOINT}, newest_first=True, before=before):
         put = _put_in(commit, ns)
-        if put is not None and not put.get("again") and all(put.get(name) == value for name, value in said.items()):
+        if put is not None and not put.get("again") and all(put.get(name) == value for name, value in members.items()):
             count -= 1
             if not count:
                 return commit.version - 1
     return 0
 
 
-def _add_past(past: list[StoredCheckpoint], entry: StoredCheckpoint, *, again: bool) -> None:
-    """Add a checkpoint. One that is put again keeps its place in the order."""
+def _add_checkpoint(found: list[StoredCheckpoint], entry: StoredCheckpoint, *, again: bool) -> None:
+    """Add a checkpoint. One that was put again keeps its place in the order."""
     if again:
-        for index, other in enumerate(past):
+        for index, other in enumerate(found):
             if (other.ns, other.id) == (entry.ns, entry.id):
-                past[index] = entry._replace(version=other.version)
+                found[index] = entry._replace(version=other.version)
                 return
-    past.append(entry)
+    found.append(entry)
 
 
 def _slot(session: str, version: int, state: Mapping[str, Any], ns: str) -> Mapping[str, Any]:
@@ -149,7 +149,7 @@ def _slot(session: str, version: int, state: Mapping[str, Any], ns: str) -> Mapp
 
 
 def _put_in(commit: Commit, ns: str) -> Mapping[str, Any] | None:
-    """What the commit says of the checkpoint that it put in this namespace."""
+    """The data of the event that put a checkpoint in this namespace, if the commit has one."""
     for event in commit.events:
         if event.type == CHECKPOINT and (event.data or {}).get("ns", "") == ns:
             return event.data or {}
@@ -157,7 +157,7 @@ def _put_in(commit: Commit, ns: str) -> Mapping[str, Any] | None:
 
 
 def _collect(writes: dict[tuple[str, str], Tasks], state: Mapping[str, Any]) -> None:
-    """Note the writes that the document holds now: a later put drops them from it."""
+    """Add the writes that the document holds now: a later put removes them from it."""
     for ns, checkpoints in state.get("writes", {}).items():
         for id, tasks in checkpoints.items():
             held = writes.get((ns, id))
@@ -170,7 +170,7 @@ def _collect(writes: dict[tuple[str, str], Tasks], state: Mapping[str, Any]) -> 
 
 
 def _add(tasks: dict[str, Any], more: Tasks) -> None:
-    """Later writes of the same tasks: a node's output counts once, the first time; errors and interrupts (below 0) are replaced."""
+    """Add later writes of the same tasks: a node's first output counts; errors and interrupts (indices below 0) are replaced."""
     for task, entries in more.items():
         held = tasks.get(task, {})
         tasks[task] = held | {index: entry for index, entry in entries.items() if index not in held or index.startswith("-")}

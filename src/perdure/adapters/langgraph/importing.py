@@ -1,7 +1,7 @@
-"""What LangGraph's own savers stored in SQLite or PostgreSQL, brought over: every checkpoint of every namespace, with its writes.
+"""Import from LangGraph's own savers in SQLite or PostgreSQL: every checkpoint of every namespace, with its writes.
 
-The source is read by the framework's saver, with the safe allow-list: a class that is not on it is refused by name. What was brought over
-is compared, checkpoint by checkpoint, with what the source says.
+The framework's saver reads the source, with the safe allow-list: a class that is not on it is refused by name. The copy is compared with
+the source, checkpoint by checkpoint.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Query = Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]
 
 
 class LangGraphSource:
-    """An open checkpoint database. `query` asks it in SQL with `?` for parameters; `writes` are its tables' names of what differs."""
+    """An open checkpoint database. `query` runs SQL with `?` for parameters; `writes` names the columns and the table of writes."""
 
     def __init__(self, saver: BaseCheckpointSaver[Any], query: Query, writes: str, allow: Sequence[type], stack: ExitStack) -> None:
         self._saver, self._query, self._writes, self._stack = saver, query, writes, stack
@@ -55,7 +55,7 @@ class LangGraphSource:
         missing = await self._missing(store, id, rows)
         for ns, checkpoint in rows:
             if (ns, checkpoint) in missing:
-                # The writes first: a checkpoint that is here has all of them, wherever an import was cut short.
+                # The writes first: a checkpoint that is here has all of them, wherever an import was interrupted.
                 for task, entries in self._entries(writer.codec, id, ns, checkpoint).items():
                     await put_entries(writer, Place(id, ns, checkpoint), checkpoint, task, entries, replace=False)
                 await self._put(writer, self._read(id, ns, checkpoint))
@@ -63,7 +63,7 @@ class LangGraphSource:
         return ImportResult(id, session, len(missing), len(rows) - len(missing))
 
     async def close(self) -> None:
-        """Let go of the database."""
+        """Close the database."""
         self._stack.close()
 
     async def _missing(self, store: Store, thread: str, rows: Sequence[tuple[Any, ...]]) -> set[tuple[str, str]]:
@@ -76,7 +76,9 @@ class LangGraphSource:
         for ns in {ns for ns, _ in missing}:
             newest = newest_id(view.frozen_state, ns)
             if newest is not None and (ns, newest) not in there:
-                raise AlreadyExists(f"Thread {thread!r} is here already and has gone on by itself.", session=session, version=view.version)
+                raise AlreadyExists(
+                    f"Thread {thread!r} is here already and has checkpoints of its own.", session=session, version=view.version
+                )
         return missing
 
     def _read(self, thread: str, ns: str, id: str) -> CheckpointTuple:
@@ -107,7 +109,7 @@ class LangGraphSource:
         return tasks
 
     async def _compare(self, writer: Writer, thread: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Raise `Corrupt` unless every checkpoint reads back as the source says it."""
+        """Raise `Corrupt` unless every checkpoint reads back as in the source."""
         codec, left = writer.codec, set(rows)
         for mine in await find(writer.store, codec, writer.seen, thread, ns=None, id=None, filter=None, before=None, limit=None):
             ns, id = mine.config["configurable"]["checkpoint_ns"], mine.config["configurable"]["checkpoint_id"]
@@ -116,25 +118,25 @@ class LangGraphSource:
             left.discard((ns, id))
             theirs = self._read(thread, ns, id)
             writes = decode_writes(codec, self._entries(codec, thread, ns, id))
-            if _spelled(codec, mine) != _spelled(codec, theirs) or not _same_writes(codec, mine.pending_writes or [], writes):
+            if _encoded(codec, mine) != _encoded(codec, theirs) or not _same_writes(codec, mine.pending_writes or [], writes):
                 raise Corrupt(f"Checkpoint {id!r} of thread {thread!r} (namespace {ns!r}) is not what the source says.")
         if left:
             raise Corrupt(f"{len(left)} checkpoints of thread {thread!r} are not here, among them {min(left)!r}.")
 
 
-def _spelled(codec: Codec, found: CheckpointTuple) -> Any:
+def _encoded(codec: Codec, found: CheckpointTuple) -> Any:
     parent = None if found.parent_config is None else found.parent_config["configurable"]["checkpoint_id"]
     return encode_checkpoint(codec, {"configurable": {}}, parent, found.checkpoint, found.metadata)
 
 
 def _same_writes(codec: Codec, mine: Sequence[Any], theirs: Sequence[Any]) -> bool:
-    spelled = [[(task, channel, codec.encode(value, channel)) for task, channel, value in writes] for writes in (mine, theirs)]
-    return spelled[0] == spelled[1]
+    encoded = [[(task, channel, codec.encode(value, channel)) for task, channel, value in writes] for writes in (mine, theirs)]
+    return encoded[0] == encoded[1]
 
 
 @contextmanager
 def _refusing() -> Iterator[None]:
-    """Raise `Invalid` if the framework's serialiser met a class that is not allowed: it would go on with its bare fields."""
+    """Raise `Invalid` if the framework's serialiser met a class that is not allowed: it would continue with plain fields."""
     met: list[str] = []
 
     def listen(event: SerdeEvent) -> None:

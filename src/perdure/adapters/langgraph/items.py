@@ -1,4 +1,4 @@
-"""Items of LangGraph's store: how a namespace lies in its session, and which items a query chooses.
+"""Items of LangGraph's store: how a session stores a namespace, and which items a query chooses.
 
 A namespace is one session, `langgraph-store/users.42`, whose document holds its items:
 
@@ -55,7 +55,7 @@ def check_layout(state: Mapping[str, Any], session: str) -> None:
         )
 
 
-def alive(state: Mapping[str, Any], now: datetime) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def current(state: Mapping[str, Any], now: datetime) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The items that have not expired."""
     for key, item in state.get("items", {}).items():
         if not is_expired(item, now):
@@ -63,19 +63,21 @@ def alive(state: Mapping[str, Any], now: datetime) -> Iterator[tuple[str, Mappin
 
 
 def is_expired(item: Mapping[str, Any], now: datetime) -> bool:
-    """Whether an item's time is over."""
+    """Whether an item has expired."""
     return "expires" in item and datetime.fromisoformat(item["expires"]) <= now
 
 
 def expiry(minutes: float, now: datetime) -> str:
-    """When an item expires that is put, or read, now. Raises `Invalid` for a time that no calendar has."""
+    """When an item expires that is put, or read, now. Raises `Invalid` for a time beyond the calendar."""
     try:
         return (now + timedelta(minutes=minutes)).isoformat()
     except OverflowError:
-        raise Invalid(f"A ttl of {minutes:g} minutes leads out of the calendar: use None for an item that does not expire.") from None
+        raise Invalid(
+            f"A ttl of {minutes:g} minutes ends after the last year of the calendar: use None for an item that does not expire."
+        ) from None
 
 
-def fits(namespace: Namespace, conditions: Sequence[MatchCondition]) -> bool:
+def matches(namespace: Namespace, conditions: Sequence[MatchCondition]) -> bool:
     """Whether a namespace begins, or ends, as each condition says; "*" stands for any one label."""
     for condition in conditions:
         path = tuple(condition.path)

@@ -1,6 +1,6 @@
-"""How a thread lies in its session: one document with the newest checkpoint, one commit for each that was put.
+"""How a session stores a thread: one document with the newest checkpoint, one commit for each checkpoint that was put.
 
-The writes that made a checkpoint stand in its commit, before it, if they came with it; else in commits of their own.
+The writes that made a checkpoint are in its commit, before it, if they came with it; else in commits of their own.
 
     {"langgraph": 1,                                    the version of this layout
      "checkpoint": {id, parent, ts, metadata, …},       the newest checkpoint of the graph itself
@@ -34,9 +34,9 @@ from perdure.model.values import same
 LAYOUT = 1
 """The version of the layout that this adapter writes, and the newest that it reads."""
 CHECKPOINT, VALUES, WRITES, LATE = "checkpoint", "values", "writes", "late"
-"""Types of events: a checkpoint, what it did to the channels, what tasks wrote on it, and that they did so when it was long passed."""
+"""Types of events: a checkpoint, what it did to the channels, what tasks wrote on it, and the mark that they wrote late."""
 SECTIONS = ("checkpoint", "versions", "seen")
-"""The parts of a checkpoint that change in a few places at every step."""
+"""The parts of a checkpoint of which each step changes a little."""
 
 
 def check_layout(state: Mapping[str, Any], session: str) -> None:
@@ -56,7 +56,7 @@ def slot_of(ns: str) -> str:
 
 
 def slot(state: Mapping[str, Any], ns: str) -> Mapping[str, Any] | None:
-    """The part of the document where a namespace's checkpoint stands, whichever run's it is now."""
+    """The part of the document that holds a namespace's checkpoint, of whichever run it is."""
     found = state if not ns else state.get("subgraphs", {}).get(slot_of(ns))
     return found if found is not None and "checkpoint" in found else None
 
@@ -76,13 +76,13 @@ def newest_id(state: Mapping[str, Any], ns: str) -> str | None:
 
 
 def current_checkpoint(state: Mapping[str, Any], ns: str, id: str) -> Mapping[str, Any] | None:
-    """The namespace's checkpoint with this id, if it is the one that stands in the document."""
+    """The namespace's checkpoint with this id, if it is the one in the document."""
     found = slot(state, ns)
     return found if found is not None and found.get("ns", "") == ns and found["checkpoint"]["id"] == id else None
 
 
 def checkpoint_key(state: Mapping[str, Any], ns: str, id: str) -> str:
-    """The idempotency key of a checkpoint: short, and sound whatever characters the ids are made of."""
+    """The idempotency key of a checkpoint: short and valid, whatever characters the ids have."""
     text = "\0".join([str(state.get("life", "")), ns, id])
     return base64.urlsafe_b64encode(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:15]).decode()
 
@@ -115,7 +115,7 @@ def put_events(state: Mapping[str, Any], ns: str, new: dict[str, Any], life: str
         return ()
     if ns and old.get("ns") != ns:
         patch["ns"] = ns
-    # From where it counts is arbitrary, so that a thread that was deleted and begun anew is not taken for the old one.
+    # The count begins at an arbitrary number, so that a thread that was deleted and begun again is not taken for the old one.
     patch["n"] = count_after(state, ns, id)
     guard = [Op("test", f"{base}/n", old["n"])] if old else []
     root: dict[str, Any] = {"subgraphs": {slot_of(ns): patch}} if ns else patch
@@ -130,7 +130,7 @@ def put_events(state: Mapping[str, Any], ns: str, new: dict[str, Any], life: str
             namespaces[ns] = None
     if namespaces:
         root["namespaces"] = namespaces
-    # Writes on a later checkpoint were faster than it is: they stay until it comes. Ids rise, but for those of two clocks.
+    # Writes on a later checkpoint came before it: they stay until it is put. Ids rise, except between two clocks.
     replaced = old["checkpoint"]["id"] if old.get("ns", "") == ns and old else None
     if dropped := [other for other in state.get("writes", {}).get(ns, {}) if other < id or other == replaced != id]:
         root["writes"] = {ns: dict.fromkeys(dropped)}
@@ -149,12 +149,12 @@ def _events(ns: str, new: dict[str, Any], seen: dict[str, Any], ops: list[Op], v
 
 
 def is_guarded(events: Sequence[Event]) -> bool:
-    """Whether a commit of `put_events` tests that it fits: it may be applied to any later state then, for only writes came between."""
+    """Whether a commit of `put_events` tests that it fits. Then it may be applied to any later state, for only writes came between."""
     return events[0].ops[0].kind == "test"
 
 
 def merge_patch(old: Any, new: dict[str, Any]) -> dict[str, Any] | None:
-    """The RFC 7396 patch that makes `old` into `new`, or `None` if there is none: such a patch cannot say null."""
+    """The RFC 7396 patch that makes `old` into `new`, or `None` if there is none: such a patch cannot set null."""
     old = old if isinstance(old, dict) else {}
     patch: dict[str, Any] = {name: None for name in old if name not in new}
     for name, value in new.items():
@@ -176,7 +176,7 @@ def merge_patch(old: Any, new: dict[str, Any]) -> dict[str, Any] | None:
 def write_events(
     state: Mapping[str, Any], ns: str, id: str, task: str, writes: dict[str, Any], *, life: str | None, late: bool
 ) -> tuple[Event, ...]:
-    """The commit that adds a task's writes to a checkpoint. `late`: the namespace has a newer one, so they are looked for farther on."""
+    """The commit that adds a task's writes to a checkpoint. `late`: the search for writes would end before them."""
     root: dict[str, Any] = {"writes": {ns: {id: {task: writes}}}}
     if "langgraph" not in state:
         root["langgraph"] = LAYOUT

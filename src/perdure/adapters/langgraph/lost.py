@@ -1,8 +1,8 @@
-"""What comes back of an object whose class cannot be found or does not fit: its bare content, which remembers what was stored.
+"""What is read of an object whose class cannot be found or does not fit: its content, which remembers what was stored.
 
-The content is that of the framework's strict mode: a dict of the fields, the value of an enum's member. It is written again as what was
-stored, so that nothing is lost by a step that a program takes without the class. Content that was changed meanwhile is refused: it is
-neither the object nor a plain value.
+The content is that of the framework's strict mode: a dict of the fields, the value of an enum's member. It is written again as it was
+stored, so that a step of a program without the class loses nothing. Content that was changed meanwhile is refused: it is neither the
+object nor a plain value.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from perdure.errors import Unsupported
 
 
 class Lost:
-    """The mark of such content. `stored` is the JSON that it was made of, `why` says what kept it from being made."""
+    """The mark of such content. `stored` is the JSON that it was made of, `why` says why the object was not made."""
 
     stored: dict[str, Any]
     why: str
@@ -59,7 +59,7 @@ _KINDS: dict[type, Any] = {dict: LostDict, list: LostList, tuple: LostTuple, str
 
 
 def lost(content: Any, stored: dict[str, Any], why: str) -> Any:
-    """The content, marked. Raises `Unsupported` for what cannot carry a mark, which would be written again as a plain value."""
+    """The content, marked. Raises `Unsupported` for content that cannot carry a mark: it would be written again as a plain value."""
     for kind, marked in _KINDS.items():
         if isinstance(content, kind):
             made = marked(content)
@@ -74,13 +74,13 @@ def plain(content: Any) -> Any:
 
 
 class Aside:
-    """Stored fields that the classes of objects do not have any more, by object, to be written again with it. Safe from any thread."""
+    """Stored fields that an object's class no longer has, by object, to be written again with it. Safe from any thread."""
 
     def __init__(self) -> None:
         self._held: dict[int, tuple[weakref.ref[Any], dict[str, Any]]] = {}
 
     def put(self, value: Any, fields: dict[str, Any]) -> bool:
-        """Keep these for an object; false if the object cannot be known again."""
+        """Keep these for an object; false if the object cannot be recognised again."""
         number = id(value)
         try:
             known = weakref.ref(value, lambda _: self._held.pop(number, None))

@@ -1,9 +1,9 @@
-"""What a saver remembers, bounded whatever number of threads it serves; forgetting costs time and nothing else.
+"""What a saver remembers, bounded for any number of threads; what it forgets costs time and nothing else.
 
-Memory    how each message was written, so that a long list is not encoded anew at every step. A message is known again by being the
-          same object with the same content: nodes may change messages in place, so identity alone is no proof
-Recent    which checkpoints were put, so that writes on them are known to have their checkpoint
-Seen      what the runs that loaded a checkpoint knew of the thread, so that a branch on purpose is told from a lost race
+MessageCache         how each message was written, so that a long list is not encoded again at every step. A message is recognised as the
+                     same object with the same content: nodes may change messages in place, so identity alone is no proof
+RecentCheckpoints    which checkpoints were put, so that writes on them are known to have their checkpoint
+KnownVersions        what the runs that loaded a checkpoint knew of the thread, to distinguish a branch on purpose from a lost race
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ marshalled, so that types count and containers are seen into."""
 
 
 class _Known(weakref.ref[BaseMessage]):
-    """A message that may go, and how it was written when it held `content`. One object, for a long thread is loaded at every turn."""
+    """A weak reference to a message, and how it was written when it held `content`: one object, for long threads have many."""
 
     __slots__ = ("content", "encoded", "number", "size")
     content: Content
@@ -49,7 +49,7 @@ class _Known(weakref.ref[BaseMessage]):
 class MessageCache:
     """From a message to the JSON that stands for it. Safe from any thread: at worst two threads encode the same message.
 
-    It keeps no message alive: what a run has let go of is forgotten, and costs the garbage collector nothing.
+    It keeps no message alive: what a run no longer holds is forgotten, and costs the garbage collector nothing.
     """
 
     def __init__(self, bytes_max: int = BYTES_MAX) -> None:
@@ -75,9 +75,9 @@ class MessageCache:
         return known.encoded if same else None
 
     def put(self, message: BaseMessage, encoded: Any, content: Content | None) -> None:
-        """Remember how a message was written. `content`: what it held before that, for another thread may give it its id meanwhile.
+        """Remember how a message was written. `content`: what it held before, for another thread may give it its id meanwhile.
 
-        Nobody may change `content` after this; with `None` nothing is remembered.
+        `content` must not be changed after this; with `None` nothing is remembered.
         """
         if content is None:
             return
@@ -90,7 +90,7 @@ class MessageCache:
         self._young[known.number] = known
 
     def _forget(self, known: Any) -> None:
-        """A message is gone: what was `_Known` of it is forgotten."""
+        """A message was freed: forget what is known of it."""
         number, size = known.number, known.size
         if self._young.get(number) is known:
             del self._young[number]
@@ -145,7 +145,7 @@ class RecentCheckpoints:
 
 
 class _IssuedId(NamedTuple):
-    """An id that a config holds, and the version of the session that whoever has the config knows. `loaded`: a load gave it out."""
+    """An id that a config holds, and the version of the session that the config's holder knows. `loaded`: a load gave it out."""
 
     id: str
     version: int
@@ -156,8 +156,8 @@ class KnownVersions:
     """What the holders of configs know of their threads. Safe from any thread.
 
     Two runs may load one checkpoint at different times, and a config holds nothing but the framework's names. So each load gives out a
-    string of its own for the id, which is known again by being the same object: the framework carries it from the load to the put. A
-    string that came another way, through JSON say, is equal and not known: then the chain alone decides, and refuses rather than forks.
+    string of its own for the id, which is recognised as the same object: the framework carries it from the load to the put. A string
+    that came another way, through JSON for example, is equal and not recognised. Then the chain alone decides: it refuses.
     """
 
     def __init__(self) -> None:
@@ -167,7 +167,7 @@ class KnownVersions:
         return len(self._given)
 
     def at(self, version: int) -> Callable[[str], str]:
-        """What gives ids out in a load that read the session at `version`."""
+        """A function that gives ids out in a load that read the session at `version`."""
         return partial(self._give, version)
 
     def get(self, id: str) -> int | None:
@@ -176,7 +176,7 @@ class KnownVersions:
         return None if found is None else found.version
 
     def made(self, id: str, parent: str | None, version: int) -> None:
-        """A checkpoint was put. Its maker knows the thread up to there; if it made the parent as well, it may go on from that one again."""
+        """A checkpoint was put. Its writer knows the thread up to there; if it also put the parent, it may continue from that again."""
         self._note(_IssuedId(id, version, loaded=False))
         found = None if parent is None else self._find(parent)
         if found is not None and not found.loaded:
@@ -192,5 +192,5 @@ class KnownVersions:
         return own
 
     def _note(self, given: _IssuedId) -> None:
-        # The string is held, so that no other gets its identity while it is remembered.
+        # The string is kept alive, so that no other string gets its identity while it is remembered.
         self._given.put(builtins.id(given.id), given)

@@ -18,7 +18,7 @@ _CLASSES: list[Any] = [
 BY_NAME: dict[str, type[BaseMessage]] = {
     kind.model_fields["type"].default: kind for kind in _CLASSES if isinstance(kind.model_fields["type"].default, str)
 }
-"""The framework's messages by what they call themselves."""
+"""The framework's classes of messages by their type names."""
 NAME_OF: dict[Any, str] = {kind: name for name, kind in BY_NAME.items()}
 _DEFAULTS: dict[type, dict[str, Any]] = {
     kind: {name: field.get_default(call_default_factory=True) for name, field in kind.model_fields.items() if not field.is_required()}
@@ -29,7 +29,7 @@ _set = object.__setattr__
 
 
 class _Empty(NamedTuple):
-    """A message without content; its fields that begin as a dict or list of its own, and the others, which can hold a text."""
+    """A message without content; its fields whose default is a new dict or list, and the others, which can hold a text."""
 
     message: BaseMessage
     dicts: list[str]
@@ -65,10 +65,10 @@ def encode(message: BaseMessage, kind: type, encode: Callable[[Any], Any]) -> di
 
 
 def decode(kind: type[BaseMessage], stored: dict[str, Any], decode: Callable[[Any], Any]) -> tuple[BaseMessage, dict[str, Any] | None]:
-    """The message that was spelled, and all that it holds if that is nothing but texts.
+    """The message that was encoded, and all that it holds if it holds only texts.
 
     It is what `model_construct` makes, at a tenth of its cost, and without the temporary objects of a copy, which the garbage collector
-    counts. Nothing is validated: what was valid when it was written comes back as it was.
+    counts. Nothing is validated: a message that was valid when it was written comes back as it was.
     """
     empty, dicts, lists, others = EMPTY[kind]
     texts = empty.__dict__.copy()

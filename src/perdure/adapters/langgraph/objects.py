@@ -1,8 +1,8 @@
-"""Objects of data types, taken apart into what they hold and put together again.
+"""Objects of data types: their parts as plain values, and the objects made of these parts again.
 
 An object is stored as the name of its class and its parts: `fields`, and where there are such `extra`, `private`, `more` (attributes
-that are no fields), `unset` (fields that nobody set); or one part that says all, `root`, `member` and `value`. It is put together without
-a call of its class's constructor, validators or `__setattr__`, so it comes back as it was, and stored bytes run nothing.
+that are no fields), `unset` (fields that were not set); or one part that says all, `root`, `member` and `value`. It is made without a call
+of its class's constructor, validators or `__setattr__`, so it comes back as it was, and stored bytes run nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from perdure.adapters.langgraph.refusals import would_lose
 GROUPS = ("fields", "extra", "private", "more")
 """The parts that hold values by name; the others hold one value."""
 ALWAYS = frozenset(class_name(kind) for kind in (TextAccessor, ByteSize, AddableDict))
-"""Classes of the framework that its own list lacks, and that are as safe."""
+"""Classes of the framework that are not on its own list, and that are as safe."""
 EXTENDED = (str, int, float, bytes, dict, list, tuple, set, frozenset)
 """Built-in classes whose subclasses can be taken as data, when they are listed."""
 SECRETS = (SecretStr, SecretBytes)
@@ -39,11 +39,11 @@ _set = object.__setattr__
 
 
 class Unfit(Exception):
-    """What was stored of an object does not fit its class any more."""
+    """The stored parts of an object no longer fit its class."""
 
 
 class Family(Protocol):
-    """Classes that are taken apart in one way. `make` passes over fields that the class does not have (see `gone`)."""
+    """Classes whose objects are taken apart in the same way. `make` ignores fields that the class does not have."""
 
     def names(self, kind: Any) -> Collection[str]:
         """The fields of a class."""
@@ -61,7 +61,7 @@ class _Single:
 
 
 class _Enums(_Single):
-    """A member by its name and value: renamed it is known by its value, with another value by its name."""
+    """A member by its name and value. A member that was renamed is found by its value, one with a new value by its name."""
 
     def take(self, value: Any) -> dict[str, Any]:
         return {"member": value.name, "value": value.value}
@@ -210,7 +210,7 @@ def _defaults(kind: Any) -> dict[str, Callable[[], Any] | None]:
     made: dict[str, Callable[[], Any] | None] = {}
     if hasattr(kind, "__attrs_attrs__"):
         for field in kind.__attrs_attrs__:
-            factory = getattr(field.default, "factory", None)  # of attrs' Factory; one that takes the object is not called
+            factory = getattr(field.default, "factory", None)  # an attrs Factory; one that takes the object is not called
             if factory is not None and not field.default.takes_self:
                 made[field.name] = factory
             else:
@@ -234,7 +234,7 @@ def _attributes(value: Any, names: Iterable[str]) -> dict[str, Any]:
 
 
 def _put(made: Any, name: str, item: Any) -> None:
-    """Set an attribute without the class's having a say, but for its slots."""
+    """Set an attribute without calling code of the class, except for its slots."""
     held = getattr(made, "__dict__", None)
     if held is not None and not hasattr(getattr(type(made), name, None), "__set__"):
         held[name] = item
@@ -343,7 +343,7 @@ _TUPLES, _STRUCTS, _SLOTTED, _TEXTS, _EXTENDED = _NamedTuples(), _Structs(), _Sl
 
 
 def extends(kind: type) -> bool:
-    """Whether a class is taken for a built-in one that it extends."""
+    """Whether objects of a class are stored as those of the built-in class that it extends."""
     return family(kind) is _EXTENDED
 
 

@@ -1,4 +1,4 @@
-"""Where a page of a history ends: what came before a checkpoint, by the chain. Ids tell only the clocks of those that made them."""
+"""Where a page of a history ends: what came before a checkpoint, by the chain. Ids only follow the clocks of their writers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from perdure.engine.store import Store
 
 
 class Bound(NamedTuple):
-    """The checkpoint that a page comes before: its namespace and the version at which it was put, `None` if the thread does not have it.
+    """The checkpoint before which a page ends: its namespace and the version at which it was put, `None` if the thread does not have it.
 
     `later`: the keys of the checkpoints that were put from that version on.
     """
@@ -40,8 +40,8 @@ class Bound(NamedTuple):
 async def bound_of(store: Store, session: str, state: Mapping[str, Any], ns: str | None, before: Mapping[str, Any] | None) -> Bound | None:
     """The bound that a config sets to a listing of the namespace `ns`, or of all of them (`None`); `None` if it names no checkpoint.
 
-    The config may name one of another namespace without saying so: to find where a subgraph stood, the engine asks with its parent's.
-    What stands in a config may come bare, as LangGraph's server passes on what its clients send.
+    The config may name one of another namespace without the namespace: to find a subgraph's checkpoint, the engine asks with its parent's.
+    The content of a config may come without `configurable`, as LangGraph's server passes on what its clients send.
     """
     named = (before or {}).get("configurable") or before or {}
     id = named.get("checkpoint_id")

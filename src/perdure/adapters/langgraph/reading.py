@@ -19,8 +19,8 @@ from perdure.adapters.langgraph.values import Codec
 from perdure.engine.store import Store
 from perdure.errors import Invalid
 
-_SAID = frozenset({"step", "source"})
-"""Metadata that a checkpoint's event repeats, so that it can be looked for without folding."""
+_IN_EVENTS = frozenset({"step", "source"})
+"""Metadata that a checkpoint's event repeats, so that it can be searched for without folding."""
 
 
 async def get(store: Store, codec: Codec, seen: KnownVersions, here: Place) -> CheckpointTuple | None:
@@ -46,7 +46,7 @@ async def get(store: Store, codec: Codec, seen: KnownVersions, here: Place) -> C
 
 
 class Listing:
-    """Checkpoints that were found, newest first, made into tuples one by one. Those of one listing share the messages that they have."""
+    """Checkpoints that were found, newest first, made into tuples one by one. Tuples of one listing share their messages."""
 
     def __init__(
         self, codec: Codec, thread: str, past: Sequence[StoredCheckpoint], found: FoldedRange, given: Callable[[str], str] = str
@@ -80,8 +80,7 @@ async def find(
 ) -> Listing:
     """A thread's checkpoints, newest first: of one namespace or (`None`) all, with this id, this metadata, put before the one of a config.
 
-    The order is the chain's: ids tell the clocks of those that made them. The part of it that they stand in is folded once,
-    whatever their number.
+    The order is that of the chain, for ids follow the clocks of their writers. The range of the chain that holds them is folded once.
     """
     if limit is not None and (type(limit) is not int or limit < 0):
         raise Invalid(f"limit must be an integer from 0, not {limit!r}.")
@@ -94,12 +93,12 @@ async def find(
     after = 0
     wanted = dict(filter or {})
     bound = await bound_of(store, session, state, ns, before)
-    simple = id is None and wanted.keys() <= _SAID and not ("removed" in state or "pruned" in state)
+    simple = id is None and wanted.keys() <= _IN_EVENTS and not ("removed" in state or "pruned" in state)
     if simple and ns is not None and limit is not None and (bound is None or bound.ns == ns):
         after = await version_before(store, session, ns, limit, wanted, None if bound is None else bound.version)
     found = await fold_range(store, session, after=after, ns=ns, upto=view.version)
     chosen: deque[StoredCheckpoint] = deque(maxlen=limit)
-    for entry in found.past:
+    for entry in found.checkpoints:
         if id is not None and entry.id != id:
             continue
         if bound is not None and not bound.is_after(state, entry):
@@ -117,7 +116,7 @@ async def find(
 async def delta_history(store: Store, codec: Codec, here: Place, channels: Sequence[str]) -> dict[str, Any]:
     """For each channel the nearest ancestor's value and the writes from there on, oldest first, along the parents of the checkpoint.
 
-    The chain is read backwards in growing stretches, as far as the channels' values lie. Ancestors that were deleted or pruned count:
+    The chain is read backwards in growing ranges, until the channels' values are found. Ancestors that were deleted or pruned count, for
     what was written on them made the value.
     """
     result: dict[str, Any] = {channel: {"writes": []} for channel in channels}
@@ -142,7 +141,7 @@ async def delta_history(store: Store, codec: Codec, here: Place, channels: Seque
                 break
             after, width = max(0, after - width), width * 2
             part = await fold_range(store, here.session, after=after, ns=here.ns, upto=view.version)
-            known = {entry.id: entry for entry in part.past}
+            known = {entry.id: entry for entry in part.checkpoints}
             continue
         slot, tasks = known[parent].slot, part.tasks(here.ns, parent)
         for channel in list(open_channels):

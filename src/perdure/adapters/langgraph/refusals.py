@@ -1,4 +1,4 @@
-"""Values that are refused when they are written: where they stand, what they are, and why."""
+"""Values that are refused when they are written: where they are, what they are, and why."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Refused(Exception):
 
 
 def would_lose(kind: type, what: str) -> Refused:
-    """The refusal of a value that would come back as another one."""
+    """The refusal of a value that would come back changed."""
     return Refused(kind, f"would not come back as it is: {what}")
 
 

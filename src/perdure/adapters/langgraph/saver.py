@@ -1,4 +1,4 @@
-"""`PerdureSaver`: LangGraph's checkpointer, both halves of it."""
+"""`PerdureSaver`: LangGraph's checkpointer, asynchronous and blocking."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class PerdureSaver(BaseCheckpointSaver[Any]):
     """A checkpointer that keeps each thread as one session: `graph.compile(checkpointer=PerdureSaver(store))`.
 
     `store` is an open `perdure.Store` or `perdure.sync.Store`; the graph may be run by `invoke` and by `ainvoke`, from any thread and any
-    event loop. What is written at a step is what changed at it. Thread `trip-42` is the session `langgraph/trip-42`.
+    event loop. Each step writes what it changed. Thread `trip-42` is the session `langgraph/trip-42`.
 
-    `allow`: the classes of yours (pydantic models, dataclasses, enums and the like) that may stand in a state; others are refused when they
-    are written. Without it any data type that the program has imported is taken, under LANGGRAPH_STRICT_MSGPACK those of the graph's own
+    `allow`: the classes of yours (pydantic models, dataclasses, enums and the like) that a state may contain; others are refused when they
+    are written. Without it any data type that the program has imported is stored, under LANGGRAPH_STRICT_MSGPACK those of the graph's own
     schemas. `serde`: a serialiser of the framework in place of the default one; with an encrypted one the store holds its bytes.
-    `on_race`: what becomes of a checkpoint whose parent another run has gone on from since this run loaded it: "refuse" (`Conflict`, the
+    `on_race`: what happens to a checkpoint if another run has continued from its parent since this run loaded it: "refuse" (`Conflict`, the
     default) or "branch".
     """
 
@@ -44,7 +44,7 @@ class PerdureSaver(BaseCheckpointSaver[Any]):
         if serde is None:
             serde = serialiser(allow)
         elif allow is not None:
-            raise Invalid("allow belongs to the default serialiser: tell the one that you pass as serde what it may make.")
+            raise Invalid("allow belongs to the default serialiser: configure the classes on the one that you pass as serde.")
         super().__init__(serde=serde)
         self._store = asynchronous(store)
         self._on_race: OnRace = on_race
@@ -112,7 +112,7 @@ class PerdureSaver(BaseCheckpointSaver[Any]):
         threads = [thread_of(info.session) async for info in self._store.list(prefix=PREFIX)]
         found = [await reading.find(self._store, self._codec, self._seen, thread, ns=None, id=None, **wanted) for thread in threads]
         places = [[(id, number, index) for index, id in enumerate(listing.ids)] for number, listing in enumerate(found)]
-        newest_first = heapq.merge(*places, key=itemgetter(0), reverse=True)  # Each thread in its own order.
+        newest_first = heapq.merge(*places, key=itemgetter(0), reverse=True)  # each thread in its own order
         return (found[number].make(index) for _, number, index in islice(newest_first, limit))
 
     async def aput(
@@ -147,7 +147,7 @@ class PerdureSaver(BaseCheckpointSaver[Any]):
         wait(self.aput_writes(config, writes, task_id, task_path))
 
     async def adelete_thread(self, thread_id: str) -> None:
-        """Delete a thread with all namespaces; a new run may begin it anew."""
+        """Delete a thread with all namespaces; a new run may begin it again."""
         await thread_admin.delete(self._store, str(thread_id))
 
     def delete_thread(self, thread_id: str) -> None:
@@ -155,7 +155,7 @@ class PerdureSaver(BaseCheckpointSaver[Any]):
         wait(self.adelete_thread(thread_id))
 
     async def adelete_for_runs(self, run_ids: Sequence[str]) -> None:
-        """Take out the checkpoints of these runs, in all threads."""
+        """Remove the checkpoints of these runs, in all threads."""
         await thread_admin.delete_for_runs(self._store, run_ids)
 
     def delete_for_runs(self, run_ids: Sequence[str]) -> None:
@@ -163,7 +163,7 @@ class PerdureSaver(BaseCheckpointSaver[Any]):
         wait(self.adelete_for_runs(run_ids))
 
     async def acopy_thread(self, source_thread_id: str, target_thread_id: str) -> None:
-        """Make a new thread that begins as the other one stands now: a fork, which copies nothing."""
+        """Make a new thread that begins with the present state of another: a fork, which copies nothing."""
         await thread_admin.copy(self._store, str(source_thread_id), str(target_thread_id))
 
     def copy_thread(self, source_thread_id: str, target_thread_id: str) -> None:

@@ -1,6 +1,6 @@
 """Single values of the standard library as JSON, and back.
 
-bytes, text with half a character    {"$": "bytes", "base64": …}
+bytes, text with half a surrogate pair    {"$": "bytes", "base64": …}
 inf, nan                             {"$": "float", "value": "inf"}
 a datetime                           {"$": "datetime", "value": …, "zone": "Europe/Rome"}
 a date, a UUID, a path, …            {"$": "uuid.UUID", "ext": 0, "value": …}: as the framework calls their constructors
@@ -37,7 +37,7 @@ _LEAVES: dict[Any, tuple[int, Callable[[Any], Any]]] = {
 
 
 def text(value: str) -> Any:
-    """A string; one with half a character, which no encoder writes, by its bytes."""
+    """A string; one with half of a surrogate pair, which UTF-8 cannot say, by its bytes."""
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -71,7 +71,7 @@ def _leaf(name: str, code: int, value: Any) -> dict[str, Any]:
 
 
 def _moment(value: datetime) -> Any:
-    """A datetime; one in a named zone keeps the name, where the framework's serialiser would keep the offset of that day."""
+    """A datetime; one in a named zone keeps the name; the framework's serialiser would keep the offset of that day."""
     zone = value.tzinfo
     encoded: dict[str, Any] = {TAG: "datetime"}
     if isinstance(zone, ZoneInfo) and zone.key is not None:
@@ -98,7 +98,7 @@ def _fixed(zone: Any, kind: type) -> str | None:
 def _zone(zone: Any) -> dict[str, Any]:
     if isinstance(zone, ZoneInfo):
         if zone.key is None:
-            raise would_lose(type(zone), "it has no name to be found by")
+            raise would_lose(type(zone), "it has no name by which it could be found")
         return _leaf("zoneinfo.ZoneInfo", SINGLE, zone.key)
     name = _fixed(zone, type(zone))
     offset = encode(zone.utcoffset(None), timedelta)

@@ -1,4 +1,4 @@
-"""Values as the bytes of a serialiser of the user's: encrypted ones, and what is made and read by its code alone."""
+"""Values as the bytes of a serialiser of the user's: encrypted values, and values that only its code can write and read."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Sealer:
         try:
             compare(value, again)
         except Refused:
-            # The engine gives a message its id meanwhile, in another thread: what was sealed is what it was before.
+            # The engine gives a message its id meanwhile, in another thread: what was sealed is the message before that.
             if held is None or content_of(value) == held:
                 raise
         return {TAG: "sealed", "type": name, "base64": base64.b64encode(data).decode()}
@@ -52,7 +52,7 @@ class Sealer:
             )
         try:
             return self._serde.loads_typed((name, data))
-        except Exception as error:  # a wrong key is an error of the cipher's, of any type
+        except Exception as error:  # a wrong key is an error of the cipher, of any type
             raise Invalid(
                 f"A sealed value of type {name!r:.60} cannot be read by {type(self._serde).__name__} ({error!r:.200}): was it written with "
                 "another key or serialiser?"

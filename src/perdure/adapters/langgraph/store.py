@@ -51,8 +51,8 @@ class PerdureStore(BaseStore):
     namespace are one commit; of two writers to one key the later wins, and the history shows both.
 
     `index` turns on search by meaning (`dims`, `embed`, `fields`, as in the framework): vectors lie in the items, and a search compares
-    all of the namespace. `ttl` sets what the framework's `TTLConfig` says: an item whose time is over is no longer found, and
-    `sweep_ttl` removes it. `allow`: the classes of yours that may stand in values, if not any data type that the program has imported.
+    all of the namespace. `ttl` sets what the framework's `TTLConfig` says: an item that has expired is no longer found, and
+    `sweep_ttl` removes it. `allow`: the classes of yours that values may contain; without it any data type that the program has imported.
     """
 
     supports_ttl = True
@@ -89,22 +89,22 @@ class PerdureStore(BaseStore):
         return await self._run(todo, vectors, queries)
 
     def sweep_ttl(self) -> int:
-        """Remove the items whose time is over, in all namespaces; how many there were."""
+        """Remove the items that have expired, in all namespaces; how many there were."""
         return wait(self.asweep_ttl())
 
     async def asweep_ttl(self) -> int:
         """As `sweep_ttl`, without blocking."""
         count, now = 0, self._now()
         for namespace, state in await self._namespaces(()):
-            over = [key for key, item in state.get("items", {}).items() if items.is_expired(item, now)]
-            if over:
-                guards = [op.test(f"/items/{escape(key)}/expires", state["items"][key]["expires"]) for key in over]
-                gone = op.merge("", {"items": dict.fromkeys(over)})
+            expired = [key for key, item in state.get("items", {}).items() if items.is_expired(item, now)]
+            if expired:
+                guards = [op.test(f"/items/{escape(key)}/expires", state["items"][key]["expires"]) for key in expired]
+                gone = op.merge("", {"items": dict.fromkeys(expired)})
                 try:
-                    await self._store.append(items.session_of(namespace), Event("expired", {"keys": over}, (*guards, gone)))
+                    await self._store.append(items.session_of(namespace), Event("expired", {"keys": expired}, (*guards, gone)))
                 except (Conflict, Deleted):
-                    continue  # one of them was put or read meanwhile: the next sweep finds the others
-                count += len(over)
+                    continue  # one of them was put or read meanwhile: the next sweep removes the others
+                count += len(expired)
         return count
 
     def _now(self) -> datetime:
@@ -136,7 +136,7 @@ class PerdureStore(BaseStore):
         return results
 
     async def _put_all(self, puts: Sequence[PutOp], vectors: _Vectors) -> None:
-        """Store puts, one commit for each namespace. All are encoded before one is stored: what is wrong with one refuses them all."""
+        """Store puts, one commit for each namespace. All are encoded before one is stored, so that an error in one refuses them all."""
         changes: dict[Namespace, list[tuple[PutOp, dict[str, Any] | None]]] = {}
         now = self._now()
         for put in puts:
@@ -157,7 +157,7 @@ class PerdureStore(BaseStore):
             stored.append(namespace)
 
     def _item(self, put: PutOp, vectors: _Vectors, now: datetime) -> dict[str, Any]:
-        """An item as it is stored, but for when it was created."""
+        """An item as it is stored, except for when it was created."""
         value = dict(put.value or {})
         item: dict[str, Any] = {"value": self._codec.encode(value, f"Item {put.key!r:.100} of {'.'.join(put.namespace)}")}
         item["created"] = item["updated"] = now.isoformat()
@@ -201,7 +201,7 @@ class PerdureStore(BaseStore):
         return Item(**self._fields_of(get.namespace, get.key, item))
 
     async def _refresh(self, namespace: Namespace, read: Mapping[str, Mapping[str, Any]], now: datetime) -> None:
-        """Items that were read live on from now, if they expire at all."""
+        """Begin the time to live of items again, for they were read."""
         operations = []
         for key, item in read.items():
             if "ttl" in item:
@@ -211,7 +211,7 @@ class PerdureStore(BaseStore):
             try:
                 await self._store.append(items.session_of(namespace), Event("refreshed", None, tuple(operations)))
             except (Conflict, Deleted):
-                return  # somebody else put or read one of them since: they live on by that
+                return  # another writer put or read one of them since, which began their time again
 
     def _fields_of(self, namespace: Namespace, key: str, item: Mapping[str, Any]) -> dict[str, Any]:
         return {
@@ -227,10 +227,10 @@ class PerdureStore(BaseStore):
         query = queries.get(search.query) if search.query else None
         found: list[tuple[float | None, Namespace, str, Mapping[str, Any]]] = []
         for namespace, state in await self._namespaces(search.namespace_prefix):
-            for key, item in items.alive(state, now):
+            for key, item in items.current(state, now):
                 if chosen(self._codec.decode(item["value"]) if search.filter else {}, search.filter):
                     found.append((None if query is None else items.similarity(item, query), namespace, key, item))
-        # By likeness, those without vectors last; else what was changed last comes first.
+        # By similarity, those without vectors last; else by the time of the last change, newest first.
         found.sort(key=lambda entry: (entry[0] is not None, entry[0] or 0.0, entry[3]["updated"]), reverse=True)
         page = found[search.offset : search.offset + search.limit]
         if search.refresh_ttl:
@@ -243,7 +243,7 @@ class PerdureStore(BaseStore):
         found = {
             namespace[: listing.max_depth]
             for namespace, state in await self._namespaces(())
-            if items.fits(namespace, conditions) and any(True for _ in items.alive(state, now))
+            if items.matches(namespace, conditions) and any(True for _ in items.current(state, now))
         }
         return sorted(found)[listing.offset : listing.offset + listing.limit]
 

@@ -1,7 +1,7 @@
-"""Threads as wholes: delete, copy, prune, and take out the checkpoints of some runs.
+"""Operations on whole threads: delete, copy, prune, and remove the checkpoints of some runs.
 
-The chain keeps what it was given until the store's retention says otherwise: what is pruned or taken out here is no longer found by any
-of the framework's calls, and the audit still shows it.
+The chain keeps everything until the store's retention says otherwise. What is pruned or removed here is no longer found by any of the
+framework's calls, and the audit still shows it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from perdure.model.values import thaw
 
 
 async def delete(store: Store, thread: str) -> None:
-    """End a thread with a tombstone; nothing happens if there is none. A new run may begin it anew; a late writer is refused."""
+    """End a thread with a tombstone; nothing happens if there is none. A new run may begin it again; a late writer is refused."""
     session = session_of(thread)
     view = await read_or_none(store, session)
     if view is None:
@@ -45,7 +45,7 @@ async def copy(store: Store, source: str, target: str) -> None:
 
 
 async def prune(store: Store, threads: Sequence[str], strategy: str) -> None:
-    """`keep_latest` leaves each namespace its newest checkpoint; `delete` deletes the threads. What is not there is passed over."""
+    """`keep_latest` leaves each namespace its newest checkpoint; `delete` deletes the threads. Threads that are not there are ignored."""
     if strategy == "delete":
         for thread in threads:
             await delete(store, thread)
@@ -57,7 +57,7 @@ async def prune(store: Store, threads: Sequence[str], strategy: str) -> None:
 
 
 async def delete_for_runs(store: Store, runs: Sequence[str]) -> None:
-    """Take out the checkpoints whose metadata name one of these runs. Reads every thread: the framework does not say where they ran."""
+    """Remove the checkpoints whose metadata name one of these runs. Reads every thread: the framework does not say where they ran."""
     wanted = frozenset(runs)
     if not wanted:
         return
@@ -70,7 +70,7 @@ async def delete_for_runs(store: Store, runs: Sequence[str]) -> None:
 
 
 async def _change(store: Store, session: str, decide: Any) -> None:
-    """Write what `decide` makes of a thread, on the very version that it saw."""
+    """Write the event that `decide` makes of a thread, on the very version that it saw."""
 
     async def attempt(_again: bool) -> None:
         view = await read_or_none(store, session)
@@ -97,8 +97,8 @@ async def _pruned(_store: Store, _session: str, view: View) -> Event | None:
 
 
 def _without(runs: frozenset[str], state: Mapping[str, Any], found: FoldedRange) -> Event | None:
-    """The document without these runs' checkpoints: where one of them was the newest, the one before it takes its place."""
-    alive = [past for past in found.past if not is_removed(state, past.version, past.ns, past.id)]
+    """The change to a document without these runs' checkpoints. Where one of them is the newest, the one before it takes its place."""
+    alive = [past for past in found.checkpoints if not is_removed(state, past.version, past.ns, past.id)]
     gone = [past for past in alive if past.slot["checkpoint"]["metadata"].get("run_id") in runs]
     if not gone:
         return None
@@ -121,7 +121,7 @@ def _without(runs: frozenset[str], state: Mapping[str, Any], found: FoldedRange)
 
 
 def _replace(new: dict[str, Any], ns: str, left: StoredCheckpoint | None) -> None:
-    """Put an older checkpoint in the newest one's place. The count goes on, so that whoever saw the old one does not write on this one."""
+    """Put an older checkpoint in the newest one's place. The count goes on, so that a writer that saw that one is refused here."""
     place = new if not ns else new["subgraphs"].pop(slot_of(ns))
     count = place["n"] + 1
     for name in (*SECTIONS, "values", "n"):

@@ -1,4 +1,4 @@
-"""What a config names: thread, namespace and checkpoint; and the session that a thread is kept in."""
+"""What a config names: thread, namespace and checkpoint; and the session that keeps a thread."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def place(config: Mapping[str, Any]) -> Place:
 
 
 def is_run(config: Mapping[str, Any]) -> bool:
-    """Whether a graph that runs made this config."""
+    """Whether a running graph made this config."""
     return any(name.startswith("__pregel_") for name in config["configurable"])
 
 

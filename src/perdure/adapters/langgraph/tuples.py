@@ -1,4 +1,4 @@
-"""LangGraph's checkpoint tuples and the parts of the document that stand for them, one made into the other."""
+"""Conversion between LangGraph's checkpoint tuples and the parts of the document."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PARTS = frozenset({"id", "channel_values", "channel_versions", "versions_seen"}
 
 
 def encode_checkpoint(codec: Codec, config: RunnableConfig, parent: str | None, checkpoint: Checkpoint, metadata: Any) -> dict[str, Any]:
-    """A checkpoint as it stands in the document. Raises `Invalid`, naming the channel or field, for what cannot be stored."""
+    """A checkpoint as the document holds it. Raises `Invalid`, naming the channel or field, for what cannot be stored."""
     id = checkpoint.get("id")
     if not isinstance(id, str) or not id:
         raise Invalid(f"A checkpoint's id must be a non-empty string, not {id!r:.60}.")
@@ -79,7 +79,7 @@ def encode_writes(codec: Codec, writes: Sequence[tuple[str, Any]], path: str) ->
 
 
 def replaces(writes: Sequence[tuple[str, Any]]) -> bool:
-    """Whether these writes take the place of earlier ones: errors, interrupts and the like do, a node's output is stored once."""
+    """Whether these writes replace earlier ones: errors, interrupts and the like do, a node's output is stored once."""
     return all(channel in WRITES_IDX_MAP for channel, _ in writes)
 
 

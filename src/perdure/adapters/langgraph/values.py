@@ -7,8 +7,8 @@
     an object of a data type     {"$": "module:Class", "fields": {…}}; see `objects`, and `classes` for which are taken
     a value that was sealed      {"$": "sealed", "type": …, "base64": …}; with "holds": "json" what is sealed is JSON of these forms
 
-What is stored comes back equal and of the same type, or is refused when it is written. What cannot be made when it is read comes back as
-plain data, which remembers what it was (`lost`).
+A value comes back equal and of the same type, or is refused when it is written. What cannot be made when it is read comes back as plain
+data, which remembers what it was (`lost`).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Codec:
         self._foreign = None if type(inner) is JsonPlusSerializer else self._sealer
         self._sealing = not isinstance(serde, JsonPlusSerializer)
         self._inner = MessageCache() if self._sealing else memory
-        """What is remembered of messages in the clear: never what stands for them when they are sealed."""
+        """What is remembered of messages in plain form: never their sealed form."""
 
     def encode(self, value: Any, where: str) -> Any:
         """The value as JSON; `where` names it in messages. Raises `Invalid` for what would not come back as it is."""
@@ -73,7 +73,7 @@ class Codec:
             raise refused.error(where) from None
 
     def plain(self, value: Any, where: str) -> Any:
-        """As `encode`, and readable with every serialiser: for metadata and versions, which are looked through."""
+        """As `encode`, but readable with every serialiser: for metadata and versions, which are searched."""
         try:
             return self._encoder().encode(value)
         except Refused as refused:
@@ -120,7 +120,7 @@ class Codec:
 
 
 def serialiser(allow: Sequence[type] | None) -> JsonPlusSerializer:
-    """The framework's serialiser that says what `allow` says: without it all data types, under LANGGRAPH_STRICT_MSGPACK the safe ones."""
+    """The framework's serialiser for what `allow` lists; without it all data types, under LANGGRAPH_STRICT_MSGPACK the safe ones."""
     if allow is None:
         return JsonPlusSerializer()
     for kind in allow:

@@ -1,4 +1,4 @@
-"""Writing threads: one commit for each checkpoint and the writes that led to it, and what two workers on one thread may not do."""
+"""Writing threads: one commit for each checkpoint and the writes that led to it, and the checks between workers on one thread."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Writer(NamedTuple):
 
 
 class _Now(NamedTuple):
-    """A thread as I know it. `life` is the mark of the new life if the session was deleted, or is to be started where one was."""
+    """A thread as it is known. `life` marks the new life to be started, if the session was deleted."""
 
     state: Mapping[str, Any]
     version: int
@@ -89,7 +89,7 @@ class _Now(NamedTuple):
 
 
 async def put(writer: Writer, config: RunnableConfig, checkpoint: Checkpoint, metadata: Any, *, orphan: bool = False) -> RunnableConfig:
-    """Store a checkpoint, applied once however often it is sent: one commit, which writes that wait for it share.
+    """Store a checkpoint, applied once however often it is sent: one commit, which is shared by writes that wait for it.
 
     `orphan` lets it name a parent that is not there. Raises `Conflict` for a lost race (see `_check_parent`), `NotFound` for a parent
     that is gone, `Deleted` if the thread was deleted since the run loaded it, `Invalid` for what cannot be stored.
@@ -125,7 +125,7 @@ async def _submit(writer: Writer, call: Put | Writes) -> None:
 
 
 def _choose(waiting: Sequence[Put | Writes]) -> list[Put | Writes]:
-    """The first checkpoint with the writes that came before it, but for those on itself and later ones, which the next ones take along."""
+    """The first checkpoint with the writes that came before it, without those on itself and later ones, which go with the next ones."""
     chosen: list[Put | Writes] = []
     for call in waiting:
         chosen.append(call)
@@ -139,7 +139,7 @@ def _is_on_earlier(writes: Put | Writes, put: Put) -> bool:
 
 
 async def _store(writer: Writer, calls: Sequence[Put | Writes]) -> None:
-    """Store these calls in one commit, or each in its own if they cannot be stored together: what is wrong with one is not the others'."""
+    """Store these calls in one commit, or each in its own if they cannot be stored together: an error of one is not the others'."""
     put = next((call for call in calls if isinstance(call, Put)), None)
     writes = [call for call in calls if isinstance(call, Writes)]
     try:
@@ -178,7 +178,7 @@ async def _try_commit(writer: Writer, writes: Sequence[Writes], put: Put | None,
     made, key = ((), None) if put is None else await _put_events(writer, now, state, put)
     if not (events or made):
         return
-    # Writes, and a checkpoint that tests its place, fit any state of a thread that is there. Its first commit must be its first.
+    # Writes, and a checkpoint with a guard, fit any state of a thread that is there. A thread's first commit must be its first.
     expect = None if now.version and (not made or is_guarded(made)) else now.version
     try:
         with lost_race(Conflict, AlreadyExists, Deleted, NotFound):
@@ -198,7 +198,7 @@ async def _put_events(writer: Writer, now: _Now, state: Mapping[str, Any], put: 
     """The events that put a checkpoint on `state`, which is that of `now` and the writes before it; and the commit's idempotency key."""
     here, id = put.here, put.id
     if now.life is not None and here.id is not None and not put.orphan:
-        raise Deleted(f"Thread {here.thread!r} was deleted while this run was going on.", session=here.session)
+        raise Deleted(f"Thread {here.thread!r} was deleted during this run.", session=here.session)
     again = newest_id(now.state, here.ns) == id and current_checkpoint(now.state, here.ns, id) is not None
     if not again and not put.orphan:
         await _check_parent(writer, now, put)
@@ -231,9 +231,9 @@ async def _mark_late(writer: Writer, now: _Now, calls: Sequence[Writes], version
 
 
 async def _is_late(writer: Writer, here: Place, state: Mapping[str, Any], id: str) -> bool:
-    """Whether the thread has gone so far beyond a checkpoint that writes on it are no longer looked for behind it: to be marked then.
+    """Whether the thread is so far ahead of a checkpoint that the search for writes on it ends before new ones: it is marked then.
 
-    Tasks are stored beside the thread's next steps, so writes that come a little after the next checkpoint are the rule.
+    Tasks are stored while the thread's next steps are, so it is usual that writes come a little after the next checkpoint.
     """
     newest = newest_id(state, here.ns)
     if newest in (None, id):
@@ -246,7 +246,7 @@ async def _is_late(writer: Writer, here: Place, state: Mapping[str, Any], id: st
 
 
 async def _now(store: Store, here: Place, *, strong: bool) -> _Now:
-    """The thread from memory, for a first try, or as it is. What was decided on an old state is carried over, or decided anew."""
+    """The thread as this process remembers it, for a first try, or as it is. A decision on an old state is rebased, or made again."""
     try:
         view = await store.read(here.session, consistency="strong" if strong else "eventual")
     except NotFound:
@@ -261,7 +261,7 @@ async def _check_parent(writer: Writer, now: _Now, put: Put) -> None:
     """Refuse the put that would make a silent fork, and the one that follows a checkpoint that is gone.
 
     A checkpoint may follow the newest one of its namespace, or, as time travel and `update_state` do, an older one: that makes a branch
-    on purpose. It is a lost race when the parent got a child that the run could not know of: after it loaded the parent, as the saver
+    on purpose. It is a lost race if the parent got a child that the run could not know of: after the run loaded the parent, as the saver
     remembers (`memory.KnownVersions`), else at any time. A run that found an empty thread has no parent: its first checkpoint is refused if
     the graph has one by now.
     """
@@ -287,7 +287,7 @@ async def _check_parent(writer: Writer, now: _Now, put: Put) -> None:
         if seen is None:
             seen = await find_version(store, here.session, now.state, here.ns, here.id) or 0
         if await _has_child(store, here, now, seen, put.id):
-            raise _lost_race(here, seen, now, f"went on from checkpoint {here.id}, and another run did so first")
+            raise _lost_race(here, seen, now, f"continued from checkpoint {here.id}, and another run did so first")
 
 
 async def _has_child(store: Store, here: Place, now: _Now, after: int, id: str) -> bool:
@@ -297,7 +297,7 @@ async def _has_child(store: Store, here: Place, now: _Now, after: int, id: str) 
     since = await fold_range(store, here.session, after=after, ns=here.ns)
     return any(
         past.slot["checkpoint"].get("parent") == here.id and past.id != id and not is_removed(now.state, past.version, past.ns, past.id)
-        for past in since.past
+        for past in since.checkpoints
     )
 
 
@@ -305,7 +305,7 @@ def _lost_race(here: Place, seen: int, now: _Now, why: str) -> Conflict:
     where = f" (namespace {here.ns!r})" if here.ns else ""
     return Conflict(
         f"Two runs at once on thread {here.thread!r}{where}: this one {why}. Its checkpoint was not stored; run it again on the newest "
-        'state, or make such branches on purpose with PerdureSaver(store, on_race="branch").',
+        'state, or allow such branches with PerdureSaver(store, on_race="branch").',
         session=here.session,
         expected=seen,
         actual=now.version,
