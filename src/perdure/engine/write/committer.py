@@ -300,16 +300,19 @@ class Committer:
         weight = cached.log_bytes + len(proposal.body) + len(proposal.meta) + 128
         cached = CachedState(outcome.head, after, weight, cached.snapshot_bytes, cached.tags, cached.created_at)
         self._cache.put(session, cached)
-        await self.snapshot(session, cached)
+        if self.is_snapshot_due(cached):
+            await self.snapshot(session, cached)
+
+    def is_snapshot_due(self, cached: CachedState) -> bool:
+        """Whether the log outweighs the last snapshot."""
+        return snapshot_due(cached.log_bytes, cached.snapshot_bytes, self._settings.snapshot_bytes_min)
 
     async def snapshot(self, session: SessionKey, cached: CachedState, *, keep: bool = True) -> None:
-        """Store a snapshot of this state if the log outweighs the last one, and count its log from zero.
+        """Store a snapshot of this state, and count its log from zero.
 
         A snapshot is never the truth: one that cannot be stored (too large, a full disk) is done without until the next is due.
         `keep` is false for a state that is not to be shared with the cache.
         """
-        if not snapshot_due(cached.log_bytes, cached.snapshot_bytes, self._settings.snapshot_bytes_min):
-            return
         head, size = cached.head, cached.snapshot_bytes
         with suppress(Error):
             snapshot = self._codec.encode_snapshot(session, head.version, head.hash, cached.state)
@@ -429,6 +432,11 @@ class Committer:
         if again is not None:
             return again, life_key(key, tombstone)
         return (known, key) if include_deleted else None
+
+    async def find_receipt(self, session: SessionKey, key: str, durability: Durability, *, include_deleted: bool = False) -> Receipt | None:
+        """The receipt of the first call with this key, if there was one."""
+        known = await self.find_key(session, key, include_deleted=include_deleted)
+        return None if known is None else await self.first_receipt(session, *known, durability)
 
     async def first_receipt(self, session: SessionKey, known: Known, key: str, durability: Durability) -> Receipt:
         """The receipt of a commit that a key, as it is stored, was applied by. Raises `Corrupt` if the commit knows nothing of that."""
