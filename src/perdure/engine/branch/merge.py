@@ -22,7 +22,7 @@ from perdure.engine.options import Options, ask, check_options
 from perdure.engine.read.cache import CachedState
 from perdure.engine.read.reader import FORKED, Reader
 from perdure.engine.views import Receipt
-from perdure.engine.write.request import WriteRequest
+from perdure.engine.write.request import Mode, WriteRequest
 from perdure.errors import Conflict, Deleted, Invalid, NotFound, Rewound
 from perdure.model.commit import Commit, Kind
 from perdure.model.events import Event
@@ -65,19 +65,20 @@ async def _commit(core: Core, source: SessionKey, into: SessionKey, options: Opt
     request = WriteRequest(
         session=into,
         events=(Event(MERGED),),
+        mode=Mode.rebase,
         options=options,
         durability=durability,
         operation="merge",
-        check_request=True,
+        compare_request=True,
         asked=(Event(MERGED, {"session": source.id}),),
         decide=merging.decide,
     )
-    if (receipt := await committer.applied(request)) is not None:
+    if (receipt := await core.keys.applied(request)) is not None:
         return receipt
     try:
         return await committer.commit(request)
     except NothingNewError:
-        return await committer.applied(request)
+        return await core.keys.applied(request)
 
 
 class NothingNewError(Exception):

@@ -7,7 +7,7 @@ from perdure.engine.context import Context
 from perdure.engine.options import Options, check_events, check_options
 from perdure.engine.views import Receipt
 from perdure.engine.write.drafts import base_at
-from perdure.engine.write.request import WriteRequest, has_ops
+from perdure.engine.write.request import Mode, WriteRequest, has_ops
 from perdure.errors import Invalid
 from perdure.model.events import Event
 from perdure.model.policy import OnConflict
@@ -36,19 +36,20 @@ async def append(
     level = context.durability(durability)
     checked = check_events(events)
     with core.telemetry.span("append", *target):
-        base = None
-        if expect and has_ops(checked):
-            base = await base_at(core.reader, target, options, await core.reader.cached(target))
+        mode, base = Mode.events, None
+        if has_ops(checked):
+            mode = Mode.any_state if expect is None else Mode.rebase
+            if expect:
+                base = await base_at(core.reader, target, options, await core.reader.cached(target))
         request = WriteRequest(
             session=target,
             events=checked,
+            mode=mode,
             options=options,
             durability=level,
+            expected_version=expect,
             base=base,
-            blind=expect is None,
-            since=expect,
-            seen=expect or 0,
-            check_request=True,
+            compare_request=True,
         )
         return await core.committer.commit(request)
 
@@ -60,4 +61,4 @@ async def find(context: Context, session: str, key: str, *, include_deleted: boo
         raise Invalid("find needs the idempotency key to look for.")
     check_options(Options(key=key))
     with core.telemetry.span("find", *target):
-        return await core.committer.find_receipt(target, key, core.durability, include_deleted=include_deleted)
+        return await core.keys.find_receipt(target, key, core.durability, include_deleted=include_deleted)

@@ -36,7 +36,7 @@ class Edit(Asynchronous):
             raise Invalid("An edit is used once: call store.edit again.")
         self._draft, self._base = await start(self._core.reader, self._session, self._options, newest=True)
         if self._options.key is not None:
-            self._draft.receipt = await self._core.committer.find_receipt(self._session, self._options.key, self._durability)
+            self._draft.receipt = await self._core.keys.find_receipt(self._session, self._options.key, self._durability)
         return self._draft
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -46,6 +46,7 @@ class Edit(Asynchronous):
         draft._closed = True
         if kind is not None or draft.receipt is not None:
             return
+        self._core.check_process()
         with self._core.telemetry.span("edit", *self._session):
             draft.receipt = await finish(
                 self._core.committer, draft, self._base, self._session, self._options, self._durability, operation="edit"
@@ -87,7 +88,7 @@ async def _update(
     The first run uses the cached state. From the second run on, the other writes of this process wait, for as long as slots are waited for.
     """
     committer, reader = core.committer, core.reader
-    if options.key is not None and (receipt := await committer.find_receipt(session, options.key, durability)) is not None:
+    if options.key is not None and (receipt := await core.keys.find_receipt(session, options.key, durability)) is not None:
         return receipt, None
 
     async def run(*, newest: bool) -> tuple[Receipt | None, Any] | Conflict:
@@ -99,7 +100,7 @@ async def _update(
         finally:
             draft._closed = True
         try:
-            draft.receipt = await finish(committer, draft, base, session, options, durability, operation="update", strict=True)
+            draft.receipt = await finish(committer, draft, base, session, options, durability, operation="update", exact=True)
         except Conflict as conflict:
             return conflict
         return draft.receipt, answer

@@ -26,8 +26,8 @@ async def read(context: Context, session: str, at: int | datetime | None, consis
         reader = core.reader
         found, owned = await reader.load_uncached(target) if consistency == "strong" else (await reader.cached(target), False)
         now = _require_live(target, found, include_deleted=include_deleted)
-        if core.committer.is_snapshot_due(now):
-            await core.committer.snapshot(target, now, keep=not owned)
+        if core.snapshots.is_due(now):
+            await core.snapshots.store(target, now, keep=not owned)
         if at is None:
             return _view(target, now, now, owned=owned)
         return _view(target, now, await _past(core, target, now, at, include_deleted=include_deleted), owned=True)

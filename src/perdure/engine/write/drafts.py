@@ -12,7 +12,7 @@ from perdure.engine.read.cache import CachedState
 from perdure.engine.read.reader import Reader
 from perdure.engine.views import Receipt
 from perdure.engine.write.committer import Committer
-from perdure.engine.write.request import WriteRequest, check_expected, check_head
+from perdure.engine.write.request import Mode, WriteRequest, check_expected, check_head, has_ops
 from perdure.errors import Deleted, Invalid, NotFound
 from perdure.model import ops as op
 from perdure.model.commit import Status
@@ -151,7 +151,7 @@ async def finish(
     durability: Durability,
     *,
     operation: str,
-    strict: bool = False,
+    exact: bool = False,
 ) -> Receipt | None:
     """Commit what the draft holds; nothing, when it changed nothing."""
     events = draft._collect()
@@ -164,11 +164,10 @@ async def finish(
         events=events,
         options=options,
         durability=durability,
+        mode=Mode.exact if exact else Mode.rebase if draft._requires or has_ops(events) else Mode.events,
+        expected_version=draft.version,
         base=base,
-        since=draft.version,
-        strict=strict,
         requires=tuple(draft._requires),
-        seen=draft.version,
         operation=operation,
     )
     return await committer.commit(request)
