@@ -30,10 +30,10 @@ from perdure.codec.upcast import Upcaster
 from perdure.concurrency.replies import run_blocking
 from perdure.engine import opening as _opening
 from perdure.engine import store as _async
+from perdure.engine.calls.edit import Edit as _AsyncEdit
 from perdure.engine.unentered import Blocking
 from perdure.engine.views import Info, Receipt, Verified, View
 from perdure.engine.write.drafts import Draft
-from perdure.engine.write.drafts import Edit as _AsyncEdit
 from perdure.model.commit import Commit, Status
 from perdure.model.events import Event
 from perdure.model.policy import OnConflict

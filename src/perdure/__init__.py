@@ -4,10 +4,11 @@ from perdure import sync
 from perdure.backends.spi import Capabilities, Durability
 from perdure.codec.upcast import Upcaster
 from perdure.config import Settings
+from perdure.engine.calls.edit import Edit
 from perdure.engine.opening import Opening, open
 from perdure.engine.store import Store
 from perdure.engine.views import Info, Receipt, Verified, View
-from perdure.engine.write.drafts import Draft, Edit
+from perdure.engine.write.drafts import Draft
 from perdure.errors import (
     AlreadyExists,
     Busy,

@@ -94,7 +94,7 @@ async def test_other_arguments(url: str, case: tuple[Call, str]) -> None:
 
 async def test_an_unknown_order(url: str) -> None:
     """An order that the engine lacks is `Unsupported`, and the message says which there is."""
-    await refused(url, lambda store: store.list(order="updated"), perdure.Unsupported, "'id'")
+    await refused(url, lambda store: store.list(order="updated"), perdure.Unsupported, "id")
 
 
 async def test_an_edit_is_used_once(url: str) -> None:

@@ -15,6 +15,8 @@ from perdure.engine.live.watch import Watchers
 from perdure.engine.read.cache import Cache
 from perdure.engine.read.reader import Reader
 from perdure.engine.write.committer import Committer
+from perdure.engine.write.keys import Keys
+from perdure.engine.write.snapshots import Snapshots
 from perdure.engine.write.writer import Writer
 from perdure.errors import Closed
 from perdure.telemetry import Telemetry
@@ -32,7 +34,21 @@ class Core:
         self.reader = Reader(backend, codec, self.cache)
         self.writer = Writer(backend)
         self.watchers = Watchers(backend, self.reader, clock, settings)
-        self.committer = Committer(backend, codec, self.writer, self.reader, self.cache, self.watchers, clock, settings, self.telemetry)
+        self.keys = Keys(backend, self.reader)
+        self.snapshots = Snapshots(backend, codec, self.cache, settings.snapshot_bytes_min)
+        self.committer = Committer(
+            backend,
+            codec,
+            self.writer,
+            self.reader,
+            self.cache,
+            self.keys,
+            self.snapshots,
+            self.watchers,
+            clock,
+            settings,
+            self.telemetry,
+        )
         self.pid = os.getpid()
         self.closed = False
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from perdure.backends.spi import Durability, Row
+from perdure.backends.spi import Durability, Head, Row
 from perdure.model.commit import Commit, Status
 from perdure.model.ids import uuid_text
 from perdure.model.moments import moment, rfc3339, shown, to_datetime, to_nanoseconds
@@ -113,17 +113,44 @@ class View:
     `updated_at` are the session's today. `state` is yours: a plain JSON value, made at first access, which nothing else sees.
     """
 
-    def __init__(self, session: str, version: int, hash: bytes, state: Any, info: Info, *, at: int, owned: bool = False) -> None:
+    def __init__(
+        self,
+        session: str,
+        version: int,
+        hash: bytes,
+        state: Any,
+        newest: Head,
+        tags: Mapping[str, str],
+        created_at: int,
+        *,
+        at: int,
+        owned: bool = False,
+    ) -> None:
+        """`newest` is the session's head today; `created_at` and `at` are in nanoseconds."""
         self.session = session
         self.version = version
         self.hash = hash
         self.at = at
-        self.status = info.status
-        self.tags = info.tags
-        self.created_at = info.created_at
-        self.updated_at = info.updated_at
+        self.tags: Mapping[str, str] = dict(tags)
         self._state = state
+        self._newest = newest
+        self._created_at = created_at
         self._owned = owned
+
+    @property
+    def status(self) -> Status:
+        """The session's status today."""
+        return Status(self._newest.status)
+
+    @property
+    def created_at(self) -> datetime:
+        """When the session's first commit was made: an aware datetime (UTC)."""
+        return to_datetime(self._created_at)
+
+    @property
+    def updated_at(self) -> datetime:
+        """When the session's newest commit was made: an aware datetime (UTC)."""
+        return to_datetime(self._newest.at)
 
     @cached_property
     def state(self) -> Any:

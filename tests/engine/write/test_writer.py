@@ -82,4 +82,4 @@ async def test_those_who_were_answered_together_go_together_again() -> None:
     await writer.append(behind(FIRST))
     await writer.append(behind(FIRST))
     assert backend.sizes == [1, 1]
-    assert not writer._turn(asyncio.get_running_loop()).crowd
+    assert not writer._queue(asyncio.get_running_loop()).batching

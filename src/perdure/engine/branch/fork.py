@@ -1,34 +1,47 @@
-"""Forks: a pin on the parent and a chain that goes on from it."""
+"""`fork` and `purge`. A fork is a pin on the parent, and a chain that continues from it."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 
-from perdure.backends.spi import Backend, Durability, Head
+from perdure.backends.spi import Head
 from perdure.codec.records import Base
+from perdure.engine.calls.read import read_live
+from perdure.engine.context import Context
+from perdure.engine.core import Core
+from perdure.engine.options import VERSION_MAX, Options, check_options
 from perdure.engine.read.reader import FORKED, Reader
-from perdure.engine.write.committer import Committer
-from perdure.errors import Invalid, NotFound
+from perdure.engine.write.request import check_incarnation
+from perdure.errors import AlreadyExists, Invalid, NotFound
 from perdure.model.commit import Commit, Kind, Status
 from perdure.model.events import Event
-from perdure.model.ids import SessionKey
+from perdure.model.ids import SessionKey, uuid_text
 
 PINNED = "pinned"
 """The event on the parent: data {fork, version}."""
 
 
-async def fork(
-    committer: Committer,
-    reader: Reader,
-    session: SessionKey,
-    head: Head,
-    at: int,
-    child: SessionKey,
-    actor: str | None,
-    durability: Durability,
-) -> None:
-    """Pin the parent at `at`, in the life of `head`, then start the child. A crash in between leaves a pin alone: harmless."""
-    parent = await _commit_at(reader, session, at)
+async def fork(context: Context, session: str, at: int | None, id: str | None, actor: str | None) -> str:
+    """See `Store.fork`."""
+    core = context.opened()
+    parent, child = context.key(session), context.key(uuid_text(core.committer.new_id()) if id is None else id)
+    check_options(Options(actor=actor))
+    with core.telemetry.span("fork", *parent):
+        head = (await read_live(core, parent)).head
+        version = head.version if at is None else at
+        if type(version) is not int or not 1 <= version <= VERSION_MAX:
+            raise Invalid(f"at must be a version from 1, not {at!r}.")
+        if child == parent or (await core.backend.heads([child]))[0] is not None:
+            raise AlreadyExists(f"Session {child.id!r} is there already.", session=child.id)
+        check_incarnation(parent, await core.reader.incarnation_start(parent, head), version)
+        await _start(core, parent, head, version, child, actor)
+    return child.id
+
+
+async def _start(core: Core, session: SessionKey, head: Head, at: int, child: SessionKey, actor: str | None) -> None:
+    """Pin the parent at `at`, in the life of `head`, then start the child. A crash in between leaves only a pin, which is harmless."""
+    parent = await _commit_at(core.reader, session, at)
+    committer, durability = core.committer, core.durability
     pinned = Event(PINNED, {"fork": child.id, "version": at})
     await committer.control(session, Kind.pin, pinned, actor=actor, durability=durability, seen=head)
     event = Event(FORKED, {"session": session.id, "version": at, "hash": parent.hash.hex()})
@@ -42,19 +55,27 @@ async def _commit_at(reader: Reader, session: SessionKey, version: int) -> Commi
     raise NotFound(f"Session {session.id!r} has no version {version}.", session=session.id)
 
 
-async def purge(backend: Backend, reader: Reader, session: SessionKey) -> None:
-    """Drop all of a deleted session but its stub. Raises `NotFound`, and `Invalid` while it is alive, or a fork needs it."""
-    (head,) = await backend.heads([session])
+async def purge(context: Context, session: str) -> None:
+    """See `Store.purge`."""
+    core, target = context.opened(), context.key(session)
+    with core.telemetry.span("purge", *target):
+        await _check_purge(core, target)
+        await core.backend.purge(target)
+        core.cache.drop(target)
+
+
+async def _check_purge(core: Core, session: SessionKey) -> None:
+    """Raise `NotFound`, and `Invalid` while the session is alive, or a fork reads through it."""
+    (head,) = await core.backend.heads([session])
     if head is None:
         raise NotFound(f"There is no session {session.id!r}.", session=session.id)
     if head.status != Status.deleted:
         raise Invalid(f"Session {session.id!r} is not deleted: delete it before it is purged.", session=session.id)
-    if forks := [name async for name in _forks(reader, session)]:
+    if forks := [name async for name in _forks(core.reader, session)]:
         raise Invalid(
             f"Session {session.id!r} has forks that read their past from it: delete and purge {', '.join(map(repr, forks))} first.",
             session=session.id,
         )
-    await backend.purge(session)
 
 
 async def _forks(reader: Reader, session: SessionKey) -> AsyncGenerator[str, None]:

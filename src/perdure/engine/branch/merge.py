@@ -1,4 +1,4 @@
-"""Merging a fork into its parent: what each side did since they parted is taken from the two logs, and rebased on the very head that the
+"""`merge`: a fork into its parent. What each side did since they parted is taken from the two logs, and rebased on the very head that the
 merge commit follows. Everything is decided again for each head that is tried.
 
 The first merge rebases the fork's operations, made on the state at the fork, over the parent's. A later one starts from the fork's state
@@ -15,12 +15,14 @@ from typing import Any
 import msgspec
 
 from perdure.backends.spi import Durability, Head
-from perdure.engine.options import Options, ask
+from perdure.engine.calls.read import read_live
+from perdure.engine.context import Context
+from perdure.engine.core import Core
+from perdure.engine.options import Options, ask, check_options
 from perdure.engine.read.cache import CachedState
 from perdure.engine.read.reader import FORKED, Reader
 from perdure.engine.views import Receipt
-from perdure.engine.write.committer import Committer
-from perdure.engine.write.request import WriteRequest
+from perdure.engine.write.request import Mode, WriteRequest
 from perdure.errors import Conflict, Deleted, Invalid, NotFound, Rewound
 from perdure.model.commit import Commit, Kind
 from perdure.model.events import Event
@@ -28,7 +30,7 @@ from perdure.model.ids import SessionKey
 from perdure.model.merge import behind, rebase
 from perdure.model.ops import Op
 from perdure.model.pointer import PATH_BYTES_MAX, PATH_TOKENS_MAX, escape
-from perdure.model.policy import Clash
+from perdure.model.policy import Clash, OnConflict
 from perdure.model.state import apply
 from perdure.model.values import same
 
@@ -37,26 +39,46 @@ MERGED = "merged"
 
 
 async def merge(
-    committer: Committer, reader: Reader, source: SessionKey, into: SessionKey, options: Options, durability: Durability
+    context: Context,
+    session: str,
+    into: str,
+    on_conflict: OnConflict,
+    key: str | None,
+    actor: str | None,
+    durability: Durability | str | None,
 ) -> Receipt | None:
+    """See `Store.merge`."""
+    core, source, target = context.opened(), context.key(session), context.key(into)
+    policy: OnConflict = on_conflict if callable(on_conflict) else "merge"
+    check_options(Options(on_conflict=on_conflict))
+    options = check_options(Options(key=key, actor=actor, on_conflict=policy, create=False))
+    level = context.durability(durability)
+    with core.telemetry.span("merge", *target):
+        await read_live(core, source)
+        await read_live(core, target)
+        return await _commit(core, source, target, options, level)
+
+
+async def _commit(core: Core, source: SessionKey, into: SessionKey, options: Options, durability: Durability) -> Receipt | None:
     """Carry what `source` did since the fork (or the last merge) over what `into` did; `None` when there is nothing new."""
-    merging = Merging(reader, source, into, options)
+    merging, committer = Merging(core.reader, source, into, options), core.committer
     request = WriteRequest(
         session=into,
         events=(Event(MERGED),),
+        mode=Mode.rebase,
         options=options,
         durability=durability,
         operation="merge",
-        check_request=True,
+        compare_request=True,
         asked=(Event(MERGED, {"session": source.id}),),
         decide=merging.decide,
     )
-    if (receipt := await committer.applied(request)) is not None:
+    if (receipt := await core.keys.applied(request)) is not None:
         return receipt
     try:
         return await committer.commit(request)
     except NothingNewError:
-        return await committer.applied(request)
+        return await core.keys.applied(request)
 
 
 class NothingNewError(Exception):

@@ -189,6 +189,11 @@ class Reader:
             async for commit in self._part(*parts.pop()):
                 yield commit
 
+    async def between(self, session: SessionKey, after: int, upto: int) -> list[Commit]:
+        """The commits with `after < version <= upto`, oldest first."""
+        async with aclosing(self.commits(session, after=after, before=upto + 1)) as commits:
+            return [commit async for commit in commits]
+
     async def _part(
         self, session: SessionKey, records: Sequence[Record], before: int | None, prev: bytes | None
     ) -> AsyncGenerator[Commit, None]:

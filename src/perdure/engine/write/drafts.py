@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from types import TracebackType
 from typing import Any
 
 import msgspec
@@ -12,11 +10,10 @@ from perdure.backends.spi import Durability
 from perdure.engine.options import Options, check_events, check_ops
 from perdure.engine.read.cache import CachedState
 from perdure.engine.read.reader import Reader
-from perdure.engine.unentered import Asynchronous
 from perdure.engine.views import Receipt
 from perdure.engine.write.committer import Committer
-from perdure.engine.write.request import WriteRequest, check_expected, check_head
-from perdure.errors import Conflict, Deleted, Invalid, NotFound
+from perdure.engine.write.request import Mode, WriteRequest, check_expected, check_head, has_ops
+from perdure.errors import Deleted, Invalid, NotFound
 from perdure.model import ops as op
 from perdure.model.commit import Status
 from perdure.model.events import Event
@@ -25,7 +22,6 @@ from perdure.model.ops import Op
 from perdure.model.pointer import parse
 from perdure.model.tracked import Tracker
 from perdure.model.values import ROOM, freeze
-from perdure.telemetry import Telemetry
 
 EDITED = "edited"
 """The type of the event that carries what was done to `draft.state`."""
@@ -114,43 +110,6 @@ class Draft:
         return (*self._events, Event(EDITED, None, operations))
 
 
-class Edit(Asynchronous):
-    """`async with store.edit(...) as draft`: loads the session, commits at the end of the block, once.
-
-    An exception in the block writes nothing and is raised again.
-    """
-
-    _right = "async with store.edit(...) as draft"
-
-    def __init__(
-        self, committer: Committer, reader: Reader, session: SessionKey, options: Options, durability: Durability, telemetry: Telemetry
-    ) -> None:
-        self._committer, self._reader, self._telemetry = committer, reader, telemetry
-        self._session, self._options, self._durability = session, options, durability
-        self._draft: Draft | None = None
-        self._base: CachedState | None = None
-
-    async def __aenter__(self) -> Draft:
-        if self._draft is not None:
-            raise Invalid("An edit is used once: call store.edit again.")
-        self._draft, self._base = await start(self._reader, self._session, self._options, newest=True)
-        if self._options.key is not None:
-            self._draft.receipt = await find_receipt(self._committer, self._session, self._options.key, self._durability)
-        return self._draft
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        draft = self._draft
-        if draft is None:
-            return
-        draft._closed = True
-        if kind is not None or draft.receipt is not None:
-            return
-        with self._telemetry.span("edit", *self._session):
-            draft.receipt = await finish(
-                self._committer, draft, self._base, self._session, self._options, self._durability, operation="edit"
-            )
-
-
 async def start(reader: Reader, session: SessionKey, options: Options, *, newest: bool = False) -> tuple[Draft, CachedState | None]:
     """A draft on the state at the head (or at `expect`). Raises `NotFound`, `Deleted`, `AlreadyExists` as the options say."""
     base = await (reader.read_head(session) if newest else reader.cached(session))
@@ -183,14 +142,6 @@ async def base_at(reader: Reader, session: SessionKey, options: Options, now: Ca
     return (await reader.at(session, expect))[0]
 
 
-async def find_receipt(
-    committer: Committer, session: SessionKey, key: str, durability: Durability, *, include_deleted: bool = False
-) -> Receipt | None:
-    """The receipt of the call that used this key first, if one did."""
-    known = await committer.find_key(session, key, include_deleted=include_deleted)
-    return None if known is None else await committer.first_receipt(session, *known, durability)
-
-
 async def finish(
     committer: Committer,
     draft: Draft,
@@ -200,7 +151,7 @@ async def finish(
     durability: Durability,
     *,
     operation: str,
-    strict: bool = False,
+    exact: bool = False,
 ) -> Receipt | None:
     """Commit what the draft holds; nothing, when it changed nothing."""
     events = draft._collect()
@@ -213,54 +164,10 @@ async def finish(
         events=events,
         options=options,
         durability=durability,
+        mode=Mode.exact if exact else Mode.rebase if draft._requires or has_ops(events) else Mode.events,
+        expected_version=draft.version,
         base=base,
-        since=draft.version,
-        strict=strict,
         requires=tuple(draft._requires),
-        seen=draft.version,
         operation=operation,
     )
     return await committer.commit(request)
-
-
-async def update(
-    committer: Committer,
-    reader: Reader,
-    session: SessionKey,
-    function: Callable[[Draft], Any],
-    options: Options,
-    durability: Durability,
-    attempts: int,
-) -> tuple[Receipt | None, Any]:
-    """Run `function` on the newest state until its commit follows the very state that it saw.
-
-    The first run uses the cached state. From the second run on, the other writes of this process wait, for as long as slots are waited for.
-    """
-    if options.key is not None and (receipt := await find_receipt(committer, session, options.key, durability)) is not None:
-        return receipt, None
-
-    async def run(*, newest: bool) -> tuple[Receipt | None, Any] | Conflict:
-        draft, base = await start(reader, session, options, newest=newest)
-        try:
-            answer = function(draft)
-            if isinstance(answer, Awaitable):
-                answer = await answer
-        finally:
-            draft._closed = True
-        try:
-            draft.receipt = await finish(committer, draft, base, session, options, durability, operation="update", strict=True)
-        except Conflict as conflict:
-            return conflict
-        return draft.receipt, answer
-
-    since = committer.now()
-    outcome = await run(newest=False)
-    for _ in range(attempts - 1):
-        if not isinstance(outcome, Conflict) or options.expect is not None:
-            break
-        async with committer.slot(session):
-            await committer.pause(session)
-            outcome = await run(newest=True)
-    if not isinstance(outcome, Conflict):
-        return outcome
-    raise outcome if options.expect is not None or not outcome.commits else committer.busy(session, attempts, since)

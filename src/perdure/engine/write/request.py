@@ -1,9 +1,9 @@
-"""One write on its way to the chain: what it would do, and what a head makes of it. Pure."""
+"""One write: what a caller wants, and what a head forbids. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from enum import Enum
 
 import msgspec
 
@@ -13,48 +13,53 @@ from perdure.engine.read.cache import CachedState
 from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, Moved, NotFound
 from perdure.model.commit import GENESIS, Status
 from perdure.model.events import Event
-from perdure.model.ids import SessionKey, life_key
+from perdure.model.ids import SessionKey
 from perdure.model.ops import Op
-from perdure.model.state import MISSING, lookup
 
 _ACTIVE = int(Status.active)
 NOTHING = CachedState(Head(0, GENESIS, 0, 0, int(Status.active), 0), {}, 0, 0, {}, 0)
 """The state of a session that does not exist yet."""
 
 
-class WriteRequest(msgspec.Struct, kw_only=True):
-    """One write on its way. `base` is the state that its operations were made on; it moves on as they are rebased."""
+class Mode(Enum):
+    """What a write needs of the head that it follows."""
+
+    events = "events"
+    """It changes no state. It follows any head, or any that has no data commit after `expected_version`."""
+    any_state = "any state"
+    """Its operations are meant for whatever state there is: they are applied to the newest one."""
+    rebase = "rebase"
+    """Its operations were made on a state: they are carried over what others have committed since."""
+    exact = "exact"
+    """It follows the very state that was seen, or nothing is written."""
+
+
+class WriteRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a caller wants written. It never changes: what changes from try to try is the committer's."""
 
     session: SessionKey
     events: tuple[Event, ...]
+    mode: Mode
     options: Options
     durability: Durability
+    expected_version: int | None = None
+    """The version on which the caller decided; `None`: none."""
     base: CachedState | None = None
-    blind: bool = False
-    """The operations are meant for whatever state there is: they are applied again, not rebased."""
-    since: int | None = None
-    """For events alone: the version decided on. Data commits after it are checked before this is stored; `None`: any head will do."""
-    strict: bool = False
-    """Commit on the very state that was seen, or not at all."""
+    """The state that the operations were made on."""
     requires: Sequence[str] = ()
-    seen: int = 0
-    """The version that the caller decided on, for the message of a conflict."""
+    """Paths whose values must not have changed since."""
     operation: str = "append"
-    check_request: bool = False
+    """The name of the call, for telemetry."""
+    compare_request: bool = False
+    """Whether a call that repeats the key must ask for the same."""
     asked: Sequence[Event] | None = None
     """What a call that repeats the key must ask for, where that is not `events`."""
     decide: Callable[[CachedState], Awaitable[tuple[Event, ...]]] | None = None
-    """Makes the events for the state that they are committed on: asked again for each head that is tried."""
-    incarnation: tuple[int, int] | None = None
-    """Where an earlier life has used the key: the tombstone after which the life began that this is for, and the grant of that life."""
-
-    @property
-    def key(self) -> str | None:
-        """The idempotency key as it is stored."""
-        return self.options.key if self.options.key is None or self.incarnation is None else life_key(self.options.key, self.incarnation[0])
+    """Makes the events for the state that they are committed on. It is called again for each head that is tried."""
 
     @property
     def ops(self) -> list[Op]:
+        """The operations of all events."""
         return [op for event in self.events for op in event.ops]
 
 
@@ -106,37 +111,3 @@ def check_expected(session: SessionKey, expect: int, tombstone: int, head: Head)
             commits=(),
             paths=(),
         )
-
-
-def same_state(base: CachedState | None, head: Head) -> bool:
-    """Whether a head has the same state as `base`: it is that head, or only control commits follow it."""
-    if base is None:
-        return False
-    mine = base.head
-    if head.version == mine.version:
-        return head.hash == mine.hash
-    return head.version > mine.version and head.data <= mine.data and head.status == mine.status
-
-
-def seen(state: Any, path: str) -> Any:
-    """The value at a path, or `MISSING`."""
-    try:
-        return lookup(state, path)
-    except KeyError:
-        return MISSING
-
-
-def with_parts(events: Sequence[Event], parts: Sequence[Sequence[Op]]) -> tuple[Event, ...]:
-    """The events with their operations as rebased: each part came from one operation."""
-    rebased, start = [], 0
-    for event in events:
-        mine = parts[start : start + len(event.ops)]
-        start += len(event.ops)
-        rebased.append(Event(event.type, event.data, tuple([op for part in mine for op in part])))
-    return tuple(rebased)
-
-
-def with_answer(events: Sequence[Event], ops: tuple[Op, ...]) -> tuple[Event, ...]:
-    """The events with the policy's operations in place of the conflicting ones. They stand on the last event that had operations."""
-    last = max(index for index, event in enumerate(events) if event.ops)
-    return tuple(Event(event.type, event.data, ops if index == last else ()) for index, event in enumerate(events))

@@ -1,17 +1,17 @@
-"""The listing of sessions: what is asked for, checked, and the engine's pages turned into rows."""
+"""`list`: the sessions of a tenant. The query is checked, and the engine's pages become rows."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from datetime import datetime
 
-from perdure.backends.spi import Backend, Query
-from perdure.engine.options import check_time
+from perdure.backends.spi import Query
+from perdure.engine.context import Context
+from perdure.engine.options import check_count, check_time
 from perdure.engine.views import Info
 from perdure.errors import Invalid
 from perdure.model.commit import Status
 from perdure.model.ids import check_name
-from perdure.telemetry import Telemetry
 
 TAGS_MAX = 64
 """Most tags of a session."""
@@ -19,28 +19,38 @@ PAGE = 100
 """Rows that an engine is asked for at once."""
 
 
-async def listing(
-    backend: Backend,
-    telemetry: Telemetry,
-    query: Query,
-    cursor: str | None,
-    limit: int | None,
+async def list_sessions(
+    context: Context,
+    *,
+    prefix: str,
+    tags: Mapping[str, str] | None,
+    status: Status | str | None,
     after: datetime | None,
     before: datetime | None,
+    order: str,
+    limit: int | None,
+    cursor: str | None,
 ) -> AsyncGenerator[Info, None]:
-    """Rows of a query after an id, at most `limit`, of sessions whose newest commit is later than `after` and earlier than `before`."""
+    """See `Store.list`: sessions whose newest commit is later than `after` and earlier than `before`."""
+    core = context.opened()
+    if limit is not None:
+        check_count("limit", limit)
+    check_id_part("prefix", prefix)
+    check_id_part("cursor", cursor)
+    query = Query(context.tenant, prefix, check_tags(tags or {}), check_status(status), order)
     for name, moment in (("updated_after", after), ("updated_before", before)):
         if moment is not None:
             check_time(name, moment)
     timed = after is not None or before is not None
     left = limit
     while left is None or left > 0:
-        with telemetry.span("list", query.one_tenant, query.prefix):
-            page = await backend.scan(query, cursor=cursor, limit=PAGE if left is None or timed else min(left, PAGE))
+        with core.telemetry.span("list", context.tenant, prefix):
+            page = await core.backend.scan(query, cursor=cursor, limit=PAGE if left is None or timed else min(left, PAGE))
         for row in page.items:
             info = Info.of(row)
             if (after is None or info.updated_at > after) and (before is None or info.updated_at < before):
                 yield info
+                core.check_process()
                 left = None if left is None else left - 1
                 if left == 0:
                     return

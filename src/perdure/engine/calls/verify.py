@@ -1,9 +1,10 @@
-"""Proof of a session: every link of its chain, and every snapshot against the fold."""
+"""`verify`: every link of a session's chain, and every snapshot against the fold."""
 
 from __future__ import annotations
 
 from perdure.backends.spi import Backend, Head, Proving
 from perdure.codec.codec import Codec
+from perdure.engine.context import Context
 from perdure.engine.read.reader import FORKED, Reader, apply_events, check_standing, configured
 from perdure.engine.views import Verified
 from perdure.errors import Corrupt, NotFound
@@ -13,7 +14,14 @@ from perdure.model.state import Fold
 from perdure.model.values import same
 
 
-async def verify(backend: Backend, codec: Codec, reader: Reader, session: SessionKey) -> Verified:
+async def verify(context: Context, session: str) -> Verified:
+    """See `Store.verify`."""
+    core, target = context.opened(), context.key(session)
+    with core.telemetry.span("verify", *target):
+        return await _prove(core.backend, core.codec, core.reader, target)
+
+
+async def _prove(backend: Backend, codec: Codec, reader: Reader, session: SessionKey) -> Verified:
     """Read the whole chain and fold it. Raises `Corrupt` at the first thing that is not as it was written, `NotFound`."""
     loaded = await backend.load(session)
     if loaded is None:

@@ -1,0 +1,64 @@
+"""`read`: a session's state at its head, at a version, or at a time."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from perdure.engine.context import Context
+from perdure.engine.core import Core
+from perdure.engine.options import VERSION_MAX, check_time
+from perdure.engine.read.cache import CachedState
+from perdure.engine.views import View, to_nanoseconds
+from perdure.engine.write.request import check_incarnation
+from perdure.errors import Deleted, Invalid, NotFound
+from perdure.model.commit import Status
+from perdure.model.ids import SessionKey
+
+_DELETED = int(Status.deleted)
+
+
+async def read(context: Context, session: str, at: int | datetime | None, consistency: str, *, include_deleted: bool) -> View:
+    """See `Store.read`."""
+    core, target = context.opened(), context.key(session)
+    if consistency not in ("strong", "eventual"):
+        raise Invalid(f"consistency must be 'strong' or 'eventual', not {consistency!r}.")
+    with core.telemetry.span("read", *target):
+        reader = core.reader
+        found, owned = await reader.load_uncached(target) if consistency == "strong" else (await reader.cached(target), False)
+        now = _require_live(target, found, include_deleted=include_deleted)
+        if core.snapshots.is_due(now):
+            await core.snapshots.store(target, now, keep=not owned)
+        if at is None:
+            return _view(target, now, now, owned=owned)
+        return _view(target, now, await _past(core, target, now, at, include_deleted=include_deleted), owned=True)
+
+
+async def read_live(core: Core, session: SessionKey) -> CachedState:
+    """The newest state. Raises `NotFound`, `Deleted`."""
+    return _require_live(session, await core.reader.read_head(session))
+
+
+def _require_live(session: SessionKey, found: CachedState | None, *, include_deleted: bool = False) -> CachedState:
+    if found is None:
+        raise NotFound(f"There is no session {session.id!r} in tenant {session.tenant!r}.", session=session.id)
+    if found.head.status == _DELETED and not include_deleted:
+        raise Deleted(f"Session {session.id!r} was deleted at version {found.head.version}.", session=session.id)
+    return found
+
+
+async def _past(core: Core, session: SessionKey, now: CachedState, at: int | datetime, *, include_deleted: bool) -> CachedState:
+    tombstone = 0 if include_deleted else await core.reader.incarnation_start(session, now.head)
+    if isinstance(at, datetime):
+        moment = to_nanoseconds(check_time("at", at))
+        at = await core.reader.at_time(session, now.head, moment, tombstone)
+        if not at:
+            raise NotFound(f"Session {session.id!r} did not exist at that time.", session=session.id)
+    elif type(at) is not int or not 1 <= at <= VERSION_MAX:
+        raise Invalid(f"at must be a version from 1 or an aware datetime, not {at!r}.")
+    check_incarnation(session, tombstone, at)
+    return (await core.reader.at(session, at))[0]
+
+
+def _view(session: SessionKey, now: CachedState, then: CachedState, *, owned: bool) -> View:
+    head = then.head
+    return View(session.id, head.version, head.hash, then.state, now.head, now.tags, now.created_at, at=head.at, owned=owned)

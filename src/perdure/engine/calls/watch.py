@@ -1,0 +1,26 @@
+"""`watch`: the commits of one session, those that are there and those to come."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Collection
+from contextlib import aclosing
+
+from perdure.engine.context import Context
+from perdure.engine.options import check_count, check_types
+from perdure.engine.views import only
+from perdure.model.commit import Commit
+
+
+async def watch(
+    context: Context, session: str, after: int, types: Collection[str] | None, *, include_deleted: bool
+) -> AsyncGenerator[Commit, None]:
+    """See `Store.watch`."""
+    core, target = context.opened(), context.key(session)
+    check_count("after", after)
+    check_types(types)
+    async with aclosing(core.watchers.follow(target, after, include_deleted=include_deleted)) as commits:
+        async for commit in commits:
+            chosen = only(core.codec.upcast(commit), types)
+            if chosen is not None:
+                yield chosen
+                core.check_process()

@@ -1,0 +1,30 @@
+"""What every call of a store works with: the parts of its connection, and the tenant that scopes it."""
+
+from __future__ import annotations
+
+import msgspec
+
+from perdure.backends.spi import Durability
+from perdure.engine.core import Core
+from perdure.engine.options import check_durability
+from perdure.model.ids import SessionKey, check_name
+
+
+class Context(msgspec.Struct, frozen=True):
+    """One tenant on one connection."""
+
+    core: Core
+    tenant: str
+
+    def opened(self) -> Core:
+        """The parts of the connection. Raises `Closed`, also in a forked child."""
+        self.core.check_open()
+        return self.core
+
+    def key(self, session: object) -> SessionKey:
+        """A session's full name. Raises `Invalid`."""
+        return SessionKey(self.tenant, check_name("A session id", session))
+
+    def durability(self, asked: Durability | str | None) -> Durability:
+        """The level asked for, else the store's. Raises `Invalid`, and `Unsupported` for one that the engine cannot reach."""
+        return self.core.durability if asked is None else check_durability(asked, self.core.durability, self.core.backend.capabilities)

@@ -1,0 +1,210 @@
+"""What becomes of a write on the newest state: a plan for a commit that follows it, or a conflict. Pure: no engine is asked.
+
+seen     the state that the request's operations were made on, or were last rebased onto
+current  the newest state
+theirs   the commits between the two
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from perdure.backends.spi import Head, Record
+from perdure.codec.records import Proposal
+from perdure.engine.options import ask
+from perdure.engine.read.cache import CachedState
+from perdure.engine.write.request import NOTHING, Mode, WriteRequest, check_head
+from perdure.errors import Conflict, Rewound
+from perdure.model.commit import Commit, Kind, Status, raised
+from perdure.model.events import Event
+from perdure.model.merge import rebase
+from perdure.model.ops import Op
+from perdure.model.policy import Clash
+from perdure.model.state import MISSING, TestFailed, apply, lookup
+from perdure.model.values import same
+
+RECREATED = "It was deleted and created again in between; "
+"""What a conflict says first when a tombstone lies between."""
+_ACTIVE, _DELETED = int(Status.active), int(Status.deleted)
+
+
+class Plan(NamedTuple):
+    """A commit that fits the newest state."""
+
+    request: WriteRequest
+    """The request, with its events as they are after rebasing."""
+    seen: CachedState | None
+    """The state that they follow; `None`: no session yet."""
+    state: Any
+    """The state that they make."""
+
+
+class Incarnation(NamedTuple):
+    """The life of a session that a write is meant for."""
+
+    tombstone: int
+    """The version of the tombstone after which it began."""
+    grant: int
+    """The fencing token that the tombstone left."""
+
+
+def missing_after(request: WriteRequest, seen: CachedState | None, current: CachedState | None) -> int | None:
+    """The version after which `resolve` needs the others' commits; `None` where it needs none."""
+    seen = _base(request, seen, current)
+    if request.mode is Mode.any_state or seen is None or current is None or current.head.version <= seen.head.version:
+        return None
+    return None if request.mode is Mode.exact and current.head.data > seen.head.version else seen.head.version
+
+
+def resolve(request: WriteRequest, seen: CachedState | None, current: CachedState | None, theirs: Sequence[Commit]) -> Plan | Conflict:
+    """The commit that may follow `current`, or why there is none.
+
+    A conflict has no `commits` yet. Raises what the head forbids (see `check_head`), `Rewound` if `theirs` do not follow `seen`, `Conflict`
+    if a `test` does not hold, and what the caller's policy raises.
+    """
+    if current is not None:
+        check_head(request.session, current.head, request.options)
+        deleted = current.head.status == _DELETED and seen is not None and seen.head.status != _DELETED
+        if deleted and request.mode is not Mode.any_state and request.ops:
+            return conflict(request, current.head)
+    seen = _base(request, seen, current)
+    if request.mode is Mode.any_state or current is None or seen is None or current.head.version <= seen.head.version:
+        if seen is None or current is None or seen.head.hash != current.head.hash:
+            seen = current
+        return applied(request, seen)
+    moved = current.head.data > seen.head.version
+    if moved and request.mode is Mode.exact:
+        return conflict(request, current.head)
+    ops = _operations(request, seen, theirs)
+    if ops is None:
+        return conflict(request, current.head, RECREATED)
+    if moved and request.options.on_conflict == "raise":
+        return conflict(request, current.head)
+    changed = [path for path in request.requires if not same(_value(seen.state, path), _value(current.state, path))]
+    if changed:
+        return conflict(request, current.head, paths=changed)
+    return _rebased(request, seen, current, ops)
+
+
+def applied(request: WriteRequest, seen: CachedState | None) -> Plan:
+    """The plan for a state that the events fit as they are. Raises `Conflict` if a `test` does not hold."""
+    state = {} if seen is None else seen.state
+    try:
+        return Plan(request, seen, apply(state, request.ops))
+    except TestFailed as error:
+        raise Conflict(
+            f"A test on {error.path!r} does not hold in session {request.session.id!r}.",
+            session=request.session.id,
+            expected=request.expected_version or 0,
+            actual=0 if seen is None else seen.head.version,
+            commits=(),
+            paths=(error.path,),
+        ) from None
+
+
+def _base(request: WriteRequest, seen: CachedState | None, current: CachedState | None) -> CachedState | None:
+    """What was seen. Where a session was started after the caller saw none, its commits count from the first one."""
+    if seen is None and current is not None and request.mode is not Mode.any_state and current.head.status != _DELETED:
+        return NOTHING
+    return seen
+
+
+def _operations(request: WriteRequest, seen: CachedState, theirs: Sequence[Commit]) -> list[Op] | None:
+    """The others' operations; `None` where one of their commits is a tombstone."""
+    if theirs and seen is not NOTHING and theirs[0].version == seen.head.version + 1 and theirs[0].prev != seen.head.hash:
+        raise rewound(request, seen.head)
+    if any(commit.kind is Kind.tombstone for commit in theirs):
+        return None
+    return [op for commit in theirs if commit.kind is Kind.data for event in commit.events for op in event.ops]
+
+
+def _rebased(request: WriteRequest, seen: CachedState, current: CachedState, theirs: Sequence[Op]) -> Plan | Conflict:
+    mine, policy = request.ops, request.options.on_conflict
+    result = rebase(seen.state, mine, theirs, current.state)
+    if not result.clashes:
+        events = _with_parts(request.events, result.parts)
+        return Plan(msgspec.structs.replace(request, events=events), current, result.state)
+    if not callable(policy):
+        return conflict(request, current.head, paths=result.clashes)
+    answer = ask(policy, Clash(seen.state, current.state, mine, theirs, result.clashes))
+    return applied(msgspec.structs.replace(request, events=_with_answer(request.events, answer)), current)
+
+
+def _value(state: Any, path: str) -> Any:
+    """The value at a path, or `MISSING`."""
+    try:
+        return lookup(state, path)
+    except KeyError:
+        return MISSING
+
+
+def _with_parts(events: Sequence[Event], parts: Sequence[Sequence[Op]]) -> tuple[Event, ...]:
+    """The events with their operations as rebased: each part came from one operation."""
+    rebased, start = [], 0
+    for event in events:
+        mine = parts[start : start + len(event.ops)]
+        start += len(event.ops)
+        rebased.append(Event(event.type, event.data, tuple([op for part in mine for op in part])))
+    return tuple(rebased)
+
+
+def _with_answer(events: Sequence[Event], ops: tuple[Op, ...]) -> tuple[Event, ...]:
+    """The events with the policy's operations in place of the conflicting ones. They stand on the last event that had operations."""
+    last = max(index for index, event in enumerate(events) if event.ops)
+    return tuple(Event(event.type, event.data, ops if index == last else ()) for index, event in enumerate(events))
+
+
+def finisher(
+    request: WriteRequest, seen: CachedState | None, expected: int | None, incarnation: Incarnation | None, proposal: Proposal, now: int
+) -> Callable[[Head | None], Sequence[Record] | None]:
+    """What an engine calls with the head that the commit would follow: it gives the record, or refuses the head. See `spi.Append`."""
+    session, options, events_only = request.session, request.options, request.mode is Mode.events
+
+    def finish(head: Head | None) -> Sequence[Record] | None:
+        check_head(session, head, options)
+        if incarnation is not None and (head is None or raised(head.epoch, 0) != incarnation.grant):
+            raise conflict(request, head, RECREATED)
+        if head is None:
+            if seen is not None and not events_only:
+                raise rewound(request, seen.head)
+            return (proposal.finish(None, now),)
+        if (expected is not None and head.data > expected) if events_only else not _has_state(head, seen):
+            return None
+        return (proposal.finish(head, now, status=_ACTIVE if head.status == _DELETED else None),)
+
+    return finish
+
+
+def _has_state(head: Head, seen: CachedState | None) -> bool:
+    """Whether a head has the state that was seen: it is that head, or only control commits follow it."""
+    if seen is None:
+        return False
+    mine = seen.head
+    if head.version == mine.version:
+        return head.hash == mine.hash
+    return head.version > mine.version and head.data <= mine.data and head.status == mine.status
+
+
+def conflict(request: WriteRequest, head: Head | None, why: str = "", paths: Sequence[str] = ()) -> Conflict:
+    """The error for a request that does not fit this head. Its `commits` are filled in by the committer, which can read them."""
+    expected, actual = request.expected_version or 0, head.version if head else 0
+    where = f" on {', '.join(path or 'the whole state' for path in paths)}" if paths else ""
+    return Conflict(
+        f"{why}Session {request.session.id!r} moved from version {expected} to {actual} and your change does not combine with that{where}.",
+        session=request.session.id,
+        expected=expected,
+        actual=actual,
+        commits=(),
+        paths=tuple(paths),
+    )
+
+
+def rewound(request: WriteRequest, seen: Head) -> Rewound:
+    """The error for a chain that has lost the commit that the caller saw."""
+    return Rewound(
+        f"Session {request.session.id!r} no longer has the commit that this change was made on: "
+        f"version {seen.version}, {seen.hash.hex()[:12]}."
+    )
