@@ -40,7 +40,7 @@ PARTS = {
 }
 
 TIMED = {
-    "test_imp_nested": "asserts the order of what two tasks stream, of which one sleeps for 10 ms, and a busy machine may be slower",
+    "test_imp_nested": "asserts the order in which two tasks stream, of which one sleeps for 10 ms: on a busy machine the other is slower",
 }
 """Tests of the engine's that depend on time, and why. One that fails runs once more, with nothing beside it."""
 
