@@ -126,7 +126,7 @@ class PerdureArtifactService(BaseArtifactService):
         return sorted(found)
 
     async def delete_artifact(self, *, app_name: str, user_id: str, filename: str, session_id: str | None = None) -> None:
-        """Close the artifact with a tombstone, nothing happens if there is none. Versions start again at 0."""
+        """Close the artifact with a tombstone; nothing happens if there is none. Versions start again at 0."""
         session = Artifact.of(app_name, user_id, session_id, filename).session
         state = await self._artifacts.state(session)
         versions = [] if state is None else state["versions"]

@@ -102,9 +102,6 @@ async def fold_range(store: Store, session: str, *, after: int, ns: str | None, 
     writes: dict[tuple[str, str], Tasks] = {}
     _collect(writes, base)
     async for commit in store.history(session, after=after, before=None if upto is None else upto + 1):
-        if commit.kind is Kind.tombstone:
-            fold, found, writes = Fold(freeze({})), [], {}
-            continue
         if commit.kind is not Kind.data:
             continue
         for event in commit.events:

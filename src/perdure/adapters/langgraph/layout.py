@@ -139,12 +139,12 @@ def put_events(state: Mapping[str, Any], ns: str, new: dict[str, Any], life: str
 
 def _events(ns: str, new: dict[str, Any], seen: dict[str, Any], ops: list[Op], values: list[Op]) -> tuple[Event, ...]:
     metadata = new["checkpoint"]["metadata"]
-    said = {name: metadata[name] for name in ("step", "source") if name in metadata}
+    data = {name: metadata[name] for name in ("step", "source") if name in metadata}
     if ns:
-        said["ns"] = ns
+        data["ns"] = ns
     if nodes := sorted(name for name in seen if seen[name] and not name.startswith("__")):
-        said["nodes"] = nodes
-    checkpoint = Event(CHECKPOINT, said, tuple(ops))
+        data["nodes"] = nodes
+    checkpoint = Event(CHECKPOINT, data, tuple(ops))
     return (checkpoint, Event(VALUES, None, tuple(values))) if values else (checkpoint,)
 
 

@@ -49,8 +49,8 @@ async def bound_of(store: Store, session: str, state: Mapping[str, Any], ns: str
         return None
     path = (ns or "").split("|")
     enclosing = ["|".join(path[:depth]) for depth in range(len(path), -1, -1)]
-    said = [named["checkpoint_ns"]] if named.get("checkpoint_ns") else []
-    place = await find_version_in(store, session, state, [*said, *enclosing, *namespaces_of(state)], id)
+    asked = [named["checkpoint_ns"]] if named.get("checkpoint_ns") else []
+    place = await find_version_in(store, session, state, [*asked, *enclosing, *namespaces_of(state)], id)
     if place is None:
         return Bound(id, None, 0, frozenset())
     later: AbstractSet[str | None] = frozenset()

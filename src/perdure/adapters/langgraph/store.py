@@ -254,8 +254,8 @@ def _event(state: Mapping[str, Any], change: Sequence[tuple[PutOp, dict[str, Any
     gone = [put.key for put, item in change if item is None]
     first: dict[str, Any] = {} if state else {"langgraph_store": items.LAYOUT}
     head = [op.merge("", first | {"items": dict.fromkeys(gone)})] if gone or not state else []
-    said = {name: keys for name, keys in (("put", kept), ("deleted", gone)) if keys}
-    return Event("items", said, (*head, *[op.set(f"/items/{escape(put.key)}", item) for put, item in change if item is not None]))
+    data = {name: keys for name, keys in (("put", kept), ("deleted", gone)) if keys}
+    return Event("items", data, (*head, *[op.set(f"/items/{escape(put.key)}", item) for put, item in change if item is not None]))
 
 
 def _paired(texts: Sequence[str], vectors: Sequence[list[float]]) -> _Vectors:

@@ -52,10 +52,10 @@ class Parts:
             return (await self._store.append(self._session, event, key=key)).version
 
 
-async def fetch(store: Store, session: str, said: Event) -> list[dict[str, object]]:
+async def fetch(store: Store, session: str, logged: Event) -> list[dict[str, object]]:
     """The items that an event stands for, as they are stored. Raises `Corrupt` if a part of them is missing."""
     texts = []
-    for version in said.data["versions"]:
+    for version in logged.data["versions"]:
         async for commit in store.history(session, after=version - 1, before=version + 1):
             texts += [event.data["text"] for event in commit.events if event.type == transcript.PART]
     try:

@@ -232,8 +232,8 @@ class PerdureSession(SessionABC):
             self._known = _Known(version, entries)
         return _Known(version, entries)
 
-    async def _fetch(self, said: Event) -> list[dict[str, Any]]:
-        return await parts.fetch(self._store, self._session, said)
+    async def _fetch(self, logged: Event) -> list[dict[str, Any]]:
+        return await parts.fetch(self._store, self._session, logged)
 
     async def _add_items(self, events: list[Event]) -> None:
         if len(events) <= EVENTS_MAX:

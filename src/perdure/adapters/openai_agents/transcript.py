@@ -18,7 +18,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable, Mapping, Sequenc
 from typing import Any, NamedTuple
 
 from perdure.adapters.common.surrogates import escape, unescape
-from perdure.model.commit import Commit, Kind
+from perdure.model.commit import Commit
 from perdure.model.events import Event
 
 POPPED, CLEARED, COMPACTED = "popped", "cleared", "compacted"
@@ -69,26 +69,24 @@ def compacted(first: Entry, until: Entry | None) -> Event:
 
 def removes_items(commit: Commit) -> bool:
     """Whether items that were there before the commit are gone after it."""
-    return commit.kind is Kind.tombstone or any(said.type in {POPPED, CLEARED, COMPACTED} for said in commit.events)
+    return any(logged.type in {POPPED, CLEARED, COMPACTED} for logged in commit.events)
 
 
 async def forward(entries: list[Entry], commit: Commit, fetch: Fetch) -> list[Entry]:
     """The items after a commit, given those before it."""
-    if commit.kind is Kind.tombstone:
-        return []
     added: list[Entry] = []
-    for index, said in enumerate(commit.events):
-        if is_item(said):
-            added.append(Entry((commit.version, index), unescape(said.data)))
-        elif is_items(said):
-            added += _numbered(commit.version, index, await fetch(said))
-        elif said.type == CLEARED:
+    for index, logged in enumerate(commit.events):
+        if is_item(logged):
+            added.append(Entry((commit.version, index), unescape(logged.data)))
+        elif is_items(logged):
+            added += _numbered(commit.version, index, await fetch(logged))
+        elif logged.type == CLEARED:
             entries, added = [], []
-        elif said.type == POPPED and _has(said, "version", "index"):
-            place = (said.data["version"], said.data["index"])
+        elif logged.type == POPPED and _has(logged, "version", "index"):
+            place = (logged.data["version"], logged.data["index"])
             entries = entries[:-1] if entries and entries[-1].place == place else [entry for entry in entries if entry.place != place]
-        elif said.type == COMPACTED and _has(said, "from"):
-            first, last = _span(said)
+        elif logged.type == COMPACTED and _has(logged, "from"):
+            first, last = _span(logged)
             entries = [entry for entry in entries if last < entry.place < first]
     return [*entries, *added] if added else entries
 
@@ -104,20 +102,18 @@ async def newest(commits: AsyncIterable[Commit], count: int, fetch: Fetch) -> tu
     end, start = _END, _START
     async for commit in commits:
         version = version or commit.version
-        if commit.kind is Kind.tombstone:
-            break
-        for index, said in reversed(list(enumerate(commit.events))):
-            if is_item(said):
-                entries = [Entry((commit.version, index), unescape(said.data))]
+        for index, logged in reversed(list(enumerate(commit.events))):
+            if is_item(logged):
+                entries = [Entry((commit.version, index), unescape(logged.data))]
             else:
-                entries = _numbered(commit.version, index, await fetch(said)) if is_items(said) else []
+                entries = _numbered(commit.version, index, await fetch(logged)) if is_items(logged) else []
             found += [entry for entry in reversed(entries) if start < entry.place < end and entry.place not in gone]
-            if said.type == CLEARED:
+            if logged.type == CLEARED:
                 return version, found[:count][::-1]
-            if said.type == POPPED and _has(said, "version", "index"):
-                gone.add((said.data["version"], said.data["index"]))
-            elif said.type == COMPACTED and _has(said, "from"):
-                first, last = _span(said)
+            if logged.type == POPPED and _has(logged, "version", "index"):
+                gone.add((logged.data["version"], logged.data["index"]))
+            elif logged.type == COMPACTED and _has(logged, "from"):
+                first, last = _span(logged)
                 end, start = min(end, first), max(start, last)
         if len(found) >= count:
             break
@@ -129,24 +125,24 @@ def items_at(versions: list[int]) -> Event:
     return Event(ITEMS, {"versions": versions})
 
 
-def is_items(said: Event) -> bool:
+def is_items(logged: Event) -> bool:
     """Whether an event stands for items that were written before it in parts."""
-    return said.type == ITEMS and _has(said, "versions")
+    return logged.type == ITEMS and _has(logged, "versions")
 
 
 def _numbered(version: int, index: int, items: Sequence[dict[str, Any]]) -> list[Entry]:
     return [Entry((version, number), unescape(item)) for number, item in enumerate(items, index)]
 
 
-def is_item(said: Event) -> bool:
+def is_item(logged: Event) -> bool:
     """Whether an event is an item of the conversation, and not one that something else added."""
-    return said.type in TYPES and isinstance(said.data, dict)
+    return logged.type in TYPES and isinstance(logged.data, dict)
 
 
-def _has(said: Event, *names: str) -> bool:
-    return isinstance(said.data, dict) and all(name in said.data for name in names)
+def _has(logged: Event, *names: str) -> bool:
+    return isinstance(logged.data, dict) and all(name in logged.data for name in names)
 
 
-def _span(said: Event) -> tuple[Place, Place]:
-    first, last = said.data["from"], said.data.get("until", _START)
+def _span(logged: Event) -> tuple[Place, Place]:
+    first, last = logged.data["from"], logged.data.get("until", _START)
     return (first[0], first[1]), (last[0], last[1])
