@@ -16,42 +16,36 @@ from perdure.redaction import Secrets, shown_url
 
 GROUP = "perdure.backends"
 """The entry-point group in which engines register `scheme = "module:open"`."""
-_SHIPPED = {
-    "memory": "perdure.backends.memory:open",
-    "sqlite": "perdure.backends.sqlite:open",
-    "postgresql": "perdure.backends.postgresql:open",
-    "postgres": "perdure.backends.postgresql:open",
-    "cassandra": "perdure.backends.cassandra:open",
-    "mongodb": "perdure.backends.mongodb:open",
-    "mongodb+srv": "perdure.backends.mongodb:open",
-    "dynamodb": "perdure.backends.dynamodb:open",
-    "etcd": "perdure.backends.etcd:open",
-    "file": "perdure.backends.objects:open",
-    "s3": "perdure.backends.objects.s3:open",
-    "gs": "perdure.backends.objects.gs:open",
-    "az": "perdure.backends.objects.az:open",
-    "firestore": "perdure.backends.google.firestore:open",
-    "datastore": "perdure.backends.google.datastore:open",
-    "redis": "perdure.backends.redis:open",
-    "rediss": "perdure.backends.redis:open",
-    "redis+sentinel": "perdure.backends.redis:open",
-    "rediss+sentinel": "perdure.backends.redis:open",
-    "redis+cluster": "perdure.backends.redis:open",
-    "rediss+cluster": "perdure.backends.redis:open",
-}
-_EXTRAS = {
+_MODULES = {
+    "memory": "memory",
+    "sqlite": "sqlite",
+    "postgresql": "postgresql",
     "postgres": "postgresql",
+    "cassandra": "cassandra",
+    "mongodb": "mongodb",
     "mongodb+srv": "mongodb",
-    **dict.fromkeys(("s3", "gs", "az"), "objects"),
-    **dict.fromkeys(("firestore", "datastore"), "google"),
-    **dict.fromkeys(("rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster"), "redis"),
+    "dynamodb": "dynamodb",
+    "etcd": "etcd",
+    "file": "objects",
+    "s3": "objects.s3",
+    "gs": "objects.gs",
+    "az": "objects.az",
+    "firestore": "google.firestore",
+    "datastore": "google.datastore",
+    "redis": "redis",
+    "rediss": "redis",
+    "redis+sentinel": "redis",
+    "rediss+sentinel": "redis",
+    "redis+cluster": "redis",
+    "rediss+cluster": "redis",
 }
-"""The extra of a scheme, where it is not the scheme's own name."""
+"""The module of each scheme that is shipped, in this package; each has an `open`. The first part of its name is the engine's, and the name
+of the extra that installs its driver."""
 
 
 def schemes() -> list[str]:
     """The URL schemes that can be opened here, sorted."""
-    return sorted({*_SHIPPED, *_registered()})
+    return sorted({*_MODULES, *_registered()})
 
 
 def _registered() -> dict[str, str]:
@@ -101,9 +95,8 @@ def _no_url(url: object) -> str:
 
 
 def _factory(scheme: str, url: str) -> Any:
-    target = _SHIPPED.get(scheme)
-    if target is None:
-        target = _registered().get(scheme)
+    shipped = _MODULES.get(scheme)
+    target = _registered().get(scheme) if shipped is None else f"{__package__}.{shipped}:open"
     if target is None:
         raise Invalid(f"No engine serves {shown_url(url)!r}; the schemes here are {', '.join(schemes())}.")
     module, _, name = target.partition(":")
@@ -112,5 +105,5 @@ def _factory(scheme: str, url: str) -> Any:
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("perdure"):
             raise
-        extra = _EXTRAS.get(scheme, scheme)
+        extra = (shipped or scheme).partition(".")[0]
         raise Unsupported(f"{scheme}: needs the module {error.name!r}: {install(extra)}.") from error

@@ -78,8 +78,8 @@ class EtcdDriver(Reader):
         )
 
     async def write(self, attempts: Sequence[Attempt]) -> Sequence[Answer]:
-        """See `remote.Driver.write`. One round trip while all fits in one transaction, else several, each by itself; one more before, and
-        for whoever lost a race for its index row one after, where index rows change."""
+        """See `remote.Driver.write`. One round trip while all fits in one transaction, else several, each by itself; one more before, where
+        index rows change, and one after for appends that lost a race for their index row."""
         rows = await self._stored_rows([attempt.session for attempt in attempts if attempt.expected is not None and _cells(attempt)])
         answers = await self._write(attempts, rows)
         for _ in range(ROW_TRIES):

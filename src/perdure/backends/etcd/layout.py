@@ -41,7 +41,7 @@ class _Known(msgspec.Struct, frozen=True, array_like=True):
 
 
 class IndexCells(_Known, frozen=True):
-    """A session's index row but for its head. `rest` is what a later version of Perdure put behind, and stays as it is."""
+    """A session's index row but for its head. `rest` is what a later version of Perdure added, and stays as it is."""
 
     rest: tuple[Any, ...] = ()
 

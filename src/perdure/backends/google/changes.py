@@ -1,5 +1,5 @@
 """What changes a session beside its appends: cells of its index row, snapshots, truncation, purge. Each is one write on the condition of
-what the session's header was; what it leaves behind goes afterwards."""
+what the session's header was; what it leaves goes afterwards."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ class Shard:
     async def put(self, make: Make) -> None:
         """Put the entries as the next segment; `make` raises or drops what the index no longer allows.
 
-        The log itself says which writers it takes, and whoever puts a number knows all of the log below it.
+        The log itself says which writers it takes, and a process that puts a number knows all of the log below it.
 
         Raises `Unavailable` (nothing was put), `Unknown` (it may have been), `Unsupported` (the handle is too old), and what `make` raises.
         """

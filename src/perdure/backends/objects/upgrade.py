@@ -1,6 +1,6 @@
 """From schema 1 to 2, and which writers a store takes. What schema 2 stores is stored where it is needed, so nothing is rewritten.
 
-The name tag tells who opens the store, and each log tells those that have it open.
+The name tag says it to those that open the store, and each log to those that have it open.
 """
 
 from __future__ import annotations
