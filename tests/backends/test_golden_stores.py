@@ -79,14 +79,19 @@ async def test_everything_reads_as_ever(golden: Golden, load: Load) -> None:
 async def test_everything_goes_on(golden: Golden, load: Load) -> None:
     """Every public call works on what was stored, and what it wrote is read by another process's store."""
     place, _ = load(golden)
-    async with perdure.open(place.url, tenant=ACME, create=False) as store:
+    await everything_goes_on(place.url)
+
+
+async def everything_goes_on(url: str) -> None:
+    """Each public call, on sessions that were there; then what they wrote, read by a store that is opened afterwards."""
+    async with perdure.open(url, tenant=ACME, create=False) as store:
         await appends_and_edits(store)
         await keys_hold(store)
         await forks_and_merges(store)
         await ends_lives(store)
         await watches(store)
         await lists(store)
-    async with perdure.open(place.url, tenant=ACME, create=False) as store:
+    async with perdure.open(url, tenant=ACME, create=False) as store:
         await was_written(store)
 
 

@@ -104,7 +104,7 @@ async def test_a_wrong_password_is_refused_and_an_old_token_is_renewed(server_of
         assert (await store.append("s", Event("b"))).version == 2
 
 
-@pytest.mark.parametrize(("value", "error"), [(b"not ours", perdure.Corrupt), (b"\x82\xa6schema\x02\xa5store\xa1x", perdure.Unsupported)])
+@pytest.mark.parametrize(("value", "error"), [(b"not ours", perdure.Corrupt), (b"\x82\xa6schema\x03\xa5store\xa1x", perdure.Unsupported)])
 async def test_a_namespace_of_another_kind_is_refused(servers: Servers[Etcd], value: bytes, error: type[perdure.Error]) -> None:
     """Where something else stands, or a newer layout, opening says so and changes nothing."""
     server = servers(Etcd)

@@ -113,7 +113,7 @@ async def test_a_shard_whose_keys_are_on_two_nodes_waits(servers: Servers[Valkey
         for key in keys_of(server, source, slot):
             server.move_key(key, source, target)
         assert [receipt.version for receipt in await asyncio.gather(*waiting)] == [4, 1]
-        assert "perdure_1" in functions(server, target)
+        assert "perdure_2" in functions(server, target)
         assert (await store.append("s0", Event("c"))).version == 5
         server.end_move(slot, source, target)
         assert (await store.append("s0", Event("d"))).version == 6
@@ -170,7 +170,7 @@ async def test_an_election_loses_nothing_acknowledged_at_quorum(server_of_my_own
         await more_of_each(load, SESSIONS)
         await load.stop()
         await load.check_chains()
-        assert "perdure_1" in functions(server, "r1")
+        assert "perdure_2" in functions(server, "r1")
 
 
 async def test_what_only_a_dead_primary_had_is_gone_and_nothing_more(server_of_my_own: Servers[ValkeyClusterElecting]) -> None:

@@ -134,7 +134,7 @@ async def test_a_stranger_at_the_address_is_an_error_in_time() -> None:
     thread.join()
 
 
-@pytest.mark.parametrize(("value", "error"), [("not ours", perdure.Corrupt), ('{"schema":2,"id":"x"}', perdure.Unsupported)])
+@pytest.mark.parametrize(("value", "error"), [("not ours", perdure.Corrupt), ('{"schema":3,"id":"x"}', perdure.Unsupported)])
 async def test_a_namespace_of_another_kind_is_refused(servers: Servers[Valkey], value: str, error: type[perdure.Error]) -> None:
     """Where something else stands, or a newer layout, opening says so and changes nothing."""
     server = servers(Valkey)
@@ -213,9 +213,9 @@ async def test_records_without_a_head_are_not_gone_on_from(servers: Servers[Valk
 @pytest.mark.parametrize(
     "library",
     [
-        "#!lua name=perdure_1\nredis.register_function('theirs', function() return 1 end)",
-        "#!lua name=theirs\nredis.register_function('perdure_1_append', function() return 1 end)",
-        "#!lua name=theirs\nredis.register_function('perdure_1_append', function() return {1} end)",
+        "#!lua name=perdure_2\nredis.register_function('theirs', function() return 1 end)",
+        "#!lua name=theirs\nredis.register_function('perdure_2_append', function() return 1 end)",
+        "#!lua name=theirs\nredis.register_function('perdure_2_append', function() return {1} end)",
     ],
 )
 async def test_functions_of_something_else_under_our_names(server_of_my_own: Servers[Valkey], library: str) -> None:

@@ -48,15 +48,14 @@ SHOWN = 600
 async def observed(store: Store) -> dict[str, Any]:
     """Everything that can be read."""
     return {
-        "sessions": {
-            tenant: {name: await _session(store.for_tenant(tenant), name) for name in names} for tenant, names in SESSIONS.items()
-        },
-        "lists": {tenant: await _lists(store.for_tenant(tenant)) for tenant in SESSIONS},
+        "sessions": {tenant: {name: await session(store.for_tenant(tenant), name) for name in names} for tenant, names in SESSIONS.items()},
+        "lists": {tenant: await lists(store.for_tenant(tenant)) for tenant in SESSIONS},
         "feed": await _feed(store),
     }
 
 
-async def _session(store: Store, name: str) -> dict[str, Any]:
+async def session(store: Store, name: str) -> dict[str, Any]:
+    """Everything that can be read of a session."""
     found: dict[str, Any] = {}
     found["read"] = await _or_code(_read(store, name))
     found["read, ended or not"] = await _or_code(_read(store, name, include_deleted=True))
@@ -127,7 +126,8 @@ def _receipt(receipt: Receipt | None) -> Any:
     return None if receipt is None else [receipt.version, receipt.hash.hex(), receipt.duplicate]
 
 
-async def _lists(store: Store) -> dict[str, Any]:
+async def lists(store: Store) -> dict[str, Any]:
+    """A tenant's listings."""
     return {
         "all": [info.to_dict() async for info in store.list()],
         "deleted": [info.session async for info in store.list(status=Status.deleted)],

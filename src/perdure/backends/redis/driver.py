@@ -3,28 +3,47 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Any
 
 import msgspec
 
-from perdure.backends.common.checks import LOOKED_MAX, selects
+from perdure.backends.common.checks import LOOKED_MAX, fits, selects
 from perdure.backends.common.refusals import bad_cursor, check_deleted, check_snapshot_size, key_applied_twice, no_anchor, not_deleted
-from perdure.backends.common.store_header import StoreHeader, open_header
+from perdure.backends.common.schema import check_writer, read_due_cursor, write_due_cursor, writer_version
+from perdure.backends.common.store_header import new_store_id
+from perdure.backends.common.upgrade import require_writer, upgrade
 from perdure.backends.redis import layout
 from perdure.backends.redis.checkup import checkup, settings_of
 from perdure.backends.redis.connections import Connections, Words
-from perdure.backends.redis.layout import SCHEMA, SHARDS, name_of, prefix, shard_of
+from perdure.backends.redis.header import RedisHeader, function, writes
+from perdure.backends.redis.layout import LIBRARY, SHARDS, name_of, prefix, shard_of
 from perdure.backends.redis.notifications import notices
 from perdure.backends.remote import Answer, Attempt, HeadMismatch, Notice, RetryLater, Stored
-from perdure.backends.spi import Capabilities, Change, Checkup, Durability, Head, Known, Loaded, Page, Query, Record, Row, Snapshot
+from perdure.backends.spi import (
+    Capabilities,
+    Change,
+    Checkup,
+    Durability,
+    Head,
+    Index,
+    Known,
+    Loaded,
+    Page,
+    Progress,
+    Query,
+    Record,
+    Row,
+    Snapshot,
+)
 from perdure.clock import Clock
-from perdure.errors import Corrupt, Error, Unknown, Unsupported
+from perdure.errors import Corrupt, Error, Invalid, Unknown, Unsupported
 from perdure.model.commit import Kind
 from perdure.model.ids import SessionKey
 
 RECORD_BYTES_MAX = 32 << 20
 SNAPSHOT_BYTES_MAX = 64 << 20
+DUE_END = (1 << 63) - 1
 _START = "-"
 _CURSOR = re.compile(rf"(?:(?:{_START}|\d+:\d+),){{{SHARDS - 1}}}(?:{_START}|\d+:\d+)")
 
@@ -39,21 +58,15 @@ class RedisDriver:
     def __init__(self, connections: Connections, namespace: str, *, replicas: int) -> None:
         self.connections, self._replicas = connections, replicas
         self._prefixes = [prefix(namespace, shard) for shard in range(SHARDS)]
+        self._header = RedisHeader(connections, self._prefixes)
+        self.schema = self._writer = 0
 
     async def start(self, clock: Clock, *, create: bool = True) -> None:
         """Look at the server and read the store's id; make the store where there is none, or without `create` raise `NotFound`."""
         await self.connections.locate()
         key = f"{self._prefixes[0]}store"
-
-        async def make(id: str) -> None:
-            header = msgspec.json.encode({"schema": SCHEMA, "id": id})
-            await self.connections.one(key, "SET", key, header, "NX", writes=True)
-
-        header = await open_header(
-            lambda: self.connections.one(key, "GET", key), make, _header,
-            place=self.connections.place, what=f"the key {key!r}", known=SCHEMA, clock=clock, create=create,
-        )  # fmt: skip
-        self.store_id = header.id
+        header = await self._header.open(clock, create=create)
+        self.store_id, self.schema, self._writer, self._clock = header.id, header.schema, writer_version(header.schema), clock
         if create:
             await self.connections.check_library(key)
         settings = await settings_of(self.connections, key)
@@ -69,11 +82,11 @@ class RedisDriver:
             keys_remembered=None,
             notification=True,
             record_bytes_max=RECORD_BYTES_MAX,
+            scan_orders=("id", "due") if self.schema >= 2 else ("id",),
         )
 
     def _function(self, name: str, shard: int, *more: str | bytes | int) -> tuple[str, Words]:
-        key = self._prefixes[shard]
-        return key, ("FCALL" if name in _WRITES else "FCALL_RO", f"perdure_{SCHEMA}_{name}", 1, key, key, *more)
+        return function(name, self._prefixes[shard], *more)
 
     async def write(self, attempts: Sequence[Attempt]) -> Sequence[Answer]:
         """See `remote.Driver.write`: one round trip to each node; on one node one call for all, in a Cluster one for each slot."""
@@ -83,7 +96,7 @@ class RedisDriver:
         calls: list[tuple[str, Words]] = []
         for shard, numbers in groups.items():
             words = [word for number in numbers for word in self._append_words(attempts[number])]
-            calls.append((self._prefixes[shard], ("FCALL", f"perdure_{SCHEMA}_append", 1, self._prefixes[shard], *words)))
+            calls.append((self._prefixes[shard], ("FCALL", f"perdure_{LIBRARY}_append", 1, self._prefixes[shard], self._writer, *words)))
         follow_up: Words | None = None
         if self._replicas:
             follow_up = ("WAITAOF", 1, self._replicas, int(self.connections.timeout * 900))
@@ -117,6 +130,7 @@ class RedisDriver:
             layout.encode_head(last),
             first.at,
             b"" if tags is None else layout.encode_tags(tags),
+            *layout.encode_cells(attempt.index if self.schema >= 2 else None),
             attempt.key or "",
             first.version,
             len(marks),
@@ -138,6 +152,9 @@ class RedisDriver:
                     return Known(*layout.decode_key(known), _certain(layout.decode_head(head)))
                 case [0, bytes() | None as head]:
                     return HeadMismatch(layout.decode_head(head))
+                case [5, int(least)]:
+                    check_writer(self.connections.place, self._writer, least)
+                    return self.connections.foreign_library()
                 case [3]:
                     return key_applied_twice(attempt.session)
                 case [4, bytes(said)]:
@@ -169,9 +186,10 @@ class RedisDriver:
         found = await self._ask("load", session, "" if at is None else at)
         if found is None:
             return None
-        head, created, tags, version, snapshot, records = found
-        row = Row(session, _certain(layout.decode_head(head)), layout.decode_tags(tags), int(created))
-        return Loaded(row, layout.decode_snapshot(version, snapshot), [layout.decode_record(record) for record in records])
+        row, version, snapshot, records = found
+        return Loaded(
+            layout.decode_row(session, row), layout.decode_snapshot(version, snapshot), [layout.decode_record(record) for record in records]
+        )
 
     async def read(self, session: SessionKey, after: int, before: int | None, limit: int, *, reverse: bool) -> list[Record]:
         """See `spi.Backend.read`. One round trip."""
@@ -187,14 +205,66 @@ class RedisDriver:
 
     async def _ask(self, name: str, session: SessionKey, *more: str | bytes | int) -> Any:
         key, words = self._function(name, shard_of(session), name_of(session), *more)
-        return await self.connections.one(key, *words, writes=name in _WRITES)
+        return await self.connections.one(key, *words, writes=writes(name))
 
-    async def put_snapshot(self, session: SessionKey, snapshot: Snapshot) -> None:
-        """See `spi.Backend.put_snapshot`."""
+    async def _write(self, name: str, session: SessionKey, *more: str | bytes | int) -> bool:
+        """Whether a function that writes did so. Raises `Unsupported` where this writer is too old."""
+        answer = int(await self._ask(name, session, self._writer, *more))
+        check_writer(self.connections.place, self._writer, -answer)
+        return answer == 1
+
+    async def put_snapshot(self, session: SessionKey, snapshot: Snapshot, *, size_bytes: int | None = None) -> None:
+        """See `spi.Indexed.put_snapshot`."""
         check_snapshot_size(snapshot, SNAPSHOT_BYTES_MAX, "Redis")
-        await self._ask("put_snapshot", session, snapshot.version, layout.proof(snapshot.hash), layout.encode_snapshot(snapshot))
+        size = "" if size_bytes is None else size_bytes
+        stored = layout.encode_snapshot(snapshot)
+        await self._write("put_snapshot", session, snapshot.version, layout.proof(snapshot.hash), stored, size)
+
+    async def change_index(self, row: Row, index: Index) -> bool:
+        """See `spi.Indexed.change_index`. One round trip."""
+        stored = layout.encode_head(row.head), layout.encode_due(row.due_at)
+        return await self._write("change_index", row.session, *stored, *layout.encode_cells(index))
 
     async def scan(self, query: Query, cursor: str | None, limit: int) -> Page[Row]:
+        """By id, or what is due."""
+        return await (self._due(query, cursor, limit) if query.order == "due" else self._by_id(query, cursor, limit))
+
+    async def _due(self, query: Query, cursor: str | None, limit: int) -> Page[Row]:
+        """What is due, from all shards at once; tenant, prefix, tags and status are looked at row by row, at most about `LOOKED_MAX`."""
+        rows: list[Row] = []
+        looked = 0
+        low, high = b"-", b"+"
+        if query.due_before is not None:
+            high = b"(" + layout.encode_due(min(max(query.due_before, 0), DUE_END))
+        if cursor is not None:
+            due_at, session = read_due_cursor(cursor)
+            low = b"(" + layout.encode_due(min(max(due_at, 0), DUE_END)) + name_of(session)
+        async for found, end in self._merged(lambda shard, low: self._function("scan_due", shard, low, high, limit), low, limit):
+            for member, cells in found:
+                row = layout.decode_row(layout.session_of(member[8:]), cells)
+                if fits(query, row.session, row.head, row.tags):
+                    rows.append(row)
+                    if len(rows) == limit:
+                        return Page(rows, _due_cursor(member))
+            looked += len(found)
+            if end is not None and looked >= LOOKED_MAX:
+                return Page(rows, _due_cursor(end))
+        return Page(rows, None)
+
+    async def _merged(
+        self, call: Callable[[int, bytes], tuple[str, Words]], low: bytes, limit: int
+    ) -> AsyncGenerator[tuple[list[tuple[bytes, list[Any]]], bytes | None], None]:
+        """What the shards' sorted sets have from `low` on, in order, some at a time; and up to which member, where there may be more."""
+        while True:
+            pages = await self.connections.each([call(shard, low) for shard in range(SHARDS)])
+            full = [page[-1][0] for page in pages if len(page) == limit]
+            end = min(full) if full else None  # Beyond it a shard may have more that comes before what others gave.
+            yield sorted((member, cells) for page in pages for member, cells in page if end is None or member <= end), end
+            if end is None:
+                return
+            low = b"(" + end
+
+    async def _by_id(self, query: Query, cursor: str | None, limit: int) -> Page[Row]:
         """By id, from all shards at once; tags and status are looked at row by row, at most about `LOOKED_MAX` rows a page."""
         rows: list[Row] = []
         looked = 0
@@ -202,28 +272,18 @@ class RedisDriver:
         low = b"[" + query.prefix.encode()
         if cursor is not None and cursor.encode() >= query.prefix.encode():
             low = b"(" + cursor.encode()
-        while True:
-            calls = [self._function("scan", shard, query.one_tenant, low, high, limit) for shard in range(SHARDS)]
-            pages = await self.connections.each(calls)
-            full = [page[-1][0] for page in pages if len(page) == limit]
-            end = min(full) if full else None  # Beyond it a shard may have more that comes before what others gave.
-            for id, head, created, tags in sorted(row for page in pages for row in page):
-                if end is not None and id > end:
-                    break
-                session = SessionKey(query.one_tenant, id.decode())
-                if head is None or created is None:
-                    raise Corrupt(f"The head of session {session.id!r} is gone from Redis.", session=session.id)
-                row = Row(session, _certain(layout.decode_head(head)), layout.decode_tags(tags), int(created))
+        tenant = query.one_tenant
+        async for found, end in self._merged(lambda shard, low: self._function("scan", shard, tenant, low, high, limit), low, limit):
+            for id, cells in found:
+                row = layout.decode_row(SessionKey(tenant, id.decode()), cells)
                 if selects(query, row.head, row.tags):
                     rows.append(row)
                     if len(rows) == limit:
-                        return Page(rows, session.id)
-            if end is None:
-                return Page(rows, None)
-            looked += sum(map(len, pages))
-            if looked >= LOOKED_MAX:
+                        return Page(rows, row.session.id)
+            looked += len(found)
+            if end is not None and looked >= LOOKED_MAX:
                 return Page(rows, end.decode())
-            low = b"(" + end
+        return Page(rows, None)
 
     async def feed(self, cursor: str | None, limit: int) -> Page[Change]:
         """Shard by shard, each in the order of its commits. A cursor is a place in each shard's stream."""
@@ -248,20 +308,33 @@ class RedisDriver:
         """See `remote.NotificationSource`."""
         return notices(self.connections, [f"{prefix}f" for prefix in self._prefixes])
 
-    async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes]) -> None:
-        """See `spi.Backend.truncate`."""
+    async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes], *, snapshot: bool = False) -> None:
+        """See `spi.Indexed.truncate`."""
         proof = layout.proof(anchor[1], Kind.anchor)
-        if below > anchor[0] or not await self._ask("truncate", session, below, anchor[0], proof):
+        if below > anchor[0] or not await self._write("truncate", session, below, anchor[0], proof, "1" if snapshot else "0"):
             raise no_anchor(session, below, anchor)
 
     async def purge(self, session: SessionKey) -> None:
         """See `spi.Backend.purge`."""
+        await self._header.check(self._writer)
         (head,) = await self.heads([session])
         head = check_deleted(session, head)
         (last,) = await self.read(session, head.version - 1, None, 1, reverse=True)
         stub = layout.encode_record(msgspec.structs.replace(last, body=b""))
-        if not await self._ask("purge", session, layout.encode_head(head), head.version, stub):
+        if not await self._write("purge", session, layout.encode_head(head), head.version, stub):
             raise not_deleted(session)
+
+    async def require_writer(self, version: int) -> None:
+        """See `spi.Versioned.require_writer`."""
+        await require_writer(self._header, version)
+        await self._header.mark(version)
+
+    async def migrate(self, from_version: int, progress: Progress) -> None:
+        """See `spi.Versioned.migrate`. Keys of schema 2 are made when they are written: each shard learns who may write, that is all."""
+        if from_version != 1:
+            raise Invalid(f"There is no way to a newer schema from schema {from_version}.")
+        steps = [("who may write", lambda: self._header.mark(2))]
+        await upgrade(self._header, from_version, steps, progress, token=new_store_id(self._clock))
 
     async def checkup(self) -> Checkup:
         """See `remote.Driver.checkup`."""
@@ -270,9 +343,6 @@ class RedisDriver:
     async def close(self) -> None:
         """See `remote.Driver.close`."""
         await self.connections.close()
-
-
-_WRITES = {"append", "put_snapshot", "truncate", "purge"}
 
 
 def _at(answers: Any, place: int) -> Any:
@@ -286,6 +356,5 @@ def _certain(head: Head | None) -> Head:
     return head
 
 
-def _header(found: bytes) -> StoreHeader:
-    header = msgspec.json.decode(found, type=dict[str, int | str])
-    return StoreHeader(int(header["schema"]), str(header["id"]))
+def _due_cursor(member: bytes) -> str:
+    return write_due_cursor(int.from_bytes(member[:8], "big"), layout.session_of(member[8:]))

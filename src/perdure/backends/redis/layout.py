@@ -7,18 +7,19 @@ character.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NoReturn
 from zlib import crc32
 
 import msgspec
 
 from perdure.backends.common import packing
-from perdure.backends.spi import Head, Record, Snapshot
+from perdure.backends.spi import NEVER, Head, Index, Record, Row, Snapshot
 from perdure.errors import Corrupt
 from perdure.model.ids import SessionKey
 
-SCHEMA = 1
-"""The version of this layout; part of the functions' names."""
+LIBRARY = 2
+"""The version of the functions; part of their names."""
 SHARDS = 16
 """Part of the layout: never change it."""
 
@@ -107,6 +108,33 @@ def decode_tags(data: bytes) -> dict[str, str]:
         return _TAGS.decode(data) if data else {}
     except msgspec.DecodeError as error:
         _damaged("A session's tags", error)
+
+
+def encode_due(due_at: int | None) -> bytes:
+    """When a session is due, so that bytes sort as times do; nothing for never."""
+    return b"" if due_at is None else due_at.to_bytes(8, "big")
+
+
+def encode_cells(index: Index | None) -> tuple[bytes, bytes, bytes]:
+    """The cells of schema 2 as the functions take them."""
+    if index is None:
+        return b"", b"", b""
+    due = b"" if index.due_at is None else b"-" if index.due_at == NEVER else encode_due(index.due_at)
+    control = b"" if index.control is None else b"+" + index.control if index.control else b"-"
+    return due, control, b"" if index.size_bytes is None else b"%d" % index.size_bytes
+
+
+def decode_row(session: SessionKey, found: Sequence[bytes | None]) -> Row:
+    """A session's index row. Raises `Corrupt`."""
+    head, created, tags, due, control, size = found
+    decoded = decode_head(head)
+    if decoded is None or created is None:
+        raise Corrupt(f"The head of session {session.id!r} is gone from Redis.", session=session.id)
+    try:
+        due_at = int.from_bytes(due, "big") if due else None
+        return Row(session, decoded, decode_tags(tags or b""), int(created), due_at, control or b"", int(size or 0))
+    except ValueError as error:
+        _damaged("An index row", error)
 
 
 def encode_snapshot(snapshot: Snapshot) -> bytes:

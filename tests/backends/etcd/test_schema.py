@@ -1,0 +1,141 @@
+"""etcd's schema 2 beside the kit: what a later version wrote is kept, keys of what is due follow the rows, races for a row are settled."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import msgspec
+import pytest
+
+import perdure
+from perdure.backends.conformance import behind
+from perdure.backends.etcd.gateway import data, items, prefix_end, put
+from perdure.backends.spi import NEVER, Appended, Index, Query, Snapshot
+from perdure.model.commit import Kind, Status
+from perdure.model.ids import SessionKey
+from tests.servers.etcd import Etcd
+from tests.servers.fixture import Servers
+from tests.support.backends.engines import Engine
+from tests.support.backends.scenarios import opened
+
+S = SessionKey("acme", "s")
+DUE = Query(None, order="due")
+
+
+@pytest.fixture
+def url(servers: Servers[Etcd]) -> str:
+    return Engine("etcd", Etcd).url(servers(Etcd))
+
+
+async def value(backend: Any, key: bytes) -> Any:
+    """What a key holds, decoded."""
+    found = await backend.run(backend.driver.gateway.range(key=key))
+    return msgspec.msgpack.decode(data(items(found)[0], "value"))
+
+
+async def change(backend: Any, key: bytes, new: Any) -> None:
+    """Set a key, as another program would."""
+    await backend.run(backend.driver.gateway.txn([], [put(key, msgspec.msgpack.encode(new))]))
+
+
+async def due_keys(backend: Any) -> int:
+    """How many keys say that a session is due."""
+    start = backend.driver._keys.all(b"d")
+    return len(items(await backend.run(backend.driver.gateway.range(key=start, end=prefix_end(start)))))
+
+
+async def test_what_a_later_version_put_into_a_row_stays(url: str) -> None:
+    """Fields behind those of this version outlive appends, changes without a commit, snapshots and a purge."""
+    async with opened(url) as backend:
+        (made,) = await backend.append([behind(S, index=Index({"a": "b"}, 5))])
+        row = backend.driver._keys.of(b"i", S)
+        await change(backend, row, [*await value(backend, row), "later", {"x": 1}])
+        await backend.append([behind(S, index=Index({"c": "d"}, 6, b"control"))])
+        await backend.change_index((await backend.load(S)).row, Index(due_at=7))
+        await backend.put_snapshot(S, Snapshot(1, made.head.hash, b"state"), size_bytes=8)
+        assert (await value(backend, row))[1:] == [{"c": "d"}, 7, b"control", 8, "later", {"x": 1}]
+        await backend.append([behind(S, kind=Kind.tombstone, status=Status.deleted)])
+        await backend.purge(S)
+        assert (await value(backend, row))[1:] == [{}, None, b"", 0, "later", {"x": 1}]
+
+
+async def test_a_row_without_cells_is_as_schema_1_has_it(url: str) -> None:
+    """A session that never had a cell, or has none any more, takes no more room for it."""
+    async with opened(url) as backend:
+        await backend.append([behind(S)])
+        row = backend.driver._keys.of(b"i", S)
+        assert len(await value(backend, row)) == 2
+        await backend.append([behind(S, index=Index(due_at=5))])
+        assert len(await value(backend, row)) == 5
+        await backend.append([behind(S, index=Index(due_at=NEVER))])
+        assert len(await value(backend, row)) == 2
+
+
+async def test_a_later_schema_that_takes_this_writer_is_opened_and_its_header_kept(url: str) -> None:
+    """A header of schema 3 with `min_writer` 2 opens and works; what it says beside is kept; with 3 it is refused."""
+    async with opened(url) as backend:
+        meta = backend.driver._keys.meta
+        await change(backend, meta, {**await value(backend, meta), "schema": 3, "region": "north"})
+    async with opened(url) as backend:
+        assert isinstance((await backend.append([behind(S, index=Index(due_at=5))]))[0], Appended)
+        assert [row.session for row in (await backend.scan(DUE)).items] == [S]
+        await backend.require_writer(3)
+        header = await value(backend, meta)
+        assert (header["schema"], header["min_writer"], header["region"]) == (3, 3, "north")
+    with pytest.raises(perdure.Unsupported, match="upgrade perdure"):
+        async with opened(url):
+            pass
+
+
+async def test_keys_of_what_is_due_follow_the_rows(url: str) -> None:
+    """A session has one key while it is due, and none after it is not, or was purged."""
+    async with opened(url) as backend:
+        await backend.append([behind(S, index=Index(due_at=5))])
+        for due_at in (6, 6, 1 << 62):
+            await backend.append([behind(S, index=Index(due_at=due_at))])
+            assert await due_keys(backend) == 1
+        await backend.change_index((await backend.load(S)).row, Index(due_at=NEVER))
+        assert await due_keys(backend) == 0
+        await backend.append([behind(S, index=Index(due_at=9), kind=Kind.tombstone, status=Status.deleted)])
+        assert await due_keys(backend) == 1
+        await backend.purge(S)
+        assert await due_keys(backend) == 0
+
+
+async def test_appends_and_changes_of_a_row_do_not_overtake_one_another(url: str) -> None:
+    """Two handles append with cells, and change the row, at the same time: each append is stored, and the key is that of the row."""
+
+    async def append(backend: Any, first: int) -> None:
+        for number in range(20):
+            (outcome,) = await backend.append([behind(S, index=Index(due_at=first + number, size_bytes=number))])
+            assert isinstance(outcome, Appended)
+
+    async def touch(backend: Any) -> None:
+        for number in range(40):
+            await backend.change_index((await backend.load(S)).row, Index(due_at=9000 + number, control=b"%d" % number))
+
+    async with opened(url) as one, opened(url) as other:
+        await one.append([behind(S, index=Index(due_at=1))])
+        await asyncio.gather(append(one, 100), append(other, 200), touch(one), touch(other))
+        row = (await one.load(S)).row
+        assert row.head.version == 41
+        assert await due_keys(one) == 1
+        assert [found.due_at for found in (await other.scan(DUE)).items] == [row.due_at]
+
+
+async def test_cells_cost_one_more_round_trip_and_others_none(url: str) -> None:
+    """An append without cells is one request, one with cells two, a change without a commit two, for as many sessions."""
+    async with opened(url) as backend:
+        sessions = [SessionKey("acme", f"s{number}") for number in range(20)]
+        requests = backend.driver.gateway
+        await backend.append([behind(session) for session in sessions])
+        counts = []
+        for index in (None, Index(due_at=5)):
+            before = requests.requests
+            await backend.append([behind(session, index=index) for session in sessions])
+            counts.append(requests.requests - before)
+        row = (await backend.load(sessions[0])).row
+        before = requests.requests
+        assert await backend.change_index(row, Index(due_at=6))
+        assert [*counts, requests.requests - before] == [1, 2, 2]
