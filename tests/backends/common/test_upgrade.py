@@ -66,7 +66,7 @@ async def test_writers_settle_before_the_first_step() -> None:
     async def step() -> None:
         begun.append(headers.state.min_writer)
 
-    waiting = asyncio.create_task(upgrade(headers, 1, [("rows", step)], ignored, token="me", settle_seconds=3_600))  # noqa: S106
+    waiting = asyncio.create_task(upgrade(headers, 1, [("rows", step)], ignored, token="me", settle_seconds=3_600))
     await asyncio.sleep(SECONDS)
     assert (headers.state.min_writer, begun) == (2, [])
     waiting.cancel()
