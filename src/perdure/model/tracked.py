@@ -10,13 +10,13 @@ from msgspec.structs import replace
 from perdure.errors import Invalid
 from perdure.model.containers import Tracked, TrackedDict, TrackedList, origin, track
 from perdure.model.diff import compare
-from perdure.model.doing import InPlace
 from perdure.model.identity import NamedFold, Names, Note
+from perdure.model.in_place import InPlace
+from perdure.model.moves import mark
 from perdure.model.ops import Op, remake, taking
 from perdure.model.pairs import Pairs
 from perdure.model.pointer import PATH_TOKENS_MAX
 from perdure.model.state import MISSING, TestFailed, apply, lookup
-from perdure.model.taking import mark
 from perdure.model.values import DEPTH_MAX, FrozenDict, FrozenList, check, freeze, same, thaw
 
 __all__ = ["TrackedDict", "TrackedList", "Tracker"]
