@@ -15,8 +15,8 @@ from perdure.model.combine import RELATIONS, TABLE, Combine, describe
 from perdure.model.merge import rebase, relation
 from perdure.model.ops import KINDS, Op
 from perdure.model.pointer import join, parse
+from perdure.model.resolve import resolve
 from perdure.model.state import Fold, TestFailed, apply
-from perdure.model.steps import resolve
 from perdure.model.values import same
 
 BIG = 10**30

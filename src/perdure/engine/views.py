@@ -13,7 +13,7 @@ import msgspec
 from perdure.backends.spi import Durability, Head, Row
 from perdure.model.commit import Commit, Status
 from perdure.model.ids import uuid_text
-from perdure.model.moments import moment, rfc3339, shown, to_datetime, to_nanoseconds
+from perdure.model.timestamps import moment, rfc3339, shown, to_datetime, to_nanoseconds
 from perdure.model.values import ROOM, thaw
 
 __all__ = ["Info", "Receipt", "Verified", "View", "only", "to_datetime", "to_nanoseconds"]

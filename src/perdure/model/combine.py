@@ -51,7 +51,7 @@ RELATIONS = {
     "above": "my target contains theirs",
     "below": "my target lies in theirs",
     "apart": "other places of one list, one of them perhaps inside an element",
-    "together": "new elements at one place of a list, or of equal value in a union",
+    "adjacent": "new elements at one place of a list, or of equal value in a union",
     "overlap": "elements of a list that one side takes out, or relies on, and the other touches",
 }
 """How the targets of two operations lie to each other."""
@@ -61,7 +61,7 @@ _LIST = ("append", "splice", "union")
 _WRITE = (*_PUT, *_LIST, "add")
 _TEST = ("test",)
 _ALL = (*_WRITE, *_TEST)
-_ANYHOW = ("equal", "taken", "same", "kept", "above", "below", "apart", "together", "overlap")
+_ANYHOW = ("equal", "taken", "same", "kept", "above", "below", "apart", "adjacent", "overlap")
 _YES, _IN_ORDER, _NO = Combine.commutes, Combine.ordered, Combine.conflict
 
 RULES = (
@@ -86,8 +86,8 @@ RULES = (
     Rule(("add",), ("add",), ("equal",), _YES, "Sums of integers are exact."),
     Rule(("add",), ("add",), ("same",), _IN_ORDER, "Sums of floats are rounded, so their order shows."),
     Rule(_LIST, _WRITE, ("apart",), _YES, "Indices after the change shift."),
-    Rule(_LIST, _LIST, ("together",), _IN_ORDER, "Both sides' elements stay, theirs in front; a union does not repeat what is there."),
-    Rule(("union",), _WRITE, ("together",), _IN_ORDER, "The change may make an element equal to one that the union would add."),
+    Rule(_LIST, _LIST, ("adjacent",), _IN_ORDER, "Both sides' elements stay, theirs in front; a union does not repeat what is there."),
+    Rule(("union",), _WRITE, ("adjacent",), _IN_ORDER, "The change may make an element equal to one that the union would add."),
     Rule(("splice",), ("splice",), ("equal",), _YES, "Both take out the same elements and put none in."),
     Rule(("splice",), ("splice",), ("taken",), _NO, "One keeps elements that the other takes out too: only one can have them."),
     Rule(("union",), ("union",), ("equal",), _YES, "Either order gives the same list."),

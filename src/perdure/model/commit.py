@@ -12,7 +12,7 @@ import msgspec
 
 from perdure.model.events import Event
 from perdure.model.ids import uuid_text
-from perdure.model.moments import rfc3339, shown, to_datetime
+from perdure.model.timestamps import rfc3339, shown, to_datetime
 from perdure.model.values import thaw
 
 GENESIS = bytes(32)

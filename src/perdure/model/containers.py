@@ -253,8 +253,9 @@ class TrackedList(list[Any]):
         return value
 
     def remove(self, item: Any) -> None:
-        place = next((place for place, held in enumerate(list.__iter__(self)) if held is item or held == item), None)
-        if place is None:
+        try:
+            place = list.index(self, item)
+        except ValueError:
             list.remove(self, item)
         else:
             del self[place]

@@ -8,6 +8,7 @@ from typing import Any
 
 from perdure.model.identity import Names, Note
 from perdure.model.ops import Op
+from perdure.model.pairs import Pairs, member
 from perdure.model.pointer import PATH_BYTES_MAX, PATH_TOKENS_MAX, escape
 from perdure.model.values import CONTAINERS, key, same, thaw
 
@@ -24,13 +25,13 @@ def diff(old: Any, new: Any, path: str = "") -> list[Op]:
     return [note.op for note in _Walk(None).run(old, new, path)]
 
 
-def compare(old: Any, new: Any, path: str, names: Names) -> list[Note]:
+def compare(old: Any, new: Any, path: str, names: Names, pairs: Pairs | None = None) -> list[Note]:
     """The same for a draft, whose containers have names, as notes: nothing becomes another thing because it looks like it.
 
     An element of a list that has no match of its name on the other side was taken out or put in, and a known container that stands
-    where another stood replaces it. The values in the operations are frozen copies with names.
+    where another stood replaces it. The values in the operations are frozen copies with names. `pairs` may know some of the places.
     """
-    return _Walk(names).run(old, new, path)
+    return _Walk(names, pairs).run(old, new, path)
 
 
 def elements(old: list[Any], new: list[Any], path: str, depth: int, names: Names) -> list[Note]:
@@ -43,11 +44,12 @@ def elements(old: list[Any], new: list[Any], path: str, depth: int, names: Names
 class _Walk:
     """One comparison. Every path it extends is checked against the limits on paths: beyond them the container is set whole."""
 
-    __slots__ = ("names", "notes")
+    __slots__ = ("names", "notes", "pairs")
 
-    def __init__(self, names: Names | None) -> None:
+    def __init__(self, names: Names | None, pairs: Pairs | None = None) -> None:
         self.notes: list[Note] = []
         self.names = names
+        self.pairs = pairs or Pairs()
 
     def run(self, old: Any, new: Any, path: str) -> list[Note]:
         self.value(old, new, path, path.count("/"))
@@ -57,8 +59,8 @@ class _Walk:
         self.notes.append(Note(Op(kind, path, self.copy(value)), gone))
 
     def splice(self, path: str, old: list[Any], taken: slice, items: list[Any]) -> None:
-        gone = old[taken]
-        if not gone and taken.start == len(old):
+        gone = list.__getitem__(old, taken)
+        if not gone and taken.start == list.__len__(old):
             self.notes.append(Note(Op("append", path, [self.copy(item) for item in items])))
         else:
             self.notes.append(Note(Op("splice", path, [taken.start, len(gone), [self.copy(item) for item in items]]), gone))
@@ -77,7 +79,7 @@ class _Walk:
         elif isinstance(old, dict) and isinstance(new, dict):
             self.members(old, new, path, depth)
         elif isinstance(old, list) and isinstance(new, list):
-            self.elements(list.copy(old), list.copy(new), path, depth)
+            self.elements(old, new, path, depth)
         else:
             self.put("set", path, new, old)
 
@@ -87,19 +89,17 @@ class _Walk:
 
     def members(self, old: dict[str, Any], new: dict[str, Any], path: str, depth: int) -> None:
         before = len(self.notes)
-        if dict.__len__(old) != dict.__len__(new) or not dict.keys(old) <= dict.keys(new):
+        places = self.pairs.places(old, new)
+        if places is None:
             # Sets have no order of their own, and the same change should always give the same operations.
             for name in sorted(dict.keys(old) - dict.keys(new), key=escape):
                 at = below(path, depth, escape(name))
                 if at is None:
                     return self.whole(before, old, new, path)
                 self.put("remove", at, None, dict.__getitem__(old, name))
-        elif all(map(is_, dict.values(old), dict.values(new))) and list(dict.keys(old)) == list(dict.keys(new)):
-            return None
-        for name, value in dict.items(new):
-            held = dict.get(old, name, _ABSENT)
-            if held is value:
-                continue
+            places = [name for name, value in dict.items(new) if dict.get(old, name, _ABSENT) is not value]
+        for name in places:
+            held, value = dict.get(old, name, _ABSENT), dict.__getitem__(new, name)
             at = below(path, depth, escape(name))
             if at is None:
                 if same(held, value):
@@ -117,6 +117,12 @@ class _Walk:
 
     def elements(self, old: list[Any], new: list[Any], path: str, depth: int) -> None:
         """From the last change to the first, so that every index is one of the old list."""
+        places = self.pairs.places(old, new)
+        if places is not None and all(self.match(member(old, place), member(new, place)) for place in places):
+            for place in reversed(places) if self.names is not None else ():
+                self.element(old, new, place, place, path, depth)
+            return
+        old, new = list.copy(old), list.copy(new)
         start, first = self.common(old, new)
         end, last = self.common(old[: start - 1 if start else None : -1], new[: start - 1 if start else None : -1])
         old_end, new_end = len(old) - end, len(new) - end
@@ -202,10 +208,11 @@ class _Walk:
 
     def element(self, old: list[Any], new: list[Any], index: int, position: int, path: str, depth: int) -> None:
         at = below(path, depth, str(index))
+        held, value = list.__getitem__(old, index), list.__getitem__(new, position)
         if at is not None:
-            self.value(old[index], new[position], at, depth + 1)
-        elif not same(old[index], new[position]):
-            self.splice(path, old, slice(index, index + 1), [new[position]])
+            self.value(held, value, at, depth + 1)
+        elif not same(held, value):
+            self.splice(path, old, slice(index, index + 1), [value])
 
 
 def below(path: str, depth: int, token: str) -> str | None:

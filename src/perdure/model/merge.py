@@ -8,7 +8,6 @@ precedence where both insert. A three-way merge is the same: the base is the for
 from __future__ import annotations
 
 import logging
-from bisect import bisect_left
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -20,9 +19,10 @@ from perdure.errors import Invalid
 from perdure.model.combine import TABLE, Combine
 from perdure.model.ops import Op
 from perdure.model.pointer import parse
+from perdure.model.relations import relation
+from perdure.model.resolve import LISTS, Items, ResolvedOp, emit, resolve_all, walk
 from perdure.model.state import Fold, TestFailed, apply
-from perdure.model.steps import LISTS, Items, Step, emit, resolve_all, walk
-from perdure.model.values import key, same
+from perdure.model.values import key
 
 _RUNS = ("append", "union", "add")
 _SMALL = 64
@@ -77,19 +77,19 @@ def behind(base: Any, mine: Sequence[Op], theirs: Sequence[Op]) -> tuple[Op, ...
     steps = resolve_all(base, mine)
     others = resolve_all(base, [op for op in theirs if op.kind != "test"])
     moved = _meet(steps, list(range(len(steps))), others, 0, clashes, loose=False)
-    if clashes or any(step.blur is not None for step in moved):
+    if clashes or any(step.index_unreliable_from is not None for step in moved):
         return None
     fold = Fold(base)
     fold.apply(mine)
     ops: list[Op] = []
     for step in moved:
-        if not step.spent:
+        if not step.absorbed:
             ops.append(_emit_in_place(fold, step))
             fold.apply(ops[-1:])
     return tuple(ops)
 
 
-def _emit_in_place(fold: Fold, step: Step) -> Op:
+def _emit_in_place(fold: Fold, step: ResolvedOp) -> Op:
     """The operation of a step, as a splice where it stood at the end of a list and no longer does."""
     if step.kind in ("append", "union"):
         target = walk(fold.peek(), [str(token) for token in step.at])[2]
@@ -109,7 +109,7 @@ def _misfits(base: Any, mine: Sequence[Op]) -> tuple[str, ...]:
     return _topmost(paths)
 
 
-def _resolve_theirs(base: Any, theirs: Sequence[Op], mine: Sequence[Step]) -> list[Step]:
+def _resolve_theirs(base: Any, theirs: Sequence[Op], mine: Sequence[ResolvedOp]) -> list[ResolvedOp]:
     """Their steps, but for those under top-level keys that I did not touch: these are not even applied."""
     touched = {step.at[0] for step in mine if step.at}
     everything = not isinstance(base, dict) or any(not step.at for step in mine) or any(op.path == "" for op in theirs)
@@ -118,10 +118,10 @@ def _resolve_theirs(base: Any, theirs: Sequence[Op], mine: Sequence[Step]) -> li
     return resolve_all(base, met)
 
 
-def _runs(steps: Sequence[Step], *, loose: bool) -> list[Step]:
+def _runs(steps: Sequence[ResolvedOp], *, loose: bool) -> list[ResolvedOp]:
     """The same steps in fewer: appends, unions and sums in a row, at one place, act as one. So what many commits added to one
     list or number costs its length, not their number times mine."""
-    runs: list[list[Step]] = []
+    runs: list[list[ResolvedOp]] = []
     for step in steps:
         last = runs[-1][-1] if runs else None
         alike = last is not None and step.kind == last.kind and step.at == last.at and step.kind in _RUNS
@@ -132,17 +132,19 @@ def _runs(steps: Sequence[Step], *, loose: bool) -> list[Step]:
     return [run[0] if len(run) == 1 else _joined(run) for run in runs]
 
 
-def _joined(run: Sequence[Step]) -> Step:
+def _joined(run: Sequence[ResolvedOp]) -> ResolvedOp:
     first = run[0]
     if first.kind == "add":
         return replace(first, value=sum(step.value for step in run), exact=all(step.exact for step in run))
     items = Items([item for step in run for item in step.items])
-    found = sorted({index for step in run for index in step.found if index < first.index})
+    found = sorted({index for step in run for index in step.matched if index < first.index})
     asked = [item for step in run for item in step.value] if first.kind == "union" else None
-    return replace(first, value=asked, items=items, found=tuple(found))
+    return replace(first, value=asked, items=items, matched=tuple(found))
 
 
-def _meet(work: list[Step], places: list[int], theirs: list[Step], depth: int, clashes: dict[str, None], *, loose: bool) -> list[Step]:
+def _meet(
+    work: list[ResolvedOp], places: list[int], theirs: list[ResolvedOp], depth: int, clashes: dict[str, None], *, loose: bool
+) -> list[ResolvedOp]:
     """Take the steps of mine at `places` past theirs, in `work`; all of them agree in their first `depth` tokens.
 
     What theirs become after mine; with `loose` that is of no concern, and sums of floats may act as one.
@@ -156,7 +158,7 @@ def _meet(work: list[Step], places: list[int], theirs: list[Step], depth: int, c
     mine_by_key: dict[str | int, list[int]] = {}
     for place in places:
         mine_by_key.setdefault(work[place].at[depth], []).append(place)
-    theirs_by_key: dict[str | int, list[Step]] = {}
+    theirs_by_key: dict[str | int, list[ResolvedOp]] = {}
     for step in theirs:
         theirs_by_key.setdefault(step.at[depth], []).append(step)
     for token, some in mine_by_key.items():
@@ -165,7 +167,7 @@ def _meet(work: list[Step], places: list[int], theirs: list[Step], depth: int, c
     return [step for steps in theirs_by_key.values() for step in steps]
 
 
-def _pass(work: list[Step], places: list[int], theirs: list[Step], clashes: dict[str, None]) -> list[Step]:
+def _pass(work: list[ResolvedOp], places: list[int], theirs: list[ResolvedOp], clashes: dict[str, None]) -> list[ResolvedOp]:
     theirs = list(theirs)
     for place in places:
         mine = work[place]
@@ -185,7 +187,7 @@ def _pass(work: list[Step], places: list[int], theirs: list[Step], clashes: dict
     return theirs
 
 
-def _both_pop_first(mine: Step, theirs: Step) -> bool:
+def _both_pop_first(mine: ResolvedOp, theirs: ResolvedOp) -> bool:
     return all(step.kind == "splice" and step.taken and not step.index and not step.items for step in (mine, theirs))
 
 
@@ -198,127 +200,28 @@ def _hint_at_trimming() -> None:
     )
 
 
-def relation(mine: Step, theirs: Step) -> str:
-    """How the targets of two steps on one state lie to each other: a word of `combine.RELATIONS`.
-
-    A test of mine counts as holding as long as its path does; whether it holds is seen on the state that it meets in the end.
-    """
-    a, b = mine.at, theirs.at
-    shared = min(len(a), len(b))
-    if a[:shared] != b[:shared]:
-        return "disjoint"
-    if theirs.kind in LISTS and len(a) > shared:
-        return _through(theirs, mine, shared)
-    if mine.kind == "test" or theirs.kind == "test":
-        return "equal"
-    if mine.kind in LISTS and len(b) > shared:
-        return _through(mine, theirs, shared)
-    if mine.kept or theirs.kept:
-        return _kept(mine, theirs)
-    if len(a) != len(b):
-        return "above" if len(a) < len(b) else "below"
-    if mine.kind in LISTS and theirs.kind in LISTS:
-        how = _in_list(mine, theirs)
-    else:
-        how = "equal" if _equal(mine, theirs) else "same"
-    return "taken" if how == "equal" and (mine.taken or theirs.taken) else how
-
-
-def _through(change: Step, other: Step, depth: int) -> str:
-    """Relation of a change of a list to a step whose path leads through one of its elements."""
-    index = other.at[depth]
-    if not isinstance(index, int):
-        return "overlap"
-    if change.index <= index < change.index + change.out or (change.blur is not None and index >= change.blur):
-        return "overlap"
-    if other.kind == "test" or change.kind != "union":
-        return "apart"
-    if _between(change.found, index, index + 1) or (
-        len(other.at) == depth + 1 and other.kind in ("set", "init") and key(other.value) in change.items.keys()  # noqa: SIM118 - no dict
-    ):
-        return "overlap"
-    return "together" if change.items.nested() else "apart"
-
-
-def _kept(mine: Step, theirs: Step) -> str:
-    """An init that found its target has only a removal of that target, or a change above it, to fear."""
-    if len(mine.at) == len(theirs.at):
-        return "same" if "remove" in (mine.kind, theirs.kind) else "kept"
-    upper = mine if len(mine.at) < len(theirs.at) else theirs
-    if upper.kept:
-        return "kept"
-    return "above" if upper is mine else "below"
-
-
-def _equal(mine: Step, theirs: Step) -> bool:
-    """Whether two steps at one path leave the same there in either order."""
-    kinds = {mine.kind, theirs.kind}
-    if kinds <= {"set", "init"}:
-        return same(mine.value, theirs.value)
-    if kinds == {"remove"}:
-        return True
-    if kinds == {"add"}:
-        return mine.exact and theirs.exact
-    if "init" in kinds and len(kinds) == 2:
-        init, other = (mine, theirs) if mine.kind == "init" else (theirs, mine)
-        return (other.kind in ("append", "union") and same(init.value, [])) or (other.exact and same(init.value, 0))
-    return False
-
-
-def _in_list(mine: Step, theirs: Step) -> str:
-    """Relation of two changes of one list."""
-    if theirs.blur is not None and (mine.index + mine.out > theirs.blur or mine.index >= theirs.blur) and mine.kind == "splice":
-        return "overlap"
-    for taking, relying in ((mine, theirs), (theirs, mine)):
-        if taking.out and _between(relying.found, taking.index, taking.index + taking.out):
-            return "overlap"
-    if mine.out and theirs.out and mine.index < theirs.index + theirs.out and theirs.index < mine.index + mine.out:
-        alike = (mine.index, mine.out) == (theirs.index, theirs.out) and not mine.items and not theirs.items
-        return "equal" if alike else "overlap"
-    for wide, thin in ((mine, theirs), (theirs, mine)):
-        if not thin.out and wide.index < thin.index < wide.index + wide.out:
-            return "overlap"
-    if mine.kind == theirs.kind == "union" and mine.index == theirs.index:
-        shorter = min(len(mine.items), len(theirs.items))
-        return "equal" if all(map(same, mine.items[:shorter], theirs.items[:shorter])) else "together"
-    if not (mine.items or mine.out) or not (theirs.items or theirs.out):
-        return "apart"
-    if mine.index == theirs.index and not mine.out and not theirs.out:
-        return "together"
-    if "union" not in (mine.kind, theirs.kind):
-        return "apart"
-    fewer, more = (mine, theirs) if len(mine.items) < len(theirs.items) else (theirs, mine)
-    return "apart" if more.items.keys().isdisjoint(map(key, fewer.items)) else "together"
-
-
-def _between(found: Sequence[int], start: int, end: int) -> bool:
-    """Whether one of the rising indices lies in a range."""
-    place = bisect_left(found, start)
-    return place < len(found) and found[place] < end
-
-
-def _combine(mine: Step, theirs: Step, how: str) -> tuple[Step, Step]:
+def _combine(mine: ResolvedOp, theirs: ResolvedOp, how: str) -> tuple[ResolvedOp, ResolvedOp]:
     """Mine as it is behind theirs, and theirs as it is behind mine. They do not conflict."""
     if mine.at == theirs.at and how in ("equal", "same"):
         kinds = mine.kind, theirs.kind
         if kinds == ("remove", "remove"):
-            return replace(mine, spent=True), replace(theirs, spent=True)
+            return replace(mine, absorbed=True), replace(theirs, absorbed=True)
         if kinds == ("splice", "splice"):
-            return replace(mine, out=0, spent=True), replace(theirs, out=0, spent=True)
+            return replace(mine, removed=0, absorbed=True), replace(theirs, removed=0, absorbed=True)
         if kinds == ("add", "add"):
             exact = mine.exact and theirs.exact
             return (mine, theirs) if exact else (replace(mine, exact=False), replace(theirs, exact=False))
         if "init" in kinds:
             return (
-                replace(mine, kept=True) if mine.kind == "init" else mine,
-                replace(theirs, kept=True) if theirs.kind == "init" else theirs,
+                replace(mine, noop=True) if mine.kind == "init" else mine,
+                replace(theirs, noop=True) if theirs.kind == "init" else theirs,
             )
     if mine.kind == "union" and theirs.kind in LISTS and mine.at == theirs.at:
         return _dedupe(mine, theirs, how)
     return _shift(mine, theirs, behind=True), _shift(theirs, mine, behind=False)
 
 
-def _dedupe(mine: Step, theirs: Step, how: str) -> tuple[Step, Step]:
+def _dedupe(mine: ResolvedOp, theirs: ResolvedOp, how: str) -> tuple[ResolvedOp, ResolvedOp]:
     """A union of mine leaves out what theirs put in."""
     moved = _shift(mine, theirs, behind=True)
     if how == "equal":
@@ -332,18 +235,18 @@ def _dedupe(mine: Step, theirs: Step, how: str) -> tuple[Step, Step]:
     if len(items) == len(mine.items):
         return moved, other
     # The elements that both added stand where theirs put them, so that my later indices from here on are not to be trusted.
-    return replace(moved, items=items), replace(other, blur=mine.index)
+    return replace(moved, items=items), replace(other, index_unreliable_from=mine.index)
 
 
-def _shift(step: Step, by: Step, *, behind: bool) -> Step:
+def _shift(step: ResolvedOp, by: ResolvedOp, *, behind: bool) -> ResolvedOp:
     """The step with its indices as they are after `by`; `behind` says on which side of elements put in at its own place it stays."""
     if by.kind not in LISTS or step.at[: len(by.at)] != by.at:
         return step
-    more = len(by.items) - by.out
+    more = len(by.items) - by.removed
     if not more:
         # Nothing behind it moves, and nothing meets inside it.
         return step
-    end, depth = by.index + by.out, len(by.at)
+    end, depth = by.index + by.removed, len(by.at)
     if len(step.at) > depth:
         index = step.at[depth]
         if not isinstance(index, int) or index < end:
@@ -351,27 +254,29 @@ def _shift(step: Step, by: Step, *, behind: bool) -> Step:
         return replace(step, at=(*step.at[:depth], index + more, *step.at[depth + 1 :]))
     if step.kind not in LISTS:
         return step
-    found = tuple([index + more if index >= end else index for index in step.found]) if step.found else ()
-    blur = step.blur + more if step.blur is not None and step.blur >= end else step.blur
-    tie = by.index == step.index and not by.out and not step.out
+    matched = tuple([index + more if index >= end else index for index in step.matched]) if step.matched else ()
+    unreliable_from = step.index_unreliable_from
+    if unreliable_from is not None and unreliable_from >= end:
+        unreliable_from += more
+    tie = by.index == step.index and not by.removed and not step.removed
     index = step.index + more if end <= step.index and (behind or not tie) else step.index
-    return replace(step, index=index, found=found, blur=blur)
+    return replace(step, index=index, matched=matched, index_unreliable_from=unreliable_from)
 
 
-def _emit(mine: Sequence[Op], before: Sequence[Step], after: Sequence[Step]) -> tuple[tuple[Op, ...], ...]:
+def _emit(mine: Sequence[Op], before: Sequence[ResolvedOp], after: Sequence[ResolvedOp]) -> tuple[tuple[Op, ...], ...]:
     """The operations again: mine themselves where nothing moved, else what their steps have become."""
-    groups: list[list[tuple[Step, Step]]] = [[] for _ in mine]
+    groups: list[list[tuple[ResolvedOp, ResolvedOp]]] = [[] for _ in mine]
     for old, new in zip(before, after, strict=True):
         groups[new.source].append((old, new))
     return tuple(
         [
-            (op,) if all(new is old for old, new in group) else tuple([emit(new) for _, new in group if not new.spent])
+            (op,) if all(new is old for old, new in group) else tuple([emit(new) for _, new in group if not new.absorbed])
             for op, group in zip(mine, groups, strict=True)
         ]
     )
 
 
-def _settle(state: Any, parts: Sequence[Sequence[Op]], steps: Sequence[Step], clashes: dict[str, None]) -> Any:
+def _settle(state: Any, parts: Sequence[Sequence[Op]], steps: Sequence[ResolvedOp], clashes: dict[str, None]) -> Any:
     """Apply what mine became. What does not fit, a guard that fails and a union that finds other elements than expected are clashes."""
     grows = {step.source: len(step.items) for step in steps if step.kind == "union"}
     fold = Fold(state)

@@ -21,6 +21,8 @@ MISSING = _Missing.MISSING
 """What stands where nothing is: JSON's null is a value, and Python's None stands for it."""
 _GONE = object()
 _BEHIND = "-"
+_COPIED_AT_ONCE = (dict, list, FrozenDict, FrozenList)
+"""Classes that leave it to C how their members are copied."""
 _FEW = 4
 """So many values are looked for in a list one by one before its keys are made."""
 
@@ -177,10 +179,15 @@ class Fold:
         if id(node) in self._owned:
             return node
         frozen = self._take is freeze
+        copy: Any
         if isinstance(node, dict):
-            copy: Any = FrozenDict(dict.items(node)) if frozen else dict(dict.items(node))
+            members = node if type(node) in _COPIED_AT_ONCE else dict.items(node)
+            copy = FrozenDict(members) if frozen else dict(members)
+        elif frozen:
+            copy = list.__new__(FrozenList)
+            list.extend(copy, node if type(node) in _COPIED_AT_ONCE else list.__iter__(node))
         else:
-            copy = FrozenList(list.__iter__(node)) if frozen else list.copy(node)
+            copy = list.copy(node)
         self._owned[id(copy)] = copy
         return copy
 

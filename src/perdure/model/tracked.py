@@ -10,12 +10,13 @@ from msgspec.structs import replace
 from perdure.errors import Invalid
 from perdure.model.containers import Tracked, TrackedDict, TrackedList, origin, track
 from perdure.model.diff import compare
-from perdure.model.doing import InPlace
 from perdure.model.identity import NamedFold, Names, Note
+from perdure.model.in_place import InPlace
+from perdure.model.moves import mark
 from perdure.model.ops import Op, remake, taking
+from perdure.model.pairs import Pairs
 from perdure.model.pointer import PATH_TOKENS_MAX
-from perdure.model.state import TestFailed, apply
-from perdure.model.taking import mark
+from perdure.model.state import MISSING, TestFailed, apply, lookup
 from perdure.model.values import DEPTH_MAX, FrozenDict, FrozenList, check, freeze, same, thaw
 
 __all__ = ["TrackedDict", "TrackedList", "Tracker"]
@@ -32,6 +33,8 @@ class Tracker:
         self._root = track(self._base, self)
         self._doing = InPlace()
         self._noted: list[Note] = []
+        self.after = self._base
+        """What `ops` led to, when they were last asked for. It is frozen, and shares with the base what is untouched."""
 
     @property
     def root(self) -> Any:
@@ -61,33 +64,65 @@ class Tracker:
         What was noted comes first, in its order, then what only the comparison found. Tests are kept if there is anything else.
         Raises `Invalid`, naming the place, for a value that JSON cannot say.
         """
-        # Paths may lead as deep as values may nest, and there a value may stand: below both nothing was stored before.
-        check(self._root, what="the state", depth=PATH_TOKENS_MAX + DEPTH_MAX, trust=(FrozenDict, FrozenList))
         noted = tidy(self._noted)
         notes = self._explain(noted)
         if notes is None:
             notes = self._explain([note for note in noted if note.op.kind == "test" and _holds(self._base, note.op)])
         if notes is None:
             raise AssertionError("The difference of two states does not lead from one to the other.")
-        if all(note.op.kind == "test" for note in notes) or (noted and same(self._base, self._root)):
+        changes = [note.op for note in notes if note.op.kind != "test"]
+        if not changes or (noted and _unchanged(self._base, self.after, changes[-1].path)):
+            self.after = self._base
             return ()
         ops = tuple([remake(note.op, note.op.path, thaw(note.op.value)) for note in mark(notes, self._root, self.names, self.handed)])
         for op in ops:
             check(op.value, what="the state", at=op.path)
         return ops
 
+    def close(self) -> None:
+        """Let go of what the user sees, which notes nothing from now on: the containers refer to one another, and wide ones would lie
+        about until the collector of garbage finds them."""
+        for container in self.handed.values():
+            container._up = None
+        self.handed.clear()
+        self._noted.clear()
+        self._root, self._doing, self.names = None, InPlace(), Names(origin)
+
     def _explain(self, noted: list[Note]) -> list[Note] | None:
         """What was noted and the rest, or None if what was noted does not lead here."""
         fold = NamedFold(self._base, self.names)
-        try:
-            if not all(map(fold.note, noted)):
-                return None
-            rest = compare(fold.state, self._root, "", self.names)
-            for note in rest:
-                fold.note(note)
-        except (Invalid, TestFailed):
+        if not _fits(fold, noted):
             return None
-        return [*noted, *rest] if same(fold.state, self._root) else None
+        pairs = Pairs()
+        state = self.after = fold.state
+        # Paths may lead as deep as values may nest, and there a value may stand: below both nothing was stored before.
+        pairs.check(state, self._root, what="the state", depth=PATH_TOKENS_MAX + DEPTH_MAX, trust=(FrozenDict, FrozenList))
+        rest = compare(state, self._root, "", self.names, pairs)
+        if not rest:
+            return noted
+        if not _fits(fold, rest):
+            return None
+        self.after = fold.state
+        return [*noted, *rest] if same(self.after, self._root) else None
+
+
+def _fits(fold: NamedFold, notes: Iterable[Note]) -> bool:
+    try:
+        return all(map(fold.note, notes))
+    except (Invalid, TestFailed):
+        return False
+
+
+def _unchanged(base: Any, after: Any, path: str) -> bool:
+    """Whether two states are the same, of which the operation at `path` made the second: there a difference shows first."""
+    return same(_at(base, path), _at(after, path)) and same(base, after)
+
+
+def _at(state: Any, path: str) -> Any:
+    try:
+        return lookup(state, path)
+    except KeyError:
+        return MISSING
 
 
 def _holds(state: Any, op: Op) -> bool:

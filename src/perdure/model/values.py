@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from math import copysign, isfinite
+from operator import is_, length_hint
 from types import TracebackType
 from typing import Any, NoReturn, TypeAlias
 
@@ -210,14 +211,20 @@ def same(a: object, b: object) -> bool:
     if isinstance(a, list):
         if not isinstance(b, list) or list.__len__(a) != list.__len__(b):
             return False
-        for left, right in zip(list.__iter__(a), list.__iter__(b), strict=True):
-            if left is not right and not same(left, right):
+        for place in differing(list.__iter__(a), list.__iter__(b), list.__len__(b)):
+            if not same(list.__getitem__(a, place), list.__getitem__(b, place)):
                 return False
         return True
     kind = type(a)
     if kind is not type(b) or a != b:
         return False
     return kind is not float or a != 0.0 or copysign(1.0, a) == copysign(1.0, b)  # type: ignore[arg-type]
+
+
+def differing(left: Iterator[Any], right: Iterator[Any], size: int) -> Iterator[int]:
+    """The places, rising, at which two rows of one length hold different objects. What is one object is passed over in C."""
+    while not all(map(is_, left, right)):  # `all` stops right after each place.
+        yield size - length_hint(right) - 1
 
 
 def _same_members(a: dict[Any, Any], b: dict[Any, Any]) -> bool:

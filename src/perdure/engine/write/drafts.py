@@ -20,6 +20,7 @@ from perdure.model.events import Event
 from perdure.model.ids import SessionKey
 from perdure.model.ops import Op
 from perdure.model.pointer import parse
+from perdure.model.state import MISSING
 from perdure.model.tracked import Tracker
 from perdure.model.values import ROOM, freeze
 
@@ -103,8 +104,11 @@ class Draft:
         return self._tracker
 
     def _collect(self) -> tuple[Event, ...]:
-        with ROOM:
-            operations = self._tracker.ops() if self._tracker is not None else ()
+        operations: tuple[Op, ...] = ()
+        if self._tracker is not None:
+            with ROOM:
+                operations = self._tracker.ops()
+            self._tracker.close()
         if not operations:
             return tuple(self._events)
         return (*self._events, Event(EDITED, None, operations))
@@ -167,6 +171,7 @@ async def finish(
         mode=Mode.exact if exact else Mode.rebase if draft._requires or has_ops(events) else Mode.events,
         expected_version=draft.version,
         base=base,
+        after=MISSING if draft._tracker is None else draft._tracker.after,
         requires=tuple(draft._requires),
         operation=operation,
     )

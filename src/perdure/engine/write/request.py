@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
+from typing import Any
 
 import msgspec
 
@@ -15,6 +16,7 @@ from perdure.model.commit import GENESIS, Status
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
 from perdure.model.ops import Op
+from perdure.model.state import MISSING
 
 _ACTIVE = int(Status.active)
 NOTHING = CachedState(Head(0, GENESIS, 0, 0, int(Status.active), 0), {}, 0, 0, {}, 0)
@@ -46,6 +48,8 @@ class WriteRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The version on which the caller decided; `None`: none."""
     base: CachedState | None = None
     """The state that the operations were made on."""
+    after: Any = MISSING
+    """What the operations make of the state of `base`, where that is known: then they are not applied to it again."""
     requires: Sequence[str] = ()
     """Paths whose values must not have changed since."""
     operation: str = "append"

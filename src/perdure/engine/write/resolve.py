@@ -91,6 +91,8 @@ def resolve(request: WriteRequest, seen: CachedState | None, current: CachedStat
 
 def applied(request: WriteRequest, seen: CachedState | None) -> Plan:
     """The plan for a state that the events fit as they are. Raises `Conflict` if a `test` does not hold."""
+    if request.after is not MISSING and seen is request.base:
+        return Plan(request, seen, request.after)
     state = {} if seen is None else seen.state
     try:
         return Plan(request, seen, apply(state, request.ops))
@@ -126,11 +128,11 @@ def _rebased(request: WriteRequest, seen: CachedState, current: CachedState, the
     result = rebase(seen.state, mine, theirs, current.state)
     if not result.clashes:
         events = _with_parts(request.events, result.parts)
-        return Plan(msgspec.structs.replace(request, events=events), current, result.state)
+        return Plan(msgspec.structs.replace(request, events=events, after=MISSING), current, result.state)
     if not callable(policy):
         return conflict(request, current.head, paths=result.clashes)
     answer = ask(policy, Clash(seen.state, current.state, mine, theirs, result.clashes))
-    return applied(msgspec.structs.replace(request, events=_with_answer(request.events, answer)), current)
+    return applied(msgspec.structs.replace(request, events=_with_answer(request.events, answer), after=MISSING), current)
 
 
 def _value(state: Any, path: str) -> Any:

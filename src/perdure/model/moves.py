@@ -36,6 +36,7 @@ class _Moves:
         self._notes, self._root, self._names, self._handed = notes, root, names, handed
         self._present: set[int] | None = None
         self._put: dict[Any, list[Any]] | None = None
+        self._moved: set[int] = set()
         self._direct: set[object] = set()
         self._keys: dict[Any, set[object]] = {}
 
@@ -44,18 +45,29 @@ class _Moves:
         return any(self._is_present(value) or self._was_put(value, note.op.kind) for value in (*note.gone, *_emptied(note)))
 
     def _is_present(self, value: Any) -> bool:
-        """Whether a container, or one that was reached through it, stands in the document."""
+        """Whether a container, or one that was reached through it, was put in and stands in the document still."""
         waiting = [self._names.original(value)] if isinstance(value, CONTAINERS) else []
-        if waiting and self._present is None:
-            self._present = self._standing()
         while waiting:
             node = waiting.pop()
-            if self._present is not None and id(node) in self._present:
+            if id(node) in self._put_in() and self._stands(node):
                 return True
             if id(node) in self._handed:
                 inner = dict.values(node) if isinstance(node, dict) else list.__iter__(node)
                 waiting += [self._names.original(child) for child in inner if isinstance(child, CONTAINERS) and id(child) in self._handed]
         return False
+
+    def _put_in(self) -> set[int]:
+        """The originals of all containers that operations put in."""
+        if self._put is None:
+            self._direct, self._put = self._values()
+            inside = [value for alike in self._put.values() for value in alike if isinstance(value, CONTAINERS)]
+            self._moved = {id(self._names.original(value)) for value in inside}
+        return self._moved
+
+    def _stands(self, node: Any) -> bool:
+        if self._present is None:
+            self._present = self._standing()
+        return id(node) in self._present
 
     def _standing(self) -> set[int]:
         """The originals of all containers in the document, down to those that nobody touched."""
@@ -73,12 +85,11 @@ class _Moves:
         only where it was put in by itself, for inside of others any number may stand."""
         if value is None or type(value) is bool or value in ("", {}, []):
             return False
-        if self._put is None:
-            self._direct, self._put = self._values()
+        self._put_in()
         if kind == "set" and type(value) in (int, float):
             return key(value) in self._direct
         shape = _shape(value)
-        alike = self._put.get(shape)
+        alike = self._put.get(shape) if self._put else None
         if alike is None:
             return False
         if shape not in self._keys:

@@ -48,7 +48,7 @@ class Items(list[Any]):
 NO_ITEMS = Items()
 
 
-class Step(msgspec.Struct, frozen=True):
+class ResolvedOp(msgspec.Struct, frozen=True):
     """One change at one place, or a test. For the kinds in `LISTS`, `at` is the list; else it is the target itself."""
 
     kind: str
@@ -60,23 +60,27 @@ class Step(msgspec.Struct, frozen=True):
     value: Any = None
     """What is put, added or tested; for `union` everything that was asked for."""
     index: int = 0
-    out: int = 0
+    removed: int = 0
     items: Items = NO_ITEMS
     """What goes into the list at `index`; for `union` only what was not there."""
-    found: tuple[int, ...] = ()
+    matched: tuple[int, ...] = ()
     """Indices, rising, of the elements that made a union leave something out."""
-    kept: bool = False
+    noop: bool = False
     """An init whose target was there."""
     exact: bool = False
     """An add of integers."""
-    spent: bool = False
+    absorbed: bool = False
     """Theirs did the same already: it still counts in comparisons, and is not emitted."""
     single: bool = False
     """A splice that was written as the removal of one element."""
     taken: bool = False
     """What it takes out is kept by its side."""
-    blur: int | None = None
+    index_unreliable_from: int | None = None
     """From this index of the list on, the other side's own indices no longer name what it meant."""
+
+    def is_unreliable(self, index: int) -> bool:
+        """Whether the other side's index no longer names what it meant."""
+        return self.index_unreliable_from is not None and index >= self.index_unreliable_from
 
 
 def walk(state: Any, tokens: Sequence[str]) -> tuple[Tokens, Any, Any]:
@@ -99,9 +103,9 @@ def walk(state: Any, tokens: Sequence[str]) -> tuple[Tokens, Any, Any]:
     return tuple(typed), parent, node
 
 
-def resolve_all(base: Any, ops: Sequence[Op]) -> list[Step]:
+def resolve_all(base: Any, ops: Sequence[Op]) -> list[ResolvedOp]:
     """What operations that follow one another on `base` did. Raises `Invalid` or `TestFailed` if one of them does not fit."""
-    steps: list[Step] = []
+    steps: list[ResolvedOp] = []
     fold = Fold(base)
     for source, op in enumerate(ops):
         seen = _at_sight(op, source, ops[source - 1] if source else None, steps[-1] if steps else None)
@@ -113,21 +117,21 @@ def resolve_all(base: Any, ops: Sequence[Op]) -> list[Step]:
     return steps
 
 
-def _at_sight(op: Op, source: int, previous: Op | None, last: Step | None) -> Step | None:
+def _at_sight(op: Op, source: int, previous: Op | None, last: ResolvedOp | None) -> ResolvedOp | None:
     """The step of an operation that is understood without the state: keys only, or an append right behind one to the same list."""
     if op.kind == "append":
         if previous is None or last is None or previous.kind != "append" or previous.path != op.path or op.path.endswith("/-"):
             return None
-        return Step("append", last.at, op.path, source, index=last.index + len(last.items), items=Items(op.value))
+        return ResolvedOp("append", last.at, op.path, source, index=last.index + len(last.items), items=Items(op.value))
     if op.kind not in ("set", "remove"):
         return None
     tokens = parse(op.path)
     if any(token == "-" or is_index(token) for token in tokens):
         return None
-    return Step(op.kind, tokens, op.path, source, op.value, taken=op.taken)
+    return ResolvedOp(op.kind, tokens, op.path, source, op.value, taken=op.taken)
 
 
-def resolve(op: Op, fold: Fold, source: int) -> list[Step]:
+def resolve(op: Op, fold: Fold, source: int) -> list[ResolvedOp]:
     """Apply `op`, and say what it did: one step, or for `merge` one for each leaf. Raises as `Fold.apply`."""
     tokens = parse(op.path)
     at, parent, target = walk(fold.peek(), tokens)
@@ -139,17 +143,17 @@ def resolve(op: Op, fold: Fold, source: int) -> list[Step]:
     if kind == "merge":
         return leaves
     if kind == "test":
-        return [Step("test", at, path, source, value)]
+        return [ResolvedOp("test", at, path, source, value)]
     if isinstance(parent, list) and target is MISSING:
         items = thaw(list.__getitem__(walk(fold.peek(), tokens[:-1])[2], slice(place, None)))
-        return [Step("append", at[:-1], path, source, index=place, items=Items(items))] if items else []
+        return [ResolvedOp("append", at[:-1], path, source, index=place, items=Items(items))] if items else []
     if kind == "remove" and isinstance(parent, list):
-        return [Step("splice", at[:-1], path, source, index=int(at[-1]), out=1, single=True, taken=op.taken)]
+        return [ResolvedOp("splice", at[:-1], path, source, index=int(at[-1]), removed=1, single=True, taken=op.taken)]
     if kind == "splice":
         index, out, items = value
-        return [Step("splice", at, path, source, index=index, out=out, items=Items(items), taken=op.taken)]
+        return [ResolvedOp("splice", at, path, source, index=index, removed=out, items=Items(items), taken=op.taken)]
     if kind == "append":
-        return [Step("append", at, path, source, index=size, items=Items(value))]
+        return [ResolvedOp("append", at, path, source, index=size, items=Items(value))]
     if kind == "union":
         held = walk(fold.peek(), tokens)[2]
         items = list.__getitem__(held, slice(size, None))
@@ -157,34 +161,34 @@ def resolve(op: Op, fold: Fold, source: int) -> list[Step]:
         if len(items) != len(value):
             places = fold.keys(held)
             found = tuple(sorted({place for item in value if (place := places[key(item)]) < size}))
-        return [Step("union", at, path, source, value, index=size, items=Items(items), found=found)]
+        return [ResolvedOp("union", at, path, source, value, index=size, items=Items(items), matched=found)]
     if kind == "add":
-        return [Step("add", at, path, source, value, exact=type(value) is int and (target is MISSING or type(target) is int))]
+        return [ResolvedOp("add", at, path, source, value, exact=type(value) is int and (target is MISSING or type(target) is int))]
     if kind == "init":
-        return [Step("init", at, path, source, value, kept=target is not MISSING)]
-    return [Step(kind, at, path, source, value, taken=op.taken)]
+        return [ResolvedOp("init", at, path, source, value, noop=target is not MISSING)]
+    return [ResolvedOp(kind, at, path, source, value, taken=op.taken)]
 
 
-def _leaves(at: Tokens, target: Any, patch: dict[str, Any], source: int) -> Iterator[Step]:
+def _leaves(at: Tokens, target: Any, patch: dict[str, Any], source: int) -> Iterator[ResolvedOp]:
     """RFC 7396 as steps. A missing object is an init, so that two merges that both start it combine by their leaves."""
     path = spell(at)
     if target is MISSING:
-        yield Step("init", at, path, source, {})
+        yield ResolvedOp("init", at, path, source, {})
     elif not isinstance(target, dict):
-        yield Step("set", at, path, source, _stripped(patch))
+        yield ResolvedOp("set", at, path, source, _stripped(patch))
         return
     elif not patch:
-        yield Step("init", at, path, source, {}, kept=True)
+        yield ResolvedOp("init", at, path, source, {}, noop=True)
     for name, value in patch.items():
         held = MISSING if target is MISSING else dict.get(target, name, MISSING)
         leaf = (*at, name)
         if value is None:
             # What was absent is to stay absent: compared with what theirs put there, though there is nothing to take away.
-            yield Step("remove", leaf, spell(leaf), source, spent=held is MISSING)
+            yield ResolvedOp("remove", leaf, spell(leaf), source, absorbed=held is MISSING)
         elif isinstance(value, dict):
             yield from _leaves(leaf, held, value, source)
         else:
-            yield Step("set", leaf, spell(leaf), source, value)
+            yield ResolvedOp("set", leaf, spell(leaf), source, value)
 
 
 def _stripped(patch: Any) -> Any:
@@ -193,14 +197,14 @@ def _stripped(patch: Any) -> Any:
     return {name: _stripped(value) for name, value in patch.items() if value is not None}
 
 
-def emit(step: Step) -> Op:
+def emit(step: ResolvedOp) -> Op:
     """The operation that a step stands for, at its present place."""
     path = spell(step.at)
     made = TakingOp if step.taken else Op
     if step.kind == "splice":
         if step.single:
             return made("remove", f"{path}/{step.index}")
-        return made("splice", path, [step.index, step.out, list(step.items)])
+        return made("splice", path, [step.index, step.removed, list(step.items)])
     if step.kind == "append":
         return Op("append", path, list(step.items))
     return made(step.kind, path, step.value)
