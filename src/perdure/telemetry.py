@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 from opentelemetry import trace
+
+T = TypeVar("T")
 
 SPAN_PREFIX = "perdure."
 """Spans are named perdure.append, perdure.edit, perdure.read …; attributes: perdure.session, perdure.tenant, perdure.version."""
@@ -54,6 +56,11 @@ class Telemetry:
             return _NOTHING
         return self._measured(operation, tenant, session)
 
+    def spanned(self, operation: str, session: tuple[str, str], work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+        """The work with a `span` around it; without an SDK the work itself. `session` is its tenant and id."""
+        span = self.span(operation, *session)
+        return work if span is _NOTHING else _inside(span, work)
+
     def _look(self) -> None:
         if self._tracer is None and not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
             self._tracer = trace.get_tracer("perdure")
@@ -84,6 +91,11 @@ class Telemetry:
         self._instruments.commits.add(1, {"operation": operation})
         if conflicts:
             self._instruments.conflicts.add(conflicts, {"operation": operation})
+
+
+async def _inside(span: AbstractContextManager[Any], work: Coroutine[Any, Any, T]) -> T:
+    with span:
+        return await work
 
 
 def _has_meter() -> bool:

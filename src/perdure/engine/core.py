@@ -56,7 +56,8 @@ class Core:
         """Raise `Closed` after `close`, and in a forked child."""
         if self.closed:
             raise Closed
-        self.check_process()
+        if self.pid != os.getpid():
+            raise Closed(FORKED)
 
     def check_process(self) -> None:
         """Raise `Closed` in a forked child: its copies of locks may be held by threads that it does not have."""

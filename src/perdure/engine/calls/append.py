@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
+from typing import Any
+
+import msgspec
+
 from perdure.backends.spi import Durability
 from perdure.engine.context import Context
+from perdure.engine.core import Core
 from perdure.engine.options import Options, check_events, check_options
 from perdure.engine.views import Receipt
 from perdure.engine.write.drafts import base_at
@@ -15,7 +21,7 @@ from perdure.model.policy import OnConflict
 _PLAIN = Options()
 
 
-async def append(
+def append(
     context: Context,
     session: str,
     events: tuple[Event, ...],
@@ -26,8 +32,8 @@ async def append(
     durability: Durability | str | None,
     *,
     recreate: bool,
-) -> Receipt:
-    """See `Store.append`."""
+) -> Coroutine[Any, Any, Receipt]:
+    """See `Store.append`. What was passed is checked at once."""
     core = context.opened()
     target = context.key(session)
     options = _PLAIN
@@ -35,23 +41,26 @@ async def append(
         options = check_options(Options(expect=expect, key=key, actor=actor, on_conflict=on_conflict, recreate=recreate))
     level = context.durability(durability)
     checked = check_events(events)
-    with core.telemetry.span("append", *target):
-        mode, base = Mode.events, None
-        if has_ops(checked):
-            mode = Mode.any_state if expect is None else Mode.rebase
-            if expect:
-                base = await base_at(core.reader, target, options, await core.reader.cached(target))
-        request = WriteRequest(
-            session=target,
-            events=checked,
-            mode=mode,
-            options=options,
-            durability=level,
-            expected_version=expect,
-            base=base,
-            compare_request=True,
-        )
-        return await core.committer.commit(request)
+    mode = Mode.events
+    if has_ops(checked):
+        mode = Mode.any_state if expect is None else Mode.rebase
+    request = WriteRequest(
+        session=target,
+        events=checked,
+        mode=mode,
+        options=options,
+        durability=level,
+        expected_version=expect,
+        compare_request=True,
+    )
+    work = _commit_on(core, request) if expect and mode is Mode.rebase else core.committer.commit(request)
+    return core.telemetry.spanned("append", target, work)
+
+
+async def _commit_on(core: Core, request: WriteRequest) -> Receipt:
+    """Commit operations that were made on the state at a version."""
+    base = await base_at(core.reader, request.session, request.options, await core.reader.cached(request.session))
+    return await core.committer.commit(msgspec.structs.replace(request, base=base))
 
 
 async def find(context: Context, session: str, key: str, *, include_deleted: bool) -> Receipt | None:

@@ -46,9 +46,8 @@ class Cache:
         self._section = CriticalSection()
 
     def get(self, session: SessionKey) -> CachedState | None:
-        """The newest state known, which may not be the newest there is."""
-        with self._section:
-            return self._entries.get(session)
+        """The newest state known, which may not be the newest there is. While another thread puts one, there may seem to be none."""
+        return self._entries.get(session)
 
     def __contains__(self, session: SessionKey) -> bool:
         return session in self._entries

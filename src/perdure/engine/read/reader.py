@@ -118,22 +118,26 @@ class Reader:
         if self._doubtful:
             await self.settled(session)
         known = self._cache.get(session)
-        if known is None:
-            return await self.cached(session)
-        head = (await self._backend.heads([session]))[0]
+        return await self.cached(session) if known is None else await self._newest(session, known)
+
+    async def _newest(self, session: SessionKey, known: CachedState) -> CachedState | None:
+        head = (await self._backend.heads((session,)))[0]
         if head is None:
             self._cache.drop(session)
             return None
-        return await self.cached(session, head=head)
+        return known if head.hash == known.head.hash else await self.cached(session, head=head)
 
     async def load_uncached(self, session: SessionKey) -> tuple[CachedState | None, bool]:
         """As `read_head`, for a caller that only reads; and whether the state is the caller's own, because it is not cached."""
         if self._doubtful:
             await self.settled(session)
-        if self._cache.get(session) is None and not self._cache.second_hit(session):
-            loaded = await self._backend.load(session)
-            return (None if loaded is None else await self._state_of(session, loaded)), True
-        return await self.read_head(session), False
+        known = self._cache.get(session)
+        if known is not None:
+            return await self._newest(session, known), False
+        if self._cache.second_hit(session):
+            return await self.cached(session), False
+        loaded = await self._backend.load(session)
+        return (None if loaded is None else await self._state_of(session, loaded)), True
 
     async def at(self, session: SessionKey, version: int) -> tuple[CachedState, bytes]:
         """The state as of `version` and the hash of that commit. Raises `NotFound`, `Truncated`."""

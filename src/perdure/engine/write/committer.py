@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from perdure.backends.common.pacing import Pacing
-from perdure.backends.spi import Append, Appended, Backend, Durability, Head, Index, Known, Record, Refused
+from perdure.backends.spi import Append, Appended, Backend, Durability, Head, Index, Record, Refused
 from perdure.clock import Clock
 from perdure.codec.codec import Codec
 from perdure.codec.records import Base, Proposal
@@ -53,20 +53,19 @@ CONFLICT_COMMITS_MAX = 100
 class _Tries:
     """One request on its way: what changes from try to try."""
 
-    __slots__ = ("began", "expected", "head", "id", "incarnation", "lost", "proposal", "request", "seen", "since", "state")
+    state: Any = MISSING
+    """The state that the commit makes, once it is resolved."""
+    head: Head | None = None
+    """The head that refused the last try."""
+    incarnation: Incarnation | None = None
+    """Set where an earlier life has used the key."""
+    proposal: Proposal | None = None
+    lost = 0
+    since = began = 0.0
 
     def __init__(self, request: WriteRequest, id: bytes) -> None:
         self.request, self.id = request, id
         self.seen, self.expected = request.base, request.expected_version
-        self.state: Any = MISSING
-        """The state that the commit makes, once it is resolved."""
-        self.head: Head | None = None
-        """The head that refused the last try."""
-        self.incarnation: Incarnation | None = None
-        """Set where an earlier life has used the key."""
-        self.proposal: Proposal | None = None
-        self.lost = 0
-        self.since = self.began = 0.0
 
     @property
     def key(self) -> str | None:
@@ -144,22 +143,40 @@ class Committer:
         return Busy(message, session=session.id, tries=tries, seconds=seconds)
 
     async def _commit(self, request: WriteRequest) -> Receipt:
-        tries = _Tries(request, self.new_id())
+        session, tries = request.session, _Tries(request, self.new_id())
         while True:
             if request.mode is not Mode.events and (receipt := await self._resolve(request, tries)) is not None:
                 return receipt
-            outcome = await self._send(request, tries)
+            append = self._append_of(request, tries)
+            try:
+                outcome = await self._writer.submit(append)
+                if isinstance(outcome, BaseException):
+                    raise outcome
+            except Unknown as lost_answer:
+                receipt = None if "settled" in lost_answer.facts else await self._find(request, tries)
+                if receipt is None:
+                    raise
+                return receipt
+            except Error:
+                raise
+            except BaseException:  # Cancelled: the append may still be in progress.
+                self._reader.doubt(session)
+                raise
             if isinstance(outcome, Appended):
-                return await self._stored(tries, outcome)
+                head = outcome.head
+                self._telemetry.committed(request.operation, tries.lost)
+                self._pacing.won(session)
+                self._watchers.notify(session, head.version)
+                if tries.state is not MISSING or session in self._cache:
+                    await self._remember(tries, outcome)
+                return Receipt(head.version, tries.id, head.hash, head.at, outcome.durability)
             if isinstance(outcome, Refused):
                 await self._lost(tries, outcome.head)
-            elif isinstance(outcome, Known):
-                incarnation = await self._keys.later_incarnation(request.session, outcome)
-                if incarnation is None:
-                    return await self._keys.replayed(request, outcome, str(tries.key))
-                tries.incarnation, tries.proposal = incarnation, None
-            else:
-                return outcome
+                continue
+            incarnation = await self._keys.later_incarnation(session, outcome)
+            if incarnation is None:
+                return await self._keys.replayed(request, outcome, str(append.key))
+            tries.incarnation, tries.proposal = incarnation, None
 
     async def _resolve(self, request: WriteRequest, tries: _Tries) -> Receipt | None:
         """Bring the request onto the newest state, or find that its key was applied before. What is refused, the newest state refuses."""
@@ -217,8 +234,8 @@ class Committer:
             return None
         return newest
 
-    async def _send(self, request: WriteRequest, tries: _Tries) -> Appended | Refused | Known | Receipt:
-        """Append what was proposed. After a lost answer: the receipt, if the commit is in the chain."""
+    def _append_of(self, request: WriteRequest, tries: _Tries) -> Append:
+        """The next try, for the engine. What was encoded for an earlier one is used again where it is the same."""
         key, now = tries.key, self._clock.now()
         if tries.proposal is None:
             tries.proposal = self._codec.propose(
@@ -231,27 +248,7 @@ class Committer:
                 trace=traceparent(),
             )
         finish = finisher(request, tries.seen, tries.expected, tries.incarnation, tries.proposal, now)
-        try:
-            return await self._writer.append(Append(request.session, finish, key, None, request.durability))
-        except Unknown as lost_answer:
-            receipt = None if "settled" in lost_answer.facts else await self._find(request, tries)
-            if receipt is None:
-                raise
-            return receipt
-        except Error:
-            raise
-        except BaseException:  # Cancelled: the append may still be in progress.
-            self._reader.doubt(request.session)
-            raise
-
-    async def _stored(self, tries: _Tries, outcome: Appended) -> Receipt:
-        session, head = tries.request.session, outcome.head
-        self._telemetry.committed(tries.request.operation, tries.lost)
-        self._pacing.won(session)
-        self._watchers.notify(session, head.version)
-        if tries.state is not MISSING or session in self._cache:
-            await self._remember(tries, outcome)
-        return Receipt(head.version, tries.id, head.hash, head.at, outcome.durability)
+        return Append(request.session, finish, key, None, request.durability)
 
     async def _remember(self, tries: _Tries, outcome: Appended) -> None:
         """Keep the state that this commit made; store a snapshot when the log outweighs the last one."""

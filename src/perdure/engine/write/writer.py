@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from perdure.backends.spi import APPENDS_MAX, Append, Backend, Outcome
 from perdure.concurrency.critical_section import CriticalSection
@@ -48,23 +48,36 @@ class Writer:
 
     async def append(self, append: Append) -> Outcome:
         """One session's append. Raises what its `finish` raised, and what the engine raises."""
+        outcome = await self.submit(append)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    def submit(self, append: Append) -> Awaitable[Outcome | BaseException]:
+        """As `append`. What its `finish` raised, and what a whole batch met, is an outcome too."""
         if is_blocking():
-            return _answer((await self._backend.append((append,)))[0])
+            return self._alone(append)
         loop = asyncio.get_running_loop()
         last, queue = self._last
         if last() is not loop:
             queue = self._queue(loop)
         if not self._backend.capabilities.batched or not (queue.calls or queue.waiting or queue.batching):
-            queue.calls += 1
-            try:
-                return _answer((await self._backend.append((append,)))[0])
-            finally:
-                queue.calls -= 1
+            return self._alone(append, queue)
         future: asyncio.Future[Outcome | BaseException] = loop.create_future()
         if not queue.waiting:
             loop.call_soon(self._submit, loop, queue)
         queue.waiting.append(_Waiting(append, future))
-        return _answer(await future)
+        return future
+
+    async def _alone(self, append: Append, queue: _Queue | None = None) -> Outcome | BaseException:
+        """An append that waits for no other one."""
+        if queue is None:
+            return (await self._backend.append((append,)))[0]
+        queue.calls += 1
+        try:
+            return (await self._backend.append((append,)))[0]
+        finally:
+            queue.calls -= 1
 
     def _queue(self, loop: asyncio.AbstractEventLoop) -> _Queue:
         with self._section:
@@ -121,9 +134,3 @@ def _ended(queue: _Queue, task: asyncio.Task[None], batch: Sequence[_Waiting]) -
     for each in batch:
         if each.sender in (None, task) and not each.future.done():
             each.future.set_result(lost)
-
-
-def _answer(outcome: Outcome | BaseException) -> Outcome:
-    if isinstance(outcome, BaseException):
-        raise outcome
-    return outcome
