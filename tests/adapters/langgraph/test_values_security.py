@@ -7,7 +7,7 @@ import sys
 from typing import Any, Self
 
 import msgspec
-import numpy  # noqa: F401  # an array that is read imports it: not what is looked for here
+import numpy as np  # noqa: F401  # an array that is read imports it: not what is looked for here
 import ormsgpack
 import pytest
 from langchain_core.messages import HumanMessage
