@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import Any, Self
 
 import msgspec
-import numpy as np  # noqa: F401  # an array that is read imports it: not what is looked for here
 import ormsgpack
 import pytest
 from langchain_core.messages import HumanMessage
@@ -20,6 +20,9 @@ from perdure.adapters.langgraph.memory import MessageCache
 from perdure.adapters.langgraph.values import Codec, serialiser
 from tests.adapters.langgraph import data_types as t
 from tests.adapters.langgraph.test_values import Xor
+
+with contextlib.suppress(ImportError):
+    import numpy as np  # noqa: F401  # reading an array imports it, which is not what is looked for here
 
 RAN: list[str] = []
 """What code of the program's own classes ran."""
