@@ -274,7 +274,7 @@ def test_sessions_that_began_here_or_diverged_are_left_alone(source: str, url: s
 
     asyncio.run(grow())
     assert run(["import", "google-adk", source, "--url", url, "--only", "shop/bob/trip%2F42"]) == 4
-    assert "gone on by itself" in capsys.readouterr().out
+    assert "has events of its own" in capsys.readouterr().out
 
 
 class Trap:

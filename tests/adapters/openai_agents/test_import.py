@@ -62,7 +62,7 @@ def test_what_cannot_be_brought_over_is_named(source: str, url: str, tmp_path: P
         asyncio.run(PerdureSession("other", store).add_items([{"role": "user", "content": "mine"}]))
     assert run(["import", "openai-agents", source, "--url", url, "--only", "other", "--only", "nobody"]) != 0
     out = capsys.readouterr().out
-    assert "gone on by itself" in out and "has no session 'nobody'" in out
+    assert "has items of its own" in out and "has no session 'nobody'" in out
     with sqlite3.connect(source) as connection:
         connection.execute("UPDATE agent_messages SET message_data = '{' WHERE id = 100")
     connection.close()

@@ -36,7 +36,7 @@ from perdure.model.values import check, same
 ROOT, WORKFLOWS, CHECKPOINTS = "agent-framework", "workflows", "agent-framework/checkpoints"
 SAVED, REMOVED = "checkpoint", "checkpoint_removed"
 KNOWN_MAX = 1024
-"""Of how many checkpoints a storage remembers where they lie."""
+"""Of how many checkpoints a storage remembers the sessions."""
 
 
 class PerdureCheckpointStorage:
@@ -165,7 +165,7 @@ class PerdureCheckpointStorage:
         before = encoded["previous_checkpoint_id"]
         version = None if before is None or run == own else await self._version(run, before)
         if version is None:
-            raise Invalid(f"Session {run!r} lacks checkpoint {before}, which it is said to hold.", session=run)
+            raise Invalid(f"Session {run!r} lacks checkpoint {before}, which the index says it has.", session=run)
         with suppress(AlreadyExists):
             await self._store.fork(run, at=version, id=own)
         return await self._append(own, own, encoded)

@@ -24,7 +24,7 @@ from perdure.model.values import check, same
 
 SAVED = "session_saved"
 STALE = -1
-"""What stands for the version of an object that no longer says what the session holds."""
+"""The version of an object that no longer has the content of the session."""
 
 
 class PerdureSessionStore(SessionStore):
@@ -73,7 +73,7 @@ class PerdureSessionStore(SessionStore):
         await delete_if_there(self._store, _name(session_id))
 
     async def _merge(self, name: str, version: int, document: dict[str, Any]) -> int:
-        """Write what the object changed since `version`; the version that it now stands for."""
+        """Write what the object changed since `version`; the version that it then has."""
         now = await self._store.read(name)
         base = now if now.version == version else await self._store.read(name, at=version)
         ops = diff_json(base.frozen_state, document)

@@ -19,14 +19,14 @@ from perdure.errors import Invalid
 
 ROOT = "claude"
 PART_BYTES_MAX = 100
-"""Longest project key or subpath, in bytes when escaped, that stands in a session id as it is."""
+"""Longest project key or subpath, in bytes when escaped, that a session id holds as it is."""
 HEAD_BYTES = 60
 """How much is shown of one that is longer."""
 CUT = "%~"
 
 
 class Place(NamedTuple):
-    """Where a transcript lies. `main` is the session of the main transcript, `None` if this is the one; `key` is the SDK's."""
+    """The session of a transcript. `main` is the session of the main transcript, `None` if this is the one; `key` is the SDK's."""
 
     session: str
     main: str | None
@@ -39,7 +39,7 @@ class Place(NamedTuple):
 
 
 def place(key: Mapping[str, Any]) -> Place:
-    """Where the transcript of the SDK's key lies. Raises `Invalid` for a key that is none."""
+    """The session of the transcript that the SDK's key names. Raises `Invalid` for a key that is none."""
     if not isinstance(key, Mapping):
         raise Invalid(f"A session key is a dict with project_key and session_id, not {type(key).__name__}.")
     names = {name: _text(name, key.get(name)) for name in ("project_key", "session_id")}

@@ -185,7 +185,7 @@ class PerdureSessionStore(SessionStore):
         found = [
             (id, info)
             async for info in self._store.list(prefix=prefix)
-            if (id := session_part(info.session.removeprefix(prefix))) is not None  # what lies beside a main transcript has a "/" more
+            if (id := session_part(info.session.removeprefix(prefix))) is not None  # the transcripts beside a main one have another "/"
         ]
         return sorted(found, key=lambda pair: pair[1].updated_at, reverse=True)
 

@@ -22,7 +22,7 @@ from perdure.model.state import Fold
 from perdure.model.values import thaw
 
 STATE = "/state"
-"""Where a session's own state stands in its document: {"state": {…}}, and "life" from the second life on."""
+"""The path of a session's own state in its document: {"state": {…}}, and "life" from the second life on."""
 CREATED = "session_created"
 """The event that starts a session's life; after a deletion a second one may follow."""
 SHARED = "state_shared"

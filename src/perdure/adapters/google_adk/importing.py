@@ -56,7 +56,7 @@ class AdkSource:
         return ImportResult(id, found.session, len(theirs) - min(len(here.ids), len(theirs)), min(len(here.ids), len(theirs)))
 
     async def close(self) -> None:
-        """Let go of the database."""
+        """Close the database."""
         self._tables.close()
 
 
@@ -86,7 +86,7 @@ class _Here:
         """Raise `AlreadyExists` if the source has events that cannot follow those that are here."""
         same = all(mine == event.id for mine, event in zip(self.ids, theirs, strict=False))
         if not same or (self.has_own_commits and len(theirs) > len(self.ids)) or (not self.has_own_commits and len(theirs) < len(self.ids)):
-            raise AlreadyExists(f"{self.session!r} is here already and has gone on by itself.", session=self.session, version=self.version)
+            raise AlreadyExists(f"{self.session!r} is here already and has events of its own.", session=self.session, version=self.version)
 
 
 def _is_imported(commit: Commit) -> bool:

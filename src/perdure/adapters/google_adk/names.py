@@ -1,4 +1,4 @@
-"""Where what ADK keeps lies: a session, the app's and the user's shared state, an artifact, a user's memory."""
+"""Names of Perdure's sessions for what ADK keeps: a session, shared state of an app or a user, an artifact, a user's memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Names:
         adk/<app>/users/<user>                what `user:` keys hold
         adk/<app>/app                         what `app:` keys hold
 
-    In each part `%`, `/` and control characters are percent-encoded, so the ids can be read back and never collide.
+    In each part `%`, `/` and control characters are percent-encoded, so the parts can be read back and two ids never collide.
     """
 
     def __init__(self, app: str, user: str, id: str) -> None:

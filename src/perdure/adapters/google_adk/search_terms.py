@@ -19,7 +19,7 @@ class SearchTerms:
         """How many of the query's words the text has.
 
         A word counts as a whole. Where a script leaves no spaces between words, a word of it counts anywhere in the text, and
-        a Latin word that stands within such a script is a word of its own.
+        a Latin word within such a script is a word of its own.
         """
         normal = _normal(text)
         held = _words(normal)

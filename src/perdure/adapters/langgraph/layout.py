@@ -96,7 +96,7 @@ def count_after(state: Mapping[str, Any], ns: str, id: str) -> int:
 def put_events(state: Mapping[str, Any], ns: str, new: dict[str, Any], life: str | None) -> tuple[Event, ...]:
     """The commit that makes `new` (checkpoint, values, versions, seen) the namespace's newest checkpoint; none if it is that already.
 
-    It fits the place as it stands in `state` and no other: its first operation tests that (see `is_guarded`). `life` marks the first
+    It fits the checkpoint that `state` holds there and no other: its first operation tests that (see `is_guarded`). `life` marks the first
     commit of a thread that was deleted before.
     """
     base = "" if not ns else f"/subgraphs/{escape(slot_of(ns))}"

@@ -22,7 +22,7 @@ class Lost:
 
 
 class LostDict(Lost, dict[Any, Any]):
-    """Fields of an object. It can be a key or stand in a set, as the object could."""
+    """Fields of an object. It can be a key or an element of a set, as the object could."""
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(frozenset(self))

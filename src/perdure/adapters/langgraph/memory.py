@@ -47,7 +47,7 @@ class _Known(weakref.ref[BaseMessage]):
 
 
 class MessageCache:
-    """From a message to the JSON that stands for it. Safe from any thread: at worst two threads encode the same message.
+    """From a message to its JSON. Safe from any thread: at worst two threads encode the same message.
 
     It keeps no message alive: what a run no longer holds is forgotten, and costs the garbage collector nothing.
     """

@@ -36,31 +36,31 @@ async def get(store: Store, codec: Codec, seen: KnownVersions, here: Place) -> C
     found = current_checkpoint(state, here.ns, id)
     if found is not None:
         return decode_checkpoint(codec, here, found, state.get("writes", {}).get(here.ns, {}).get(id, {}), given=seen.at(view.version))
-    past = await read_older(store, here.session, state, here.ns, id)
-    if past is None:
+    older = await read_older(store, here.session, state, here.ns, id)
+    if older is None:
         return None
-    tasks = past[1]
+    stored, tasks = older
     if id == newest_id(state, here.ns):
         tasks = {**tasks, **state.get("writes", {}).get(here.ns, {}).get(id, {})}
-    return decode_checkpoint(codec, here, past[0].slot, tasks, given=seen.at(view.version))
+    return decode_checkpoint(codec, here, stored.slot, tasks, given=seen.at(view.version))
 
 
 class Listing:
     """Checkpoints that were found, newest first, made into tuples one by one. Tuples of one listing share their messages."""
 
     def __init__(
-        self, codec: Codec, thread: str, past: Sequence[StoredCheckpoint], found: FoldedRange, given: Callable[[str], str] = str
+        self, codec: Codec, thread: str, checkpoints: Sequence[StoredCheckpoint], found: FoldedRange, given: Callable[[str], str] = str
     ) -> None:
-        self.ids = [entry.id for entry in past]
-        self._codec, self._thread, self._past, self._found, self._given = codec, thread, past, found, given
+        self.ids = [entry.id for entry in checkpoints]
+        self._codec, self._thread, self._checkpoints, self._found, self._given = codec, thread, checkpoints, found, given
         self._shared: dict[int, Any] = {}
 
     def __iter__(self) -> Iterator[CheckpointTuple]:
-        return map(self.make, range(len(self._past)))
+        return map(self.make, range(len(self._checkpoints)))
 
     def make(self, index: int) -> CheckpointTuple:
         """One of them."""
-        entry = self._past[index]
+        entry = self._checkpoints[index]
         here = Place(self._thread, entry.ns, None)
         tasks = self._found.tasks(entry.ns, entry.id)
         return decode_checkpoint(self._codec, here, entry.slot, tasks, given=self._given, shared=self._shared)
@@ -128,8 +128,8 @@ async def delta_history(store: Store, codec: Codec, here: Place, channels: Seque
     id = here.id or newest_id(state, here.ns)
     found = current_checkpoint(state, here.ns, id) if id is not None else None
     if id is not None and found is None:
-        past = await read_older(store, here.session, state, here.ns, id)
-        found = None if past is None else past[0].slot
+        older = await read_older(store, here.session, state, here.ns, id)
+        found = None if older is None else older[0].slot
     parent = None if found is None else found["checkpoint"].get("parent")
     writes: dict[str, list[list[Any]]] = {channel: [] for channel in channels}
     open_channels, width, after = set(channels), 64, view.version

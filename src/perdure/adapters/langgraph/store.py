@@ -50,8 +50,8 @@ class PerdureStore(BaseStore):
     `store` is an open `perdure.Store` or `perdure.sync.Store`; all methods serve any thread and event loop. Puts of one batch to one
     namespace are one commit; of two writers to one key the later wins, and the history shows both.
 
-    `index` turns on search by meaning (`dims`, `embed`, `fields`, as in the framework): vectors lie in the items, and a search compares
-    all of the namespace. `ttl` sets what the framework's `TTLConfig` says: an item that has expired is no longer found, and
+    `index` turns on search by meaning (`dims`, `embed`, `fields`, as in the framework): vectors are stored in the items, and a search
+    compares all of the namespace. `ttl` sets what the framework's `TTLConfig` says: an item that has expired is no longer found, and
     `sweep_ttl` removes it. `allow`: the classes of yours that values may contain; without it any data type that the program has imported.
     """
 

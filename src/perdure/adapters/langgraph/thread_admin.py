@@ -32,7 +32,7 @@ async def delete(store: Store, thread: str) -> None:
 
 
 async def copy(store: Store, source: str, target: str) -> None:
-    """A new thread that begins as the other one stands now: a fork, at a cost that does not grow with the history.
+    """A new thread that begins with the present state of another: a fork, at a cost that does not grow with the history.
 
     Raises `NotFound` if there is no such thread, `AlreadyExists` if the target was ever there.
     """
@@ -98,23 +98,23 @@ async def _pruned(_store: Store, _session: str, view: View) -> Event | None:
 
 def _without(runs: frozenset[str], state: Mapping[str, Any], found: FoldedRange) -> Event | None:
     """The change to a document without these runs' checkpoints. Where one of them is the newest, the one before it takes its place."""
-    alive = [past for past in found.checkpoints if not is_removed(state, past.version, past.ns, past.id)]
-    gone = [past for past in alive if past.slot["checkpoint"]["metadata"].get("run_id") in runs]
+    alive = [entry for entry in found.checkpoints if not is_removed(state, entry.version, entry.ns, entry.id)]
+    gone = [entry for entry in alive if entry.slot["checkpoint"]["metadata"].get("run_id") in runs]
     if not gone:
         return None
-    taken = {(past.ns, past.id) for past in gone}
-    newest = {past.ns: past for past in alive if (past.ns, past.id) not in taken}
+    taken = {(entry.ns, entry.id) for entry in gone}
+    newest = {entry.ns: entry for entry in alive if (entry.ns, entry.id) not in taken}
     new: dict[str, Any] = thaw(dict(state))
-    for past in gone:
-        new.setdefault("removed", {}).setdefault(past.ns, {})[past.id] = True
-        new.get("writes", {}).get(past.ns, {}).pop(past.id, None)
-        left = newest.get(past.ns)
-        if current_checkpoint(state, past.ns, past.id) is not None:
-            _replace(new, past.ns, left)
-        elif new.get("namespaces", {}).get(past.ns) == past.id:
-            new["namespaces"].pop(past.ns)
+    for entry in gone:
+        new.setdefault("removed", {}).setdefault(entry.ns, {})[entry.id] = True
+        new.get("writes", {}).get(entry.ns, {}).pop(entry.id, None)
+        left = newest.get(entry.ns)
+        if current_checkpoint(state, entry.ns, entry.id) is not None:
+            _replace(new, entry.ns, left)
+        elif new.get("namespaces", {}).get(entry.ns) == entry.id:
+            new["namespaces"].pop(entry.ns)
             if left is not None:
-                new["namespaces"][past.ns] = left.id
+                new["namespaces"][entry.ns] = left.id
         if left is not None and (tasks := found.tasks(left.ns, left.id)):
             new.setdefault("writes", {}).setdefault(left.ns, {})[left.id] = thaw(dict(tasks))
     return Event("removed", {"runs": sorted(runs), "checkpoints": len(gone)}, tuple(diff(state, new)))

@@ -51,7 +51,7 @@ def is_run(config: Mapping[str, Any]) -> bool:
 
 def session_of(thread: str) -> str:
     """The session that keeps a thread. Raises `Invalid` for an id that no session can have."""
-    return check_name("A thread id, with what stands before it,", PREFIX + thread)
+    return check_name("A thread id, with the prefix that the adapter adds,", PREFIX + thread)
 
 
 def thread_of(session: str) -> str:

@@ -159,7 +159,7 @@ async def _store(writer: Writer, calls: Sequence[Put | Writes]) -> None:
 
 
 async def _commit(writer: Writer, writes: Sequence[Writes], put: Put | None) -> None:
-    """One commit, decided on the thread as it stands. The writes come first: those on the checkpoint before this one go with it."""
+    """One commit, decided on the present thread. The writes come first: those on the checkpoint before this one go with it."""
     await transact((put or writes[0]).here.session, partial(_try_commit, writer, writes, put))
 
 
@@ -296,8 +296,10 @@ async def _has_child(store: Store, here: Place, now: _Now, after: int, id: str) 
         return False
     since = await fold_range(store, here.session, after=after, ns=here.ns)
     return any(
-        past.slot["checkpoint"].get("parent") == here.id and past.id != id and not is_removed(now.state, past.version, past.ns, past.id)
-        for past in since.checkpoints
+        older.slot["checkpoint"].get("parent") == here.id
+        and older.id != id
+        and not is_removed(now.state, older.version, older.ns, older.id)
+        for older in since.checkpoints
     )
 
 
@@ -317,10 +319,10 @@ def _lost_race(here: Place, seen: int, now: _Now, why: str) -> Conflict:
 async def _is_there(store: Store, codec: Codec, here: Place, id: str, new: dict[str, Any]) -> bool:
     """Whether an older checkpoint of this id holds what is to be put: then this is a retry, and done."""
     now = await _now(store, here, strong=True)
-    past = await read_older(store, here.session, now.state, here.ns, id)
-    if past is None:
+    older = await read_older(store, here.session, now.state, here.ns, id)
+    if older is None:
         return False
-    stored, mine = (decode_checkpoint(codec, here, slot, {}).checkpoint for slot in (past[0].slot, new))
+    stored, mine = (decode_checkpoint(codec, here, slot, {}).checkpoint for slot in (older[0].slot, new))
     try:
         compare(stored, mine)
     except Refused:

@@ -113,7 +113,7 @@ async def _imported(store: Store, session: str) -> list[Commit]:
     try:
         async for commit in store.history(session):
             if commit.key is None or not commit.key.startswith(KEY):
-                raise AlreadyExists(f"{session!r} is here already and has gone on by itself.", session=session, version=commit.version)
+                raise AlreadyExists(f"{session!r} is here already and has items of its own.", session=session, version=commit.version)
             commits.append(commit)
     except NotFound:
         return []

@@ -41,8 +41,8 @@ class _Reads(NamedTuple):
 
 
 _reads: ContextVar[_Reads | None] = ContextVar("perdure_openai_reads", default=None)
-"""The SDK's compaction reads a conversation, asks the model, reads once more and then hands over what takes its place, all in one task.
-It was made of what the first of these reads saw."""
+"""The SDK's compaction reads a conversation, asks the model, reads again and then gives the replacement, all in one task. The replacement
+is made of what the first of these reads saw."""
 
 
 class _Known(NamedTuple):

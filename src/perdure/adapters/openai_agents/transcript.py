@@ -1,7 +1,7 @@
 """A conversation as events of the log: each item is an event without operations, and what removes items is an event too.
 
     message, tool_call, tool_result, reasoning, item   an item, as the SDK made it
-    popped      {"version", "index"}                    the item that stood there is taken off the end
+    popped      {"version", "index"}                    the item at that place is removed from the end
     cleared     null                                    all that came before
     compacted   {"from", "until"}                       items from the place `from` on (and up to `until`) give way to those after
                                                         it in this commit
@@ -68,7 +68,7 @@ def compacted(first: Entry, until: Entry | None) -> Event:
 
 
 def removes_items(commit: Commit) -> bool:
-    """Whether items that were there before the commit are gone after it."""
+    """Whether the commit removes items that were there before it."""
     return any(logged.type in {POPPED, CLEARED, COMPACTED} for logged in commit.events)
 
 

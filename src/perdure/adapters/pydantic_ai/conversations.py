@@ -1,8 +1,8 @@
-"""Where the messages of a conversation lie: each once, in the log of one session, however many snapshots hold it.
+"""The messages of a conversation: each once, in the log of one session, however many snapshots hold it.
 
 An event of type "message" is `{"number": 12, "author": "user", "message": {…}}`: numbers count from 0 without a gap, and the message is
-Pydantic AI's own JSON of it. A snapshot names what it holds by runs of numbers, `[[0, 12], [15, 3]]`: first number, count. A session that
-was deleted and begun again gives numbers that it never gave before, so an older snapshot never gets other messages than its own.
+Pydantic AI's own JSON of it. A snapshot names its messages by runs of numbers, `[[0, 12], [15, 3]]`: first number, count. A session that
+was deleted and begun again gives numbers that it never gave before, so that an older snapshot never gets messages of a later life.
 """
 
 from __future__ import annotations

@@ -255,7 +255,7 @@ class PerdureSessionRepository(SessionRepository):
         return view
 
     async def _change(self, session_id: str, type: str, data: Any, make: Callable[[Mapping[str, Any]], list[Op]]) -> None:
-        """Commit what `make` derives from the newest state; other places may change meanwhile, the same place starts it again."""
+        """Commit what `make` derives from the newest state. It is made again if another writer changed the same place."""
 
         async def attempt(again: bool) -> None:
             # What this process remembers is mostly current, and the append finds out. What appends nothing asks the store.
@@ -303,7 +303,7 @@ def _number(message_id: object) -> int:
 
 
 def _id(id: object) -> str:
-    """An agent's id as it stands in the store. Raises `SessionException` for what is no string."""
+    """An agent's id as it is stored. Raises `SessionException` for what is no string."""
     if not isinstance(id, str):
         raise SessionException(f"An agent's id is a string, not {type(id).__name__}.")
     return escape(id)
