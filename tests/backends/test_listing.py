@@ -13,6 +13,7 @@ import perdure
 from perdure import Event
 from perdure.backends.conformance import behind
 from perdure.backends.spi import Index, Query
+from perdure.backends.sqlite.due import scan as scan_due
 from perdure.backends.sqlite.heads import Heads
 from perdure.backends.sqlite.reader import scan
 from perdure.model.ids import SessionKey
@@ -81,6 +82,31 @@ def test_a_page_of_a_common_tag_costs_a_page(tmp_path: Path) -> None:
     assert steps(connection, Query("default", "", {"team": "ops"}), 10)[0] < 20_000 // STEP
     assert [row.session.id for row in scan(connection, Heads(), Query("default", "s-99", {"team": "ops"}), "s-9998", 9).items] == ["s-9999"]
     connection.close()
+
+
+@pytest.mark.parametrize("query", [Query(None, order="due"), Query("default", "s-", order="due", due_before=9)], ids=["all", "some"])
+def test_what_is_due_is_found_without_looking_at_others(tmp_path: Path, query: Query) -> None:
+    """Of a hundred times as many sessions as many are due: a page of them takes as many steps, also behind a cursor."""
+    counts = []
+    for name, sessions in (("few", 100), ("many", 10_000)):
+        connection = filled(tmp_path / f"{name}.db", sessions)
+        connection.execute("UPDATE session SET due_at = n WHERE n <= 7")
+        count = 0
+
+        def tick() -> bool:
+            nonlocal count
+            count += 1
+            return False
+
+        connection.set_progress_handler(tick, STEP)
+        page = scan_due(connection, Heads(), query, None, 4)
+        rest = scan_due(connection, Heads(), query, page.cursor, 4)
+        connection.set_progress_handler(None)
+        assert [row.due_at for row in (*page.items, *rest.items)] == [1, 2, 3, 4, 5, 6, 7]
+        assert rest.cursor is None
+        counts.append(count)
+        connection.close()
+    assert counts[1] <= counts[0] + 5
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import msgspec
 
+from perdure.backends.common.store_header import StoreHeader
 from perdure.backends.spi import CONTROL_BYTES_MAX, NEVER, SCHEMA_VERSION, Finding, Index
 from perdure.errors import Invalid, TooLarge, Unsupported
 from perdure.model.ids import SessionKey
@@ -25,6 +28,31 @@ def check_writer(place: str, writer: int, min_writer: int) -> None:
     else:
         mend = "it was upgraded meanwhile: open it again, or where an upgrade was interrupted run `perdure upgrade` again"
     raise Unsupported(f"{place} was not written: {mend}.", advice="", min_writer=min_writer, writer=writer)
+
+
+class WriterCheck:
+    """For an engine that cannot compare `min_writer` in a write: what was read of it within the last seconds decides, see `spi.Versioned`.
+
+    `header` was just read; `read` asks the store again; `tick` is a monotonic clock in seconds.
+    """
+
+    def __init__(
+        self, place: str, header: StoreHeader, read: Callable[[], Awaitable[int]], seconds: float, tick: Callable[[], float]
+    ) -> None:
+        self._place, self._writer, self._read, self._seconds, self._tick = place, writer_version(header.schema), read, seconds, tick
+        self._least, self._until = header.min_writer or 1, tick() + seconds
+
+    async def check(self) -> None:
+        """Before a write: raise `Unsupported` where the store takes writers of this version no more."""
+        start = self._tick()
+        if start >= self._until:
+            self._least = await self._read()
+            self._until = start + self._seconds
+        check_writer(self._place, self._writer, self._least)
+
+    def forget(self) -> None:
+        """Ask the store before the next write."""
+        self._until = self._tick()
 
 
 def older_schema(schema: int) -> list[Finding]:

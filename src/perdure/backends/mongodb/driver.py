@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from itertools import repeat
+from typing import Any
 
 import msgspec
 
 from perdure.backends.common.pages import SNAPSHOTS_KEPT
 from perdure.backends.common.pieces import cut
 from perdure.backends.common.refusals import check_anchor, check_deleted, check_snapshot_size, key_applied_twice, not_deleted
+from perdure.backends.common.schema import WriterCheck
+from perdure.backends.common.upgrade import require_writer
 from perdure.backends.mongodb import layout, tail_archiver
 from perdure.backends.mongodb.checkup import checkup
 from perdure.backends.mongodb.connections import Connections
@@ -20,8 +23,9 @@ from perdure.backends.mongodb.notifications import notices
 from perdure.backends.mongodb.reader import Reader, known_in
 from perdure.backends.mongodb.schema import check_server, open_store
 from perdure.backends.mongodb.tail_archiver import TailArchiver
+from perdure.backends.mongodb.upgrade import Headers, migrate
 from perdure.backends.remote import Answer, Attempt, HeadMismatch, Notice, Stored
-from perdure.backends.spi import Capabilities, Change, Checkup, Durability, Page, Snapshot
+from perdure.backends.spi import SCHEMA_VERSION, Capabilities, Change, Checkup, Durability, Index, Page, Progress, Row, Snapshot
 from perdure.clock import Clock
 from perdure.errors import Corrupt, Error, Unavailable
 from perdure.lru import LruMap
@@ -37,6 +41,8 @@ MOVED_MAX = 65_536
 """Sessions of which is remembered how far their tails were moved; about 150 bytes each."""
 QUORUM = 3
 """Voting members from which a majority is of several."""
+MIN_WRITER_SECONDS = 10.0
+"""How long a writer goes by what it knew of the least version of a writer, which lies in another document than what it writes."""
 LOST = (11000, 121)
 """How the server refuses an update whose condition failed: as the duplicate of the session that is there, or as none."""
 _WAIT = 0.2
@@ -49,6 +55,7 @@ class MongoDBDriver(Reader):
     lanes = 1
     batch_max = 128
     store_id = ""
+    schema = SCHEMA_VERSION
 
     def __init__(self, connections: Connections) -> None:
         super().__init__(connections)
@@ -63,6 +70,10 @@ class MongoDBDriver(Reader):
         config = await self.connections.ask({"replSetGetConfig": 1}, admin=True)
         journaled = config is not None and config["config"].get("writeConcernMajorityJournalDefault", True)
         self.durability_read = reached if journaled else Durability.buffered
+        header = await open_store(self.connections, clock, create=create)
+        self.store_id, self.schema = header.id, header.schema
+        tick = asyncio.get_running_loop().time
+        self._writer = WriterCheck(self.connections.place, header, self._least_writer, MIN_WRITER_SECONDS, tick)
         self.capabilities = Capabilities(
             durability=reached,
             linearizable_reads=True,
@@ -71,8 +82,12 @@ class MongoDBDriver(Reader):
             keys_remembered=None,
             notification=True,
             record_bytes_max=RECORD_BYTES_MAX,
+            scan_orders=("id",) if self.schema < 2 else ("id", "due"),
+            min_writer_seconds=MIN_WRITER_SECONDS,
         )
-        self.store_id = await open_store(self.connections, clock, create=create)
+
+    async def _least_writer(self) -> int:
+        return (await Headers(self.connections).read()).min_writer
 
     async def _primary(self, connect_timeout: float) -> Doc:
         """What the primary says of itself; one that was just started may take a moment to become it."""
@@ -93,6 +108,7 @@ class MongoDBDriver(Reader):
 
         One round trip; another one before it where records are large, or where keys are to be looked up that have left the tail, and
         one or two after it that read the heads of those who lost."""
+        await self._writer.check()
         answers: dict[int, Answer] = {}
         chunked = {number: await self._cut(attempt) for number, attempt in enumerate(attempts) if _is_large(attempt)}
         judged = await self._old_keys(attempts)
@@ -138,11 +154,15 @@ class MongoDBDriver(Reader):
             where |= {"version": expected.version, "hash": expected.hash}
             if keys := _keys(attempt):
                 where |= {"moved": self._moved.get(name) or 0, "tail.k": {"$nin": keys}}
-        if attempt.index is not None and attempt.index.tags is not None:
+        removed: Doc = {}
+        if attempt.index is not None:
+            layout.change_cells(attempt.index, fields, removed)
             if attempt.index.tags:
                 fields["tags"] = layout.encode_tags(attempt.index.tags)
-            else:
-                change["$unset"] = {"tags": ""}
+            elif attempt.index.tags is not None:
+                removed["tags"] = ""
+        if removed:
+            change["$unset"] = removed
         change["$push"] = {"tail": {"$each": [*map(layout.encode_entry, records, chunks or repeat(0))]}}
         return {"q": where, "u": change, "upsert": True}
 
@@ -227,8 +247,22 @@ class MongoDBDriver(Reader):
         """Remember how far a session's tail was moved."""
         self._moved.put(doc["_id"], layout.part_of(doc, "moved"))
 
-    async def put_snapshot(self, session: SessionKey, snapshot: Snapshot) -> None:
-        """See `spi.Backend.put_snapshot`."""
+    async def change_index(self, row: Row, index: Index) -> bool:
+        """See `spi.Indexed.change_index`."""
+        await self._writer.check()
+        name, head, fields, removed = layout.name_of(row.session), row.head, dict[str, Any](), dict[str, Any]()
+        layout.change_cells(index, fields, removed)
+        due_at = {"$exists": False} if row.due_at is None else row.due_at
+        where = {"_id": name, "version": head.version, "hash": head.hash, "due_at": due_at}
+        # A statement that changes nothing needs an operator all the same.
+        change = {operator: part for operator, part in (("$set", {**fields, "version": head.version}), ("$unset", removed)) if part}
+        answer = await self.connections.update(SESSION, [{"q": where, "u": change}])
+        self.connections.check(answer)
+        return bool(answer["n"])
+
+    async def put_snapshot(self, session: SessionKey, snapshot: Snapshot, *, size_bytes: int | None = None) -> None:
+        """See `spi.Indexed.put_snapshot`."""
+        await self._writer.check()
         check_snapshot_size(snapshot, SNAPSHOT_BYTES_MAX, "MongoDB")
         name, version = layout.name_of(session), snapshot.version
         if not await self._has(session, version, snapshot.hash):
@@ -239,15 +273,22 @@ class MongoDBDriver(Reader):
         await self.connections.insert(
             SNAPSHOT, [{"_id": layout.at(name, version), "version": version, "hash": snapshot.hash, "chunks": chunks, "body": body}]
         )
+        if size_bytes is not None:
+            sized = {"q": {"_id": name}, "u": {"$set": {"size_bytes": size_bytes}}}
+            self.connections.check(await self.connections.update(SESSION, [sized]))
         older = await self.connections.find(
             SNAPSHOT, {"_id": layout.below(name)}, {"version": 1, "hash": 1, "chunks": 1}, sort={"_id": -1}, skip=SNAPSHOTS_KEPT
         )
         if not await self._has(session, version, snapshot.hash, stub=False):
             older.append({"_id": layout.at(name, version), "version": version, "hash": snapshot.hash, "chunks": chunks})
-        if older:
-            await self.connections.delete(SNAPSHOT, {"_id": {"$in": [doc["_id"] for doc in older]}})
+        await self._drop_snapshots(name, older)
+
+    async def _drop_snapshots(self, name: str, docs: Sequence[Doc]) -> None:
+        """Delete these snapshots of a session, and then their chunks."""
+        if docs:
+            await self.connections.delete(SNAPSHOT, {"_id": {"$in": [doc["_id"] for doc in docs]}})
             pieces = [
-                name + layout.chunk_name(doc["version"], doc["hash"].hex(), number) for doc in older for number in range(doc["chunks"])
+                name + layout.chunk_name(doc["version"], doc["hash"].hex(), number) for doc in docs for number in range(doc["chunks"])
             ]
             await self.connections.delete(CHUNK, {"_id": {"$in": pieces}})
 
@@ -266,11 +307,15 @@ class MongoDBDriver(Reader):
         """See `remote.listening.NotificationSource`."""
         return notices(self.connections)
 
-    async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes]) -> None:
-        """See `spi.Backend.truncate`. What is cut off goes at once for readers, and from the disk after that."""
+    async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes], *, snapshot: bool = False) -> None:
+        """See `spi.Indexed.truncate`. What is cut off goes at once for readers, and from the disk after that."""
+        await self._writer.check()
         name = layout.name_of(session)
         found = await self.read(session, anchor[0] - 1, anchor[0] + 1, 1, reverse=False)
         check_anchor(session, found[0] if found else None, below, anchor)
+        if snapshot:
+            every = await self.connections.find(SNAPSHOT, {"_id": layout.below(name)}, {"version": 1, "hash": 1, "chunks": 1})
+            await self._drop_snapshots(name, every)
         dropped = 0
         for doc in await self.connections.find(SESSION, {"_id": name, "first": {"$lt": below}}, {"tail": 1, "first": 1}):
             dropped = below - doc["first"]
@@ -283,6 +328,7 @@ class MongoDBDriver(Reader):
 
     async def purge(self, session: SessionKey) -> None:
         """See `spi.Backend.purge`."""
+        await self._writer.check()
         name = layout.name_of(session)
         (head,) = await self.heads([session])
         head = check_deleted(session, head)
@@ -291,12 +337,23 @@ class MongoDBDriver(Reader):
         only = {"tail": [stub], "first": head.version, "moved": head.version, "purged": head.version}
         where = {"_id": name, "version": head.version, "hash": head.hash}
         before = await self.connections.find(SESSION, {"_id": name}, {"first": 1})
-        answer = await self.connections.update(SESSION, [{"q": where, "u": {"$set": only, "$unset": {"tags": ""}}}])
+        answer = await self.connections.update(SESSION, [{"q": where, "u": {"$set": only, "$unset": {"tags": "", **layout.CELLS}}}])
         self.connections.check(answer)
         if not answer["n"]:
             raise not_deleted(session)
         await self._archiver.sweep({"_id": name, "first": head.version, "purged": head.version})
         await self._feed.sweep(sum(head.version - doc["first"] for doc in before))
+
+    async def require_writer(self, version: int) -> None:
+        """See `spi.Versioned.require_writer`."""
+        await require_writer(Headers(self.connections), version)
+        self._writer.forget()
+
+    async def migrate(self, from_version: int, progress: Progress) -> None:
+        """See `spi.Versioned.migrate`."""
+        self._writer.forget()
+        await migrate(self.connections, from_version, progress, MIN_WRITER_SECONDS)
+        self._writer.forget()
 
     async def checkup(self) -> Checkup:
         """See `remote.Driver.checkup`."""

@@ -6,10 +6,11 @@
     NS.snapshot  TENANT·ID·VERSION   a snapshot
     NS.chunk     TENANT·ID·VERSION·WHAT·NUMBER, WHAT a record's id or a snapshot's hash: a piece, written before what refers to it
     NS.feed      1, 2, 3 …           which sessions went on, and how far
-    NS.store     store               the layout's version and the store's id
+    NS.store     store               the layout's version, the store's id, the least version of a writer; the lock of an upgrade
 
 Versions in names are 16 hexadecimal digits. In a session's document `first` is its lowest version, `moved` the lowest that is still
 in the tail (0: nothing was moved yet), `purged` the version of a purge's stub, `news` whether the feed has yet to hear of it.
+From schema 2 on `due_at`, `control` and `size_bytes` are the cells of the index row; what is not set has no field.
 """
 
 from __future__ import annotations
@@ -19,12 +20,10 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from perdure.backends.spi import Head, Record
+from perdure.backends.spi import NEVER, Head, Index, Record
 from perdure.errors import Corrupt
 from perdure.model.ids import SessionKey
 
-SCHEMA = 1
-"""The version of this layout."""
 SESSION, LOG, KEY, SNAPSHOT, CHUNK, FEED, STORE = "session", "log", "key", "snapshot", "chunk", "feed", "store"
 COLLECTIONS = (SESSION, LOG, KEY, SNAPSHOT, CHUNK, FEED, STORE)
 PAGE = 16
@@ -103,6 +102,28 @@ def put_head(head: Head) -> Doc:
     return {
         "version": head.version, "hash": head.hash, "at": head.at, "epoch": head.epoch, "status": head.status, "data": head.data
     }  # fmt: skip
+
+
+CELLS = {"due_at": 1, "control": 1, "size_bytes": 1}
+"""The projection of the cells."""
+_NOTHING: dict[str, Any] = {"due_at": NEVER, "control": b"", "size_bytes": 0}
+
+
+def cells_of(doc: Mapping[str, Any]) -> tuple[int | None, bytes, int]:
+    """When a session is due, its control cell and its size."""
+    due_at = doc.get("due_at")
+    try:
+        return None if due_at is None else int(due_at), bytes(doc.get("control", b"")), int(doc.get("size_bytes", 0))
+    except (TypeError, ValueError) as error:
+        raise Corrupt(f"The document of session {doc.get('_id')!r} was changed by hand: {error}.") from error
+
+
+def change_cells(index: Index, put: Doc, remove: Doc) -> None:
+    """Add to the fields that an update sets and removes what this says of the cells."""
+    for name, nothing in _NOTHING.items():
+        value = getattr(index, name)
+        if value is not None:
+            (remove if value == nothing else put)[name] = "" if value == nothing else value
 
 
 class Entry(NamedTuple):

@@ -3,11 +3,13 @@ met in one of both places; records never change, so what was read in two steps i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from perdure.backends.common.pages import VERSION_END, GapError, check_dense, one_page, version_range, without_gaps
+from perdure.backends.common.schema import read_due_cursor, write_due_cursor
 from perdure.backends.mongodb import layout
 from perdure.backends.mongodb.connections import Connections
 from perdure.backends.mongodb.layout import CHUNK, HEAD, KEY, LOG, SESSION, SNAPSHOT, Doc, Entry, head_of
@@ -127,21 +129,27 @@ class Reader:
         return known_in(docs[0], docs[0]["keys"]).get(key) if docs else None
 
     async def scan(self, query: Query, cursor: str | None, limit: int) -> Page[Row]:
-        """By id, from the index of names; a tag, and a status other than active, have indexes of their own."""
-        start = f"{query.one_tenant}\t{query.prefix}"
-        names: Doc = {"$gte": start, "$lt": start + "\U0010ffff" * 64}
-        if cursor is not None:
-            names["$gt"] = f"{query.one_tenant}\t{cursor}"
+        """By id, from the index of names; a tag, and a status other than active, have indexes of their own, and so has what is due."""
         hidden = [int(Status.deleted), int(Status.moved)]
-        where: list[Doc] = [{"_id": names}, {"status": {"$nin": hidden} if query.status is None else query.status}]
+        where: list[Doc] = [{"status": {"$nin": hidden} if query.status is None else query.status}]
         tags = layout.encode_tags(query.tags)
         where += [{"tags": tag} for tag in tags]
-        hint = "tags" if tags else "status" if query.status else "_id_"
-        docs = await self.connections.find(
-            SESSION, {"$and": where}, {**HEAD, "tags": 1, "created": 1}, sort={"_id": 1}, limit=limit, hint=hint
-        )
+        if query.order == "due":
+            where += _due(query, cursor)
+            sort, hint = {"due_at": 1, "_id": 1}, "due"
+        else:
+            names = _names(query.one_tenant, query.prefix)
+            if cursor is not None:
+                names["$gt"] = f"{query.one_tenant}\t{cursor}"
+            where.insert(0, {"_id": names})
+            sort, hint = {"_id": 1}, "tags" if tags else "status" if query.status else "_id_"
+        fields = {**HEAD, **layout.CELLS, "tags": 1, "created": 1}
+        docs = await self.connections.find(SESSION, {"$and": where}, fields, sort=sort, limit=limit, hint=hint)
         rows = [_row(layout.session_of(doc["_id"]), doc) for doc in docs]
-        return Page(rows, rows[-1].session.id if len(rows) == limit else None)
+        if len(rows) < limit:
+            return Page(rows, None)
+        last = rows[-1]
+        return Page(rows, last.session.id if query.order == "id" else write_due_cursor(last.due_at or 0, last.session))
 
     async def _snapshot_body(self, name: str, found: Doc) -> bytes:
         if not found["chunks"]:
@@ -187,7 +195,29 @@ def _between(doc: Doc, pages: Iterable[Doc], after: int, before: int) -> list[En
 
 
 def _row(session: SessionKey, doc: Doc) -> Row:
-    return Row(session, head_of(doc), layout.decode_tags(doc.get("tags", ())), doc["created"])
+    return Row(session, head_of(doc), layout.decode_tags(doc.get("tags", ())), doc["created"], *layout.cells_of(doc))
+
+
+def _names(tenant: str, prefix: str) -> Doc:
+    """The condition for names of a tenant's sessions that begin so."""
+    start = f"{tenant}\t{prefix}"
+    return {"$gte": start, "$lt": start + "\U0010ffff" * 64}
+
+
+def _due(query: Query, cursor: str | None) -> list[Doc]:
+    """The conditions of what is due, behind the row that the cursor names. Names sort as tenants and ids do."""
+    where: list[Doc] = [{"due_at": {"$exists": True}}]
+    if query.due_before is not None:
+        where.append({"due_at": {"$lt": query.due_before}})
+    if cursor is not None:
+        due_at, session = read_due_cursor(cursor)
+        where.append({"due_at": {"$gte": due_at}})
+        where.append({"$or": [{"due_at": {"$gt": due_at}}, {"_id": {"$gt": layout.name_of(session)}}]})
+    if query.tenant is not None:
+        where.append({"_id": _names(query.tenant, query.prefix)})
+    elif query.prefix:
+        where.append({"_id": {"$regex": f"^[^\t]*\t{re.escape(query.prefix)}"}})
+    return where
 
 
 def known_in(doc: Doc, moved: Iterable[Doc]) -> dict[str, Known]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from types import NoneType
+
 from perdure.backends.common.store_header import StoreHeader, open_header
 from perdure.backends.mongodb.connections import Connections
-from perdure.backends.mongodb.layout import COLLECTIONS, SCHEMA, SESSION, STORE, Doc
+from perdure.backends.mongodb.layout import COLLECTIONS, SESSION, STORE, Doc
+from perdure.backends.spi import SCHEMA_VERSION
 from perdure.clock import Clock
 from perdure.errors import Unavailable, Unsupported
 from perdure.model.commit import Status
@@ -17,39 +20,57 @@ _INDEXES = [
     {"name": "status", "key": {"status": 1, "_id": 1}, "partialFilterExpression": {"status": {"$gt": int(Status.active)}}},
     {"name": "news", "key": {"news": 1}, "partialFilterExpression": {"news": True}},
 ]
+DUE_INDEX = {"name": "due", "key": {"due_at": 1, "_id": 1}, "partialFilterExpression": {"due_at": {"$exists": True}}}
+"""Came with schema 2."""
 _WIRE_MIN = 17
 """MongoDB 6.0."""
 _EXISTS = 48
 
 
-async def open_store(connections: Connections, clock: Clock, *, create: bool) -> str:
-    """The store's id; its collections are made where there is none, with `create`. Several may do so at once."""
+async def open_store(connections: Connections, clock: Clock, *, create: bool) -> StoreHeader:
+    """The store's header; its collections are made where there is none, with `create`. Several may do so at once."""
 
     async def read() -> Doc | None:
-        return next(iter(await connections.find(STORE, {"_id": "store"}, certain=True)), None)
+        return await read_store(connections)
 
     what = f"the collection {connections.collection(STORE)!r} of {connections.database.name!r}"
-    header = await open_header(
-        read, lambda id: _make(connections, id), _header, place=connections.place, what=what, known=SCHEMA, clock=clock, create=create
+    return await open_header(
+        read,
+        lambda id: _make(connections, id),
+        _header,
+        place=connections.place,
+        what=what,
+        known=SCHEMA_VERSION,
+        clock=clock,
+        create=create,
     )
-    return header.id
+
+
+async def read_store(connections: Connections) -> Doc | None:
+    """The document of the store."""
+    return next(iter(await connections.find(STORE, {"_id": "store"}, certain=True)), None)
+
+
+async def make_index(connections: Connections, *indexes: Doc) -> None:
+    """Make indexes of the sessions; one that is there stays."""
+    create = {"createIndexes": connections.collection(SESSION), "indexes": list(indexes), "writeConcern": connections.concern}
+    await connections.run(create)
 
 
 def _header(found: Doc) -> StoreHeader:
-    schema, id = found["schema"], found["id"]
-    if type(schema) is not int or type(id) is not str:
-        raise TypeError(f"{schema!r}, {id!r}")
-    return StoreHeader(schema, id)
+    schema, id, least = found["schema"], found["id"], found.get("min_writer")
+    if type(schema) is not int or type(id) is not str or type(least) not in (int, NoneType):
+        raise TypeError(f"{schema!r}, {id!r}, {least!r}")
+    return StoreHeader(schema, id, least)
 
 
 async def _make(connections: Connections, id: str) -> None:
-    name = connections.collection(SESSION)
     for collection in COLLECTIONS:
         rule = {"validator": VALIDATOR} if collection == SESSION else {}
         create = {"create": connections.collection(collection), **rule, "writeConcern": connections.concern}
         await connections.run(create, fine=(_EXISTS,))
-    await connections.run({"createIndexes": name, "indexes": _INDEXES, "writeConcern": connections.concern})
-    await connections.insert(STORE, [{"_id": "store", "schema": SCHEMA, "id": id}])
+    await make_index(connections, *_INDEXES, DUE_INDEX)
+    await connections.insert(STORE, [{"_id": "store", "schema": SCHEMA_VERSION, "min_writer": SCHEMA_VERSION, "id": id}])
 
 
 def check_server(place: str, hello: Doc) -> None:
