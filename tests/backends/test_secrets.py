@@ -1,20 +1,28 @@
-"""No message, repr, traceback or warning shows what may be a secret in a URL, whoever wrote it."""
+"""No message, repr, traceback, warning, span or log shows what may be a secret in a URL, no matter who wrote it."""
 
 from __future__ import annotations
 
 import gc
+import logging
 import traceback
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import perdure
+from perdure import Event
 from perdure.backends.registry import schemes
 from perdure.redaction import Secrets, option_named, shown_url
 from tests.servers.fixture import Servers
+from tests.servers.process import HOST as LOOPBACK
 from tests.servers.process import Server
+from tests.servers.proxy import Proxy
 from tests.support.backends.engines import ENGINES, Engine
 
 MARK = "hunter2mark"
@@ -177,3 +185,47 @@ def test_a_server_that_refuses_a_login_repeats_nothing_of_it(engine: Engine, ser
         assert MARK not in what_it_says(f"{scheme}://{login}@{hosts.rpartition('@')[2]}{slash}{path}"), login
     if scheme == "postgresql":
         assert MARK not in what_it_says(f"{url}&password={MARK}&sslpassword={MARK}@x")
+
+
+@pytest.fixture
+def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
+    """What an SDK of OpenTelemetry is given, for the length of a test."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: provider)
+    monkeypatch.setattr(trace, "get_tracer", provider.get_tracer)
+    return exporter
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("engine", [engine for engine in ENGINES if engine.one_address], ids=str)
+async def test_spans_and_debug_logs_repeat_nothing_of_a_login(
+    engine: Engine, servers: Servers[Server], spans: InMemorySpanExporter, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Opened with a password, used, and cut off from its server: neither the attributes and events of the spans nor what the client
+    library logs at DEBUG has the password, nor the data of a session in a span."""
+    server = servers(engine.server)
+    port = server.port(server.nodes[0])
+    caplog.set_level(logging.DEBUG)
+    async with Proxy(port) as proxy:
+        scheme, _, rest = engine.url(server).replace(f"{LOOPBACK}:{port}", f"{LOOPBACK}:{proxy.port}").partition("://")
+        hosts, slash, path = rest.partition("/")
+        user, at, address = hosts.rpartition("@")
+        url = f"{scheme}://{user.partition(':')[0] or 'nobody'}:{MARK}@{address if at else hosts}{slash}{path}&timeout=2&connect_timeout=1"
+        try:
+            async with perdure.open(url) as store:
+                await store.append("s", Event("said", {"text": "of-the-session"}), key="k")
+                proxy.silent = True
+                with pytest.raises(perdure.Error):
+                    await store.append("s", Event("said", {"text": "of-the-session"}))
+                proxy.silent = False
+        except perdure.Error as refused:
+            said = everything(refused)
+        else:
+            said = ""
+            assert {span.name for span in spans.get_finished_spans()} >= {"perdure.append"}
+    assert MARK not in said
+    written = [span.to_json() for span in spans.get_finished_spans()]
+    assert not [text for text in written if MARK in text or "of-the-session" in text]
+    assert not [record.getMessage() for record in caplog.records if MARK in record.getMessage()]
+    assert MARK not in caplog.text

@@ -1,4 +1,4 @@
-"""A proxy on loopback that lets requests through, and on demand cuts answers, gives others in their place, or is not there."""
+"""A proxy on loopback that lets requests through, and on demand cuts answers, gives others in their place, drops them, or is not there."""
 
 from __future__ import annotations
 
@@ -57,6 +57,10 @@ class Proxy(Listening):
         """Most clients that were connected at once."""
         self.reply: Reply | None = None
         """Answers in the server's place; then the connection is closed."""
+        self.silent = False
+        """While it is set, answers are dropped and connections stay: the server works, and its clients hear nothing until they give up."""
+        self.dropped = 0
+        """How many answers were dropped so."""
 
     def cut(self, answers: int = 1, instead: bytes = b"") -> None:
         """Cut the next answers; the client is told `instead` of them."""
@@ -79,6 +83,9 @@ class Proxy(Listening):
         requests = asyncio.create_task(self._pass(reader, back, writer))
         try:
             while data := await there.read(1 << 16):
+                if self.silent:
+                    self.dropped += 1
+                    continue
                 if self._cutting:
                     self._cutting -= 1
                     self.cuts += 1

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import perdure
+import perdure.cli
+import perdure.sync
 from tests.servers.azurite import Azurite
 from tests.servers.cassandra import Cassandra, CassandraCluster
 from tests.servers.etcd import Etcd, EtcdCluster
@@ -75,16 +75,16 @@ ENGINES: list[Engine] = [
 
 
 def diagnosis(url: str) -> dict[str, Any]:
-    """What `perdure doctor` says of a store, with its exit code as `status`. The store is made where it can be: doctor makes nothing."""
+    """What `perdure doctor` says of a store, with its exit code as `status`. The store is made where it can be: doctor makes nothing.
+
+    In a thread of its own, for the command runs a loop and the test may have one.
+    """
     with suppress(perdure.Error):
         perdure.sync.open(url).close()
-    ran = subprocess.run(
-        [sys.executable, "-m", "perdure", "doctor", "--json", "--url", url],
-        check=False,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=os.environ | {"PYTHONPATH": str(Path(perdure.__file__).parents[1])},
-    )
-    assert not ran.stderr
-    return {**json.loads(ran.stdout), "status": ran.returncode}
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
+    with redirect_stdout(out), redirect_stderr(err), ThreadPoolExecutor(1) as thread:
+        status = thread.submit(perdure.cli.run, ["doctor", "--json", "--url", url]).result(60)
+    for stream in (out, err):
+        stream.flush()
+    assert not err.buffer.getvalue()  # type: ignore[attr-defined]
+    return {**json.loads(out.buffer.getvalue()), "status": status}  # type: ignore[attr-defined]
