@@ -69,7 +69,6 @@ UNFINISHED = (
     "src/perdure/backends/conformance/",
     "src/perdure/backends/common/schema.py",
     "src/perdure/codec/",
-    "src/perdure/engine/",
     "src/perdure/model/",
 )
 """Folders whose words are still to be replaced."""
