@@ -36,13 +36,17 @@ asyncio.run(main(sys.argv[1]))
 
 
 def kill_after(url: str, seconds: float) -> list[tuple[str, int, str, int]]:
-    """Run the writer, kill it, and return what it had acknowledged: session, version, hash, step."""
+    """Run the writer, kill it some time after every session has a commit, and return what it had acknowledged: session, version, hash,
+    step."""
     with subprocess.Popen([sys.executable, "-c", WRITER, url], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        first = process.stdout.readline()
+        lines: list[str] = []
+        while len({line.split()[0] for line in lines}) < 4:
+            lines.append(process.stdout.readline())
+            assert lines[-1], "The writer ended by itself."
         time.sleep(seconds)
         process.send_signal(signal.SIGKILL)
-        lines = [first, *process.stdout]
+        lines += process.stdout
     return [(name, int(version), hash, int(step)) for line in lines if line.endswith("\n") for name, version, hash, step in [line.split()]]
 
 
