@@ -8,7 +8,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from perdure.errors import Invalid
-from perdure.model.containers import Tracked, TrackedDict, TrackedList, origin, track
+from perdure.model.containers import TrackedDict, TrackedList, origin, track
 from perdure.model.diff import compare
 from perdure.model.identity import NamedFold, Names, Note
 from perdure.model.in_place import InPlace
@@ -28,7 +28,7 @@ class Tracker:
     def __init__(self, base: Any) -> None:
         """`base` is frozen already, or it is copied whole. It never changes."""
         self.names = Names(origin)
-        self.handed: dict[int, Tracked] = {}
+        self.handed: dict[int, Any] = {}
         self._base = freeze(base)
         self._root = track(self._base, self)
         self._doing = InPlace()
