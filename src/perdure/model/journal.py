@@ -49,7 +49,7 @@ class Journal(Protocol):
         """The tracked copies that were handed out, by the id of what they are copies of."""
 
     def note(self, note: Note) -> None:
-        """Take an operation down."""
+        """Record an operation."""
 
 
 def note(container: Tracked, kind: str, token: str | int | None, value: Any, gone: Sequence[Any] = (), *, taken: bool = False) -> None:
