@@ -68,8 +68,6 @@ UNFINISHED = (
     "src/perdure/backends/spi.py",
     "src/perdure/backends/conformance/",
     "src/perdure/backends/common/schema.py",
-    "src/perdure/codec/",
-    "src/perdure/model/",
 )
 """Folders whose words are still to be replaced."""
 SOURCES = [

@@ -1,4 +1,4 @@
-"""zstd above a size, with a dictionary for what is small, and bounded on the way back."""
+"""Compression with zstd above a size. Small payloads use a dictionary. Decompression is bounded."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PLAIN_LEVEL, DICTIONARY_LEVEL = 1, 4
 
 @functools.cache
 def dictionary() -> zstd.ZstdDict:
-    """How events, operations and the frameworks' messages are spelled, for ever: a better one would be a new code.
+    """What events, operations and the frameworks' messages have in common. It never changes: a better dictionary gets a new code.
 
     Made by scripts/make_dictionary.py.
     """
@@ -42,7 +42,7 @@ def _small() -> zstd.ZstdCompressor:
 class _Idle:
     """Compressors of one kind that are not in use.
 
-    They outlive threads: making one costs fifteen times what using it does, and frameworks start threads for a call or two.
+    They outlive threads. To make one costs fifteen times as much as to use it, and frameworks start threads for a call or two.
     """
 
     def __init__(self, make: Callable[[], zstd.ZstdCompressor]) -> None:
@@ -91,5 +91,5 @@ def decompress(stored: bytes, code: int, bytes_max: int) -> bytes:
     if len(payload) > bytes_max:
         raise ValueError(f"the payload is larger than {bytes_max} bytes")
     if not decompressor.eof or decompressor.unused_data:
-        raise ValueError("the compressed payload is cut short or has bytes behind it")
+        raise ValueError("the compressed payload is cut short or other bytes follow it")
     return payload

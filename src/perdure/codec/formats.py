@@ -1,4 +1,4 @@
-"""JSON and MessagePack: events and states to bytes and back. Data only: nothing is imported because bytes say so."""
+"""JSON and MessagePack: events and states to bytes and back. They hold data only: no stored bytes can cause an import."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from perdure.model.values import no_room
 
 JSON, MSGPACK = 1, 2
 NAMES = {"json": JSON, "msgpack": MSGPACK}
-"""Format names as settings spell them, and the codes that are stored. Never reuse a code."""
+"""The formats by the names that settings use, and the codes that are stored. Never use a code again."""
 
 _INT64 = range(-(1 << 63), 1 << 64)
 

@@ -1,4 +1,4 @@
-"""Upcasters: old event types in today's words, applied when commits are read, never to what is stored."""
+"""Upcasters: they turn events of old types into today's. They are applied when commits are read; what is stored never changes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Upcasters:
         self._upcasters = dict(upcasters)
 
     def commit(self, commit: Commit) -> Commit:
-        """The commit with its events in today's words. Operations stay as they were folded; hashes are of what is stored."""
+        """The commit with today's events. Its operations stay as they were folded, and its hashes are those of what is stored."""
         if not any(event.type in self._upcasters for event in commit.events):
             return commit
         return msgspec.structs.replace(commit, events=tuple([self._event(event) for event in commit.events]))

@@ -103,12 +103,12 @@ class Commit(msgspec.Struct, frozen=True):
         return f"<Commit [{self.kind.name}] version={self.version} {shown(self.time)}{by}: {types}>"
 
 
-Standing = tuple[int, int]
+DerivedStatus = tuple[int, int]
 """What no hash covers of a head, because it follows from the commits before: its status and the version of the newest data commit."""
 
 
-def standing(kind: int, version: int, before: Standing | None) -> Standing | None:
-    """The standing that a commit of this kind and version makes; `None` where that rests on the one before, and it is not known."""
+def derive_status(kind: int, version: int, before: DerivedStatus | None) -> DerivedStatus | None:
+    """The status after a commit of this kind and version; `None` where it depends on the one before, and that is not known."""
     if kind == Kind.data:
         return int(Status.active), version
     if before is None:
@@ -127,7 +127,7 @@ def static_header(
 ) -> bytes:
     """The part of the header that a lost race does not change: a MessagePack array, every item in its shortest form.
 
-    `request` is the digest of what a keyed call asked for (empty without a key), so that a retry with another payload is told apart.
+    `request` is the digest of what a keyed call asked for (empty without a key), so that a retry with another payload is recognised.
     """
     return _STATIC.encode((tenant, session, id, kind, actor, key, request, trace, codec))
 

@@ -1,4 +1,4 @@
-"""Explicit operations on a draft's state: what the fold does to a copy, done to the containers that the user holds."""
+"""Explicit operations on a draft's state. The fold works on a copy; here the containers that the user holds are changed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Rebase: what my operations become behind theirs, by operational transformation over the table in `combine.py`.
+"""Rebase: what my operations become after theirs, by operational transformation with the table in `combine.py`.
 
-Every step of mine is taken past every step of theirs that shares its place; past each, both change so that mine behind theirs and
-theirs behind mine lead to the same state (the property TP1 of Ressel, Nitsche-Ruhland and Gunzenhäuser, 1996), theirs having
+Every step of mine is taken past every step of theirs that shares its place; past each, both change so that mine after theirs and
+theirs after mine lead to the same state (the property TP1 of Ressel, Nitsche-Ruhland and Gunzenhäuser, 1996), theirs having
 precedence where both insert. A three-way merge is the same: the base is the fork point, theirs is the target's difference from it.
 """
 
@@ -68,7 +68,7 @@ def rebase(base: Any, mine: Sequence[Op], theirs: Sequence[Op], current: Any = N
     return Rebased(tuple([op for part in parts for op in part]), (), state, parts)
 
 
-def behind(base: Any, mine: Sequence[Op], theirs: Sequence[Op]) -> tuple[Op, ...] | None:
+def transform_theirs(base: Any, mine: Sequence[Op], theirs: Sequence[Op]) -> tuple[Op, ...] | None:
     """What `theirs` become after `mine`, both made on `base`: with `mine` before them they lead to the state that `rebase` gives.
 
     `None` where the two do not combine. Raises `Invalid` or `TestFailed` if one of them does not fit `base`.
@@ -175,7 +175,7 @@ def _pass(work: list[ResolvedOp], places: list[int], theirs: list[ResolvedOp], c
             how = relation(mine, other)
             if how == "disjoint":
                 continue
-            # Behind a first clash the two sides' places may no longer fit one another: what the table does not know is a clash too.
+            # After a first clash the two sides' places may no longer fit one another: what the table does not know is a clash too.
             if TABLE.get((mine.kind, other.kind, how), Combine.conflict) is Combine.conflict:
                 if _both_pop_first(mine, other):
                     _hint_at_trimming()
@@ -193,7 +193,7 @@ def _both_pop_first(mine: ResolvedOp, theirs: ResolvedOp) -> bool:
 
 @cache
 def _hint_at_trimming() -> None:
-    """Once in a process: who trims a list by pop(0) meets conflicts, and a log may be the only place where that is seen."""
+    """Once in a process: code that trims a list by pop(0) causes conflicts, and the log may be the only place that shows why."""
     logging.getLogger("perdure").warning(
         "Two writers took the first elements of one list by pop(0), and one of them met a conflict. "
         "If you only trim the list, write `del items[:-50]`: deletions combine."
@@ -201,7 +201,7 @@ def _hint_at_trimming() -> None:
 
 
 def _combine(mine: ResolvedOp, theirs: ResolvedOp, how: str) -> tuple[ResolvedOp, ResolvedOp]:
-    """Mine as it is behind theirs, and theirs as it is behind mine. They do not conflict."""
+    """Mine as it is after theirs, and theirs as it is after mine. They do not conflict."""
     if mine.at == theirs.at and how in ("equal", "same"):
         kinds = mine.kind, theirs.kind
         if kinds == ("remove", "remove"):
@@ -218,12 +218,12 @@ def _combine(mine: ResolvedOp, theirs: ResolvedOp, how: str) -> tuple[ResolvedOp
             )
     if mine.kind == "union" and theirs.kind in LISTS and mine.at == theirs.at:
         return _dedupe(mine, theirs, how)
-    return _shift(mine, theirs, behind=True), _shift(theirs, mine, behind=False)
+    return _shift(mine, theirs, after=True), _shift(theirs, mine, after=False)
 
 
 def _dedupe(mine: ResolvedOp, theirs: ResolvedOp, how: str) -> tuple[ResolvedOp, ResolvedOp]:
     """A union of mine leaves out what theirs put in."""
-    moved = _shift(mine, theirs, behind=True)
+    moved = _shift(mine, theirs, after=True)
     if how == "equal":
         shared = min(len(mine.items), len(theirs.items))
         left = replace(moved, items=Items(mine.items[shared:], mine.items))
@@ -231,20 +231,20 @@ def _dedupe(mine: ResolvedOp, theirs: ResolvedOp, how: str) -> tuple[ResolvedOp,
         return left, replace(theirs, index=theirs.index + len(mine.items), items=Items(theirs.items[shared:], theirs.items))
     known = theirs.items.keys()
     items = Items([item for item in mine.items if key(item) not in known])
-    other = _shift(theirs, mine, behind=False)
+    other = _shift(theirs, mine, after=False)
     if len(items) == len(mine.items):
         return moved, other
     # The elements that both added stand where theirs put them, so that my later indices from here on are not to be trusted.
     return replace(moved, items=items), replace(other, index_unreliable_from=mine.index)
 
 
-def _shift(step: ResolvedOp, by: ResolvedOp, *, behind: bool) -> ResolvedOp:
-    """The step with its indices as they are after `by`; `behind` says on which side of elements put in at its own place it stays."""
+def _shift(step: ResolvedOp, by: ResolvedOp, *, after: bool) -> ResolvedOp:
+    """The step with its indices as they are after `by`; `after` says whether it comes after elements that are put in at its own place."""
     if by.kind not in LISTS or step.at[: len(by.at)] != by.at:
         return step
     more = len(by.items) - by.removed
     if not more:
-        # Nothing behind it moves, and nothing meets inside it.
+        # Nothing after it moves, and nothing meets inside it.
         return step
     end, depth = by.index + by.removed, len(by.at)
     if len(step.at) > depth:
@@ -259,7 +259,7 @@ def _shift(step: ResolvedOp, by: ResolvedOp, *, behind: bool) -> ResolvedOp:
     if unreliable_from is not None and unreliable_from >= end:
         unreliable_from += more
     tie = by.index == step.index and not by.removed and not step.removed
-    index = step.index + more if end <= step.index and (behind or not tie) else step.index
+    index = step.index + more if end <= step.index and (after or not tie) else step.index
     return replace(step, index=index, matched=matched, index_unreliable_from=unreliable_from)
 
 

@@ -1,4 +1,4 @@
-"""What a draft takes: an element that leaves its place and is kept, so that nobody else may have it.
+"""Moves: an element that a draft takes out of its place and keeps, so that no other writer may have it too.
 
 What `pop` hands out is marked where it is called. Here the rest is found: what was taken out by any means and stands elsewhere in the
 same edit, which is a move. A container is known wherever it went, and by its value where a copy of it was put in.

@@ -51,7 +51,7 @@ def escape(token: str) -> str:
 
 
 def is_index(token: str) -> bool:
-    """Whether the token can name an element of a list: `0`, or ASCII digits without a leading zero. `-` (behind the last) cannot."""
+    """Whether the token can name an element of a list: `0`, or ASCII digits without a leading zero. `-` (after the last) cannot."""
     return token.isascii() and token.isdigit() and (token[0] != "0" or token == "0")
 
 

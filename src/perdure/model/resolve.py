@@ -1,6 +1,7 @@
 """Operations as they act: resolved against the state they were made on, where a path's token is known to be a key or an index.
 
-`resolve` turns an operation into steps, `emit` turns a step back. In between `merge.py` shifts their indices.
+`resolve` turns an operation into resolved ones, called steps here, and `emit` turns a step into an operation. Between the two, `merge.py`
+shifts their indices.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class ResolvedOp(msgspec.Struct, frozen=True):
     kind: str
     at: Tokens
     path: str
-    """The place as the operation spelled it: the name under which a clash is reported."""
+    """The path as the operation wrote it. A clash is reported under this name."""
     source: int
     """Which operation of its side it came from."""
     value: Any = None
@@ -118,7 +119,7 @@ def resolve_all(base: Any, ops: Sequence[Op]) -> list[ResolvedOp]:
 
 
 def _at_sight(op: Op, source: int, previous: Op | None, last: ResolvedOp | None) -> ResolvedOp | None:
-    """The step of an operation that is understood without the state: keys only, or an append right behind one to the same list."""
+    """The step of an operation that is understood without the state: keys only, or an append right after one to the same list."""
     if op.kind == "append":
         if previous is None or last is None or previous.kind != "append" or previous.path != op.path or op.path.endswith("/-"):
             return None

@@ -18,9 +18,9 @@ class _Missing(Enum):
 
 
 MISSING = _Missing.MISSING
-"""What stands where nothing is: JSON's null is a value, and Python's None stands for it."""
+"""No value at all. JSON's null is a value, which is None in Python."""
 _GONE = object()
-_BEHIND = "-"
+_AFTER_LAST = "-"
 _COPIED_AT_ONCE = (dict, list, FrozenDict, FrozenList)
 """Classes that leave it to C how their members are copied."""
 _FEW = 4
@@ -28,7 +28,7 @@ _FEW = 4
 
 
 class TestFailed(Exception):
-    """A `test` did not hold at `path`. Stays inside the model: who applies operations turns it into what it means there."""
+    """A `test` did not hold at `path`. It stays inside the model: the code that applies operations raises its own error for it."""
 
     __test__ = False  # pytest would take it for a test class.
 
@@ -131,7 +131,7 @@ class Fold:
                 size = list.__len__(node)
                 if self._keys:  # One of its elements may change.
                     self._keys.pop(id(node), None)
-                if token == _BEHIND:
+                if token == _AFTER_LAST:
                     keys.append(size)
                     node = MISSING
                 elif is_index(token) and int(token) < size:

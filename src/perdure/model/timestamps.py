@@ -1,4 +1,4 @@
-"""Moments: nanoseconds since 1970 as they are stored, as aware datetimes, and as RFC 3339 writes them."""
+"""Timestamps: nanoseconds since 1970 as they are stored, as aware datetimes, and as RFC 3339 writes them."""
 
 from __future__ import annotations
 

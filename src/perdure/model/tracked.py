@@ -8,7 +8,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from perdure.errors import Invalid
-from perdure.model.containers import Tracked, TrackedDict, TrackedList, origin, track
+from perdure.model.containers import TrackedDict, TrackedList, origin, track
 from perdure.model.diff import compare
 from perdure.model.identity import NamedFold, Names, Note
 from perdure.model.in_place import InPlace
@@ -23,12 +23,12 @@ __all__ = ["TrackedDict", "TrackedList", "Tracker"]
 
 
 class Tracker:
-    """Follows what happens to one state. Cost: what changes, and the width of the containers that are touched."""
+    """Follows what happens to one state. In Python it costs what changes; a container that is touched is copied and compared in C."""
 
     def __init__(self, base: Any) -> None:
         """`base` is frozen already, or it is copied whole. It never changes."""
         self.names = Names(origin)
-        self.handed: dict[int, Tracked] = {}
+        self.handed: dict[int, Any] = {}
         self._base = freeze(base)
         self._root = track(self._base, self)
         self._doing = InPlace()
@@ -80,8 +80,8 @@ class Tracker:
         return ops
 
     def close(self) -> None:
-        """Let go of what the user sees, which notes nothing from now on: the containers refer to one another, and wide ones would lie
-        about until the collector of garbage finds them."""
+        """Forget the containers that the user holds; they note nothing from now on. They refer to one another, so wide ones would otherwise
+        stay in memory until the next garbage collection."""
         for container in self.handed.values():
             container._up = None
         self.handed.clear()
@@ -143,14 +143,14 @@ def tidy(notes: Iterable[Note]) -> list[Note]:
     moved: dict[str, int] = {}
     for note in notes:
         op, last = note.op, made[-1] if made else None
-        behind = op.path.endswith("/-")  # Names another place each time.
-        if last is not None and last.op.path == op.path and not behind and (more := _joined(last, note, own=joined)) is not None:
+        after_last = op.path.endswith("/-")  # Names another place each time.
+        if last is not None and last.op.path == op.path and not after_last and (more := _joined(last, note, own=joined)) is not None:
             made[-1], joined = more, True
             continue
         joined = False
         number, above = len(made), _ancestors(op.path)
         before = last_set.pop(op.path, -1)
-        if op.kind == "set" and not behind:
+        if op.kind == "set" and not after_last:
             dropped = made[before] if before >= 0 else None
             if dropped is not None and used.get(op.path, -1) < before and all(moved.get(path, -1) < before for path in above):
                 made[before] = None

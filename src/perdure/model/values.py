@@ -117,8 +117,8 @@ def _is_text(value: str) -> bool:
 
 
 def _walk(value: object, what: str, at: str, depth: int, trust: tuple[type, ...]) -> tuple[int, int]:
-    """Walk slowly and without recursion, each container once for each depth at which it stands. Raise for the first culprit, or tell how
-    many values are written out and how many are there."""
+    """Walk slowly and without recursion, each container once for each depth at which it stands. Raise for the first culprit, or count
+    the values that are written out and those that are there."""
     levels: list[tuple[object, Iterator[tuple[object, object]]]] = []
     tokens: list[str] = []
     entered: set[int] = set()

@@ -27,7 +27,7 @@ from perdure.errors import Conflict, Deleted, Invalid, NotFound, Rewound
 from perdure.model.commit import Commit, Kind
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
-from perdure.model.merge import behind, rebase
+from perdure.model.merge import rebase, transform_theirs
 from perdure.model.ops import Op
 from perdure.model.pointer import PATH_BYTES_MAX, PATH_TOKENS_MAX, escape
 from perdure.model.policy import Clash, OnConflict
@@ -182,7 +182,7 @@ class Merging:
     async def _step_over(self, commit: Commit, version: int) -> None:
         """Go on from the fork's state that an earlier merge took in."""
         part = [op for did in self._mine if self._at < did.version <= version for op in did.ops]
-        moved = behind(self._base, part, self._theirs)
+        moved = transform_theirs(self._base, part, self._theirs)
         self._base, self._at = apply(self._base, part), version
         target = (await self._reader.at(self._into, commit.version))[0].state
         if moved is None or not same(apply(self._base, moved), target):

@@ -8,7 +8,7 @@ from perdure.engine.context import Context
 from perdure.engine.read.reader import FORKED, Reader, apply_events, check_standing, configured
 from perdure.engine.views import Verified
 from perdure.errors import Corrupt, NotFound
-from perdure.model.commit import GENESIS, Kind, Standing, Status, standing
+from perdure.model.commit import GENESIS, DerivedStatus, Kind, Status, derive_status
 from perdure.model.ids import SessionKey
 from perdure.model.state import Fold
 from perdure.model.values import same
@@ -77,7 +77,7 @@ async def _prove(backend: Backend, codec: Codec, reader: Reader, session: Sessio
 async def _check_columns(backend: Backend, session: SessionKey, newest: int) -> Head | None:
     """The columns that no hash covers, because they follow from the commits before: a head's standing and its last data version.
     The head that the record of the version `newest` made, which the index row repeats."""
-    stand: Standing | None = None
+    stand: DerivedStatus | None = None
     last: Head | None = None
     version = 0
     while records := await backend.read(session, after=version):
@@ -87,5 +87,5 @@ async def _check_columns(backend: Backend, session: SessionKey, newest: int) -> 
                 last = head
             if first and not record.is_stub:
                 stand = int(Status.active), version - 1
-            stand = check_standing(session, head, standing(record.kind, version, stand))
+            stand = check_standing(session, head, derive_status(record.kind, version, stand))
     return last

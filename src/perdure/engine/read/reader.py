@@ -13,7 +13,7 @@ from perdure.codec.codec import Codec
 from perdure.engine.read.cache import Cache, CachedState
 from perdure.errors import Corrupt, Invalid, NotFound, Rewound, Truncated
 from perdure.lru import LruMap
-from perdure.model.commit import GENESIS, Commit, Kind, Standing, Status, raised, standing
+from perdure.model.commit import GENESIS, Commit, DerivedStatus, Kind, Status, derive_status, raised
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
 from perdure.model.state import Fold, TestFailed
@@ -326,7 +326,7 @@ class Reader:
         row, snapshot, records = loaded.row, loaded.snapshot, loaded.records
         state: Any = {}
         prev: bytes | None = GENESIS
-        stand: Standing | None = None
+        stand: DerivedStatus | None = None
         log_bytes = snapshot_bytes = 0
         if base is not None:
             state, prev, log_bytes = base.state, base.head.hash, base.log_bytes + base.snapshot_bytes
@@ -355,7 +355,7 @@ class Reader:
         row: Row,
         state: Any,
         prev: bytes | None,
-        stand: Standing | None,
+        stand: DerivedStatus | None,
         records: Sequence[Record],
         log_bytes: int,
         snapshot_bytes: int,
@@ -366,7 +366,7 @@ class Reader:
             commit = self._codec.open_record(session, record, prev)
             prev = commit.hash
             log_bytes += record.stored_bytes
-            stand = standing(record.kind, record.head.version, stand)
+            stand = derive_status(record.kind, record.head.version, stand)
             stand = check_standing(session, record.head, stand)
             if commit.kind is Kind.data:
                 apply_events(session, fold, commit)
@@ -377,7 +377,7 @@ class Reader:
         return CachedState(row.head, fold.state, log_bytes, snapshot_bytes, tags, row.created_at, row.size_bytes)
 
 
-def check_standing(session: SessionKey, head: Head, stand: Standing | None) -> Standing:
+def check_standing(session: SessionKey, head: Head, stand: DerivedStatus | None) -> DerivedStatus:
     """The standing of a head, if it is the one that its commits give (`None`: that is not known). Raises `Corrupt`."""
     if stand is not None and stand != (head.status, head.data):
         raise Corrupt(
