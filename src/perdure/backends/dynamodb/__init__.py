@@ -22,7 +22,7 @@ from botocore import exceptions as boto
 from perdure.backends.dynamodb.driver import DynamoDBDriver
 from perdure.backends.dynamodb.layout import TABLE, Layout
 from perdure.backends.dynamodb.table import Table
-from perdure.backends.remote import Address, RemoteBackend, open_remote, parse_address
+from perdure.backends.remote import Address, RemoteBackend, open_address, parse_address
 from perdure.backends.remote.urls import count, name, one_of, seconds
 from perdure.backends.spi import Durability
 from perdure.clock import Clock
@@ -62,17 +62,14 @@ async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
     async def connect() -> DynamoDBDriver:
         client = await _client(address)
         table = Table(client, table_name, place, pool=options["pool"], timeout=options["timeout"])
-        driver = DynamoDBDriver(table, Layout(options["namespace"]), durability=_durability(client.meta.endpoint_url))
-        try:
-            if create and options["create"] == "true":
-                await _create(table)
-            await driver.start(clock, place, create=create)
-        except BaseException:
-            await driver.close()
-            raise
-        return driver
+        return DynamoDBDriver(table, Layout(options["namespace"]), durability=_durability(client.meta.endpoint_url))
 
-    return await open_remote(connect, place=place, secrets=address.secrets, timeout=options["timeout"])
+    async def start(driver: DynamoDBDriver) -> None:
+        if create and options["create"] == "true":
+            await _create(driver.table)
+        await driver.start(clock, place, create=create)
+
+    return await open_address(address, connect, start)
 
 
 async def _client(address: Address) -> Any:

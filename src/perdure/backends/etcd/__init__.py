@@ -17,7 +17,7 @@ import httpx
 from perdure.backends.etcd.driver import EtcdDriver
 from perdure.backends.etcd.gateway import Gateway
 from perdure.backends.etcd.layout import Layout
-from perdure.backends.remote import RemoteBackend, open_remote, parse_address
+from perdure.backends.remote import RemoteBackend, open_address, parse_address
 from perdure.backends.remote.urls import count, name, one_of, seconds
 from perdure.clock import Clock
 from perdure.errors import Invalid
@@ -59,15 +59,9 @@ async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
 
         clients = client(options["pool"], options["timeout"]), client(1, None)
         login = None if address.user is None else (address.user, address.password or "")
-        driver = EtcdDriver(Gateway(endpoints, login, *clients, options["timeout"]), Layout(options["namespace"]))
-        try:
-            await driver.start(clock, address.place, create=create)
-        except BaseException:
-            await driver.close()
-            raise
-        return driver
+        return EtcdDriver(Gateway(endpoints, login, *clients, options["timeout"]), Layout(options["namespace"]))
 
-    return await open_remote(connect, place=address.place, secrets=address.secrets, timeout=options["timeout"])
+    return await open_address(address, connect, lambda driver: driver.start(clock, address.place, create=create))
 
 
 def _trust(options: Any) -> Any:

@@ -15,7 +15,7 @@ from perdure.backends.google.channel import OPTIONS, connected, database, emulat
 from perdure.backends.google.checkup import asked
 from perdure.backends.google.driver import GoogleDriver
 from perdure.backends.google.entities import Entities
-from perdure.backends.remote import Address, RemoteBackend, open_remote, parse_address
+from perdure.backends.remote import Address, RemoteBackend, open_address, parse_address
 from perdure.clock import Clock
 
 
@@ -39,12 +39,6 @@ async def open_service(
     async def connect() -> GoogleDriver:
         host = emulator(address.options, variable)
         entities = made(await connected(transport, address.options, host), address, place, host)
-        driver = GoogleDriver(entities, address.place, lambda: asked(address.options, place, host))
-        try:
-            await driver.start(clock, create=create)
-        except BaseException:
-            await driver.close()
-            raise
-        return driver
+        return GoogleDriver(entities, address.place, lambda: asked(address.options, place, host))
 
-    return await open_remote(connect, place=address.place, secrets=address.secrets, timeout=address.options["timeout"])
+    return await open_address(address, connect, lambda driver: driver.start(clock, create=create))

@@ -16,7 +16,7 @@ from pymongo.common import URI_OPTIONS_VALIDATOR_MAP
 
 from perdure.backends.mongodb.connections import connect
 from perdure.backends.mongodb.driver import MongoDBDriver
-from perdure.backends.remote import RemoteBackend, open_remote, parse_address
+from perdure.backends.remote import RemoteBackend, open_address, parse_address
 from perdure.backends.remote.urls import count, name, seconds
 from perdure.clock import Clock
 
@@ -38,7 +38,7 @@ async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
     address = parse_address(url, _OPTIONS, foreign=URI_OPTIONS_VALIDATOR_MAP)
     options = address.options
 
-    async def start() -> MongoDBDriver:
+    async def connect_driver() -> MongoDBDriver:
         connections = await connect(
             address.url(),
             address.foreign,
@@ -49,12 +49,6 @@ async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
             connect_timeout=options["connect_timeout"],
             timeout=options["timeout"],
         )
-        try:
-            driver = MongoDBDriver(connections)
-            await driver.start(clock, options["connect_timeout"], create=create)
-        except BaseException:
-            await connections.close()
-            raise
-        return driver
+        return MongoDBDriver(connections)
 
-    return await open_remote(start, place=address.place, secrets=address.secrets, timeout=options["timeout"])
+    return await open_address(address, connect_driver, lambda driver: driver.start(clock, options["connect_timeout"], create=create))

@@ -20,7 +20,7 @@ from urllib.parse import unquote
 from perdure.backends.objects.bucket import Bucket
 from perdure.backends.objects.driver import ObjectsDriver
 from perdure.backends.objects.folder import Folder
-from perdure.backends.remote import RemoteBackend, open_remote, parse_address
+from perdure.backends.remote import RemoteBackend, open_address, parse_address
 from perdure.backends.remote.urls import Address, count, name, seconds
 from perdure.backends.spi import Durability
 from perdure.clock import Clock
@@ -51,12 +51,6 @@ async def open_bucket(address: Address, bucket: Bucket, durability: Durability, 
     options = address.options
 
     async def connect() -> ObjectsDriver:
-        driver = ObjectsDriver(bucket, durability, clock, timeout=options["timeout"])
-        try:
-            await driver.start(options["shards"], create=create)
-        except BaseException:
-            await driver.close()
-            raise
-        return driver
+        return ObjectsDriver(bucket, durability, clock, timeout=options["timeout"])
 
-    return await open_remote(connect, place=address.place, secrets=address.secrets, timeout=options["timeout"])
+    return await open_address(address, connect, lambda driver: driver.start(options["shards"], create=create))

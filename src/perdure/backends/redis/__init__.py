@@ -15,7 +15,7 @@ from typing import Any
 from perdure.backends.redis.connections import Connections
 from perdure.backends.redis.driver import RedisDriver
 from perdure.backends.redis.routes import route_of
-from perdure.backends.remote import RemoteBackend, open_remote, parse_address
+from perdure.backends.remote import RemoteBackend, open_address, parse_address
 from perdure.backends.remote.urls import count, name, one_of, seconds
 from perdure.clock import Clock
 
@@ -41,14 +41,8 @@ async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
     address = parse_address(url, _OPTIONS)
     options = address.options
 
-    async def start() -> RedisDriver:
+    async def connect() -> RedisDriver:
         connections = Connections(route_of(address), place=address.place, size=options["pool"], timeout=options["timeout"])
-        driver = RedisDriver(connections, options["namespace"], replicas=options["replicas"])
-        try:
-            await driver.start(clock, create=create)
-        except BaseException:
-            await driver.close()
-            raise
-        return driver
+        return RedisDriver(connections, options["namespace"], replicas=options["replicas"])
 
-    return await open_remote(start, place=address.place, secrets=address.secrets, timeout=options["timeout"])
+    return await open_address(address, connect, lambda driver: driver.start(clock, create=create))

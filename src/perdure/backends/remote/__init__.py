@@ -10,7 +10,7 @@ urls       options with units in a URL, and URLs without their secrets
 
 from perdure.backends.remote.appender import Appender
 from perdure.backends.remote.driver import Answer, Attempt, Driver, HeadMismatch, RetryLater, SchemaDriver, Stored
-from perdure.backends.remote.facade import RemoteBackend, open_remote
+from perdure.backends.remote.facade import RemoteBackend, open_address, open_remote
 from perdure.backends.remote.listening import Notice
 from perdure.backends.remote.loop import IoLoop, cancel_and_wait, gather_all, in_thread
 from perdure.backends.remote.urls import Address, parse_address
@@ -31,6 +31,7 @@ __all__ = [
     "cancel_and_wait",
     "gather_all",
     "in_thread",
+    "open_address",
     "open_remote",
     "parse_address",
 ]

@@ -13,6 +13,7 @@ from perdure.backends.remote.appender import Appender
 from perdure.backends.remote.driver import Driver, SchemaDriver
 from perdure.backends.remote.listening import Listener, NotificationSource
 from perdure.backends.remote.loop import IoLoop
+from perdure.backends.remote.urls import Address
 from perdure.backends.spi import (
     APPENDS_MAX,
     Append,
@@ -37,6 +38,7 @@ from perdure.model.ids import SessionKey
 from perdure.redaction import Secrets
 
 T = TypeVar("T")
+D = TypeVar("D", bound=Driver)
 
 
 async def open_remote(
@@ -56,6 +58,22 @@ async def open_remote(
         io.close()
         raise
     return RemoteBackend(io, driver, appender, place, timeout, secrets or Secrets(place))
+
+
+async def open_address(address: Address, connect: Callable[[], Awaitable[D]], start: Callable[[D], Awaitable[object]]) -> RemoteBackend:
+    """As `open_remote`, for a URL with the option `timeout`: `connect` makes a driver, `start` starts it. A driver that cannot be started
+    is closed."""
+
+    async def started() -> Driver:
+        driver = await connect()
+        try:
+            await start(driver)
+        except BaseException:
+            await driver.close()
+            raise
+        return driver
+
+    return await open_remote(started, place=address.place, secrets=address.secrets, timeout=address.options["timeout"])
 
 
 class RemoteBackend:
