@@ -159,22 +159,30 @@ async def test_upgrade(golden: Golden, load: Load) -> None:
 @on_each
 async def test_an_upgrade_that_is_killed(golden: Golden, load: Load) -> None:
     """Killed whenever it says how far it is, it leaves a store that reads as ever, and the command brings it to its end."""
-    steps = 0
-    killed = True
+    steps, killed = 0, True
     while killed:
         steps += 1
         url = load(golden)
         ran = python("-c", KILLED, url, str(steps))
         killed = ran.returncode == -signal.SIGKILL
         assert killed or not ran.returncode, ran.stderr
-        async with perdure.open(url, tenant=ACME, create=False) as store:
-            assert (await store.verify("plan")).version == (await store.read("plan")).version
-            assert (await store.read("plan")).hash.hex() == EXPECTED["sessions"][ACME]["plan"]["read, ended or not"]["hash"]
+        await plan_reads_as_ever(url)
         assert upgraded(url)["schema"] == SCHEMA_VERSION
-        await reads_as_ever(url)
+        await plan_reads_as_ever(url)
         async with opened(url) as backend:
-            assert isinstance((await backend.append([behind(PLAN, index=Index(due_at=5))]))[0], Appended)
+            young = SessionKey(ACME, "young")
+            assert isinstance((await backend.append([behind(young, index=Index(due_at=5))]))[0], Appended)
+            assert [row.session for row in (await backend.scan(Query(None, order="due"))).items] == [young]
     assert steps > 1, "it was never killed"
+
+
+async def plan_reads_as_ever(url: str) -> None:
+    """One session is proven, and every one is listed that was."""
+    expected = EXPECTED["sessions"][ACME]
+    async with perdure.open(url, tenant=ACME, create=False) as store:
+        assert (await store.verify("plan")).version == (await store.read("plan")).version
+        assert (await store.read("plan")).hash.hex() == expected["plan"]["read, ended or not"]["hash"]
+        assert {info.session async for info in store.list()} <= {*expected}
 
 
 @on_each

@@ -41,7 +41,7 @@ MOVED_MAX = 65_536
 """Sessions of which is remembered how far their tails were moved; about 150 bytes each."""
 QUORUM = 3
 """Voting members from which a majority is of several."""
-MIN_WRITER_SECONDS = 10.0
+MIN_WRITER_SECONDS = 5.0
 """How long a writer goes by what it knew of the least version of a writer, which lies in another document than what it writes."""
 LOST = (11000, 121)
 """How the server refuses an update whose condition failed: as the duplicate of the session that is there, or as none."""
