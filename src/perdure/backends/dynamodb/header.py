@@ -47,6 +47,8 @@ class TableHeader:
             lambda: self._table.get(self._meta), make, _parsed, place=place, what=what, known=SCHEMA_VERSION, clock=clock, create=create
         )
         self._place, self._writer = place, writer_version(header.schema)
+        if (header.min_writer or 1) <= self._writer:
+            self._read_at = asyncio.get_running_loop().time()
         return header
 
     async def check(self) -> None:
