@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -28,10 +29,11 @@ from tests.support.golden.stores import GOLDEN, Golden
 
 __all__ = ["Servers", "load"]
 
-UPGRADED = ("sqlite", "postgresql", "redis", "etcd")
+UPGRADED = ("sqlite", "postgresql", "redis", "dynamodb", "etcd", "objects", "firestore", "datastore")
 """The layouts that have schema 2."""
 KILLS = ("before the lock", "after the lock", "progress", "before the end", "after the end")
 PLAN, NEW = SessionKey(ACME, "plan"), SessionKey(ACME, "made on schema 2")
+ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(perdure.__file__).parents[1])}
 Load = Callable[[Golden], tuple[Place, Dump]]
 
 on_upgraded_engines = pytest.mark.parametrize(
@@ -47,6 +49,16 @@ def _short_locks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def silent(_what: str, _done: int, _total: int) -> None:
     """Progress that nobody looks at."""
+
+
+def run_command(*words: str) -> dict[str, Any]:
+    """What a `perdure` command prints."""
+    ran = subprocess.run(
+        [sys.executable, "-m", "perdure", *words], check=False, capture_output=True, text=True, timeout=120, env=ENVIRONMENT
+    )
+    assert ran.returncode == 0, ran.stderr
+    found: dict[str, Any] = json.loads(ran.stdout)
+    return found
 
 
 async def upgraded(url: str) -> None:
@@ -80,9 +92,11 @@ async def test_schema_1_names_the_command_for_what_it_lacks(golden: Golden, load
 
 @on_upgraded_engines
 async def test_an_upgraded_store_reads_the_same_and_goes_on(golden: Golden, load: Load) -> None:
-    """After the upgrade everything reads as ever, old sessions take cells, and every public call works."""
+    """After `perdure upgrade` everything reads as ever, old sessions take cells, and every public call works."""
     place, _ = load(golden)
-    await upgraded(place.url)
+    told = run_command("upgrade", "--json", place.url)
+    assert (told["was"], told["schema"], told["upgraded"]) == (1, SCHEMA_VERSION, True)
+    assert run_command("upgrade", "--json", place.url)["upgraded"] is False
     async with perdure.open(place.url, create=False) as store:
         await reads_as_ever(store)
     await cells_of_old_sessions(place.url)
@@ -138,8 +152,7 @@ async def test_a_killed_upgrade_is_run_again(golden: Golden, kill: str, load: Lo
     place, _ = load(golden)
     killed = subprocess.run(
         [sys.executable, "-c", KILLED, place.url, kill],
-        check=False, capture_output=True, text=True, timeout=60,
-        env=os.environ | {"PYTHONPATH": str(Path(perdure.__file__).parents[1])},
+        check=False, capture_output=True, text=True, timeout=60, env=ENVIRONMENT,
     )  # fmt: skip
     assert killed.returncode in (0, -signal.SIGKILL), killed.stderr
     await reads_as_before(place.url)

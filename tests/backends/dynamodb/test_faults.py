@@ -232,7 +232,7 @@ async def test_a_table_of_other_keys_is_refused(servers: Servers[MiniStack]) -> 
 @pytest.mark.parametrize(
     ("meta", "error"),
     [
-        ({"v": {"N": "2"}, "store": {"S": "x"}}, perdure.Unsupported),
+        ({"v": {"N": "3"}, "store": {"S": "x"}}, perdure.Unsupported),
         ({"v": {"S": "2"}}, perdure.Corrupt),
         ({}, perdure.Corrupt),
     ],

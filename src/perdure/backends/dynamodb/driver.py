@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import suppress
 from secrets import token_hex
 
 import msgspec
@@ -12,19 +11,22 @@ import msgspec
 from perdure.backends.common.pages import SNAPSHOTS_KEPT
 from perdure.backends.common.pieces import cut, piece_name
 from perdure.backends.common.refusals import check_anchor, check_deleted, check_snapshot_size, key_applied_twice, no_anchor, not_deleted
-from perdure.backends.common.store_header import StoreHeader, open_header
+from perdure.backends.common.store_header import new_store_id
+from perdure.backends.common.upgrade import require_writer, upgrade
 from perdure.backends.dynamodb import layout
+from perdure.backends.dynamodb.cells import NO_CHANGE, CellChanges, changes, due_is
 from perdure.backends.dynamodb.checkup import checkup
 from perdure.backends.dynamodb.feed import Feed
-from perdure.backends.dynamodb.layout import SCHEMA, SEGMENT_RECORDS, Item, Layout, SessionHeader, at, binaries, binary, key, number, text
+from perdure.backends.dynamodb.header import MIN_WRITER_SECONDS, TableHeader
+from perdure.backends.dynamodb.layout import SEGMENT_RECORDS, Item, Layout, SessionHeader, at, binaries, binary, key, number, text
 from perdure.backends.dynamodb.reader import Reader
 from perdure.backends.dynamodb.statement_batcher import StatementBatcher
 from perdure.backends.dynamodb.table import Refusal, Table
 from perdure.backends.dynamodb.writes import Request, request
 from perdure.backends.remote import Answer, Attempt, HeadMismatch, Stored
-from perdure.backends.spi import Capabilities, Change, Checkup, Durability, Known, Page, Record, Snapshot
+from perdure.backends.spi import NEVER, Capabilities, Change, Checkup, Durability, Index, Known, Page, Progress, Record, Row, Snapshot
 from perdure.clock import Clock
-from perdure.errors import Error, Unavailable
+from perdure.errors import Error, Invalid, Unavailable
 from perdure.model.ids import SessionKey
 
 RECORD_BYTES_MAX = 16 << 20
@@ -38,8 +40,9 @@ SNAPSHOT_BYTES = 32 << 10
 PART_BYTES = 380_000
 PARTS_AT_ONCE = 2
 """Parts in one request: in base64 still below 1 MiB."""
+_NO_CELLS = Index({}, due_at=NEVER, control=b"", size_bytes=0)
 CHANGES = 16
-"""How often a write is made again because a truncation came between."""
+"""How often a write is made again because a truncation, or a change of cells, came between."""
 
 
 class DynamoDBDriver(Reader):
@@ -52,11 +55,18 @@ class DynamoDBDriver(Reader):
     def __init__(self, table: Table, keys: Layout, *, durability: Durability) -> None:
         super().__init__(table, keys)
         self._batcher = StatementBatcher(table, max(1, table.pool // 8))
+        self._header = TableHeader(table, keys.meta)
         self.store_id = ""
+        self.schema = 0
         self.durability_read = durability
         self._feed = Feed(table, keys, self)
+
+    async def start(self, clock: Clock, place: str, *, create: bool = True) -> None:
+        """Read the store's id; make the store where there is none, or without `create` raise `NotFound`."""
+        header = await self._header.open(clock, place, create=create)
+        self.store_id, self.schema, self._clock = header.id, header.schema, clock
         self.capabilities = Capabilities(
-            durability=durability,
+            durability=self.durability_read,
             linearizable_reads=True,
             failover_loss=None,
             atomic_batch=False,
@@ -64,23 +74,9 @@ class DynamoDBDriver(Reader):
             notification=False,
             record_bytes_max=RECORD_BYTES_MAX,
             batched=False,
+            scan_orders=("id", "due") if self.schema >= 2 else ("id",),
+            min_writer_seconds=MIN_WRITER_SECONDS,
         )
-
-    async def start(self, clock: Clock, place: str, *, create: bool = True) -> None:
-        """Read the store's id; make the store where there is none, or without `create` raise `NotFound`."""
-
-        async def make(id: str) -> None:
-            item = self._keys.meta | {"v": number(SCHEMA), "store": text(id)}
-            with suppress(Refusal):  # Another process was first.
-                await self.table.ask(
-                    "put_item", TableName=self.table.name, Item=item, ConditionExpression="attribute_not_exists(pk)", writes=True
-                )
-
-        what = f"the item {self._keys.meta['pk']['S']!r}"
-        header = await open_header(
-            lambda: self.table.get(self._keys.meta), make, _header, place=place, what=what, known=SCHEMA, clock=clock, create=create
-        )
-        self.store_id = header.id
 
     async def write(self, attempts: Sequence[Attempt]) -> Sequence[Answer]:
         """See `remote.Driver.write`. One request for all that come at once and are plain, one for each other one; before it one where the
@@ -89,6 +85,7 @@ class DynamoDBDriver(Reader):
 
     async def _write(self, attempt: Attempt) -> Answer:
         try:
+            await self._header.check()
             blobs = await self._encoded(attempt)
             for _ in range(CHANGES):
                 header = self._headers.get(attempt.session)
@@ -104,10 +101,10 @@ class DynamoDBDriver(Reader):
         except Error as error:
             self._headers.forget(attempt.session)
             return error
-        return Unavailable(f"Session {attempt.session.id!r} was truncated {CHANGES} times while it was written.")
+        return Unavailable(f"The header of session {attempt.session.id!r} changed {CHANGES} times while it was written: try again later.")
 
     async def _try(self, attempt: Attempt, request: Request) -> Answer | None:
-        """What became of it; `None`: make it again, for the header was changed by a truncation."""
+        """What became of it; `None`: make it again, for the header was changed by a truncation, or its cells."""
         try:
             await self._send(request)
         except Refusal as refusal:
@@ -126,8 +123,10 @@ class DynamoDBDriver(Reader):
         return Stored(self.durability_read)
 
     async def _send(self, request: Request) -> None:
-        if len(request.parts) == 1:
+        if request.statement:
             await self._batcher.send(request)
+        elif len(request.parts) == 1:
+            await self.table.ask("update_item", writes=True, **request.parts[0]["Update"])
         else:
             await self.table.ask("transact_write_items", writes=True, TransactItems=request.parts, ClientRequestToken=request.token)
 
@@ -157,8 +156,9 @@ class DynamoDBDriver(Reader):
         await self.table.change([{"PutRequest": {"Item": item}} for item in items], PARTS_AT_ONCE)
         return len(pieces)
 
-    async def put_snapshot(self, session: SessionKey, snapshot: Snapshot) -> None:
-        """See `spi.Backend.put_snapshot`. In a transaction with the header's floor: a purge that comes between is not undone."""
+    async def put_snapshot(self, session: SessionKey, snapshot: Snapshot, *, size_bytes: int | None = None) -> None:
+        """See `spi.Indexed.put_snapshot`. In a transaction with the header's floor: a purge that comes between is not undone."""
+        await self._header.check()
         check_snapshot_size(snapshot, RECORD_BYTES_MAX, "DynamoDB")
         held, found = await asyncio.gather(
             self._snapshots(session), self.read(session, snapshot.version - 1, snapshot.version + 1, 1, reverse=False)
@@ -170,20 +170,48 @@ class DynamoDBDriver(Reader):
             name = f"{at('s', snapshot.version)}-{token_hex(8)}"  # Another process may be keeping the same one.
             parts = await self._cut(session, name, snapshot.body)
             item |= {"b": binary(b""), "p": number(parts), "n": text(name)}
-        condition = {
+        condition: Item = {
             "TableName": self.table.name,
             "Key": self._keys.header(session),
             "ConditionExpression": "f <= :v AND attribute_not_exists(z)",
             "ExpressionAttributeValues": {":v": number(snapshot.version)},
         }
+        beside = {"ConditionCheck": condition}
+        if cells := changes(self.table.name, self._keys, session, None if size_bytes is None else Index(size_bytes=size_bytes), None):
+            condition["UpdateExpression"] = cells.expression()
+            condition["ExpressionAttributeValues"] |= cells.values
+            beside = {"Update": condition}
+            self._headers.forget(session)
         kept = {"TableName": self.table.name, "Item": item, "ConditionExpression": "attribute_not_exists(pk)"}
         try:
-            await self.table.ask("transact_write_items", writes=True, TransactItems=[{"ConditionCheck": condition}, {"Put": kept}])
+            await self.table.ask("transact_write_items", writes=True, TransactItems=[beside, {"Put": kept}])
         except Refusal:
             await self._remove_parts(session, *_parts(item))
             return
         versions = sorted((snapshot.version, *(version for version, *_ in held)))
         await self._remove_snapshots(session, [one for one in held if one[0] < versions[-SNAPSHOTS_KEPT:][0]])
+
+    async def change_index(self, row: Row, index: Index) -> bool:
+        """See `spi.Indexed.change_index`. One request."""
+        await self._header.check()
+        cells = changes(self.table.name, self._keys, row.session, index, row.due_at)
+        condition, due = due_is(row.due_at)
+        update = {
+            "TableName": self.table.name,
+            "Key": self._keys.header(row.session),
+            "UpdateExpression": cells.expression(),
+            "ConditionExpression": f"h = :e AND {condition}",
+            "ExpressionAttributeValues": cells.values | due | {":e": binary(layout.encode_head(row.head))},
+        }
+        self._headers.forget(row.session)
+        try:
+            if cells.beside:
+                await self.table.ask("transact_write_items", writes=True, TransactItems=[{"Update": update}, *cells.beside])
+            else:
+                await self.table.ask("update_item", writes=True, **update)
+        except Refusal:
+            return False
+        return True
 
     async def _snapshots(self, session: SessionKey) -> list[tuple[int, str, int]]:
         """Versions of the snapshots that are there, with their parts' name and number."""
@@ -207,9 +235,10 @@ class DynamoDBDriver(Reader):
         """See `spi.Backend.feed`. Writes the log that it reads, at its end."""
         return await self._feed.page(cursor, limit)
 
-    async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes]) -> None:
-        """See `spi.Backend.truncate`. The floor in the header is what counts; items below it go afterwards, also those of a truncation
+    async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes], *, snapshot: bool = False) -> None:
+        """See `spi.Indexed.truncate`. The floor in the header is what counts; items below it go afterwards, also those of a truncation
         that was cut short."""
+        await self._header.check()
         found = await self.read(session, anchor[0] - 1, anchor[0] + 1, 1, reverse=False)
         check_anchor(session, found[0] if found else None, below, anchor)
         while True:
@@ -225,20 +254,32 @@ class DynamoDBDriver(Reader):
             if await self._set(session, header, "f = :f, x = :x", change):
                 break
         await self._drop(session, below)
+        if snapshot:
+            await self._remove_snapshots(session, await self._snapshots(session))
         await self._feed.sweep(dropped)
 
-    async def _set(self, session: SessionKey, header: SessionHeader, changes: str, values: Item, beside: Sequence[Item] = ()) -> bool:
+    async def _set(
+        self,
+        session: SessionKey,
+        header: SessionHeader,
+        sets: str,
+        values: Item,
+        cells: CellChanges = NO_CHANGE,
+        beside: Sequence[Item] = (),
+    ) -> bool:
         """Change a header that is still as it was read, and others with it; whether it was."""
         self._headers.forget(session)
         update = {
             "TableName": self.table.name,
             "Key": self._keys.header(session),
-            "UpdateExpression": f"SET {changes}",
-            "ConditionExpression": "h = :e AND f = :o",
-            "ExpressionAttributeValues": values | {":e": binary(layout.encode_head(header.head)), ":o": number(header.floor)},
+            "UpdateExpression": cells.expression([sets]),
+            "ConditionExpression": cells.conditions("h = :e AND f = :o"),
+            "ExpressionAttributeValues": values
+            | cells.values
+            | {":e": binary(layout.encode_head(header.head)), ":o": number(header.floor)},
         }
         try:
-            await self.table.ask("transact_write_items", writes=True, TransactItems=[{"Update": update}, *beside])
+            await self.table.ask("transact_write_items", writes=True, TransactItems=[{"Update": update}, *beside, *cells.beside])
         except Refusal:
             return False
         return True
@@ -269,6 +310,7 @@ class DynamoDBDriver(Reader):
 
     async def purge(self, session: SessionKey) -> None:
         """See `spi.Backend.purge`. The header becomes the stub first; the rest goes afterwards, also what a purge cut short has left."""
+        await self._header.check()
         while True:
             header = await self._header_of(session)
             if header is None:
@@ -277,7 +319,8 @@ class DynamoDBDriver(Reader):
             last = next(iter(await self.read(session, header.head.version - 1, None, 1, reverse=True)), None)
             if last is None or last.head != header.head:  # It was appended to meanwhile: look again.
                 continue
-            if (header.purged and header.floor == header.head.version) or await self._become_stub(session, header, last):
+            stub = header.purged and header.floor == header.head.version and header.row(session) == _bare(header, session)
+            if stub or await self._become_stub(session, header, last):
                 break
         await self._drop(session, header.head.version)
         pk = self._keys.session(session)
@@ -293,7 +336,19 @@ class DynamoDBDriver(Reader):
         beside = [{"Put": {"TableName": self.table.name, "Item": self._keys.listed(session) | {"g": values[":g"]}}}]
         if not header.tail:  # Then an item of its own ends with the last record.
             beside.append({"Delete": {"TableName": self.table.name, "Key": self._keys.record(session, header.head.version)}})
-        return await self._set(session, header, "f = :f, x = :x, g = :g, z = :z", values, beside)
+        cells = changes(self.table.name, self._keys, session, _NO_CELLS, header.due_at)
+        return await self._set(session, header, "f = :f, x = :x, g = :g, z = :z", values, cells, beside)
+
+    async def require_writer(self, version: int) -> None:
+        """See `spi.Versioned.require_writer`."""
+        await require_writer(self._header, version)
+
+    async def migrate(self, from_version: int, progress: Progress) -> None:
+        """See `spi.Versioned.migrate`. Items take the attributes of schema 2 when they are written, so nothing but the header changes."""
+        if from_version != 1:
+            raise Invalid(f"There is no way to a newer schema from schema {from_version}.")
+        token = new_store_id(self._clock)
+        await upgrade(self._header, from_version, [], progress, token=token, settle_seconds=MIN_WRITER_SECONDS)
 
     async def checkup(self) -> Checkup:
         """See `remote.Driver.checkup`."""
@@ -313,5 +368,6 @@ def _parts(item: Item) -> tuple[str, int]:
     return (item["n"]["S"] if parts else "", parts)
 
 
-def _header(item: Item) -> StoreHeader:
-    return StoreHeader(int(item["v"]["N"]), str(item["store"]["S"]))
+def _bare(header: SessionHeader, session: SessionKey) -> Row:
+    """The index row of a header without cells."""
+    return Row(session, header.head, {}, header.created)

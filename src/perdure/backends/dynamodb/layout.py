@@ -1,9 +1,11 @@
 """The items of one namespace in a table of string keys `pk` and `sk`, and what is in them.
 
     pk                       sk           attributes
-    NS/m                     m            v, store: the schema's version and the store's id
+    NS/m                     m            v, store, min_writer: the schema's version, the store's id, the least version of a writer
     NS/s/TENANT␟ID           t            the header: h head, f first version, x newest records, c made at, g tags, z purged,
-                                          q the version up to which the feed's log has it, d where it is in the index below
+                                          q the version up to which the feed's log has it, d where it is in the index below;
+                                          from schema 2 on, where they are set: u due at, o control, w size
+    NS/u/SHARD               DUE/TENANT␟ID   a session that is due at DUE; from schema 2 on
     NS/s/TENANT␟ID           rVERSION     x: up to 16 records, dense; VERSION is the last one's
     NS/s/TENANT␟ID           sVERSION     h hash, b body or p how many parts and n their name: a snapshot
     NS/s/TENANT␟ID           kKEY         v version, r request: an idempotency key
@@ -13,8 +15,8 @@
     NS/f                     n, w         n: the number of the log's next entry; that from which the next sweep looks
     NS/d/SHARD               NS/s/…       the index `perdure-feed` (keys d and pk): sessions that the log does not hold up to their head
 
-Strings sort by their bytes in UTF-8, as ids do. Names hold no control characters, so ␟ (U+001F) ends each. Versions and numbers are 16
-hexadecimal digits. A query of `r` to `t`, backwards, meets the header, the snapshots and then the newest records.
+Strings sort by their bytes in UTF-8, as ids do. Names hold no control characters, so ␟ (U+001F) ends each. Versions, times and numbers
+are 16 hexadecimal digits. A query of `r` to `t`, backwards, meets the header, the snapshots and then the newest records.
 """
 
 from __future__ import annotations
@@ -30,13 +32,11 @@ from perdure.backends.common.packing import Reading
 from perdure.backends.common.pieces import PiecedRecord
 from perdure.backends.remote import change_log
 from perdure.backends.remote.change_log import Ranges
-from perdure.backends.spi import Head, Record, Snapshot
+from perdure.backends.spi import Head, Record, Row, Snapshot
 from perdure.model.ids import SessionKey
 
 Item = dict[str, Any]
 
-SCHEMA = 1
-"""The version of this layout."""
 FEED_INDEX = "perdure-feed"
 SHARDS = 8
 """Partitions that a tenant's listing, and the feed's index, are spread over. Part of the layout: never change it."""
@@ -56,6 +56,8 @@ TABLE: dict[str, Any] = {
 }
 """How a table is made."""
 
+ROW = "h,c,g,u,o,w"
+"""The attributes of a header item that its index row is made of."""
 _ENCODER = msgspec.msgpack.Encoder()
 _TAGS = msgspec.msgpack.Decoder(dict[str, str])
 
@@ -69,6 +71,13 @@ class SessionHeader(msgspec.Struct, frozen=True):
     tags: Mapping[str, str]
     tail: Sequence[bytes]
     purged: bool
+    due_at: int | None = None
+    control: bytes = b""
+    size_bytes: int = 0
+
+    def row(self, session: SessionKey) -> Row:
+        """The session's index row."""
+        return Row(session, self.head, self.tags, self.created, self.due_at, self.control, self.size_bytes)
 
     @property
     def tail_bytes(self) -> int:
@@ -127,11 +136,36 @@ class Layout:
         """The key of a session in the listing."""
         return key(self.listing(session.tenant, crc32(session.id.encode()) % SHARDS), session.id)
 
+    def due_in(self, shard: int) -> str:
+        """A partition of what is due."""
+        return f"{self._ns}/u/{shard}"
+
+    def due(self, session: SessionKey, due_at: int) -> Item:
+        """The key, and all there is, of the item that says when a session is due."""
+        return key(self.due_in(crc32(f"{session.tenant}\x1f{session.id}".encode()) % SHARDS), due_name(due_at, session))
+
     def unsequenced(self, shard: int) -> str:
         return f"{self._ns}/d/{shard}"
 
     def unsequenced_of(self, session: SessionKey) -> Item:
         return text(self.unsequenced(crc32(f"{session.tenant}\x1f{session.id}".encode()) % SHARDS))
+
+
+def due_start(due_at: int) -> str:
+    """What the names of all items begin with that are due at a time."""
+    return f"{max(due_at, 0):016x}/"
+
+
+def due_name(due_at: int, session: SessionKey) -> str:
+    """The sort key of an item that is due."""
+    return f"{due_start(due_at)}{session.tenant}\x1f{session.id}"
+
+
+def due_of(name: str) -> tuple[int, SessionKey]:
+    """Back from `due_name`."""
+    due_at, _, session = name.partition("/")
+    tenant, _, id = session.partition("\x1f")
+    return int(due_at, 16), SessionKey(tenant, id)
 
 
 def at(kind: str, version: int) -> str:
@@ -203,6 +237,16 @@ def created(item: Item) -> int:
         return int(item["c"]["N"])
 
 
+def decode_row(session: SessionKey, item: Item) -> Row:
+    """The index row in a session's header item, of which the attributes `ROW` were read."""
+    with _reading(item):
+        return Row(session, decode_head(item), decode_tags(item), created(item), *_cells(item))
+
+
+def _cells(item: Item) -> tuple[int | None, bytes, int]:
+    return int(item["u"]["N"]) if "u" in item else None, item["o"]["B"] if "o" in item else b"", int(item["w"]["N"]) if "w" in item else 0
+
+
 def decode_header(item: Item) -> SessionHeader:
     """A session's header item."""
     with _reading(item):
@@ -213,6 +257,7 @@ def decode_header(item: Item) -> SessionHeader:
             decode_tags(item),
             [one["B"] for one in item["x"]["L"]],
             "z" in item,
+            *_cells(item),
         )
 
 

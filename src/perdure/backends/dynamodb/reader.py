@@ -16,6 +16,7 @@ from perdure.backends.common.checks import selects
 from perdure.backends.common.pages import VERSION_END, GapError, RecordPage, check_dense, version_range, without_gaps
 from perdure.backends.common.pieces import PiecedRecord, piece_name
 from perdure.backends.dynamodb import layout
+from perdure.backends.dynamodb.due import scan_due
 from perdure.backends.dynamodb.header_cache import HeaderCache
 from perdure.backends.dynamodb.layout import SEGMENT_RECORDS, SHARDS, Item, Layout, SessionHeader, at
 from perdure.backends.dynamodb.table import Table
@@ -107,7 +108,7 @@ class Reader:
             segments += more
         stored = _dense([*_opened(reversed(segments)), *_tail(header, items[0])], first, newest)
         records = await asyncio.gather(*[self._whole(session, one) for one in stored])
-        return Loaded(Row(session, header.head, header.tags, header.created), snapshot, records)
+        return Loaded(header.row(session), snapshot, records)
 
     async def read(self, session: SessionKey, after: int, before: int | None, limit: int, *, reverse: bool) -> list[Record]:
         """The header first: often it holds what is asked for. One request more for each page of items."""
@@ -168,7 +169,11 @@ class Reader:
         return Known(*layout.decode_idempotency(item), layout.decode_head(head)) if item and head else None
 
     async def scan(self, query: Query, cursor: str | None, limit: int) -> Page[Row]:
-        """By id, merged from the listing's shards; what the tags let pass is looked up by its header item, which decides."""
+        """By id, or what is due."""
+        return await (scan_due(self.table, self._keys, query, cursor, limit) if query.order == "due" else self._by_id(query, cursor, limit))
+
+    async def _by_id(self, query: Query, cursor: str | None, limit: int) -> Page[Row]:
+        """Merged from the listing's shards; what the tags let pass is looked up by its header item, which decides."""
         rows: list[Row] = []
         async with aclosing(self._ids(query, cursor, limit)) as ids:
             while len(rows) < limit:
@@ -183,13 +188,13 @@ class Reader:
         return Page(rows, rows[-1].session.id)
 
     async def _rows(self, query: Query, sessions: Sequence[SessionKey]) -> list[Row]:
-        found = await self.table.get_many([self._keys.header(session) for session in sessions], "h,c,g")
+        found = await self.table.get_many([self._keys.header(session) for session in sessions], layout.ROW)
         rows = []
         for session in sessions:
             item = found.get((self._keys.session(session), "t"))
             if item is None:
                 raise Corrupt(f"The header item of session {session.id!r} is gone from DynamoDB.", session=session.id)
-            row = Row(session, layout.decode_head(item), layout.decode_tags(item), layout.created(item))
+            row = layout.decode_row(session, item)
             if selects(query, row.head, row.tags):
                 rows.append(row)
         return rows

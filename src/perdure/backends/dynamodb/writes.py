@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from perdure.backends.dynamodb.cells import CellChanges, changed, changes
 from perdure.backends.dynamodb.layout import (
     SEGMENT_RECORDS,
     Item,
@@ -41,7 +42,8 @@ PARTS_MAX = 100
 
 class Request(msgspec.Struct, frozen=True):
     """A conditional write. `parts`: the header first, then in a transaction the rest; `key_part`: which of them is about the attempt's own
-    key. `after`: the header as it will be. `statement`: the same as `parts` in PartiQL, where they are an update of the header alone."""
+    key. `after`: the header as it will be. `statement`: the same as `parts` in PartiQL, where they are an update of the header alone that
+    changes no cell."""
 
     parts: Sequence[Item]
     after: SessionHeader
@@ -58,6 +60,7 @@ def request(table: str, keys: Layout, attempt: Attempt, header: SessionHeader | 
     """The write of an attempt on `header`, whose head is the one expected; `blobs` are its records, encoded. Raises `TooLarge`."""
     session, head = attempt.session, attempt.records[-1].head
     tags = None if attempt.index is None else attempt.index.tags
+    cells = changes(table, keys, session, attempt.index, None if header is None else header.due_at)
     waiting: Sequence[bytes] = () if header is None else header.tail
     moved: Sequence[bytes] = ()
     kept = [*waiting, *blobs]
@@ -66,13 +69,15 @@ def request(table: str, keys: Layout, attempt: Attempt, header: SessionHeader | 
         moved, kept = (kept, []) if large else (waiting, list(blobs))
     if header is None:
         first = attempt.records[0].head
-        after = SessionHeader(head, first.version, first.at, dict(tags or {}), kept, purged=False)
+        after = changed(SessionHeader(head, first.version, first.at, dict(tags or {}), kept, purged=False), attempt.index)
         parts = [_made(table, keys, session, after)]
     else:
         after = msgspec.structs.replace(header, head=head, tail=kept, tags=header.tags if tags is None else dict(tags))
-        parts = [_moved(table, keys, session, header, after, blobs if not moved else None)]
+        after = changed(after, attempt.index)
+        parts = [_moved(table, keys, session, header, after, blobs if not moved else None, cells)]
     if header is None or tags is not None:
         parts.append({"Put": {"TableName": table, "Item": keys.listed(session) | {"g": encode_tags(after.tags)}}})
+    parts += cells.beside
     last = head.version - len(kept)
     parts += [{"Put": {"TableName": table, "Item": item}} for item in _segments(keys, session, moved, last)]
     key_part = None
@@ -82,7 +87,8 @@ def request(table: str, keys: Layout, attempt: Attempt, header: SessionHeader | 
             parts.append(_key(table, keys, attempt, name))
     if len(parts) > PARTS_MAX:
         raise TooLarge(f"An append that needs {len(parts)} items; DynamoDB takes {PARTS_MAX} in one transaction.")
-    return Request(parts, after, key_part, {} if header is None or len(parts) > 1 else _statement(table, keys, session, header, after))
+    plain = header is not None and len(parts) == 1 and not cells
+    return Request(parts, after, key_part, _statement(table, keys, session, header, after) if header is not None and plain else {})
 
 
 def _made(table: str, keys: Layout, session: SessionKey, after: SessionHeader) -> Item:
@@ -95,13 +101,22 @@ def _made(table: str, keys: Layout, session: SessionKey, after: SessionHeader) -
         "q": number(0),
         "d": keys.unsequenced_of(session),
     }
+    item |= {} if after.due_at is None else {"u": number(after.due_at)}
+    item |= {"o": binary(after.control)} if after.control else {}
+    item |= {"w": number(after.size_bytes)} if after.size_bytes else {}
     return {"Put": _conditioned(table, "attribute_not_exists(pk)") | {"Item": item}}
 
 
 def _moved(
-    table: str, keys: Layout, session: SessionKey, header: SessionHeader, after: SessionHeader, added: Sequence[bytes] | None
+    table: str,
+    keys: Layout,
+    session: SessionKey,
+    header: SessionHeader,
+    after: SessionHeader,
+    added: Sequence[bytes] | None,
+    cells: CellChanges,
 ) -> Item:
-    changes = ["h = :h", "d = :d", "x = :x" if added is None else "x = list_append(x, :x)"]
+    sets = ["h = :h", "d = :d", "x = :x" if added is None else "x = list_append(x, :x)"]
     values = {
         ":e": binary(encode_head(header.head)),
         ":f": number(header.floor),
@@ -110,11 +125,11 @@ def _moved(
         ":x": binaries(after.tail if added is None else added),
     }
     if after.tags != header.tags:
-        changes.append("g = :g")
+        sets.append("g = :g")
         values[":g"] = encode_tags(after.tags)
     return {
-        "Update": _conditioned(table, "h = :e AND f = :f")
-        | {"Key": keys.header(session), "UpdateExpression": f"SET {', '.join(changes)}", "ExpressionAttributeValues": values}
+        "Update": _conditioned(table, cells.conditions("h = :e AND f = :f"))
+        | {"Key": keys.header(session), "UpdateExpression": cells.expression(sets), "ExpressionAttributeValues": values | cells.values}
     }
 
 
