@@ -28,7 +28,7 @@ from tests.support.golden.stores import GOLDEN, Golden
 
 __all__ = ["Servers", "load"]
 
-UPGRADED = ("sqlite", "postgresql", "redis", "etcd")
+UPGRADED = ("sqlite", "postgresql", "redis", "etcd", "objects", "firestore", "datastore")
 """The layouts that have schema 2."""
 KILLS = ("before the lock", "after the lock", "progress", "before the end", "after the end")
 PLAN, NEW = SessionKey(ACME, "plan"), SessionKey(ACME, "made on schema 2")

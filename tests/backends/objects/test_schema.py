@@ -13,8 +13,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from perdure.backends.common import upgrade
 from perdure.backends.conformance import behind, expecting
-from perdure.backends.objects import due, listing, upgrade
+from perdure.backends.objects import due, listing
 from perdure.backends.objects import segment as form
 from perdure.backends.objects import shard as shards
 from perdure.backends.objects.due import DueList
@@ -186,6 +187,10 @@ async def test_nothing_that_ended_is_left_among_what_is_due(url: str) -> None:
         assert await backend.change_index(await row(backend), Index(due_at=NEVER))
         assert places(backend) == 1
         await backend.append([behind(S, index=Index(due_at=1)), behind(T, kind=Kind.tombstone, status=Status.deleted)])
+        assert places(backend) == 2
+        await backend.purge(T)
+        assert places(backend) == 1
+        assert await backend.change_index(await row(backend, T), Index(due_at=8, control=b"c"))
         assert places(backend) == 2
         await backend.purge(T)
         assert places(backend) == 1
@@ -362,8 +367,8 @@ class Kill:
 async def test_an_upgrade_that_was_killed_is_run_again(landed: bool, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed at each of its writes, the store reads the same, takes no write of the old schema once that is shut out, and is upgraded by
     the next run."""
-    monkeypatch.setattr(upgrade, "LOCK_SECONDS", 0.05)
-    monkeypatch.setattr(upgrade.common, "BEATS", 0.001)
+    monkeypatch.setitem(upgrade.upgrade.__kwdefaults__, "lock_seconds", 0.05)
+    monkeypatch.setattr(upgrade, "BEATS", 0.001)
     kill = Kill(monkeypatch, landed=landed)
     for number in range(10):
         async with Handles() as handles:
@@ -396,7 +401,7 @@ async def test_an_upgrade_that_was_killed_is_run_again(landed: bool, url: str, m
 
 async def test_two_upgrades_at_once(anywhere: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One waits for the other: it is told `Busy`, or finds the store upgraded; the store reads the same."""
-    monkeypatch.setattr(upgrade, "LOCK_SECONDS", 2)
+    monkeypatch.setitem(upgrade.upgrade.__kwdefaults__, "lock_seconds", 2)
     async with Handles() as handles:
         old = await of_schema_1(handles, anywhere)
         before = await everything(old)
