@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from perdure.backends.common import upgrade
 from perdure.backends.conformance import behind, expecting
-from perdure.backends.google import gate, layout, upgrade
+from perdure.backends.google import gate, layout
 from perdure.backends.google.entities import Write
 from perdure.backends.spi import NEVER, Appended, Head, Index, Query, Row, Snapshot
 from perdure.errors import Busy, Unknown, Unsupported
@@ -156,6 +157,10 @@ async def test_nothing_that_ended_is_left_among_what_is_due(place: Callable[[], 
         await backend.append([behind(T, kind=Kind.tombstone, status=Status.deleted)])
         await backend.purge(T)
         assert await due_fields(backend) == 0
+        assert await backend.change_index(await row(backend, T), Index(due_at=8, control=b"c"))
+        assert await due_fields(backend) == 1
+        await backend.purge(T)
+        assert await due_fields(backend) == 0
         assert not {"due", "control", "size"} & (await entity(backend, layout.session(T))).fields.keys()
 
 
@@ -266,7 +271,7 @@ async def test_an_upgrade(place: Callable[[], Any]) -> None:
 async def test_an_upgrade_that_was_killed_is_run_again(number: int, when: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed at each of its writes (the lock, the new schema), the store reads the same, takes no write of the old schema once that is
     shut out, and is upgraded by the next run."""
-    monkeypatch.setattr(upgrade, "LOCK_SECONDS", 5)
+    monkeypatch.setitem(upgrade.upgrade.__kwdefaults__, "lock_seconds", 5)
     entities = MemoryEntities()
     async with handles(lambda: on(MemoryEntities(entities.data))) as open:
         old = await of_schema_1(open)
@@ -275,7 +280,7 @@ async def test_an_upgrade_that_was_killed_is_run_again(number: int, when: str, m
             entities.troubles = [("after", None)] * number + [(when, Unknown("killed"))]  # type: ignore[list-item]
             with pytest.raises(Unknown, match="killed"):
                 await killed.migrate(1, quiet)
-        monkeypatch.setattr(upgrade, "LOCK_SECONDS", 0.05)
+        monkeypatch.setitem(upgrade.upgrade.__kwdefaults__, "lock_seconds", 0.05)
         between = await open()
         assert await everything(between) == before
         if (number, when) != (0, "before"):
@@ -291,7 +296,7 @@ async def test_an_upgrade_that_was_killed_is_run_again(number: int, when: str, m
 
 async def test_two_upgrades_at_once(place: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """One waits for the other: it is told `Busy`, or finds the store upgraded; the store reads the same."""
-    monkeypatch.setattr(upgrade, "LOCK_SECONDS", 2)
+    monkeypatch.setitem(upgrade.upgrade.__kwdefaults__, "lock_seconds", 2)
     async with handles(place) as open:
         old = await of_schema_1(open)
         before = await everything(old)

@@ -13,8 +13,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from perdure.backends.common import upgrade
 from perdure.backends.conformance import behind, expecting
-from perdure.backends.objects import due, listing, upgrade
+from perdure.backends.objects import due, listing
 from perdure.backends.objects import segment as form
 from perdure.backends.objects import shard as shards
 from perdure.backends.objects.due import DueList
@@ -189,6 +190,10 @@ async def test_nothing_that_ended_is_left_among_what_is_due(url: str) -> None:
         assert places(backend) == 2
         await backend.purge(T)
         assert places(backend) == 1
+        assert await backend.change_index(await row(backend, T), Index(due_at=8, control=b"c"))
+        assert places(backend) == 2
+        await backend.purge(T)
+        assert places(backend) == 1
         await backend.append([behind(S, index=Index(due_at=NEVER))])
         assert places(backend) == 0
         cold = await handles.open(url)
@@ -207,6 +212,8 @@ async def test_checkpoints_hold_the_cells(url: str, monkeypatch: pytest.MonkeyPa
             await backend.append([behind(SessionKey("acme", f"s{number}"), index=index)])
         assert await backend.change_index(await row(backend, SessionKey("acme", "s3")), Index(due_at=NEVER))
         await backend.append([behind(SessionKey("acme", f"t{number}")) for number in range(40)])
+        for shard in backend.driver.shards:
+            await backend.run(shard.drain())
         kept = await objects(backend, "index/0000", "index/0001")
         assert all(form.decode_checkpoint(data).schema == 2 for data in kept.values())
         cold = await handles.open(url)
@@ -360,8 +367,8 @@ class Kill:
 async def test_an_upgrade_that_was_killed_is_run_again(landed: bool, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed at each of its writes, the store reads the same, takes no write of the old schema once that is shut out, and is upgraded by
     the next run."""
-    monkeypatch.setattr(upgrade, "LOCK_SECONDS", 0.05)
-    monkeypatch.setattr(upgrade.common, "BEATS", 0.001)
+    monkeypatch.setitem(upgrade.upgrade.__kwdefaults__, "lock_seconds", 0.05)
+    monkeypatch.setattr(upgrade, "BEATS", 0.001)
     kill = Kill(monkeypatch, landed=landed)
     for number in range(10):
         async with Handles() as handles:
@@ -394,7 +401,7 @@ async def test_an_upgrade_that_was_killed_is_run_again(landed: bool, url: str, m
 
 async def test_two_upgrades_at_once(anywhere: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """One waits for the other: it is told `Busy`, or finds the store upgraded; the store reads the same."""
-    monkeypatch.setattr(upgrade, "LOCK_SECONDS", 2)
+    monkeypatch.setitem(upgrade.upgrade.__kwdefaults__, "lock_seconds", 2)
     async with Handles() as handles:
         old = await of_schema_1(handles, anywhere)
         before = await everything(old)
@@ -433,7 +440,8 @@ async def test_what_a_later_version_wrote_is_kept(url: str) -> None:
     """Fields and entries that are not known stay through appends, changes of the index, truncation, purge and a new `min_writer`."""
     async with Handles() as handles:
         backend = await handles.open(url + "&namespace=one")
-        await put(backend, "perdure.json", json.dumps({**await tag(backend), "perdure": 3, "shards": 1, "later": [1]}).encode())
+        named = {**await tag(backend), "perdure": 3, "shards": 1, "later": [1]}
+        await put(backend, "perdure.json", json.dumps(named).encode())
         later = await handles.open(url.replace("shards=2", "shards=1") + "&namespace=one")
         assert (later.schema, later.capabilities.scan_orders) == (3, ("id", "due"))
         await later.append([behind(S, index=Index(due_at=5)), behind(T, index=Index(due_at=6)), behind(T)])
@@ -457,8 +465,10 @@ async def test_what_a_later_version_wrote_is_kept(url: str) -> None:
             assert UNKNOWN in entries
             assert all(entry[9] == "entry's" for entry in entries)
             assert all(record[12] == "record's" for entry in entries for record in entry[3])
-        assert (await tag(cold))["later"] == [1]
-        assert (await tag(cold))["perdure"] == 3
+        await cold.require_writer(3)
+        assert await tag(cold) == {**named, "min_writer": 3}
+        (refused,) = await cold.append([behind(S)])
+        assert isinstance(refused, Unsupported)
 
 
 def _longer(data: bytes) -> bytes:

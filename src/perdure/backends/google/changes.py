@@ -25,6 +25,8 @@ RECORD_BYTES_MAX = 16 << 20
 WHOLE_BYTES = 640 << 10
 """Bytes of a commit's meta and body, or of a snapshot, that lie in one entity; larger ones are cut. An entity takes 1 MiB."""
 PIECE_BYTES = 960 << 10
+NO_CELLS = Index({}, NEVER, b"", 0)
+"""What a purge leaves of an index row."""
 COMMIT_WRITES = 400
 """Entities in one commit; a service takes 500."""
 TRIES = 12
@@ -160,7 +162,7 @@ class Changes(Reader):
             if header is None:
                 raise not_deleted(session)
             last = check_deleted(session, header.head).version
-            if (header.purged and header.first == last) or await self._become_stub(session, header):
+            if (header.purged and header.first == last and header.changed(NO_CELLS) == header) or await self._become_stub(session, header):
                 await self._drop(session, last)
                 await self._remove(session, "piece", "", layout.number(last + 1))
                 await self._remove(session, "snapshot", "", layout.number(last + 1))
@@ -175,8 +177,7 @@ class Changes(Reader):
         if not found or found[0].head != header.head:
             return False
         blank = layout.encode_record(msgspec.structs.replace(found[0], body=b""), 0)
-        bare = header.changed(Index({}, NEVER, b"", 0))
-        stub = msgspec.structs.replace(bare, first=header.head.version, purged=True, snapshots=())
+        stub = msgspec.structs.replace(header.changed(NO_CELLS), first=header.head.version, purged=True, snapshots=())
         return await self._set(session, header, stub, [Write(layout.record(session, header.head.version), blank)])
 
     async def _forget_keys(self, session: SessionKey, upto: int) -> None:

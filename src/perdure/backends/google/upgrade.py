@@ -11,8 +11,6 @@ from perdure.backends.google.entities import Entities, Entity, Refused, Write
 from perdure.backends.spi import Progress
 from perdure.errors import Corrupt, Invalid
 
-LOCK_SECONDS = common.LOCK_SECONDS
-
 
 async def require_writer(entities: Entities, place: str, version: int) -> None:
     """See `spi.Versioned`."""
@@ -30,7 +28,6 @@ async def migrate(entities: Entities, place: str, from_version: int, progress: P
         progress,
         token=token_hex(16),
         settle_seconds=gate.MIN_WRITER_SECONDS,
-        lock_seconds=LOCK_SECONDS,
     )
 
 

@@ -339,7 +339,7 @@ class ObjectsDriver:
             chain = shard.chains[session]
             if kind == PURGE and (chain.head.status, chain.head.version) != (Status.deleted, below):
                 raise Invalid(f"Session {session.id!r} was created again meanwhile: delete it before it is purged.")
-            if below <= chain.first and (kind == TRUNCATE or chain.blank == below):
+            if below <= chain.first and (kind == TRUNCATE or (chain.blank == below and not shard.index.has_cells(session))):
                 return ()
             return (Entry(kind, *session, below=below),)
 

@@ -36,6 +36,10 @@ class ShardIndex:
         found = self.row(row.session)
         return (found.head, found.due_at) == (row.head, row.due_at)
 
+    def has_cells(self, session: SessionKey) -> bool:
+        """Whether the session has any of the cells that came with schema 2."""
+        return session in self._cells
+
     def apply(self, entry: Entry, position: int) -> None:
         """Fold an entry of the segment at this position. One of a kind that is not known changes nothing."""
         if entry.kind == REQUIRE:

@@ -16,8 +16,6 @@ from perdure.backends.objects.shard import Shard
 from perdure.backends.spi import Progress
 from perdure.errors import Invalid
 
-LOCK_SECONDS = common.LOCK_SECONDS
-
 
 async def require_writer(bucket: Bucket, shards: Sequence[Shard], version: int) -> None:
     """See `spi.Versioned`."""
@@ -35,7 +33,7 @@ async def migrate(bucket: Bucket, shards: Sequence[Shard], from_version: int, pr
     if from_version != 1:
         raise Invalid(f"There is no way to a newer schema from schema {from_version}.")
     steps = [("the writers that each log takes", lambda: _require_in_logs(shards, from_version + 1))]
-    await common.upgrade(TagHeaders(bucket), from_version, steps, progress, token=token, lock_seconds=LOCK_SECONDS)
+    await common.upgrade(TagHeaders(bucket), from_version, steps, progress, token=token)
 
 
 class TagHeaders:
