@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import pty
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import perdure
+from perdure.cli.app import app
 from perdure.cli.commands.tour import STEPS
 from perdure.cli.exits import EXITS, status_of
 from tests.cli.conftest import SOURCE, Run
@@ -158,3 +160,21 @@ def test_a_command_that_fails_leaves_the_streams_of_its_process_alone(capfd: pyt
     assert run_here(["show", "none", "--url", f"sqlite:///{tmp_path}/none.db"]) == 3
     print("after it", flush=True)
     assert capfd.readouterr().out == "after it\n"
+
+
+def test_no_help_breaks_in_the_middle_of_a_sentence() -> None:
+    """Each paragraph of a command's help is one line of its docstring: a terminal wraps it, at whatever width it has."""
+    for name in app:
+        if name.startswith("-"):
+            continue
+        text = inspect.getdoc(app[name].default_command) or ""
+        assert text, name
+        for paragraph in text.partition("\n\nParameters\n---")[0].split("\n\n"):
+            assert "\n" not in paragraph, paragraph
+
+
+def test_a_command_that_refuses_names_its_own_help(run: Run, url: str) -> None:
+    """What a command asks for is in that command's help, and the message leads there."""
+    assert run("delete", "hello").status == 0
+    ran = run("purge", "hello")
+    assert (ran.status, ran.err.strip().endswith("See `perdure purge --help`.")) == (2, True), ran.err

@@ -38,25 +38,27 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         if os.environ.get("PERDURE_TRACEBACK"):
             raise
-        return _report(error, json="--json" in arguments)
+        return _report(error, arguments)
     return status if isinstance(status, int) else OK
 
 
-def _report(error: Exception, *, json: bool) -> int:
+def _report(error: Exception, arguments: Sequence[str]) -> int:
     """Say what went wrong; the exit status for it."""
     from cyclopts import CycloptsError
 
+    from perdure.cli.app import arrange
     from perdure.cli.exits import OTHER, USAGE, UsageError, status_of
     from perdure.cli.output.advice import advised, where_help_is, wrong_usage
     from perdure.cli.output.terminal import ErrorRow, say_error, write_error
     from perdure.cli.output.text import json_line, one_line
     from perdure.errors import Error
 
+    json, command = "--json" in arguments, next(iter(arrange(arguments)), None)
     facts: dict[str, Any] = {}
     retryable = False
     match error:
         case CycloptsError() | UsageError():
-            code, message, status = "usage", f"{wrong_usage(error)} See `{where_help_is(error)}`.", USAGE
+            code, message, status = "usage", f"{wrong_usage(error)} See `{where_help_is(error, command)}`.", USAGE
         case Error():
             code, message, status, retryable = error.code, advised(error), status_of(error.code), error.retryable
             facts = {name: fact for name, fact in error.facts.items() if _is_plain(fact)}

@@ -22,4 +22,4 @@ def delete(session: str, /, *, actor: str | None = None, common: Common = COMMON
     if terminal.json:
         terminal.object(receipt_row(session, receipt))
     elif not terminal.quiet:
-        terminal.print(f"{session} was deleted at version {receipt.version}; its bytes are still on disk")
+        terminal.print(f"{session} was deleted at version {receipt.version}; its bytes are still stored")

@@ -22,8 +22,9 @@ class PurgeRow(msgspec.Struct, frozen=True):
 def purge(session: str, /, *, yes: bool = False, common: Common = COMMON) -> int:
     """Remove all bytes of a deleted session, of every life it had. Nothing brings them back.
 
-    A stub stays: its id, and the tombstone's version, hash and time. What may remain elsewhere (backups, replicas, the server's logs) is
-    said in docs/personal-data.md. A session that was not deleted is refused: `perdure delete` comes first.
+    A stub stays: its id, and the tombstone's version, hash and time. A session that was not deleted is refused: run `perdure delete` first.
+
+    What may remain elsewhere (backups, replicas, the server's logs) is said in docs/personal-data.md.
 
     Parameters
     ----------

@@ -43,9 +43,11 @@ class UpgradeRow(msgspec.Struct, frozen=True):
 def upgrade(url: str | None = None, /, *, common: Common = COMMON) -> int:
     """Give a store that an older version made the schema of this one. Opening a store never does that.
 
-    Stop what uses the store first, and copy it. The upgrade takes a lock. What still has the store open may go on reading, and is refused
-    when it writes: open it there again. An upgrade that was interrupted, at whatever point, can be run again. Sessions, commits and hashes
-    stay as they are. A store that is up to date is left alone.
+    Stop what uses the store first, and copy it. Sessions, commits and hashes stay as they are. A store that is up to date is left alone.
+
+    The upgrade takes a lock. What still has the store open may go on reading, and is refused when it writes: open it there again.
+
+    An upgrade that was interrupted, at whatever point, can be run again.
 
     Parameters
     ----------

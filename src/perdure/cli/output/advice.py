@@ -56,6 +56,7 @@ def wrong_usage(error: Exception) -> str:
     return str(error).strip()
 
 
-def where_help_is(error: Exception) -> str:
-    """The help that says how the command is written."""
-    return " ".join(["perdure", *(error.command_chain or () if isinstance(error, CycloptsError) else ()), "--help"])
+def where_help_is(error: Exception, command: str | None) -> str:
+    """The help that says how the command is written. `command` is the one that was called, if it began."""
+    chain = (error.command_chain or ()) if isinstance(error, CycloptsError) else (command,) if command else ()
+    return " ".join(["perdure", *chain, "--help"])
