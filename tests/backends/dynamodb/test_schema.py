@@ -69,13 +69,13 @@ async def test_a_later_schema_that_takes_this_writer_is_opened_and_its_header_ke
     """A header of schema 3 with `min_writer` 2 opens and works; what it says beside is kept; with 3 it is refused."""
     async with opened(url) as backend:
         meta = backend.driver._keys.meta
-        await change(backend, meta, v=number(3), region=text("north"))
+        await change(backend, meta, v=number(3), of_later=text("north"))
     async with opened(url) as backend:
         assert isinstance((await backend.append([behind(S, index=Index(due_at=5))]))[0], Appended)
         assert [row.session for row in (await backend.scan(DUE)).items] == [S]
         await backend.require_writer(3)
         found = await item(backend, meta)
-        assert (found["v"], found["min_writer"], found["region"]) == (number(3), number(3), text("north"))
+        assert (found["v"], found["min_writer"], found["of_later"]) == (number(3), number(3), text("north"))
     with pytest.raises(perdure.Unsupported, match="upgrade perdure"):
         async with opened(url):
             pass
