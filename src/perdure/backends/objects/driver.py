@@ -9,15 +9,15 @@ from typing import TypeVar
 import msgspec
 
 from perdure.backends.common.pages import SNAPSHOTS_KEPT, RecordPage, version_range
-from perdure.backends.common.refusals import check_anchor, no_store, not_deleted
+from perdure.backends.common.refusals import check_anchor, not_deleted
 from perdure.backends.common.schema import writer_version
-from perdure.backends.common.store_header import check_schema
+from perdure.backends.common.store_header import open_header
 from perdure.backends.objects import upgrade
 from perdure.backends.objects.bucket import Bucket
 from perdure.backends.objects.checkup import checkup
 from perdure.backends.objects.feed import read_feed
 from perdure.backends.objects.listing import by_due, by_id
-from perdure.backends.objects.name_tag import META, NameTag, new_tag, read_tag
+from perdure.backends.objects.name_tag import META, NameTag, new_tag, parse_header, read_tag
 from perdure.backends.objects.segment import APPEND, PURGE, TRUNCATE, Chain, Entry, change, written
 from perdure.backends.objects.shard import FETCHED, Shard
 from perdure.backends.remote.driver import Answer, Attempt, HeadMismatch, Stored
@@ -83,25 +83,25 @@ class ObjectsDriver:
         """
         place = self._bucket.place
 
+        async def read() -> bytes | None:
+            self._unproven = await self._bucket.get(META)
+            return self._unproven
+
+        async def make(id: str) -> None:
+            await self._bucket.create(META, new_tag(id, shards or SHARDS))
+
         try:
-            data = await self._bucket.get(META)
-            if data is None and not create:
-                raise no_store(place, f"the object {META}")
-            if data is None:
-                tag = new_tag(self._new_id().hex(), shards or SHARDS)
-                data = tag if await self._bucket.create(META, tag) else await self._bucket.get(META)
-            if data is None:
-                raise Unavailable(f"{place} says that {META} is there, and does not give it: open it again.")
-            found = read_tag(data, place)  # Before it is put again: it may be the word of who knows where.
-            self._unproven = data
+            await open_header(
+                read, make, parse_header, place=place, what=f"the object {META!r}", known=SCHEMA_VERSION, clock=self._clock, create=create
+            )
+            tag = read_tag(self._unproven or b"", place)
             if create:
                 await self._prove()
         except Unknown as error:
             raise Unavailable(f"{place} did not answer when its {META} was made or tried: open it again.") from error
-        check_schema(found.schema, SCHEMA_VERSION, found.min_writer)
-        if shards not in (None, found.shards):
-            raise Invalid(f"{place} has {found.shards} shards for good, not {shards}: leave ?shards= out.")
-        self._use(found, saves=create)
+        if shards not in (None, tag.shards):
+            raise Invalid(f"{place} has {tag.shards} shards for good, not {shards}: leave ?shards= out.")
+        self._use(tag, saves=create)
 
     def _use(self, tag: NameTag, *, saves: bool) -> None:
         """Take what the name tag says."""

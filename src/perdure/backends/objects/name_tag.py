@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
+from perdure.backends.common.packing import Reading
+from perdure.backends.common.store_header import StoreHeader
 from perdure.backends.common.upgrade import SchemaState
 from perdure.backends.spi import SCHEMA_VERSION
-from perdure.errors import Corrupt
 
 META = "perdure.json"
 
@@ -33,10 +34,18 @@ def read_tag(data: bytes, place: str) -> NameTag:
 
 def parse_tag(data: bytes, place: str) -> tuple[NameTag, dict[str, Any], SchemaState]:
     """A name tag, all its fields, and what an upgrade reads of it. Raises `Corrupt`."""
-    try:
-        fields = json.loads(data)
-        schema, least = int(fields["perdure"]), fields.get("min_writer")
-        tag = NameTag(schema, str(fields["id"]), int(fields["shards"]), None if least is None else int(least))
-        return tag, fields, SchemaState(schema, tag.min_writer or 1, str(fields.get("lock", "")), int(fields.get("count", 0)))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise Corrupt(f"The object {META} of {place} is damaged or none of Perdure's: is this the store's address?") from error
+    with Reading(lambda: f"The object {META} of {place}"):
+        tag, fields = _parse(data)
+        return tag, fields, SchemaState(tag.schema, tag.min_writer or 1, str(fields.get("lock", "")), int(fields.get("count", 0)))
+
+
+def parse_header(data: bytes) -> StoreHeader:
+    """The store's header. Raises one of `packing.UNREADABLE` for an object of something else."""
+    tag, _ = _parse(data)
+    return StoreHeader(tag.schema, tag.id, tag.min_writer)
+
+
+def _parse(data: bytes) -> tuple[NameTag, dict[str, Any]]:
+    fields = json.loads(data)
+    least = fields.get("min_writer")
+    return NameTag(int(fields["perdure"]), str(fields["id"]), int(fields["shards"]), None if least is None else int(least)), fields
