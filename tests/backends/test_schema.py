@@ -78,9 +78,16 @@ def perdure_command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def python(*arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run Python with this very library."""
+    """Run Python with this very library. One that does not end says where it hangs."""
     environment = os.environ | {"PYTHONPATH": str(Path(perdure.__file__).parents[1])}
-    return subprocess.run([sys.executable, *arguments], check=False, capture_output=True, text=True, timeout=120, env=environment)
+    command = [sys.executable, "-X", "faulthandler", *arguments]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as running:
+        try:
+            said, errors = running.communicate(timeout=100)
+        except subprocess.TimeoutExpired:
+            running.send_signal(signal.SIGABRT)
+            raise AssertionError(running.communicate()[1]) from None
+    return subprocess.CompletedProcess(command, running.returncode, said, errors)
 
 
 def upgraded(url: str) -> dict[str, Any]:
