@@ -26,16 +26,17 @@ settings.load_profile("ci" if os.environ.get("CI") else "dev")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Run `async def test_…` in an event loop of its own, for four minutes at most."""
+    """Run `async def test_…` in an event loop of its own, for four minutes at most, or as its mark `timeout` says."""
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
-    asyncio.run(_in_time(pyfuncitem.obj(**arguments)))
+    mark = pyfuncitem.get_closest_marker("timeout")
+    asyncio.run(_in_time(pyfuncitem.obj(**arguments), mark.args[0] if mark else 240))
     return True
 
 
-async def _in_time(test: Coroutine[Any, Any, None]) -> None:
-    async with asyncio.timeout(240):
+async def _in_time(test: Coroutine[Any, Any, None], seconds: float) -> None:
+    async with asyncio.timeout(seconds):
         await test
 
 

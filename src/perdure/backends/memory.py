@@ -74,7 +74,7 @@ class _Chain(msgspec.Struct):
         return self.records[-1].head
 
     def after(self, version: int) -> int:
-        """The place of the first record behind `version`."""
+        """The place of the first record after `version`."""
         return bisect_left(self.records, version + 1, key=lambda record: record.head.version)
 
     def find(self, version: int) -> Record | None:

@@ -5,7 +5,7 @@ carries the head that it makes, so a backend copies those fields and decides not
 
 Vocabulary
     head        the newest record's position and standing; the condition of every append
-    finish      the engine's pure function from a head to the records that go behind it. A backend calls it where the head
+    finish      the engine's pure function from a head to the records that follow it. A backend calls it where the head
                 is certain (inside its transaction), or on the head it last saw and again after a lost race
     durability  how safe a write is on return, see `Durability`
 
@@ -105,7 +105,7 @@ class Append(msgspec.Struct, frozen=True):
 
 
 class Appended(msgspec.Struct, frozen=True, gc=False):
-    """The records are stored; `head` is what they made and `previous` what they were put behind."""
+    """The records are stored; `head` is what they made and `previous` the head before them."""
 
     head: Head
     previous: Head | None
@@ -307,7 +307,7 @@ def indexed(backend: Backend) -> Indexed | None:
 
 
 Progress = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and how much there is (0: not known). Called from any thread, quick, never raises."""
+"""Called with what is being done, how much of it is done, and how much there is (0: not known). From any thread, quick, never raises."""
 
 
 @runtime_checkable
@@ -340,24 +340,24 @@ class Versioned(Protocol):
 
 
 Hear = Callable[[SessionKey | None, int], None]
-"""Told that a session has a record of this version; `None`: some may have gone unheard. Called from any thread, quick, never raises."""
+"""Called when a session has a record of this version; `None`: some may have gone unheard. Called from any thread, quick, never raises."""
 
 
 @runtime_checkable
 class Notifying(Protocol):
-    """A backend that tells of new records. What it tells is a hint: it may come late, twice or never; the chain alone is true."""
+    """A backend that notifies of new records. A notification is a hint: it may come late, twice or never; the chain alone is true."""
 
     @property
     def hears(self) -> bool:
-        """Whether it would be told of a record that is stored now. While it is not, whoever waits has to look."""
+        """Whether it would be notified of a record that is stored now. While it is not, watchers have to poll."""
         ...
 
     async def listen(self, hear: Hear) -> None:
         """From its return until `close`, call `hear` soon after anyone, in any process, stored records; when the engine was away, once it
         is back, with `None`. A broken connection is made again by itself.
 
-        Called once; a call that was cancelled may be made again, with the same `hear`. Returns when it hears, or when that could not be
-        had within the time-outs. Raises `Unsupported` where `capabilities.notification` is false.
+        Called once; a call that was cancelled may be made again, with the same `hear`. Returns when it hears, or when the time-outs
+        are over. Raises `Unsupported` where `capabilities.notification` is false.
         """
         ...
 
@@ -374,7 +374,7 @@ class Backend(Protocol):
         ...
 
     async def append(self, appends: Sequence[Append]) -> Sequence[Outcome | BaseException]:
-        """Add records behind each session's head, where `finish` accepts that head.
+        """Add records after each session's head, where `finish` accepts that head.
 
         Atomic per session: all its records, its key and its index change, or none of them. Sessions of one call share a
         transaction or a round trip where the engine can; one that lost its race does not stop the others. A session may
@@ -390,7 +390,7 @@ class Backend(Protocol):
         ...
 
     async def load(self, session: SessionKey, at: int | None = None) -> Loaded | None:
-        """Newest snapshot at or below version `at` (default: the head) and the records behind it up to `at`, as of one moment.
+        """Newest snapshot at or below version `at` (default: the head) and the records after it up to `at`, as of one moment.
 
         `None` if the session has no record. One round trip. A snapshot is offered only while the commit it belongs to is
         still in the chain with the same hash, or below its first record.

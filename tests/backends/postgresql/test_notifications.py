@@ -13,7 +13,7 @@ from perdure import Event
 from perdure.backends.conformance import behind
 from perdure.backends.conformance.notifying import Ear
 from perdure.backends.postgresql import news
-from perdure.backends.postgresql.news import PAYLOAD_MAX, SESSIONS_MAX, notices_in, payloads
+from perdure.backends.postgresql.notifications import PAYLOAD_MAX, SESSIONS_MAX, notices_in, payloads
 from perdure.backends.spi import Appended
 from perdure.errors import Unsupported
 from perdure.model.ids import SessionKey

@@ -171,8 +171,8 @@ class PerdureSession(SessionABC):
         if now > seen:
             last = seen
             async for commit in self._store.history(self._session, after=seen, before=now + 1):
-                ended, last = commit.version > last + 1, commit.version
-                if ended or transcript.removes_items(commit):
+                gap, last = commit.version > last + 1, commit.version
+                if gap or transcript.removes_items(commit):
                     raise Conflict(
                         f"Items of {self._session!r} were taken away while they were compacted, at version {commit.version}.",
                         session=self._session,

@@ -24,10 +24,12 @@ def check_writer(place: str, writer: int, min_writer: int) -> None:
     if writer >= min_writer:
         return
     if min_writer > SCHEMA_VERSION:
-        mend = f"this version of Perdure is too old to write it (it writes schema {writer}, and {min_writer} is the least): upgrade perdure"
+        advice = (
+            f"this version of Perdure is too old to write it (it writes schema {writer}, and {min_writer} is the least): upgrade perdure"
+        )
     else:
-        mend = "it was upgraded meanwhile: open it again, or where an upgrade was interrupted run `perdure upgrade` again"
-    raise Unsupported(f"{place} was not written: {mend}.", advice="", min_writer=min_writer, writer=writer)
+        advice = "it was upgraded meanwhile: open it again, or where an upgrade was interrupted run `perdure upgrade` again"
+    raise Unsupported(f"{place} was not written: {advice}.", advice="", min_writer=min_writer, writer=writer)
 
 
 class WriterCheck:

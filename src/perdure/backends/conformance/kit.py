@@ -56,7 +56,7 @@ def record(
     skip: int = 0,
     salt: bytes = b"",
 ) -> Record:
-    """A finished record behind `head`, opaque to the engine. `skip` leaves a gap; `salt` makes it differ from its twin."""
+    """A finished record after `head`, opaque to the engine. `skip` leaves a gap; `salt` makes it differ from its twin."""
     version = (head.version if head else 0) + 1 + skip
     prev = head.hash if head else bytes(32)
     hash = hashlib.sha256(b"|".join((repr(session).encode(), prev, str(version).encode(), body[:64], salt, (key or "").encode()))).digest()

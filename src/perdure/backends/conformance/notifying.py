@@ -1,4 +1,4 @@
-"""Cases of news: what an engine tells of is there, whoever wrote it; what it does not declare it refuses."""
+"""Cases of notifications: an engine that has them notifies of all records, of any writer; one that has none refuses to listen."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from perdure.errors import Unsupported
 from perdure.model.ids import SessionKey
 
 HEARD_WITHIN = 20.0
-"""Seconds that a case waits for news."""
+"""Seconds that a case waits for a notification."""
 
 
 class Ear:
@@ -19,19 +19,19 @@ class Ear:
 
     def __init__(self) -> None:
         self.newest: dict[SessionKey, int] = {}
-        self._loop, self._news = asyncio.get_running_loop(), asyncio.Event()
+        self._loop, self._heard = asyncio.get_running_loop(), asyncio.Event()
 
     def hear(self, session: SessionKey | None, version: int) -> None:
         if session is not None:
             self.newest[session] = max(version, self.newest.get(session, 0))
-            self._loop.call_soon_threadsafe(self._news.set)
+            self._loop.call_soon_threadsafe(self._heard.set)
 
     async def until(self, heard: Callable[[], bool]) -> None:
         """Wait until this is true of what was heard."""
         async with asyncio.timeout(HEARD_WITHIN):
             while not heard():
-                await self._news.wait()
-                self._news.clear()
+                await self._heard.wait()
+                self._heard.clear()
 
 
 async def _listening(kit: Kit) -> Ear | None:

@@ -1,4 +1,4 @@
-"""What weakens durability on a PostgreSQL server, and how to mend it."""
+"""What weakens durability on a PostgreSQL server, and how to fix it."""
 
 from __future__ import annotations
 

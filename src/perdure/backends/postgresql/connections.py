@@ -1,7 +1,7 @@
 """Connections to one server, and the one place where PostgreSQL's errors become ours.
 
-Each statement is a transaction of its own and leaves nothing behind in its connection, so a pooler in transaction mode may stand between.
-What would stay in a connection are prepared statements: behind a pooler, where clients share connections and all number their
+Each statement is a transaction of its own and leaves nothing in its connection, so a pooler in transaction mode may stand between.
+What would stay in a connection are prepared statements. With a pooler, where clients share connections and all number their
 statements alike, one could run another's. So none are prepared there, unless the pooler is seen to keep each client's apart.
 """
 
@@ -27,13 +27,13 @@ TRIES = 4
 _PREPARE_AFTER = 5
 """How often a statement is run before it is prepared."""
 _PLAN_ONCE = "-c plan_cache_mode=force_generic_plan"
-"""The statements are written so that one plan is good for all values: planning `append` anew would take as long as running it."""
+"""The statements are written so that one plan is good for all values: planning `append` each time would take as long as running it."""
 _NO_STARTUP = "unsupported startup parameter"
 _REFUSED = re.compile(
     r'authentication failed|no password supplied|no pg_hba.conf entry|pg_hba.conf rejects|role "[^"]*" (?:does not exist|is not permitted)'
     r"|permission denied for database"
 )
-"""What libpq says of a login that was refused; it tells no SQLSTATE while it connects."""
+"""What libpq says of a login that was refused; it gives no SQLSTATE while it connects."""
 _CUT = ("08", "57")
 """Classes of errors with which a connection ends."""
 _BAD_VALUE = ("22", "54")
@@ -48,7 +48,7 @@ class Connections:
 
     def __init__(self, conninfo: str, place: str, *, size: int, connect_timeout: float, timeout: float, prepare: str) -> None:
         self._conninfo, self.place = conninfo, place
-        self._asked, self._plan_once = prepare, prepare != "off"
+        self._prepare, self._plan_once = prepare, prepare != "off"
         self.prepares = prepare != "off"
         """Whether statements are prepared."""
         self.pooled = False
@@ -59,7 +59,7 @@ class Connections:
         self._room = asyncio.Semaphore(size)
         self._closed = False
         self.statements = 0
-        """How many statements were sent, for whoever counts round trips."""
+        """How many statements were sent: tests count round trips by it."""
         self.asides = 0
         """How many were sent beside them, for which nobody waits."""
 
@@ -189,7 +189,7 @@ class Connections:
     async def look(self) -> None:
         """See whether a pooler stands between, and settle with it what is prepared. Before all else, once. Raises `Unsupported` too.
 
-        A pooler makes up the process id that it tells its clients, or drops what they say of themselves at the start.
+        A pooler makes up the process id that it gives its clients, or drops what they say of themselves at the start.
         """
         ((pid, planned, encoding),) = await self.fetch(
             "SELECT pg_backend_pid(), current_setting('plan_cache_mode'), current_setting('server_encoding')"
@@ -201,7 +201,7 @@ class Connections:
             )
         connection = self._idle.pop()
         self.pooled = self.pooled or pid != connection.info.backend_pid or (self._plan_once and planned != "force_generic_plan")
-        self.prepares = self._asked == "on" or (self._asked == "auto" and not self.pooled)
+        self.prepares = self._prepare == "on" or (self._prepare == "auto" and not self.pooled)
         connection.prepare_threshold = _PREPARE_AFTER if self.prepares else None
         work = asyncio.ensure_future(_keeps_apart(connection) if self.pooled and self.prepares else asyncio.sleep(0, result=True))
         try:
@@ -225,7 +225,7 @@ class Connections:
                     if not self._plan_once or _NO_STARTUP not in str(error):
                         raise
                     self._plan_once, self.pooled = False, True
-                    self.prepares = self._asked == "on"
+                    self.prepares = self._prepare == "on"
                     connection = await self._dial()
         except TimeoutError as error:
             raise Unavailable(f"PostgreSQL at {self.place} did not take the connection within {self._connect_timeout:g} s.") from error

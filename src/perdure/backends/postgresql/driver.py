@@ -15,7 +15,7 @@ from perdure.backends.common.store_header import StoreHeader, check_schema, new_
 from perdure.backends.postgresql.checkup import checkup
 from perdure.backends.postgresql.conditions import conditions
 from perdure.backends.postgresql.connections import Connections
-from perdure.backends.postgresql.news import LISTENING, Announcer, notices
+from perdure.backends.postgresql.notifications import LISTENING, Announcer, notices
 from perdure.backends.postgresql.packing import ATTEMPT, LEAVE, RECORD, REMOVE, due, pack, size
 from perdure.backends.postgresql.upgrade import LOCK, migrate, require_writer
 from perdure.backends.remote import Answer, Attempt, HeadMismatch, Notice, Stored

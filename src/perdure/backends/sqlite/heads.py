@@ -1,6 +1,6 @@
 """The newest row of a session's log, proven before it decides anything.
 
-Its hash covers what was written but not `status` and `data`, which follow from the commits before: these are derived anew, from the newest
+Its hash covers what was written but not `status` and `data`, which follow from the commits before: these are derived again, from the newest
 row back to the newest data commit. What was proven is remembered, so that a head costs its proof once for each change of it by others.
 """
 
@@ -75,7 +75,7 @@ class Heads:
 
 
 def _is_stub(record: Record) -> bool:
-    """Whether a purge left this: nobody can tell any more whether it is as it was written."""
+    """Whether a purge left this: nothing proves any more that it is as it was written."""
     return record.kind == Kind.tombstone and not record.body
 
 

@@ -1,4 +1,4 @@
-"""What any connection writes to the file, told soon after: SQLite's `data_version` is looked at, and the log from where it last ended."""
+"""Notifies of what any connection writes to the file: SQLite's `data_version` is looked at, and the log from where it last ended."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from perdure.model.ids import SessionKey
 LOOK_EVERY = 0.02
 """Seconds between two looks; a look that finds nothing takes microseconds."""
 
-_NEWS = "SELECT tenant, session.id, max(version), max(pos) FROM log JOIN session USING (n) WHERE pos > ? GROUP BY n"
+_NEW_RECORDS = "SELECT tenant, session.id, max(version), max(pos) FROM log JOIN session USING (n) WHERE pos > ? GROUP BY n"
 
 
 class Listener:
-    """Tells of new records from a thread and a connection of its own, from `listen` until `close`."""
+    """Notifies of new records from a thread and a connection of its own, from `listen` until `close`."""
 
     def __init__(self, path: str, acquire: Callable[[], apsw.Connection]) -> None:
         self._path = path
@@ -40,7 +40,7 @@ class Listener:
         return last
 
     def _run(self, connection: apsw.Connection, hear: Hear, last: int) -> None:
-        """Look until `close`. A file that can no longer be read ends it: whoever waits looks by itself then, and meets the error."""
+        """Look until `close`. A file that can no longer be read ends it: watchers poll then, and meet the error."""
         seen: object = None
         try:
             with errors(self._path):
@@ -49,7 +49,7 @@ class Listener:
                     if version == seen:
                         continue
                     seen = version
-                    rows: list[tuple[Any, ...]] = connection.execute(_NEWS, (last,)).fetchall()
+                    rows: list[tuple[Any, ...]] = connection.execute(_NEW_RECORDS, (last,)).fetchall()
                     for tenant, id, newest, position in rows:
                         last = max(last, position)
                         hear(SessionKey(tenant, id), newest)

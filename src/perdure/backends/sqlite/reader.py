@@ -53,7 +53,7 @@ def heads(connection: apsw.Connection, proven: Heads, sessions: Sequence[Session
 
 
 def load(connection: apsw.Connection, proven: Heads, session: SessionKey, at: int | None, cells: str = _CELLS) -> Loaded | None:
-    """Index row, newest fitting snapshot and the records behind it. `cells`: the columns that the schema has, see `rows.cells`."""
+    """Index row, newest fitting snapshot and the records after it. `cells`: the columns that the schema has, see `rows.cells`."""
     with as_of_one_moment(connection):
         found = connection.execute(_SESSION.replace("{cells}", cells), session).fetchone()
         if found is None:
@@ -76,12 +76,12 @@ def load(connection: apsw.Connection, proven: Heads, session: SessionKey, at: in
 
 def make_row(connection: apsw.Connection, session: SessionKey, n: int, head: Head, columns: Sequence[Any]) -> Row:
     """The index row from its tags, creation, status and cells. Copies are compared with what they are copies of."""
-    tags, created, status, *told = columns
+    tags, created, status, *values = columns
     first, at, kind = connection.execute(_FIRST, (n,)).fetchone() or (0, 0, 0)
     whole = first == 1 or (kind == Kind.configure and created != at and connection.execute(_ANCHORED, (n,)).get is None)
     if type(created) is not int or status != head.status or created > at or (whole and created != at):
         raise Corrupt(f"The row of session {session.id!r} has another status or time than its commits.", session=session.id)
-    row = Row(session, head, make_tags(tags), created, *make_cells(told))
+    row = Row(session, head, make_tags(tags), created, *make_cells(values))
     for name, value in row.tags.items():
         if connection.execute(_TAG, (session.tenant, name, value, session.id)).get is None:
             raise Corrupt(f"The tag {name!r} of session {session.id!r} is not among those that it is listed by.", session=session.id)

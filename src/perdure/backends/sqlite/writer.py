@@ -102,7 +102,7 @@ class BatchWriter:
         return found[0] if found else None
 
     def _acknowledge(self) -> None:
-        """Look once more before anyone is told: a file that went away meanwhile took what was committed with it."""
+        """Look once more before anyone gets an answer: a file that went away meanwhile took what was committed with it."""
         try:
             self._files.check(Unknown)
         except Unknown:
