@@ -62,7 +62,7 @@ ALLOWED = [
     ("behind", "src/perdure/backends/conformance/*", "a function of the kit that other people's tests import"),
 ]
 """A word, the files in which it may be a part of a name, and why."""
-SOURCES = [path for path in [*sorted((ROOT / "src").rglob("*.py")), ROOT / "dev.py", *sorted((ROOT / "scripts").glob("*.py"))]]
+SOURCES = [*sorted((ROOT / "src").rglob("*.py")), ROOT / "dev.py", *sorted((ROOT / "scripts").glob("*.py"))]
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if not name(page).startswith(HISTORY)], ids=name)
