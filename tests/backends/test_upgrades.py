@@ -29,7 +29,7 @@ from tests.support.golden.stores import GOLDEN, Golden
 
 __all__ = ["Servers", "load"]
 
-UPGRADED = ("sqlite", "postgresql", "redis", "dynamodb", "etcd", "objects", "firestore", "datastore")
+UPGRADED = ("sqlite", "postgresql", "redis", "dynamodb", "etcd", "objects", "firestore", "datastore", "cassandra")
 """The layouts that have schema 2."""
 KILLS = ("before the lock", "after the lock", "progress", "before the end", "after the end")
 PLAN, NEW = SessionKey(ACME, "plan"), SessionKey(ACME, "made on schema 2")

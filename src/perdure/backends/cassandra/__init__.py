@@ -20,6 +20,7 @@ from perdure.backends.cassandra.client import Client
 from perdure.backends.cassandra.connections import PORT, connected, new_cluster
 from perdure.backends.cassandra.driver import CassandraDriver
 from perdure.backends.cassandra.feed import Feed
+from perdure.backends.cassandra.header import StoreRow
 from perdure.backends.cassandra.store import open_store, promise, replication
 from perdure.backends.remote import Address, RemoteBackend, in_thread, open_remote, parse_address
 from perdure.backends.remote.urls import count, name, one_of, seconds
@@ -70,9 +71,10 @@ async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
             session = await in_thread(lambda: connected(cluster, address.place))
             client = Client(cluster, session, keyspace, address.place, options, local=local)
             store = await open_store(client, options["namespace"], options["replication"], options["bucket"], clock, create=create)
-            chain = Chain(client, options["namespace"], store.bucket)
+            chain = Chain(client, options["namespace"], store.bucket, store.header.schema)
+            row = StoreRow(client, options["namespace"])
             feed, announcer = Feed(chain, clock, options["horizon"]), FeedAnnouncer(chain, clock, options["horizon"])
-            return CassandraDriver(chain, feed, announcer, store.id, await promise(client), options["lanes"])
+            return CassandraDriver(chain, feed, announcer, row, store.header, await promise(client), options["lanes"], clock)
         except BaseException:
             await in_thread(cluster.shutdown)
             raise

@@ -24,7 +24,8 @@ ROWS = 64
 """Rows fetched at once: 4 MiB at most."""
 REMEMBERED = 65_536
 """Sessions of which is remembered what was last seen of them."""
-_STATICS = 7
+_OF_RECORD = 4
+"""The last columns of a row are its record's, the others its bucket's."""
 
 
 class Place(NamedTuple):
@@ -45,11 +46,32 @@ class Page(NamedTuple):
     header: BucketHeader | None
 
 
+class Spot(NamedTuple):
+    """The bucket to which the next append of a session goes. A sealed head's cells are changed there, too: so whoever changes them and
+    whoever opens it meet.
+
+    head    that stands there
+    stored  the cells that stand there
+    header  of the newest bucket that has a head
+    """
+
+    bucket: int
+    head: Head | None
+    fence: int | None
+    stored: bytes | None
+    header: BucketHeader | None
+
+    @property
+    def cells(self) -> bytes | None:
+        """The session's cells."""
+        return self.stored if self.stored is not None or self.header is None else self.header.cells
+
+
 class Chain:
     """The partitions of all sessions of one store."""
 
-    def __init__(self, client: Client, namespace: str, size: int) -> None:
-        self.client, self.ns, self.buckets = client, namespace, Buckets(size)
+    def __init__(self, client: Client, namespace: str, size: int, schema: int) -> None:
+        self.client, self.ns, self.buckets, self.schema = client, namespace, Buckets(size), schema
         self._places = LruMap[SessionKey, Place](REMEMBERED)
 
     def at(self, session: SessionKey, bucket: int) -> tuple[str, str, str, int]:
@@ -100,12 +122,24 @@ class Chain:
             bucket -= 1
             header = await self.bucket_header(session, bucket, plain=plain)
         while header is not None and self.sealed(header, bucket):
-            following = await self.bucket_header(session, bucket + 1, plain=plain)
-            if following is None:
+            following = await self.bare(session, bucket + 1, plain=plain)
+            if following is None or following.head is None:
+                if following is not None and following.cells is not None:
+                    header = header._replace(cells=following.cells)
                 break
             bucket, header = bucket + 1, following
             self.learn(session, newest=bucket, base=header.base)
         return None if header is None else (bucket, header)
+
+    async def spot(self, session: SessionKey) -> Spot:
+        """Where a session's cells are changed."""
+        latest = await self.latest_bucket(session)
+        bucket, header = latest or (0, None)
+        if header is not None and not self.sealed(header, bucket):
+            return Spot(bucket, header.head, header.fence, header.cells, header)
+        bucket = bucket if header is None else bucket + 1
+        bare = await self.bare(session, bucket)
+        return Spot(bucket, None, bare and bare.fence, bare and bare.cells, header)
 
     async def head(self, session: SessionKey) -> Head | None:
         """The session's head."""
@@ -124,8 +158,8 @@ class Chain:
         found = await self.client.run("records_reverse" if reverse else "records", *self.at(session, bucket), first, last, limit)
         if not found:
             return Page([], None)
-        header = self._seen(session, bucket, layout.decode_bucket_header(found[0][:_STATICS]))
-        return Page([layout.decode_row(row[_STATICS:]) for row in found], header)
+        header = self._seen(session, bucket, layout.decode_bucket_header(found[0][:-_OF_RECORD]))
+        return Page([layout.decode_row(row[-_OF_RECORD:]) for row in found], header)
 
     async def ascend(self, session: SessionKey, first: int, last: int, limit: int) -> list[Row]:
         """Up to `limit` rows from `first` on, oldest first; fewer only where there are no more."""

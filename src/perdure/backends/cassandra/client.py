@@ -18,7 +18,7 @@ import cassandra
 from cassandra import ConsistencyLevel, connection, protocol
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, NoHostAvailable, Session
 from cassandra.policies import FallthroughRetryPolicy
-from cassandra.query import UNSET_VALUE, BatchStatement, BatchType, BoundStatement, PreparedStatement, dict_factory
+from cassandra.query import UNSET_VALUE, BatchStatement, BatchType, BoundStatement, PreparedStatement, SimpleStatement, dict_factory
 
 from perdure.backends.remote.loop import in_thread
 from perdure.concurrency.mailbox import Mailbox
@@ -49,7 +49,7 @@ class Client:
         self.quorum = ConsistencyLevel.LOCAL_QUORUM if local else ConsistencyLevel.QUORUM
         self.serial = ConsistencyLevel.LOCAL_SERIAL if local else ConsistencyLevel.SERIAL
         self._session, self._timeout, self._patience = session, options["timeout"], options["connect_timeout"]
-        self._texts = _statements(keyspace)
+        self._texts = _statements(keyspace, cells=False)
         self._prepared: dict[str, asyncio.Task[PreparedStatement]] = {}
         self._conditional = session.execution_profile_clone_update(
             EXEC_PROFILE_DEFAULT, row_factory=dict_factory, retry_policy=FallthroughRetryPolicy()
@@ -58,6 +58,10 @@ class Client:
         self._mailbox = Mailbox(self._loop)
         self.requests = 0
         """How many requests were sent, for tests that count them."""
+
+    def use_cells(self) -> None:
+        """From now on read the cells of schema 2, too."""
+        self._texts = _statements(self.keyspace, cells=True)
 
     async def run(self, name: str, *values: Any) -> list[tuple[Any, ...]]:
         """A read, or an unconditional write. Raises `Unavailable` when it was not answered in its time."""
@@ -75,12 +79,12 @@ class Client:
         """A statement that makes a keyspace or a table unless it is there. All nodes have to agree, which may take them long."""
         await self._again(text, "CREATE", max(self._timeout, SCHEMA_SECONDS))
 
-    async def _again(self, statement: Any, name: str, timeout: float | None = None) -> list[tuple[Any, ...]]:
+    async def _again(self, statement: Any, name: str, timeout: float | None = None, profile: Any = EXEC_PROFILE_DEFAULT) -> list[Any]:
         loop = asyncio.get_running_loop()
         until = loop.time() + (timeout or self._timeout)
         while True:
             try:
-                return await self._reach(statement, max(until - loop.time(), 0.001)) or []
+                return await self._reach(statement, max(until - loop.time(), 0.001), profile) or []
             except _PASSING as error:
                 pause = uniform(*PAUSE)
                 if loop.time() + pause >= until or isinstance(error, _LASTING):
@@ -88,6 +92,10 @@ class Client:
                 await asyncio.sleep(pause)
             except Exception as error:
                 raise self._mapped(error, name, writes=False) from error
+
+    async def fetch(self, text: str) -> list[dict[str, Any]]:
+        """A read that is not prepared, by Paxos: rows by the names of all columns that there are."""
+        return await self._again(SimpleStatement(text, consistency_level=self.serial), "SELECT", profile=self._conditional)
 
     async def _reach(self, statement: Any, timeout: float, profile: Any = EXEC_PROFILE_DEFAULT) -> Any:
         """Send a request once; one that no node could be given for want of a connection waits for one, as long as connecting may take."""
@@ -185,12 +193,13 @@ class Client:
         await in_thread(self.cluster.shutdown)
 
 
-def _statements(keyspace: str) -> dict[str, tuple[str, str]]:
+def _statements(keyspace: str, *, cells: bool) -> dict[str, tuple[str, str]]:
     """The statements of queries.cql by their names: kind and text."""
     text = files(__package__).joinpath("queries.cql").read_text()
+    column = ", cells" if cells else ""
     parts = re.split(r"^-- (\w+): (\w+) --\n", text, flags=re.MULTILINE)[1:]
     return {
-        name: (kind, re.sub(r"^--.*\n", "", body, flags=re.MULTILINE).replace("{ks}", f'"{keyspace}"').strip())
+        name: (kind, re.sub(r"^--.*\n", "", body, flags=re.MULTILINE).replace("{ks}", f'"{keyspace}"').replace("{cells}", column).strip())
         for name, kind, body in zip(parts[::3], parts[1::3], parts[2::3], strict=True)
     }
 

@@ -18,12 +18,13 @@ from perdure.backends.spi import Head, Record
 from perdure.errors import Corrupt
 
 T = TypeVar("T")
-LAYOUT = 1
-"""The version of the tables."""
 KEY_SLOTS = 16
 """Partitions of a session's sealed keys."""
 SESSION_SLOTS = 16
 """Partitions of a tenant's list of sessions."""
+
+DROPS_MAX = 1 << 16
+"""Timestamps of snapshots of one version, from schema 2 on; in schema 1 it is the version itself."""
 
 _ENCODER = msgspec.msgpack.Encoder()
 _RECORD = msgspec.msgpack.Decoder(tuple[bytes, int, int, int, int, bytes, int, str | None, bytes, bytes, int])
@@ -49,7 +50,7 @@ class Buckets(NamedTuple):
 
 
 class BucketHeader(NamedTuple):
-    """What stands once in a bucket. `newest` and `dropped` are hints, and stand in bucket 0."""
+    """What stands once in a bucket. `newest` and `dropped` are hints, and stand in bucket 0. `cells` as they are stored, see `cells`."""
 
     head: Head | None
     tags: Mapping[str, str]
@@ -58,6 +59,7 @@ class BucketHeader(NamedTuple):
     fence: int | None
     newest: int
     dropped: int
+    cells: bytes | None = None
 
 
 class Row(NamedTuple):
@@ -73,11 +75,18 @@ def slot(text: str, slots: int) -> int:
     return crc32(text.encode()) % slots
 
 
+def snapshot_time(schema: int, version: int, drops: int | None = None) -> int:
+    """The timestamp of a snapshot that is put after all were dropped so often; without `drops`, of what drops it for good."""
+    if schema < 2:
+        return version
+    return min(version * DROPS_MAX + (DROPS_MAX - 1 if drops is None else min(drops, DROPS_MAX - 2)), (1 << 63) - 1)
+
+
 def decode_bucket_header(row: Sequence[Any]) -> BucketHeader:
     """From the columns as the queries name them. Raises `Corrupt`, as all of these do."""
-    blob, tags, created, base, fence, newest, dropped = row
+    blob, tags, created, base, fence, newest, dropped, *cells = row
     head = None if blob is None else decode_head(blob)
-    return BucketHeader(head, dict(tags or {}), created or 0, base or 0, fence, newest or 0, dropped or 0)
+    return BucketHeader(head, dict(tags or {}), created or 0, base or 0, fence, newest or 0, dropped or 0, *cells)
 
 
 def _decoded(decode: Callable[[bytes], T], blob: bytes | None, what: str) -> T:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from perdure.backends.cassandra import layout
 from perdure.backends.cassandra.buckets import ROWS, Chain
+from perdure.backends.cassandra.cells import index_row
 from perdure.backends.cassandra.layout import SESSION_SLOTS, BucketHeader, Row
 from perdure.backends.common.checks import LOOKED_MAX, selects
 from perdure.backends.common.pages import VERSION_END, RecordPage, version_range
@@ -58,7 +59,7 @@ class Reader:
                 continue
             tail = [row for row in rows if snapshot is None or row.record.head.version > snapshot.version]
             records = await asyncio.gather(*[self._chain.record(session, row) for row in tail])
-            return Loaded(IndexRow(session, head, header.tags, header.created), snapshot, records)
+            return Loaded(index_row(session, header), snapshot, records)
 
     async def read(self, session: SessionKey, after: int, before: int | None, limit: int, *, reverse: bool) -> list[Record]:
         """A page; as many rows a round trip as the sizes seen so far promise to be small."""
@@ -121,7 +122,7 @@ class Reader:
                     after = id
                     if latest is None or not selects(query, _head(latest[1]), latest[1].tags):
                         continue
-                    rows.append(IndexRow(SessionKey(query.one_tenant, id), _head(latest[1]), latest[1].tags, latest[1].created))
+                    rows.append(index_row(SessionKey(query.one_tenant, id), latest[1]))
                     if len(rows) == limit:
                         return Page(rows, id)
             looked += len(ids)

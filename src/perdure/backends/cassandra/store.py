@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from importlib.resources import files
 from typing import Any, NamedTuple
-from uuid import NAMESPACE_URL, uuid5
 
 from perdure.backends.cassandra.client import Client
-from perdure.backends.cassandra.layout import LAYOUT
+from perdure.backends.cassandra.header import StoreRow, header_of
+from perdure.backends.cassandra.tables import add_schema_2, make_tables, system_query
 from perdure.backends.common.refusals import no_store
 from perdure.backends.common.store_header import StoreHeader, open_header
-from perdure.backends.spi import Durability
+from perdure.backends.spi import SCHEMA_VERSION, Durability
 from perdure.clock import Clock
-from perdure.errors import Error, Invalid
+from perdure.errors import Error
 
 QUORUM = 3
 """Replicas from which a write is on a majority of several disks."""
 
 
 class Store(NamedTuple):
-    """A store's identity and the size of its buckets."""
+    """A store's header and the size of its buckets."""
 
-    id: str
+    header: StoreHeader
     bucket: int
 
 
@@ -33,61 +32,23 @@ async def open_store(client: Client, namespace: str, replication: str, bucket: i
     Raises `Invalid` for a missing keyspace and no `replication`, `NotFound` without `create`,
     `Unsupported` for a newer layout, `Corrupt` for foreign tables.
     """
-    tables = {table for (table,) in await client.ask(_system("tables", "table_name", client.keyspace))}
+    tables = {table for (table,) in await client.ask(system_query("tables", "table_name", client.keyspace))}
     if "store" not in tables and not create:
         raise no_store(client.place, f"the table {client.keyspace}.store")
     if "store" not in tables:
-        await _make_tables(client, replication)
+        await make_tables(client, replication)
 
-    async def read() -> Any:
-        return next(iter(await client.run("store", namespace)), None)
+    row = StoreRow(client, namespace)
 
     async def make(id: str) -> None:
-        await client.decide(("make_store", (namespace, LAYOUT, id, bucket)))
+        await add_schema_2(client)  # The keyspace may be older.
+        await client.decide(("make_store", (namespace, SCHEMA_VERSION, id, bucket, SCHEMA_VERSION)))
 
     what = f"the row {namespace!r} of {client.keyspace}.store"
-    header = await open_header(read, make, _header, place=client.place, what=what, known=LAYOUT, clock=clock, create=create)
-    return Store(header.id, (await read())[2])
-
-
-def _header(row: tuple[int | None, str | None, int | None]) -> StoreHeader:
-    layout, id, size = row
-    if layout is None or not id or not size:
-        raise ValueError(f"{row!r}")
-    return StoreHeader(layout, id)
-
-
-async def _make_tables(client: Client, replication: str) -> None:
-    keyspace = client.keyspace
-    if not await client.ask(_system("keyspaces", "replication", keyspace)):
-        if not replication:
-            raise Invalid(
-                f"There is no keyspace {keyspace!r} at {client.place}: create it, or add ?replication=3 (replicas in each datacentre) or "
-                "?replication=east:3,west:3 to the URL and it is created."
-            )
-        await client.change_schema(
-            f'CREATE KEYSPACE IF NOT EXISTS "{keyspace}" WITH replication = '
-            f"{{'class': 'NetworkTopologyStrategy', {_factors(replication)}}} AND durable_writes = true"
-        )
-    for statement in _tables(keyspace):
-        await client.change_schema(statement)
-
-
-def _tables(keyspace: str) -> list[str]:
-    """The statements of schema.cql; `store` comes last: where it is, all are."""
-    text = re.sub(r"^--.*\n", "", files(__package__).joinpath("schema.cql").read_text(), flags=re.MULTILINE)
-    made = []
-    for statement in text.split(";"):
-        if named := re.search(r"\{ks\}\.(\w+)", statement):
-            id = uuid5(NAMESPACE_URL, f"perdure/{keyspace}/{named[1]}/{LAYOUT}")
-            made.append(statement.replace("{ks}", f'"{keyspace}"').replace("{id}", str(id)).strip())
-    return made[1:] + made[:1]
-
-
-def _factors(replication: str) -> str:
-    if replication.isdecimal():
-        return f"'replication_factor': {replication}"
-    return ", ".join(f"'{name}': {factor}" for name, factor in (part.split(":") for part in replication.split(",")))
+    header = await open_header(row.fields, make, header_of, place=client.place, what=what, known=SCHEMA_VERSION, clock=clock, create=create)
+    if header.schema >= 2:
+        client.use_cells()
+    return Store(header, int((await row.certain())["bucket"]))
 
 
 def replication(text: str) -> str:
@@ -95,10 +56,6 @@ def replication(text: str) -> str:
     if not re.fullmatch(r"[1-9]|[\w-]+:[1-9](,[\w-]+:[1-9])*", text, re.ASCII):
         raise ValueError("is a number of replicas from 1 to 9, or datacentre:number,datacentre:number")
     return text
-
-
-def _system(table: str, column: str, keyspace: str) -> str:
-    return f"SELECT {column} FROM system_schema.{table} WHERE keyspace_name = '{keyspace}'"
 
 
 class Promise(NamedTuple):
@@ -114,13 +71,13 @@ class Promise(NamedTuple):
 
 async def table_lives(client: Client) -> dict[str, int]:
     """The tables whose rows end by themselves, and after how many seconds."""
-    rows = await client.ask(_system("tables", "table_name, default_time_to_live", client.keyspace))
+    rows = await client.ask(system_query("tables", "table_name, default_time_to_live", client.keyspace))
     return {table: seconds for table, seconds in rows if seconds}
 
 
 async def promise(client: Client) -> Promise:
     """Ask the keyspace and every node that is up. What cannot be seen counts as the weaker."""
-    ((options, durable),) = await client.ask(_system("keyspaces", "replication, durable_writes", client.keyspace))
+    ((options, durable),) = await client.ask(system_query("keyspaces", "replication, durable_writes", client.keyspace))
     replicas = {("all" if "." in name or name == "replication_factor" else name): int(n) for name, n in options.items() if n.isdecimal()}
     syncs = {}
     for host in client.cluster.metadata.all_hosts():

@@ -14,9 +14,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from perdure.backends.cassandra import layout
+from perdure.backends.cassandra import cells, layout
 from perdure.backends.cassandra.announcer import Announcement, FeedAnnouncer
-from perdure.backends.cassandra.buckets import INLINE, REMEMBERED, Chain
+from perdure.backends.cassandra.buckets import INLINE, REMEMBERED, Chain, Spot
+from perdure.backends.cassandra.cell_writer import CellWriter, Change
 from perdure.backends.cassandra.client import UNSET, Values
 from perdure.backends.cassandra.layout import KEY_SLOTS, SESSION_SLOTS, BucketHeader
 from perdure.backends.cassandra.reader import Reader
@@ -40,7 +41,8 @@ CLAIMS = 500
 class Writer:
     """The appending half of the driver."""
 
-    def __init__(self, chain: Chain, reader: Reader, announcer: FeedAnnouncer) -> None:
+    def __init__(self, chain: Chain, reader: Reader, announcer: FeedAnnouncer, cell_writer: CellWriter) -> None:
+        self._cell_writer = cell_writer
         self._chain, self._client, self._reader, self._announcer = chain, chain.client, reader, announcer
         self._fences = LruMap[tuple[SessionKey, int], int | None](REMEMBERED)
 
@@ -60,20 +62,23 @@ class Writer:
         bucket = self._chain.buckets.of(before, base)
         rows = await self._rows(session, records)
         opening = bucket > 0 and before % size == 0
-        for _ in range(TRIES):
+        for number in range(TRIES):
             old = await self._open(session, expected, bucket) if opening else None
             if isinstance(old, HeadMismatch):
                 return old
             if bucket > 0 and (applied := await self._sealed(attempt)) is not None:
                 return applied
+            change = await self._change(attempt, bucket, old, first=number == 0)
+            fence = self._fences.get((session, bucket)) if change is None else change.fence
             announcement = await self._announce(attempt, bucket, base)
-            fence = self._fences.get((session, bucket))
-            refused = await self._client.decide(*self._statements(attempt, bucket, old, rows, announcement.at, fence))
+            refused = await self._client.decide(*self._statements(attempt, bucket, old, rows, announcement.at, fence, change))
+            if change is not None:
+                await self._cell_writer.end(session, change, stored=refused is None)
             if refused is None:
                 self._chain.learn(session, newest=bucket, base=base)
                 self._announcer.stored(session, announcement, records[-1].head.version)
                 return None
-            answer = await self._refused(attempt, bucket, None if opening else expected, fence, refused)
+            answer = await self._refused(attempt, bucket, None if opening else expected, fence, change, refused)
             if answer is not None:
                 return answer
             opening = opening or (bucket > 0 and refused[0].get("head") is None)
@@ -112,6 +117,18 @@ class Writer:
                 return Known(*found, head) if key == attempt.key and head is not None else key_applied_twice(attempt.session)
         return None
 
+    async def _change(self, attempt: Attempt, bucket: int, old: BucketHeader | None, *, first: bool) -> Change | None:
+        """What becomes of the cells, if they are written: those that the attempt changes, and all in a new bucket."""
+        session = attempt.session
+        if self._chain.schema < 2 or (old is None and not cells.touches(attempt.index)):
+            return None
+        spot = Spot(bucket, None, self._fences.get((session, bucket)), None, old)
+        if attempt.expected is not None or not first:
+            here = await self._chain.bare(session, bucket)
+            if here is not None:
+                spot = Spot(bucket, here.head, here.fence, here.cells, old or here)
+        return await self._cell_writer.begin(session, spot, lambda fields: cells.changed(fields, attempt.index))
+
     async def _announce(self, attempt: Attempt, bucket: int, base: int) -> Announcement:
         """Announce it to the feed, and list a new session."""
         session = attempt.session
@@ -133,6 +150,7 @@ class Writer:
         rows: Sequence[tuple[bytes, bytes]],
         announced: int,
         fence: int | None,
+        change: Change | None,
     ) -> list[tuple[str, Values]]:
         first, expected = attempt.records[0].head, attempt.expected
         at = self._chain.at(attempt.session, bucket)
@@ -144,9 +162,11 @@ class Writer:
         elif expected is None:
             created, base = first.at, first.version - 1
         head = layout.encode_head(attempt.records[-1].head)
-        statements: list[tuple[str, Values]] = [
-            ("append", (head, tags, created, base, *rows[0], announced, *at, first.version, layout.encode_head(expected), fence))
-        ]
+        values: tuple[Any, ...] = (head, tags, created, base, *rows[0], announced)
+        condition: tuple[Any, ...] = (*at, first.version, layout.encode_head(expected), fence)
+        statements: list[tuple[str, Values]] = [("append", (*values, *condition))]
+        if change is not None:
+            statements = [("append_cells", (*values, change.after, *condition, change.stored))]
         for record, row in zip(attempt.records[1:], rows[1:], strict=True):
             statements.append(("further", (*row, announced, *at, record.head.version)))
         for record in attempt.records:
@@ -156,9 +176,15 @@ class Writer:
         return statements
 
     async def _refused(
-        self, attempt: Attempt, bucket: int, expected: Head | None, fence: int | None, rows: Sequence[dict[str, Any]]
+        self,
+        attempt: Attempt,
+        bucket: int,
+        expected: Head | None,
+        fence: int | None,
+        change: Change | None,
+        rows: Sequence[dict[str, Any]],
     ) -> Answer | None:
-        """What a refused write says; `None`: the head is the expected one, but the fence was another, or the bucket is not open."""
+        """What a refused write says; `None`: the head is the expected one, but fence or cells were others, or the bucket is not open."""
         session = attempt.session
         blob, fenced = rows[0].get("head"), rows[0].get("fence")  # Neither column comes where the partition is empty.
         head = None if blob is None else layout.decode_head(blob)
@@ -166,7 +192,7 @@ class Writer:
         if claimed is None and head is None and bucket > 0 and expected is not None:
             return None
         if claimed is None and head == expected:
-            if fenced == fence:
+            if fenced == fence and (change is None or rows[0].get("cells") == change.stored):
                 return key_applied_twice(attempt.session)
             self._fences.put((session, bucket), fenced)
             return None
