@@ -93,9 +93,10 @@ class Client:
             except Exception as error:
                 raise self._mapped(error, name, writes=False) from error
 
-    async def fetch(self, text: str) -> list[dict[str, Any]]:
-        """A read that is not prepared, by Paxos: rows by the names of all columns that there are."""
-        return await self._again(SimpleStatement(text, consistency_level=self.serial), "SELECT", profile=self._conditional)
+    async def fetch(self, text: str, *, plain: bool = False) -> list[dict[str, Any]]:
+        """A read that is not prepared, by Paxos unless it is to be plain: rows by the names of all columns that there are."""
+        statement = SimpleStatement(text, consistency_level=self.quorum if plain else self.serial)
+        return await self._again(statement, "SELECT", profile=self._conditional)
 
     async def _reach(self, statement: Any, timeout: float, profile: Any = EXEC_PROFILE_DEFAULT) -> Any:
         """Send a request once; one that no node could be given for want of a connection waits for one, as long as connecting may take."""

@@ -11,7 +11,7 @@ window  is left out of later scans when it was read from end to end and is empty
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from itertools import groupby
 from typing import NamedTuple
@@ -99,14 +99,16 @@ class DueRows:
         looked = 0
         async with aclosing(self._pages(after, last)) as pages:
             async for page in pages:
-                for row in await asyncio.gather(*map(self._row, page)):
+                found = await asyncio.gather(*map(self._row, page))
+                for row in found:
                     if row is not None and fits(query, row.session, row.head, row.tags):
                         rows.append(row)
                         if len(rows) == limit:
                             return Page(rows, write_due_cursor(row.due_at or 0, row.session))
                 looked += len(page)
                 if looked >= LOOKED_MAX:
-                    return Page(rows, write_due_cursor(page[-1].due_at, page[-1].session))
+                    last_seen = _last_seen(page, found)
+                    return Page(rows, write_due_cursor(last_seen.due_at, last_seen.session))
         return Page(rows, None)
 
     async def _pages(self, after: Position, last: int) -> AsyncGenerator[list[DueRow], None]:
@@ -154,3 +156,11 @@ class DueRows:
         refused = await self._client.decide(("fence_cells", (fence, *at, layout.encode_head(spot.head), spot.fence, spot.stored)))
         if refused is None:
             await self.drop(session, due.due_at, due.name)
+
+
+def _last_seen(page: Sequence[DueRow], found: Sequence[Row | None]) -> DueRow:
+    """The last row of a page after which a cursor may go on: of the page's last session and time, the one that counts may come yet."""
+    last = page[-1]
+    if any(row is not None and due[:3] == last[:3] for due, row in zip(page, found, strict=True)):
+        return last
+    return next((due for due in reversed(page) if due[:3] != last[:3]), last)

@@ -22,31 +22,34 @@ class StoreRow:
     def __init__(self, client: Client, namespace: str) -> None:
         self._client, self._ns = client, namespace
 
-    async def fields(self) -> dict[str, Any] | None:
+    async def fields(self, *, plain: bool = False) -> dict[str, Any] | None:
         """All columns that there are."""
-        return next(iter(await self._client.fetch(f"SELECT * FROM \"{self._client.keyspace}\".store WHERE ns = '{self._ns}'")), None)
+        text = f"SELECT * FROM \"{self._client.keyspace}\".store WHERE ns = '{self._ns}'"
+        return next(iter(await self._client.fetch(text, plain=plain)), None)
 
-    async def certain(self) -> dict[str, Any]:
+    async def certain(self, *, plain: bool = False) -> dict[str, Any]:
         """As `fields`. Raises `Corrupt` where the row is gone."""
-        found = await self.fields()
+        found = await self.fields(plain=plain)
         if found is None:
             where = f"The row {self._ns!r} of {self._client.keyspace}.store"
             raise Corrupt(f"{where} is gone from {self._client.place}: restore it from a backup.")
         return found
 
     async def min_writer(self) -> int:
-        """The least version of a writer."""
-        return (await self.read()).min_writer
+        """The least version of a writer, by a plain read: many look at once."""
+        return _state(await self.certain(plain=True)).min_writer
 
     async def read(self) -> SchemaState:
         """See `upgrade.Headers`."""
-        found = await self.certain()
-        given = {name: found[column] for name, column in _COLUMNS.items() if found.get(column) is not None}
-        return SchemaState(**given)
+        return _state(await self.certain())
 
     async def swap(self, old: SchemaState, new: SchemaState) -> bool:
         """See `upgrade.Headers`."""
         return await self._client.decide(("change_store", (*_values(new), self._ns, *_values(old)))) is None
+
+
+def _state(found: dict[str, Any]) -> SchemaState:
+    return SchemaState(**{name: found[column] for name, column in _COLUMNS.items() if found.get(column) is not None})
 
 
 def _values(state: SchemaState) -> list[Any]:
