@@ -126,7 +126,7 @@ async def test_foreign_and_newer_stores_are_refused(servers: Servers[Cassandra],
     server.query("INSERT INTO perdure.store (ns, layout, id, bucket) VALUES ('newer', 99, 'x', 1000)")
     server.query("INSERT INTO perdure.store (ns, layout) VALUES ('foreign', 1)")
     base = url.partition("&namespace=")[0]
-    with pytest.raises(perdure.Unsupported, match="layout 99"):
+    with pytest.raises(perdure.Unsupported, match="schema version 99"):
         await visit(f"{base}&namespace=newer")
     with pytest.raises(perdure.Corrupt, match="not written by Perdure"):
         await visit(f"{base}&namespace=foreign")

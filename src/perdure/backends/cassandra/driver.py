@@ -67,7 +67,10 @@ class CassandraDriver(Reader, Remover):
 
     async def write(self, attempts: Sequence[Attempt]) -> Sequence[Answer]:
         """See `remote.Driver.write`: all at once, each by itself."""
-        await self._writers.check()
+        try:
+            await self._writers.check()
+        except Error as error:
+            return [error] * len(attempts)
         if len(attempts) == 1:
             return [await self._attempt(attempts[0])]
         return await asyncio.gather(*map(self._attempt, attempts))
