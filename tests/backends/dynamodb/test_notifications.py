@@ -34,7 +34,7 @@ async def test_a_look_is_one_request_for_a_hundred_sessions(url: str) -> None:
 
         async def asked() -> int:
             before = table.requests
-            await watchers._look()
+            await watchers._poll()
             return table.requests - before
 
         assert await asked() == 0

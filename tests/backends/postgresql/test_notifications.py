@@ -12,7 +12,7 @@ import perdure
 from perdure import Event
 from perdure.backends.conformance import behind
 from perdure.backends.conformance.notifying import Ear
-from perdure.backends.postgresql import news
+from perdure.backends.postgresql import notifications
 from perdure.backends.postgresql.notifications import PAYLOAD_MAX, SESSIONS_MAX, notices_in, payloads
 from perdure.backends.spi import Appended
 from perdure.errors import Unsupported
@@ -48,7 +48,7 @@ async def test_with_nobody_listening_an_append_is_one_statement_and_nobody_is_no
             for _ in range(200):
                 await backend.append([behind(session) for session in sessions])
             assert connections.statements == before + 200
-            assert connections.asides <= 2 + (loop.time() - start) / news.LOOK_EVERY
+            assert connections.asides <= 2 + (loop.time() - start) / notifications.LOOK_EVERY
         assert connections.asides >= 1
         await stranger.execute("""SELECT pg_notify('perdure.quiet', 'the end')""")
         assert [notify.payload async for notify in stranger.notifies(stop_after=1)] == ["the end"]
@@ -191,7 +191,7 @@ async def test_rights_that_are_missing_hinder_no_append(server: PostgreSQL) -> N
 
 async def test_a_broken_connection_is_made_again(server: PostgreSQL) -> None:
     """Those who listen, told by the lock that each holds, are put out by an administrator: they listen again, and hear what comes then."""
-    pid = f"SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = {news.LISTENING} AND objid = 'broken.session'::regclass"
+    pid = f"SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = {notifications.LISTENING} AND objid = 'broken.session'::regclass"
 
     async with Handles() as handles:
         url = ENGINE.url(server, "broken")
@@ -210,7 +210,7 @@ async def test_a_broken_connection_is_made_again(server: PostgreSQL) -> None:
 
 async def test_a_server_that_hangs_is_not_heard(server_of_my_own: Servers[PostgreSQL], monkeypatch: pytest.MonkeyPatch) -> None:
     """A connection without news is asked whether it is there: while the server is frozen it counts as broken, then it is made again."""
-    monkeypatch.setattr(news, "ALIVE_EVERY", 0.2)
+    monkeypatch.setattr(notifications, "ALIVE_EVERY", 0.2)
     server = server_of_my_own(PostgreSQL)
 
     async with Handles() as handles:
