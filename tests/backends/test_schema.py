@@ -57,6 +57,12 @@ asyncio.run(main(*sys.argv[1:]))
 """An upgrade that is killed when it says for the n-th time how far it is."""
 
 on_each = pytest.mark.parametrize("golden", [golden for golden in GOLDEN if golden.name in UPGRADED], ids=str)
+AT_LENGTH = pytest.mark.slow("each step of an upgrade of MongoDB takes seconds: the lock has to stand still for a while")
+at_length_on_each = pytest.mark.parametrize(
+    "golden",
+    [pytest.param(golden, marks=[AT_LENGTH] if golden.name == "mongodb" else []) for golden in GOLDEN if golden.name in UPGRADED],
+    ids=str,
+)
 Load = Callable[[Golden], str]
 
 
@@ -163,7 +169,7 @@ async def test_upgrade(golden: Golden, load: Load) -> None:
         assert not (await backend.scan(Query(None, order="due"))).items
 
 
-@on_each
+@at_length_on_each
 async def test_an_upgrade_that_is_killed(golden: Golden, load: Load) -> None:
     """Killed whenever it says how far it is, it leaves a store that reads as ever, and the command brings it to its end."""
     steps, killed = 0, True
@@ -214,7 +220,7 @@ async def test_whoever_has_it_open_is_refused(golden: Golden, load: Load) -> Non
             await store.read("a new one")
 
 
-@on_each
+@at_length_on_each
 async def test_two_upgrades_at_once(golden: Golden, load: Load) -> None:
     """Of several that start together each ends with an upgraded store, or says that another is at work."""
     url = load(golden)

@@ -146,7 +146,10 @@ async def test_a_handle_of_schema_1_writes_nothing_after_the_upgrade(golden: Gol
 
 
 @on_upgraded_engines
-@pytest.mark.parametrize("kill", KILLS)
+@pytest.mark.parametrize(
+    "kill",
+    [kill if kill == "progress" else pytest.param(kill, marks=pytest.mark.slow("one point is enough for each landing")) for kill in KILLS],
+)
 async def test_a_killed_upgrade_is_run_again(golden: Golden, kill: str, load: Load) -> None:
     """Killed at any step, the store reads the same; the next upgrade finishes it."""
     place, _ = load(golden)

@@ -183,7 +183,7 @@ async def test_stores_of_another_kind(servers: Servers[MongoDB]) -> None:
     await visit(url)
     with server.connected("n1") as client:
         store = client["perdure"]["strange.store"]
-        store.update_one({}, {"$set": {"schema": 99}})
+        store.update_one({}, {"$set": {"schema": 99, "min_writer": 99}})
         with pytest.raises(perdure.Unsupported, match="schema version 99"):
             await visit(url)
         store.update_one({}, {"$unset": {"schema": ""}})
