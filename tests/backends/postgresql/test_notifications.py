@@ -191,7 +191,8 @@ async def test_rights_that_are_missing_hinder_no_append(server: PostgreSQL) -> N
 
 async def test_a_broken_connection_is_made_again(server: PostgreSQL) -> None:
     """Those who listen, told by the lock that each holds, are put out by an administrator: they listen again, and hear what comes then."""
-    pid = f"SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = {notifications.LISTENING} AND objid = 'broken.session'::regclass"
+    lock = f"classid = {notifications.LISTENING} AND objid = 'broken.session'::regclass"
+    pid = f"SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND {lock}"
 
     async with Handles() as handles:
         url = ENGINE.url(server, "broken")

@@ -281,7 +281,7 @@ async def test_schemas_of_another_kind(servers: Servers[PostgreSQL]) -> None:
     url = ENGINE.url(server, "strange")
     await visit(url)
     with psycopg.connect(server.url, autocommit=True) as admin:
-        admin.execute("UPDATE strange.store SET value = '99' WHERE name = 'schema'")
+        admin.execute("UPDATE strange.store SET value = '99' WHERE name IN ('schema', 'min_writer')")
         with pytest.raises(perdure.Unsupported, match="schema version 99"):
             await visit(url)
         admin.execute("DELETE FROM strange.store")
