@@ -47,8 +47,8 @@ class Page(NamedTuple):
 
 
 class Spot(NamedTuple):
-    """The bucket to which the next append of a session goes. A sealed head's cells are changed there, too: so whoever changes them and
-    whoever opens it meet.
+    """The bucket to which the next append of a session goes. A sealed head's cells are changed there, too: so a change of them
+    and the append that opens it meet.
 
     head    that stands there
     stored  the cells that stand there

@@ -50,7 +50,7 @@ def drop_snapshots(fields: Fields) -> Fields:
     return {**fields, _DROPS: fields.get(_DROPS, 0) + 1}
 
 
-def ended(blob: bytes | None) -> bytes | None:
+def without_due(blob: bytes | None) -> bytes | None:
     """What a purge leaves: fields of later versions."""
     left = {name: value for name, value in decode(blob).items() if name not in _KNOWN}
     return msgspec.msgpack.encode(left) if left else None

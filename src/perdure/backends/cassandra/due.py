@@ -1,6 +1,6 @@
 """What is due: rows in windows of time, each with a name that the cells of its session have while it counts.
 
-put     the row, then a mark of its window, then, by whoever asked, the cells that name the row. A name is used once: of a write that is
+put     the row, then a mark of its window, then, by the caller, the cells that name the row. A name is used once: of a write that is
         sent twice each try has its own, so what was removed once is never needed again
 stale   a row that the cells do not name. Its writer died, or is about to write them: so the bucket is fenced off first, if cells and head
         are still the same, and with it every write that was begun before. Then the row is removed. Such a writer begins again

@@ -64,7 +64,7 @@ class Remover:
                 ("stub", (stub, *at, head.version, blob)), ("drop_records", (*at, head.version)), ("drop_claims", at)
             ]  # fmt: skip
             if self._chain.schema >= 2:
-                statements.append(("end_cells", (cells.ended(latest[1].cells), *at, blob)))
+                statements.append(("end_cells", (cells.without_due(latest[1].cells), *at, blob)))
             refused = await self._client.decide(*statements)
             if refused is None:
                 break
@@ -89,7 +89,7 @@ class Remover:
         if self._chain.sealed(header, bucket):
             following = await self._chain.bare(session, bucket + 1)
             if following is not None and following.cells is not None:
-                await self._client.decide(("end_cells", (cells.ended(following.cells), *self._chain.at(session, bucket + 1), None)))
+                await self._client.decide(("end_cells", (cells.without_due(following.cells), *self._chain.at(session, bucket + 1), None)))
         if (due := cells.due_row(header.cells)) is not None:
             await self._due.drop(session, *due)
 
