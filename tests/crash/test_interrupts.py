@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import random
 import threading
@@ -16,20 +15,14 @@ import pytest
 from perdure import Event, op, sync
 from tests.servers.process import Server
 from tests.servers.valkey import Valkey
-from tests.support.crash.interrupts import interrupted, length
+from tests.support.crash.interrupts import interrupted, leftovers_collected, length
 
 WAIT = 30.0
 """Seconds after which a call counts as wedged."""
 ONE = Event("one", None, (op.add("/n", 1),))
 CALLS = ("append", "events", "edit", "update", "read")
-pytestmark = pytest.mark.filterwarnings("ignore")  # Interrupts leave coroutines behind that were never begun.
-
-
-@pytest.fixture(autouse=True)
-def _collected() -> Iterator[None]:
-    """Those coroutines are collected in the test that leaves them, not in one that warns."""
-    yield
-    gc.collect()
+__all__ = ["leftovers_collected"]
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("leftovers_collected")]
 
 
 def _call(store: sync.Store, name: str) -> Callable[[], object]:

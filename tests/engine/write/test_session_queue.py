@@ -14,8 +14,9 @@ import perdure
 from perdure import Event, op, sync
 from perdure.engine.write.session_queue import SessionQueue
 from perdure.model.ids import SessionKey
-from tests.support.crash.interrupts import interrupted
+from tests.support.crash.interrupts import interrupted, leftovers_collected
 
+__all__ = ["leftovers_collected"]
 S = SessionKey("t", "s")
 ONE = Event("n", None, (op.add("/n", 1),))
 WAIT = 30.0
@@ -217,7 +218,8 @@ async def test_a_slot_that_is_held_too_long_is_taken_over(monkeypatch: pytest.Mo
     assert not queue._lines
 
 
-@pytest.mark.filterwarnings("ignore")  # Interrupts leave coroutines behind that were never begun.
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.usefixtures("leftovers_collected")
 def test_an_interrupted_batch_of_appends_is_answered(url: str) -> None:
     """Ctrl-C out of the loop while appends wait to go together: when the loop runs again each of them is stored or has its error."""
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gc
 import sys
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+import pytest
 
 import perdure
 
@@ -36,6 +37,13 @@ class Interrupts:
         return self._local
 
 
+@pytest.fixture
+def leftovers_collected() -> Iterator[None]:
+    """What interrupts leave, coroutines that were never begun, is collected in the test that leaves it, which ignores the warnings."""
+    yield
+    gc.collect()
+
+
 def length(work: Callable[[], object]) -> int:
     """How many bytecodes a call runs."""
     tracing = Interrupts()
@@ -56,6 +64,4 @@ def interrupted(work: Callable[[], object], at: int) -> bool:
         return True
     finally:
         sys.settrace(None)
-        with warnings.catch_warnings(action="ignore"):  # A coroutine that was never begun is collected here, not in another test.
-            gc.collect(1)
     return False
