@@ -10,7 +10,7 @@ import msgspec
 
 from perdure.backends.common.checks import check_records, fits, matches
 from perdure.backends.common.refusals import no_store
-from perdure.backends.common.schema import check_index, check_writer, read_due_cursor, write_due_cursor
+from perdure.backends.common.schema import check_index, check_migration, check_writer, read_due_cursor, write_due_cursor
 from perdure.backends.spi import (
     APPENDS_MAX,
     NEVER,
@@ -388,11 +388,10 @@ class MemoryBackend:
         with self._section:
             self._min_writer = max(self._min_writer, version)
 
-    async def migrate(self, from_version: int, progress: Progress) -> None:  # noqa: ARG002 - a new store has nothing to change
+    async def migrate(self, from_version: int, progress: Progress) -> None:  # noqa: ARG002 - there is nothing to change
         """See `spi.Versioned.migrate`. Every store in memory is new."""
         self._check_open()
-        if from_version != SCHEMA_VERSION - 1:
-            raise Invalid(f"There is no way from schema {from_version} to {SCHEMA_VERSION}.")
+        check_migration(from_version)
 
     async def close(self) -> None:
         """See `spi.Backend.close`. The data is gone."""

@@ -43,9 +43,9 @@ async def test_the_order() -> None:
     headers, said = Memory(SchemaState(1)), list[tuple[str, int, int]]()
 
     async def step() -> None:
-        assert (headers.state.schema, headers.state.min_writer, headers.state.lock) == (1, 2, "me")
+        assert (headers.state.schema, headers.state.min_writer, bool(headers.state.lock)) == (1, 2, True)
 
-    await upgrade(headers, 1, [("rows", step), ("index", step)], lambda *said_now: said.append(said_now), token="me")
+    await upgrade(headers, 1, [("rows", step), ("index", step)], lambda *said_now: said.append(said_now))
     assert headers.state == SchemaState(2, 2)
     assert said == [("rows", 0, 2), ("index", 1, 2), ("writing it down", 2, 2)]
 
@@ -53,9 +53,9 @@ async def test_the_order() -> None:
 async def test_nothing_to_do_and_no_way() -> None:
     """A store that is upgraded already stays as it is; one of another schema is refused."""
     headers = Memory(SchemaState(2, 2))
-    await upgrade(headers, 1, [], ignored, token="me")
+    await upgrade(headers, 1, [], ignored)
     with pytest.raises(Invalid):
-        await upgrade(headers, 3, [], ignored, token="me")
+        await upgrade(headers, 3, [], ignored)
     assert not headers.seen
 
 
@@ -66,7 +66,7 @@ async def test_writers_settle_before_the_first_step() -> None:
     async def step() -> None:
         begun.append(headers.state.min_writer)
 
-    waiting = asyncio.create_task(upgrade(headers, 1, [("rows", step)], ignored, token="me", settle_seconds=3_600))
+    waiting = asyncio.create_task(upgrade(headers, 1, [("rows", step)], ignored, settle_seconds=3_600))
     await asyncio.sleep(SECONDS)
     assert (headers.state.min_writer, begun) == (2, [])
     waiting.cancel()
@@ -81,11 +81,11 @@ async def test_a_second_one_is_busy_while_the_first_works() -> None:
         going.set()
         await end.wait()
 
-    first = asyncio.create_task(upgrade(headers, 1, [("rows", long)], ignored, token="first", lock_seconds=SECONDS))
+    first = asyncio.create_task(upgrade(headers, 1, [("rows", long)], ignored, lock_seconds=SECONDS))
     await going.wait()
     for _ in range(2):
         with pytest.raises(Busy, match="at work"):
-            await upgrade(headers, 1, [], ignored, token="second", lock_seconds=SECONDS)
+            await upgrade(headers, 1, [], ignored, lock_seconds=SECONDS)
     end.set()
     await first
     assert headers.state == SchemaState(2, 2)
@@ -104,15 +104,13 @@ async def test_a_killed_one_is_taken_over(steps_done: int) -> None:
         done.append(number)
 
     steps = [("a step", lambda number=number: step(number)) for number in range(2)]
-    dying = asyncio.create_task(
-        upgrade(headers, 1, [*steps[:steps_done], ("the last", dies)], ignored, token="killed", lock_seconds=SECONDS)
-    )
+    dying = asyncio.create_task(upgrade(headers, 1, [*steps[:steps_done], ("the last", dies)], ignored, lock_seconds=SECONDS))
     await last.wait()
     dying.cancel()
     await asyncio.wait([dying])
     assert headers.state.schema == 1
     done.clear()
-    await upgrade(headers, 1, steps, ignored, token="next", lock_seconds=SECONDS)
+    await upgrade(headers, 1, steps, ignored, lock_seconds=SECONDS)
     assert done == [0, 1]
     assert headers.state == SchemaState(2, 2)
 
@@ -125,7 +123,7 @@ async def test_one_that_lost_its_lock_stops() -> None:
         going.set()
         await asyncio.Event().wait()
 
-    slow = asyncio.create_task(upgrade(headers, 1, [("rows", long)], ignored, token="slow", lock_seconds=SECONDS))
+    slow = asyncio.create_task(upgrade(headers, 1, [("rows", long)], ignored, lock_seconds=SECONDS))
     await going.wait()
     headers.state = msgspec.structs.replace(headers.state, lock="another", count=0)
     with pytest.raises(Busy, match="took this one over"):
@@ -142,9 +140,9 @@ async def test_a_step_that_fails_leaves_the_old_schema() -> None:
         raise Invalid("no")
 
     with pytest.raises(Invalid):
-        await upgrade(headers, 1, [("rows", fails)], ignored, token="me", lock_seconds=SECONDS)
+        await upgrade(headers, 1, [("rows", fails)], ignored, lock_seconds=SECONDS)
     assert headers.state.schema == 1
-    await upgrade(headers, 1, [], ignored, token="again", lock_seconds=SECONDS)
+    await upgrade(headers, 1, [], ignored, lock_seconds=SECONDS)
     assert headers.state.schema == 2
 
 

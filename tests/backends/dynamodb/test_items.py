@@ -21,7 +21,7 @@ from tests.support.backends.scenarios import large_ones_come_back_whole, opened,
 async def test_a_commit_is_one_request_and_so_is_a_warm_read(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 64 sessions at once, plain appends are three requests together, and one each the first, with a key, or when records move; a read
     in memory asks for its head alone. The store's header, which is read again every few seconds, is not counted here."""
-    monkeypatch.setattr("perdure.backends.dynamodb.header.MIN_WRITER_SECONDS", 600)
+    monkeypatch.setattr("perdure.backends.common.schema.MIN_WRITER_SECONDS", 600)
 
     async with opened(url) as backend:
         table = backend.driver.table

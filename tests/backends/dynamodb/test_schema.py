@@ -9,7 +9,6 @@ import pytest
 
 import perdure
 from perdure.backends.conformance import behind
-from perdure.backends.dynamodb import driver, header
 from perdure.backends.dynamodb.layout import SHARDS, number, text
 from perdure.backends.spi import NEVER, Appended, Index, Query, Snapshot
 from perdure.model.commit import Kind, Status
@@ -22,8 +21,7 @@ DUE = Query(None, order="due")
 
 @pytest.fixture(autouse=True)
 def _headers_are_read_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(header, "MIN_WRITER_SECONDS", 0.1)
-    monkeypatch.setattr(driver, "MIN_WRITER_SECONDS", 0.1)
+    monkeypatch.setattr("perdure.backends.common.schema.MIN_WRITER_SECONDS", 0.1)
 
 
 async def change(backend: Any, key: dict[str, Any], **attributes: Any) -> None:
@@ -124,7 +122,7 @@ async def test_appends_and_changes_of_a_row_do_not_overtake_one_another(url: str
 
 async def test_cells_cost_no_request_of_their_own(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An append with cells is one request, as one without; so is a change without a commit."""
-    monkeypatch.setattr(header, "MIN_WRITER_SECONDS", 60)
+    monkeypatch.setattr("perdure.backends.common.schema.MIN_WRITER_SECONDS", 60)
     async with opened(url) as backend:
         table = backend.driver.table
         await backend.append([behind(S)])

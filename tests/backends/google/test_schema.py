@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from perdure.backends.common import upgrade
+from perdure.backends.common import schema, upgrade
 from perdure.backends.conformance import behind, expecting
-from perdure.backends.google import gate, layout
+from perdure.backends.google import layout
 from perdure.backends.google.entities import Write
 from perdure.backends.spi import NEVER, Appended, Head, Index, Query, Row, Snapshot
 from perdure.errors import Busy, Unknown, Unsupported
@@ -33,7 +33,7 @@ Open = Callable[[], Awaitable[Any]]
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Writers read soon again which of them the store takes."""
-    monkeypatch.setattr(gate, "MIN_WRITER_SECONDS", 0.1)
+    monkeypatch.setattr(schema, "MIN_WRITER_SECONDS", 0.1)
 
 
 @pytest.fixture(params=[None, Engine("firestore", FirestoreEmulator), Engine("datastore", DatastoreEmulator)], ids=repr)
@@ -284,7 +284,7 @@ async def test_an_upgrade_that_was_killed_is_run_again(number: int, when: str, m
         between = await open()
         assert await everything(between) == before
         if (number, when) != (0, "before"):
-            await asyncio.sleep(gate.MIN_WRITER_SECONDS)
+            await asyncio.sleep(schema.MIN_WRITER_SECONDS)
             (outcome,) = await old.append([behind(S)])
             assert isinstance(outcome, Unsupported)
             assert "run `perdure upgrade` again" in str(outcome)

@@ -14,8 +14,8 @@ version that it read, inside `lost_race(…)`:
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from types import TracebackType
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from perdure.clock import SystemClock
@@ -70,18 +70,13 @@ class Overtaken(Exception):
     """Another writer came first: `transact` makes another attempt."""
 
 
-class lost_race:  # noqa: N801  # it is used as a function is
+@contextmanager
+def lost_race(*errors: type[Error]) -> Generator[None]:
     """Inside this context these errors mean that another writer came first, and become `Overtaken`."""
-
-    def __init__(self, *errors: type[Error]) -> None:
-        self._errors = errors
-
-    def __enter__(self) -> None:
-        """Errors count from here on."""
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if isinstance(error, self._errors):
-            raise Overtaken from error
+    try:
+        yield
+    except errors as error:
+        raise Overtaken from error
 
 
 async def transact(session: str, attempt: Callable[[bool], Awaitable[T]]) -> T:

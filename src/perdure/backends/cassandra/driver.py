@@ -12,13 +12,14 @@ from perdure.backends.cassandra.cell_writer import CellWriter
 from perdure.backends.cassandra.checkup import checkup
 from perdure.backends.cassandra.due import DueRows
 from perdure.backends.cassandra.feed import Feed
-from perdure.backends.cassandra.header import MIN_WRITER_SECONDS, StoreRow
+from perdure.backends.cassandra.header import StoreRow
 from perdure.backends.cassandra.reader import Reader, snapshot_name
 from perdure.backends.cassandra.remover import Remover
 from perdure.backends.cassandra.store import Promise
 from perdure.backends.cassandra.tables import add_header_columns
 from perdure.backends.cassandra.upgrade import migrate
 from perdure.backends.cassandra.writer import Writer
+from perdure.backends.common import schema
 from perdure.backends.common.pages import SNAPSHOTS_KEPT
 from perdure.backends.common.refusals import check_snapshot_size
 from perdure.backends.common.schema import WriterCheck
@@ -48,7 +49,7 @@ class CassandraDriver(Reader, Remover):
         Remover.__init__(self, chain, self._due, self._cell_writer)
         self._clock, self._header, self.schema = clock, header, store.schema
         tick = asyncio.get_running_loop().time
-        self._writers = WriterCheck(chain.client.place, store, header.min_writer, MIN_WRITER_SECONDS, tick)
+        self._writers = WriterCheck(chain.client.place, store, header.min_writer, tick)
         self.client, self.store_id, self.lanes = chain.client, store.id, lanes
         self._feed, self._writer, self._horizon = feed, Writer(chain, self, announcer, self._cell_writer), feed.horizon
         self.durability_read = promised.durability
@@ -62,7 +63,7 @@ class CassandraDriver(Reader, Remover):
             notification=False,
             record_bytes_max=RECORD_BYTES_MAX,
             scan_orders=("id", "due") if self.schema >= 2 else ("id",),
-            min_writer_seconds=MIN_WRITER_SECONDS,
+            min_writer_seconds=schema.MIN_WRITER_SECONDS,
         )
 
     async def write(self, attempts: Sequence[Attempt]) -> Sequence[Answer]:
@@ -133,7 +134,7 @@ class CassandraDriver(Reader, Remover):
 
     async def migrate(self, from_version: int, progress: Progress) -> None:
         """See `spi.Versioned.migrate`."""
-        await migrate(self.client, self._header, self._clock, from_version, progress)
+        await migrate(self.client, self._header, from_version, progress)
         self._writers.forget()
 
     async def feed(self, cursor: str | None, limit: int) -> Page[Change]:

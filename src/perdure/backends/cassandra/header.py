@@ -6,14 +6,11 @@ from typing import Any
 
 from perdure.backends.cassandra.client import Client
 from perdure.backends.common.store_header import StoreHeader
-from perdure.backends.common.upgrade import SchemaState
+from perdure.backends.common.upgrade import DEFAULTS, SchemaState
 from perdure.errors import Corrupt
 
-MIN_WRITER_SECONDS = 5.0
-"""How long a writer goes by what it read of the row."""
 _COLUMNS = {"schema": "layout", "min_writer": "min_writer", "lock": "lock_token", "count": "lock_count"}
 """The columns of `SchemaState`'s fields. In schema 1 there is the first alone."""
-_DEFAULTS = SchemaState(schema=0)
 
 
 class StoreRow:
@@ -54,7 +51,7 @@ def _state(found: dict[str, Any]) -> SchemaState:
 
 def _values(state: SchemaState) -> list[Any]:
     """The columns; what is as it is without a column has none."""
-    return [None if (value := getattr(state, name)) == getattr(_DEFAULTS, name) else value for name in _COLUMNS]
+    return [None if (value := getattr(state, name)) == getattr(DEFAULTS, name) else value for name in _COLUMNS]
 
 
 def header_of(row: dict[str, Any]) -> StoreHeader:

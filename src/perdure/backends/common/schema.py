@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -11,6 +12,8 @@ from perdure.backends.spi import CONTROL_BYTES_MAX, NEVER, SCHEMA_VERSION, Findi
 from perdure.errors import Invalid, TooLarge, Unsupported
 from perdure.model.ids import SessionKey
 
+MIN_WRITER_SECONDS = 5.0
+"""How long a writer goes by the least writer version that it read, on an engine that cannot compare it in a write."""
 _INTEGER_END = 1 << 63
 
 
@@ -32,29 +35,40 @@ def check_writer(place: str, writer: int, min_writer: int) -> None:
     raise Unsupported(f"{place} was not written: {advice}.", advice="", min_writer=min_writer, writer=writer)
 
 
-class WriterCheck:
-    """For an engine that cannot compare `min_writer` in a write: what was read of it within the last seconds decides, see `spi.Versioned`.
+def check_migration(from_version: int) -> None:
+    """Raise `Invalid` for a schema that no upgrade begins with."""
+    if not 1 <= from_version < SCHEMA_VERSION:
+        raise Invalid(f"There is no way to a newer schema from schema {from_version}.")
 
-    `header` was just read; `read` asks the store again; `tick` is a monotonic clock in seconds.
+
+class WriterCheck:
+    """For an engine that cannot compare `min_writer` in a write: what was read of it within `MIN_WRITER_SECONDS` decides.
+
+    See `spi.Versioned`. `header` was just read; `read` asks the store again, once for all that wait; `tick` is a monotonic clock in
+    seconds. Used on one loop.
     """
 
-    def __init__(
-        self, place: str, header: StoreHeader, read: Callable[[], Awaitable[int]], seconds: float, tick: Callable[[], float]
-    ) -> None:
-        self._place, self._writer, self._read, self._seconds, self._tick = place, writer_version(header.schema), read, seconds, tick
-        self._least, self._until = header.min_writer or 1, tick() + seconds
+    def __init__(self, place: str, header: StoreHeader, read: Callable[[], Awaitable[int]], tick: Callable[[], float]) -> None:
+        self._place, self._writer, self._read, self._tick = place, writer_version(header.schema), read, tick
+        self._least, self._until = header.min_writer or 1, tick() + MIN_WRITER_SECONDS
+        self._reading: asyncio.Task[None] | None = None
 
     async def check(self) -> None:
         """Before a write: raise `Unsupported` where the store takes writers of this version no more."""
-        start = self._tick()
-        if start >= self._until:
-            self._least = await self._read()
-            self._until = start + self._seconds
+        if self._tick() >= self._until:
+            if self._reading is None or self._reading.done():
+                self._reading = asyncio.create_task(self._read_again())
+            await asyncio.shield(self._reading)
         check_writer(self._place, self._writer, self._least)
+
+    async def _read_again(self) -> None:
+        start = self._tick()
+        self._least = await self._read()
+        self._until = start + MIN_WRITER_SECONDS
 
     def forget(self) -> None:
         """Ask the store before the next write."""
-        self._until = self._tick()
+        self._until = float("-inf")
 
 
 def older_schema(schema: int) -> list[Finding]:

@@ -9,8 +9,9 @@ Steps    each can be run again, and beside itself: a holder that was only slow m
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from secrets import token_hex
+from typing import Any, Protocol
 
 import msgspec
 
@@ -30,6 +31,15 @@ class SchemaState(msgspec.Struct, frozen=True):
     min_writer: int = 1
     lock: str = ""
     count: int = 0
+
+    def within(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """A header's fields under these names, changed to this: what is as it is without a field has none, other fields stay."""
+        changed = {name: value for name, value in msgspec.structs.asdict(self).items() if value != getattr(DEFAULTS, name)}
+        return {name: value for name, value in fields.items() if name not in self.__struct_fields__} | changed
+
+
+DEFAULTS = SchemaState(schema=0)
+"""What the fields that a header does not have stand for."""
 
 
 class Headers(Protocol):
@@ -54,12 +64,12 @@ async def upgrade(
     steps: Sequence[Step],
     progress: Progress,
     *,
-    token: str,
     settle_seconds: float = 0.0,
     lock_seconds: float = LOCK_SECONDS,
 ) -> None:
-    """Bring a store from one schema to the next, see `spi.Versioned.migrate`. `token` is of this call alone; `settle_seconds` is how long a
-    writer may go by an old `min_writer` (`Capabilities.min_writer_seconds`)."""
+    """Bring a store from one schema to the next, see `spi.Versioned.migrate`. `settle_seconds` is how long a writer may go by an old
+    `min_writer` (`Capabilities.min_writer_seconds`)."""
+    token = token_hex(16)
     header = await _lock(headers, from_version, token, lock_seconds)
     if header is None:
         return

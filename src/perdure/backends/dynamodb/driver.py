@@ -8,16 +8,16 @@ from secrets import token_hex
 
 import msgspec
 
+from perdure.backends.common import schema
 from perdure.backends.common.pages import SNAPSHOTS_KEPT
 from perdure.backends.common.pieces import cut, piece_name
 from perdure.backends.common.refusals import check_anchor, check_deleted, check_snapshot_size, key_applied_twice, no_anchor, not_deleted
-from perdure.backends.common.store_header import new_store_id
 from perdure.backends.common.upgrade import require_writer, upgrade
 from perdure.backends.dynamodb import layout
 from perdure.backends.dynamodb.cells import NO_CHANGE, CellChanges, changes, due_is
 from perdure.backends.dynamodb.checkup import checkup
 from perdure.backends.dynamodb.feed import Feed
-from perdure.backends.dynamodb.header import MIN_WRITER_SECONDS, TableHeader
+from perdure.backends.dynamodb.header import TableHeader
 from perdure.backends.dynamodb.layout import SEGMENT_RECORDS, Item, Layout, SessionHeader, at, binaries, binary, key, number, text
 from perdure.backends.dynamodb.reader import Reader
 from perdure.backends.dynamodb.statement_batcher import StatementBatcher
@@ -26,7 +26,7 @@ from perdure.backends.dynamodb.writes import Request, request
 from perdure.backends.remote import Answer, Attempt, HeadMismatch, Stored
 from perdure.backends.spi import NEVER, Capabilities, Change, Checkup, Durability, Index, Known, Page, Progress, Record, Row, Snapshot
 from perdure.clock import Clock
-from perdure.errors import Error, Invalid, Unavailable
+from perdure.errors import Error, Unavailable
 from perdure.model.ids import SessionKey
 
 RECORD_BYTES_MAX = 16 << 20
@@ -75,7 +75,7 @@ class DynamoDBDriver(Reader):
             record_bytes_max=RECORD_BYTES_MAX,
             batched=False,
             scan_orders=("id", "due") if self.schema >= 2 else ("id",),
-            min_writer_seconds=MIN_WRITER_SECONDS,
+            min_writer_seconds=schema.MIN_WRITER_SECONDS,
         )
 
     async def write(self, attempts: Sequence[Attempt]) -> Sequence[Answer]:
@@ -85,7 +85,7 @@ class DynamoDBDriver(Reader):
 
     async def _write(self, attempt: Attempt) -> Answer:
         try:
-            await self._header.check()
+            await self._header.writers.check()
             blobs = await self._encoded(attempt)
             for _ in range(CHANGES):
                 header = self._headers.get(attempt.session)
@@ -158,7 +158,7 @@ class DynamoDBDriver(Reader):
 
     async def put_snapshot(self, session: SessionKey, snapshot: Snapshot, *, size_bytes: int | None = None) -> None:
         """See `spi.Indexed.put_snapshot`. In a transaction with the header's floor: a purge that comes between is not undone."""
-        await self._header.check()
+        await self._header.writers.check()
         check_snapshot_size(snapshot, RECORD_BYTES_MAX, "DynamoDB")
         held, found = await asyncio.gather(
             self._snapshots(session), self.read(session, snapshot.version - 1, snapshot.version + 1, 1, reverse=False)
@@ -193,7 +193,7 @@ class DynamoDBDriver(Reader):
 
     async def change_index(self, row: Row, index: Index) -> bool:
         """See `spi.Indexed.change_index`. One request."""
-        await self._header.check()
+        await self._header.writers.check()
         cells = changes(self.table.name, self._keys, row.session, index, row.due_at)
         condition, due = due_is(row.due_at)
         update = {
@@ -238,7 +238,7 @@ class DynamoDBDriver(Reader):
     async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes], *, snapshot: bool = False) -> None:
         """See `spi.Indexed.truncate`. The floor in the header is what counts; items below it go afterwards, also those of a truncation
         that was cut short."""
-        await self._header.check()
+        await self._header.writers.check()
         found = await self.read(session, anchor[0] - 1, anchor[0] + 1, 1, reverse=False)
         check_anchor(session, found[0] if found else None, below, anchor)
         while True:
@@ -310,7 +310,7 @@ class DynamoDBDriver(Reader):
 
     async def purge(self, session: SessionKey) -> None:
         """See `spi.Backend.purge`. The header becomes the stub first; the rest goes afterwards, also what a purge cut short has left."""
-        await self._header.check()
+        await self._header.writers.check()
         while True:
             header = await self._header_of(session)
             if header is None:
@@ -342,13 +342,12 @@ class DynamoDBDriver(Reader):
     async def require_writer(self, version: int) -> None:
         """See `spi.Versioned.require_writer`."""
         await require_writer(self._header, version)
+        self._header.writers.forget()
 
     async def migrate(self, from_version: int, progress: Progress) -> None:
         """See `spi.Versioned.migrate`. Items take the attributes of schema 2 when they are written, so nothing but the header changes."""
-        if from_version != 1:
-            raise Invalid(f"There is no way to a newer schema from schema {from_version}.")
-        token = new_store_id(self._clock)
-        await upgrade(self._header, from_version, [], progress, token=token, settle_seconds=MIN_WRITER_SECONDS)
+        self._header.writers.forget()
+        await upgrade(self._header, from_version, [], progress, settle_seconds=schema.MIN_WRITER_SECONDS)
 
     async def checkup(self) -> Checkup:
         """See `remote.Driver.checkup`."""

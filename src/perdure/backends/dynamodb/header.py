@@ -8,29 +8,26 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from perdure.backends.common.schema import check_writer, writer_version
+from perdure.backends.common.schema import WriterCheck
 from perdure.backends.common.store_header import StoreHeader, open_header
-from perdure.backends.common.upgrade import SchemaState
+from perdure.backends.common.upgrade import DEFAULTS, SchemaState
 from perdure.backends.dynamodb.layout import Item, number, text
 from perdure.backends.dynamodb.table import Refusal, Table
 from perdure.backends.spi import SCHEMA_VERSION
 from perdure.clock import Clock
 from perdure.errors import Corrupt
 
-MIN_WRITER_SECONDS = 5.0
-"""How long a writer goes by what it read of the header."""
 _FIELDS = {"schema": "v", "min_writer": "min_writer", "lock": "lock_token", "count": "lock_count"}
 """The attributes of `SchemaState`'s fields."""
-_DEFAULTS = SchemaState(schema=0)
 
 
 class TableHeader:
-    """The header of the store at the key `meta`. It is `upgrade.Headers`."""
+    """The header of the store at the key `meta`. It is `upgrade.Headers`. `writers` is there when it was opened."""
+
+    writers: WriterCheck
 
     def __init__(self, table: Table, meta: Item) -> None:
-        self._table, self._meta = table, meta
-        self._place, self._writer, self._read_at = "", 0, float("-inf")
-        self._reading: asyncio.Task[SchemaState] | None = None
+        self._table, self._meta, self._place = table, meta, ""
 
     async def open(self, clock: Clock, place: str, *, create: bool) -> StoreHeader:
         """Read it; make the store where there is none, or without `create` raise `NotFound`."""
@@ -46,22 +43,12 @@ class TableHeader:
         header = await open_header(
             lambda: self._table.get(self._meta), make, _parsed, place=place, what=what, known=SCHEMA_VERSION, clock=clock, create=create
         )
-        self._place, self._writer = place, writer_version(header.schema)
-        if (header.min_writer or 1) <= self._writer:
-            self._read_at = asyncio.get_running_loop().time()
+        self._place = place
+        self.writers = WriterCheck(place, header, self._min_writer, asyncio.get_running_loop().time)
         return header
 
-    async def check(self) -> None:
-        """Raise `Unsupported` where the store did not take this writer any more, when it was read in the last `MIN_WRITER_SECONDS`."""
-        tick = asyncio.get_running_loop().time
-        if tick() - self._read_at < MIN_WRITER_SECONDS:
-            return
-        began = tick()
-        if self._reading is None or self._reading.done():
-            self._reading = asyncio.create_task(self.read())
-        header = await asyncio.shield(self._reading)
-        check_writer(self._place, self._writer, header.min_writer)
-        self._read_at = max(self._read_at, began)
+    async def _min_writer(self) -> int:
+        return (await self.read()).min_writer
 
     async def read(self) -> SchemaState:
         """See `upgrade.Headers`."""
@@ -79,7 +66,7 @@ class TableHeader:
         """See `upgrade.Headers`."""
         sets, removes, conditions, values = list[str](), list[str](), list[str](), dict[str, Item]()
         for field, name in _FIELDS.items():
-            before, after, default = getattr(old, field), getattr(new, field), getattr(_DEFAULTS, field)
+            before, after, default = getattr(old, field), getattr(new, field), getattr(DEFAULTS, field)
             item = text if field == "lock" else number
             if before == default:
                 conditions.append(f"(attribute_not_exists({name}) OR {name} = :{name}0)")

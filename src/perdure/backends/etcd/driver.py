@@ -10,7 +10,6 @@ import msgspec
 from perdure.backends.common.pages import SNAPSHOTS_KEPT
 from perdure.backends.common.pieces import cut
 from perdure.backends.common.refusals import check_anchor, check_deleted, check_snapshot_size, key_applied_twice, no_anchor
-from perdure.backends.common.store_header import new_store_id
 from perdure.backends.common.upgrade import require_writer, upgrade
 from perdure.backends.etcd import layout
 from perdure.backends.etcd.checkup import QUORUM, checkup
@@ -23,7 +22,7 @@ from perdure.backends.etcd.reader import FETCHED, Reader
 from perdure.backends.remote import Answer, Attempt, HeadMismatch, Notice, Stored
 from perdure.backends.spi import NEVER, Capabilities, Checkup, Durability, Head, Index, Known, Progress, Record, Row, Snapshot
 from perdure.clock import Clock
-from perdure.errors import Error, Invalid, Unavailable
+from perdure.errors import Error, Unavailable
 from perdure.model.ids import SessionKey
 
 RECORD_BYTES_MAX = 16 << 20
@@ -304,9 +303,7 @@ class EtcdDriver(Reader):
 
     async def migrate(self, from_version: int, progress: Progress) -> None:
         """See `spi.Versioned.migrate`. Rows take the cells of schema 2 when they are written, so nothing but the header changes."""
-        if from_version != 1:
-            raise Invalid(f"There is no way to a newer schema from schema {from_version}.")
-        await upgrade(self._header, from_version, [], progress, token=new_store_id(self._clock))
+        await upgrade(self._header, from_version, [], progress)
 
     def notices(self) -> AsyncGenerator[Notice, None]:
         """See `remote.NotificationSource`."""

@@ -17,7 +17,6 @@ from perdure.errors import Corrupt, Unavailable
 
 _TRIES = 16
 """How often a write is sent with the header as it is now; an upgrade that is at work changes it every few seconds."""
-_DEFAULTS = SchemaState(schema=0)
 
 
 class GuardedHeader:
@@ -92,12 +91,7 @@ class GuardedHeader:
         before = self._certain(await self._stored())
         if _state(before) != old:
             return False
-        fields: dict[str, Any] = msgspec.msgpack.decode(before)
-        for name, value in msgspec.structs.asdict(new).items():
-            if value == getattr(_DEFAULTS, name):
-                fields.pop(name, None)
-            else:
-                fields[name] = value
+        fields = new.within(msgspec.msgpack.decode(before))
         answer = await self._gateway.txn([holds(self._meta, before)], [put(self._meta, msgspec.msgpack.encode(fields))])
         return bool(answer.get("succeeded"))
 

@@ -8,10 +8,11 @@ from contextlib import suppress
 
 import msgspec
 
+from perdure.backends.common import schema
 from perdure.backends.common.pieces import pieces_of
 from perdure.backends.common.store_header import open_header
 from perdure.backends.common.upgrade import SchemaState
-from perdure.backends.google import gate, layout, upgrade
+from perdure.backends.google import layout, upgrade
 from perdure.backends.google.changes import COMMIT_WRITES, PIECE_BYTES, RECORD_BYTES_MAX, TRIES, WHOLE_BYTES, Changes
 from perdure.backends.google.checkup import Ask, checkup
 from perdure.backends.google.entities import ABSENT, Entities, Entity, Fields, Path, Refused, Write
@@ -51,14 +52,13 @@ class GoogleDriver(Changes):
             keys_remembered=None,
             notification=False,
             record_bytes_max=RECORD_BYTES_MAX,
-            min_writer_seconds=gate.MIN_WRITER_SECONDS,
+            min_writer_seconds=schema.MIN_WRITER_SECONDS,
         )
 
     async def start(self, clock: Clock, *, create: bool = True) -> None:
         """Read the store's id; make the store where there is none, or without `create` raise `NotFound`: nothing is then sent to be written
         before the first write. Raises `Corrupt`, `Unsupported` too."""
 
-        read_at = clock.monotonic()
         seen: list[Entity] = []
 
         async def read() -> Entity | None:
@@ -76,7 +76,7 @@ class GoogleDriver(Changes):
         self.store_id, self.schema = header.id, header.schema
         if self.schema >= 2:
             self.capabilities = msgspec.structs.replace(self.capabilities, scan_orders=("id", "due"))
-        self.gate = WriteGate(self.entities, self._place, clock, seen[0], read_at)
+        self.gate = WriteGate(self.entities, self._place, clock, seen[0], header)
         if create:
             await self.gate.prove()
 
@@ -192,12 +192,12 @@ class GoogleDriver(Changes):
     async def require_writer(self, version: int) -> None:
         """See `spi.Versioned`."""
         await upgrade.require_writer(self.entities, self._place, version)
-        self.gate.expire()
+        self.gate.writers.forget()
 
     async def migrate(self, from_version: int, progress: Progress) -> None:
         """See `spi.Versioned`."""
         await self.gate.prove()
-        self.gate.expire()
+        self.gate.writers.forget()
         await upgrade.migrate(self.entities, self._place, from_version, progress)
 
     async def checkup(self) -> Checkup:

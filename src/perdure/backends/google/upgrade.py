@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from secrets import token_hex
-
+from perdure.backends.common import schema
 from perdure.backends.common import upgrade as common
 from perdure.backends.common.upgrade import SchemaState
-from perdure.backends.google import gate, layout
+from perdure.backends.google import layout
 from perdure.backends.google.entities import Entities, Entity, Refused, Write
 from perdure.backends.spi import Progress
-from perdure.errors import Corrupt, Invalid
+from perdure.errors import Corrupt
 
 
 async def require_writer(entities: Entities, place: str, version: int) -> None:
@@ -19,15 +18,12 @@ async def require_writer(entities: Entities, place: str, version: int) -> None:
 
 async def migrate(entities: Entities, place: str, from_version: int, progress: Progress) -> None:
     """See `spi.Versioned`."""
-    if from_version != 1:
-        raise Invalid(f"There is no way to a newer schema from schema {from_version}.")
     await common.upgrade(
         MetaHeaders(entities, place),
         from_version,
         [],
         progress,
-        token=token_hex(16),
-        settle_seconds=gate.MIN_WRITER_SECONDS,
+        settle_seconds=schema.MIN_WRITER_SECONDS,
     )
 
 

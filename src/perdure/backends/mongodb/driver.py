@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from perdure.backends.common import schema
 from perdure.backends.common.pages import SNAPSHOTS_KEPT
 from perdure.backends.common.pieces import cut
 from perdure.backends.common.refusals import check_anchor, check_deleted, check_snapshot_size, key_applied_twice, not_deleted
@@ -41,8 +42,6 @@ MOVED_MAX = 65_536
 """Sessions of which is remembered how far their tails were moved; about 150 bytes each."""
 QUORUM = 3
 """Voting members from which a majority is of several."""
-MIN_WRITER_SECONDS = 5.0
-"""How long a writer goes by what it knew of the least version of a writer, which lies in another document than what it writes."""
 LOST = (11000, 121)
 """How the server refuses an update whose condition failed: as the duplicate of the session that is there, or as none."""
 _WAIT = 0.2
@@ -73,7 +72,7 @@ class MongoDBDriver(Reader):
         header = await open_store(self.connections, clock, create=create)
         self.store_id, self.schema = header.id, header.schema
         tick = asyncio.get_running_loop().time
-        self._writer = WriterCheck(self.connections.place, header, self._least_writer, MIN_WRITER_SECONDS, tick)
+        self._writer = WriterCheck(self.connections.place, header, self._least_writer, tick)
         self.capabilities = Capabilities(
             durability=reached,
             linearizable_reads=True,
@@ -83,7 +82,7 @@ class MongoDBDriver(Reader):
             notification=True,
             record_bytes_max=RECORD_BYTES_MAX,
             scan_orders=("id",) if self.schema < 2 else ("id", "due"),
-            min_writer_seconds=MIN_WRITER_SECONDS,
+            min_writer_seconds=schema.MIN_WRITER_SECONDS,
         )
 
     async def _least_writer(self) -> int:
@@ -352,7 +351,7 @@ class MongoDBDriver(Reader):
     async def migrate(self, from_version: int, progress: Progress) -> None:
         """See `spi.Versioned.migrate`."""
         self._writer.forget()
-        await migrate(self.connections, from_version, progress, MIN_WRITER_SECONDS)
+        await migrate(self.connections, from_version, progress)
         self._writer.forget()
 
     async def checkup(self) -> Checkup:

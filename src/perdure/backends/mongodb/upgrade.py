@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from uuid import uuid4
-
-from perdure.backends.common import upgrade
+from perdure.backends.common import schema, upgrade
 from perdure.backends.common.upgrade import SchemaState
 from perdure.backends.mongodb.connections import Connections
 from perdure.backends.mongodb.layout import STORE, Doc
 from perdure.backends.mongodb.schema import DUE_INDEX, make_index, read_store
 from perdure.backends.spi import Progress
-from perdure.errors import Corrupt, Invalid
+from perdure.errors import Corrupt
 
 _ABSENT = {"min_writer": 1, "lock": "", "count": 0}
 """What a field that a document does not have stands for."""
@@ -42,9 +40,7 @@ class Headers:
         return bool(answer["n"])
 
 
-async def migrate(connections: Connections, from_version: int, progress: Progress, settle_seconds: float) -> None:
+async def migrate(connections: Connections, from_version: int, progress: Progress) -> None:
     """See `spi.Versioned.migrate`."""
-    if from_version != 1:
-        raise Invalid(f"There is no way to a newer schema from schema {from_version}.")
     steps = [("the index of what is due", lambda: make_index(connections, DUE_INDEX))]
-    await upgrade.upgrade(Headers(connections), from_version, steps, progress, token=uuid4().hex, settle_seconds=settle_seconds)
+    await upgrade.upgrade(Headers(connections), from_version, steps, progress, settle_seconds=schema.MIN_WRITER_SECONDS)

@@ -355,7 +355,7 @@ class ObjectsDriver:
     async def migrate(self, from_version: int, progress: Progress) -> None:
         """See `spi.Versioned`."""
         await self._prove()
-        await upgrade.migrate(self._bucket, self.shards, from_version, progress, token=self._new_id().hex())
+        await upgrade.migrate(self._bucket, self.shards, from_version, progress)
 
     async def checkup(self) -> Checkup:
         """See `Driver`."""

@@ -14,7 +14,6 @@ from perdure.backends.objects.bucket import Bucket
 from perdure.backends.objects.name_tag import META, parse_tag
 from perdure.backends.objects.shard import Shard
 from perdure.backends.spi import Progress
-from perdure.errors import Invalid
 
 
 async def require_writer(bucket: Bucket, shards: Sequence[Shard], version: int) -> None:
@@ -28,12 +27,10 @@ async def _require_in_logs(shards: Sequence[Shard], version: int) -> None:
         await shard.require_writer(version)
 
 
-async def migrate(bucket: Bucket, shards: Sequence[Shard], from_version: int, progress: Progress, *, token: str) -> None:
-    """See `spi.Versioned`. `token` is of this call alone."""
-    if from_version != 1:
-        raise Invalid(f"There is no way to a newer schema from schema {from_version}.")
+async def migrate(bucket: Bucket, shards: Sequence[Shard], from_version: int, progress: Progress) -> None:
+    """See `spi.Versioned`."""
     steps = [("the writers that each log takes", lambda: _require_in_logs(shards, from_version + 1))]
-    await common.upgrade(TagHeaders(bucket), from_version, steps, progress, token=token)
+    await common.upgrade(TagHeaders(bucket), from_version, steps, progress)
 
 
 class TagHeaders:

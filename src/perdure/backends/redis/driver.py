@@ -11,7 +11,6 @@ import msgspec
 from perdure.backends.common.checks import LOOKED_MAX, fits, selects
 from perdure.backends.common.refusals import bad_cursor, check_deleted, check_snapshot_size, key_applied_twice, no_anchor, not_deleted
 from perdure.backends.common.schema import check_writer, read_due_cursor, write_due_cursor, writer_version
-from perdure.backends.common.store_header import new_store_id
 from perdure.backends.common.upgrade import require_writer, upgrade
 from perdure.backends.redis import layout
 from perdure.backends.redis.checkup import checkup, settings_of
@@ -37,7 +36,7 @@ from perdure.backends.spi import (
     Snapshot,
 )
 from perdure.clock import Clock
-from perdure.errors import Corrupt, Error, Invalid, Unknown, Unsupported
+from perdure.errors import Corrupt, Error, Unknown, Unsupported
 from perdure.model.commit import Kind
 from perdure.model.ids import SessionKey
 
@@ -331,10 +330,8 @@ class RedisDriver:
 
     async def migrate(self, from_version: int, progress: Progress) -> None:
         """See `spi.Versioned.migrate`. Keys of schema 2 are made when they are written: each shard learns who may write, that is all."""
-        if from_version != 1:
-            raise Invalid(f"There is no way to a newer schema from schema {from_version}.")
         steps = [("who may write", lambda: self._header.mark(2))]
-        await upgrade(self._header, from_version, steps, progress, token=new_store_id(self._clock))
+        await upgrade(self._header, from_version, steps, progress)
 
     async def checkup(self) -> Checkup:
         """See `remote.Driver.checkup`."""

@@ -17,7 +17,6 @@ from perdure.clock import Clock
 from perdure.errors import Corrupt, Error
 
 _WRITES = {"put_snapshot", "truncate", "purge", "change_index", "require_writer", "swap_header"}
-_DEFAULTS = SchemaState(schema=0)
 
 
 def writes(name: str) -> bool:
@@ -68,12 +67,7 @@ class RedisHeader:
         before = await self._certain()
         if msgspec.json.decode(before, type=SchemaState) != old:
             return False
-        fields: dict[str, Any] = msgspec.json.decode(before)
-        for name, value in msgspec.structs.asdict(new).items():
-            if value == getattr(_DEFAULTS, name):
-                fields.pop(name, None)
-            else:
-                fields[name] = value
+        fields = new.within(msgspec.json.decode(before))
         key, words = function("swap_header", self._prefixes[0], before, msgspec.json.encode(fields))
         return bool(await self._connections.one(key, *words, writes=True))
 

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from perdure.backends.common.schema import check_index
+from perdure.backends.common.schema import check_index, check_migration
 from perdure.backends.remote.appender import Appender
 from perdure.backends.remote.driver import Driver, SchemaDriver
 from perdure.backends.remote.listening import Listener, NotificationSource
@@ -227,6 +227,7 @@ class RemoteBackend:
 
     async def migrate(self, from_version: int, progress: Progress) -> None:
         """See `spi.Versioned.migrate`."""
+        check_migration(from_version)
         await self.run(self._schema_driver.migrate(from_version, progress))
 
     async def settled(self, session: SessionKey) -> None:

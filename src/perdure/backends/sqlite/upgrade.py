@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import apsw
 
+from perdure.backends.common.schema import check_migration
 from perdure.backends.spi import Progress
 from perdure.backends.sqlite.schema import errors, read_header, read_min_writer
-from perdure.errors import Corrupt, Invalid
+from perdure.errors import Corrupt
 
 _TO_2 = (
     ("times that are due", "ALTER TABLE session ADD COLUMN due_at INTEGER"),
@@ -21,8 +22,7 @@ _REQUIRE = "INSERT INTO store (name, value) VALUES ('min_writer', ?) ON CONFLICT
 
 def migrate(connection: apsw.Connection, path: str, from_version: int, progress: Progress) -> None:
     """See `spi.Versioned.migrate`. Raises `Unavailable` where another process holds the file's lock for longer than `busy_timeout`."""
-    if from_version not in _STEPS:
-        raise Invalid(f"There is no way to a newer schema from schema {from_version}.")
+    check_migration(from_version)
     steps = _STEPS[from_version]
     with errors(path):
         connection.execute("BEGIN IMMEDIATE")
