@@ -15,6 +15,7 @@ from perdure.engine.live.watch import Watchers
 from perdure.engine.read.cache import Cache
 from perdure.engine.read.reader import Reader
 from perdure.engine.write.committer import Committer
+from perdure.engine.write.controls import ControlCommits
 from perdure.engine.write.keys import Keys
 from perdure.engine.write.snapshots import Snapshots
 from perdure.engine.write.writer import Writer
@@ -49,6 +50,7 @@ class Core:
             settings,
             self.telemetry,
         )
+        self.controls = ControlCommits(backend, codec, self.writer, self.reader, self.cache, self.committer, self.watchers, clock, settings)
         self.pid = os.getpid()
         self.closed = False
 

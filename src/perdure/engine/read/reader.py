@@ -8,12 +8,14 @@ from typing import Any
 
 import msgspec
 
-from perdure.backends.spi import Backend, Head, Loaded, Record, Row, Settling
+from perdure.backends.spi import Backend, Head, Loaded, Record, Settling
 from perdure.codec.codec import Codec
 from perdure.engine.read.cache import Cache, CachedState
 from perdure.errors import Corrupt, Invalid, NotFound, Rewound, Truncated
 from perdure.lru import LruMap
-from perdure.model.commit import GENESIS, Commit, DerivedStatus, Kind, Status, derive_status, raised
+from perdure.model.commit import GENESIS, Commit, DerivedStatus, Kind, Status, derive_status
+from perdure.model.control import decode_control
+from perdure.model.epoch import raised
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
 from perdure.model.state import Fold, TestFailed
@@ -296,11 +298,8 @@ class Reader:
         if not records or self._codec.prev(records[0]) != cached.head.hash:
             self._cache.drop(session)
             return None
-        row = Row(session, records[-1].head, cached.tags, cached.created_at, size_bytes=cached.size_bytes)
-        held = cached.head
-        stand = held.status, held.data
         with ROOM:
-            advanced = self._fold(session, row, cached.state, held.hash, stand, records, cached.log_bytes, cached.snapshot_bytes)
+            advanced = self._fold(session, cached, cached.head.hash, (cached.head.status, cached.head.data), records)
         self._cache.put(session, advanced)
         return advanced
 
@@ -346,22 +345,17 @@ class Reader:
         elif snapshot is not None and snapshot.version != row.head.version:
             head = row.head
             row = msgspec.structs.replace(row, head=Head(snapshot.version, snapshot.hash, head.at, head.epoch, head.status, head.data))
+        control = decode_control(row.control)
+        start = CachedState(row.head, state, log_bytes, snapshot_bytes, row.tags, row.created_at, row.size_bytes, control)
         with ROOM:
-            return self._fold(session, row, state, prev, stand, records, log_bytes, snapshot_bytes)
+            return self._fold(session, start, prev, stand, records)
 
     def _fold(
-        self,
-        session: SessionKey,
-        row: Row,
-        state: Any,
-        prev: bytes | None,
-        stand: DerivedStatus | None,
-        records: Sequence[Record],
-        log_bytes: int,
-        snapshot_bytes: int,
+        self, session: SessionKey, start: CachedState, prev: bytes | None, stand: DerivedStatus | None, records: Sequence[Record]
     ) -> CachedState:
-        tags = row.tags
-        fold = Fold(state)
+        """What `start` becomes with these records, which follow the commit whose hash is `prev`."""
+        tags, log_bytes, control = start.tags, start.log_bytes, start.control
+        fold = Fold(start.state)
         for record in records:
             commit = self._codec.open_record(session, record, prev)
             prev = commit.hash
@@ -370,11 +364,14 @@ class Reader:
             stand = check_standing(session, record.head, stand)
             if commit.kind is Kind.data:
                 apply_events(session, fold, commit)
-            elif commit.kind is Kind.tombstone:
-                fold, tags = Fold({}), {}
-            elif commit.kind is Kind.configure:
-                tags = configured(commit.events).get("tags", tags)
-        return CachedState(row.head, fold.state, log_bytes, snapshot_bytes, tags, row.created_at, row.size_bytes)
+            else:
+                control = control.after_commit(commit)
+                if commit.kind is Kind.tombstone:
+                    fold, tags = Fold({}), {}
+                elif commit.kind is Kind.configure:
+                    tags = configured(commit.events).get("tags", tags)
+        head = records[-1].head if records else start.head
+        return msgspec.structs.replace(start, head=head, state=fold.state, log_bytes=log_bytes, tags=tags, control=control)
 
 
 def check_standing(session: SessionKey, head: Head, stand: DerivedStatus | None) -> DerivedStatus:

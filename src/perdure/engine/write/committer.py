@@ -5,23 +5,22 @@ A control commit (tags, a pin, a fork's start) changes no state, so nothing conf
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine
 from contextlib import aclosing, suppress
 from typing import Any
 
 import msgspec
 
 from perdure.backends.common.pacing import Pacing
-from perdure.backends.spi import Append, Appended, Backend, Durability, Head, Index, Record, Refused
+from perdure.backends.spi import Append, Appended, Backend, Head, Refused
 from perdure.clock import Clock
 from perdure.codec.codec import Codec
-from perdure.codec.records import Base, Proposal
+from perdure.codec.records import Proposal
 from perdure.concurrency.replies import Reply
 from perdure.config import Settings
 from perdure.engine.live.watch import Watchers
-from perdure.engine.options import Options
 from perdure.engine.read.cache import Cache, CachedState
-from perdure.engine.read.reader import Reader, configured
+from perdure.engine.read.reader import Reader
 from perdure.engine.views import Receipt
 from perdure.engine.write.keys import Keys, digest_of
 from perdure.engine.write.request import NOTHING, Mode, WriteRequest, check_head
@@ -40,8 +39,7 @@ from perdure.engine.write.session_queue import SessionQueue, Slot
 from perdure.engine.write.snapshots import Snapshots
 from perdure.engine.write.writer import Writer
 from perdure.errors import Busy, Conflict, Error, Unknown
-from perdure.model.commit import GRANT_STEP_BITS, Kind, Status, raised
-from perdure.model.events import Event
+from perdure.model.commit import Kind
 from perdure.model.ids import SessionKey, life_key, uuid7
 from perdure.model.state import MISSING
 from perdure.telemetry import Telemetry, traceparent
@@ -320,46 +318,3 @@ class Committer:
                     break
         error.facts["commits"] = tuple(unseen)
         return error
-
-    async def control(
-        self,
-        session: SessionKey,
-        kind: Kind,
-        event: Event,
-        *,
-        status: Status | None = None,
-        index: Index | None = None,
-        actor: str | None = None,
-        durability: Durability,
-        base: Base | None = None,
-        seen: Head | None = None,
-    ) -> Receipt:
-        """Write a control commit after any live head, of the same life as `seen`; with `base`, as the first commit of a fork."""
-        proposal = self._codec.propose(session, (event,), id=self.new_id(), kind=kind, actor=actor, trace=traceparent())
-        options = Options(expect=0 if base is not None else None, create=False)
-        now = self._clock.now()
-        step = 1 + self._clock.bits(GRANT_STEP_BITS) if kind is Kind.tombstone else 0
-
-        def finish(head: Head | None) -> Sequence[Record]:
-            check_head(session, head, options, starting=base is not None)
-            if seen is not None and head is not None and raised(head.epoch, 0) != raised(seen.epoch, 0):
-                raise Conflict(f"{RECREATED}nothing was written to session {session.id!r}.", session=session.id)
-            return (proposal.finish(head, now, status=status, base=base, step=step),)
-
-        try:
-            outcome = await self._writer.append(Append(session, finish, None, index, durability))
-        except Error:
-            raise
-        except BaseException:
-            self._reader.doubt(session)
-            raise
-        if not isinstance(outcome, Appended):
-            raise Conflict(f"Session {session.id!r} moved on.", session=session.id)
-        self._watchers.notify(session, outcome.head.version)
-        known = self._cache.get(session)
-        if known is not None and outcome.previous is not None and known.head.hash == outcome.previous.hash:
-            state = {} if kind is Kind.tombstone else known.state
-            tags: Mapping[str, str] = {} if kind is Kind.tombstone else configured((event,)).get("tags", known.tags)
-            log_bytes = known.log_bytes + 256
-            self._cache.put(session, msgspec.structs.replace(known, head=outcome.head, state=state, log_bytes=log_bytes, tags=tags))
-        return Receipt(outcome.head.version, outcome.id, outcome.head.hash, outcome.head.at, outcome.durability)

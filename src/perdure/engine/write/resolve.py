@@ -18,7 +18,8 @@ from perdure.engine.options import ask
 from perdure.engine.read.cache import CachedState
 from perdure.engine.write.request import NOTHING, Mode, WriteRequest, check_head
 from perdure.errors import Conflict, Rewound
-from perdure.model.commit import Commit, Kind, Status, raised
+from perdure.model.commit import Commit, Kind, Status
+from perdure.model.epoch import raised
 from perdure.model.events import Event
 from perdure.model.merge import rebase
 from perdure.model.ops import Op
