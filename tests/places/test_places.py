@@ -54,6 +54,11 @@ async def test_an_object_is_made_once(url: Url, kind: Engine | None) -> None:
     assert await place.get(name) == b"%d" % made.index(True)
     assert not await place.put(name, b"other")
     assert await place.get(name) == b"%d" % made.index(True)
+    names = [object_name("blobs", f"{number}") for number in range(40)]
+    assert all(await asyncio.gather(*[place.put(each, each.encode()) for each in names]))
+    assert await place.get_many([*names, "missing"]) == [*[each.encode() for each in names], None]
+    await place.delete_many([*names[1:], "missing"])
+    assert await place.get_many(names) == [names[0].encode(), *[None] * 39]
     await place.delete(name)
     await place.delete(name)
     assert await place.get(name) is None

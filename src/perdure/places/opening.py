@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote
 
 from perdure.backends.objects.folder import Folder
-from perdure.backends.remote import IoLoop, parse_address
+from perdure.backends.remote import parse_address
 from perdure.clock import Clock
 from perdure.config import install
 from perdure.errors import Invalid, NotFound, Unsupported
@@ -55,8 +53,7 @@ def _place(url: str, option: str, clock: Clock, *, create: bool) -> Place:
             raise
         raise Unsupported(f"{scheme}: needs the module {error.name!r}: {install('objects')}.") from error
     address = parse_address(url, {**cloud.CLIENT_OPTIONS, **service.OPTIONS})
-    loop = IoLoop("perdure-place")
-    return Place(cloud.Cloud(address, service.service, service.asked, clock), loop.call, loop.close, address.secrets)
+    return Place(cloud.Cloud(address, service.service, service.asked, clock), address.secrets)
 
 
 def _folder(url: str, *, create: bool) -> Place:
@@ -66,8 +63,4 @@ def _folder(url: str, *, create: bool) -> Place:
         raise Invalid(f"{address.place!r} names no folder: write file:///absolute/folder.")
     if not create and not Path(path).is_dir():
         raise NotFound(f"There is no folder {address.place}.")
-
-    def run(work: Coroutine[Any, Any, Any]) -> Awaitable[Any]:
-        return work
-
-    return Place(Folder(Path(path)), run, lambda: None, address.secrets)
+    return Place(Folder(Path(path)), address.secrets)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 from perdure.backends.objects.bucket import Bucket
+from perdure.backends.remote import IoLoop, gather_all
 from perdure.clock import Clock
 from perdure.errors import Closed, Unavailable, Unknown, Unsupported
 from perdure.places.names import check_object_name, object_name
@@ -25,11 +26,10 @@ class Place:
     the place is not one.
     """
 
-    def __init__(
-        self, bucket: Bucket, run: Callable[[Coroutine[Any, Any, Any]], Awaitable[Any]], end: Callable[[], object], secrets: Secrets
-    ) -> None:
-        """`run` runs the bucket's calls where they belong; `end` ends that, after the bucket was closed."""
-        self._bucket, self._run, self._end, self._secrets = bucket, run, end, secrets
+    def __init__(self, bucket: Bucket, secrets: Secrets) -> None:
+        """`secrets` are those of its URL, which no error shows."""
+        self._bucket, self._secrets = bucket, secrets
+        self._io = IoLoop("perdure-place")
         self._closed = False
 
     def __repr__(self) -> str:
@@ -67,6 +67,11 @@ class Place:
         """
         return await self._call(self._bucket.get(check_object_name(name), start, end))
 
+    async def get_many(self, names: Sequence[str]) -> Sequence[bytes | None]:
+        """As `get`, several whole objects at once, as many as the place takes. All of them are in memory."""
+        checked = [check_object_name(name) for name in names]
+        return await self._call(gather_all(*[self._bucket.get(name) for name in checked]))
+
     async def size(self, name: str) -> int | None:
         """How many bytes an object has; `None` if there is none. Raises `Unavailable`."""
         return await self._call(self._bucket.size(check_object_name(name)))
@@ -80,6 +85,11 @@ class Place:
     async def delete(self, name: str) -> None:
         """Remove an object, durably, if it is there. Raises `Unavailable`: it may be gone, so delete it again."""
         await self._call(self._bucket.delete(check_object_name(name)))
+
+    async def delete_many(self, names: Sequence[str]) -> None:
+        """As `delete`, several at once. After an error some may be left."""
+        checked = [check_object_name(name) for name in names]
+        await self._call(gather_all(*[self._bucket.delete(name) for name in checked]))
 
     async def check(self, clock: Clock) -> None:
         """Prove that objects can be made, are not replaced, can be read and removed: one is, below `check/`.
@@ -104,7 +114,7 @@ class Place:
             work.close()
             raise Closed
         try:
-            result: T = await self._run(work)
+            result = await self._io.call(work)
         except Exception as error:  # noqa: BLE001 - raised below, and not from here: it would keep what it was before as its context
             failed = self._secrets.cleaned(error)
         else:
@@ -119,4 +129,4 @@ class Place:
             await self._call(self._bucket.close())
         finally:
             self._closed = True
-            self._end()
+            self._io.close()
