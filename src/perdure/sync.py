@@ -6,7 +6,7 @@ Made by scripts/make_sync.py from engine/store.py: change that, then run it. Do 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import MappingProxyType, TracebackType
 from typing import Any, Literal, Self, TypeVar
 
@@ -18,7 +18,7 @@ from perdure.engine import opening as _opening
 from perdure.engine import store as _async
 from perdure.engine.calls.edit import Edit as _AsyncEdit
 from perdure.engine.unentered import Blocking
-from perdure.engine.views import Info, Receipt, Verified, View
+from perdure.engine.views import Archived, Info, Receipt, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.model.commit import Commit, Status
 from perdure.model.events import Event
@@ -315,12 +315,40 @@ class Store:
         """
         return run_blocking(self._store.delete(session, actor=actor))
 
+    def archive(self, session: str, *, actor: str | None = None) -> Archived:
+        """Move all of a session to the store's archive: only its index row, its idempotency keys and one commit stay in the engine.
+
+        `read`, `history`, `find` and `fork` go on as before, through the archive. The first write restores the session by itself. Nothing
+        happens where it is archived already. A crash at any point leaves the session whole; the next call goes on with it.
+        Raises `NotFound`, `Deleted`, `Busy` while somebody writes to the session or holds its lease, `Unsupported` without
+        `open(archive=...)`, `Unavailable`, and `Corrupt` for a segment that does not read as it was written.
+        """
+        return run_blocking(self._store.archive(session, actor=actor))
+
+    def restore(self, session: str, *, actor: str | None = None) -> bool:
+        """Make an archived session live again, as its first write does; whether it was archived. Its older commits stay in the archive.
+
+        Raises `NotFound`, `Deleted`, `Unsupported` without `open(archive=...)`, `Unavailable`, and `Corrupt` for a segment that is missing
+        or damaged.
+        """
+        return run_blocking(self._store.restore(session, actor=actor))
+
+    def compact(self, session: str, *, keep: int | timedelta, drop: bool = False, actor: str | None = None) -> Archived:
+        """Move commits to the archive but for the newest: so many, or those of so long a time. With `drop` they go for good.
+
+        What is in the archive reads as before. What was dropped is `Truncated`; the state at the head stays, and idempotency keys stay
+        known. `drop` is refused with `Invalid` while a fork reads its past from this session. Nothing happens where there is nothing older.
+        Raises as `archive`, and `Invalid` for a negative `keep`.
+        """
+        return run_blocking(self._store.compact(session, keep=keep, drop=drop, actor=actor))
+
     def purge(self, session: str) -> None:
         """Remove all bytes of a deleted session, of every life it had, but a stub: its id, and the tombstone's version, hash and time.
 
         The stub keeps the id dead and refuses late writers; `recreate=True` goes on from it. What may remain elsewhere (free pages,
         backups, replicas, the server's logs) is in the docs of each engine. Raises `NotFound`, and `Invalid` when the session is not
-        deleted, or has a fork that is alive or not purged, which reads its past here.
+        deleted, or has a fork that is alive or not purged, which reads its past here. Segments of the archive go first: `Unsupported`
+        where there are some and the store was opened without `archive`.
         """
         run_blocking(self._store.purge(session))
 
@@ -344,6 +372,7 @@ def open(
     create: bool = True,
     clock: Clock | None = None,
     upcasters: Mapping[str, Upcaster] = MappingProxyType({}),
+    archive: str | None = None,
     **settings: Any,
 ) -> Store:
     """Open a store: `with perdure.sync.open("sqlite:///agents.db") as store`.
@@ -352,10 +381,14 @@ def open(
     call. `durability` is the least level that receipts may name (default: `local`, or the engine's strongest if that is
     weaker). `create=False` opens what is there and makes nothing: no file, schema, table or key; where there is no store it raises
     `NotFound`. `upcasters` say, by event type, how old events read today; `history` applies them.
+    `archive` is a place for what is archived: `file:///folder`, `s3://bucket/prefix`, `gs://` or `az://`, one for each store. It is
+    proven now that the place can be written; with `create=False` that it can be read.
     `settings` are the fields of `perdure.Settings`. Raises `Invalid`, `NotFound`, `Unauthorized`, `Unsupported`, `Unavailable`, `Corrupt`.
     """
     return Store(
         run_blocking(
-            _opening.open(url, tenant=tenant, durability=durability, create=create, clock=clock, upcasters=upcasters, **settings)._open()
+            _opening.open(
+                url, tenant=tenant, durability=durability, create=create, clock=clock, upcasters=upcasters, archive=archive, **settings
+            )._open()
         )
     )

@@ -11,9 +11,13 @@ from perdure.clock import Clock
 from perdure.codec.codec import Codec
 from perdure.concurrency.replies import FORKED
 from perdure.config import Settings, shown_url
+from perdure.engine.archive.archiver import Archiver
+from perdure.engine.archive.retention import Retention
 from perdure.engine.live.watch import Watchers
 from perdure.engine.read.cache import Cache
+from perdure.engine.read.chains import Chains
 from perdure.engine.read.reader import Reader
+from perdure.engine.read.segments import Segments
 from perdure.engine.write.committer import Committer
 from perdure.engine.write.controls import ControlCommits
 from perdure.engine.write.keys import Keys
@@ -26,13 +30,18 @@ from perdure.telemetry import Telemetry
 class Core:
     """What the stores of all tenants on one connection share."""
 
-    def __init__(self, backend: Backend, url: str, clock: Clock, settings: Settings, durability: Durability, codec: Codec) -> None:
+    def __init__(
+        self, backend: Backend, url: str, clock: Clock, settings: Settings, durability: Durability, codec: Codec, segments: Segments
+    ) -> None:
+        """`segments` are closed with the store."""
         self.backend, self.url, self.clock, self.settings, self.durability, self.codec = backend, url, clock, settings, durability, codec
         self.telemetry = Telemetry(clock.monotonic)
         if isinstance(backend, Proving):
             backend.prove_with(codec.check_record)
         self.cache = Cache(settings.cache_bytes)
-        self.reader = Reader(backend, codec, self.cache)
+        self.segments = segments
+        self.chains = Chains(backend, codec, segments)
+        self.reader = Reader(self.chains, codec, self.cache)
         self.writer = Writer(backend)
         self.watchers = Watchers(backend, self.reader, clock, settings)
         self.keys = Keys(backend, self.reader)
@@ -51,6 +60,9 @@ class Core:
             self.telemetry,
         )
         self.controls = ControlCommits(backend, codec, self.writer, self.reader, self.cache, self.committer, self.watchers, clock, settings)
+        self.archiver = Archiver(backend, codec, self.reader, self.chains, segments, self.controls, self.snapshots, clock, durability)
+        self.retention = Retention(backend, codec, self.reader, self.chains, segments, self.archiver, clock)
+        self.committer.restore = self.archiver.restore
         self.pid = os.getpid()
         self.closed = False
 
@@ -75,7 +87,10 @@ class Core:
                 return
             self.watchers.close()
             await self.writer.drain()
-            await self.backend.close()
+            try:
+                await self.backend.close()
+            finally:
+                await self.segments.close()
 
     def __del__(self) -> None:
         try:

@@ -14,9 +14,11 @@ from perdure.codec.upcast import Upcaster
 from perdure.config import default_url, make_settings
 from perdure.engine.core import Core
 from perdure.engine.options import check_durability, parse_durability
+from perdure.engine.read.segments import Segments
 from perdure.engine.store import Store
 from perdure.engine.unentered import Asynchronous
 from perdure.model.ids import check_tenant
+from perdure.places import open_place
 
 
 class Opening(Asynchronous):
@@ -31,12 +33,13 @@ class Opening(Asynchronous):
         clock: Clock | None,
         durability: Durability | str | None,
         upcasters: Mapping[str, Upcaster],
+        archive: str | None,
         settings: dict[str, Any],
         *,
         create: bool,
     ) -> None:
         self._url, self._tenant, self._clock, self._durability, self._create = url, tenant, clock, durability, create
-        self._upcasters, self._settings = upcasters, settings
+        self._upcasters, self._archive, self._settings = upcasters, archive, settings
         self._store: Store | None = None
 
     async def _open(self) -> Store:
@@ -47,13 +50,18 @@ class Opening(Asynchronous):
         parse_durability(self._durability)
         clock = self._clock or SystemClock()
         backend = await open_backend(url, clock=clock, create=self._create)
+        segments = Segments(None)
         try:
+            if self._archive is not None:
+                segments = Segments(await open_place(self._archive, clock=clock, option="archive", create=self._create))
+                await segments.claim(backend.store_id, create=self._create)
             strongest = backend.capabilities.durability
             durability = check_durability(self._durability, min(Durability.local, strongest), backend.capabilities)
         except BaseException:
             await backend.close()
+            await segments.close()
             raise
-        return Store(Core(backend, url, clock, settings, durability, codec), tenant)
+        return Store(Core(backend, url, clock, settings, durability, codec, segments), tenant)
 
     def __await__(self) -> Generator[Any, Any, Store]:
         return self._open().__await__()
@@ -75,6 +83,7 @@ def open(
     create: bool = True,
     clock: Clock | None = None,
     upcasters: Mapping[str, Upcaster] = MappingProxyType({}),
+    archive: str | None = None,
     **settings: Any,
 ) -> Opening:
     """Open a store: `async with perdure.open("sqlite:///agents.db") as store`.
@@ -83,6 +92,8 @@ def open(
     call. `durability` is the least level that receipts may name (default: `local`, or the engine's strongest if that is
     weaker). `create=False` opens what is there and makes nothing: no file, schema, table or key; where there is no store it raises
     `NotFound`. `upcasters` say, by event type, how old events read today; `history` applies them.
+    `archive` is a place for what is archived: `file:///folder`, `s3://bucket/prefix`, `gs://` or `az://`, one for each store. It is
+    proven now that the place can be written; with `create=False` that it can be read.
     `settings` are the fields of `perdure.Settings`. Raises `Invalid`, `NotFound`, `Unauthorized`, `Unsupported`, `Unavailable`, `Corrupt`.
     """
-    return Opening(url, tenant, clock, durability, upcasters, settings, create=create)
+    return Opening(url, tenant, clock, durability, upcasters, archive, settings, create=create)

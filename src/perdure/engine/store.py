@@ -6,7 +6,7 @@ A store belongs to no loop and no thread: calls from any of them are served.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -15,6 +15,7 @@ from perdure.config import shown_url
 from perdure.engine.branch.fork import fork, purge
 from perdure.engine.branch.merge import merge
 from perdure.engine.calls.append import append, find
+from perdure.engine.calls.archive import archive, compact, restore
 from perdure.engine.calls.control import configure, delete
 from perdure.engine.calls.edit import Edit, edit, update
 from perdure.engine.calls.history import history
@@ -25,7 +26,7 @@ from perdure.engine.calls.watch import watch
 from perdure.engine.context import Context
 from perdure.engine.core import Core
 from perdure.engine.options import Options
-from perdure.engine.views import Info, Receipt, Verified, View
+from perdure.engine.views import Archived, Info, Receipt, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.model.commit import Commit, Status
 from perdure.model.events import Event
@@ -267,12 +268,40 @@ class Store:
         """
         return await delete(self._context, session, actor)
 
+    async def archive(self, session: str, *, actor: str | None = None) -> Archived:
+        """Move all of a session to the store's archive: only its index row, its idempotency keys and one commit stay in the engine.
+
+        `read`, `history`, `find` and `fork` go on as before, through the archive. The first write restores the session by itself. Nothing
+        happens where it is archived already. A crash at any point leaves the session whole; the next call goes on with it.
+        Raises `NotFound`, `Deleted`, `Busy` while somebody writes to the session or holds its lease, `Unsupported` without
+        `open(archive=...)`, `Unavailable`, and `Corrupt` for a segment that does not read as it was written.
+        """
+        return await archive(self._context, session, actor)
+
+    async def restore(self, session: str, *, actor: str | None = None) -> bool:
+        """Make an archived session live again, as its first write does; whether it was archived. Its older commits stay in the archive.
+
+        Raises `NotFound`, `Deleted`, `Unsupported` without `open(archive=...)`, `Unavailable`, and `Corrupt` for a segment that is missing
+        or damaged.
+        """
+        return await restore(self._context, session, actor)
+
+    async def compact(self, session: str, *, keep: int | timedelta, drop: bool = False, actor: str | None = None) -> Archived:
+        """Move commits to the archive but for the newest: so many, or those of so long a time. With `drop` they go for good.
+
+        What is in the archive reads as before. What was dropped is `Truncated`; the state at the head stays, and idempotency keys stay
+        known. `drop` is refused with `Invalid` while a fork reads its past from this session. Nothing happens where there is nothing older.
+        Raises as `archive`, and `Invalid` for a negative `keep`.
+        """
+        return await compact(self._context, session, keep, actor, drop=drop)
+
     async def purge(self, session: str) -> None:
         """Remove all bytes of a deleted session, of every life it had, but a stub: its id, and the tombstone's version, hash and time.
 
         The stub keeps the id dead and refuses late writers; `recreate=True` goes on from it. What may remain elsewhere (free pages,
         backups, replicas, the server's logs) is in the docs of each engine. Raises `NotFound`, and `Invalid` when the session is not
-        deleted, or has a fork that is alive or not purged, which reads its past here.
+        deleted, or has a fork that is alive or not purged, which reads its past here. Segments of the archive go first: `Unsupported`
+        where there are some and the store was opened without `archive`.
         """
         await purge(self._context, session)
 

@@ -16,7 +16,7 @@ from perdure.model.ids import uuid_text
 from perdure.model.timestamps import moment, rfc3339, shown, to_datetime, to_nanoseconds
 from perdure.model.values import ROOM, thaw
 
-__all__ = ["Info", "Receipt", "Verified", "View", "only", "to_datetime", "to_nanoseconds"]
+__all__ = ["Archived", "Info", "Receipt", "Verified", "View", "only", "to_datetime", "to_nanoseconds"]
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -106,6 +106,22 @@ class Verified(msgspec.Struct, frozen=True):
     hash: bytes
     commits: int
     snapshots: int
+
+
+class Archived(msgspec.Struct, frozen=True):
+    """What `archive` or `compact` did: how many commits left the engine, and how many bytes their segment has (0: there is none).
+
+    `version` is that of the session's newest commit. Where there was nothing to do, `commits` is 0.
+    """
+
+    session: str
+    version: int
+    commits: int
+    segment_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can say it."""
+        return {"session": self.session, "version": self.version, "commits": self.commits, "segment_bytes": self.segment_bytes}
 
 
 class View:

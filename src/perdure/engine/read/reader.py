@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 
-from perdure.backends.spi import Backend, Head, Loaded, Record, Settling
+from perdure.backends.spi import Head, Loaded, Record
 from perdure.codec.codec import Codec
 from perdure.engine.read.cache import Cache, CachedState
+from perdure.engine.read.chains import FORKED, PAGE, Chains
 from perdure.errors import Corrupt, Invalid, NotFound, Rewound, Truncated
 from perdure.lru import LruMap
 from perdure.model.commit import GENESIS, Commit, DerivedStatus, Kind, Status, derive_status
@@ -23,18 +24,14 @@ from perdure.model.values import ROOM
 
 INCARNATIONS_MAX = 4_096
 """Sessions with earlier lives of which it is remembered where the last one ended."""
-PAGE = 256
-"""Records in one read."""
 TAIL_PAGE = 16
 """Records in the first read from the end, which is often the only one: each next read takes twice as many, up to `PAGE`."""
-FORKED = "forked"
-"""The event of a fork's first commit: data {session, version, hash} name the parent's commit that it goes on from."""
 
 
 class Reader:
     """Reads sessions of any tenant. States it returns are shared and read-only."""
 
-    def __init__(self, backend: Backend, codec: Codec, cache: Cache) -> None:
+    def __init__(self, backend: Chains, codec: Codec, cache: Cache) -> None:
         self._backend = backend
         self._codec = codec
         self._cache = cache
@@ -47,7 +44,7 @@ class Reader:
 
     async def settled(self, session: SessionKey) -> None:
         """Wait for cancelled writes of the session. Raises `Unknown` when one has not ended within the engine's time-out."""
-        if not self._doubtful or session not in self._doubtful or not isinstance(self._backend, Settling):
+        if not self._doubtful or session not in self._doubtful:
             return
         self._doubtful.discard(session)
         try:
@@ -247,13 +244,6 @@ class Reader:
         first = await self._first_or_none(session)
         return None if first is None else self._codec.open_record(session, first)
 
-    async def root(self, session: SessionKey) -> Commit | None:
-        """The first commit that is left of what this chain goes on from, through forks to their parents."""
-        first = await self.own_first(session)
-        while first is not None and first.kind is Kind.configure and first.events[0].type == FORKED:
-            first = await self.own_first(SessionKey(session.tenant, first.events[0].data["session"]))
-        return first
-
     async def own(self, session: SessionKey) -> AsyncGenerator[Commit, None]:
         """The commits of this very chain, whatever came before it."""
         first = await self._first_or_none(session)
@@ -360,7 +350,7 @@ class Reader:
             commit = self._codec.open_record(session, record, prev)
             prev = commit.hash
             log_bytes += record.stored_bytes
-            stand = derive_status(record.kind, record.head.version, stand)
+            stand = derive_status(record.kind, record.head.version, stand, event_of(commit))
             stand = check_standing(session, record.head, stand)
             if commit.kind is Kind.data:
                 apply_events(session, fold, commit)
@@ -372,6 +362,11 @@ class Reader:
                     tags = configured(commit.events).get("tags", tags)
         head = records[-1].head if records else start.head
         return msgspec.structs.replace(start, head=head, state=fold.state, log_bytes=log_bytes, tags=tags, control=control)
+
+
+def event_of(commit: Commit) -> str:
+    """The type of a control commit's event; "" where it has none."""
+    return commit.events[0].type if commit.events else ""
 
 
 def check_standing(session: SessionKey, head: Head, stand: DerivedStatus | None) -> DerivedStatus:

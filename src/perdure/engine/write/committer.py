@@ -5,7 +5,7 @@ A control commit (tags, a pin, a fork's start) changes no state, so nothing conf
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -39,7 +39,7 @@ from perdure.engine.write.session_queue import SessionQueue, Slot
 from perdure.engine.write.snapshots import Snapshots
 from perdure.engine.write.writer import Writer
 from perdure.errors import Busy, Conflict, Error, Unknown
-from perdure.model.commit import Kind
+from perdure.model.commit import Kind, Status
 from perdure.model.ids import SessionKey, life_key, uuid7
 from perdure.model.state import MISSING
 from perdure.telemetry import Telemetry, traceparent
@@ -98,6 +98,8 @@ class Committer:
         self._backend, self._codec, self._writer, self._reader, self._cache = backend, codec, writer, reader, cache
         self._keys, self._snapshots, self._watchers = keys, snapshots, watchers
         self._clock, self._settings, self._telemetry = clock, settings, telemetry
+        self.restore: Callable[[SessionKey], Awaitable[object]] | None = None
+        """Makes an archived session live. It is set where the parts of a connection are put together, for it writes commits itself."""
         self._queue = SessionQueue(clock.monotonic)
         self._pacing = Pacing(clock.monotonic, clock.bits)
 
@@ -169,6 +171,9 @@ class Committer:
                     await self._remember(tries, outcome)
                 return Receipt(head.version, tries.id, head.hash, head.at, outcome.durability)
             if isinstance(outcome, Refused):
+                if self.restore is not None and outcome.head is not None and outcome.head.status == Status.archived:
+                    await self.restore(session)
+                    continue
                 await self._lost(tries, outcome.head)
                 continue
             incarnation = await self._keys.later_incarnation(session, outcome)

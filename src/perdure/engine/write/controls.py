@@ -2,6 +2,7 @@
 
 write    a commit that fits any live head
 change   a commit that was decided on what control commits say now: it is decided again for each head that is tried
+attempt  one try of such a commit
 """
 
 from __future__ import annotations
@@ -138,14 +139,30 @@ class ControlCommits:
                 plan = decide(basis)
                 if plan is None:
                     return None
-                outcome = await self._append(self._append_of(session, basis, plan, actor, durability, create=create))
+                outcome = await self.attempt(session, basis, plan, actor=actor, durability=durability, create=create)
                 if outcome is not None:
-                    self._remember(session, outcome, [(commit.kind, commit.event) for commit in plan.commits])
                     return outcome
                 tries, basis = tries + 1, None
                 if tries >= self._settings.attempts:
                     raise self._committer.busy(session, tries, since)
                 await self._committer.pause(session)
+
+    async def attempt(
+        self,
+        session: SessionKey,
+        basis: Basis,
+        plan: ControlChange,
+        *,
+        actor: str | None = None,
+        durability: Durability,
+        create: bool = False,
+    ) -> Appended | None:
+        """Write a change that was decided on this basis, once; `None` where the head has moved on. For callers that decide again, and for
+        those who have the session's slot. Raises as `change`."""
+        outcome = await self._append(self._append_of(session, basis, plan, actor, durability, create=create))
+        if outcome is not None:
+            self._remember(session, outcome, [(commit.kind, commit.event) for commit in plan.commits])
+        return outcome
 
     async def _read_basis(self, session: SessionKey, *, create: bool) -> Basis:
         current = await self._reader.read_head(session)

@@ -29,7 +29,7 @@ from perdure.model.values import same
 
 RECREATED = "It was deleted and created again in between; "
 """What a conflict says first when a tombstone lies between."""
-_ACTIVE, _DELETED = int(Status.active), int(Status.deleted)
+_ACTIVE, _ARCHIVED, _DELETED = int(Status.active), int(Status.archived), int(Status.deleted)
 
 
 class Plan(NamedTuple):
@@ -174,6 +174,8 @@ def finisher(
             if seen is not None and not events_only:
                 raise rewound(request, seen.head)
             return (proposal.finish(None, now),)
+        if head.status == _ARCHIVED:
+            return None  # It is restored first.
         if (expected is not None and head.data > expected) if events_only else not _has_state(head, seen):
             return None
         return (proposal.finish(head, now, status=_ACTIVE if head.status == _DELETED else None),)
@@ -188,7 +190,7 @@ def _has_state(head: Head, seen: CachedState | None) -> bool:
     mine = seen.head
     if head.version == mine.version:
         return head.hash == mine.hash
-    return head.version > mine.version and head.data <= mine.data and head.status == mine.status
+    return head.version > mine.version and head.data <= mine.data and (head.status == _DELETED) == (mine.status == _DELETED)
 
 
 def conflict(request: WriteRequest, head: Head | None, why: str = "", paths: Sequence[str] = ()) -> Conflict:

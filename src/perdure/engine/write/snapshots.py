@@ -10,6 +10,7 @@ from perdure.backends.spi import Backend, Snapshot, indexed
 from perdure.codec.codec import Codec
 from perdure.engine.read.cache import Cache, CachedState
 from perdure.errors import Error
+from perdure.model.commit import Status
 from perdure.model.ids import SessionKey
 from perdure.model.policy import snapshot_due
 
@@ -22,8 +23,8 @@ class Snapshots:
         self._backend, self._codec, self._cache, self._bytes_min = backend, codec, cache, bytes_min
 
     def is_due(self, cached: CachedState) -> bool:
-        """Whether the log outweighs the last snapshot."""
-        return snapshot_due(cached.log_bytes, cached.snapshot_bytes, self._bytes_min)
+        """Whether the log outweighs the last snapshot. An archived session has its snapshot in the archive."""
+        return cached.head.status != Status.archived and snapshot_due(cached.log_bytes, cached.snapshot_bytes, self._bytes_min)
 
     async def store(self, session: SessionKey, cached: CachedState, *, keep: bool = True) -> None:
         """Store a snapshot of this state, and count its log from zero.
