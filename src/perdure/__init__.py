@@ -7,7 +7,7 @@ from perdure.config import Settings
 from perdure.engine.calls.edit import Edit
 from perdure.engine.opening import Opening, open
 from perdure.engine.store import Store
-from perdure.engine.views import Info, Receipt, Verified, View
+from perdure.engine.views import Archived, Info, Receipt, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.errors import (
     AlreadyExists,
@@ -41,6 +41,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AlreadyExists",
+    "Archived",
     "Busy",
     "Capabilities",
     "Clash",

@@ -11,10 +11,12 @@ import msgspec
 from perdure.errors import Invalid
 from perdure.redaction import shown_url
 
-__all__ = ["ENVIRONMENT_URL", "URL_DEFAULT", "Settings", "default_url", "make_settings", "shown_url"]
+__all__ = ["ENVIRONMENT_ARCHIVE", "ENVIRONMENT_URL", "URL_DEFAULT", "Settings", "default_url", "make_settings", "shown_url"]
 
 URL_DEFAULT = "sqlite:///perdure.db"
 ENVIRONMENT_URL = "PERDURE_URL"
+ENVIRONMENT_ARCHIVE = "PERDURE_ARCHIVE"
+"""Where the command line finds the place of archived commits."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):

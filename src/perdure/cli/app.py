@@ -10,6 +10,7 @@ from cyclopts import App
 import perdure
 from perdure.cli.commands import (
     append,
+    archive,
     bench,
     delete,
     diff,
@@ -32,7 +33,7 @@ from perdure.cli.commands import (
 from perdure.cli.exits import table
 from perdure.cli.output.terminal import make_console
 
-VALUES, FLAGS = ("--url", "--tenant"), ("--json", "--no-json", "--quiet", "-q")
+VALUES, FLAGS = ("--url", "--tenant", "--archive"), ("--json", "--no-json", "--quiet", "-q")
 """The common options, with a value and without."""
 
 app = App(
@@ -46,7 +47,7 @@ app = App(
 )
 for command in (
     tour.tour, ls.ls, show.show, log.log, messages.messages, watch.watch, diff.diff, append.append, find.find, tag.tag, fork.fork,
-    merge.merge, delete.delete, purge.purge, verify.verify, doctor.doctor, upgrade.upgrade, bench.bench,
+    merge.merge, delete.delete, purge.purge, archive.archive, archive.restore, verify.verify, doctor.doctor, upgrade.upgrade, bench.bench,
 ):  # fmt: skip
     app.command(command, help_epilogue="")
 app.command(import_.import_, name="import", help_epilogue="")

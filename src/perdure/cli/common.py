@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from perdure.backends.sqlite.schema import parse_url
 from perdure.cli.exits import UsageError
 from perdure.cli.output.terminal import Terminal, write_error
 from perdure.cli.output.text import json_line, one_line
-from perdure.config import ENVIRONMENT_URL, default_url, shown_url
+from perdure.config import ENVIRONMENT_ARCHIVE, ENVIRONMENT_URL, default_url, shown_url
 from perdure.engine.options import VERSION_MAX
 from perdure.errors import Invalid, NotFound, Unsupported
 
@@ -35,6 +36,8 @@ class Common:
     """Which store. Without it: the environment's PERDURE_URL, else sqlite:///perdure.db."""
     tenant: str = "default"
     """Whose sessions."""
+    archive: Annotated[str | None, Parameter(show_default=False)] = None
+    """The place of archived commits, such as file:///folder or s3://bucket/prefix. Without it: the environment's PERDURE_ARCHIVE."""
     json: Annotated[bool | None, Parameter(negative="--no-json", show_default=False)] = None
     """JSON lines, or tables. Without it: JSON lines when stdout is no terminal."""
     quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative=(), show_default=False)] = False
@@ -45,6 +48,11 @@ class Common:
         """The store's URL."""
         return default_url() if self.url is None else self.url
 
+    @property
+    def place(self) -> str | None:
+        """The URL of the archive; `None`: there is none."""
+        return self.archive or os.environ.get(ENVIRONMENT_ARCHIVE) or None
+
     def terminal(self) -> Terminal:
         """Where the answer goes."""
         return Terminal(json=not sys.stdout.isatty() if self.json is None else self.json, quiet=self.quiet)
@@ -52,9 +60,24 @@ class Common:
     def open(self) -> perdure.sync.Store:
         """The store, which has to be there: nothing is made. Raises `NotFound`."""
         try:
-            return perdure.sync.open(self.address, tenant=self.tenant, create=False)
+            return perdure.sync.open(self.address, tenant=self.tenant, create=False, archive=self.place)
         except NotFound as error:
             raise not_there(error) from None
+
+    def open_archive(self, *, write: bool) -> perdure.sync.Store:
+        """The store, which has to be there, and its archive, which is made where it is not there and `write` is true.
+
+        Raises `NotFound`, `Unsupported`.
+        """
+        if not write:
+            return self.open()
+        if self.place is None:
+            raise Unsupported(f"There is no archive: name a folder or a bucket with --archive or {ENVIRONMENT_ARCHIVE}.")
+        try:
+            perdure.sync.open(self.address, tenant=self.tenant, create=False).close()
+        except NotFound as error:
+            raise not_there(error) from None
+        return perdure.sync.open(self.address, tenant=self.tenant, archive=self.place)
 
     @contextmanager
     def open_or_make(self) -> Iterator[perdure.sync.Store]:
@@ -64,7 +87,10 @@ class Common:
             store = perdure.sync.open(self.address, tenant=self.tenant, create=False)
         except (NotFound, Unsupported) as error:
             made = isinstance(error, NotFound)
-            store = perdure.sync.open(self.address, tenant=self.tenant)
+            store = perdure.sync.open(self.address, tenant=self.tenant, archive=self.place)
+        if self.place is not None and not made:
+            store.close()
+            store = perdure.sync.open(self.address, tenant=self.tenant, archive=self.place)
         with store:
             yield store
         if made and not self.quiet:

@@ -31,16 +31,23 @@ class Core:
     """What the stores of all tenants on one connection share."""
 
     def __init__(
-        self, backend: Backend, url: str, clock: Clock, settings: Settings, durability: Durability, codec: Codec, segments: Segments
+        self,
+        backend: Backend,
+        url: str,
+        clock: Clock,
+        settings: Settings,
+        durability: Durability,
+        codec: Codec,
+        segments: Segments | None = None,
     ) -> None:
-        """`segments` are closed with the store."""
+        """`segments` are closed with the store; without them there is no archive."""
         self.backend, self.url, self.clock, self.settings, self.durability, self.codec = backend, url, clock, settings, durability, codec
         self.telemetry = Telemetry(clock.monotonic)
         if isinstance(backend, Proving):
             backend.prove_with(codec.check_record)
         self.cache = Cache(settings.cache_bytes)
-        self.segments = segments
-        self.chains = Chains(backend, codec, segments)
+        self.segments = Segments(None) if segments is None else segments
+        self.chains = Chains(backend, codec, self.segments)
         self.reader = Reader(self.chains, codec, self.cache)
         self.writer = Writer(backend)
         self.watchers = Watchers(backend, self.reader, clock, settings)
@@ -60,8 +67,8 @@ class Core:
             self.telemetry,
         )
         self.controls = ControlCommits(backend, codec, self.writer, self.reader, self.cache, self.committer, self.watchers, clock, settings)
-        self.archiver = Archiver(backend, codec, self.reader, self.chains, segments, self.controls, self.snapshots, clock, durability)
-        self.retention = Retention(backend, codec, self.reader, self.chains, segments, self.archiver, clock)
+        self.archiver = Archiver(backend, codec, self.reader, self.chains, self.segments, self.controls, self.snapshots, clock, durability)
+        self.retention = Retention(backend, codec, self.reader, self.chains, self.segments, self.archiver, clock)
         self.committer.restore = self.archiver.restore
         self.pid = os.getpid()
         self.closed = False

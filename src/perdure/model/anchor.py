@@ -33,6 +33,8 @@ class Anchor(msgspec.Struct, frozen=True, omit_defaults=True):
     """Digest of the segment's footer, which has the digests of all its parts."""
     before: int = 0
     """The version of the anchor before it; 0: there is none."""
+    first: int = 0
+    """The version of the segment's first record."""
     life: int = 0
     """The version of the tombstone after which the session's life began when this was written."""
 

@@ -61,6 +61,25 @@ def _configured(event: EventRow) -> list[Line]:
     return [Line("tags", ", ".join(f"{name}={value}" for name, value in tags.items()) or "none")]
 
 
+def _archive(event: EventRow) -> list[Line]:
+    """What happened between a session and its archive."""
+    (control,) = _member(event, "control")
+    anchor, preparing = (control.get(name) if isinstance(control, dict) else None for name in ("anchor", "preparing"))
+    match event.type:
+        case "preparing" if isinstance(preparing, dict):
+            return [Line("archive", f"versions {preparing.get('first')} to {preparing.get('last')} are about to move")]
+        case "voided" if isinstance(control, dict):
+            return [Line("archive", "the move was given up")]
+        case "compacted" if isinstance(anchor, dict):
+            what = "moved to the archive" if anchor.get("segment") else "dropped"
+            return [Line("archive", f"versions up to {anchor.get('version')} were {what}")]
+        case "archived" if isinstance(anchor, dict):
+            return [Line("archived", f"all {anchor.get('version')} versions so far")]
+        case "restored" if event.data is None and not event.ops:
+            return [Line("restored", "the session is live again")]
+    return any_event(event)
+
+
 def _popped(event: EventRow) -> list[Line]:
     version, index = _member(event, "version", "index")
     return any_event(event) if index is None else [Line("popped", f"the message of version {version}")]
@@ -149,6 +168,7 @@ _KNOWN: dict[str, Callable[[EventRow], list[Line]]] = {
     "forked": _forked,
     "merged": _merged_fork,
     "configured": _configured,
+    **dict.fromkeys(("preparing", "voided", "compacted", "archived", "restored"), _archive),
     "popped": _popped,
     "cleared": _cleared,
     "compacted": _compacted,

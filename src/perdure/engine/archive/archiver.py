@@ -11,7 +11,8 @@ A name is used once. So whoever stops between two of these steps, and goes on la
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import aclosing, suppress
+from enum import Enum
 from typing import Any
 
 import msgspec
@@ -29,7 +30,7 @@ from perdure.engine.views import Archived
 from perdure.engine.write.controls import Basis, ControlChange, ControlCommit, ControlCommits
 from perdure.engine.write.request import check_head
 from perdure.engine.write.snapshots import Snapshots
-from perdure.errors import Busy, Corrupt, Error, Invalid, NotFound, TooLarge
+from perdure.errors import Busy, Corrupt, Error, Invalid, NotFound, TooLarge, Truncated
 from perdure.model.anchor import (
     ANCHOR,
     ARCHIVED,
@@ -54,6 +55,17 @@ ROUNDS = 64
 """How often a step is decided again because other commits came first."""
 _LIVE = Options(create=False)
 _ARCHIVED = int(Status.archived)
+
+
+class _Fate(Enum):
+    """What became of a segment that was prepared."""
+
+    standing = "standing"
+    """An anchor may follow."""
+    anchored = "anchored"
+    """One did: it is needed."""
+    void = "void"
+    """None will ever follow."""
 
 
 class Archiver:
@@ -95,7 +107,7 @@ class Archiver:
             raise Corrupt(f"Session {session.id!r} is archived, and its index row names no segment.", session=session.id)
         await self.finish_truncation(session, anchor, whole=True)
         await self.collect(session)
-        moved = anchor.version - (await self._segments.open(session, anchor)).first + 1 if began <= anchor.version else 0
+        moved = anchor.version - anchor.first + 1 if began <= anchor.version else 0
         return Archived(session.id, state.head.version, moved, anchor.size)
 
     async def restore(self, session: SessionKey, actor: str | None = None) -> bool:
@@ -122,7 +134,7 @@ class Archiver:
 
     async def prepare(self, session: SessionKey, last: int | None, actor: str | None) -> Preparing | None:
         """Say which segment is about to be made: of the records up to `last`; without it, of the whole session. One that is being made
-        already is gone on with. `None`: the session is archived. Raises `Busy` where a lease forbids it."""
+        already is gone on with. `None`: there is nothing to move. Raises `Busy` where a lease forbids it."""
         for _ in range(ROUNDS):
             state = await self.live(session)
             head, standing = state.head, preparing_of(state.control)
@@ -133,6 +145,8 @@ class Archiver:
                 return standing
             first = await self._first_left(session, state)
             upto = head.version + 1 if last is None else last
+            if upto < first:
+                return None
             chosen = Preparing(f"{first}-{upto}-{self._clock.bits(64):016x}", first, upto, whole=last is None)
             event = Event(PREPARED, {CONTROL: {PREPARING: msgspec.to_builtins(chosen)}})
             if await self.commit(session, state, event, actor) is None:
@@ -150,24 +164,48 @@ class Archiver:
         records = await self._backend.read(session, limit=1)
         return records[0].head.version if records else 1
 
-    async def move(self, session: SessionKey, preparing: Preparing, actor: str | None) -> Anchor | None:
-        """Make the segment, anchor it, and let its records go. `None`: another archiver has voided it. Raises `Busy`, `Corrupt`."""
+    async def move(self, session: SessionKey, preparing: Preparing, actor: str | None) -> None:
+        """Make the segment, anchor it, and let its records go; or nothing, where another archiver has done so or voided it.
+
+        Raises `Busy`, `Corrupt`, `Unavailable`: then it was voided.
+        """
         try:
-            anchor = await self._store(session, preparing)
+            anchor = await self._anchor(session, preparing, await self._store(session, preparing), actor)
         except TooLongError as error:
             await self.void(session, preparing, actor)
             shorter = await self.prepare(session, error.version, actor)
-            return None if shorter is None else await self.move(session, shorter, actor)
+            if shorter is not None:
+                await self.move(session, shorter, actor)
+            return
         except Exception:
+            if await self._fate(session, preparing) is not _Fate.standing:
+                await self.void(session, preparing, actor)
+                return  # Whatever went wrong, it did because others were faster: the caller looks again.
             with suppress(Error):  # What went wrong first is said. What is left is voided by the next archiver.
                 await self.void(session, preparing, actor)
             raise
-        found = await self._anchor(session, preparing, anchor, actor)
-        if found is None:
-            await self._segments.remove(session, [preparing.segment])
+        if anchor is None:
+            await self.void(session, preparing, actor)
         else:
             await self.finish_truncation(session, anchor, whole=preparing.whole)
-        return None if found is None else anchor
+
+    async def _fate(self, session: SessionKey, preparing: Preparing) -> _Fate:
+        """What became of a segment that was prepared, by the commits since."""
+        stands = True
+        with suppress(Truncated):
+            async with aclosing(self._reader.commits(session, newest_first=True)) as commits:
+                async for commit in commits:
+                    event = commit.events[0] if commit.events else Event("")
+                    said = event.data.get(CONTROL) if isinstance(event.data, dict) and commit.kind is Kind.anchor else None
+                    if (found := anchored(event)) is not None and found.segment == preparing.segment:
+                        return _Fate.anchored
+                    if said is not None and PREPARING in said:
+                        if said[PREPARING] == msgspec.to_builtins(preparing):
+                            return _Fate.standing if stands else _Fate.void
+                        stands = False
+                    elif commit.kind is Kind.tombstone:
+                        stands = False
+        return _Fate.void
 
     async def _store(self, session: SessionKey, preparing: Preparing) -> Anchor:
         """Put the segment if it is not there, read it back and prove it: the anchor that may follow."""
@@ -196,18 +234,11 @@ class Archiver:
         """Anchor the segment while its `preparing` stands. `None`: it stands no more, and no other archiver has anchored it."""
         for _ in range(ROUNDS):
             state = await self.live(session)
-            standing, newest = preparing_of(state.control), anchor_of(state.control)
-            if newest is not None and newest.segment == anchor.segment:
-                return anchor
-            if standing is None or standing.segment != preparing.segment:
-                return None
-            try:
-                if preparing.whole and state.head.version != preparing.last:
-                    raise self._written(session)
-                self.check_lease(session, state.head.epoch, whole=preparing.whole)
-            except Busy:
-                await self.void(session, preparing, actor)
-                raise
+            if preparing_of(state.control) != preparing:
+                return anchor if await self._fate(session, preparing) is _Fate.anchored else None
+            if preparing.whole and state.head.version != preparing.last:
+                raise self._written(session)
+            self.check_lease(session, state.head.epoch, whole=preparing.whole)
             if not preparing.whole:
                 await self._keep_snapshot(session, state, anchor)
             if await self.commit_anchor(session, state, anchor, actor, whole=preparing.whole) is not None:
@@ -249,28 +280,27 @@ class Archiver:
     async def void(self, session: SessionKey, preparing: Preparing, actor: str | None) -> None:
         """Take back that a segment is being made, if that still stands and nothing came of it; then remove the segment."""
         for _ in range(ROUNDS):
-            state = await self.live(session)
-            standing, newest = preparing_of(state.control), anchor_of(state.control)
-            if newest is not None and newest.segment == preparing.segment:
+            fate = await self._fate(session, preparing)
+            if fate is _Fate.anchored:
                 return
-            if standing is None or standing.segment != preparing.segment:
+            if fate is _Fate.void:
                 break
-            if await self.commit(session, state, Event(VOIDED, {CONTROL: {PREPARING: None}}), actor) is not None:
-                break
+            state = await self.live(session)
+            if preparing_of(state.control) == preparing:
+                await self.commit(session, state, Event(VOIDED, {CONTROL: {PREPARING: None}}), actor)
         else:
             raise self._overtaken(session)
         await self._segments.remove(session, [preparing.segment])
 
     async def finish_truncation(self, session: SessionKey, anchor: Anchor, *, whole: bool) -> None:
         """Let go of the records that an anchor covers, if the engine still holds some, and of the snapshots of a whole session."""
-        async for commit in self._reader.commits(session, newest_first=True):
-            if commit.kind is Kind.anchor and commit.events:
-                found = anchored(commit.events[0])
-                if found is not None and found.version == anchor.version:
-                    await self._truncate(session, commit.version, commit.hash, anchor, whole=whole)
-                    return
-            if commit.version <= anchor.version:
-                return  # The anchor itself is archived, so what it covers has gone.
+        with suppress(Truncated):  # The commit itself has gone, and so has what it covers.
+            async with aclosing(self._reader.commits(session, after=anchor.version, newest_first=True)) as commits:
+                async for commit in commits:
+                    found = anchored(commit.events[0]) if commit.kind is Kind.anchor and commit.events else None
+                    if found is not None and found.version == anchor.version:
+                        await self._truncate(session, commit.version, commit.hash, anchor, whole=whole)
+                        return
 
     async def _truncate(self, session: SessionKey, version: int, hash: bytes, anchor: Anchor, *, whole: bool) -> None:
         backend = indexed(self._backend)
@@ -287,7 +317,11 @@ class Archiver:
         names = await self._segments.list(session)  # First these, then the head: what is prepared later is not among them.
         state = await self.live(session)
         standing = preparing_of(state.control)
-        known = {anchor.segment for anchor in await self._chains.anchors(session, anchor_of(state.control))}
+        try:
+            anchors = await self._chains.anchors(session, anchor_of(state.control))
+        except Corrupt:
+            return  # What a damaged segment names is not known, so nothing is removed.
+        known = {anchor.segment for anchor in anchors}
         if standing is not None:
             known.add(standing.segment)
         await self._segments.remove(session, [name for name in names if name not in known])

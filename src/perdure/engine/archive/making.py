@@ -115,4 +115,5 @@ def _prove(codec: Codec, session: SessionKey, preparing: Preparing, before: Anch
         size=len(data),
         footer=pack.read_trailer(data[-pack.TRAILER_BYTES :], len(data)).footer_digest.hex(),
         before=0 if before is None else before.version,
+        first=preparing.first,
     )

@@ -17,7 +17,7 @@ from perdure.engine.read.chains import FORKED, Chains
 from perdure.engine.read.reader import Reader
 from perdure.engine.read.segments import Segments
 from perdure.engine.views import Archived
-from perdure.errors import Busy, Invalid, Unavailable
+from perdure.errors import Busy, Error, Invalid, Unavailable
 from perdure.model.anchor import ARCHIVED, Anchor, anchor_of, preparing_of
 from perdure.model.commit import Commit, Kind, Status
 from perdure.model.ids import SessionKey
@@ -59,24 +59,26 @@ class Retention:
         """See `Store.compact`."""
         if not drop:
             self._segments.place(session, "cannot go to an archive")
-        began: int | None = None
+        state = await self._archiver.live(session)
+        anchor = anchor_of(state.control)
+        began, last = anchor.version if anchor else 0, await self._cut(session, state, keep)
         for _ in range(ROUNDS):
             state = await self._archiver.live(session)
             anchor = anchor_of(state.control)
-            began = (anchor.version if anchor else 0) if began is None else began
-            last = await self._cut(session, state, keep)
-            if anchor is not None and (anchor.version >= last or (not drop and anchor.version > began)):
+            if anchor is not None and anchor.version >= last:
                 await self._archiver.finish_truncation(session, anchor, whole=state.head.status == Status.archived)
                 await self._archiver.collect(session)
                 return Archived(session.id, state.head.version, anchor.version - began, 0 if anchor.version == began else anchor.size)
             if state.head.status == Status.archived or last < 1:
                 return Archived(session.id, state.head.version, 0, 0)
-            if drop:
+            if not drop:
+                await self._move(session, last, actor)
+                continue
+            try:
                 await self._drop(session, state, last, actor)
-            else:
-                preparing = await self._archiver.prepare(session, last, actor)
-                if preparing is not None:
-                    await self._archiver.move(session, preparing, actor)
+            except Error:
+                if (await self._archiver.live(session)).head == state.head:
+                    raise
         raise Busy(f"Session {session.id!r} was written to again and again while it was compacted; nothing was lost.", session=session.id)
 
     async def _cut(self, session: SessionKey, state: CachedState, keep: int | timedelta) -> int:
@@ -125,7 +127,10 @@ class Retention:
     async def _move_past(self, session: SessionKey, version: int, actor: str | None) -> None:
         """Move what lies at or below a version to a segment."""
         self._segments.place(session, "were archived before, and go there again first")
-        preparing = await self._archiver.prepare(session, version, actor)
+        await self._move(session, version, actor)
+
+    async def _move(self, session: SessionKey, last: int, actor: str | None) -> None:
+        preparing = await self._archiver.prepare(session, last, actor)
         if preparing is not None:
             await self._archiver.move(session, preparing, actor)
 

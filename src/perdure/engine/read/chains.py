@@ -16,6 +16,7 @@ from perdure.backends.common.pages import RecordPage
 from perdure.backends.spi import Backend, Head, Loaded, Settling, Snapshot
 from perdure.codec.codec import Codec
 from perdure.engine.read.segments import Segment, Segments
+from perdure.errors import Corrupt
 from perdure.lru import LruMap
 from perdure.model.anchor import Anchor, anchor_of, anchored
 from perdure.model.commit import Kind
@@ -70,9 +71,14 @@ class Chains:
             first = await self._first(session)
         if first is None or first.head.version <= after + 1 or self.is_start(session, first):
             return records
-        anchor = await self.anchor_below(session, first)
         upto = first.head.version if before is None else min(before, first.head.version)
-        archived = () if anchor is None else await self._archived(session, anchor, after, upto, limit, reverse=reverse)
+        try:
+            anchor = await self.anchor_below(session, first)
+            archived = () if anchor is None else await self._archived(session, anchor, after, upto, limit, reverse=reverse)
+        except Corrupt:
+            if not await self._moved(session, first):
+                raise
+            return await self.read(session, after=after, before=before, limit=limit, reverse=reverse)
         return archived or records
 
     async def load(self, session: SessionKey, at: int | None = None) -> Loaded | None:
@@ -84,17 +90,32 @@ class Chains:
             first = loaded.records[0] if loaded.records else await self._first(session)
             if first is None or self.is_start(session, first) or (not loaded.records and (at is None or first.head.version <= at)):
                 return loaded
-            anchor = await self.anchor_below(session, first)
-            if anchor is None:
-                return loaded
-            if not loaded.records:
-                return loaded if at is None else await self._load_archived(session, loaded, anchor, at)
-            segment = await self._ending_at(session, anchor, first.head.version - 1)
-            if segment is not None:
-                return msgspec.structs.replace(loaded, snapshot=await self._segments.snapshot(segment))
-            if anchor.version <= first.head.version - 1 or anchor.dropped:
-                return loaded
+            try:
+                found = await self._load_below(session, loaded, first, at)
+            except Corrupt:
+                if not await self._moved(session, first):
+                    raise
+                continue
+            if found is not None:
+                return found
         return loaded
+
+    async def _load_below(self, session: SessionKey, loaded: Loaded, first: Record, at: int | None) -> Loaded | None:
+        """What an engine loaded, with what it lacks below `first`; `None` where an anchor came in between."""
+        anchor = await self.anchor_below(session, first)
+        if anchor is None:
+            return loaded
+        if not loaded.records:
+            return loaded if at is None else await self._load_archived(session, loaded, anchor, at)
+        segment = await self._ending_at(session, anchor, first.head.version - 1)
+        if segment is not None:
+            return msgspec.structs.replace(loaded, snapshot=await self._segments.snapshot(segment))
+        return loaded if anchor.version <= first.head.version - 1 or anchor.dropped else None
+
+    async def _moved(self, session: SessionKey, first: Record) -> bool:
+        """Whether the engine's chain begins elsewhere now: what was read below it was removed by those who dropped or purged it."""
+        now = await self._first(session)
+        return now is None or now.head != first.head
 
     async def _ending_at(self, session: SessionKey, newest: Anchor, version: int) -> Segment | None:
         """The segment whose last record has this version. One that ends later may not have been followed by a truncation yet."""
