@@ -79,7 +79,7 @@ async def test_an_archived_session_reads_as_before(url: str, tmp_path: Path) -> 
 
 
 async def test_the_first_write_restores(url: str, tmp_path: Path) -> None:
-    """An append, an edit, an update and a merge make an archived session live by themselves; a key that was applied is not applied again."""
+    """An append, an edit, an update and a merge make an archived session live; a key that was applied is not applied again."""
     async with perdure.open(url, archive=place(tmp_path)) as store:
         for number, write in enumerate(("append", "append with ops", "edit", "update", "exact")):
             name = f"s{number}"
@@ -113,7 +113,7 @@ async def test_the_first_write_restores(url: str, tmp_path: Path) -> None:
 
 
 async def test_restoring_by_hand(url: str, tmp_path: Path) -> None:
-    """`restore` says whether there was something to restore; then the head is read from the engine alone, and so it is after many rounds."""
+    """`restore` says whether there was something to restore; then the engine alone has the head, after many rounds too."""
     async with perdure.open(url, archive=place(tmp_path)) as store:
         await turns(store, 5)
         assert await store.restore(S) is False
@@ -204,7 +204,7 @@ async def test_deleted_and_born_again(url: str, tmp_path: Path) -> None:
 
 
 async def test_a_damaged_segment_is_named_and_nothing_else_breaks(url: str, tmp_path: Path) -> None:
-    """A segment that is missing, cut off or changed is `Corrupt` naming it; what the engine holds is untouched, and reads once it is back."""
+    """A segment that is missing, cut off or changed is `Corrupt` naming it; once it is back, everything reads."""
     async with perdure.open(url, archive=place(tmp_path), cache_bytes=0) as store:
         await turns(store, 20)
         await store.archive(S)
@@ -213,14 +213,13 @@ async def test_a_damaged_segment_is_named_and_nothing_else_breaks(url: str, tmp_
         file.chmod(0o644)
         for bad in (None, good[:-1], good[: len(good) // 2], b"", good[:100] + b"x" + good[101:], good[:-50] + b"x" + good[-49:]):
             file.unlink() if bad is None else file.write_bytes(bad)
-            async with perdure.open(url, archive=place(tmp_path)) if url != "memory:" else _same(store) as reader:
+            async with perdure.open(url, archive=place(tmp_path)) if url != "memory:" else Same(store) as reader:
                 if url == "memory:":
                     _forget(reader)
                 with pytest.raises(perdure.Corrupt, match=file.name):
                     await reader.verify(S)
                 with pytest.raises(perdure.Corrupt) as found:
-                    await history(reader)
-                    await reader.read(S)
+                    assert await reader.read(S) == await history(reader)
                 assert file.name in found.value.segment
                 assert [info.status async for info in reader.list()] == [perdure.Status.archived]
         file.write_bytes(good)
@@ -234,7 +233,7 @@ def _forget(store: Store) -> None:
     store._core.segments._frames = type(store._core.segments._frames)(10)
 
 
-class _same:
+class Same:
     """A store that stays open."""
 
     def __init__(self, store: Store) -> None:
