@@ -55,6 +55,8 @@ async def lives(url: str, archive: str) -> None:
         await other.archive("s")
         await store.verify("s")
         assert await other.restore("s")
+        for _ in range(4):
+            await store.append("s", Event("x"))
         for name in (fork, "s"):
             if name == "s":
                 await store.compact("s", keep=2, drop=True)

@@ -7,7 +7,7 @@
     trailer   `TRAILER_BYTES` bytes: the footer's size (8), its SHA-256 (32), the SHA-256 of everything before this field (32), `MAGIC`
 
 A record does not repeat what follows from the record before it: its version, the hash that it follows, and its own hash where computing it
-gives the same. All numbers are big-endian. Whoever reads a part of a pack reads the trailer and the footer first: what the footer names is
+gives the same. All numbers are big-endian. A reader of a part of a pack reads the trailer and the footer first: what the footer names is
 checked with the SHA-256 that stands there. What is damaged, cut off, foreign or of a later format is `Corrupt`, a later format too.
 """
 

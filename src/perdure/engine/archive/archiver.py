@@ -5,8 +5,8 @@ store     the segment is put, read back and proven
 anchor    an anchor commit names the segment, only while `prepare` stands
 truncate  the engine lets the records go
 
-Whoever finds a `prepare` that stands goes on with it. One that does not fit any more is voided by a commit, and then its object is removed.
-A name is used once. So whoever stops between two of these steps, and goes on later, anchors nothing that was removed meanwhile.
+An archiver that finds a `prepare` that stands goes on with it. One that does not fit any more is voided by a commit, and then its object is
+removed. A name is used once. So an archiver that stops between two of these steps, and goes on later, anchors nothing that was removed.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _ARCHIVED = int(Status.archived)
 class _Fate(Enum):
     """What became of a segment that was prepared."""
 
-    standing = "standing"
+    pending = "pending"
     """An anchor may follow."""
     anchored = "anchored"
     """One did: it is needed."""
@@ -137,12 +137,12 @@ class Archiver:
         already is gone on with. `None`: there is nothing to move. Raises `Busy` where a lease forbids it."""
         for _ in range(ROUNDS):
             state = await self.live(session)
-            head, standing = state.head, preparing_of(state.control)
+            head, pending = state.head, preparing_of(state.control)
             if head.status == _ARCHIVED:
                 return None
             self.check_lease(session, head.epoch, whole=last is None)
-            if standing is not None and (not standing.whole or standing.last == head.version):
-                return standing
+            if pending is not None and (not pending.whole or pending.last == head.version):
+                return pending
             first = await self._first_left(session, state)
             upto = head.version + 1 if last is None else last
             if upto < first:
@@ -151,8 +151,8 @@ class Archiver:
             event = Event(PREPARED, {CONTROL: {PREPARING: msgspec.to_builtins(chosen)}})
             if await self.commit(session, state, event, actor) is None:
                 continue
-            if standing is not None:  # The commit has voided it.
-                await self._segments.remove(session, [standing.segment])
+            if pending is not None:  # The commit has voided it.
+                await self._segments.remove(session, [pending.segment])
             return chosen
         raise self._overtaken(session)
 
@@ -178,7 +178,7 @@ class Archiver:
                 await self.move(session, shorter, actor)
             return
         except Exception:
-            if await self._fate(session, preparing) is not _Fate.standing:
+            if await self._fate(session, preparing) is not _Fate.pending:
                 await self.void(session, preparing, actor)
                 return  # Whatever went wrong, it did because others were faster: the caller looks again.
             with suppress(Error):  # What went wrong first is said. What is left is voided by the next archiver.
@@ -201,7 +201,7 @@ class Archiver:
                         return _Fate.anchored
                     if said is not None and PREPARING in said:
                         if said[PREPARING] == msgspec.to_builtins(preparing):
-                            return _Fate.standing if stands else _Fate.void
+                            return _Fate.pending if stands else _Fate.void
                         stands = False
                     elif commit.kind is Kind.tombstone:
                         stands = False
@@ -316,14 +316,14 @@ class Archiver:
             return
         names = await self._segments.list(session)  # First these, then the head: what is prepared later is not among them.
         state = await self.live(session)
-        standing = preparing_of(state.control)
+        pending = preparing_of(state.control)
         try:
             anchors = await self._chains.anchors(session, anchor_of(state.control))
         except Corrupt:
             return  # What a damaged segment names is not known, so nothing is removed.
         known = {anchor.segment for anchor in anchors}
-        if standing is not None:
-            known.add(standing.segment)
+        if pending is not None:
+            known.add(pending.segment)
         await self._segments.remove(session, [name for name in names if name not in known])
 
     def check_lease(self, session: SessionKey, epoch: int, *, whole: bool) -> None:

@@ -117,11 +117,11 @@ class Retention:
         anchor = Anchor(
             version=last, hash=hash.hex(), digest=state_digest(then.state).hex(), before=0 if before is None else before.version
         )
-        standing = preparing_of(state.control)
+        pending = preparing_of(state.control)
         if await self._archiver.commit_anchor(session, state, anchor, actor, whole=False) is None:
             return
-        if standing is not None:
-            await self._segments.remove(session, [standing.segment])
+        if pending is not None:
+            await self._segments.remove(session, [pending.segment])
         await self._archiver.finish_truncation(session, anchor, whole=False)
 
     async def _move_past(self, session: SessionKey, version: int, actor: str | None) -> None:
