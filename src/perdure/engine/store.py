@@ -290,7 +290,8 @@ class Store:
         """Move commits to the archive but for the newest: so many, or those of so long a time. With `drop` they go for good.
 
         What is in the archive reads as before. What was dropped is `Truncated`; the state at the head stays, and idempotency keys stay
-        known. What is in the archive already is dropped once all of it is older. `drop` is refused with `Invalid` while a fork reads its past from this session. Nothing happens where there is nothing older.
+        known. What is in the archive already is dropped once all of it is older. `drop` is refused with `Invalid` while a fork reads its
+        past from this session. Nothing happens where there is nothing older.
         Raises as `archive`, and `Invalid` for a negative `keep`.
         """
         return await compact(self._context, session, keep, actor, drop=drop)

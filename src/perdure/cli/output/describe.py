@@ -90,7 +90,9 @@ def _cleared(event: EventRow) -> list[Line]:
 
 
 def _compacted(event: EventRow) -> list[Line]:
-    start, until = _member(event, "from", "until")
+    start, until, control = _member(event, "from", "until", "control")
+    if control is not None:
+        return _archive(event)
     if not isinstance(start, list) or not start:
         return any_event(event)
     ends = f" to {until[0]}" if isinstance(until, list) and until else " on"
@@ -168,7 +170,7 @@ _KNOWN: dict[str, Callable[[EventRow], list[Line]]] = {
     "forked": _forked,
     "merged": _merged_fork,
     "configured": _configured,
-    **dict.fromkeys(("preparing", "voided", "compacted", "archived", "restored"), _archive),
+    **dict.fromkeys(("preparing", "voided", "archived", "restored"), _archive),
     "popped": _popped,
     "cleared": _cleared,
     "compacted": _compacted,

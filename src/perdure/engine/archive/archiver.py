@@ -108,7 +108,7 @@ class Archiver:
         await self.finish_truncation(session, anchor, whole=True)
         await self.collect(session)
         moved = anchor.version - anchor.first + 1 if began <= anchor.version else 0
-        return Archived(session.id, state.head.version, moved, anchor.size)
+        return Archived(session.id, state.head.version, moved, anchor.size if moved else 0)
 
     async def restore(self, session: SessionKey, actor: str | None = None) -> bool:
         """Make an archived session live again: its snapshot is put, then a commit says so. Whether it was archived. Raises `Corrupt`."""
