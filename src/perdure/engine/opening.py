@@ -16,7 +16,7 @@ from perdure.engine.core import Core
 from perdure.engine.options import check_durability, parse_durability
 from perdure.engine.store import Store
 from perdure.engine.unentered import Asynchronous
-from perdure.model.ids import check_name
+from perdure.model.ids import check_tenant
 
 
 class Opening(Asynchronous):
@@ -41,7 +41,7 @@ class Opening(Asynchronous):
 
     async def _open(self) -> Store:
         url = default_url() if self._url is None else self._url
-        tenant = check_name("A tenant", self._tenant)
+        tenant = check_tenant(self._tenant)
         settings = make_settings(**self._settings)
         codec = Codec(settings.format, self._upcasters)
         parse_durability(self._durability)

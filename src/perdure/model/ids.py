@@ -7,7 +7,11 @@ from typing import NamedTuple
 from perdure.errors import Invalid
 
 NAME_BYTES_MAX = 255
-"""Longest tenant, session id, idempotency key or actor, in bytes of UTF-8."""
+"""Longest session id, idempotency key or actor, in bytes of UTF-8."""
+TENANT_BYTES_MAX = NAME_BYTES_MAX - 1
+"""Longest tenant, in bytes of UTF-8: the name of its system tenant has one more."""
+SYSTEM = "~"
+"""What the names of Perdure's own tenants begin with. `~acme` belongs to `acme`."""
 
 
 class SessionKey(NamedTuple):
@@ -34,6 +38,22 @@ def check_name(what: str, name: object) -> str:
     if size > NAME_BYTES_MAX:
         raise Invalid(f"{what} may have at most {NAME_BYTES_MAX} bytes; this one has {size}.")
     return name
+
+
+def check_tenant(name: object) -> str:
+    """A user's tenant, if it is a name of at most 254 bytes that does not begin with `~`; else `Invalid`."""
+    tenant = check_name("A tenant", name)
+    if tenant.startswith(SYSTEM):
+        raise Invalid(f"A tenant must not begin with {SYSTEM!r}: such names are Perdure's own; this one is {tenant[:60]!r}.")
+    size = len(tenant.encode())
+    if size > TENANT_BYTES_MAX:
+        raise Invalid(f"A tenant may have at most {TENANT_BYTES_MAX} bytes; this one has {size}.")
+    return tenant
+
+
+def system_tenant(tenant: str) -> str:
+    """The tenant of Perdure's own sessions about a tenant, such as consumers' checkpoints."""
+    return SYSTEM + tenant
 
 
 def life_key(key: str, life: int) -> str:
