@@ -17,6 +17,9 @@ SPAN_PREFIX = "perdure."
 COMMITS = "perdure.commits"
 CONFLICTS = "perdure.conflicts"
 DURATION = "perdure.operation.duration"
+HANDLED = "perdure.consumer.handled"
+LAG = "perdure.consumer.lag"
+PARKED = "perdure.consumer.parked"
 
 LOOK_EVERY = 64
 """Calls between two looks for an SDK, while there is none: a look costs more than the rest. The first call looks."""
@@ -92,6 +95,16 @@ class Telemetry:
         if conflicts:
             self._instruments.conflicts.add(conflicts, {"operation": operation})
 
+    def consumed(self, tenant: str, consumer: str, handled: int, lag: float, parked: int) -> None:
+        """Count what a consumer has handled; how many seconds ago the newest of it was committed, and how many sessions are parked."""
+        self._look()
+        if self._instruments is None:
+            return
+        attributes = {"perdure.tenant": tenant, "perdure.consumer": consumer}
+        self._instruments.handled.add(handled, attributes)
+        self._instruments.lag.set(lag, attributes)
+        self._instruments.parked.set(parked, attributes)
+
 
 async def _inside(span: AbstractContextManager[Any], work: Coroutine[Any, Any, T]) -> T:
     with span:
@@ -115,3 +128,6 @@ class _Instruments:
         self.commits = meter.create_counter(COMMITS, unit="{commit}", description="Commits stored.")
         self.conflicts = meter.create_counter(CONFLICTS, unit="{conflict}", description="Races lost before a commit was stored.")
         self.duration = meter.create_histogram(DURATION, unit="s", description="How long public calls took.")
+        self.handled = meter.create_counter(HANDLED, unit="{commit}", description="Commits that a consumer has handled.")
+        self.lag = meter.create_gauge(LAG, unit="s", description="How long ago the newest commit that a consumer has handled was made.")
+        self.parked = meter.create_gauge(PARKED, unit="{session}", description="Sessions of which a consumer has parked commits.")

@@ -30,7 +30,7 @@ from perdure.engine.views import Change, Info, Receipt, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.model.commit import Commit, Status
 from perdure.model.events import Event
-from perdure.model.ids import check_tenant, uuid_text
+from perdure.model.ids import check_tenant, system_tenant, uuid_text
 from perdure.model.policy import OnConflict
 
 
@@ -341,3 +341,8 @@ class Store:
     async def close(self) -> None:
         """Finish what was handed over and let go of every file and thread. Calling it twice is calling it once."""
         await self._core.close()
+
+
+def system_store(store: Store) -> Store:
+    """The same store, for Perdure's own sessions about its tenant."""
+    return Store(store._core, system_tenant(store.tenant))
