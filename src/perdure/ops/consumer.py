@@ -10,6 +10,7 @@ session, so that the order holds; other sessions go on. `retry` hands over what 
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing, suppress
 
@@ -42,6 +43,8 @@ ERROR_CHARACTERS_MAX = 200
 """So much of a handler's error is kept with what is parked."""
 LOOK_EVERY = 5.0
 """Seconds between two looks for what `retry` and `drop` have asked for, while something is parked."""
+
+log = logging.getLogger("perdure.ops")
 
 
 class Consumed(msgspec.Struct, frozen=True):
@@ -198,6 +201,10 @@ class _Run:
         text = f"{type(error).__name__}: {error}"[:ERROR_CHARACTERS_MAX].encode(errors="replace").decode()
         last = version if known is None else max(known.last, version)
         parked[change.session] = Parked(version, last, text, self._clock.now())
+        kind = type(error).__name__
+        log.warning(
+            "Consumer %r has parked session %r from version %d on: its handler raised %s.", self._name, change.session, version, kind
+        )
 
     async def _attend_to_parked(self) -> None:
         """Do what `retry` and `drop` have asked for."""
