@@ -70,10 +70,10 @@ class Cursors:
             check, body = data[:_CHECK_BYTES], data[_CHECK_BYTES:]
             place = _DECODE(body)
         except (ValueError, msgspec.MsgspecError):
-            raise Invalid(f"{cursor[:40]!r} is no cursor of `changes`. Pass one that a change had, or None for the start.") from None
+            raise Invalid(f"{cursor[:40]!r} is no cursor of `changes`. Pass one that a change had, or leave it out.") from None
         if check != self._check(body) or place.format != _FORMAT or len(place.passed) % _PASSED.size:
             message = f"This cursor is of another store or tenant than {self._tenant!r} here, or it was changed."
-            raise Invalid(f"{message} Pass one that a change of this tenant had, or None to begin at the start.")
+            raise Invalid(f"{message} Pass one that a change of this tenant had, or leave it out to begin at the start.")
         return place
 
     def _check(self, body: bytes) -> bytes:
