@@ -114,6 +114,7 @@ class _Run:
         """Handle what the follower gives."""
         async with aclosing(follower.pages(follow=follow)) as pages:
             async for page in pages:
+                self._store._core.check_process()
                 await self._attend_to_parked()
                 for start in range(0, len(page), self._batch):
                     await self._handle(page[start : start + self._batch])

@@ -55,6 +55,8 @@ class ConsumerInfo(msgspec.Struct, frozen=True):
     """Its lag: changes that it has not handled and that are not parked, 1,000 at most; `None` where they cannot be read, see `problem`."""
     waiting_since: datetime | None
     """When the first of them was committed."""
+    cursor: str | None
+    """What `changes` takes as `after=` to go on where the consumer is; `None`: at the start."""
     parked: tuple[ParkedInfo, ...]
     updated_at: datetime
     """When its checkpoint was written last."""
@@ -161,6 +163,7 @@ async def _info(store: Store, view: View) -> ConsumerInfo:
         at=None if position is None else to_datetime(position.at),
         waiting=waiting,
         waiting_since=since,
+        cursor=state.cursor,
         parked=tuple(parked),
         updated_at=view.updated_at,
         problem=problem,

@@ -51,6 +51,8 @@ class ConsumerRow(msgspec.Struct, frozen=True):
     """Its lag: how many commits wait for it, 1000 at most; null where that cannot be read."""
     waiting_since: str | None
     """The time of the first commit that waits, RFC 3339 in UTC."""
+    cursor: str | None
+    """What --after of `perdure changes` takes to go on where it is; null: at the start."""
     parked: list[ParkedRow]
     """What it has parked."""
     updated_at: str
