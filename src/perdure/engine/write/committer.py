@@ -22,15 +22,18 @@ from perdure.engine.live.watch import Watchers
 from perdure.engine.read.cache import Cache, CachedState
 from perdure.engine.read.reader import Reader
 from perdure.engine.views import Receipt
+from perdure.engine.write.fence import is_undecided
 from perdure.engine.write.keys import Keys, digest_of
-from perdure.engine.write.request import NOTHING, Mode, WriteRequest, check_head
+from perdure.engine.write.request import NOTHING, Mode, WriteRequest
 from perdure.engine.write.resolve import (
     RECREATED,
     Incarnation,
     Plan,
     applied,
+    check_writable,
     conflict,
     finisher,
+    fits,
     missing_after,
     resolve,
     rewound,
@@ -40,12 +43,15 @@ from perdure.engine.write.snapshots import Snapshots
 from perdure.engine.write.writer import Writer
 from perdure.errors import Busy, Conflict, Error, Unknown
 from perdure.model.commit import Kind
+from perdure.model.epoch import raised
 from perdure.model.ids import SessionKey, life_key, uuid7
 from perdure.model.state import MISSING
 from perdure.telemetry import Telemetry, traceparent
 
 CONFLICT_COMMITS_MAX = 100
 """Most commits that a `Conflict` carries."""
+UNDECIDED_PAUSE = 0.05
+"""Seconds until a write is tried again that came while its lease was taking its next grant."""
 
 
 class _Tries:
@@ -164,6 +170,8 @@ class Committer:
                 head = outcome.head
                 self._telemetry.committed(request.operation, tries.lost)
                 self._pacing.won(session)
+                if request.options.fence is not None:
+                    request.options.fence.wrote(head.version)
                 self._watchers.notify(session, head.version)
                 if tries.state is not MISSING or session in self._cache:
                     await self._remember(tries, outcome)
@@ -202,7 +210,7 @@ class Committer:
         if seen is not None and seen is not NOTHING and request.mode is not Mode.any_state:
             current = await self._require_seen(request, seen.head, current)
         if request.decide is not None:
-            check_head(request.session, None if current is None else current.head, request.options)
+            check_writable(request, None if current is None else current.head)
             events = await request.decide(current or NOTHING)
             return applied(msgspec.structs.replace(request, events=events), current)
         after = missing_after(request, seen, current)
@@ -275,13 +283,28 @@ class Committer:
         if request.mode is not Mode.events:
             self._pacing.lost(session, self.now() - tries.began)
             self._queue.reserve(session)
-        if request.mode is Mode.exact or (request.options.on_conflict == "raise" and request.expected_version is not None):
+        if head is None and tries.incarnation is not None:
+            raise await self._explained(request, head, conflict(request, head, RECREATED))
+        if head is not None and fits(request, head, tries.seen, tries.expected):
+            await self._await_grant(tries, head)
+        elif request.mode is Mode.exact or (request.options.on_conflict == "raise" and request.expected_version is not None):
             raise await self._explained(request, head, conflict(request, head))
-        if request.mode is Mode.events and head is not None and tries.expected is not None:
+        elif request.mode is Mode.events and head is not None and tries.expected is not None:
             await self._require_same_incarnation(request, tries.expected, head)
             tries.expected = head.version
         if tries.lost >= self._settings.attempts:
             raise self.busy(session, tries.lost, tries.since)
+
+    async def _await_grant(self, tries: _Tries, head: Head) -> None:
+        """The head has what the write was made for, but another grant. A lease that was taken or released has changed nothing else; a
+        tombstone ended the life that the write was meant for: raises `Conflict`."""
+        request, grant = tries.request, raised(head.epoch, 0)
+        if tries.incarnation is not None and tries.incarnation.grant != grant:
+            if await self._reader.incarnation_start(request.session, head) != tries.incarnation.tombstone:
+                raise await self._explained(request, head, conflict(request, head, RECREATED))
+            tries.incarnation = Incarnation(tries.incarnation.tombstone, grant)
+        if is_undecided(head, request.options.fence):
+            await Reply[None]().within(UNDECIDED_PAUSE)
 
     async def _require_same_incarnation(self, request: WriteRequest, since: int, head: Head) -> None:
         """Raise `Conflict` if the session was deleted, and created again, after the version that the caller decided on."""
