@@ -17,6 +17,8 @@ SPAN_PREFIX = "perdure."
 COMMITS = "perdure.commits"
 CONFLICTS = "perdure.conflicts"
 DURATION = "perdure.operation.duration"
+LEASES_HELD, LEASES_LOST = "perdure.leases.held", "perdure.leases.lost"
+LEASE_CHALLENGES, LEASE_TAKEOVERS = "perdure.leases.challenges", "perdure.leases.takeovers"
 HANDLED = "perdure.consumer.handled"
 LAG = "perdure.consumer.lag"
 PARKED = "perdure.consumer.parked"
@@ -95,6 +97,26 @@ class Telemetry:
         if conflicts:
             self._instruments.conflicts.add(conflicts, {"operation": operation})
 
+    def leases_held(self, change: int) -> None:
+        """Count leases that this store object took (1), or holds no more (-1)."""
+        if self._instruments is not None:
+            self._instruments.leases_held.add(change)
+
+    def lease_lost(self) -> None:
+        """Count a lease that ended before its holder released it."""
+        if self._instruments is not None:
+            self._instruments.leases_lost.add(1)
+
+    def lease_challenged(self) -> None:
+        """Count a challenge that this store object wrote."""
+        if self._instruments is not None:
+            self._instruments.lease_challenges.add(1)
+
+    def lease_taken_over(self) -> None:
+        """Count a lease that this store object took from a holder that had not answered."""
+        if self._instruments is not None:
+            self._instruments.lease_takeovers.add(1)
+
     def consumed(self, tenant: str, consumer: str, handled: int, lag: float, parked: int) -> None:
         """Count what a consumer has handled; how many seconds ago the newest of it was committed, and how many sessions are parked."""
         self._look()
@@ -127,6 +149,10 @@ class _Instruments:
         meter = metrics.get_meter("perdure")
         self.commits = meter.create_counter(COMMITS, unit="{commit}", description="Commits stored.")
         self.conflicts = meter.create_counter(CONFLICTS, unit="{conflict}", description="Races lost before a commit was stored.")
+        self.leases_held = meter.create_up_down_counter(LEASES_HELD, unit="{lease}", description="Leases held.")
+        self.leases_lost = meter.create_counter(LEASES_LOST, unit="{lease}", description="Leases that ended before they were released.")
+        self.lease_challenges = meter.create_counter(LEASE_CHALLENGES, unit="{commit}", description="Holders asked whether they are alive.")
+        self.lease_takeovers = meter.create_counter(LEASE_TAKEOVERS, unit="{lease}", description="Leases taken from silent holders.")
         self.duration = meter.create_histogram(DURATION, unit="s", description="How long public calls took.")
         self.handled = meter.create_counter(HANDLED, unit="{commit}", description="Commits that a consumer has handled.")
         self.lag = meter.create_gauge(LAG, unit="s", description="How long ago the newest commit that a consumer has handled was made.")

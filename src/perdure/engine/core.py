@@ -11,10 +11,12 @@ from perdure.clock import Clock
 from perdure.codec.codec import Codec
 from perdure.concurrency.replies import FORKED
 from perdure.config import Settings, shown_url
+from perdure.engine.live.leases import Leases
 from perdure.engine.live.watch import Watchers
 from perdure.engine.read.cache import Cache
 from perdure.engine.read.reader import Reader
 from perdure.engine.write.committer import Committer
+from perdure.engine.write.controls import ControlCommits
 from perdure.engine.write.keys import Keys
 from perdure.engine.write.snapshots import Snapshots
 from perdure.engine.write.writer import Writer
@@ -49,6 +51,8 @@ class Core:
             settings,
             self.telemetry,
         )
+        self.controls = ControlCommits(backend, codec, self.writer, self.reader, self.cache, self.committer, self.watchers, clock, settings)
+        self.leases = Leases(backend, self.controls, self.cache, self.snapshots, self.watchers, clock, durability, self.telemetry)
         self.pid = os.getpid()
         self.closed = False
 
@@ -72,12 +76,14 @@ class Core:
             if sys.is_finalizing():
                 return
             self.watchers.close()
+            await self.leases.close()
             await self.writer.drain()
             await self.backend.close()
 
     def __del__(self) -> None:
         try:
             if not self.closed and self.pid == os.getpid():
+                self.leases.keeper.stop()
                 place = shown_url(self.url)
                 message = f"A Perdure store on {place} was never closed: use `async with perdure.open(...)`."
                 warnings.warn(message, ResourceWarning, stacklevel=1)

@@ -7,11 +7,10 @@ from typing import NamedTuple
 from perdure.errors import Invalid
 
 NAME_BYTES_MAX = 255
-"""Longest session id, idempotency key or actor, in bytes of UTF-8."""
-TENANT_BYTES_MAX = NAME_BYTES_MAX - 1
-"""Longest tenant, in bytes of UTF-8: the name of its system tenant has one more."""
+"""Longest tenant, session id, idempotency key or actor, in bytes of UTF-8."""
+
 SYSTEM = "~"
-"""What the names of Perdure's own tenants begin with. `~acme` belongs to `acme`."""
+"""Tenants that begin with this are Perdure's own."""
 
 
 class SessionKey(NamedTuple):
@@ -40,20 +39,24 @@ def check_name(what: str, name: object) -> str:
     return name
 
 
-def check_tenant(name: object) -> str:
-    """A user's tenant, if it is a name of at most 254 bytes that does not begin with `~`; else `Invalid`."""
-    tenant = check_name("A tenant", name)
-    if tenant.startswith(SYSTEM):
-        raise Invalid(f"A tenant must not begin with {SYSTEM!r}: such names are Perdure's own; this one is {tenant[:60]!r}.")
-    size = len(tenant.encode())
-    if size > TENANT_BYTES_MAX:
-        raise Invalid(f"A tenant may have at most {TENANT_BYTES_MAX} bytes; this one has {size}.")
-    return tenant
+def check_tenant(tenant: object) -> str:
+    """A user's tenant, as `check_name`, of at most 254 bytes, and none that begins with `~`; else `Invalid`."""
+    name = check_name("A tenant", tenant)
+    if name.startswith(SYSTEM):
+        raise Invalid(f"A tenant must not begin with {SYSTEM!r}, which marks Perdure's own sessions: {name[:60]!r}.")
+    if len(name.encode()) >= NAME_BYTES_MAX:
+        raise Invalid(f"A tenant may have at most {NAME_BYTES_MAX - 1} bytes; this one has {len(name.encode())}.")
+    return name
 
 
-def system_tenant(tenant: str) -> str:
-    """The tenant of Perdure's own sessions about a tenant, such as consumers' checkpoints."""
+def system_tenant(tenant: str = "") -> str:
+    """The tenant of Perdure's own sessions that belong to a user's tenant; without one, to the whole store."""
     return SYSTEM + tenant
+
+
+def is_system(tenant: str) -> bool:
+    """Whether the sessions of this tenant are Perdure's own."""
+    return tenant.startswith(SYSTEM)
 
 
 def life_key(key: str, life: int) -> str:

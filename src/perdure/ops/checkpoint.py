@@ -181,12 +181,19 @@ class Checkpoint:
         try:
             view = await self._store.read(self._id)
         except (NotFound, Deleted):
-            raise Fenced("This consumer was forgotten while it was at work.", advice="Start it again to begin from the start.") from None
+            raise Fenced(
+                "This consumer was forgotten while it was at work.",
+                session=self._id,
+                token=None,
+                advice="Start it again to begin from the start.",
+            ) from None
         state = state_of(view)
         mine = state.run == self._run
         if not mine and (state.run, state.saves) != (self._stored.run, self._stored.saves):
             raise Fenced(
                 f"Consumer {state.name!r} is at work elsewhere too, and has handled what was handled here. Nothing is lost.",
+                session=self._id,
+                token=None,
                 advice="Let one of them work at a time, or give this one another name.",
             )
         for session, stored in self._stored.parked.items():

@@ -223,7 +223,7 @@ class _Run:
         first, last = parked.first, parked.last
         handled, newest = 0, None
         while first <= last:
-            commits = self._store.history(session, after=first - 1, before=last + 1, include_deleted=True)
+            commits = self._store.history(session, after=first - 1, before=last + 1, include_deleted=True, control=True)
             try:
                 async with aclosing(commits):  # type: ignore[type-var]
                     async for commit in commits:

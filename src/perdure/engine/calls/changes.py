@@ -43,6 +43,7 @@ async def watch_many(
     tags: Mapping[str, str] | None,
     *,
     include_deleted: bool,
+    control: bool,
 ) -> AsyncGenerator[Change, None]:
     """See `Store.watch`, with `prefix` or `tags`."""
     if session is not None:
@@ -50,7 +51,7 @@ async def watch_many(
     if include_deleted:
         raise Invalid("include_deleted= is for one session: with prefix= or tags= the commits of deleted sessions come anyway.")
     cursor = None if after == 0 and isinstance(after, int) else after
-    selected = changes(context, cursor, types=types, prefix=prefix or "", tags=tags, control=False, follow=True)
+    selected = changes(context, cursor, types=types, prefix=prefix or "", tags=tags, control=control, follow=True)
     async with aclosing(selected) as found:
         async for change in found:
             yield change
