@@ -344,6 +344,7 @@ def open(
     create: bool = True,
     clock: Clock | None = None,
     upcasters: Mapping[str, Upcaster] = MappingProxyType({}),
+    blobs: str | None = None,
     **settings: Any,
 ) -> Store:
     """Open a store: `with perdure.sync.open("sqlite:///agents.db") as store`.
@@ -352,10 +353,14 @@ def open(
     call. `durability` is the least level that receipts may name (default: `local`, or the engine's strongest if that is
     weaker). `create=False` opens what is there and makes nothing: no file, schema, table or key; where there is no store it raises
     `NotFound`. `upcasters` say, by event type, how old events read today; `history` applies them.
+    `blobs` is the URL of a place for large bodies (`file:///folder`, `s3://bucket/prefix`, `gs://`, `az://`): a stored body above
+    `blob_bytes` goes there, and a store that has such bodies is always opened with it.
     `settings` are the fields of `perdure.Settings`. Raises `Invalid`, `NotFound`, `Unauthorized`, `Unsupported`, `Unavailable`, `Corrupt`.
     """
     return Store(
         run_blocking(
-            _opening.open(url, tenant=tenant, durability=durability, create=create, clock=clock, upcasters=upcasters, **settings)._open()
+            _opening.open(
+                url, tenant=tenant, durability=durability, create=create, clock=clock, upcasters=upcasters, blobs=blobs, **settings
+            )._open()
         )
     )

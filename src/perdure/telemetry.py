@@ -17,6 +17,7 @@ SPAN_PREFIX = "perdure."
 COMMITS = "perdure.commits"
 CONFLICTS = "perdure.conflicts"
 DURATION = "perdure.operation.duration"
+LARGE_STATES = "perdure.state.large"
 
 LOOK_EVERY = 64
 """Calls between two looks for an SDK, while there is none: a look costs more than the rest. The first call looks."""
@@ -92,6 +93,13 @@ class Telemetry:
         if conflicts:
             self._instruments.conflicts.add(conflicts, {"operation": operation})
 
+    def large_state(self) -> None:
+        """Count a session whose state has grown large."""
+        if self._instruments is None:
+            self._look()
+        if self._instruments is not None:
+            self._instruments.large_states.add(1)
+
 
 async def _inside(span: AbstractContextManager[Any], work: Coroutine[Any, Any, T]) -> T:
     with span:
@@ -114,4 +122,7 @@ class _Instruments:
         meter = metrics.get_meter("perdure")
         self.commits = meter.create_counter(COMMITS, unit="{commit}", description="Commits stored.")
         self.conflicts = meter.create_counter(CONFLICTS, unit="{conflict}", description="Races lost before a commit was stored.")
+        self.large_states = meter.create_counter(
+            LARGE_STATES, unit="{session}", description="Sessions whose state was found to have more than warn_bytes."
+        )
         self.duration = meter.create_histogram(DURATION, unit="s", description="How long public calls took.")

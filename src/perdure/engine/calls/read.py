@@ -26,6 +26,7 @@ async def read(context: Context, session: str, at: int | datetime | None, consis
         reader = core.reader
         found, owned = await reader.load_uncached(target) if consistency == "strong" else (await reader.cached(target), False)
         now = _require_live(target, found, include_deleted=include_deleted)
+        core.sizes.check(target, now)
         if core.snapshots.is_due(now):
             await core.snapshots.store(target, now, keep=not owned)
         if at is None:

@@ -17,7 +17,7 @@ from perdure.codec.records import Proposal
 from perdure.engine.options import ask
 from perdure.engine.read.cache import CachedState
 from perdure.engine.write.request import NOTHING, Mode, WriteRequest, check_head
-from perdure.errors import Conflict, Rewound
+from perdure.errors import Conflict, Error, Rewound
 from perdure.model.commit import Commit, Kind, Status, raised
 from perdure.model.events import Event
 from perdure.model.merge import rebase
@@ -159,10 +159,23 @@ def _with_answer(events: Sequence[Event], ops: tuple[Op, ...]) -> tuple[Event, .
     return tuple(Event(event.type, event.data, ops if index == last else ()) for index, event in enumerate(events))
 
 
+class OtherLife(Error):
+    """The session's grant is not the one that the commit's body was stored under: nothing was written. Store the body again."""
+
+
 def finisher(
-    request: WriteRequest, seen: CachedState | None, expected: int | None, incarnation: Incarnation | None, proposal: Proposal, now: int
+    request: WriteRequest,
+    seen: CachedState | None,
+    expected: int | None,
+    incarnation: Incarnation | None,
+    proposal: Proposal,
+    now: int,
+    life: int | None = None,
 ) -> Callable[[Head | None], Sequence[Record] | None]:
-    """What an engine calls with the head that the commit would follow: it gives the record, or refuses the head. See `spi.Append`."""
+    """What an engine calls with the head that the commit would follow: it gives the record, or refuses the head. See `spi.Append`.
+
+    `life`: the grant under which the body was stored out of line; on a head with another one it raises `OtherLife`.
+    """
     session, options, events_only = request.session, request.options, request.mode is Mode.events
 
     def finish(head: Head | None) -> Sequence[Record] | None:
@@ -172,12 +185,19 @@ def finisher(
         if head is None:
             if seen is not None and not events_only:
                 raise rewound(request, seen.head)
+            _require_life(life, 0)
             return (proposal.finish(None, now),)
         if (expected is not None and head.data > expected) if events_only else not _has_state(head, seen):
             return None
+        _require_life(life, raised(head.epoch, 0))
         return (proposal.finish(head, now, status=_ACTIVE if head.status == _DELETED else None),)
 
     return finish
+
+
+def _require_life(life: int | None, grant: int) -> None:
+    if life is not None and life != grant:
+        raise OtherLife(life=grant)
 
 
 def _has_state(head: Head, seen: CachedState | None) -> bool:
