@@ -278,7 +278,7 @@ async def test_a_fork_reads_its_parents(file_url: str, tmp_path: Path) -> None:
 
 
 async def test_a_place_that_is_away(file_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While the place does not answer, a large commit is `Unavailable` and nothing is written; small ones go on; afterwards it is written."""
+    """While the place does not answer, a large commit is `Unavailable` and nothing is written; small ones go on; later it is written."""
 
     async def away(*_: object) -> bool:
         raise Unavailable("The place is away.")

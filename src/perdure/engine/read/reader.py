@@ -313,7 +313,7 @@ class Reader:
             after = page[-1].head.version
             if after >= head.version:
                 break
-        if not records or self._codec.prev(records[0]) != cached.head.hash:
+        if not records or records[0].is_stub or self._codec.prev(records[0]) != cached.head.hash:  # A stub: it was purged meanwhile.
             self._cache.drop(session)
             return None
         bodies = await self._bodies.fetch(session, records, operations)
