@@ -7,7 +7,7 @@ from perdure.config import Settings
 from perdure.engine.calls.edit import Edit
 from perdure.engine.opening import Opening, open
 from perdure.engine.store import Store
-from perdure.engine.views import Info, Receipt, Verified, View
+from perdure.engine.views import Info, Part, Receipt, Sizes, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.errors import (
     AlreadyExists,
@@ -64,10 +64,12 @@ __all__ = [
     "OnConflict",
     "Op",
     "Opening",
+    "Part",
     "QuotaExceeded",
     "Receipt",
     "Rewound",
     "Settings",
+    "Sizes",
     "Status",
     "Store",
     "TooLarge",

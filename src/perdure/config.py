@@ -15,6 +15,8 @@ __all__ = ["ENVIRONMENT_URL", "URL_DEFAULT", "Settings", "default_url", "make_se
 
 URL_DEFAULT = "sqlite:///perdure.db"
 ENVIRONMENT_URL = "PERDURE_URL"
+ENVIRONMENT_BLOBS = "PERDURE_BLOBS"
+"""Where the commands look for the place of large bodies; a program passes `blobs=`."""
 BLOB_BYTES_MIN = 1 << 10
 """Least `blob_bytes`: what takes a body's place has some 60 bytes and the event types."""
 RATE_MAX = 10**12

@@ -18,7 +18,7 @@ from perdure.engine import opening as _opening
 from perdure.engine import store as _async
 from perdure.engine.calls.edit import Edit as _AsyncEdit
 from perdure.engine.unentered import Blocking
-from perdure.engine.views import Info, Receipt, Verified, View
+from perdure.engine.views import Info, Receipt, Sizes, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.model.commit import Commit, Status
 from perdure.model.events import Event
@@ -330,6 +330,12 @@ class Store:
         Works on deleted sessions too. Raises `Corrupt` naming what is wrong, `NotFound`.
         """
         return run_blocking(self._store.verify(session))
+
+    def sizes(self, session: str, *, parts: int = 20, include_deleted: bool = False) -> Sizes:
+        """Where the session's bytes are: its state, with at most `parts` of its heaviest parts, its snapshot, its commits and its bodies
+        out of line. Reads all records, and no body that it does not have to fold. Raises `NotFound`, `Deleted`, `Invalid`.
+        """
+        return run_blocking(self._store.sizes(session, parts=parts, include_deleted=include_deleted))
 
     def close(self) -> None:
         """Finish what was handed over and let go of every file and thread. Calling it twice is calling it once."""

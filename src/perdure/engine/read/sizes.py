@@ -40,7 +40,7 @@ class StateSizes:
     def _measure(self, session: SessionKey, cached: CachedState) -> None:
         try:
             size = self._codec.state_bytes(cached.state)
-        except Error:
+        except Error:  # The caller has too little room on its stack; the next one may have more.
             return
         if size <= self._bytes_max:
             room = max(self._bytes_max - size, self._bytes_max // MEASURE_SHARE)

@@ -12,10 +12,14 @@ from perdure.lru import LruMap
 
 TENANTS_MAX = 4_096
 """Tenants whose use is remembered. The one that wrote longest ago is forgotten first, and starts again with a full burst."""
+RETRY_MIN = 0.001
+"""Least `retry_after`, in seconds."""
+ROUNDING = 1e-9
+"""What a token may lack by rounding."""
 
 
 class _Bucket:
-    """A token bucket: `rate` tokens a second flow in, up to `size`. It may be overdrawn once, and is then shut until it is filled again."""
+    """A token bucket: `rate` tokens a second flow in, up to `size`. It is open while it holds a token, and may be overdrawn then."""
 
     def __init__(self, rate: float, size: float, now: float) -> None:
         self.rate, self.size, self._tokens, self._at = rate, size, size, now
@@ -23,8 +27,9 @@ class _Bucket:
     def wait(self, now: float) -> float:
         """Seconds until something may be taken; 0: now."""
         self._tokens = min(self.size, self._tokens + max(0.0, now - self._at) * self.rate)
-        self._at = now
-        return 0.0 if self._tokens > 0 else max(-self._tokens / self.rate, 1e-3)
+        self._at = max(self._at, now)
+        missing = 1 - self._tokens
+        return 0.0 if missing <= ROUNDING else max(missing / self.rate, RETRY_MIN)
 
     def take(self, count: float) -> None:
         """Take so many, even more than there are."""
@@ -34,8 +39,8 @@ class _Bucket:
 class Quotas:
     """The buckets of all tenants of one connection. Safe from any thread and loop.
 
-    A commit is let through while its tenant's buckets are not empty, whatever its size; what it takes beyond that has to flow in again
-    before the next one. So a commit that is larger than a burst is slow, and never impossible.
+    A commit is let through while its tenant's buckets hold a commit and a byte, whatever its size; what it takes beyond that has to flow in
+    again before the next one. So a commit that is larger than a burst is slow, and never impossible.
     """
 
     def __init__(self, monotonic: Callable[[], float], commits: float | None, bytes: float | None, burst: float) -> None:
