@@ -21,7 +21,7 @@ from perdure.engine.live.lease import Lease as _AsyncLease
 from perdure.engine.live.lease import Leasing as _AsyncLeasing
 from perdure.engine.live.lost import Lost as _AsyncLost
 from perdure.engine.unentered import Blocking
-from perdure.engine.views import Change, Info, LeaseInfo, Receipt, Verified, View
+from perdure.engine.views import Change, Info, LeaseInfo, Receipt, Sizes, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.model.commit import Commit, Status
 from perdure.model.events import Event
@@ -531,6 +531,12 @@ class Store:
         """
         return run_blocking(self._store.verify(session))
 
+    def sizes(self, session: str, *, parts: int = 20, include_deleted: bool = False) -> Sizes:
+        """Where the session's bytes are: its state, with at most `parts` of its heaviest parts, its snapshot, its commits and its bodies
+        out of line. Reads all records, and no body that it does not have to fold. Raises `NotFound`, `Deleted`, `Invalid`.
+        """
+        return run_blocking(self._store.sizes(session, parts=parts, include_deleted=include_deleted))
+
     def close(self) -> None:
         """Finish what was handed over and let go of every file and thread. Calling it twice is calling it once."""
         run_blocking(self._store.close())
@@ -544,6 +550,7 @@ def open(
     create: bool = True,
     clock: Clock | None = None,
     upcasters: Mapping[str, Upcaster] = MappingProxyType({}),
+    blobs: str | None = None,
     **settings: Any,
 ) -> Store:
     """Open a store: `with perdure.sync.open("sqlite:///agents.db") as store`.
@@ -552,10 +559,14 @@ def open(
     call. `durability` is the least level that receipts may name (default: `local`, or the engine's strongest if that is
     weaker). `create=False` opens what is there and makes nothing: no file, schema, table or key; where there is no store it raises
     `NotFound`. `upcasters` say, by event type, how old events read today; `history` applies them.
+    `blobs` is the URL of a place for large bodies (`file:///folder`, `s3://bucket/prefix`, `gs://`, `az://`): a stored body above
+    `blob_bytes` goes there, and a store that has such bodies is always opened with it.
     `settings` are the fields of `perdure.Settings`. Raises `Invalid`, `NotFound`, `Unauthorized`, `Unsupported`, `Unavailable`, `Corrupt`.
     """
     return Store(
         run_blocking(
-            _opening.open(url, tenant=tenant, durability=durability, create=create, clock=clock, upcasters=upcasters, **settings)._open()
+            _opening.open(
+                url, tenant=tenant, durability=durability, create=create, clock=clock, upcasters=upcasters, blobs=blobs, **settings
+            )._open()
         )
     )

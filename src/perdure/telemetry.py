@@ -19,6 +19,7 @@ CONFLICTS = "perdure.conflicts"
 DURATION = "perdure.operation.duration"
 LEASES_HELD, LEASES_LOST = "perdure.leases.held", "perdure.leases.lost"
 LEASE_CHALLENGES, LEASE_TAKEOVERS = "perdure.leases.challenges", "perdure.leases.takeovers"
+LARGE_STATES = "perdure.state.large"
 HANDLED = "perdure.consumer.handled"
 LAG = "perdure.consumer.lag"
 PARKED = "perdure.consumer.parked"
@@ -117,6 +118,13 @@ class Telemetry:
         if self._instruments is not None:
             self._instruments.lease_takeovers.add(1)
 
+    def large_state(self) -> None:
+        """Count a session whose state has grown large."""
+        if self._instruments is None:
+            self._look()
+        if self._instruments is not None:
+            self._instruments.large_states.add(1)
+
     def consumed(self, tenant: str, consumer: str, handled: int, lag: float, parked: int) -> None:
         """Count what a consumer has handled; how many seconds ago the newest of it was committed, and how many sessions are parked."""
         self._look()
@@ -153,6 +161,9 @@ class _Instruments:
         self.leases_lost = meter.create_counter(LEASES_LOST, unit="{lease}", description="Leases that ended before they were released.")
         self.lease_challenges = meter.create_counter(LEASE_CHALLENGES, unit="{commit}", description="Holders asked whether they are alive.")
         self.lease_takeovers = meter.create_counter(LEASE_TAKEOVERS, unit="{lease}", description="Leases taken from silent holders.")
+        self.large_states = meter.create_counter(
+            LARGE_STATES, unit="{session}", description="Sessions whose state was found to have more than warn_bytes."
+        )
         self.duration = meter.create_histogram(DURATION, unit="s", description="How long public calls took.")
         self.handled = meter.create_counter(HANDLED, unit="{commit}", description="Commits that a consumer has handled.")
         self.lag = meter.create_gauge(LAG, unit="s", description="How long ago the newest commit that a consumer has handled was made.")

@@ -22,13 +22,14 @@ from perdure.engine.calls.history import history
 from perdure.engine.calls.lease import break_lease, lease, leases
 from perdure.engine.calls.listing import list_sessions
 from perdure.engine.calls.read import read
+from perdure.engine.calls.sizes import sizes
 from perdure.engine.calls.verify import verify
 from perdure.engine.calls.watch import watch
 from perdure.engine.context import Context
 from perdure.engine.core import Core
 from perdure.engine.live.lease import Lease, Leasing
 from perdure.engine.options import Options
-from perdure.engine.views import Change, Info, LeaseInfo, Receipt, Verified, View
+from perdure.engine.views import Change, Info, LeaseInfo, Receipt, Sizes, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.model.commit import Commit, Status
 from perdure.model.events import Event
@@ -384,6 +385,12 @@ class Store:
         Works on deleted sessions too. Raises `Corrupt` naming what is wrong, `NotFound`.
         """
         return await verify(self._context, session)
+
+    async def sizes(self, session: str, *, parts: int = 20, include_deleted: bool = False) -> Sizes:
+        """Where the session's bytes are: its state, with at most `parts` of its heaviest parts, its snapshot, its commits and its bodies
+        out of line. Reads all records, and no body that it does not have to fold. Raises `NotFound`, `Deleted`, `Invalid`.
+        """
+        return await sizes(self._context, session, parts, include_deleted=include_deleted)
 
     async def close(self) -> None:
         """Finish what was handed over and let go of every file and thread. Calling it twice is calling it once."""

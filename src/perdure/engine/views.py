@@ -173,6 +173,42 @@ class Verified(msgspec.Struct, frozen=True):
     snapshots: int
 
 
+class Part(msgspec.Struct, frozen=True):
+    """A part of a state: its JSON Pointer (`""`: all of it), its bytes as JSON, and how many members it has (`None`: no container)."""
+
+    path: str
+    bytes: int
+    members: int | None
+
+
+class Sizes(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a session's bytes are: what each reader loads (the snapshot and the log after it, or the state), and what lies below.
+
+    A record counts with what it takes in the engine, roughly and alike on every engine; a body out of line counts as a blob.
+    """
+
+    session: str
+    version: int
+    """The head that was measured."""
+    state_bytes: int
+    """The state, encoded, not compressed."""
+    snapshot_bytes: int
+    """The newest snapshot as it is stored; 0: there is none."""
+    snapshot_version: int | None
+    """The version of that snapshot."""
+    log_bytes: int
+    """The commits after it."""
+    log_commits: int
+    old_bytes: int
+    """The commits up to it."""
+    old_commits: int
+    blob_bytes: int
+    """Bodies out of line, of all commits."""
+    blob_commits: int
+    parts: tuple[Part, ...]
+    """The heaviest parts of the state, heaviest first, each after its container."""
+
+
 class View:
     """A session as of one version: `version`, `hash`, `time` and `state` are of the version asked for; `status`, `tags`, `created_at` and
     `updated_at` are the session's today. `state` is yours: a plain JSON value, made at first access, which nothing else sees.

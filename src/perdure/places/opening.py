@@ -62,5 +62,5 @@ def _folder(url: str, *, create: bool) -> Place:
     if address.hosts or address.user or len(path) < 2:
         raise Invalid(f"{address.place!r} names no folder: write file:///absolute/folder.")
     if not create and not Path(path).is_dir():
-        raise NotFound(f"There is no folder {address.place}.")
+        raise NotFound(f"There is no folder {address.place}.", missing="place")
     return Place(Folder(Path(path)), address.secrets)

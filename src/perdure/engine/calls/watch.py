@@ -19,7 +19,7 @@ async def watch(
     core, target = context.opened(), context.key(session)
     check_count("after", after)
     check_types(types)
-    async with aclosing(core.watchers.follow(target, after, include_deleted=include_deleted)) as commits:
+    async with aclosing(core.watchers.follow(target, after, include_deleted=include_deleted, need=core.codec.needs(types))) as commits:
         async for commit in commits:
             if commit.kind is Kind.lease and not control:
                 continue

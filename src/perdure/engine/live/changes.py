@@ -15,13 +15,15 @@ from perdure.backends.spi import Backend, Page, Query
 from perdure.backends.spi import Change as FeedEntry
 from perdure.clock import Clock
 from perdure.codec.codec import Codec
+from perdure.codec.out_of_line import is_reference
 from perdure.concurrency.replies import Reply
 from perdure.config import Settings
 from perdure.engine.live.cursor import HASH_BYTES, Cursors, Place, Proof, all_passed, passed
 from perdure.engine.live.watch import POLL_SELDOM, RETRY_AFTER, Watchers
+from perdure.engine.read.bodies import Bodies
 from perdure.engine.read.reader import FORKED
 from perdure.engine.views import Change, only
-from perdure.errors import Error, Rewound, Truncated, Unavailable
+from perdure.errors import Deleted, Error, Rewound, Truncated, Unavailable
 from perdure.lru import LruMap
 from perdure.model.commit import Commit, Kind
 from perdure.model.ids import SessionKey
@@ -55,6 +57,7 @@ class Follower:
         self,
         backend: Backend,
         codec: Codec,
+        bodies: Bodies,
         watchers: Watchers,
         clock: Clock,
         settings: Settings,
@@ -64,7 +67,7 @@ class Follower:
         page: int = PAGE,
     ) -> None:
         """`page` is the most records that the engine is asked for at once. Raises `Invalid` for a cursor of another store or tenant."""
-        self._backend, self._codec, self._watchers = backend, codec, watchers
+        self._backend, self._codec, self._bodies, self._watchers = backend, codec, bodies, watchers
         self._clock, self._settings, self._tenant, self._selection = clock, settings, tenant, selection
         self._cursors = Cursors(backend.store_id, tenant)
         place = Place(None, None, b"") if after is None else self._cursors.read(after)
@@ -172,6 +175,8 @@ class Follower:
                 return None
             if self._selection.tags and not await self._has_tags(session, commit):
                 commit = None
+            elif is_reference(record.body):
+                commit = await self._with_body(session, record)
             self._seen.put(mark, (head.version, hash))
             self._passed += passed(mark, head.version, hash)
         self._proof = Proof(session.id, head.version, hash)
@@ -189,7 +194,7 @@ class Follower:
                 return None
             if version == first and self._codec.prev(record)[:HASH_BYTES] != known[1]:
                 raise self._rewound(session, known[0])
-        commit = self._codec.open_record(session, record)
+        commit = self._codec.open_record(session, record, partial=True)
         if version > first and not record.is_stub and (known is not None or self._is_whole()) and not _is_fork(commit):
             raise Truncated(
                 f"Versions {first} to {version - 1} of session {session.id!r} were truncated before they were read here.",
@@ -199,6 +204,14 @@ class Follower:
                 advice="To go on without them, follow the changes after the error's `cursor`.",
             )
         return commit
+
+    async def _with_body(self, session: SessionKey, record: Record) -> Commit | None:
+        """The commit of a record whose body lies elsewhere, without events if those are not wanted; `None` where it was purged just now."""
+        try:
+            bodies = await self._bodies.fetch(session, [record], self._codec.needs(self._selection.types))
+        except Deleted:
+            return None
+        return self._codec.open_record(session, record, body=bodies.get(record.head.version), partial=True)
 
     def _is_whole(self) -> bool:
         """Whether what is not remembered was never seen."""

@@ -17,6 +17,7 @@ from perdure.concurrency.critical_section import CriticalSection
 from perdure.concurrency.replies import Reply
 from perdure.config import Settings
 from perdure.engine.live.signal import Signal
+from perdure.engine.read.bodies import Need, everything
 from perdure.engine.read.reader import Reader
 from perdure.errors import Closed, Corrupt, Deleted, NotFound, Rewound, Truncated, Unavailable
 from perdure.model.commit import Commit, Kind, Status
@@ -134,10 +135,13 @@ class Watchers:
         with self._section:
             return [watch for session in sessions for watch in self._watches.get(session, ())]
 
-    async def follow(self, session: SessionKey, after: int, *, include_deleted: bool = False) -> AsyncGenerator[Commit, None]:
+    async def follow(
+        self, session: SessionKey, after: int, *, include_deleted: bool = False, need: Need = everything
+    ) -> AsyncGenerator[Commit, None]:
         """The session's commits after version `after`, and those to come, each checked against the one before it.
 
-        They are those of the life that it has at the first read, up to the tombstone; with `include_deleted` of every life.
+        They are those of the life that it has at the first read, up to the tombstone; with `include_deleted` of every life. One whose
+        body lies elsewhere and is not needed comes without events.
 
         Goes on for `watch_outage` while the engine is `Unavailable`. Raises `NotFound`, `Deleted`, `Truncated`, `Rewound`, `Closed`.
         """
@@ -155,7 +159,7 @@ class Watchers:
                             watch.version = max(watch.version, await self._reader.incarnation_start(session, head))
                         begun = True
                     before = watch.version
-                    async with aclosing(self._reader.commits(session, after=before)) as commits:
+                    async with aclosing(self._reader.commits(session, after=before, need=need)) as commits:
                         async for commit in commits:
                             watch.see(commit)
                             yield commit
