@@ -111,6 +111,7 @@ async def test_a_notification_wakes_a_follower_for_its_tenant_alone(url: str) ->
     async with perdure.open(url) as store:
         following_it = asyncio.create_task(followed(store, 1))
         await until(lambda: bool(store._core.watchers._followers))
+        await _settled(store)
         (signal,) = store._core.watchers._followers["default"]
         woken: list[int] = []
         notify, signal.notify = signal.notify, lambda: (woken.append(1), notify())[1]  # type: ignore[method-assign]
@@ -130,7 +131,7 @@ async def test_types_prefix_and_control_choose(url: str) -> None:
         await store.append("trip-2", Event("b"))
         await store.append("other", Event("a"))
         core = store._core
-        await core.committer.control(SessionKey("default", "trip-1"), Kind.lease, Event("taken"), durability=core.durability)
+        await core.controls.write(SessionKey("default", "trip-1"), Kind.lease, Event("taken"), durability=core.durability)
         await store.delete("trip-2")
         found = await changes(store, types={"a", "deleted"})
         assert [(change.session, [event.type for event in change.commit.events]) for change in found] == [
@@ -378,6 +379,40 @@ async def test_the_cost_is_in_proportion_to_what_is_new() -> None:
                 await waiting
         assert sum(count for count in backend.read if count > 0) == 3
         assert backend.read.count(-1) <= 1 + 3  # The cursor is proven once; each append may ask for a head.
+
+
+async def test_bodies_that_lie_elsewhere_are_fetched(file_url: str, tmp_path: Path) -> None:
+    """A commit whose body is out of line comes whole, and is not fetched for a follower that wants other types; without the place it is
+    `Unsupported`; what is purged while a page is read is passed over, and its tombstone comes."""
+    place, text = f"file://{tmp_path}/blobs", "".join(f"{number * 2_654_435_761 % 2**32:08x}" for number in range(1_000))
+    async with perdure.open(file_url, blobs=place, blob_bytes=1_024) as store:
+        await store.append("small", Event("n", 1))
+        await store.append("large", Event("text", text))
+        await store.append("large", Event("n", 2))
+        found = await changes(store)
+        assert [change.commit.events[0].data for change in found] == [1, text, 2]
+        fetch, fetched = store._core.bodies.fetch, []
+
+        async def counted(session: SessionKey, records: Sequence[Any], need: Any) -> Any:
+            bodies = await fetch(session, records, need)
+            fetched.extend(bodies)
+            return bodies
+
+        store._core.bodies.fetch = counted  # type: ignore[method-assign]
+        assert versions(await changes(store, types={"n"})) == {"small": [1], "large": [2]}
+        assert fetched == []
+        async with perdure.open(file_url) as other:
+            with pytest.raises(perdure.Unsupported, match="blobs="):
+                await changes(other)
+            assert versions(await changes(other, types={"n"})) == {"small": [1], "large": [2]}
+
+        async def purged(session: SessionKey, records: Sequence[Any], need: Any) -> Any:
+            await store.delete("large")
+            await store.purge("large")
+            return await fetch(session, records, need)
+
+        store._core.bodies.fetch = purged  # type: ignore[method-assign]
+        assert versions(await changes(store)) == {"small": [1], "large": [2, 3]}
 
 
 BAD = [

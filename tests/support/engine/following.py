@@ -137,7 +137,7 @@ async def truncate(store: Store, session: str, below: int) -> None:
     """Drop the commits of a session below a version, as a retention does."""
     core = store._core
     key = SessionKey(store.tenant, session)
-    receipt = await core.committer.control(key, Kind.anchor, Event("anchored"), durability=core.durability)
+    receipt = await core.controls.write(key, Kind.anchor, Event("anchored"), durability=core.durability)
     await core.backend.truncate(key, below, (receipt.version, receipt.hash))
 
 
