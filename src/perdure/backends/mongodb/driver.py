@@ -53,7 +53,6 @@ class MongoDBDriver(Reader):
 
     lanes = 1
     batch_max = 128
-    proves_heads = False
     store_id = ""
     schema = SCHEMA_VERSION
 
