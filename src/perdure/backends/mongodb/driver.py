@@ -58,7 +58,7 @@ class MongoDBDriver(Reader):
 
     def __init__(self, connections: Connections) -> None:
         super().__init__(connections)
-        self._archiver, self._feed = TailArchiver(connections), Feed(self)
+        self._archiver, self._feed = TailArchiver(connections, lambda: self._writer.check()), Feed(self)
         self._moved = LruMap[str, int](MOVED_MAX)
 
     async def start(self, clock: Clock, connect_timeout: float, *, create: bool = True) -> None:
