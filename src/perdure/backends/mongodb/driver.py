@@ -58,7 +58,7 @@ class MongoDBDriver(Reader):
 
     def __init__(self, connections: Connections) -> None:
         super().__init__(connections)
-        self._archiver, self._feed = TailArchiver(connections, lambda: self._writer.check()), Feed(self)
+        self._archiver, self._feed = TailArchiver(connections, self._check_writer), Feed(self)
         self._moved = LruMap[str, int](MOVED_MAX)
 
     async def start(self, clock: Clock, connect_timeout: float, *, create: bool = True) -> None:
@@ -84,6 +84,9 @@ class MongoDBDriver(Reader):
             scan_orders=("id",) if self.schema < 2 else ("id", "due"),
             min_writer_seconds=schema.MIN_WRITER_SECONDS,
         )
+
+    async def _check_writer(self) -> None:
+        await self._writer.check()
 
     async def _least_writer(self) -> int:
         return (await Headers(self.connections).read()).min_writer
