@@ -8,7 +8,6 @@ from typing import Generic, TypeVar
 import msgspec
 
 from perdure.errors import Unsupported
-from perdure.model.control import CONTROL_BYTES_MAX
 from perdure.model.ids import SessionKey
 from perdure.model.record import Durability, Head, Record, Snapshot
 
