@@ -21,7 +21,6 @@ from perdure.backends.spi.backend import Backend, Examined, Hear, Indexed, Notif
 from perdure.backends.spi.capabilities import Capabilities, Checkup, Finding
 from perdure.backends.spi.rows import (
     APPENDS_MAX,
-    CONTROL_BYTES_MAX,
     NEVER,
     SCHEMA_VERSION,
     Append,
@@ -36,6 +35,7 @@ from perdure.backends.spi.rows import (
     Refused,
     Row,
 )
+from perdure.model.control import CONTROL_BYTES_MAX
 from perdure.model.record import Durability, Head, Record, Snapshot
 
 __all__ = [

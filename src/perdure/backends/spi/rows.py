@@ -17,8 +17,6 @@ APPENDS_MAX = 256
 """Most appends in one call."""
 SCHEMA_VERSION = 2
 """The schema of a store that is made now. An older store opens and works; `perdure upgrade` changes it, and `open` never does."""
-CONTROL_BYTES_MAX = 1024
-"""Most bytes of `Index.control`."""
 NEVER = -1
 """As `Index.due_at`: the session is not due any more."""
 
