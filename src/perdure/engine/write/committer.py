@@ -217,7 +217,8 @@ class Committer:
                 self._watchers.notify(session, head.version)
                 if tries.state is not MISSING or session in self._cache:
                     await self._remember(tries, outcome)
-                return Receipt(head.version, tries.id, head.hash, head.at, outcome.durability)
+                level = outcome.durability if tries.body is None else min(outcome.durability, self._bodies.durability)
+                return Receipt(head.version, tries.id, head.hash, head.at, level)
             tries.sent = False
             if isinstance(outcome, Refused):
                 await self._lost(tries, outcome.head)
@@ -375,7 +376,10 @@ class Committer:
                 async for commit in commits:
                     if commit.id == tries.id:
                         level = self._backend.capabilities.proven(request.durability)
-                        return None if level < request.durability else Receipt(commit.version, commit.id, commit.hash, commit.at, level)
+                        if level < request.durability:
+                            return None
+                        level = level if tries.body is None else min(level, self._bodies.durability)
+                        return Receipt(commit.version, commit.id, commit.hash, commit.at, level)
                     if tries.seen is not None and commit.version <= tries.seen.head.version:
                         break
         return None
