@@ -5,9 +5,11 @@ from perdure.backends.spi import Capabilities, Durability
 from perdure.codec.upcast import Upcaster
 from perdure.config import Settings
 from perdure.engine.calls.edit import Edit
+from perdure.engine.live.lease import Lease, Leasing
+from perdure.engine.live.lost import Lost
 from perdure.engine.opening import Opening, open
 from perdure.engine.store import Store
-from perdure.engine.views import Info, Part, Receipt, Sizes, Verified, View
+from perdure.engine.views import Info, LeaseInfo, Part, Receipt, Sizes, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.errors import (
     AlreadyExists,
@@ -18,6 +20,7 @@ from perdure.errors import (
     Deleted,
     Error,
     Fenced,
+    Held,
     Invalid,
     KeyReused,
     Moved,
@@ -55,10 +58,15 @@ __all__ = [
     "Error",
     "Event",
     "Fenced",
+    "Held",
     "Info",
     "Invalid",
     "KeyReused",
     "Kind",
+    "Lease",
+    "LeaseInfo",
+    "Leasing",
+    "Lost",
     "Moved",
     "NotFound",
     "OnConflict",

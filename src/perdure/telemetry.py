@@ -17,6 +17,8 @@ SPAN_PREFIX = "perdure."
 COMMITS = "perdure.commits"
 CONFLICTS = "perdure.conflicts"
 DURATION = "perdure.operation.duration"
+LEASES_HELD, LEASES_LOST = "perdure.leases.held", "perdure.leases.lost"
+LEASE_CHALLENGES, LEASE_TAKEOVERS = "perdure.leases.challenges", "perdure.leases.takeovers"
 LARGE_STATES = "perdure.state.large"
 
 LOOK_EVERY = 64
@@ -93,6 +95,26 @@ class Telemetry:
         if conflicts:
             self._instruments.conflicts.add(conflicts, {"operation": operation})
 
+    def leases_held(self, change: int) -> None:
+        """Count leases that this store object took (1), or holds no more (-1)."""
+        if self._instruments is not None:
+            self._instruments.leases_held.add(change)
+
+    def lease_lost(self) -> None:
+        """Count a lease that ended before its holder released it."""
+        if self._instruments is not None:
+            self._instruments.leases_lost.add(1)
+
+    def lease_challenged(self) -> None:
+        """Count a challenge that this store object wrote."""
+        if self._instruments is not None:
+            self._instruments.lease_challenges.add(1)
+
+    def lease_taken_over(self) -> None:
+        """Count a lease that this store object took from a holder that had not answered."""
+        if self._instruments is not None:
+            self._instruments.lease_takeovers.add(1)
+
     def large_state(self) -> None:
         """Count a session whose state has grown large."""
         if self._instruments is None:
@@ -122,6 +144,10 @@ class _Instruments:
         meter = metrics.get_meter("perdure")
         self.commits = meter.create_counter(COMMITS, unit="{commit}", description="Commits stored.")
         self.conflicts = meter.create_counter(CONFLICTS, unit="{conflict}", description="Races lost before a commit was stored.")
+        self.leases_held = meter.create_up_down_counter(LEASES_HELD, unit="{lease}", description="Leases held.")
+        self.leases_lost = meter.create_counter(LEASES_LOST, unit="{lease}", description="Leases that ended before they were released.")
+        self.lease_challenges = meter.create_counter(LEASE_CHALLENGES, unit="{commit}", description="Holders asked whether they are alive.")
+        self.lease_takeovers = meter.create_counter(LEASE_TAKEOVERS, unit="{lease}", description="Leases taken from silent holders.")
         self.large_states = meter.create_counter(
             LARGE_STATES, unit="{session}", description="Sessions whose state was found to have more than warn_bytes."
         )

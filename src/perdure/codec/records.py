@@ -11,7 +11,8 @@ import msgspec
 from perdure.codec.envelope import FORMAT, payload_bytes
 from perdure.codec.out_of_line import BodyReference, refer, wrap_reference
 from perdure.errors import Invalid
-from perdure.model.commit import GENESIS, Kind, Status, commit_hash, raised
+from perdure.model.commit import GENESIS, Kind, Status, commit_hash
+from perdure.model.epoch import raised
 from perdure.model.events import Event
 from perdure.model.record import Head, Record
 
@@ -60,15 +61,17 @@ class Proposal(msgspec.Struct, frozen=True):
         reference = refer(self.body, self.body[FORMAT], life, events)
         return reference, msgspec.structs.replace(self, body=wrap_reference(reference))
 
-    def finish(self, head: Head | None, now: int, *, status: int | None = None, base: Base | None = None, step: int = 0) -> Record:
+    def finish(
+        self, head: Head | None, now: int, *, status: int | None = None, base: Base | None = None, epoch: int | None = None
+    ) -> Record:
         """The record that follows `head` (`None`: the first of a chain, after `base` for a fork).
 
-        `at` is `max(now, head.at + 1)`, so time rises along a chain. `step` raises the grant: a life ends here.
+        `at` is `max(now, head.at + 1)`, so time rises along a chain. `epoch`: the one after this commit, where it changes.
         """
         if head is None:
             head = _BEFORE_FIRST if base is None else _parent(base)
         version, at = head.version + 1, max(now, head.at + 1)
-        epoch = raised(head.epoch, step) if step else head.epoch
+        epoch = head.epoch if epoch is None else epoch
         if not -AT_MAX <= at <= AT_MAX:
             raise Invalid(f"The clock says {now} ns since 1970, or a commit before did: a commit's time ends in the year 2262.")
         hash = commit_hash(head.hash, version, at, epoch, self.static, self.digest)

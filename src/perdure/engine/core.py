@@ -12,12 +12,14 @@ from perdure.clock import Clock
 from perdure.codec.codec import Codec
 from perdure.concurrency.replies import FORKED
 from perdure.config import Settings, shown_url
+from perdure.engine.live.leases import Leases
 from perdure.engine.live.watch import Watchers
 from perdure.engine.read.bodies import Bodies
 from perdure.engine.read.cache import Cache
 from perdure.engine.read.reader import Reader
 from perdure.engine.read.sizes import StateSizes
 from perdure.engine.write.committer import Committer
+from perdure.engine.write.controls import ControlCommits
 from perdure.engine.write.keys import Keys
 from perdure.engine.write.quotas import make_quotas
 from perdure.engine.write.snapshots import Snapshots
@@ -64,6 +66,8 @@ class Core:
             make_quotas(clock, settings),
             self.sizes,
         )
+        self.controls = ControlCommits(backend, codec, self.writer, self.reader, self.cache, self.committer, self.watchers, clock, settings)
+        self.leases = Leases(backend, self.controls, self.cache, self.snapshots, self.watchers, clock, durability, self.telemetry)
         self.pid = os.getpid()
         self.closed = False
 
@@ -87,6 +91,7 @@ class Core:
             if sys.is_finalizing():
                 return
             self.watchers.close()
+            await self.leases.close()
             await self.writer.drain()
             try:
                 await self.backend.close()
@@ -96,6 +101,7 @@ class Core:
     def __del__(self) -> None:
         try:
             if not self.closed and self.pid == os.getpid():
+                self.leases.keeper.stop()
                 place = shown_url(self.url)
                 message = f"A Perdure store on {place} was never closed: use `async with perdure.open(...)`."
                 warnings.warn(message, ResourceWarning, stacklevel=1)

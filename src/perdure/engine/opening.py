@@ -18,7 +18,7 @@ from perdure.engine.read.bodies import claim
 from perdure.engine.store import Store
 from perdure.engine.unentered import Asynchronous
 from perdure.errors import Invalid
-from perdure.model.ids import check_name
+from perdure.model.ids import check_tenant
 
 if TYPE_CHECKING:
     from perdure.places.place import Place
@@ -47,7 +47,7 @@ class Opening(Asynchronous):
 
     async def _open(self) -> Store:
         url = default_url() if self._url is None else self._url
-        tenant = check_name("A tenant", self._tenant)
+        tenant = check_tenant(self._tenant)
         settings = make_settings(**self._settings)
         codec = Codec(settings.format, self._upcasters)
         parse_durability(self._durability)

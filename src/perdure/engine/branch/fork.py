@@ -14,7 +14,8 @@ from perdure.engine.read.bodies import Need
 from perdure.engine.read.reader import FORKED, Reader
 from perdure.engine.write.request import check_incarnation
 from perdure.errors import AlreadyExists, Invalid, NotFound
-from perdure.model.commit import Commit, Kind, Status, raised
+from perdure.model.commit import Commit, Kind, Status
+from perdure.model.epoch import raised
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey, uuid_text
 
@@ -42,12 +43,12 @@ async def fork(context: Context, session: str, at: int | None, id: str | None, a
 async def _start(core: Core, session: SessionKey, head: Head, at: int, child: SessionKey, actor: str | None) -> None:
     """Pin the parent at `at`, in the life of `head`, then start the child. A crash in between leaves only a pin, which is harmless."""
     parent = await _commit_at(core.reader, session, at)
-    committer, durability = core.committer, core.durability
+    controls, durability = core.controls, core.durability
     pinned = Event(PINNED, {"fork": child.id, "version": at})
-    await committer.control(session, Kind.pin, pinned, actor=actor, durability=durability, seen=head)
+    await controls.write(session, Kind.pin, pinned, actor=actor, durability=durability, seen=head)
     event = Event(FORKED, {"session": session.id, "version": at, "hash": parent.hash.hex()})
     base = Base(at, parent.hash, parent.at, parent.epoch)
-    await committer.control(child, Kind.configure, event, actor=actor, durability=durability, base=base)
+    await controls.write(child, Kind.configure, event, actor=actor, durability=durability, base=base)
 
 
 async def _commit_at(reader: Reader, session: SessionKey, version: int) -> Commit:

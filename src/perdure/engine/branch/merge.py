@@ -19,6 +19,7 @@ from perdure.codec.out_of_line import BodyReference
 from perdure.engine.calls.read import read_live
 from perdure.engine.context import Context
 from perdure.engine.core import Core
+from perdure.engine.live.lease import Lease
 from perdure.engine.options import Options, ask, check_options
 from perdure.engine.read.cache import CachedState
 from perdure.engine.read.reader import FORKED, Reader
@@ -47,12 +48,13 @@ async def merge(
     key: str | None,
     actor: str | None,
     durability: Durability | str | None,
+    lease: Lease | None,
 ) -> Receipt | None:
     """See `Store.merge`."""
     core, source, target = context.opened(), context.key(session), context.key(into)
     policy: OnConflict = on_conflict if callable(on_conflict) else "merge"
     check_options(Options(on_conflict=on_conflict))
-    options = check_options(Options(key=key, actor=actor, on_conflict=policy, create=False))
+    options = check_options(Options(key=key, actor=actor, on_conflict=policy, create=False, fence=context.fence(lease, target)))
     level = context.durability(durability)
     with core.telemetry.span("merge", *target):
         await read_live(core, source)

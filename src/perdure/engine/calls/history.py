@@ -22,6 +22,7 @@ async def history(
     newest_first: bool,
     limit: int | None,
     include_deleted: bool,
+    control: bool,
 ) -> AsyncGenerator[Commit, None]:
     """See `Store.history`."""
     core, target = context.opened(), context.key(session)
@@ -48,6 +49,8 @@ async def history(
             core.check_process()
             if commit.kind is Kind.tombstone and commit.version > head.version and not include_deleted:
                 raise Deleted(f"Session {session!r} was deleted at version {commit.version}.", session=session)
+            if commit.kind is Kind.lease and not control:
+                continue
             chosen = only(core.codec.upcast(commit), types)
             if chosen is not None:
                 yield chosen

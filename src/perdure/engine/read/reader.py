@@ -8,16 +8,19 @@ from typing import Any
 
 import msgspec
 
-from perdure.backends.spi import Backend, Head, Loaded, Record, Row, Settling
+from perdure.backends.spi import Backend, Head, Loaded, Record, Settling
 from perdure.codec.codec import Codec
 from perdure.codec.envelope import payload_bytes
 from perdure.engine.read.bodies import Bodies, Need, everything, nothing, operations
 from perdure.engine.read.cache import Cache, CachedState
 from perdure.errors import Corrupt, Invalid, NotFound, Rewound, Truncated
 from perdure.lru import LruMap
-from perdure.model.commit import GENESIS, Commit, DerivedStatus, Kind, Status, derive_status, raised
+from perdure.model.commit import GENESIS, Commit, DerivedStatus, Kind, Status, derive_status
+from perdure.model.control import Control, decode_control
+from perdure.model.epoch import is_held, raised
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
+from perdure.model.lease import LeaseSection, holder, holder_said, life_of, life_said
 from perdure.model.state import Fold, TestFailed
 from perdure.model.values import ROOM
 
@@ -60,7 +63,8 @@ class Reader:
     async def incarnation_start(self, session: SessionKey, head: Head) -> int:
         """The version of the tombstone that the life of this head began after; 0 for a first life. A deleted head's is its own.
 
-        A tombstone raises the epoch, so a session that was never deleted costs nothing, and another one a bisection, once.
+        A session that was never deleted and never leased costs nothing, and one whose state was read since its grant rose neither. Another
+        one costs a bisection, once: the commit that raised the grant says it.
         """
         if head.status == Status.deleted:
             return head.version
@@ -69,26 +73,52 @@ class Reader:
             return 0
         known = self._incarnations.get((session, grant))
         if known is None:
-            known = await self._last_tombstone(session, head.version, grant)
+            known = await self._search_start(session, head.version, grant)
             self._incarnations.put((session, grant), known)
         return known
 
-    async def _last_tombstone(self, session: SessionKey, high: int, grant: int) -> int:
-        """The newest tombstone up to version `high`, which has this grant: only a commit that raised it can be one."""
+    def note_start(self, session: SessionKey, head: Head, control: Control, began: int | None = None) -> None:
+        """Remember the life of a head whose control cell, or whose last commits (`began`), say it."""
+        began = life_of(control, head.epoch) if began is None else began
+        if began is not None and head.epoch:
+            self._incarnations.put((session, raised(head.epoch, 0)), began)
+
+    async def _search_start(self, session: SessionKey, high: int, grant: int) -> int:
+        """As `incarnation_start`, for a head of this grant at version `high`."""
         while grant:
-            low = 0
-            while high - low > 1:
-                middle = (low + high) // 2
-                commit = await self._commit_or_none(session, middle)
-                if commit is None or raised(commit.epoch, 0) < grant:
-                    low = middle
-                else:
-                    high = middle
-            raising, before = await self._commit_or_none(session, high), await self._commit_or_none(session, high - 1)
-            if raising is not None and raising.kind is Kind.tombstone:
-                return high
+            high = await self._raised_at(session, high, grant)
+            raising = await self._commit_or_none(session, high)
+            if raising is not None and (began := life_said(raising)) is not None:
+                return began
+            before = await self._commit_or_none(session, high - 1)
             grant, high = 0 if before is None else raised(before.epoch, 0), high - 1
         return 0
+
+    async def _raised_at(self, session: SessionKey, high: int, grant: int) -> int:
+        """The version of the commit with which the grant of version `high` began."""
+        low = 0
+        while high - low > 1:
+            middle = (low + high) // 2
+            commit = await self._commit_or_none(session, middle)
+            if commit is None or raised(commit.epoch, 0) < grant:
+                low = middle
+            else:
+                high = middle
+        return high
+
+    async def holder(self, session: SessionKey, current: CachedState) -> LeaseSection | None:
+        """Who holds the session at its head; `None`: nobody. The control cell says it; where an engine has lost a write of the cell, the
+        take itself is looked for. Raises `Corrupt`."""
+        epoch = current.head.epoch
+        if not is_held(epoch):
+            return None
+        found = holder(current.control, epoch)
+        if found is None:
+            taken = await self._commit_or_none(session, await self._raised_at(session, current.head.version, raised(epoch, 0)))
+            found = None if taken is None else holder_said(taken)
+        if found is None:
+            raise Corrupt(f"Session {session.id!r} is held, and nothing says by whom.", session=session.id)
+        return found
 
     async def _commit_or_none(self, session: SessionKey, version: int) -> Commit | None:
         try:
@@ -317,10 +347,8 @@ class Reader:
             self._cache.drop(session)
             return None
         bodies = await self._bodies.fetch(session, records, operations)
-        row = Row(session, records[-1].head, cached.tags, cached.created_at, size_bytes=cached.size_bytes)
-        held = cached.head
         with ROOM:
-            advanced = self._fold(session, row, cached, held.hash, (held.status, held.data), records, bodies)
+            advanced = self._fold(session, cached, cached.head.hash, (cached.head.status, cached.head.data), records, bodies)
         self._cache.put(session, advanced)
         return advanced
 
@@ -368,21 +396,22 @@ class Reader:
         elif snapshot is not None and snapshot.version != row.head.version:
             head = row.head
             row = msgspec.structs.replace(row, head=Head(snapshot.version, snapshot.hash, head.at, head.epoch, head.status, head.data))
+        start = msgspec.structs.replace(start, head=row.head, size_bytes=row.size_bytes, control=decode_control(row.control))
         with ROOM:
-            return self._fold(session, row, start, prev, stand, records, bodies)
+            return self._fold(session, start, prev, stand, records, bodies)
 
     def _fold(
         self,
         session: SessionKey,
-        row: Row,
         start: CachedState,
         prev: bytes | None,
         stand: DerivedStatus | None,
         records: Sequence[Record],
         bodies: Mapping[int, bytes],
     ) -> CachedState:
-        """The state at the head of `row`: the records folded over the state of `start`."""
-        tags, log_bytes, state_bytes = row.tags, start.log_bytes, start.state_bytes
+        """What `start` becomes with these records, which follow the commit whose hash is `prev`."""
+        tags, log_bytes, state_bytes, control = start.tags, start.log_bytes, start.state_bytes, start.control
+        began: int | None = None
         fold = Fold(start.state)
         for record in records:
             body = bodies.get(record.head.version, b"")
@@ -394,12 +423,19 @@ class Reader:
             if commit.kind is Kind.data:
                 if apply_events(session, fold, commit):
                     state_bytes += payload_bytes(body or record.body)
-            elif commit.kind is Kind.tombstone:
-                fold, tags, state_bytes = Fold({}), {}, 0
-            elif commit.kind is Kind.configure:
-                tags = configured(commit.events).get("tags", tags)
-        size, snapshot = row.size_bytes, start.snapshot_bytes
-        return CachedState(row.head, fold.state, log_bytes, snapshot, tags, row.created_at, size, state_bytes)
+            else:
+                control = control.after_commit(commit)
+                said = life_said(commit)
+                began = began if said is None else said
+                if commit.kind is Kind.tombstone:
+                    fold, tags, state_bytes = Fold({}), {}, 0
+                elif commit.kind is Kind.configure:
+                    tags = configured(commit.events).get("tags", tags)
+        head = records[-1].head if records else start.head
+        self.note_start(session, head, control, began)
+        return msgspec.structs.replace(
+            start, head=head, state=fold.state, log_bytes=log_bytes, tags=tags, state_bytes=state_bytes, control=control
+        )
 
 
 def check_standing(session: SessionKey, head: Head, stand: DerivedStatus | None) -> DerivedStatus:

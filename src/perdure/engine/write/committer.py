@@ -5,37 +5,39 @@ A control commit (tags, a pin, a fork's start) changes no state, so nothing conf
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine
 from contextlib import aclosing, suppress
 from typing import Any
 
 import msgspec
 
 from perdure.backends.common.pacing import Pacing
-from perdure.backends.spi import Append, Appended, Backend, Durability, Head, Index, Record, Refused
+from perdure.backends.spi import Append, Appended, Backend, Head, Refused
 from perdure.clock import Clock
 from perdure.codec.codec import Codec
-from perdure.codec.records import Base, Proposal
+from perdure.codec.records import Proposal
 from perdure.concurrency.replies import Reply
 from perdure.config import Settings
 from perdure.engine.live.watch import Watchers
-from perdure.engine.options import Options
 from perdure.engine.read.bodies import Bodies, StoredBody, nothing
 from perdure.engine.read.cache import Cache, CachedState
-from perdure.engine.read.reader import Reader, configured
+from perdure.engine.read.reader import Reader
 from perdure.engine.read.sizes import StateSizes
 from perdure.engine.views import Receipt
+from perdure.engine.write.fence import is_undecided
 from perdure.engine.write.keys import Keys, digest_of
 from perdure.engine.write.quotas import Quotas
-from perdure.engine.write.request import NOTHING, Mode, WriteRequest, check_head, has_ops
+from perdure.engine.write.request import NOTHING, Mode, WriteRequest, has_ops
 from perdure.engine.write.resolve import (
     RECREATED,
     Incarnation,
     OtherLife,
     Plan,
     applied,
+    check_writable,
     conflict,
     finisher,
+    fits,
     missing_after,
     resolve,
     rewound,
@@ -43,16 +45,18 @@ from perdure.engine.write.resolve import (
 from perdure.engine.write.session_queue import SessionQueue, Slot
 from perdure.engine.write.snapshots import Snapshots
 from perdure.engine.write.writer import Writer
-from perdure.errors import AlreadyExists, Busy, Conflict, Deleted, Error, Moved, NotFound, Rewound, Unknown
-from perdure.model.commit import GRANT_STEP_BITS, Kind, Status, raised
-from perdure.model.events import Event
+from perdure.errors import AlreadyExists, Busy, Conflict, Deleted, Error, Fenced, Moved, NotFound, Rewound, Unknown
+from perdure.model.commit import Kind
+from perdure.model.epoch import raised
 from perdure.model.ids import SessionKey, life_key, uuid7
 from perdure.model.state import MISSING
 from perdure.telemetry import Telemetry, traceparent
 
 CONFLICT_COMMITS_MAX = 100
 """Most commits that a `Conflict` carries."""
-_REFUSALS = (AlreadyExists, Conflict, Deleted, Moved, NotFound, Rewound)
+UNDECIDED_PAUSE = 0.05
+"""Seconds until a write is tried again that came while its lease was taking its next grant."""
+_REFUSALS = (AlreadyExists, Conflict, Deleted, Fenced, Moved, NotFound, Rewound)
 """What a head answers that a commit does not fit: then it was certainly not stored."""
 
 
@@ -214,6 +218,8 @@ class Committer:
                 head = outcome.head
                 self._telemetry.committed(request.operation, tries.lost)
                 self._pacing.won(session)
+                if request.options.fence is not None:
+                    request.options.fence.wrote(head.version)
                 self._watchers.notify(session, head.version)
                 if tries.state is not MISSING or session in self._cache:
                     await self._remember(tries, outcome)
@@ -254,7 +260,7 @@ class Committer:
         if seen is not None and seen is not NOTHING and request.mode is not Mode.any_state:
             current = await self._require_seen(request, seen.head, current)
         if request.decide is not None:
-            check_head(request.session, None if current is None else current.head, request.options)
+            check_writable(request, None if current is None else current.head)
             events = await request.decide(current or NOTHING)
             return applied(msgspec.structs.replace(request, events=events), current)
         after = missing_after(request, seen, current)
@@ -354,13 +360,28 @@ class Committer:
         if request.mode is not Mode.events:
             self._pacing.lost(session, self.now() - tries.began)
             self._queue.reserve(session)
-        if request.mode is Mode.exact or (request.options.on_conflict == "raise" and request.expected_version is not None):
+        if head is None and tries.incarnation is not None:
+            raise await self._explained(request, head, conflict(request, head, RECREATED))
+        if head is not None and fits(request, head, tries.seen, tries.expected):
+            await self._await_grant(tries, head)
+        elif request.mode is Mode.exact or (request.options.on_conflict == "raise" and request.expected_version is not None):
             raise await self._explained(request, head, conflict(request, head))
-        if request.mode is Mode.events and head is not None and tries.expected is not None:
+        elif request.mode is Mode.events and head is not None and tries.expected is not None:
             await self._require_same_incarnation(request, tries.expected, head)
             tries.expected = head.version
         if tries.lost >= self._settings.attempts:
             raise self.busy(session, tries.lost, tries.since)
+
+    async def _await_grant(self, tries: _Tries, head: Head) -> None:
+        """The head has what the write was made for, but another grant. A lease that was taken or released has changed nothing else; a
+        tombstone ended the life that the write was meant for: raises `Conflict`."""
+        request, grant = tries.request, raised(head.epoch, 0)
+        if tries.incarnation is not None and tries.incarnation.grant != grant:
+            if await self._reader.incarnation_start(request.session, head) != tries.incarnation.tombstone:
+                raise await self._explained(request, head, conflict(request, head, RECREATED))
+            tries.incarnation = Incarnation(tries.incarnation.tombstone, grant)
+        if is_undecided(head, request.options.fence):
+            await Reply[None]().within(UNDECIDED_PAUSE)
 
     async def _require_same_incarnation(self, request: WriteRequest, since: int, head: Head) -> None:
         """Raise `Conflict` if the session was deleted, and created again, after the version that the caller decided on."""
@@ -400,46 +421,3 @@ class Committer:
                     break
         error.facts["commits"] = tuple(unseen)
         return error
-
-    async def control(
-        self,
-        session: SessionKey,
-        kind: Kind,
-        event: Event,
-        *,
-        status: Status | None = None,
-        index: Index | None = None,
-        actor: str | None = None,
-        durability: Durability,
-        base: Base | None = None,
-        seen: Head | None = None,
-    ) -> Receipt:
-        """Write a control commit after any live head, of the same life as `seen`; with `base`, as the first commit of a fork."""
-        proposal = self._codec.propose(session, (event,), id=self.new_id(), kind=kind, actor=actor, trace=traceparent())
-        options = Options(expect=0 if base is not None else None, create=False)
-        now = self._clock.now()
-        step = 1 + self._clock.bits(GRANT_STEP_BITS) if kind is Kind.tombstone else 0
-
-        def finish(head: Head | None) -> Sequence[Record]:
-            check_head(session, head, options, starting=base is not None)
-            if seen is not None and head is not None and raised(head.epoch, 0) != raised(seen.epoch, 0):
-                raise Conflict(f"{RECREATED}nothing was written to session {session.id!r}.", session=session.id)
-            return (proposal.finish(head, now, status=status, base=base, step=step),)
-
-        try:
-            outcome = await self._writer.append(Append(session, finish, None, index, durability))
-        except Error:
-            raise
-        except BaseException:
-            self._reader.doubt(session)
-            raise
-        if not isinstance(outcome, Appended):
-            raise Conflict(f"Session {session.id!r} moved on.", session=session.id)
-        self._watchers.notify(session, outcome.head.version)
-        known = self._cache.get(session)
-        if known is not None and outcome.previous is not None and known.head.hash == outcome.previous.hash:
-            state = {} if kind is Kind.tombstone else known.state
-            tags: Mapping[str, str] = {} if kind is Kind.tombstone else configured((event,)).get("tags", known.tags)
-            log_bytes = known.log_bytes + 256
-            self._cache.put(session, msgspec.structs.replace(known, head=outcome.head, state=state, log_bytes=log_bytes, tags=tags))
-        return Receipt(outcome.head.version, outcome.id, outcome.head.hash, outcome.head.at, outcome.durability)
