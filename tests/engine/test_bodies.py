@@ -311,6 +311,9 @@ async def test_a_retry_stores_nothing_new(url: str, tmp_path: Path) -> None:
         again = await store.append("trip", large(), key="k")
         assert (again.version, again.id, again.duplicate) == (first.version, first.id, True)
         assert len(stored(tmp_path)) == 1
+        with pytest.raises(perdure.KeyReused):
+            await store.append("trip", large(1), key="k")
+        assert len(stored(tmp_path)) == 1
         await store.verify("trip")
 
 
