@@ -311,6 +311,9 @@ async def test_a_retry_stores_nothing_new(url: str, tmp_path: Path) -> None:
         again = await store.append("trip", large(), key="k")
         assert (again.version, again.id, again.duplicate) == (first.version, first.id, True)
         assert len(stored(tmp_path)) == 1
+        with pytest.raises(perdure.KeyReused):
+            await store.append("trip", large(1), key="k")
+        assert len(stored(tmp_path)) == 1
         await store.verify("trip")
 
 
@@ -329,6 +332,32 @@ async def test_refused_bodies_are_removed(url: str, tmp_path: Path) -> None:
         with pytest.raises(perdure.Deleted):
             await store.append("trip", large(3, ops=False))
         assert stored(tmp_path) == names
+
+
+@pytest.mark.parametrize("level", ["buffered", "local", "quorum"])
+async def test_a_receipt_names_what_the_place_survives(file_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str) -> None:
+    """A commit whose body lies elsewhere is as durable as the weaker of engine and place, in a retry's receipt too; a level above the
+    place's is refused, at `open` and in a call."""
+    from perdure import Durability
+
+    made = Place.__init__
+
+    def weaker(place: Place, bucket: Any, _: Durability, secrets: Any) -> None:
+        made(place, bucket, Durability[level], secrets)
+
+    monkeypatch.setattr(Place, "__init__", weaker)
+    expected = min(Durability[level], Durability.local)
+    async with opened(file_url, tmp_path) as store:
+        for _ in range(2):
+            assert (await store.append("trip", large(), key="k")).durability is expected
+        assert (await store.append("trip", Event("small"))).durability is Durability.local
+        if level == "buffered":
+            with pytest.raises(Unsupported, match="place of large bodies"):
+                await store.append("trip", large(), durability="local")
+    if level == "buffered":
+        with pytest.raises(Unsupported, match="place of large bodies"):
+            async with opened(file_url, tmp_path, durability="local"):
+                pass
 
 
 async def test_large_bodies_in_an_object_store(servers: Servers[SeaweedFS], file_url: str, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from perdure.model.events import Event
 
 REFERENCE = 0xD8
 TYPES_BYTES_MAX = 4 << 10
-"""Most bytes of event types that a reference names: of a body with more it names none, and whoever asks for a type fetches it."""
+"""Most bytes of event types that a reference names: of a body with more it names none, and a reader who wants a type fetches it."""
 _VERSION = 1
 _PREFIX, _DIGEST, _SEAL = 4, 32, 16
 _FACTS = _PREFIX + _DIGEST + _SEAL

@@ -48,7 +48,7 @@ class Core:
         self.sizes = StateSizes(codec, settings.warn_bytes, self.telemetry)
         self.writer = Writer(backend)
         self.watchers = Watchers(backend, self.reader, clock, settings)
-        self.keys = Keys(backend, self.reader)
+        self.keys = Keys(backend, self.reader, self.bodies)
         self.snapshots = Snapshots(backend, codec, self.cache, settings.snapshot_bytes_min)
         self.committer = Committer(
             backend,

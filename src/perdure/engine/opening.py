@@ -59,7 +59,8 @@ class Opening(Asynchronous):
             backend = await open_backend(url, clock=clock, create=self._create)
             try:
                 strongest = backend.capabilities.durability
-                durability = check_durability(self._durability, min(Durability.local, strongest), backend.capabilities)
+                bodies = Durability.quorum if place is None else place.durability
+                durability = check_durability(self._durability, min(Durability.local, strongest), backend.capabilities, bodies)
                 if place is not None:
                     await claim(place, backend.store_id, create=self._create)
             except BaseException:

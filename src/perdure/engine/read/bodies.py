@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from perdure.backends.spi import Backend, Record
+from perdure.backends.spi import Backend, Durability, Record
 from perdure.codec.out_of_line import BodyReference, check_body, is_reference, unwrap_reference
 from perdure.codec.records import Proposal
 from perdure.errors import Corrupt, Deleted, Error, Invalid, Unsupported
@@ -84,6 +84,11 @@ class Bodies:
     def stores(self) -> bool:
         """Whether there is a place for bodies."""
         return self._place is not None
+
+    @property
+    def durability(self) -> Durability:
+        """What a body that was stored out of line survives, and so the most that its commit does."""
+        return Durability.quorum if self._place is None else self._place.durability
 
     def is_large(self, body: bytes) -> bool:
         """Whether this body is to be stored out of line."""

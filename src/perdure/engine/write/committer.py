@@ -45,7 +45,7 @@ from perdure.engine.write.resolve import (
 from perdure.engine.write.session_queue import SessionQueue, Slot
 from perdure.engine.write.snapshots import Snapshots
 from perdure.engine.write.writer import Writer
-from perdure.errors import AlreadyExists, Busy, Conflict, Deleted, Error, Fenced, Moved, NotFound, Rewound, Unknown
+from perdure.errors import AlreadyExists, Busy, Conflict, Deleted, Error, Fenced, KeyReused, Moved, NotFound, Rewound, Unknown
 from perdure.model.commit import Kind
 from perdure.model.epoch import raised
 from perdure.model.ids import SessionKey, life_key, uuid7
@@ -176,8 +176,8 @@ class Committer:
             tries.life = raised(known.head.epoch, 0)
         try:
             receipt = await self._try(request, tries)
-        except Error:
-            if not tries.sent:
+        except Error as error:
+            if not tries.sent or isinstance(error, KeyReused):
                 await self._bodies.remove(tries.bodies)
             raise
         if receipt.id == tries.id and tries.sent:
@@ -223,15 +223,17 @@ class Committer:
                 self._watchers.notify(session, head.version)
                 if tries.state is not MISSING or session in self._cache:
                     await self._remember(tries, outcome)
-                return Receipt(head.version, tries.id, head.hash, head.at, outcome.durability)
-            tries.sent = False
+                level = outcome.durability if tries.body is None else min(outcome.durability, self._bodies.durability)
+                return Receipt(head.version, tries.id, head.hash, head.at, level)
             if isinstance(outcome, Refused):
+                tries.sent = False
                 await self._lost(tries, outcome.head)
                 continue
             incarnation = await self._keys.later_incarnation(session, outcome)
             if incarnation is None:
                 return await self._keys.replayed(request, outcome, str(append.key))
             tries.incarnation, tries.proposal, tries.body = incarnation, None, None
+            tries.bodies.clear()  # One may be that of the commit which has the key.
 
     async def _resolve(self, request: WriteRequest, tries: _Tries) -> Receipt | None:
         """Bring the request onto the newest state, or find that its key was applied before. What is refused, the newest state refuses."""
@@ -396,7 +398,10 @@ class Committer:
                 async for commit in commits:
                     if commit.id == tries.id:
                         level = self._backend.capabilities.proven(request.durability)
-                        return None if level < request.durability else Receipt(commit.version, commit.id, commit.hash, commit.at, level)
+                        if level < request.durability:
+                            return None
+                        level = level if tries.body is None else min(level, self._bodies.durability)
+                        return Receipt(commit.version, commit.id, commit.hash, commit.at, level)
                     if tries.seen is not None and commit.version <= tries.seen.head.version:
                         break
         return None
