@@ -7,6 +7,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from perdure.backends.spi import Head
 from perdure.concurrency.replies import Reply
 from perdure.engine.live.lease_rules import Claim
 from perdure.engine.live.lost import Lost
@@ -14,6 +15,7 @@ from perdure.engine.live.watch import Watch
 from perdure.engine.unentered import Asynchronous
 from perdure.engine.write.fence import Fence
 from perdure.errors import Busy, Deleted, Error, Fenced, Held, Invalid, NotFound, Unavailable, Unknown
+from perdure.model.epoch import is_challenged
 from perdure.model.ids import SessionKey
 from perdure.model.lease import LeaseSection
 from perdure.model.timestamps import shown, to_datetime
@@ -132,8 +134,10 @@ class _Hints(Watch):
         self._lease = lease
         lease._fence.wrote = self._wrote
 
-    def _wrote(self, version: int) -> None:
-        self.version, self.hash = version, None
+    def _wrote(self, head: Head) -> None:
+        self.version = head.version
+        if is_challenged(head.epoch):
+            self.notify()
 
     def notify(self) -> None:
         self._lease._leases.keeper.hint(self._lease)

@@ -258,7 +258,7 @@ class Leases:
             raise error if isinstance(error, Fenced) else lost(fence.session, fence.grant, None) from error
         if made is not None:
             fence.grant, fence.deciding = grant_of(made.head.epoch), False
-            fence.wrote(made.head.version)
+            fence.wrote(made.head)
 
     async def _let_go_abandoned(self, lease: Lease) -> None:
         step = self._controls.grant_step()
