@@ -195,7 +195,6 @@ def _broken(mutant: str) -> None:
     for seed in range(200):
         try:
             play(seed, random_steps(seed, 200))
-        except BrokenRule as story:
-            assert "BROKEN" in str(story)
+        except BrokenRule:
             return
     raise AssertionError(f"No play found out: {mutant}.")

@@ -1,8 +1,9 @@
 """A world of workers that want one session: a play of steps on the real code, with a simulated clock for each worker.
 
-Workers share an engine in memory. Calls of one round run at once, and the engine lets others go first now and then. It loses answers, before
-or after the write; time passes only where a step says so; the workers' wall clocks are hours apart. After each round the chain is judged
-against what the steps have seen. A play that breaks a rule raises `BrokenRule`, which tells the whole story.
+Workers share an engine in memory. Calls of one round run at once, and the engine lets others go first now and then. It loses answers,
+before or after the write, and its newest commits in a failover; time passes only where a step says so; the workers' wall clocks are hours
+apart. After each round the chain is judged against what the steps have seen. A play that breaks a rule raises `BrokenRule`, which tells the
+whole story.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from perdure.engine.live.keeper import Keeper
 from perdure.engine.live.lease import Lease
 from perdure.engine.live.lease_rules import Claim
 from perdure.engine.store import Store
-from perdure.errors import Busy, Conflict, Deleted, Error, Fenced, NotFound, Unavailable, Unknown
+from perdure.errors import Busy, Conflict, Deleted, Error, Fenced, NotFound, Rewound, Unavailable, Unknown
 from perdure.model.commit import Commit, Kind
 from perdure.model.epoch import grant_of, is_challenged, is_exclusive, is_held
 from perdure.model.ids import SessionKey
@@ -33,7 +34,7 @@ SESSION = SessionKey("default", "s")
 TTLS = (3.0, 10.0, 30.0)
 ACTIONS = (
     "wait", "wait", "wait", "look", "look", "try", "try", "try", "peek", "append", "append", "append", "other", "release", "drop",
-    "break", "delete", "fork", "confirm", "release old", "append old",
+    "break", "delete", "fork", "confirm", "release old", "append old", "failover",
 )  # fmt: skip
 CHANGES = ("try", "peek", "release", "drop")
 """Actions that a worker takes one at a time: they change which lease it has."""
@@ -129,6 +130,8 @@ class World:
         self.owners: dict[str, Worker] = {}
         """Which worker made which claim."""
         self.forks = 0
+        self.rewound = False
+        """Whether answers and challenges may have been lost: who is deposed, and when, is then not judged. Who may write is."""
 
     def _worker(self, number: int) -> Worker:
         core = Core(self.engine, "memory:", WorldClock(self, number), Settings(), Durability.memory, Codec())
@@ -158,7 +161,7 @@ class World:
                     said = await call(worker, how)
             else:
                 said = await call(worker, how)
-        except (Fenced, Deleted, NotFound, Unknown, Unavailable, Busy, Conflict) as error:
+        except (Fenced, Deleted, NotFound, Unknown, Unavailable, Busy, Conflict, Rewound) as error:
             said = type(error).__name__
         self.engine.losing = False
         self.story.append(f"{self.now:7.1f}  worker {worker.number}: {action}: {said}")
@@ -182,10 +185,8 @@ class World:
     async def _peek(self, worker: Worker, how: int) -> str:
         before = await self._count()
         said = await self._try(worker, how, ask=False)
-        mine = [
-            commit async for commit in worker.store._core.reader.commits(SESSION, after=before) if commit.actor == f"worker {worker.number}"
-        ]
-        if any(commit.events[0].type == "challenged" for commit in mine):
+        later = [commit async for commit in worker.store._core.reader.commits(SESSION, after=before)]
+        if any(commit.actor == f"worker {worker.number}" and commit.events[0].type == "challenged" for commit in later):
             raise self.broken("a look that does not ask has written")
         return said
 
@@ -259,6 +260,23 @@ class World:
     async def _delete(self, worker: Worker, how: int) -> str:
         return str(await worker.store.delete("s")) if how % 3 == 1 else "thinks of deleting it"
 
+    async def _failover(self, worker: Worker, how: int) -> str:
+        """The engine's newest commits are gone: with them what they proved. The index row's cell stays as it is, and is wrong."""
+        chain = self.engine._chains.get(SESSION)
+        count = 1 + how % 3
+        if how % 12 != 2 or chain is None or len(chain.records) <= count:
+            return "is prepared for"
+        del chain.records[-count:]
+        self.rewound = True
+        for version in [version for version in self.times if version > chain.head.version]:
+            del self.times[version]
+        for each in self.workers:
+            each.proofs.clear()
+            if each.lease is not None and each.lease._over:
+                each.old.append(each.lease)
+                each.lease = None
+        return f"drops {count} commits, back to version {chain.head.version}"
+
     async def _fork(self, worker: Worker, how: int) -> str:
         self.forks += 1
         child = await worker.store.fork("s", id=f"fork-{self.forks}")
@@ -325,6 +343,8 @@ class World:
         victim = self.owners[owner]
         if not challenged_at or not is_challenged(before.epoch):
             raise self.broken(f"version {take.version} takes what nobody has challenged")
+        if self.rewound:
+            return
         ttl = next((each.ttl for each in [*victim.old, victim.lease] if each is not None and each._claim.id == owner), 0.0)
         began, ended = self.times[challenged_at], self.times[take.version]
         if ended - began < ttl:

@@ -107,7 +107,7 @@ class Lease:
         """The error for one who goes on with it."""
         how = "was released" if self._released else "has ended"
         return Fenced(
-            f"The lease of session {self.session!r} with token {self.token} {how}: nothing was done under it. Take it again, then decide again.",
+            f"The lease of session {self.session!r} with token {self.token} {how}. Take it again, then decide again.",
             advice="",
             session=self.session,
             token=self.token,
