@@ -17,6 +17,7 @@ from perdure.cli.commands import (
     find,
     fork,
     import_,
+    lease,
     log,
     ls,
     merge,
@@ -46,7 +47,7 @@ app = App(
 )
 for command in (
     tour.tour, ls.ls, show.show, log.log, messages.messages, watch.watch, diff.diff, append.append, find.find, tag.tag, fork.fork,
-    merge.merge, delete.delete, purge.purge, verify.verify, doctor.doctor, upgrade.upgrade, bench.bench,
+    merge.merge, delete.delete, purge.purge, lease.leases, lease.lease, verify.verify, doctor.doctor, upgrade.upgrade, bench.bench,
 ):  # fmt: skip
     app.command(command, help_epilogue="")
 app.command(import_.import_, name="import", help_epilogue="")
