@@ -23,7 +23,7 @@ from perdure.model.timestamps import shown, to_datetime
 if TYPE_CHECKING:
     from perdure.engine.live.leases import Leases
 
-LOOK_PAUSE = 0.05
+LOOK_PAUSE = 0.2
 """Seconds, at least, between two looks of one who waits: a busy session moves all the time."""
 LOOKS = 3
 """A holder looks at its leases so often in a ttl."""
