@@ -224,7 +224,7 @@ async def test_the_loss_is_an_event(file_url: str) -> None:
     async with perdure.open(file_url) as store:
         async with store.lease("s", owner="one", ttl=3) as lease:
             seen = threading.Event()
-            thread = threading.Thread(target=lambda: perdure.sync.Lost(lease.lost).wait(60) and seen.set())
+            thread = threading.Thread(target=lambda: perdure.sync.LeaseEnd(lease.lost).wait(60) and seen.set())
             thread.start()
             waiter = asyncio.create_task(lease.lost.wait(60))
             assert not await lease.lost.wait(0.01)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from perdure.backends.spi import Head
 from perdure.concurrency.replies import Reply
+from perdure.engine.live.lease_end import LeaseEnd
 from perdure.engine.live.lease_rules import Claim
-from perdure.engine.live.lost import Lost
 from perdure.engine.live.watch import Watch
 from perdure.engine.unentered import Asynchronous
 from perdure.engine.write.fence import Fence
@@ -48,7 +48,7 @@ class Lease:
         """Since when the engine has not answered."""
         self._watch = _Hints(self)
         self._over = self._released = self._abandoned = False
-        self.lost = Lost(self._seconds_left, leases.monotonic)
+        self.lost = LeaseEnd(self._seconds_left, leases.monotonic)
 
     @property
     def session(self) -> str:
@@ -103,7 +103,7 @@ class Lease:
         """A look that began then has found it held."""
         self._reached, self._away = max(self._reached, began), None
 
-    def ended(self) -> Fenced:
+    def ended_error(self) -> Fenced:
         """The error for one who goes on with it."""
         how = "was released" if self._released else "has ended"
         return Fenced(

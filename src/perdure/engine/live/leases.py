@@ -286,7 +286,7 @@ class Leases:
         """Raise `Closed` in a child, and `Fenced` for a lease that has ended."""
         self.check_process()
         if lease._over:
-            raise lease.ended()
+            raise lease.ended_error()
 
     def _end_late(self, lease: Lease) -> None:
         """End what could not be looked at for a ttl. It may still be held, but its holder cannot know."""
