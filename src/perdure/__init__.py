@@ -6,7 +6,7 @@ from perdure.codec.upcast import Upcaster
 from perdure.config import Settings
 from perdure.engine.calls.edit import Edit
 from perdure.engine.live.lease import Lease, Leasing
-from perdure.engine.live.lost import Lost
+from perdure.engine.live.lease_end import LeaseEnd
 from perdure.engine.opening import Opening, open
 from perdure.engine.store import Store
 from perdure.engine.views import Change, Info, LeaseInfo, Part, Receipt, Sizes, Verified, View
@@ -65,9 +65,9 @@ __all__ = [
     "KeyReused",
     "Kind",
     "Lease",
+    "LeaseEnd",
     "LeaseInfo",
     "Leasing",
-    "Lost",
     "Moved",
     "NotFound",
     "OnConflict",

@@ -19,7 +19,7 @@ from perdure.engine import store as _async
 from perdure.engine.calls.edit import Edit as _AsyncEdit
 from perdure.engine.live.lease import Lease as _AsyncLease
 from perdure.engine.live.lease import Leasing as _AsyncLeasing
-from perdure.engine.live.lost import Lost as _AsyncLost
+from perdure.engine.live.lease_end import LeaseEnd as _AsyncLeaseEnd
 from perdure.engine.unentered import Blocking
 from perdure.engine.views import Change, Info, LeaseInfo, Receipt, Sizes, Verified, View
 from perdure.engine.write.drafts import Draft
@@ -29,7 +29,7 @@ from perdure.model.policy import OnConflict
 
 T = TypeVar("T")
 
-__all__ = ["Edit", "Lease", "Leasing", "Lost", "Store", "open"]
+__all__ = ["Edit", "Lease", "Leasing", "LeaseEnd", "Store", "open"]
 
 
 def _iterate(items: AsyncIterator[T]) -> Iterator[T]:
@@ -59,10 +59,10 @@ class Edit(Blocking):
         run_blocking(self._edit.__aexit__(kind, error, trace))
 
 
-class Lost:
-    """See `perdure.Lost`."""
+class LeaseEnd:
+    """See `perdure.LeaseEnd`."""
 
-    def __init__(self, lost: _AsyncLost) -> None:
+    def __init__(self, lost: _AsyncLeaseEnd) -> None:
         self._lost = lost
 
     def __repr__(self) -> str:
@@ -82,7 +82,7 @@ class Lease:
 
     def __init__(self, lease: _AsyncLease) -> None:
         self._lease = lease
-        self.lost = Lost(lease.lost)
+        self.lost = LeaseEnd(lease.lost)
 
     def __repr__(self) -> str:
         return repr(self._lease)

@@ -41,7 +41,7 @@ class Context(msgspec.Struct, frozen=True):
             other = lease._fence.session
             raise Invalid(f"This lease is of session {other.id!r} of tenant {other.tenant!r}, not of {session.id!r} of {session.tenant!r}.")
         if lease._released:
-            raise lease.ended()
+            raise lease.ended_error()
         return lease._fence
 
     def durability(self, asked: Durability | str | None) -> Durability:

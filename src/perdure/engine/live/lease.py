@@ -7,13 +7,15 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from perdure.backends.spi import Head
 from perdure.concurrency.replies import Reply
+from perdure.engine.live.lease_end import LeaseEnd
 from perdure.engine.live.lease_rules import Claim
-from perdure.engine.live.lost import Lost
 from perdure.engine.live.watch import Watch
 from perdure.engine.unentered import Asynchronous
 from perdure.engine.write.fence import Fence
 from perdure.errors import Busy, Deleted, Error, Fenced, Held, Invalid, NotFound, Unavailable, Unknown
+from perdure.model.epoch import is_challenged
 from perdure.model.ids import SessionKey
 from perdure.model.lease import LeaseSection
 from perdure.model.timestamps import shown, to_datetime
@@ -21,7 +23,7 @@ from perdure.model.timestamps import shown, to_datetime
 if TYPE_CHECKING:
     from perdure.engine.live.leases import Leases
 
-LOOK_PAUSE = 0.05
+LOOK_PAUSE = 0.2
 """Seconds, at least, between two looks of one who waits: a busy session moves all the time."""
 LOOKS = 3
 """A holder looks at its leases so often in a ttl."""
@@ -46,7 +48,7 @@ class Lease:
         """Since when the engine has not answered."""
         self._watch = _Hints(self)
         self._over = self._released = self._abandoned = False
-        self.lost = Lost(self._seconds_left, leases.monotonic)
+        self.lost = LeaseEnd(self._seconds_left, leases.monotonic)
 
     @property
     def session(self) -> str:
@@ -101,12 +103,11 @@ class Lease:
         """A look that began then has found it held."""
         self._reached, self._away = max(self._reached, began), None
 
-    def ended(self) -> Fenced:
+    def ended_error(self) -> Fenced:
         """The error for one who goes on with it."""
         how = "was released" if self._released else "has ended"
         return Fenced(
-            f"The lease of session {self.session!r} with token {self.token} {how}: nothing was done under it. "
-            "Take it again, then decide again.",
+            f"The lease of session {self.session!r} with token {self.token} {how}. Take it again, then decide again.",
             advice="",
             session=self.session,
             token=self.token,
@@ -133,8 +134,10 @@ class _Hints(Watch):
         self._lease = lease
         lease._fence.wrote = self._wrote
 
-    def _wrote(self, version: int) -> None:
-        self.version, self.hash = version, None
+    def _wrote(self, head: Head) -> None:
+        self.version = head.version
+        if is_challenged(head.epoch):
+            self.notify()
 
     def notify(self) -> None:
         self._lease._leases.keeper.hint(self._lease)

@@ -258,7 +258,7 @@ class Leases:
             raise error if isinstance(error, Fenced) else lost(fence.session, fence.grant, None) from error
         if made is not None:
             fence.grant, fence.deciding = grant_of(made.head.epoch), False
-            fence.wrote(made.head.version)
+            fence.wrote(made.head)
 
     async def _let_go_abandoned(self, lease: Lease) -> None:
         step = self._controls.grant_step()
@@ -286,7 +286,7 @@ class Leases:
         """Raise `Closed` in a child, and `Fenced` for a lease that has ended."""
         self.check_process()
         if lease._over:
-            raise lease.ended()
+            raise lease.ended_error()
 
     def _end_late(self, lease: Lease) -> None:
         """End what could not be looked at for a ttl. It may still be held, but its holder cannot know."""

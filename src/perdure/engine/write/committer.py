@@ -219,7 +219,7 @@ class Committer:
                 self._telemetry.committed(request.operation, tries.lost)
                 self._pacing.won(session)
                 if request.options.fence is not None:
-                    request.options.fence.wrote(head.version)
+                    request.options.fence.wrote(head)
                 self._watchers.notify(session, head.version)
                 if tries.state is not MISSING or session in self._cache:
                     await self._remember(tries, outcome)

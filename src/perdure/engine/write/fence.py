@@ -22,22 +22,22 @@ class Fence:
         self.session, self.grant = session, grant
         self.deciding = False
         """Whether the holder is taking its next grant, and nobody knows yet whether it has."""
-        self.wrote: Callable[[int], None] = _ignore
-        """Called with the version of each commit that this process has written under the lease."""
+        self.wrote: Callable[[Head], None] = _ignore
+        """Called with the head that each commit has made which this process has written under the lease."""
 
     def admits(self, head: Head | None) -> bool:
         """Whether the lease holds the session at this head."""
         return head is not None and is_held(head.epoch) and grant_of(head.epoch) == self.grant
 
 
-def _ignore(version: int) -> None:
+def _ignore(head: Head) -> None:
     """Nobody asks."""
 
 
 def epoch_after(session: SessionKey, head: Head | None, fence: Fence | None) -> int | None:
     """The epoch of a data commit that follows this head; `None`: it stays. Raises `Fenced` if the commit may not follow it.
 
-    A challenge at the end of the sequence stays unanswered: the holder's thread takes a new grant for that.
+    A challenge at the end of the sequence stays unanswered: the holder's thread takes a new grant for that, soon after the write.
     """
     if fence is None:
         check_exclusive(session, head)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from perdure.concurrency.replies import Reply
 
 
-class Lost:
+class LeaseEnd:
     """Set, once and for ever, when its lease has ended: another one was granted, the session was deleted, `max_hold` is over, it was
     released, or the engine could not be reached for a ttl. It stops nothing by itself."""
 
@@ -19,7 +19,7 @@ class Lost:
         self._set = False
 
     def __repr__(self) -> str:
-        return f"<Lost [{'set' if self.is_set() else 'unset'}]>"
+        return f"<LeaseEnd [{'set' if self.is_set() else 'unset'}]>"
 
     def is_set(self) -> bool:
         """Whether the lease has ended, as far as this process knows. Nothing is asked: see `Lease.confirm`."""
