@@ -5,9 +5,10 @@ from perdure.backends.spi import Capabilities, Durability
 from perdure.codec.upcast import Upcaster
 from perdure.config import Settings
 from perdure.engine.calls.edit import Edit
+from perdure.engine.calls.enqueue import Queued
 from perdure.engine.opening import Opening, open
 from perdure.engine.store import Store
-from perdure.engine.views import Info, Receipt, Verified, View
+from perdure.engine.views import Info, Receipt, Spooled, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.errors import (
     AlreadyExists,
@@ -64,10 +65,12 @@ __all__ = [
     "OnConflict",
     "Op",
     "Opening",
+    "Queued",
     "QuotaExceeded",
     "Receipt",
     "Rewound",
     "Settings",
+    "Spooled",
     "Status",
     "Store",
     "TooLarge",

@@ -17,6 +17,7 @@ SPAN_PREFIX = "perdure."
 COMMITS = "perdure.commits"
 CONFLICTS = "perdure.conflicts"
 DURATION = "perdure.operation.duration"
+SPOOL_ENTRIES, SPOOL_BYTES, SPOOL_AGE = "perdure.spool.entries", "perdure.spool.bytes", "perdure.spool.age"
 
 LOOK_EVERY = 64
 """Calls between two looks for an SDK, while there is none: a look costs more than the rest. The first call looks."""
@@ -92,6 +93,20 @@ class Telemetry:
         if conflicts:
             self._instruments.conflicts.add(conflicts, {"operation": operation})
 
+    @property
+    def measures(self) -> bool:
+        """Whether an SDK collects metrics."""
+        self._look()
+        return self._instruments is not None
+
+    def spool(self, place: str, entries: int, bytes: int, age: float) -> None:
+        """The depth of a spool, and the age of its oldest entry in seconds."""
+        if self._instruments is not None:
+            which = {"perdure.spool": place}
+            self._instruments.spool_entries.set(entries, which)
+            self._instruments.spool_bytes.set(bytes, which)
+            self._instruments.spool_age.set(age, which)
+
 
 async def _inside(span: AbstractContextManager[Any], work: Coroutine[Any, Any, T]) -> T:
     with span:
@@ -114,4 +129,7 @@ class _Instruments:
         meter = metrics.get_meter("perdure")
         self.commits = meter.create_counter(COMMITS, unit="{commit}", description="Commits stored.")
         self.conflicts = meter.create_counter(CONFLICTS, unit="{conflict}", description="Races lost before a commit was stored.")
+        self.spool_entries = meter.create_gauge(SPOOL_ENTRIES, unit="{entry}", description="Writes in the spool.")
+        self.spool_bytes = meter.create_gauge(SPOOL_BYTES, unit="By", description="What the writes in the spool take.")
+        self.spool_age = meter.create_gauge(SPOOL_AGE, unit="s", description="How long the oldest write is in the spool.")
         self.duration = meter.create_histogram(DURATION, unit="s", description="How long public calls took.")

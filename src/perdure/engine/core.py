@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from perdure.backends.spi import Backend, Durability, Proving
 from perdure.clock import Clock
@@ -19,7 +21,14 @@ from perdure.engine.write.keys import Keys
 from perdure.engine.write.snapshots import Snapshots
 from perdure.engine.write.writer import Writer
 from perdure.errors import Closed
+from perdure.model.ids import SessionKey
 from perdure.telemetry import Telemetry
+
+if TYPE_CHECKING:  # It imports the SQLite engine, which most stores do not need.
+    from perdure.engine.spool.spool import Spool
+    from perdure.engine.views import Spooled
+
+T = TypeVar("T")
 
 
 class Core:
@@ -49,8 +58,24 @@ class Core:
             settings,
             self.telemetry,
         )
+        self.spool: Spool | None = None
+        self.spool_left: Spooled | None = None
         self.pid = os.getpid()
         self.closed = False
+
+    def in_order(self, session: SessionKey, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+        """A direct write: with a spool it waits for what is queued for its session. See `Spool.settled`."""
+        return work if self.spool is None else self.spool.after(session, work)
+
+    async def settled(self, *sessions: SessionKey) -> None:
+        """Wait for what is queued for these sessions. Raises `Busy`."""
+        if self.spool is not None:
+            await self.spool.settled(*sessions)
+
+    def saw(self, session: SessionKey, version: int) -> None:
+        """A caller was given this version: what it enqueues next is meant for the life that has it."""
+        if self.spool is not None:
+            self.spool.saw(session, version)
 
     def check_open(self) -> None:
         """Raise `Closed` after `close`, and in a forked child."""
@@ -72,6 +97,8 @@ class Core:
             if sys.is_finalizing():
                 return
             self.watchers.close()
+            if self.spool is not None:
+                self.spool_left = await self.spool.close()
             await self.writer.drain()
             await self.backend.close()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from types import MappingProxyType, TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perdure.backends.registry import open_backend
 from perdure.backends.spi import Durability
@@ -16,7 +16,11 @@ from perdure.engine.core import Core
 from perdure.engine.options import check_durability, parse_durability
 from perdure.engine.store import Store
 from perdure.engine.unentered import Asynchronous
+from perdure.errors import Invalid
 from perdure.model.ids import check_name
+
+if TYPE_CHECKING:
+    from perdure.engine.spool.file import SpoolFile
 
 
 class Opening(Asynchronous):
@@ -33,10 +37,11 @@ class Opening(Asynchronous):
         upcasters: Mapping[str, Upcaster],
         settings: dict[str, Any],
         *,
+        spool: str | None,
         create: bool,
     ) -> None:
         self._url, self._tenant, self._clock, self._durability, self._create = url, tenant, clock, durability, create
-        self._upcasters, self._settings = upcasters, settings
+        self._upcasters, self._settings, self._spool = upcasters, settings, spool
         self._store: Store | None = None
 
     async def _open(self) -> Store:
@@ -45,6 +50,7 @@ class Opening(Asynchronous):
         settings = make_settings(**self._settings)
         codec = Codec(settings.format, self._upcasters)
         parse_durability(self._durability)
+        file = None if self._spool is None else _spool_file(self._spool)
         clock = self._clock or SystemClock()
         backend = await open_backend(url, clock=clock, create=self._create)
         try:
@@ -53,7 +59,10 @@ class Opening(Asynchronous):
         except BaseException:
             await backend.close()
             raise
-        return Store(Core(backend, url, clock, settings, durability, codec), tenant)
+        core = Core(backend, url, clock, settings, durability, codec)
+        if file is not None:
+            await _open_spool(core, file, create=self._create)
+        return Store(core, tenant)
 
     def __await__(self) -> Generator[Any, Any, Store]:
         return self._open().__await__()
@@ -67,11 +76,47 @@ class Opening(Asynchronous):
             await self._store.close()
 
 
+def _spool_file(url: str) -> SpoolFile:
+    """A spool's file, not opened yet. Raises `Invalid`."""
+    from perdure.engine.spool.file import SpoolFile
+
+    if type(url) is not str:
+        raise Invalid(f"spool must be a URL such as sqlite:///spool.db, not {type(url).__name__}.")
+    return SpoolFile(url)
+
+
+async def _open_spool(core: Core, file: SpoolFile, *, create: bool) -> None:
+    """Open the spool of a store that was just opened; the store is closed where that fails."""
+    from perdure.engine.spool.spool import Spool
+
+    spool = Spool(
+        file,
+        core.backend,
+        core.codec,
+        core.reader,
+        core.cache,
+        core.keys,
+        core.committer,
+        core.durability,
+        core.clock,
+        core.settings,
+        core.telemetry,
+        core.url,
+    )
+    try:
+        await spool.open(create=create)
+    except BaseException:
+        await core.close()
+        raise
+    core.spool = spool
+
+
 def open(
     url: str | None = None,
     *,
     tenant: str = "default",
     durability: Durability | str | None = None,
+    spool: str | None = None,
     create: bool = True,
     clock: Clock | None = None,
     upcasters: Mapping[str, Upcaster] = MappingProxyType({}),
@@ -81,8 +126,10 @@ def open(
 
     `url` chooses the engine; without one, the environment's `PERDURE_URL`, else `sqlite:///perdure.db`. `tenant` scopes every
     call. `durability` is the least level that receipts may name (default: `local`, or the engine's strongest if that is
-    weaker). `create=False` opens what is there and makes nothing: no file, schema, table or key; where there is no store it raises
-    `NotFound`. `upcasters` say, by event type, how old events read today; `history` applies them.
-    `settings` are the fields of `perdure.Settings`. Raises `Invalid`, `NotFound`, `Unauthorized`, `Unsupported`, `Unavailable`, `Corrupt`.
+    weaker). `spool` names a file on the local disk, `sqlite:///spool.db`, from which `store.enqueue` ships. `create=False` opens what is
+    there and makes nothing: no file, schema, table or key; where there is no store it raises `NotFound`. `upcasters` say, by event type,
+    how old events read today; `history` applies them. `settings` are the fields of `perdure.Settings`.
+
+    Raises `Invalid`, `NotFound`, `Unauthorized`, `Unsupported`, `Unavailable`, `Corrupt`.
     """
-    return Opening(url, tenant, clock, durability, upcasters, settings, create=create)
+    return Opening(url, tenant, clock, durability, upcasters, settings, spool=spool, create=create)

@@ -23,7 +23,8 @@ async def configure(context: Context, session: str, tags: Mapping[str, str] | No
     checked = check_tags(tags)
     with core.telemetry.span("configure", *target):
         event = Event("configured", {"tags": checked})
-        return await core.committer.control(target, Kind.configure, event, index=Index(checked), actor=actor, durability=core.durability)
+        work = core.committer.control(target, Kind.configure, event, index=Index(checked), actor=actor, durability=core.durability)
+        return await core.in_order(target, work)
 
 
 async def delete(context: Context, session: str, actor: str | None) -> Receipt:
@@ -32,6 +33,7 @@ async def delete(context: Context, session: str, actor: str | None) -> Receipt:
     check_options(Options(actor=actor))
     nothing = Index({}, due_at=NEVER, control=b"")
     with core.telemetry.span("delete", *target):
-        return await core.committer.control(
+        work = core.committer.control(
             target, Kind.tombstone, Event("deleted"), status=Status.deleted, index=nothing, actor=actor, durability=core.durability
         )
+        return await core.in_order(target, work)

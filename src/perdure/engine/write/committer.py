@@ -245,7 +245,7 @@ class Committer:
                 actor=request.options.actor,
                 key=key,
                 request=digest_of(request.options, request.asked or request.events),
-                trace=traceparent(),
+                trace=request.trace or traceparent(),
             )
         finish = finisher(request, tries.seen, tries.expected, tries.incarnation, tries.proposal, now)
         return Append(request.session, finish, key, None, request.durability)

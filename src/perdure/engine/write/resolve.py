@@ -169,6 +169,8 @@ def finisher(
         check_head(session, head, options)
         if incarnation is not None and (head is None or raised(head.epoch, 0) != incarnation.grant):
             raise conflict(request, head, RECREATED)
+        if request.grant is not None and request.grant != (0 if head is None else raised(head.epoch, 0)):
+            raise conflict(request, head, RECREATED)
         if head is None:
             if seen is not None and not events_only:
                 raise rewound(request, seen.head)
