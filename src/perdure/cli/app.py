@@ -23,6 +23,7 @@ from perdure.cli.commands import (
     messages,
     purge,
     show,
+    spool,
     tag,
     tour,
     upgrade,
@@ -46,7 +47,7 @@ app = App(
 )
 for command in (
     tour.tour, ls.ls, show.show, log.log, messages.messages, watch.watch, diff.diff, append.append, find.find, tag.tag, fork.fork,
-    merge.merge, delete.delete, purge.purge, verify.verify, doctor.doctor, upgrade.upgrade, bench.bench,
+    merge.merge, delete.delete, purge.purge, verify.verify, doctor.doctor, spool.spool, upgrade.upgrade, bench.bench,
 ):  # fmt: skip
     app.command(command, help_epilogue="")
 app.command(import_.import_, name="import", help_epilogue="")
