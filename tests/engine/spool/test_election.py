@@ -178,7 +178,7 @@ def test_a_forked_child_is_closed(url: str, spool: str) -> None:
         queued.receipt()
         ways: list[Any] = [
             lambda: store.enqueue("s", ONE),
-            lambda: queued.receipt(),
+            queued.receipt,
             lambda: store.queued("s", "k"),
             lambda: store.flush(timeout=1),
             lambda: store.append("s", ONE),

@@ -8,6 +8,7 @@ import pytest
 
 import perdure
 from perdure import Event, op
+from perdure.engine.spool import entries
 from tests.support.engine.flaky import Flaky
 
 ONE = Event("one", None, (op.add("/n", 1),))
@@ -130,3 +131,26 @@ async def test_a_key_of_an_earlier_life_counts_again(url: str, spool: str) -> No
         assert (receipt.version, receipt.duplicate, again.duplicate) == (4, False, False)
         assert (await (await store.enqueue("s", ONE, key="k")).receipt()).version == 4
         assert (await store.read("s")).state == {"n": 101}
+
+
+async def test_sent_again_into_another_life(url: str, spool: str) -> None:
+    """An entry of an ended life that is sent again fails again, also when the shipper knows the new life by then; adopted it is applied."""
+    async with perdure.open(url, spool=spool) as store:
+        await store.append("s", ONE)
+        flaky = Flaky(store)
+        flaky.away = True
+        old = await store.enqueue("s", ONE)
+        await start_another_life(url)
+        flaky.away = False
+        with pytest.raises(perdure.Conflict):
+            await old.receipt()
+        await store.read("s")
+        assert (await (await store.enqueue("s", ONE)).receipt()).version == 4
+        file = store._core.spool._file  # type: ignore[union-attr]
+        assert await file.write(lambda connection: entries.retry(connection, [1], adopt=False)) == 1
+        with pytest.raises(perdure.Conflict, match="deleted and created again"):
+            await old.receipt()
+        assert (await store.read("s")).state == {"n": 101}
+        assert await file.write(lambda connection: entries.retry(connection, [1], adopt=True)) == 1
+        assert (await old.receipt()).version == 5
+        assert (await store.read("s")).state == {"n": 102}
