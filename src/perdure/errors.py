@@ -137,9 +137,7 @@ class Unauthorized(Error):
 
 
 class QuotaExceeded(Error):
-    """This tenant has used up a quota and nothing was written. Raise the quota or delete what is no longer needed.
-
-    Reserved for quotas: nothing in this version raises it."""
+    """A quota is used up and nothing was written. Raise the quota or delete what is no longer needed."""
 
     code, retryable, http_status = "quota_exceeded", False, 429
 
