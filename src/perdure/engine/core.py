@@ -97,10 +97,12 @@ class Core:
             if sys.is_finalizing():
                 return
             self.watchers.close()
-            if self.spool is not None:
-                self.spool_left = await self.spool.close()
-            await self.writer.drain()
-            await self.backend.close()
+            try:
+                if self.spool is not None:
+                    self.spool_left = await self.spool.close()
+            finally:
+                await self.writer.drain()
+                await self.backend.close()
 
     def __del__(self) -> None:
         try:

@@ -220,7 +220,8 @@ async def test_a_full_spool_refuses(spool: str) -> None:
     async with perdure.open("memory:", spool=spool, spool_bytes=20_000) as store:
         flaky = Flaky(store)
         flaky.away = True
-        accepted = 0
+        await store.enqueue("s", Event("step", 0), key="first")
+        accepted = 1
         while (refused := await outcome(store.enqueue("s", Event("step", accepted)))) is None:
             accepted += 1
         assert isinstance(refused, perdure.QuotaExceeded)
@@ -229,6 +230,7 @@ async def test_a_full_spool_refuses(spool: str) -> None:
         before = await store.flush(timeout=0)
         with pytest.raises(perdure.QuotaExceeded):
             await store.enqueue("t", Event("step"))
+        assert (await store.enqueue("s", Event("step", 0), key="first")).duplicate
         assert (await store.flush(timeout=0)).entries == before.entries == accepted
         flaky.away = False
         assert (await store.flush()).bytes == 0

@@ -8,7 +8,7 @@ parked   comes after a failed entry of its session and of its life
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any
 
@@ -24,7 +24,7 @@ OUTCOMES_KEPT = 10_000
 
 _SEAL = msgspec.msgpack.Encoder()
 _NEWEST_SEEN = "SELECT seen FROM entry WHERE state = ? AND tenant = ? AND session = ? ORDER BY n DESC LIMIT 1"
-_COLUMNS = "n, tenant, session, key, state, seen, at, actor, trace, request, body, seal, error, ended"
+_COLUMNS = "n, tenant, session, key, state, seen, at, actor, trace, request, body, seal, error, tombstone"
 
 
 class State(IntEnum):
@@ -50,7 +50,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     request: bytes
     body: bytes
     error: Failure | None = None
-    ended: int | None = None
+    tombstone: int | None = None
     """The tombstone of the life that it was meant for, where that life is over."""
     sound: bool = True
     """Whether it is what was written."""
@@ -106,7 +106,7 @@ class Count(msgspec.Struct, frozen=True):
 
 
 def _entry(row: Sequence[Any]) -> Entry:
-    n, tenant, session, key, state, seen, at, actor, trace, request, body, seal, error, ended = row
+    n, tenant, session, key, state, seen, at, actor, trace, request, body, seal, error, tombstone = row
     entry = Entry(
         n=n,
         target=SessionKey(tenant, session),
@@ -119,7 +119,7 @@ def _entry(row: Sequence[Any]) -> Entry:
         request=request,
         body=body,
         error=None if error is None else _failure(error),
-        ended=ended,
+        tombstone=tombstone,
     )
     try:
         sound = entry.seal == seal
@@ -143,8 +143,9 @@ def count(connection: apsw.Connection) -> Count:
     return Count(entries, size, last, held.get(State.parked, 0), held.get(State.failed, 0), oldest)
 
 
-def add(connection: apsw.Connection, entry: Entry) -> tuple[int, bool]:
-    """Store an entry after all others; its number, and whether it was there already. Raises `KeyReused`.
+def add(connection: apsw.Connection, entry: Entry, check_room: Callable[[int], None]) -> tuple[int, bool]:
+    """Store an entry after all others; its number, and whether it was there already. Raises `KeyReused`, and what `check_room` raises
+    for the bytes that the spool holds.
 
     It means the newest life that it or an earlier entry of its session knows of, and is parked where a failed one of that life waits.
     """
@@ -158,7 +159,9 @@ def add(connection: apsw.Connection, entry: Entry) -> tuple[int, bool]:
                 f"The idempotency key {entry.key!r} was enqueued to session {target.id!r} for something else.", session=target.id
             )
         return same[0], True
-    n = connection.execute("SELECT last FROM total").get + 1
+    held, last = connection.execute("SELECT bytes, last FROM total").fetchone() or (0, 0)
+    check_room(held)
+    n = last + 1
     state = State.parked if _blocked(failures(connection, target), seen) else State.queued
     connection.execute(
         f"INSERT INTO entry ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)",
@@ -171,7 +174,7 @@ def _same_key(connection: apsw.Connection, entry: Entry, seen: int | None) -> tu
     """The number and the request of an earlier entry with this key, of the same life as far as the spool can say."""
     where = "WHERE tenant = ? AND session = ? AND key = ? ORDER BY n DESC LIMIT 1"
     names = (*entry.target, entry.key)
-    row = connection.execute(f"SELECT n, request, ended FROM entry {where}", names).fetchone()
+    row = connection.execute(f"SELECT n, request, tombstone FROM entry {where}", names).fetchone()
     if row is not None and (row[2] is None or seen is None or seen <= row[2]):
         return row[0], row[1]
     row = connection.execute(f"SELECT n, request, receipt FROM outcome {where}", names).fetchone()
@@ -182,15 +185,15 @@ def _same_key(connection: apsw.Connection, entry: Entry, seen: int | None) -> tu
 
 
 def failures(connection: apsw.Connection, target: SessionKey) -> list[tuple[int, int | None]]:
-    """The failed entries of a session: their numbers and `ended`."""
-    sql = "SELECT n, ended FROM entry WHERE state = 2 AND tenant = ? AND session = ? ORDER BY n"
+    """The failed entries of a session: their numbers and `tombstone`."""
+    sql = "SELECT n, tombstone FROM entry WHERE state = 2 AND tenant = ? AND session = ? ORDER BY n"
     rows: list[tuple[Any, ...]] = connection.execute(sql, target).fetchall()
-    return [(n, ended) for n, ended in rows]
+    return [(n, tombstone) for n, tombstone in rows]
 
 
 def _blocked(failed: Sequence[tuple[int, int | None]], seen: int | None) -> bool:
     """Whether an entry that comes after these failed ones has to wait: they are of its life, as far as that is known."""
-    return any(ended is None or seen is None or seen <= ended for _, ended in failed)
+    return any(tombstone is None or seen is None or seen <= tombstone for _, tombstone in failed)
 
 
 def arrange(connection: apsw.Connection, target: SessionKey) -> None:
@@ -231,11 +234,11 @@ def queued(connection: apsw.Connection, target: SessionKey, limit: int) -> list[
     return [_entry(row) for row in rows]
 
 
-def standing(connection: apsw.Connection, target: SessionKey) -> tuple[bool, str | None]:
+def session_state(connection: apsw.Connection, target: SessionKey) -> tuple[bool, str | None]:
     """Whether a session has entries that will be shipped, and the key of a failed one that keeps its life's others back."""
     waiting = connection.execute("SELECT 1 FROM entry WHERE state = 0 AND tenant = ? AND session = ? LIMIT 1", target).get is not None
     failed = connection.execute(
-        "SELECT key FROM entry WHERE state = 2 AND ended IS NULL AND tenant = ? AND session = ? ORDER BY n LIMIT 1", target
+        "SELECT key FROM entry WHERE state = 2 AND tombstone IS NULL AND tenant = ? AND session = ? ORDER BY n LIMIT 1", target
     ).get
     return waiting, failed
 
@@ -262,10 +265,10 @@ def settle(connection: apsw.Connection, n: int, receipt: Shipped | None) -> None
     connection.execute("DELETE FROM outcome WHERE n <= (SELECT last FROM total) - ?", (OUTCOMES_KEPT,))
 
 
-def fail(connection: apsw.Connection, entry: Entry, failure: Failure, ended: int | None) -> None:
+def fail(connection: apsw.Connection, entry: Entry, failure: Failure, tombstone: int | None) -> None:
     """An entry was refused for good: the later ones of its session and life are parked."""
     stored = msgspec.json.encode(failure).decode()
-    connection.execute("UPDATE entry SET state = 2, error = ?, ended = ? WHERE n = ? AND state = 0", (stored, ended, entry.n))
+    connection.execute("UPDATE entry SET state = 2, error = ?, tombstone = ? WHERE n = ? AND state = 0", (stored, tombstone, entry.n))
     arrange(connection, entry.target)
 
 
@@ -303,7 +306,7 @@ def retry(connection: apsw.Connection, numbers: Sequence[int], *, adopt: bool) -
         if row is None:
             continue
         done += 1
-        connection.execute("UPDATE entry SET state = 0, error = NULL, ended = NULL WHERE n = ?", (n,))
+        connection.execute("UPDATE entry SET state = 0, error = NULL, tombstone = NULL WHERE n = ?", (n,))
         if adopt:
             connection.execute("UPDATE entry SET seen = NULL WHERE tenant = ? AND session = ? AND n >= ? AND state < 2", (*row, n))
         arrange(connection, SessionKey(*row))

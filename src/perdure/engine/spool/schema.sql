@@ -16,7 +16,7 @@ CREATE TABLE entry (
     body    BLOB NOT NULL,                -- the events as the codec encodes them
     seal    BLOB NOT NULL,                -- a digest of what does not change of the row
     error   TEXT,                         -- why it failed, as JSON
-    ended   INTEGER                       -- the tombstone of the life that it was meant for, where that life is over
+    tombstone INTEGER                     -- the tombstone of the life that it was meant for, where that life is over
 );
 CREATE INDEX entry_key ON entry (tenant, session, key);
 CREATE INDEX entry_order ON entry (state, tenant, session);   -- and n, as every index

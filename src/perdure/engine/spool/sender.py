@@ -38,10 +38,10 @@ _PASSING = (Closed, QuotaExceeded, Unauthorized, Unsupported)
 
 
 class Refusal(NamedTuple):
-    """The store refused an entry for good. `ended`: the tombstone of the life that it was meant for, if that life is over."""
+    """The store refused an entry for good. `tombstone`: the tombstone of the life that it was meant for, if that life is over."""
 
     failure: Failure
-    ended: int | None = None
+    tombstone: int | None = None
 
 
 class Sender:
@@ -155,7 +155,7 @@ def is_passing(error: Error) -> bool:
 
 
 def _is_over(entry: Entry, life: Incarnation) -> bool:
-    """Whether the life that an entry is meant for has ended: a tombstone came after all that was known of it."""
+    """Whether the life that an entry is meant for is over: a tombstone came after all that was known of it."""
     return entry.seen is not None and 0 < life.tombstone >= entry.seen
 
 

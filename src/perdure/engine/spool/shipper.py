@@ -184,14 +184,14 @@ class Shipper:
         task = asyncio.get_running_loop().create_task(self._lane(target))
         self._lanes[target] = task
 
-        def ended(task: asyncio.Task[None]) -> None:
+        def release(task: asyncio.Task[None]) -> None:
             self._lanes.pop(target, None)
             if not task.cancelled() and (error := task.exception()) is not None:
                 log.error("A lane of the spool ended with an error of its own.", exc_info=error)
             if self._work is not None:
                 self._work.set()
 
-        task.add_done_callback(ended)
+        task.add_done_callback(release)
 
     async def _lane(self, target: SessionKey) -> None:
         """Ship the next entries of a session, in order, until one has to wait or was refused."""
@@ -221,7 +221,7 @@ class Shipper:
             for entry, receipt in shipped:
                 entries.settle(connection, entry.n, _stored(receipt))
             if refused is not None:
-                entries.fail(connection, refused[0], refused[1].failure, refused[1].ended)
+                entries.fail(connection, refused[0], refused[1].failure, refused[1].tombstone)
 
         await self._file.write(mark, synced=refused is not None)
         for _, receipt in shipped:

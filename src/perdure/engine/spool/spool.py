@@ -24,7 +24,7 @@ from perdure.engine.spool.signals import Signals
 from perdure.engine.views import Receipt, Spooled
 from perdure.engine.write.committer import Committer
 from perdure.engine.write.keys import Keys
-from perdure.errors import Busy, NotFound, QuotaExceeded, TooLarge, Unavailable, Unknown
+from perdure.errors import Busy, Error, NotFound, QuotaExceeded, TooLarge, Unavailable, Unknown
 from perdure.lru import LruMap
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey, uuid_text
@@ -104,17 +104,15 @@ class Spool:
         )
         limit = self._settings.spool_bytes
 
-        def add(connection: Any) -> tuple[int, bool]:
-            held = connection.execute("SELECT bytes FROM total").get
+        def check_room(held: int) -> None:
             if held + len(body) > limit:
                 raise QuotaExceeded(
                     f"The spool {self._file.place} holds {held:,} bytes of at most {limit:,}; nothing was enqueued.",
                     advice="Wait until it was shipped, or raise `spool_bytes`; `perdure spool ls` shows what it holds.",
                 )
-            return entries.add(connection, entry)
 
         try:
-            n, duplicate = await self._file.write(add)
+            n, duplicate = await self._file.write(lambda connection: entries.add(connection, entry, check_room))
         except Unknown as error:
             error.facts.setdefault("key", entry.key)
             raise
@@ -174,7 +172,7 @@ class Spool:
         for target in targets:
             for pause in _pauses():
                 with self._signals.waiting(target) as reply:
-                    waiting, failed = await self._file.read(partial(entries.standing, target=target))
+                    waiting, failed = await self._file.read(partial(entries.session_state, target=target))
                     if failed is not None:
                         raise Busy(
                             f"A write to session {target.id!r} failed in the spool, with the key {failed!r}: nothing may overtake it.",
@@ -235,7 +233,7 @@ class Spool:
         try:
             await self._shipper.stop()
             left = await self.state()
-        except (Unavailable, NotFound) as error:
+        except Error as error:
             log.warning("What is left in the spool %s cannot be seen: %s", self._file.place, error)
         finally:
             await in_thread(self._end)
