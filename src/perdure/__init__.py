@@ -6,9 +6,11 @@ from perdure.codec.upcast import Upcaster
 from perdure.config import Settings
 from perdure.engine.calls.edit import Edit
 from perdure.engine.calls.enqueue import Queued
+from perdure.engine.live.lease import Lease, Leasing
+from perdure.engine.live.lost import Lost
 from perdure.engine.opening import Opening, open
 from perdure.engine.store import Store
-from perdure.engine.views import Info, Receipt, Spooled, Verified, View
+from perdure.engine.views import Info, LeaseInfo, Part, Receipt, Sizes, Spooled, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.errors import (
     AlreadyExists,
@@ -19,6 +21,7 @@ from perdure.errors import (
     Deleted,
     Error,
     Fenced,
+    Held,
     Invalid,
     KeyReused,
     Moved,
@@ -56,20 +59,27 @@ __all__ = [
     "Error",
     "Event",
     "Fenced",
+    "Held",
     "Info",
     "Invalid",
     "KeyReused",
     "Kind",
+    "Lease",
+    "LeaseInfo",
+    "Leasing",
+    "Lost",
     "Moved",
     "NotFound",
     "OnConflict",
     "Op",
     "Opening",
+    "Part",
     "Queued",
     "QuotaExceeded",
     "Receipt",
     "Rewound",
     "Settings",
+    "Sizes",
     "Spooled",
     "Status",
     "Store",

@@ -9,6 +9,9 @@ from perdure.errors import Invalid
 NAME_BYTES_MAX = 255
 """Longest tenant, session id, idempotency key or actor, in bytes of UTF-8."""
 
+SYSTEM = "~"
+"""Tenants that begin with this are Perdure's own."""
+
 
 class SessionKey(NamedTuple):
     """A session's full name. Every path in every engine is scoped by the tenant."""
@@ -34,6 +37,26 @@ def check_name(what: str, name: object) -> str:
     if size > NAME_BYTES_MAX:
         raise Invalid(f"{what} may have at most {NAME_BYTES_MAX} bytes; this one has {size}.")
     return name
+
+
+def check_tenant(tenant: object) -> str:
+    """A user's tenant, as `check_name`, of at most 254 bytes, and none that begins with `~`; else `Invalid`."""
+    name = check_name("A tenant", tenant)
+    if name.startswith(SYSTEM):
+        raise Invalid(f"A tenant must not begin with {SYSTEM!r}, which marks Perdure's own sessions: {name[:60]!r}.")
+    if len(name.encode()) >= NAME_BYTES_MAX:
+        raise Invalid(f"A tenant may have at most {NAME_BYTES_MAX - 1} bytes; this one has {len(name.encode())}.")
+    return name
+
+
+def system_tenant(tenant: str = "") -> str:
+    """The tenant of Perdure's own sessions that belong to a user's tenant; without one, to the whole store."""
+    return SYSTEM + tenant
+
+
+def is_system(tenant: str) -> bool:
+    """Whether the sessions of this tenant are Perdure's own."""
+    return tenant.startswith(SYSTEM)
 
 
 def life_key(key: str, life: int) -> str:

@@ -154,3 +154,19 @@ async def test_sent_again_into_another_life(url: str, spool: str) -> None:
         assert await file.write(lambda connection: entries.retry(connection, [1], adopt=True)) == 1
         assert (await old.receipt()).version == 5
         assert (await store.read("s")).state == {"n": 102}
+
+
+async def test_leases_are_no_lives(url: str, spool: str) -> None:
+    """Entries are shipped across leases that are taken and released, wait while one is exclusive, and go on when it is released."""
+    async with perdure.open(url, spool=spool) as store, perdure.open(url) as other:
+        await store.append("s", ONE)
+        async with other.lease("s", owner="other", ttl=30):
+            assert (await (await store.enqueue("s", ONE)).receipt()).version == 3
+        assert (await (await store.enqueue("s", Event("note"))).receipt()).version == 5
+        async with other.lease("s", owner="other", ttl=30, exclusive=True):
+            waiting = await store.enqueue("s", ONE)
+            with pytest.raises(perdure.Unavailable):
+                await waiting.receipt(timeout=0.3)
+            await (await store.enqueue("t", ONE)).receipt()
+        assert (await waiting.receipt()).version == 8
+        assert (await store.read("s")).state == {"n": 3}

@@ -23,7 +23,7 @@ class Queued:
     """A write that lies in the spool. It survives the process and the machine's power, and is shipped exactly once.
 
     Made by `store.enqueue`, or from another process by `store.queued`. `key` is its idempotency key, made where the caller gave none.
-    `duplicate`: an earlier `enqueue` with this key had stored it.
+    `duplicate`: the spool knew of an earlier `enqueue` with this key. Where only the store knows, the receipt says so.
     """
 
     def __init__(self, core: Core, target: SessionKey, key: str, n: int | None = None, *, duplicate: bool = False) -> None:

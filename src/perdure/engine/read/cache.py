@@ -10,6 +10,7 @@ import msgspec
 from perdure.backends.spi import Head
 from perdure.concurrency.critical_section import CriticalSection
 from perdure.lru import LruMap
+from perdure.model.control import NOTHING_SET, Control
 from perdure.model.ids import SessionKey
 
 SEEN_ONCE_MAX = 4_096
@@ -19,8 +20,9 @@ SEEN_ONCE_MAX = 4_096
 class CachedState(msgspec.Struct, frozen=True):
     """A session's state at a head, never changed in place: what changes is copied along its path.
 
-    `log_bytes` is the weight of the records since the last snapshot, `snapshot_bytes` that snapshot's, `size_bytes` that of the records
-    before it.
+    `log_bytes` is the weight of the records since the last snapshot, with the bodies out of line that had to be fetched, `snapshot_bytes`
+    that snapshot's, `size_bytes` that of the records before it. The state has at most about `state_bytes`, encoded and uncompressed.
+    `control` is what control commits up to the head say of the session.
     """
 
     head: Head
@@ -30,6 +32,8 @@ class CachedState(msgspec.Struct, frozen=True):
     tags: Mapping[str, str]
     created_at: int
     size_bytes: int = 0
+    control: Control = NOTHING_SET
+    state_bytes: int = 0
 
     @property
     def weight(self) -> int:

@@ -23,9 +23,10 @@ from perdure.engine.write.committer import Committer
 from perdure.engine.write.keys import Keys
 from perdure.engine.write.request import Mode, WriteRequest, has_ops
 from perdure.engine.write.resolve import RECREATED, Incarnation
-from perdure.errors import Busy, Closed, Conflict, Deleted, Error, QuotaExceeded, Unauthorized, Unsupported
+from perdure.errors import Busy, Closed, Conflict, Deleted, Error, Fenced, QuotaExceeded, Unauthorized, Unsupported
 from perdure.lru import LruMap
-from perdure.model.commit import Status, raised
+from perdure.model.commit import Status
+from perdure.model.epoch import raised
 from perdure.model.ids import SessionKey
 from perdure.redaction import Secrets
 
@@ -33,8 +34,8 @@ LIVES_MAX = 16_384
 """Sessions of which the shipper remembers the present life."""
 GRANTS_MAX = 16
 """How often an entry is sent again at once because the session's fencing token moved, though its life did not."""
-_PASSING = (Closed, QuotaExceeded, Unauthorized, Unsupported)
-"""Errors that are about the store and not about the entry: they are waited out, as those are that may be tried again."""
+_PASSING = (Closed, Fenced, QuotaExceeded, Unauthorized, Unsupported)
+"""Errors that are not about the entry but about the store, or an exclusive lease: they are waited out, as those that may be tried again."""
 
 
 class Refusal(NamedTuple):

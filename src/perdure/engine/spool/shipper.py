@@ -22,7 +22,7 @@ from perdure.engine.spool.file import ShipperLock, SpoolFile
 from perdure.engine.spool.sender import Refusal, Sender
 from perdure.engine.spool.signals import Signals
 from perdure.engine.views import Receipt
-from perdure.errors import Busy, Error
+from perdure.errors import Busy, Error, Fenced, QuotaExceeded
 from perdure.model.ids import SessionKey
 
 LANES = 64
@@ -245,7 +245,7 @@ class Shipper:
         """What the store does not take now is tried again later."""
         now = self._clock.monotonic()
         self._delays.setdefault(target, Backoff()).fail(now, self._chance())
-        if isinstance(error, Busy):
+        if isinstance(error, (Busy, Fenced, QuotaExceeded)):  # It says nothing of other sessions.
             return
         if not self._outage.failures:
             message = self._sender.failure(error)

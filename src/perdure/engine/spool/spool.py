@@ -13,6 +13,7 @@ from perdure.clock import Clock
 from perdure.codec.codec import Codec
 from perdure.codec.records import request_digest
 from perdure.config import Settings
+from perdure.engine.read.bodies import Bodies
 from perdure.engine.read.cache import Cache
 from perdure.engine.read.reader import Reader
 from perdure.engine.spool import entries
@@ -59,10 +60,11 @@ class Spool:
         settings: Settings,
         telemetry: Telemetry,
         url: str,
+        bodies: Bodies,
     ) -> None:
         self._file, self._backend, self._codec, self._cache, self._keys = file, backend, codec, cache, keys
         self._committer, self._durability, self._clock, self._settings = committer, durability, clock, settings
-        self._telemetry = telemetry
+        self._telemetry, self._bodies = telemetry, bodies
         self._signals = Signals()
         self._seen = LruMap[SessionKey, int](SEEN_MAX)
         sender = Sender(file, backend, codec, reader, keys, committer, durability, Secrets(url))
@@ -90,7 +92,7 @@ class Spool:
         """
         body = self._codec.encode_events(events)
         most = self._backend.capabilities.record_bytes_max
-        if len(body) > most:
+        if len(body) > most and not self._bodies.is_large(body):
             raise TooLarge(f"The events take {len(body):,} bytes as they are stored; this engine's records take {most:,}.")
         entry = Entry(
             target=target,
