@@ -36,7 +36,8 @@ GROUPS = {
     "Opening": ["open", "Opening", "Settings", "Capabilities", "Upcaster"],
     "A store": ["Store"],
     "A draft": ["Edit", "Draft", "OnConflict"],
-    "What calls answer": ["Receipt", "Queued", "Spooled", "View", "Info", "Verified", "Sizes", "Part", "Commit", "Clash"],
+    "Leases": ["Lease", "Leasing", "Lost", "LeaseInfo"],
+    "What calls answer": ["Receipt", "Queued", "Spooled", "View", "Info", "Verified", "Sizes", "Part", "Commit", "Change", "Clash"],
     "Events and operations": ["Event", "Op", "op"],
     "Words": ["Durability", "Kind", "Status"],
 }

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from datetime import datetime
 from types import MappingProxyType, TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, cast, overload
 
 from perdure.backends.spi import Capabilities, Durability
 from perdure.clock import Clock
@@ -36,7 +36,7 @@ from perdure.engine.live.lease import Lease as _AsyncLease
 from perdure.engine.live.lease import Leasing as _AsyncLeasing
 from perdure.engine.live.lost import Lost as _AsyncLost
 from perdure.engine.unentered import Blocking
-from perdure.engine.views import Info, LeaseInfo, Receipt, Sizes, Spooled, Verified, View
+from perdure.engine.views import Change, Info, LeaseInfo, Receipt, Sizes, Spooled, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.model.commit import Commit, Status
 from perdure.model.events import Event
@@ -228,12 +228,16 @@ def main() -> int:
 def method(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
     """One blocking method: same signature, same docstring, one line of body."""
     returns = ast.unparse(node.returns) if node.returns else "None"
+    if any(ast.unparse(decorator) == "overload" for decorator in node.decorator_list):
+        return f"@overload\ndef {node.name}({ast.unparse(node.args)}) -> {returns.replace('AsyncIterator', 'Iterator')}: ...\n"
     call = f"self._store.{node.name}({arguments(node.args)})"
     if any(ast.unparse(decorator) == "property" for decorator in node.decorator_list):
         body = f"return self._store.{node.name}"
     elif returns.startswith("AsyncIterator"):
         returns = returns.replace("AsyncIterator", "Iterator")
         body = f"return _iterate({call})"
+        if " | " in returns:  # The call fits none of the overloads, but all of them together.
+            body = body.replace("self._store", 'cast("Any", self._store)')
     elif isinstance(node, ast.AsyncFunctionDef):
         call = f"run_blocking({call})"
         body = call if returns == "None" else f"return Queued({call})" if returns == "Queued" else f"return {call}"

@@ -10,7 +10,7 @@ from perdure.engine.live.lease import Lease, Leasing
 from perdure.engine.live.lost import Lost
 from perdure.engine.opening import Opening, open
 from perdure.engine.store import Store
-from perdure.engine.views import Info, LeaseInfo, Part, Receipt, Sizes, Spooled, Verified, View
+from perdure.engine.views import Change, Info, LeaseInfo, Part, Receipt, Sizes, Spooled, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.errors import (
     AlreadyExists,
@@ -47,6 +47,7 @@ __all__ = [
     "AlreadyExists",
     "Busy",
     "Capabilities",
+    "Change",
     "Clash",
     "Closed",
     "Commit",

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from datetime import datetime
 from types import MappingProxyType, TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, cast, overload
 
 from perdure.backends.spi import Capabilities, Durability
 from perdure.clock import Clock
@@ -22,7 +22,7 @@ from perdure.engine.live.lease import Lease as _AsyncLease
 from perdure.engine.live.lease import Leasing as _AsyncLeasing
 from perdure.engine.live.lost import Lost as _AsyncLost
 from perdure.engine.unentered import Blocking
-from perdure.engine.views import Info, LeaseInfo, Receipt, Sizes, Spooled, Verified, View
+from perdure.engine.views import Change, Info, LeaseInfo, Receipt, Sizes, Spooled, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.model.commit import Commit, Status
 from perdure.model.events import Event
@@ -395,17 +395,75 @@ class Store:
             )
         )
 
+    @overload
     def watch(
         self, session: str, *, after: int = 0, types: Collection[str] | None = None, include_deleted: bool = False, control: bool = False
-    ) -> Iterator[Commit]:
+    ) -> Iterator[Commit]: ...
+
+    @overload
+    def watch(
+        self,
+        *,
+        prefix: str = "",
+        tags: Mapping[str, str] | None = None,
+        after: str | None = None,
+        types: Collection[str] | None = None,
+        control: bool = False,
+    ) -> Iterator[Change]: ...
+
+    def watch(
+        self,
+        session: str | None = None,
+        *,
+        after: int | str | None = 0,
+        types: Collection[str] | None = None,
+        include_deleted: bool = False,
+        control: bool = False,
+        prefix: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Iterator[Commit] | Iterator[Change]:
         """The session's commits with a version above `after`, then those to come as they come, by whomever they are written.
 
         Nothing is skipped and nothing comes twice: go on later with `after=` the last version seen. Begins with the session's present
         life and ends after its tombstone (`include_deleted`: neither); break off whenever you like. `types` and `control` as in
         `history`. Waits out an engine that is away, for `watch_outage` seconds.
+
+        With `prefix` or `tags` in place of a session it gives `Change`s of every session whose id begins so and that has these tags: the
+        same as `changes`, with a cursor as `after`.
+
         Raises `NotFound`, `Deleted`, `Truncated`, `Corrupt`, `Unavailable`, `Closed`, and `Rewound` when the store has lost what was seen.
         """
-        return _iterate(self._store.watch(session, after=after, types=types, include_deleted=include_deleted, control=control))
+        return _iterate(
+            cast("Any", self._store).watch(
+                session, after=after, types=types, include_deleted=include_deleted, control=control, prefix=prefix, tags=tags
+            )
+        )
+
+    def changes(
+        self,
+        *,
+        after: str | None = None,
+        types: Collection[str] | None = None,
+        prefix: str = "",
+        tags: Mapping[str, str] | None = None,
+        control: bool = False,
+        follow: bool = True,
+    ) -> Iterator[Change]:
+        """The commits of every session of this tenant, from the start or after a cursor, then those to come; each with a cursor to go on.
+
+        At least once: one session's commits come in the order of their versions, and some may come again after a cursor was taken up.
+        Between sessions there is no promised order. Deleted sessions are among them up to their tombstone; of a purged one only the
+        tombstone is left. With `follow=False` it ends when there are no more.
+
+        `types` as in `history` (a deletion is an event of the type "deleted"). `prefix`: ids that begin so. `tags`: sessions that have them
+        when their commits are read here; every tombstone of a session whose tags are not known any more comes too. `control`: lease commits
+        too. Go on with the same choice. The engine's feed has all tenants' commits, and those of others are passed over.
+
+        Waits out an engine that is away, for `watch_outage` seconds. Raises `Invalid` for a cursor of another store or tenant, `Rewound`
+        when the store has lost commits that were seen, `Truncated` (with a `cursor` to go on without them) when commits were truncated
+        before they were read, `Corrupt`, `Unavailable`, `Closed`.
+        """
+        return _iterate(self._store.changes(after=after, types=types, prefix=prefix, tags=tags, control=control, follow=follow))
 
     def list(
         self,

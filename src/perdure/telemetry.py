@@ -21,6 +21,9 @@ SPOOL_ENTRIES, SPOOL_BYTES, SPOOL_AGE = "perdure.spool.entries", "perdure.spool.
 LEASES_HELD, LEASES_LOST = "perdure.leases.held", "perdure.leases.lost"
 LEASE_CHALLENGES, LEASE_TAKEOVERS = "perdure.leases.challenges", "perdure.leases.takeovers"
 LARGE_STATES = "perdure.state.large"
+HANDLED = "perdure.consumer.handled"
+LAG = "perdure.consumer.lag"
+PARKED = "perdure.consumer.parked"
 
 LOOK_EVERY = 64
 """Calls between two looks for an SDK, while there is none: a look costs more than the rest. The first call looks."""
@@ -137,6 +140,16 @@ class Telemetry:
         if self._instruments is not None:
             self._instruments.large_states.add(1)
 
+    def consumed(self, tenant: str, consumer: str, handled: int, lag: float, parked: int) -> None:
+        """Count what a consumer has handled; how many seconds ago the newest of it was committed, and how many sessions are parked."""
+        self._look()
+        if self._instruments is None:
+            return
+        attributes = {"perdure.tenant": tenant, "perdure.consumer": consumer}
+        self._instruments.handled.add(handled, attributes)
+        self._instruments.lag.set(lag, attributes)
+        self._instruments.parked.set(parked, attributes)
+
 
 async def _inside(span: AbstractContextManager[Any], work: Coroutine[Any, Any, T]) -> T:
     with span:
@@ -170,3 +183,6 @@ class _Instruments:
             LARGE_STATES, unit="{session}", description="Sessions whose state was found to have more than warn_bytes."
         )
         self.duration = meter.create_histogram(DURATION, unit="s", description="How long public calls took.")
+        self.handled = meter.create_counter(HANDLED, unit="{commit}", description="Commits that a consumer has handled.")
+        self.lag = meter.create_gauge(LAG, unit="s", description="How long ago the newest commit that a consumer has handled was made.")
+        self.parked = meter.create_gauge(PARKED, unit="{session}", description="Sessions of which a consumer has parked commits.")

@@ -11,6 +11,8 @@ import perdure
 from perdure.cli.commands import (
     append,
     bench,
+    changes,
+    consumers,
     delete,
     diff,
     doctor,
@@ -46,8 +48,9 @@ app = App(
     console=make_console(),
 )
 for command in (
-    tour.tour, ls.ls, show.show, log.log, messages.messages, watch.watch, diff.diff, append.append, find.find, tag.tag, fork.fork,
-    merge.merge, delete.delete, purge.purge, verify.verify, doctor.doctor, spool.spool, upgrade.upgrade, bench.bench,
+    tour.tour, ls.ls, show.show, log.log, messages.messages, watch.watch, changes.changes, diff.diff, append.append, find.find, tag.tag,
+    fork.fork, merge.merge, delete.delete, purge.purge, verify.verify, consumers.consumers, doctor.doctor, spool.spool, upgrade.upgrade,
+    bench.bench,
 ):  # fmt: skip
     app.command(command, help_epilogue="")
 app.command(import_.import_, name="import", help_epilogue="")

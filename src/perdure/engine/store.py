@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, overload
 
 from perdure.backends.spi import Capabilities, Durability
 from perdure.config import shown_url
 from perdure.engine.branch.fork import fork, purge
 from perdure.engine.branch.merge import merge
 from perdure.engine.calls.append import append, find
+from perdure.engine.calls.changes import changes, watch_many
 from perdure.engine.calls.control import configure, delete
 from perdure.engine.calls.edit import Edit, edit, update
 from perdure.engine.calls.enqueue import Queued, enqueue, flush, queued
@@ -29,11 +30,11 @@ from perdure.engine.context import Context
 from perdure.engine.core import Core
 from perdure.engine.live.lease import Lease, Leasing
 from perdure.engine.options import Options
-from perdure.engine.views import Info, LeaseInfo, Receipt, Sizes, Spooled, Verified, View
+from perdure.engine.views import Change, Info, LeaseInfo, Receipt, Sizes, Spooled, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.model.commit import Commit, Status
 from perdure.model.events import Event
-from perdure.model.ids import check_tenant, uuid_text
+from perdure.model.ids import check_tenant, system_tenant, uuid_text
 from perdure.model.policy import OnConflict
 
 
@@ -223,6 +224,7 @@ class Store:
             control=control,
         )
 
+    @overload
     def watch(
         self,
         session: str,
@@ -231,15 +233,70 @@ class Store:
         types: Collection[str] | None = None,
         include_deleted: bool = False,
         control: bool = False,
-    ) -> AsyncIterator[Commit]:
+    ) -> AsyncIterator[Commit]: ...
+
+    @overload
+    def watch(
+        self,
+        *,
+        prefix: str = "",
+        tags: Mapping[str, str] | None = None,
+        after: str | None = None,
+        types: Collection[str] | None = None,
+        control: bool = False,
+    ) -> AsyncIterator[Change]: ...
+
+    def watch(
+        self,
+        session: str | None = None,
+        *,
+        after: int | str | None = 0,
+        types: Collection[str] | None = None,
+        include_deleted: bool = False,
+        control: bool = False,
+        prefix: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[Commit] | AsyncIterator[Change]:
         """The session's commits with a version above `after`, then those to come as they come, by whomever they are written.
 
         Nothing is skipped and nothing comes twice: go on later with `after=` the last version seen. Begins with the session's present
         life and ends after its tombstone (`include_deleted`: neither); break off whenever you like. `types` and `control` as in
         `history`. Waits out an engine that is away, for `watch_outage` seconds.
+
+        With `prefix` or `tags` in place of a session it gives `Change`s of every session whose id begins so and that has these tags: the
+        same as `changes`, with a cursor as `after`.
+
         Raises `NotFound`, `Deleted`, `Truncated`, `Corrupt`, `Unavailable`, `Closed`, and `Rewound` when the store has lost what was seen.
         """
-        return watch(self._context, session, after, types, include_deleted=include_deleted, control=control)
+        if prefix is None and tags is None:
+            return watch(self._context, session, after, types, include_deleted=include_deleted, control=control)
+        return watch_many(self._context, session, after, types, prefix, tags, include_deleted=include_deleted, control=control)
+
+    def changes(
+        self,
+        *,
+        after: str | None = None,
+        types: Collection[str] | None = None,
+        prefix: str = "",
+        tags: Mapping[str, str] | None = None,
+        control: bool = False,
+        follow: bool = True,
+    ) -> AsyncIterator[Change]:
+        """The commits of every session of this tenant, from the start or after a cursor, then those to come; each with a cursor to go on.
+
+        At least once: one session's commits come in the order of their versions, and some may come again after a cursor was taken up.
+        Between sessions there is no promised order. Deleted sessions are among them up to their tombstone; of a purged one only the
+        tombstone is left. With `follow=False` it ends when there are no more.
+
+        `types` as in `history` (a deletion is an event of the type "deleted"). `prefix`: ids that begin so. `tags`: sessions that have them
+        when their commits are read here; every tombstone of a session whose tags are not known any more comes too. `control`: lease commits
+        too. Go on with the same choice. The engine's feed has all tenants' commits, and those of others are passed over.
+
+        Waits out an engine that is away, for `watch_outage` seconds. Raises `Invalid` for a cursor of another store or tenant, `Rewound`
+        when the store has lost commits that were seen, `Truncated` (with a `cursor` to go on without them) when commits were truncated
+        before they were read, `Corrupt`, `Unavailable`, `Closed`.
+        """
+        return changes(self._context, after, types=types, prefix=prefix, tags=tags, control=control, follow=follow)
 
     def list(
         self,
@@ -366,3 +423,8 @@ class Store:
         """
         await self._core.close()
         return self._core.spool_left
+
+
+def system_store(store: Store) -> Store:
+    """The same store, for Perdure's own sessions about its tenant."""
+    return Store(store._core, system_tenant(store.tenant))

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Collection, Mapping
 from datetime import datetime
 from functools import cached_property
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -13,12 +14,12 @@ import msgspec
 from perdure.backends.spi import Durability, Head, Row
 from perdure.model.commit import Commit, Status
 from perdure.model.epoch import grant_of, is_challenged, is_exclusive
-from perdure.model.ids import uuid_text
+from perdure.model.ids import NAME_BYTES_MAX, check_name, uuid_text
 from perdure.model.lease import LeaseSection
 from perdure.model.timestamps import moment, rfc3339, shown, to_datetime, to_nanoseconds
 from perdure.model.values import ROOM, thaw
 
-__all__ = ["Info", "LeaseInfo", "Receipt", "Spooled", "Verified", "View", "only", "to_datetime", "to_nanoseconds"]
+__all__ = ["Change", "Info", "LeaseInfo", "Receipt", "Spooled", "Verified", "View", "only", "to_datetime", "to_nanoseconds"]
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -130,6 +131,36 @@ def only(commit: Commit, types: Collection[str] | None) -> Commit | None:
         return commit
     events = tuple(event for event in commit.events if event.type in types)
     return msgspec.structs.replace(commit, events=events) if events else None
+
+
+class Change(msgspec.Struct, frozen=True):
+    """A commit of some session of this tenant, as `changes` gives it.
+
+    `cursor` is an opaque text: pass it as `after=` to go on after this commit, in any process. It fits this store and tenant only.
+    """
+
+    session: str
+    commit: Commit
+    cursor: str
+
+    def key(self, consumer: str, *parts: str) -> str:
+        """An idempotency key for what a consumer writes because of this commit: the same at every delivery, so that it is applied once.
+
+        Made of the consumer's name, the parts, the session and the version. Where a commit leads to several writes to one session, give
+        each a part of its own. At most 255 bytes: longer ones become a digest. Raises `Invalid` for what is no name.
+        """
+        names = [check_name("A part of a key", part) for part in (consumer, *parts, self.session)]
+        key = ":".join([*(name.replace("%", "%25").replace(":", "%3A") for name in names), str(self.commit.version)])
+        if len(key.encode()) <= NAME_BYTES_MAX:
+            return key
+        return f"{blake2b(key.encode(), digest_size=32).hexdigest()}:{self.commit.version}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can say it: session and cursor, and beside them what `Commit.to_dict` gives."""
+        return {"session": self.session, "cursor": self.cursor, **self.commit.to_dict()}
+
+    def __repr__(self) -> str:
+        return f"<Change {self.session} {self.commit!r}>"
 
 
 class Verified(msgspec.Struct, frozen=True):

@@ -235,7 +235,7 @@ async def test_a_store_of_schema_1_gets_no_further_field(place: Callable[[], Any
 
 
 async def test_an_upgrade(place: Callable[[], Any]) -> None:
-    """The header has what schema 2 asks for and nothing else; the old handle reads on and writes no more; again changes nothing."""
+    """The header has what schema 2 asks for and nothing else; the handle that upgraded writes no more and reads on."""
     async with handles(place) as open:
         old = await of_schema_1(open)
         before = await everything(old)

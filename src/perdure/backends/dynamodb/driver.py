@@ -57,7 +57,6 @@ class DynamoDBDriver(Reader):
     """A `Driver` on one table. A write is one session's, on a lane of its own, and waits for no other's; `StatementBatcher` sends them."""
 
     batch_max = 1
-    proves_heads = False
 
     lanes = 1024
 

@@ -50,7 +50,6 @@ class EtcdDriver(Reader):
 
     lanes = 2
     batch_max = 64
-    proves_heads = False
 
     def __init__(self, gateway: Gateway, keys: Layout) -> None:
         super().__init__(gateway, keys)

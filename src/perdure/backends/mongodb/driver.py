@@ -53,13 +53,12 @@ class MongoDBDriver(Reader):
 
     lanes = 1
     batch_max = 128
-    proves_heads = False
     store_id = ""
     schema = SCHEMA_VERSION
 
     def __init__(self, connections: Connections) -> None:
         super().__init__(connections)
-        self._archiver, self._feed = TailArchiver(connections), Feed(self)
+        self._archiver, self._feed = TailArchiver(connections, self._check_writer), Feed(self)
         self._moved = LruMap[str, int](MOVED_MAX)
 
     async def start(self, clock: Clock, connect_timeout: float, *, create: bool = True) -> None:
@@ -85,6 +84,9 @@ class MongoDBDriver(Reader):
             scan_orders=("id",) if self.schema < 2 else ("id", "due"),
             min_writer_seconds=schema.MIN_WRITER_SECONDS,
         )
+
+    async def _check_writer(self) -> None:
+        await self._writer.check()
 
     async def _least_writer(self) -> int:
         return (await Headers(self.connections).read()).min_writer

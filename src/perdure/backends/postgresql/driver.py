@@ -14,7 +14,7 @@ from perdure.backends.common.refusals import head_differs, no_store
 from perdure.backends.common.schema import check_writer, write_due_cursor, writer_version
 from perdure.backends.common.store_header import StoreHeader, check_schema, new_store_id
 from perdure.backends.common.stored import make_cells, make_head, make_record
-from perdure.backends.postgresql.checkup import checkup
+from perdure.backends.postgresql.checkup import ahead, checkup, renumber
 from perdure.backends.postgresql.conditions import conditions
 from perdure.backends.postgresql.connections import Connections
 from perdure.backends.postgresql.notifications import LISTENING, Announcer, notices
@@ -27,6 +27,7 @@ from perdure.backends.spi import (
     Change,
     Checkup,
     Durability,
+    Finding,
     Head,
     Index,
     Known,
@@ -76,6 +77,8 @@ class PostgreSQLDriver:
         self._ns = f'"{namespace}"'
         self._channel = f"perdure.{namespace}"
         self.store_id, self.schema = "", SCHEMA_VERSION
+        self._unsure_of_numbers = True
+        """Until the first look of `feed` whether all records are of this server's transactions."""
 
     async def start(self, clock: Clock, *, create: bool = True) -> None:
         """Read what the server is, and make the schema where there is none; `NotFound` without `create`."""
@@ -283,7 +286,12 @@ class PostgreSQLDriver:
         return Page(rows, last.session.id if query.order == "id" else write_due_cursor(last.due_at or 0, last.session))
 
     async def feed(self, cursor: str | None, limit: int) -> Page[Change]:
-        """See `spi.Backend.feed`. A transaction that stays open, anywhere in the database, holds it back."""
+        """See `spi.Backend.feed`. A transaction that stays open, anywhere in the database, holds it back. Raises `Unsupported` where
+        records were restored from another server, whose transactions have larger numbers: they would be passed over."""
+        if self._unsure_of_numbers:
+            if (await self.connections.fetch(self._queries["ahead"]))[0][0]:
+                raise Unsupported(f"{ahead(self._ns)}: {renumber(self._ns)}.", advice="")
+            self._unsure_of_numbers = False
         if cursor is not None and not re.fullmatch(r"\d{1,20}:\d{1,19}:\d{1,19}", cursor):
             raise Invalid(f"{cursor!r} is no cursor of this feed.")
         xid, n, version = (cursor or "0:0:0").split(":")
@@ -315,7 +323,10 @@ class PostgreSQLDriver:
 
     async def checkup(self) -> Checkup:
         """See `remote.Driver.checkup`."""
-        return await checkup(self.connections)
+        found = await checkup(self.connections)
+        if not (await self.connections.fetch(self._queries["ahead"]))[0][0]:
+            return found
+        return found._replace(findings=[*found.findings, Finding("bad", "unsupported", f"{ahead(self._ns)}.", renumber(self._ns))])
 
     async def close(self) -> None:
         """See `remote.Driver.close`."""

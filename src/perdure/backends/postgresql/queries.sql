@@ -179,6 +179,10 @@ WHERE (l.xid, l.n, l.version) > (%(xid)s::xid8, %(n)s::bigint, %(version)s::bigi
 AND l.xid < pg_snapshot_xmin(pg_current_snapshot())
 ORDER BY l.xid, l.n, l.version LIMIT %(limit)s
 
+-- ahead --
+-- Whether a record names a transaction that this server has not begun: it was restored from another server.
+SELECT EXISTS (SELECT FROM {ns}.log WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()))
+
 -- truncate --
 -- Drop what is below, if the anchor is there. A row if it was.
 WITH anchor AS MATERIALIZED (

@@ -53,7 +53,6 @@ class RedisDriver:
 
     lanes = 2
     batch_max = 128
-    proves_heads = False
     store_id = ""
 
     def __init__(self, connections: Connections, namespace: str, *, replicas: int) -> None:

@@ -85,8 +85,6 @@ class Driver(Protocol):
     """Most attempts in one `write`."""
     durability_read: Durability
     """The level that a record has for certain when a linearizable read has shown it."""
-    proves_heads: bool
-    """Whether `heads`, `load` and `find_key` compare a head with its newest record, where that costs no round trip. See `proof`."""
 
     async def write(self, attempts: Sequence[Attempt]) -> Sequence[Answer]:
         """Try these attempts, each session at most once, in one round trip where the engine can; answers in their order.
@@ -140,6 +138,13 @@ class Driver(Protocol):
     async def close(self) -> None:
         """Let go of what the driver opened; a client that the caller lent stays open."""
         ...
+
+
+@runtime_checkable
+class ProvingDriver(Protocol):
+    """A driver that says whether `heads`, `load` and `find_key` compare a head with its newest record. See `proof`."""
+
+    proves_heads: bool
 
 
 @runtime_checkable

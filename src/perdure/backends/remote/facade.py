@@ -160,7 +160,7 @@ class RemoteBackend:
     async def _heads(self, sessions: Sequence[SessionKey]) -> Sequence[Head | None]:
         heads = await self._driver.heads(sessions)
         for session, head in zip(sessions, heads, strict=True):
-            self._appender.learn(session, head, proven=self._driver.proves_heads)
+            self._appender.learn(session, head, proven=self._appender.proof.by_driver)
         return heads
 
     async def load(self, session: SessionKey, at: int | None = None) -> Loaded | None:
@@ -174,7 +174,7 @@ class RemoteBackend:
             if last is not None and last.version == head.version:
                 if last != head:
                     raise head_differs(session)
-            elif not self._driver.proves_heads and not self._appender.knows(session, head):
+            elif not self._appender.proof.by_driver and not self._appender.knows(session, head):
                 await self._appender.proof.prove(session, head)
             self._appender.learn(session, head, proven=True)
         return loaded
@@ -191,7 +191,7 @@ class RemoteBackend:
 
     async def _find_key(self, session: SessionKey, key: str) -> Known | None:
         known = await self._driver.find_key(session, key)
-        if known is None or self._driver.proves_heads or self._appender.knows(session, known.head):
+        if known is None or self._appender.proof.by_driver or self._appender.knows(session, known.head):
             return known
         head = await self._appender.proof.prove(session, known.head)
         return None if head is None else Known(known.version, known.request, head)

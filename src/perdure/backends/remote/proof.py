@@ -1,6 +1,6 @@
 """A head is compared with the record that made it: they are stored apart, the record repeats the head, and a hash covers it.
 
-An engine that sees both in one request compares them itself: `Driver.proves_heads`, `HeadMismatch.proven`. For the others the newest
+An engine that sees both in one request compares them itself: `ProvingDriver`, `HeadMismatch.proven`. For the others the newest
 record is read where a head that nobody has compared would decide: it refuses an append, it is the first that this process meets of a
 session, it answers for an idempotency key, or a snapshot stands at it. A head that another process made since is taken as it comes:
 whoever reads what came in between compares it.
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from perdure.backends.common.refusals import head_differs
-from perdure.backends.remote.driver import Driver
+from perdure.backends.remote.driver import Driver, ProvingDriver
 from perdure.backends.remote.loop import gather_all
 from perdure.backends.spi import Head, Query, Record, Row
 from perdure.errors import Corrupt, NotFound, Unavailable
@@ -32,6 +32,8 @@ class HeadProof:
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
+        self.by_driver = isinstance(driver, ProvingDriver) and driver.proves_heads
+        """Whether the driver has compared every head that it gives."""
         self.check: Check | None = None
 
     async def prove(self, session: SessionKey, head: Head | None) -> Head | None:

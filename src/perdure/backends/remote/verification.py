@@ -33,7 +33,7 @@ async def verify_heads(driver: Driver, proof: HeadProof, refused: Sequence[Pendi
 
     remembered = [pending for pending in refused if not pending.verified]
     if remembered:
-        await _read_heads(driver, remembered, answer)
+        await _read_heads(driver, proof, remembered, answer)
     await prove_heads(proof, refused, answer)
     # The heads come first: what is refused on one must not have had its key applied up to it.
     await gather_all(*[look_up(one, one.append.key) for one in refused if one.append.key is not None and not one.answered])
@@ -54,7 +54,7 @@ async def prove_heads(proof: HeadProof, strange: Sequence[Pending], answer: Answ
     await gather_all(*[prove(pending) for pending in strange if not pending.proven and not pending.answered])
 
 
-async def _read_heads(driver: Driver, remembered: Sequence[Pending], answer: Answer) -> None:
+async def _read_heads(driver: Driver, proof: HeadProof, remembered: Sequence[Pending], answer: Answer) -> None:
     """A head that is damaged is the error of its own append alone: the others are read in halves."""
     try:
         heads = await driver.heads([pending.append.session for pending in remembered])
@@ -63,8 +63,8 @@ async def _read_heads(driver: Driver, remembered: Sequence[Pending], answer: Ans
             answer(remembered[0], error)
             return
         half = len(remembered) // 2
-        await _read_heads(driver, remembered[:half], answer)
-        await _read_heads(driver, remembered[half:], answer)
+        await _read_heads(driver, proof, remembered[:half], answer)
+        await _read_heads(driver, proof, remembered[half:], answer)
         return
     for pending, head in zip(remembered, heads, strict=True):
-        pending.head, pending.verified, pending.proven = head, True, driver.proves_heads
+        pending.head, pending.verified, pending.proven = head, True, proof.by_driver
