@@ -5,11 +5,12 @@ from perdure.backends.spi import Capabilities, Durability
 from perdure.codec.upcast import Upcaster
 from perdure.config import Settings
 from perdure.engine.calls.edit import Edit
+from perdure.engine.calls.enqueue import Queued
 from perdure.engine.live.lease import Lease, Leasing
 from perdure.engine.live.lease_end import LeaseEnd
 from perdure.engine.opening import Opening, open
 from perdure.engine.store import Store
-from perdure.engine.views import Change, Info, LeaseInfo, Part, Receipt, Sizes, Verified, View
+from perdure.engine.views import Change, Info, LeaseInfo, Part, Receipt, Sizes, Spooled, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.errors import (
     AlreadyExists,
@@ -74,11 +75,13 @@ __all__ = [
     "Op",
     "Opening",
     "Part",
+    "Queued",
     "QuotaExceeded",
     "Receipt",
     "Rewound",
     "Settings",
     "Sizes",
+    "Spooled",
     "Status",
     "Store",
     "TooLarge",

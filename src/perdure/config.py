@@ -38,6 +38,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How often a write that others overtake is tried on the new head before it is `Busy`."""
     watch_every: float = 0.5
     """Seconds between two looks of watchers at an engine that does not notify by itself: one request for all of them."""
+    spool_bytes: int = 256 << 20
+    """About how much the writes in a spool may take; when it is full, `enqueue` is refused."""
+    spool_wait: float = 10.0
+    """Seconds for which a direct write waits for what is queued for its session, before it is `Busy`."""
     watch_outage: float = 60.0
     """Seconds for which a watch goes on trying while its engine is away, before that is `Unavailable`."""
     blob_bytes: int = 64 << 10
@@ -75,6 +79,8 @@ def make_settings(**options: object) -> Settings:
         raise Invalid("cache_bytes and snapshot_bytes_min must not be negative, attempts must be at least 1.")
     if not 0.01 <= settings.watch_every <= 3600 or not 0 <= settings.watch_outage < float("inf"):
         raise Invalid("watch_every must be 0.01 to 3,600 seconds, watch_outage must not be negative.")
+    if settings.spool_bytes < 1 or not 0 <= settings.spool_wait < float("inf"):
+        raise Invalid("spool_bytes must be at least 1, spool_wait must not be negative.")
     if settings.blob_bytes < BLOB_BYTES_MIN or settings.warn_bytes < 1:
         raise Invalid(f"blob_bytes must be at least {BLOB_BYTES_MIN:,}, warn_bytes at least 1.")
     rates = settings.quota_commits_per_second, settings.quota_bytes_per_second

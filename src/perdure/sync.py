@@ -17,11 +17,12 @@ from perdure.concurrency.replies import run_blocking
 from perdure.engine import opening as _opening
 from perdure.engine import store as _async
 from perdure.engine.calls.edit import Edit as _AsyncEdit
+from perdure.engine.calls.enqueue import Queued as _AsyncQueued
 from perdure.engine.live.lease import Lease as _AsyncLease
 from perdure.engine.live.lease import Leasing as _AsyncLeasing
 from perdure.engine.live.lease_end import LeaseEnd as _AsyncLeaseEnd
 from perdure.engine.unentered import Blocking
-from perdure.engine.views import Change, Info, LeaseInfo, Receipt, Sizes, Verified, View
+from perdure.engine.views import Change, Info, LeaseInfo, Receipt, Sizes, Spooled, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.model.commit import Commit, Status
 from perdure.model.events import Event
@@ -29,7 +30,7 @@ from perdure.model.policy import OnConflict
 
 T = TypeVar("T")
 
-__all__ = ["Edit", "Lease", "Leasing", "LeaseEnd", "Store", "open"]
+__all__ = ["Edit", "Lease", "LeaseEnd", "Leasing", "Queued", "Store", "open"]
 
 
 def _iterate(items: AsyncIterator[T]) -> Iterator[T]:
@@ -141,6 +142,35 @@ def _asynchronous(lease: Lease | None) -> Any:
     return lease._lease if isinstance(lease, Lease) else lease
 
 
+class Queued:
+    """A write that lies in the spool: see `perdure.Queued`."""
+
+    def __init__(self, queued: _AsyncQueued) -> None:
+        self._queued = queued
+
+    def __repr__(self) -> str:
+        return repr(self._queued)
+
+    @property
+    def session(self) -> str:
+        """The session that it is a write to."""
+        return self._queued.session
+
+    @property
+    def key(self) -> str:
+        """Its idempotency key."""
+        return self._queued.key
+
+    @property
+    def duplicate(self) -> bool:
+        """Whether an earlier `enqueue` with this key had stored it."""
+        return self._queued.duplicate
+
+    def receipt(self, *, timeout: float | None = None) -> Receipt:
+        """The receipt of its commit, once the store has it: see `perdure.Queued.receipt`."""
+        return run_blocking(self._queued.receipt(timeout=timeout))
+
+
 class Store:
     """Sessions of one tenant, blocking. Made by `perdure.sync.open`; safe from any thread."""
 
@@ -220,6 +250,27 @@ class Store:
                 lease=_asynchronous(lease),
             )
         )
+
+    def enqueue(self, session: str, *events: Event, expect: int | None = None, key: str | None = None, actor: str | None = None) -> Queued:
+        """Append events later: they are stored in the spool now, synced to the local disk, and shipped in order. No round trip.
+
+        For stores opened with `spool=`. What is queued for a session is shipped in the order in which it was enqueued, exactly once, also
+        after restarts and by another process; a failed write parks the later ones of its session. It is meant for the life of the session
+        that this store knows of, and fails in another. Operations are applied to whatever state there is then, and reads do not see them
+        before; `expect` is refused, for nobody knows the version. `key`: an idempotency key, made where it is left out.
+
+        Atomic: all events or none. Raises `QuotaExceeded` when the spool is full (`spool_bytes`), `Invalid`, `KeyReused`, `TooLarge`,
+        `Unavailable`, `Unknown`.
+        """
+        return Queued(run_blocking(self._store.enqueue(session, *events, expect=expect, key=key, actor=actor)))
+
+    def queued(self, session: str, key: str) -> Queued:
+        """A write that was enqueued with this key, here or by another process with the same spool: ask it for its `receipt`."""
+        return Queued(self._store.queued(session, key))
+
+    def flush(self, *, timeout: float = 60.0) -> Spooled:
+        """Wait until everything that is queued now was shipped, so many seconds at most; what the spool holds then."""
+        return run_blocking(self._store.flush(timeout=timeout))
 
     def find(self, session: str, key: str, *, include_deleted: bool = False) -> Receipt | None:
         """The receipt of the commit that this idempotency key was applied by (`duplicate` is true), or `None`. One or two round trips.
@@ -537,9 +588,12 @@ class Store:
         """
         return run_blocking(self._store.sizes(session, parts=parts, include_deleted=include_deleted))
 
-    def close(self) -> None:
-        """Finish what was handed over and let go of every file and thread. Calling it twice is calling it once."""
-        run_blocking(self._store.close())
+    def close(self) -> Spooled | None:
+        """Finish what was handed over and let go of every file and thread. Calling it twice is calling it once.
+
+        Returns what is left in the spool, which is shipped when a store is opened with it again; `None` without a spool.
+        """
+        return run_blocking(self._store.close())
 
 
 def open(
@@ -547,6 +601,7 @@ def open(
     *,
     tenant: str = "default",
     durability: Durability | str | None = None,
+    spool: str | None = None,
     create: bool = True,
     clock: Clock | None = None,
     upcasters: Mapping[str, Upcaster] = MappingProxyType({}),
@@ -557,16 +612,26 @@ def open(
 
     `url` chooses the engine; without one, the environment's `PERDURE_URL`, else `sqlite:///perdure.db`. `tenant` scopes every
     call. `durability` is the least level that receipts may name (default: `local`, or the engine's strongest if that is
-    weaker). `create=False` opens what is there and makes nothing: no file, schema, table or key; where there is no store it raises
-    `NotFound`. `upcasters` say, by event type, how old events read today; `history` applies them.
-    `blobs` is the URL of a place for large bodies (`file:///folder`, `s3://bucket/prefix`, `gs://`, `az://`): a stored body above
-    `blob_bytes` goes there, and a store that has such bodies is always opened with it.
-    `settings` are the fields of `perdure.Settings`. Raises `Invalid`, `NotFound`, `Unauthorized`, `Unsupported`, `Unavailable`, `Corrupt`.
+    weaker). `spool` names a file on the local disk, `sqlite:///spool.db`, from which `store.enqueue` ships. `create=False` opens what is
+    there and makes nothing: no file, schema, table or key; where there is no store it raises `NotFound`. `upcasters` say, by event type,
+    how old events read today; `history` applies them. `blobs` is the URL of a place for large bodies (`file:///folder`,
+    `s3://bucket/prefix`, `gs://`, `az://`): a stored body above `blob_bytes` goes there, and a store that has such bodies is always opened
+    with it. `settings` are the fields of `perdure.Settings`.
+
+    Raises `Invalid`, `NotFound`, `Unauthorized`, `Unsupported`, `Unavailable`, `Corrupt`.
     """
     return Store(
         run_blocking(
             _opening.open(
-                url, tenant=tenant, durability=durability, create=create, clock=clock, upcasters=upcasters, blobs=blobs, **settings
+                url,
+                tenant=tenant,
+                durability=durability,
+                spool=spool,
+                create=create,
+                clock=clock,
+                upcasters=upcasters,
+                blobs=blobs,
+                **settings,
             )._open()
         )
     )

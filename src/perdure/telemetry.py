@@ -17,6 +17,7 @@ SPAN_PREFIX = "perdure."
 COMMITS = "perdure.commits"
 CONFLICTS = "perdure.conflicts"
 DURATION = "perdure.operation.duration"
+SPOOL_ENTRIES, SPOOL_BYTES, SPOOL_AGE = "perdure.spool.entries", "perdure.spool.bytes", "perdure.spool.age"
 LEASES_HELD, LEASES_LOST = "perdure.leases.held", "perdure.leases.lost"
 LEASE_CHALLENGES, LEASE_TAKEOVERS = "perdure.leases.challenges", "perdure.leases.takeovers"
 LARGE_STATES = "perdure.state.large"
@@ -98,6 +99,20 @@ class Telemetry:
         if conflicts:
             self._instruments.conflicts.add(conflicts, {"operation": operation})
 
+    @property
+    def measures(self) -> bool:
+        """Whether an SDK collects metrics."""
+        self._look()
+        return self._instruments is not None
+
+    def spool(self, place: str, entries: int, bytes: int, age: float) -> None:
+        """The depth of a spool, and the age of its oldest entry in seconds."""
+        if self._instruments is not None:
+            which = {"perdure.spool": place}
+            self._instruments.spool_entries.set(entries, which)
+            self._instruments.spool_bytes.set(bytes, which)
+            self._instruments.spool_age.set(age, which)
+
     def leases_held(self, change: int) -> None:
         """Count leases that this store object took (1), or holds no more (-1)."""
         if self._instruments is not None:
@@ -157,6 +172,9 @@ class _Instruments:
         meter = metrics.get_meter("perdure")
         self.commits = meter.create_counter(COMMITS, unit="{commit}", description="Commits stored.")
         self.conflicts = meter.create_counter(CONFLICTS, unit="{conflict}", description="Races lost before a commit was stored.")
+        self.spool_entries = meter.create_gauge(SPOOL_ENTRIES, unit="{entry}", description="Writes in the spool.")
+        self.spool_bytes = meter.create_gauge(SPOOL_BYTES, unit="By", description="What the writes in the spool take.")
+        self.spool_age = meter.create_gauge(SPOOL_AGE, unit="s", description="How long the oldest write is in the spool.")
         self.leases_held = meter.create_up_down_counter(LEASES_HELD, unit="{lease}", description="Leases held.")
         self.leases_lost = meter.create_counter(LEASES_LOST, unit="{lease}", description="Leases that ended before they were released.")
         self.lease_challenges = meter.create_counter(LEASE_CHALLENGES, unit="{commit}", description="Holders asked whether they are alive.")

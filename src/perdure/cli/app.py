@@ -26,6 +26,7 @@ from perdure.cli.commands import (
     messages,
     purge,
     show,
+    spool,
     tag,
     tour,
     upgrade,
@@ -49,8 +50,8 @@ app = App(
 )
 for command in (
     tour.tour, ls.ls, show.show, log.log, messages.messages, watch.watch, changes.changes, diff.diff, append.append, find.find, tag.tag,
-    fork.fork, merge.merge, delete.delete, purge.purge, lease.leases, lease.lease, verify.verify, consumers.consumers, doctor.doctor,
-    upgrade.upgrade, bench.bench,
+    fork.fork, merge.merge, delete.delete, purge.purge, lease.leases, lease.lease, verify.verify, consumers.consumers, spool.spool,
+    doctor.doctor, upgrade.upgrade, bench.bench,
 ):  # fmt: skip
     app.command(command, help_epilogue="")
 app.command(import_.import_, name="import", help_epilogue="")

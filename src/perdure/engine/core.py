@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from perdure.backends.spi import Backend, Durability, Proving
 from perdure.clock import Clock
@@ -25,10 +26,15 @@ from perdure.engine.write.quotas import make_quotas
 from perdure.engine.write.snapshots import Snapshots
 from perdure.engine.write.writer import Writer
 from perdure.errors import Closed
+from perdure.model.ids import SessionKey
 from perdure.telemetry import Telemetry
 
 if TYPE_CHECKING:
+    from perdure.engine.spool.spool import Spool  # It imports the SQLite engine, which most stores do not need.
+    from perdure.engine.views import Spooled
     from perdure.places.place import Place
+
+T = TypeVar("T")
 
 
 class Core:
@@ -68,8 +74,24 @@ class Core:
         )
         self.controls = ControlCommits(backend, codec, self.writer, self.reader, self.cache, self.committer, self.watchers, clock, settings)
         self.leases = Leases(backend, self.controls, self.cache, self.snapshots, self.watchers, clock, durability, self.telemetry)
+        self.spool: Spool | None = None
+        self.spool_left: Spooled | None = None
         self.pid = os.getpid()
         self.closed = False
+
+    def in_order(self, session: SessionKey, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+        """A direct write: with a spool it waits for what is queued for its session. See `Spool.settled`."""
+        return work if self.spool is None else self.spool.after(session, work)
+
+    async def settled(self, *sessions: SessionKey) -> None:
+        """Wait for what is queued for these sessions. Raises `Busy`."""
+        if self.spool is not None:
+            await self.spool.settled(*sessions)
+
+    def saw(self, session: SessionKey, version: int) -> None:
+        """A caller was given this version: what it enqueues next is meant for the life that has it."""
+        if self.spool is not None:
+            self.spool.saw(session, version)
 
     def check_open(self) -> None:
         """Raise `Closed` after `close`, and in a forked child."""
@@ -91,12 +113,19 @@ class Core:
             if sys.is_finalizing():
                 return
             self.watchers.close()
-            await self.leases.close()
-            await self.writer.drain()
             try:
-                await self.backend.close()
+                await self.leases.close()
+                if self.spool is not None:
+                    self.spool_left = await self.spool.close()
             finally:
-                await self.bodies.close()
+                await self._close_engine()
+
+    async def _close_engine(self) -> None:
+        await self.writer.drain()
+        try:
+            await self.backend.close()
+        finally:
+            await self.bodies.close()
 
     def __del__(self) -> None:
         try:

@@ -18,6 +18,7 @@ from perdure.engine.calls.append import append, find
 from perdure.engine.calls.changes import changes, watch_many
 from perdure.engine.calls.control import configure, delete
 from perdure.engine.calls.edit import Edit, edit, update
+from perdure.engine.calls.enqueue import Queued, enqueue, flush, queued
 from perdure.engine.calls.history import history
 from perdure.engine.calls.lease import break_lease, lease, leases
 from perdure.engine.calls.listing import list_sessions
@@ -29,7 +30,7 @@ from perdure.engine.context import Context
 from perdure.engine.core import Core
 from perdure.engine.live.lease import Lease, Leasing
 from perdure.engine.options import Options
-from perdure.engine.views import Change, Info, LeaseInfo, Receipt, Sizes, Verified, View
+from perdure.engine.views import Change, Info, LeaseInfo, Receipt, Sizes, Spooled, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.model.commit import Commit, Status
 from perdure.model.events import Event
@@ -100,6 +101,29 @@ class Store:
         `Unknown`, `Unavailable`.
         """
         return await append(self._context, session, events, expect, key, actor, on_conflict, durability, recreate=recreate, lease=lease)
+
+    async def enqueue(
+        self, session: str, *events: Event, expect: int | None = None, key: str | None = None, actor: str | None = None
+    ) -> Queued:
+        """Append events later: they are stored in the spool now, synced to the local disk, and shipped in order. No round trip.
+
+        For stores opened with `spool=`. What is queued for a session is shipped in the order in which it was enqueued, exactly once, also
+        after restarts and by another process; a failed write parks the later ones of its session. It is meant for the life of the session
+        that this store knows of, and fails in another. Operations are applied to whatever state there is then, and reads do not see them
+        before; `expect` is refused, for nobody knows the version. `key`: an idempotency key, made where it is left out.
+
+        Atomic: all events or none. Raises `QuotaExceeded` when the spool is full (`spool_bytes`), `Invalid`, `KeyReused`, `TooLarge`,
+        `Unavailable`, `Unknown`.
+        """
+        return await enqueue(self._context, session, events, expect, key, actor)
+
+    def queued(self, session: str, key: str) -> Queued:
+        """A write that was enqueued with this key, here or by another process with the same spool: ask it for its `receipt`."""
+        return queued(self._context, session, key)
+
+    async def flush(self, *, timeout: float = 60.0) -> Spooled:
+        """Wait until everything that is queued now was shipped, so many seconds at most; what the spool holds then."""
+        return await flush(self._context, timeout)
 
     async def find(self, session: str, key: str, *, include_deleted: bool = False) -> Receipt | None:
         """The receipt of the commit that this idempotency key was applied by (`duplicate` is true), or `None`. One or two round trips.
@@ -392,9 +416,13 @@ class Store:
         """
         return await sizes(self._context, session, parts, include_deleted=include_deleted)
 
-    async def close(self) -> None:
-        """Finish what was handed over and let go of every file and thread. Calling it twice is calling it once."""
+    async def close(self) -> Spooled | None:
+        """Finish what was handed over and let go of every file and thread. Calling it twice is calling it once.
+
+        Returns what is left in the spool, which is shipped when a store is opened with it again; `None` without a spool.
+        """
         await self._core.close()
+        return self._core.spool_left
 
 
 def system_store(store: Store) -> Store:

@@ -19,7 +19,7 @@ from perdure.model.lease import LeaseSection
 from perdure.model.timestamps import moment, rfc3339, shown, to_datetime, to_nanoseconds
 from perdure.model.values import ROOM, thaw
 
-__all__ = ["Change", "Info", "LeaseInfo", "Receipt", "Verified", "View", "only", "to_datetime", "to_nanoseconds"]
+__all__ = ["Change", "Info", "LeaseInfo", "Receipt", "Spooled", "Verified", "View", "only", "to_datetime", "to_nanoseconds"]
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -207,6 +207,26 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
     blob_commits: int
     parts: tuple[Part, ...]
     """The heaviest parts of the state, heaviest first, each after its container."""
+
+
+class Spooled(msgspec.Struct, frozen=True):
+    """What a spool holds, of all tenants and processes."""
+
+    queued: int
+    """Writes that will be shipped."""
+    parked: int
+    """Writes that wait after a failed one of their session."""
+    failed: int
+    """Writes that the store refused."""
+    bytes: int
+    """What all of these take, about."""
+    oldest_seconds: float
+    """How long ago the oldest of them was enqueued; 0 where there is none."""
+
+    @property
+    def entries(self) -> int:
+        """All writes that were not shipped."""
+        return self.queued + self.parked + self.failed
 
 
 class View:

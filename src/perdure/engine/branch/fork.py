@@ -29,6 +29,7 @@ async def fork(context: Context, session: str, at: int | None, id: str | None, a
     parent, child = context.key(session), context.key(uuid_text(core.committer.new_id()) if id is None else id)
     check_options(Options(actor=actor))
     with core.telemetry.span("fork", *parent):
+        await core.settled(parent, child)
         head = (await read_live(core, parent)).head
         version = head.version if at is None else at
         if type(version) is not int or not 1 <= version <= VERSION_MAX:
@@ -61,6 +62,7 @@ async def purge(context: Context, session: str) -> None:
     """See `Store.purge`."""
     core, target = context.opened(), context.key(session)
     with core.telemetry.span("purge", *target):
+        await core.settled(target)
         head = await _check_purge(core, target)
         await core.backend.purge(target)
         core.cache.drop(target)

@@ -57,6 +57,7 @@ async def merge(
     options = check_options(Options(key=key, actor=actor, on_conflict=policy, create=False, fence=context.fence(lease, target)))
     level = context.durability(durability)
     with core.telemetry.span("merge", *target):
+        await core.settled(source, target)
         await read_live(core, source)
         await read_live(core, target)
         return await _commit(core, source, target, options, level)

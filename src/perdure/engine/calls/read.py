@@ -25,6 +25,8 @@ async def read(context: Context, session: str, at: int | datetime | None, consis
     with core.telemetry.span("read", *target):
         reader = core.reader
         found, owned = await reader.load_uncached(target) if consistency == "strong" else (await reader.cached(target), False)
+        if found is not None:
+            core.saw(target, found.head.version)
         now = require_live(target, found, include_deleted=include_deleted)
         core.sizes.check(target, now)
         if core.snapshots.is_due(now):

@@ -302,7 +302,7 @@ class Committer:
                 actor=request.options.actor,
                 key=tries.key,
                 request=digest_of(request.options, request.asked or request.events),
-                trace=traceparent(),
+                trace=request.trace or traceparent(),
             )
             if self._quotas is not None and not tries.counted:
                 self._quotas.take(request.session.tenant, len(proposal.body))

@@ -191,6 +191,8 @@ def finisher(
         check_head(session, head, options)
         if is_undecided(head, fence):
             return None
+        if request.grant is not None and request.grant != (0 if head is None else raised(head.epoch, 0)):
+            raise conflict(request, head, RECREATED)
         epoch = epoch_after(session, head, fence)
         if incarnation is not None and (head is None or raised(head.epoch, 0) != incarnation.grant):
             return None
