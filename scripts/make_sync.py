@@ -32,7 +32,7 @@ from perdure.engine import opening as _opening
 from perdure.engine import store as _async
 from perdure.engine.calls.edit import Edit as _AsyncEdit
 from perdure.engine.unentered import Blocking
-from perdure.engine.views import Info, Receipt, Verified, View
+from perdure.engine.views import CacheInfo, Info, Receipt, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.model.commit import Commit, Status
 from perdure.model.events import Event

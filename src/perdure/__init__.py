@@ -7,7 +7,7 @@ from perdure.config import Settings
 from perdure.engine.calls.edit import Edit
 from perdure.engine.opening import Opening, open
 from perdure.engine.store import Store
-from perdure.engine.views import Info, Receipt, Verified, View
+from perdure.engine.views import CacheInfo, Info, Receipt, SharedCacheInfo, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.errors import (
     AlreadyExists,
@@ -42,6 +42,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AlreadyExists",
     "Busy",
+    "CacheInfo",
     "Capabilities",
     "Clash",
     "Closed",
@@ -68,6 +69,7 @@ __all__ = [
     "Receipt",
     "Rewound",
     "Settings",
+    "SharedCacheInfo",
     "Status",
     "Store",
     "TooLarge",

@@ -18,7 +18,7 @@ from perdure.engine import opening as _opening
 from perdure.engine import store as _async
 from perdure.engine.calls.edit import Edit as _AsyncEdit
 from perdure.engine.unentered import Blocking
-from perdure.engine.views import Info, Receipt, Verified, View
+from perdure.engine.views import CacheInfo, Info, Receipt, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.model.commit import Commit, Status
 from perdure.model.events import Event
@@ -204,15 +204,25 @@ class Store:
         *,
         at: int | datetime | None = None,
         consistency: Literal["strong", "eventual"] = "strong",
+        max_staleness: float | None = None,
+        at_least: str | None = None,
         include_deleted: bool = False,
     ) -> View:
         """The session's state at its head, at a version, or at a time (the last version not later; an aware datetime).
 
-        `strong` sees every commit acknowledged before the call, by any process; `eventual` may answer from memory.
+        `strong` sees every commit acknowledged before the call, by any process. `eventual` answers from memory where this process knew
+        the state to be the newest within the last `max_staleness` seconds (default and most: the setting `cache_ttl`), by its own
+        monotonic clock; else it looks at the head. It never answers with less than this store has acknowledged, or shown by `read`,
+        `history` or `watch`.
+        `at_least` is the `token` of a `View`, of any process: an answer that would be older looks at the head first.
         `include_deleted` reads a deleted session, and with `at` what was before a deletion, for audit.
-        Raises `NotFound`, `Deleted`, `Truncated`, `Invalid`.
+        Raises `NotFound`, `Deleted`, `Truncated`, `Invalid`, and `Rewound` where the chain has lost the token's commit.
         """
-        return run_blocking(self._store.read(session, at=at, consistency=consistency, include_deleted=include_deleted))
+        return run_blocking(
+            self._store.read(
+                session, at=at, consistency=consistency, max_staleness=max_staleness, at_least=at_least, include_deleted=include_deleted
+            )
+        )
 
     def history(
         self,
@@ -330,6 +340,10 @@ class Store:
         Works on deleted sessions too. Raises `Corrupt` naming what is wrong, `NotFound`.
         """
         return run_blocking(self._store.verify(session))
+
+    def cache_info(self) -> CacheInfo:
+        """What is in memory, of all tenants, and how often that was enough; and what the shared cache did."""
+        return self._store.cache_info()
 
     def close(self) -> None:
         """Finish what was handed over and let go of every file and thread. Calling it twice is calling it once."""

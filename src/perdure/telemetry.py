@@ -17,6 +17,12 @@ SPAN_PREFIX = "perdure."
 COMMITS = "perdure.commits"
 CONFLICTS = "perdure.conflicts"
 DURATION = "perdure.operation.duration"
+CACHE_HITS = "perdure.cache.hits"
+CACHE_MISSES = "perdure.cache.misses"
+CACHE_EVICTIONS = "perdure.cache.evictions"
+CACHE_BYTES = "perdure.cache.bytes"
+SHARED_CACHE = "perdure.shared_cache.requests"
+"""Requests to the shared cache, with the attribute `outcome`: a field of `perdure.SharedCacheInfo`."""
 
 LOOK_EVERY = 64
 """Calls between two looks for an SDK, while there is none: a look costs more than the rest. The first call looks."""
@@ -92,6 +98,16 @@ class Telemetry:
         if conflicts:
             self._instruments.conflicts.add(conflicts, {"operation": operation})
 
+    def count(self, name: str, number: int = 1, **attributes: str) -> None:
+        """Add to one of the counters of the caches."""
+        if self._instruments is not None:
+            self._instruments.caches[name].add(number, attributes)
+
+    @property
+    def measures(self) -> bool:
+        """Whether an SDK measures."""
+        return self._instruments is not None
+
 
 async def _inside(span: AbstractContextManager[Any], work: Coroutine[Any, Any, T]) -> T:
     with span:
@@ -114,4 +130,11 @@ class _Instruments:
         meter = metrics.get_meter("perdure")
         self.commits = meter.create_counter(COMMITS, unit="{commit}", description="Commits stored.")
         self.conflicts = meter.create_counter(CONFLICTS, unit="{conflict}", description="Races lost before a commit was stored.")
+        self.caches: dict[str, metrics.Counter | metrics.UpDownCounter] = {
+            CACHE_HITS: meter.create_counter(CACHE_HITS, unit="{read}", description="States that were in memory."),
+            CACHE_MISSES: meter.create_counter(CACHE_MISSES, unit="{read}", description="States that were not in memory."),
+            CACHE_EVICTIONS: meter.create_counter(CACHE_EVICTIONS, unit="{state}", description="States that made room for others."),
+            CACHE_BYTES: meter.create_up_down_counter(CACHE_BYTES, unit="By", description="About how much the states in memory take."),
+            SHARED_CACHE: meter.create_counter(SHARED_CACHE, unit="{request}", description="Requests to the shared cache, by outcome."),
+        }
         self.duration = meter.create_histogram(DURATION, unit="s", description="How long public calls took.")

@@ -14,6 +14,7 @@ from perdure.config import Settings, shown_url
 from perdure.engine.live.watch import Watchers
 from perdure.engine.read.cache import Cache
 from perdure.engine.read.reader import Reader
+from perdure.engine.views import CacheInfo
 from perdure.engine.write.committer import Committer
 from perdure.engine.write.keys import Keys
 from perdure.engine.write.snapshots import Snapshots
@@ -30,7 +31,7 @@ class Core:
         self.telemetry = Telemetry(clock.monotonic)
         if isinstance(backend, Proving):
             backend.prove_with(codec.check_record)
-        self.cache = Cache(settings.cache_bytes)
+        self.cache = Cache(settings.cache_bytes, settings.cache_ttl, clock.monotonic, self.telemetry)
         self.reader = Reader(backend, codec, self.cache)
         self.writer = Writer(backend)
         self.watchers = Watchers(backend, self.reader, clock, settings)
@@ -52,6 +53,11 @@ class Core:
         self.pid = os.getpid()
         self.closed = False
 
+    def cache_info(self) -> CacheInfo:
+        """See `Store.cache_info`."""
+        cache = self.cache
+        return CacheInfo(cache.hits, cache.misses, cache.evictions, len(cache), cache.size, cache.size_max)
+
     def check_open(self) -> None:
         """Raise `Closed` after `close`, and in a forked child."""
         if self.closed:
@@ -72,6 +78,7 @@ class Core:
             if sys.is_finalizing():
                 return
             self.watchers.close()
+            self.cache.close()
             await self.writer.drain()
             await self.backend.close()
 

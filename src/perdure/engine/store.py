@@ -25,7 +25,7 @@ from perdure.engine.calls.watch import watch
 from perdure.engine.context import Context
 from perdure.engine.core import Core
 from perdure.engine.options import Options
-from perdure.engine.views import Info, Receipt, Verified, View
+from perdure.engine.views import CacheInfo, Info, Receipt, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.model.commit import Commit, Status
 from perdure.model.events import Event
@@ -152,15 +152,21 @@ class Store:
         *,
         at: int | datetime | None = None,
         consistency: Literal["strong", "eventual"] = "strong",
+        max_staleness: float | None = None,
+        at_least: str | None = None,
         include_deleted: bool = False,
     ) -> View:
         """The session's state at its head, at a version, or at a time (the last version not later; an aware datetime).
 
-        `strong` sees every commit acknowledged before the call, by any process; `eventual` may answer from memory.
+        `strong` sees every commit acknowledged before the call, by any process. `eventual` answers from memory where this process knew
+        the state to be the newest within the last `max_staleness` seconds (default and most: the setting `cache_ttl`), by its own
+        monotonic clock; else it looks at the head. It never answers with less than this store has acknowledged, or shown by `read`,
+        `history` or `watch`.
+        `at_least` is the `token` of a `View`, of any process: an answer that would be older looks at the head first.
         `include_deleted` reads a deleted session, and with `at` what was before a deletion, for audit.
-        Raises `NotFound`, `Deleted`, `Truncated`, `Invalid`.
+        Raises `NotFound`, `Deleted`, `Truncated`, `Invalid`, and `Rewound` where the chain has lost the token's commit.
         """
-        return await read(self._context, session, at, consistency, include_deleted=include_deleted)
+        return await read(self._context, session, at, consistency, max_staleness, at_least, include_deleted=include_deleted)
 
     def history(
         self,
@@ -282,6 +288,10 @@ class Store:
         Works on deleted sessions too. Raises `Corrupt` naming what is wrong, `NotFound`.
         """
         return await verify(self._context, session)
+
+    def cache_info(self) -> CacheInfo:
+        """What is in memory, of all tenants, and how often that was enough; and what the shared cache did."""
+        return self._core.cache_info()
 
     async def close(self) -> None:
         """Finish what was handed over and let go of every file and thread. Calling it twice is calling it once."""

@@ -47,6 +47,7 @@ async def history(
             core.check_process()
             if commit.kind is Kind.tombstone and commit.version > head.version and not include_deleted:
                 raise Deleted(f"Session {session!r} was deleted at version {commit.version}.", session=session)
+            core.reader.saw(target, commit.version)
             chosen = only(core.codec.upcast(commit), types)
             if chosen is not None:
                 yield chosen

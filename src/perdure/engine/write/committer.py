@@ -21,7 +21,8 @@ from perdure.config import Settings
 from perdure.engine.live.watch import Watchers
 from perdure.engine.options import Options
 from perdure.engine.read.cache import Cache, CachedState
-from perdure.engine.read.reader import Reader, configured
+from perdure.engine.read.folding import configured
+from perdure.engine.read.reader import Reader
 from perdure.engine.views import Receipt
 from perdure.engine.write.keys import Keys, digest_of
 from perdure.engine.write.request import NOTHING, Mode, WriteRequest, check_head
@@ -148,6 +149,7 @@ class Committer:
             if request.mode is not Mode.events and (receipt := await self._resolve(request, tries)) is not None:
                 return receipt
             append = self._append_of(request, tries)
+            sent = self.now()
             try:
                 outcome = await self._writer.submit(append)
                 if isinstance(outcome, BaseException):
@@ -167,8 +169,9 @@ class Committer:
                 self._telemetry.committed(request.operation, tries.lost)
                 self._pacing.won(session)
                 self._watchers.notify(session, head.version)
+                self._cache.saw(session, head.version)
                 if tries.state is not MISSING or session in self._cache:
-                    await self._remember(tries, outcome)
+                    await self._remember(tries, outcome, sent)
                 return Receipt(head.version, tries.id, head.hash, head.at, outcome.durability)
             if isinstance(outcome, Refused):
                 await self._lost(tries, outcome.head)
@@ -250,8 +253,8 @@ class Committer:
         finish = finisher(request, tries.seen, tries.expected, tries.incarnation, tries.proposal, now)
         return Append(request.session, finish, key, None, request.durability)
 
-    async def _remember(self, tries: _Tries, outcome: Appended) -> None:
-        """Keep the state that this commit made; store a snapshot when the log outweighs the last one."""
+    async def _remember(self, tries: _Tries, outcome: Appended, sent: float) -> None:
+        """Keep the state that this commit made; it was sent at `sent` of `now`. Store a snapshot when the log outweighs the last one."""
         session, proposal, previous = tries.request.session, tries.proposal, outcome.previous
         known = self._cache.get(session)
         if proposal is None or (known is None and tries.state is MISSING):
@@ -265,7 +268,7 @@ class Committer:
             state = {} if previous is not None and previous.status != outcome.head.status else known.state
         log_bytes = known.log_bytes + len(proposal.body) + len(proposal.meta) + 128
         made = msgspec.structs.replace(known, head=outcome.head, state=state, log_bytes=log_bytes)
-        self._cache.put(session, made)
+        self._cache.put(session, made, sent)
         if self._snapshots.is_due(made):
             await self._snapshots.store(session, made)
 
@@ -299,6 +302,7 @@ class Committer:
                 async for commit in commits:
                     if commit.id == tries.id:
                         level = self._backend.capabilities.proven(request.durability)
+                        self._reader.saw(request.session, commit.version)
                         return None if level < request.durability else Receipt(commit.version, commit.id, commit.hash, commit.at, level)
                     if tries.seen is not None and commit.version <= tries.seen.head.version:
                         break
@@ -337,7 +341,7 @@ class Committer:
         """Write a control commit after any live head, of the same life as `seen`; with `base`, as the first commit of a fork."""
         proposal = self._codec.propose(session, (event,), id=self.new_id(), kind=kind, actor=actor, trace=traceparent())
         options = Options(expect=0 if base is not None else None, create=False)
-        now = self._clock.now()
+        now, sent = self._clock.now(), self.now()
         step = 1 + self._clock.bits(GRANT_STEP_BITS) if kind is Kind.tombstone else 0
 
         def finish(head: Head | None) -> Sequence[Record]:
@@ -356,10 +360,11 @@ class Committer:
         if not isinstance(outcome, Appended):
             raise Conflict(f"Session {session.id!r} moved on.", session=session.id)
         self._watchers.notify(session, outcome.head.version)
+        self._cache.saw(session, outcome.head.version)
         known = self._cache.get(session)
         if known is not None and outcome.previous is not None and known.head.hash == outcome.previous.hash:
             state = {} if kind is Kind.tombstone else known.state
             tags: Mapping[str, str] = {} if kind is Kind.tombstone else configured((event,)).get("tags", known.tags)
             log_bytes = known.log_bytes + 256
-            self._cache.put(session, msgspec.structs.replace(known, head=outcome.head, state=state, log_bytes=log_bytes, tags=tags))
+            self._cache.put(session, msgspec.structs.replace(known, head=outcome.head, state=state, log_bytes=log_bytes, tags=tags), sent)
         return Receipt(outcome.head.version, outcome.id, outcome.head.hash, outcome.head.at, outcome.durability)
