@@ -14,9 +14,12 @@ from perdure.config import Settings, shown_url
 from perdure.engine.live.watch import Watchers
 from perdure.engine.read.cache import Cache
 from perdure.engine.read.reader import Reader
+from perdure.engine.read.shared.client import CacheClient
+from perdure.engine.read.shared.tier import SharedTier
 from perdure.engine.views import CacheInfo
 from perdure.engine.write.committer import Committer
 from perdure.engine.write.keys import Keys
+from perdure.engine.write.shared_secret import load_secret
 from perdure.engine.write.snapshots import Snapshots
 from perdure.engine.write.writer import Writer
 from perdure.errors import Closed
@@ -50,13 +53,22 @@ class Core:
             settings,
             self.telemetry,
         )
+        self.shared: SharedTier | None = None
         self.pid = os.getpid()
         self.closed = False
 
     def cache_info(self) -> CacheInfo:
         """See `Store.cache_info`."""
         cache = self.cache
-        return CacheInfo(cache.hits, cache.misses, cache.evictions, len(cache), cache.size, cache.size_max)
+        shared = None if self.shared is None else self.shared.info()
+        return CacheInfo(cache.hits, cache.misses, cache.evictions, len(cache), cache.size, cache.size_max, shared)
+
+    async def share(self, client: CacheClient, *, create: bool) -> None:
+        """Read through a shared cache from now on. Without `create` the store must have a key for it: else `NotFound`."""
+        secret = await load_secret(self.reader, self.committer, self.durability, create=create)
+        timeout = self.settings.cache_timeout
+        self.shared = SharedTier(client, self.backend, self.codec, secret, timeout, self.clock, self.telemetry)
+        self.reader.share(self.shared)
 
     def check_open(self) -> None:
         """Raise `Closed` after `close`, and in a forked child."""
@@ -80,6 +92,8 @@ class Core:
             self.watchers.close()
             self.cache.close()
             await self.writer.drain()
+            if self.shared is not None:
+                await self.shared.close()
             await self.backend.close()
 
     def __del__(self) -> None:

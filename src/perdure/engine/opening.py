@@ -14,9 +14,10 @@ from perdure.codec.upcast import Upcaster
 from perdure.config import default_url, make_settings
 from perdure.engine.core import Core
 from perdure.engine.options import check_durability, parse_durability
+from perdure.engine.read.shared.client import open_client
 from perdure.engine.store import Store
 from perdure.engine.unentered import Asynchronous
-from perdure.model.ids import check_name
+from perdure.model.ids import check_tenant
 
 
 class Opening(Asynchronous):
@@ -31,29 +32,39 @@ class Opening(Asynchronous):
         clock: Clock | None,
         durability: Durability | str | None,
         upcasters: Mapping[str, Upcaster],
+        shared_cache: str | None,
         settings: dict[str, Any],
         *,
         create: bool,
     ) -> None:
+        self._shared_cache = shared_cache
         self._url, self._tenant, self._clock, self._durability, self._create = url, tenant, clock, durability, create
         self._upcasters, self._settings = upcasters, settings
         self._store: Store | None = None
 
     async def _open(self) -> Store:
         url = default_url() if self._url is None else self._url
-        tenant = check_name("A tenant", self._tenant)
+        tenant = check_tenant(self._tenant)
         settings = make_settings(**self._settings)
         codec = Codec(settings.format, self._upcasters)
         parse_durability(self._durability)
         clock = self._clock or SystemClock()
+        client = None if self._shared_cache is None else open_client(self._shared_cache, settings.cache_timeout)
         backend = await open_backend(url, clock=clock, create=self._create)
         try:
             strongest = backend.capabilities.durability
             durability = check_durability(self._durability, min(Durability.local, strongest), backend.capabilities)
+            core = Core(backend, url, clock, settings, durability, codec)
         except BaseException:
             await backend.close()
             raise
-        return Store(Core(backend, url, clock, settings, durability, codec), tenant)
+        if client is not None:
+            try:
+                await core.share(client, create=self._create)
+            except BaseException:
+                await core.close()
+                raise
+        return Store(core, tenant)
 
     def __await__(self) -> Generator[Any, Any, Store]:
         return self._open().__await__()
@@ -75,6 +86,7 @@ def open(
     create: bool = True,
     clock: Clock | None = None,
     upcasters: Mapping[str, Upcaster] = MappingProxyType({}),
+    shared_cache: str | None = None,
     **settings: Any,
 ) -> Opening:
     """Open a store: `async with perdure.open("sqlite:///agents.db") as store`.
@@ -83,6 +95,8 @@ def open(
     call. `durability` is the least level that receipts may name (default: `local`, or the engine's strongest if that is
     weaker). `create=False` opens what is there and makes nothing: no file, schema, table or key; where there is no store it raises
     `NotFound`. `upcasters` say, by event type, how old events read today; `history` applies them.
+    `shared_cache` is a `redis://`, `rediss://` or `memcached://` URL: states that one process has loaded save others the load. It is never
+    needed, and never trusted.
     `settings` are the fields of `perdure.Settings`. Raises `Invalid`, `NotFound`, `Unauthorized`, `Unsupported`, `Unavailable`, `Corrupt`.
     """
-    return Opening(url, tenant, clock, durability, upcasters, settings, create=create)
+    return Opening(url, tenant, clock, durability, upcasters, shared_cache, settings, create=create)

@@ -29,7 +29,7 @@ from perdure.engine.views import CacheInfo, Info, Receipt, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.model.commit import Commit, Status
 from perdure.model.events import Event
-from perdure.model.ids import check_name, uuid_text
+from perdure.model.ids import check_tenant, uuid_text
 from perdure.model.policy import OnConflict
 
 
@@ -66,7 +66,7 @@ class Store:
 
     def for_tenant(self, tenant: str) -> Store:
         """The same store, for another tenant's sessions. Closing one closes both."""
-        return Store(self._core, check_name("A tenant", tenant))
+        return Store(self._core, check_tenant(tenant))
 
     def new_id(self) -> str:
         """A fresh session id: a UUIDv7."""

@@ -10,6 +10,10 @@ NAME_BYTES_MAX = 255
 """Longest tenant, session id, idempotency key or actor, in bytes of UTF-8."""
 
 
+STORE_TENANT = "~"
+"""The tenant of the store's own sessions. No caller's tenant begins with it, and no listing of a caller shows them."""
+
+
 class SessionKey(NamedTuple):
     """A session's full name. Every path in every engine is scoped by the tenant."""
 
@@ -34,6 +38,16 @@ def check_name(what: str, name: object) -> str:
     if size > NAME_BYTES_MAX:
         raise Invalid(f"{what} may have at most {NAME_BYTES_MAX} bytes; this one has {size}.")
     return name
+
+
+def check_tenant(name: object) -> str:
+    """A caller's tenant, as `check_name`; at most 254 bytes, and not one of Perdure's own. Raises `Invalid`."""
+    tenant = check_name("A tenant", name)
+    if tenant.startswith(STORE_TENANT):
+        raise Invalid(f"A tenant must not begin with {STORE_TENANT!r}, as {tenant[:60]!r} does: such names are Perdure's own.")
+    if len(tenant.encode()) == NAME_BYTES_MAX:
+        raise Invalid(f"A tenant may have at most {NAME_BYTES_MAX - 1} bytes; this one has {NAME_BYTES_MAX}.")
+    return tenant
 
 
 def life_key(key: str, life: int) -> str:

@@ -62,6 +62,8 @@ async def purge(context: Context, session: str) -> None:
         await _check_purge(core, target)
         await core.backend.purge(target)
         core.cache.drop(target)
+        if core.shared is not None:
+            core.shared.forget(target)
 
 
 async def _check_purge(core: Core, session: SessionKey) -> None:

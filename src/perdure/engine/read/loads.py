@@ -1,13 +1,28 @@
-"""One load of a session at a time: who comes meanwhile waits for it, and then looks whether that was enough."""
+"""Loads: one of a session at a time, from the engine or from a place beside it."""
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from perdure.concurrency.critical_section import CriticalSection
 from perdure.concurrency.replies import Reply
+from perdure.engine.read.cache import CachedState
 from perdure.model.ids import SessionKey
 
 WAIT_MAX = 1.0
 """Seconds for which a caller waits for another caller's load. That caller's loop may have stopped: then this one loads itself."""
+
+
+class StateSource(Protocol):
+    """A place beside the engine that may have states: see `engine.read.shared.tier`."""
+
+    async def load(self, session: SessionKey) -> tuple[CachedState, float] | None:
+        """The state at the head, and a moment of the cache's clock after which that was the head; `None`: load from the engine."""
+        ...
+
+    def offer(self, session: SessionKey, cached: CachedState) -> bool:
+        """Take a state that was loaded from the engine; whether it is shared from now on, so that nobody may change it."""
+        ...
 
 
 class Load:
@@ -20,7 +35,7 @@ class Load:
 
 
 class Loads:
-    """The loads of one connection. Safe from any thread and loop."""
+    """The loads of one connection. Who comes during one waits, then looks whether it was enough. Safe from any thread and loop."""
 
     def __init__(self) -> None:
         self._under_way: dict[SessionKey, Load] = {}

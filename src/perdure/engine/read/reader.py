@@ -12,7 +12,7 @@ from perdure.backends.spi import Backend, Head, Loaded, Record, Row, Settling
 from perdure.codec.codec import Codec
 from perdure.engine.read.cache import NEVER, Cache, CachedState
 from perdure.engine.read.folding import apply_events, check_standing, configured
-from perdure.engine.read.loads import Loads
+from perdure.engine.read.loads import Loads, StateSource
 from perdure.errors import Corrupt, NotFound, Rewound, Truncated
 from perdure.lru import LruMap
 from perdure.model.commit import GENESIS, Commit, DerivedStatus, Kind, Status, derive_status, raised
@@ -39,8 +39,13 @@ class Reader:
         self._codec = codec
         self._cache = cache
         self._loads = Loads()
+        self._shared: StateSource | None = None
         self._doubtful: set[SessionKey] = set()
         self._incarnations = LruMap[tuple[SessionKey, int], int](INCARNATIONS_MAX)
+
+    def share(self, shared: StateSource) -> None:
+        """Look for states of sessions that are only read in a shared cache first, from now on."""
+        self._shared = shared
 
     def doubt(self, session: SessionKey) -> None:
         """A write of this session was cancelled while it was in progress: the next read waits for it to end."""
@@ -148,7 +153,7 @@ class Reader:
         known = await self._in_memory(session, self._cache.get)
         if known is not None:
             return await self._newest(session, known), False
-        return await self._load(session, keep=self._cache.second_hit(session))
+        return await self._load(session, keep=self._cache.second_hit(session), shared=self._shared)
 
     async def eventual(self, session: SessionKey, max_staleness: float) -> CachedState | None:
         """For a caller that only reads: the state in memory if it is fresh, else the newest one, which is kept in memory."""
@@ -162,22 +167,27 @@ class Reader:
             await self.settled(session)
         known = await self._in_memory(session, self._cache.get)
         if known is None:
-            return (await self._load(session, keep=True))[0]
+            return (await self._load(session, keep=True, shared=self._shared))[0]
         return self._cache.fresh(session, max_staleness) or await self._newest(session, known)
 
-    async def _load(self, session: SessionKey, *, keep: bool) -> tuple[CachedState | None, bool]:
+    async def _load(self, session: SessionKey, *, keep: bool, shared: StateSource | None = None) -> tuple[CachedState | None, bool]:
         """Load a session that is not in memory, and whether the state is the caller's own: it is cached if it is to be kept, or if others
-        wait for it."""
+        wait for it. For a caller that only reads, `shared` may have it."""
         self._cache.miss()
         load = self._loads.begin(session)
         try:
+            found = None if shared is None else await shared.load(session)
+            if found is not None:
+                self._cache.put(session, *found)
+                return found[0], False
             head_at = self._cache.now()
             loaded = await self._backend.load(session)
             if loaded is None:
                 self._cache.put_absent(session, head_at)
                 return None, True
             cached = await self._state_of(session, loaded)
-            if keep or load.waiting:
+            offered = shared is not None and shared.offer(session, cached)
+            if keep or offered or load.waiting:
                 self._cache.put(session, cached, head_at)
                 return cached, False
             self._cache.saw(session, cached.head.version)
