@@ -5,9 +5,11 @@ from perdure.backends.spi import Capabilities, Durability
 from perdure.codec.upcast import Upcaster
 from perdure.config import Settings
 from perdure.engine.calls.edit import Edit
+from perdure.engine.live.lease import Lease, Leasing
+from perdure.engine.live.lost import Lost
 from perdure.engine.opening import Opening, open
 from perdure.engine.store import Store
-from perdure.engine.views import CacheInfo, Info, Receipt, SharedCacheInfo, Verified, View
+from perdure.engine.views import CacheInfo, Info, LeaseInfo, Part, Receipt, SharedCacheInfo, Sizes, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.errors import (
     AlreadyExists,
@@ -18,6 +20,7 @@ from perdure.errors import (
     Deleted,
     Error,
     Fenced,
+    Held,
     Invalid,
     KeyReused,
     Moved,
@@ -56,20 +59,27 @@ __all__ = [
     "Error",
     "Event",
     "Fenced",
+    "Held",
     "Info",
     "Invalid",
     "KeyReused",
     "Kind",
+    "Lease",
+    "LeaseInfo",
+    "Leasing",
+    "Lost",
     "Moved",
     "NotFound",
     "OnConflict",
     "Op",
     "Opening",
+    "Part",
     "QuotaExceeded",
     "Receipt",
     "Rewound",
     "Settings",
     "SharedCacheInfo",
+    "Sizes",
     "Status",
     "Store",
     "TooLarge",

@@ -17,6 +17,14 @@ URL_DEFAULT = "sqlite:///perdure.db"
 ENVIRONMENT_URL = "PERDURE_URL"
 SECONDS_MAX = 86_400
 """Longest `cache_ttl` and `max_staleness`: a day."""
+ENVIRONMENT_BLOBS = "PERDURE_BLOBS"
+"""Where the commands look for the place of large bodies; a program passes `blobs=`."""
+BLOB_BYTES_MIN = 1 << 10
+"""Least `blob_bytes`: what takes a body's place has some 60 bytes and the event types."""
+RATE_MAX = 10**12
+"""Largest quota a second."""
+BURST_MAX = 86_400
+"""Longest burst, in seconds: a day."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +46,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds between two looks of watchers at an engine that does not notify by itself: one request for all of them."""
     watch_outage: float = 60.0
     """Seconds for which a watch goes on trying while its engine is away, before that is `Unavailable`."""
+    blob_bytes: int = 64 << 10
+    """A stored body (encoded, compressed) above this goes to the place `blobs=`, if there is one; at least `BLOB_BYTES_MIN`."""
+    warn_bytes: int = 1 << 20
+    """A state above this, encoded, is logged and counted once a session."""
+    quota_commits_per_second: float | None = None
+    """Commits that each tenant may write in a second through this store object; `None`: any number."""
+    quota_bytes_per_second: float | None = None
+    """Stored bytes of commits that each tenant may write in a second through this store object; `None`: any number."""
+    quota_burst: float = 10.0
+    """Seconds' worth of a quota that a tenant which wrote less can save up and write at once."""
 
 
 def install(extra: str) -> str:
@@ -65,6 +83,14 @@ def make_settings(**options: object) -> Settings:
         raise Invalid("watch_every must be 0.01 to 3,600 seconds, watch_outage must not be negative.")
     if not 0.001 <= settings.cache_ttl <= SECONDS_MAX or not 0.001 <= settings.cache_timeout <= 10:
         raise Invalid(f"cache_ttl must be 0.001 to {SECONDS_MAX:,} seconds, cache_timeout 0.001 to 10 seconds.")
+    if settings.blob_bytes < BLOB_BYTES_MIN or settings.warn_bytes < 1:
+        raise Invalid(f"blob_bytes must be at least {BLOB_BYTES_MIN:,}, warn_bytes at least 1.")
+    rates = settings.quota_commits_per_second, settings.quota_bytes_per_second
+    if any(rate is not None and not 0 < rate <= RATE_MAX for rate in rates) or not 0 < settings.quota_burst <= BURST_MAX:
+        raise Invalid(
+            f"quota_commits_per_second and quota_bytes_per_second must be above 0 and at most {RATE_MAX:,}; quota_burst is above 0 "
+            f"and at most {BURST_MAX:,} seconds."
+        )
     return settings
 
 

@@ -23,6 +23,9 @@ CACHE_EVICTIONS = "perdure.cache.evictions"
 CACHE_BYTES = "perdure.cache.bytes"
 SHARED_CACHE = "perdure.shared_cache.requests"
 """Requests to the shared cache, with the attribute `outcome`: a field of `perdure.SharedCacheInfo`."""
+LEASES_HELD, LEASES_LOST = "perdure.leases.held", "perdure.leases.lost"
+LEASE_CHALLENGES, LEASE_TAKEOVERS = "perdure.leases.challenges", "perdure.leases.takeovers"
+LARGE_STATES = "perdure.state.large"
 
 LOOK_EVERY = 64
 """Calls between two looks for an SDK, while there is none: a look costs more than the rest. The first call looks."""
@@ -108,6 +111,33 @@ class Telemetry:
         """Whether an SDK measures."""
         return self._instruments is not None
 
+    def leases_held(self, change: int) -> None:
+        """Count leases that this store object took (1), or holds no more (-1)."""
+        if self._instruments is not None:
+            self._instruments.leases_held.add(change)
+
+    def lease_lost(self) -> None:
+        """Count a lease that ended before its holder released it."""
+        if self._instruments is not None:
+            self._instruments.leases_lost.add(1)
+
+    def lease_challenged(self) -> None:
+        """Count a challenge that this store object wrote."""
+        if self._instruments is not None:
+            self._instruments.lease_challenges.add(1)
+
+    def lease_taken_over(self) -> None:
+        """Count a lease that this store object took from a holder that had not answered."""
+        if self._instruments is not None:
+            self._instruments.lease_takeovers.add(1)
+
+    def large_state(self) -> None:
+        """Count a session whose state has grown large."""
+        if self._instruments is None:
+            self._look()
+        if self._instruments is not None:
+            self._instruments.large_states.add(1)
+
 
 async def _inside(span: AbstractContextManager[Any], work: Coroutine[Any, Any, T]) -> T:
     with span:
@@ -137,4 +167,11 @@ class _Instruments:
             CACHE_BYTES: meter.create_up_down_counter(CACHE_BYTES, unit="By", description="About how much the states in memory take."),
             SHARED_CACHE: meter.create_counter(SHARED_CACHE, unit="{request}", description="Requests to the shared cache, by outcome."),
         }
+        self.leases_held = meter.create_up_down_counter(LEASES_HELD, unit="{lease}", description="Leases held.")
+        self.leases_lost = meter.create_counter(LEASES_LOST, unit="{lease}", description="Leases that ended before they were released.")
+        self.lease_challenges = meter.create_counter(LEASE_CHALLENGES, unit="{commit}", description="Holders asked whether they are alive.")
+        self.lease_takeovers = meter.create_counter(LEASE_TAKEOVERS, unit="{lease}", description="Leases taken from silent holders.")
+        self.large_states = meter.create_counter(
+            LARGE_STATES, unit="{session}", description="Sessions whose state was found to have more than warn_bytes."
+        )
         self.duration = meter.create_histogram(DURATION, unit="s", description="How long public calls took.")

@@ -72,7 +72,7 @@ def test_a_fork_starts_behind_the_commit_it_names() -> None:
 def test_a_tombstone_raises_the_grant() -> None:
     """Nothing that was granted before a tombstone fits the epoch after it."""
     head = msgspec.structs.replace(FIRST.head, epoch=5 << 14 | 3)
-    assert proposal(kind=Kind.tombstone).finish(head, 2_000, step=7).head.epoch == 12 << 14
+    assert proposal(kind=Kind.tombstone).finish(head, 2_000, epoch=12 << 14).head.epoch == 12 << 14
 
 
 CHANGED_HEAD = {

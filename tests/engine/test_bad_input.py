@@ -326,3 +326,14 @@ async def test_malformed_operations(url: str, case: Any) -> None:
         lambda store: store.update("s", lambda draft: draft.do(case)),
     ]
     await refused(url, calls, perdure.Invalid, "")
+
+
+@pytest.mark.parametrize("name", ["~", "~acme", "a" * 255, "é" * 127 + "a"])
+async def test_tenants_that_are_perdures_own_are_refused(name: str) -> None:
+    """A user's tenant does not begin with a tilde, and leaves room for one."""
+    with pytest.raises(perdure.Invalid, match="A tenant"):
+        await perdure.open("memory:", tenant=name)
+    async with perdure.open("memory:") as store:
+        with pytest.raises(perdure.Invalid, match="A tenant"):
+            store.for_tenant(name)
+        assert store.for_tenant("a" * 254).tenant == "a" * 254

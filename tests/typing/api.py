@@ -8,7 +8,7 @@ from typing import Any, assert_type
 
 import perdure
 import perdure.sync
-from perdure import Clash, Commit, Durability, Event, Info, Op, Receipt, Status, Verified, View, op
+from perdure import Clash, Commit, Durability, Event, Info, Op, Receipt, Sizes, Status, Verified, View, op
 
 
 async def opening() -> None:
@@ -83,6 +83,8 @@ async def reading(store: perdure.Store, blocking: perdure.sync.Store) -> None:
     assert_type(blocking.list(prefix="trip-", tags={"team": "ops"}, status=Status.active), Iterator[Info])
     assert_type(await store.verify("s"), Verified)
     assert_type(blocking.verify("s"), Verified)
+    assert_type(await store.sizes("s"), Sizes)
+    assert_type(blocking.sizes("s"), Sizes)
 
 
 async def branching(store: perdure.Store, blocking: perdure.sync.Store) -> None:

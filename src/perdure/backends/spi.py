@@ -23,11 +23,13 @@ from typing import Generic, Literal, NamedTuple, Protocol, TypeVar, runtime_chec
 import msgspec
 
 from perdure.errors import Unsupported
+from perdure.model.control import CONTROL_BYTES_MAX
 from perdure.model.ids import SessionKey
 from perdure.model.record import Durability, Head, Record, Snapshot
 
 __all__ = [
     "APPENDS_MAX",
+    "CONTROL_BYTES_MAX",
     "Append",
     "Appended",
     "Backend",
@@ -60,8 +62,6 @@ APPENDS_MAX = 256
 """Most appends in one call."""
 SCHEMA_VERSION = 2
 """The schema of a store that is made now. An older store opens and works; `perdure upgrade` changes it, and `open` never does."""
-CONTROL_BYTES_MAX = 1024
-"""Most bytes of `Index.control`."""
 NEVER = -1
 """As `Index.due_at`: the session is not due any more."""
 

@@ -8,8 +8,11 @@ from typing import NamedTuple
 
 import msgspec
 
+from perdure.codec.envelope import FORMAT, payload_bytes
+from perdure.codec.out_of_line import BodyReference, refer, wrap_reference
 from perdure.errors import Invalid
-from perdure.model.commit import GENESIS, Kind, Status, commit_hash, raised
+from perdure.model.commit import GENESIS, Kind, Status, commit_hash
+from perdure.model.epoch import raised
 from perdure.model.events import Event
 from perdure.model.record import Head, Record
 
@@ -48,15 +51,27 @@ class Proposal(msgspec.Struct, frozen=True):
     static: bytes
     meta: bytes
 
-    def finish(self, head: Head | None, now: int, *, status: int | None = None, base: Base | None = None, step: int = 0) -> Record:
+    @property
+    def payload_bytes(self) -> int:
+        """How many bytes the body has, uncompressed."""
+        return payload_bytes(self.body)
+
+    def out_of_line(self, life: int, events: Sequence[Event]) -> tuple[BodyReference, Proposal]:
+        """The same commit with a reference to its body, which has these events, and that reference. Its hash stays the same."""
+        reference = refer(self.body, self.body[FORMAT], life, events)
+        return reference, msgspec.structs.replace(self, body=wrap_reference(reference))
+
+    def finish(
+        self, head: Head | None, now: int, *, status: int | None = None, base: Base | None = None, epoch: int | None = None
+    ) -> Record:
         """The record that follows `head` (`None`: the first of a chain, after `base` for a fork).
 
-        `at` is `max(now, head.at + 1)`, so time rises along a chain. `step` raises the grant: a life ends here.
+        `at` is `max(now, head.at + 1)`, so time rises along a chain. `epoch`: the one after this commit, where it changes.
         """
         if head is None:
             head = _BEFORE_FIRST if base is None else _parent(base)
         version, at = head.version + 1, max(now, head.at + 1)
-        epoch = raised(head.epoch, step) if step else head.epoch
+        epoch = head.epoch if epoch is None else epoch
         if not -AT_MAX <= at <= AT_MAX:
             raise Invalid(f"The clock says {now} ns since 1970, or a commit before did: a commit's time ends in the year 2262.")
         hash = commit_hash(head.hash, version, at, epoch, self.static, self.digest)

@@ -5,37 +5,51 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from typing import TYPE_CHECKING
 
 from perdure.backends.spi import Backend, Durability, Proving
 from perdure.clock import Clock
 from perdure.codec.codec import Codec
 from perdure.concurrency.replies import FORKED
 from perdure.config import Settings, shown_url
+from perdure.engine.live.leases import Leases
 from perdure.engine.live.watch import Watchers
+from perdure.engine.read.bodies import Bodies
 from perdure.engine.read.cache import Cache
 from perdure.engine.read.reader import Reader
 from perdure.engine.read.shared.client import CacheClient
 from perdure.engine.read.shared.tier import SharedTier
+from perdure.engine.read.sizes import StateSizes
 from perdure.engine.views import CacheInfo
 from perdure.engine.write.committer import Committer
+from perdure.engine.write.controls import ControlCommits
 from perdure.engine.write.keys import Keys
+from perdure.engine.write.quotas import make_quotas
 from perdure.engine.write.shared_secret import load_secret
 from perdure.engine.write.snapshots import Snapshots
 from perdure.engine.write.writer import Writer
 from perdure.errors import Closed
 from perdure.telemetry import Telemetry
 
+if TYPE_CHECKING:
+    from perdure.places.place import Place
+
 
 class Core:
     """What the stores of all tenants on one connection share."""
 
-    def __init__(self, backend: Backend, url: str, clock: Clock, settings: Settings, durability: Durability, codec: Codec) -> None:
+    def __init__(
+        self, backend: Backend, url: str, clock: Clock, settings: Settings, durability: Durability, codec: Codec, place: Place | None = None
+    ) -> None:
+        """`place` is for bodies out of line; it is closed with the store."""
         self.backend, self.url, self.clock, self.settings, self.durability, self.codec = backend, url, clock, settings, durability, codec
         self.telemetry = Telemetry(clock.monotonic)
         if isinstance(backend, Proving):
             backend.prove_with(codec.check_record)
         self.cache = Cache(settings.cache_bytes, settings.cache_ttl, clock.monotonic, self.telemetry)
-        self.reader = Reader(backend, codec, self.cache)
+        self.bodies = Bodies(backend, place, settings.blob_bytes)
+        self.reader = Reader(backend, codec, self.cache, self.bodies)
+        self.sizes = StateSizes(codec, settings.warn_bytes, self.telemetry)
         self.writer = Writer(backend)
         self.watchers = Watchers(backend, self.reader, clock, settings)
         self.keys = Keys(backend, self.reader)
@@ -52,7 +66,12 @@ class Core:
             clock,
             settings,
             self.telemetry,
+            self.bodies,
+            make_quotas(clock, settings),
+            self.sizes,
         )
+        self.controls = ControlCommits(backend, codec, self.writer, self.reader, self.cache, self.committer, self.watchers, clock, settings)
+        self.leases = Leases(backend, self.controls, self.cache, self.snapshots, self.watchers, clock, durability, self.telemetry)
         self.shared: SharedTier | None = None
         self.pid = os.getpid()
         self.closed = False
@@ -91,14 +110,19 @@ class Core:
                 return
             self.watchers.close()
             self.cache.close()
+            await self.leases.close()
             await self.writer.drain()
-            if self.shared is not None:
-                await self.shared.close()
-            await self.backend.close()
+            try:
+                if self.shared is not None:
+                    await self.shared.close()
+                await self.backend.close()
+            finally:
+                await self.bodies.close()
 
     def __del__(self) -> None:
         try:
             if not self.closed and self.pid == os.getpid():
+                self.leases.keeper.stop()
                 place = shown_url(self.url)
                 message = f"A Perdure store on {place} was never closed: use `async with perdure.open(...)`."
                 warnings.warn(message, ResourceWarning, stacklevel=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from types import MappingProxyType, TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perdure.backends.registry import open_backend
 from perdure.backends.spi import Durability
@@ -14,10 +14,15 @@ from perdure.codec.upcast import Upcaster
 from perdure.config import default_url, make_settings
 from perdure.engine.core import Core
 from perdure.engine.options import check_durability, parse_durability
+from perdure.engine.read.bodies import claim
 from perdure.engine.read.shared.client import open_client
 from perdure.engine.store import Store
 from perdure.engine.unentered import Asynchronous
+from perdure.errors import Invalid
 from perdure.model.ids import check_tenant
+
+if TYPE_CHECKING:
+    from perdure.places.place import Place
 
 
 class Opening(Asynchronous):
@@ -32,6 +37,7 @@ class Opening(Asynchronous):
         clock: Clock | None,
         durability: Durability | str | None,
         upcasters: Mapping[str, Upcaster],
+        blobs: str | None,
         shared_cache: str | None,
         settings: dict[str, Any],
         *,
@@ -39,7 +45,7 @@ class Opening(Asynchronous):
     ) -> None:
         self._shared_cache = shared_cache
         self._url, self._tenant, self._clock, self._durability, self._create = url, tenant, clock, durability, create
-        self._upcasters, self._settings = upcasters, settings
+        self._upcasters, self._blobs, self._settings = upcasters, blobs, settings
         self._store: Store | None = None
 
     async def _open(self) -> Store:
@@ -48,16 +54,26 @@ class Opening(Asynchronous):
         settings = make_settings(**self._settings)
         codec = Codec(settings.format, self._upcasters)
         parse_durability(self._durability)
+        if self._blobs is None and "blob_bytes" in self._settings:
+            raise Invalid("blob_bytes is for a store with a place for large bodies: pass blobs= too, or leave it out.")
         clock = self._clock or SystemClock()
         client = None if self._shared_cache is None else open_client(self._shared_cache, settings.cache_timeout)
-        backend = await open_backend(url, clock=clock, create=self._create)
+        place = None if self._blobs is None else await _open_blobs(self._blobs, clock, create=self._create)
         try:
-            strongest = backend.capabilities.durability
-            durability = check_durability(self._durability, min(Durability.local, strongest), backend.capabilities)
-            core = Core(backend, url, clock, settings, durability, codec)
+            backend = await open_backend(url, clock=clock, create=self._create)
+            try:
+                strongest = backend.capabilities.durability
+                durability = check_durability(self._durability, min(Durability.local, strongest), backend.capabilities)
+                if place is not None:
+                    await claim(place, backend.store_id, create=self._create)
+            except BaseException:
+                await backend.close()
+                raise
         except BaseException:
-            await backend.close()
+            if place is not None:
+                await place.close()
             raise
+        core = Core(backend, url, clock, settings, durability, codec, place)
         if client is not None:
             try:
                 await core.share(client, create=self._create)
@@ -78,6 +94,12 @@ class Opening(Asynchronous):
             await self._store.close()
 
 
+async def _open_blobs(url: str, clock: Clock, *, create: bool) -> Place:
+    from perdure.places.opening import open_place  # loads the buckets of the engines, which most stores do not need
+
+    return await open_place(url, clock=clock, option="blobs", create=create)
+
+
 def open(
     url: str | None = None,
     *,
@@ -86,6 +108,7 @@ def open(
     create: bool = True,
     clock: Clock | None = None,
     upcasters: Mapping[str, Upcaster] = MappingProxyType({}),
+    blobs: str | None = None,
     shared_cache: str | None = None,
     **settings: Any,
 ) -> Opening:
@@ -95,8 +118,10 @@ def open(
     call. `durability` is the least level that receipts may name (default: `local`, or the engine's strongest if that is
     weaker). `create=False` opens what is there and makes nothing: no file, schema, table or key; where there is no store it raises
     `NotFound`. `upcasters` say, by event type, how old events read today; `history` applies them.
+    `blobs` is the URL of a place for large bodies (`file:///folder`, `s3://bucket/prefix`, `gs://`, `az://`): a stored body above
+    `blob_bytes` goes there, and a store that has such bodies is always opened with it.
     `shared_cache` is a `redis://`, `rediss://` or `memcached://` URL: states that one process has loaded save others the load. It is never
     needed, and never trusted.
     `settings` are the fields of `perdure.Settings`. Raises `Invalid`, `NotFound`, `Unauthorized`, `Unsupported`, `Unavailable`, `Corrupt`.
     """
-    return Opening(url, tenant, clock, durability, upcasters, shared_cache, settings, create=create)
+    return Opening(url, tenant, clock, durability, upcasters, blobs, shared_cache, settings, create=create)

@@ -10,6 +10,7 @@ import msgspec
 
 from perdure.backends.spi import Capabilities, Durability
 from perdure.config import SECONDS_MAX
+from perdure.engine.write.fence import Fence
 from perdure.errors import Invalid, Unsupported
 from perdure.model.events import Event, check_event_type
 from perdure.model.ids import check_name
@@ -32,6 +33,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     on_conflict: OnConflict = "merge"
     recreate: bool = False
     create: bool = True
+    fence: Fence | None = None
 
 
 def check_options(options: Options) -> Options:

@@ -18,14 +18,17 @@ from perdure.engine.calls.append import append, find
 from perdure.engine.calls.control import configure, delete
 from perdure.engine.calls.edit import Edit, edit, update
 from perdure.engine.calls.history import history
+from perdure.engine.calls.lease import break_lease, lease, leases
 from perdure.engine.calls.listing import list_sessions
 from perdure.engine.calls.read import read
+from perdure.engine.calls.sizes import sizes
 from perdure.engine.calls.verify import verify
 from perdure.engine.calls.watch import watch
 from perdure.engine.context import Context
 from perdure.engine.core import Core
+from perdure.engine.live.lease import Lease, Leasing
 from perdure.engine.options import Options
-from perdure.engine.views import CacheInfo, Info, Receipt, Verified, View
+from perdure.engine.views import CacheInfo, Info, LeaseInfo, Receipt, Sizes, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.model.commit import Commit, Status
 from perdure.model.events import Event
@@ -82,18 +85,20 @@ class Store:
         on_conflict: OnConflict = "merge",
         durability: Durability | str | None = None,
         recreate: bool = False,
+        lease: Lease | None = None,
     ) -> Receipt:
         """Append one commit with these events; starts the session if there is none. One round trip.
 
         `expect`: `None` whatever the head is; `0` the session must not exist (`AlreadyExists`); `n` the version on which you
         decided: what others committed since is merged or refused, as `on_conflict` says. `key`: an idempotency key; a second
         call with it gets the first one's receipt. `actor`: who did it, for the audit. `durability`: the least level the
-        receipt may name. `recreate`: go on from the tombstone of a deleted session.
+        receipt may name. `recreate`: go on from the tombstone of a deleted session. `lease`: only while this lease holds the session, else
+        `Fenced`; no further round trip.
 
-        Atomic: all events or none. Raises `Conflict`, `Busy`, `Invalid`, `KeyReused`, `AlreadyExists`, `Deleted`, `TooLarge`, `Unknown`,
-        `Unavailable`.
+        Atomic: all events or none. Raises `Conflict`, `Busy`, `Invalid`, `KeyReused`, `AlreadyExists`, `Deleted`, `Fenced`, `TooLarge`,
+        `Unknown`, `Unavailable`.
         """
-        return await append(self._context, session, events, expect, key, actor, on_conflict, durability, recreate=recreate)
+        return await append(self._context, session, events, expect, key, actor, on_conflict, durability, recreate=recreate, lease=lease)
 
     async def find(self, session: str, key: str, *, include_deleted: bool = False) -> Receipt | None:
         """The receipt of the commit that this idempotency key was applied by (`duplicate` is true), or `None`. One or two round trips.
@@ -113,6 +118,7 @@ class Store:
         durability: Durability | str | None = None,
         recreate: bool = False,
         create: bool = True,
+        lease: Lease | None = None,
     ) -> Edit:
         """`async with store.edit(id) as draft`: change `draft.state` as dicts and lists; the block's end is one commit.
 
@@ -121,7 +127,7 @@ class Store:
         edit that changes nothing writes nothing. Options as in `append`; `create=False` makes a missing session `NotFound`.
         """
         options = Options(expect=expect, key=key, actor=actor, on_conflict=on_conflict, recreate=recreate, create=create)
-        return edit(self._context, session, options, durability)
+        return edit(self._context, session, options, durability, lease)
 
     async def update(
         self,
@@ -135,6 +141,7 @@ class Store:
         recreate: bool = False,
         create: bool = True,
         attempts: int = 16,
+        lease: Lease | None = None,
     ) -> tuple[Receipt | None, Any]:
         """Run `function(draft)` and commit on the very state it saw, again on the new state while others win: serializable.
 
@@ -144,7 +151,7 @@ class Store:
         `attempts` lost races, and as `append`.
         """
         options = Options(expect=expect, key=key, actor=actor, on_conflict="raise", recreate=recreate, create=create)
-        return await update(self._context, session, function, options, durability, attempts)
+        return await update(self._context, session, function, options, durability, attempts, lease)
 
     async def read(
         self,
@@ -178,12 +185,13 @@ class Store:
         newest_first: bool = False,
         limit: int | None = None,
         include_deleted: bool = False,
+        control: bool = False,
     ) -> AsyncIterator[Commit]:
         """The session's commits with `after < version < before`, checked link by link, through forks to their parents.
 
         Those of its present life; `include_deleted` gives all that are left, of a deleted session too, for audit. `types` keeps the
-        commits that have an event of one of these types, and of their events only those. `limit` counts commits. Read a page at a
-        time. Raises `NotFound`, `Deleted`, `Truncated`, `Corrupt`.
+        commits that have an event of one of these types, and of their events only those. `control` gives the commits of leases too, which
+        are left out else. `limit` counts commits. Read a page at a time. Raises `NotFound`, `Deleted`, `Truncated`, `Corrupt`.
         """
         return history(
             self._context,
@@ -194,19 +202,26 @@ class Store:
             newest_first=newest_first,
             limit=limit,
             include_deleted=include_deleted,
+            control=control,
         )
 
     def watch(
-        self, session: str, *, after: int = 0, types: Collection[str] | None = None, include_deleted: bool = False
+        self,
+        session: str,
+        *,
+        after: int = 0,
+        types: Collection[str] | None = None,
+        include_deleted: bool = False,
+        control: bool = False,
     ) -> AsyncIterator[Commit]:
         """The session's commits with a version above `after`, then those to come as they come, by whomever they are written.
 
         Nothing is skipped and nothing comes twice: go on later with `after=` the last version seen. Begins with the session's present
-        life and ends after its tombstone (`include_deleted`: neither); break off whenever you like. `types` as in `history`. Waits out
-        an engine that is away, for `watch_outage` seconds.
+        life and ends after its tombstone (`include_deleted`: neither); break off whenever you like. `types` and `control` as in
+        `history`. Waits out an engine that is away, for `watch_outage` seconds.
         Raises `NotFound`, `Deleted`, `Truncated`, `Corrupt`, `Unavailable`, `Closed`, and `Rewound` when the store has lost what was seen.
         """
-        return watch(self._context, session, after, types, include_deleted=include_deleted)
+        return watch(self._context, session, after, types, include_deleted=include_deleted, control=control)
 
     def list(
         self,
@@ -253,23 +268,54 @@ class Store:
         key: str | None = None,
         actor: str | None = None,
         durability: Durability | str | None = None,
+        lease: Lease | None = None,
     ) -> Receipt | None:
         """Carry what a fork did since it was made (or last merged) into its parent, as one commit; `None` if there is nothing.
 
         What both changed in ways that do not combine raises `Conflict` (with "raise" and with "merge"), or is decided by a
-        callable. Histories stay apart: the merge commit names the fork's version and hash. Raises `Invalid` if it is no fork of `into`.
+        callable. Histories stay apart: the merge commit names the fork's version and hash. `lease` is one of `into`. Raises `Invalid` if it
+        is no fork of `into`, and `Fenced`.
         """
-        return await merge(self._context, session, into, on_conflict, key, actor, durability)
+        return await merge(self._context, session, into, on_conflict, key, actor, durability, lease)
 
-    async def configure(self, session: str, *, tags: Mapping[str, str] | None = None, actor: str | None = None) -> Receipt:
-        """Set the session's tags: all of them, in place of those it had. Tags are indexed; see `list`. Raises `NotFound`, `Deleted`."""
-        return await configure(self._context, session, tags, actor)
+    def lease(
+        self, session: str, *, owner: str, ttl: float = 30, wait: float = 60, exclusive: bool = False, max_hold: float | None = None
+    ) -> Leasing:
+        """`async with store.lease(id, owner="worker-7") as lease`: hold the session while the block runs; pass `lease=` to what is written.
+
+        A write under a lease that was lost is `Fenced`, on every engine, whatever the clocks say. `owner`: who holds it, for people. `ttl`:
+        seconds (3, or 10 on an engine that does not notify, to a day) for which a holder may be silent before one that waits takes over;
+        a thread of the store answers for the block, even where it blocks. `wait`: seconds to wait for another holder, then `Held`; 0
+        writes nothing where the session is held. `exclusive`: what others write without the lease (data, merges, tags) is `Fenced` too.
+        `max_hold`: seconds after which the lease is released, whatever the block does. A session that does not exist is started, with the
+        take as its first commit. While nobody competes, nothing more is written.
+
+        Raises, on entry, `Held`, `Deleted`, `Invalid`, `Unsupported`, `Busy`, `Unavailable`, `Unknown`.
+        """
+        return lease(self._context, session, owner, ttl, wait, max_hold, exclusive=exclusive)
+
+    def leases(self, *, prefix: str = "") -> AsyncIterator[LeaseInfo]:
+        """Who holds which of this tenant's sessions, ordered by session, from the index rows: all of them with this prefix are read."""
+        return leases(self._context, prefix)
+
+    async def break_lease(self, session: str, *, actor: str | None = None) -> LeaseInfo | None:
+        """Take a lease from its holder by force: what it writes from now on is `Fenced`, and the session is free. Whose lease it was, or
+        `None` where nobody held it. A commit says that `actor` did it. Raises `NotFound`, `Deleted`."""
+        return await break_lease(self._context, session, actor)
+
+    async def configure(
+        self, session: str, *, tags: Mapping[str, str] | None = None, actor: str | None = None, lease: Lease | None = None
+    ) -> Receipt:
+        """Set the session's tags: all of them, in place of those it had. Tags are indexed; see `list`. `lease` as in `append`.
+
+        Raises `NotFound`, `Deleted`, `Fenced`."""
+        return await configure(self._context, session, tags, actor, lease)
 
     async def delete(self, session: str, *, actor: str | None = None) -> Receipt:
         """Close the session with a tombstone: later calls raise `Deleted`, a late writer too; versions never start again.
 
         Its keys, history, forks and watches end here for ordinary calls, and its tags. Its commits stay in the store until
-        `purge`. Raises `NotFound`, `Deleted`.
+        `purge`. Its lease ends too, whoever holds it. Raises `NotFound`, `Deleted`.
         """
         return await delete(self._context, session, actor)
 
@@ -288,6 +334,12 @@ class Store:
         Works on deleted sessions too. Raises `Corrupt` naming what is wrong, `NotFound`.
         """
         return await verify(self._context, session)
+
+    async def sizes(self, session: str, *, parts: int = 20, include_deleted: bool = False) -> Sizes:
+        """Where the session's bytes are: its state, with at most `parts` of its heaviest parts, its snapshot, its commits and its bodies
+        out of line. Reads all records, and no body that it does not have to fold. Raises `NotFound`, `Deleted`, `Invalid`.
+        """
+        return await sizes(self._context, session, parts, include_deleted=include_deleted)
 
     def cache_info(self) -> CacheInfo:
         """What is in memory, of all tenants, and how often that was enough; and what the shared cache did."""

@@ -12,12 +12,14 @@ import msgspec
 
 from perdure.backends.spi import Durability, Head, Row
 from perdure.model.commit import Commit, Status
+from perdure.model.epoch import grant_of, is_challenged, is_exclusive
 from perdure.model.ids import uuid_text
+from perdure.model.lease import LeaseSection
 from perdure.model.timestamps import moment, rfc3339, shown, to_datetime, to_nanoseconds
 from perdure.model.token import Token, write_token
 from perdure.model.values import ROOM, thaw
 
-__all__ = ["CacheInfo", "Info", "Receipt", "SharedCacheInfo", "Verified", "View", "only", "to_datetime", "to_nanoseconds"]
+__all__ = ["CacheInfo", "Info", "LeaseInfo", "Receipt", "SharedCacheInfo", "Verified", "View", "only", "to_datetime", "to_nanoseconds"]
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -91,6 +93,38 @@ class Info(msgspec.Struct, frozen=True):
         return f"<Info [{self.status.name}] {self.session} version={self.version} {shown(self.updated_at)}{_tags(self.tags)}>"
 
 
+class LeaseInfo(msgspec.Struct, frozen=True):
+    """Who holds a session, as its index row says it."""
+
+    session: str
+    owner: str | None
+    """In the words of the one that took it; `None`: the row does not say it, as may happen on an engine without transactions."""
+    token: int
+    """The fencing token."""
+    since: datetime | None
+    """When it was taken, by the holder's clock: an aware datetime (UTC)."""
+    ttl: float | None
+    """Seconds for which a challenge has to stand unanswered."""
+    exclusive: bool
+    """Whether only the holder may write."""
+    challenged: bool
+    """Whether somebody waits for it, and the holder has not answered yet."""
+
+    @classmethod
+    def of(cls, session: str, epoch: int, holder: LeaseSection | None) -> LeaseInfo:
+        """From a head's epoch and the section of its control cell."""
+        facts = (None, None, None) if holder is None else (holder.owner, to_datetime(holder.since), holder.ttl)
+        return cls(session, facts[0], grant_of(epoch), facts[1], facts[2], is_exclusive(epoch), is_challenged(epoch))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can say it: the time as RFC 3339."""
+        return {**msgspec.structs.asdict(self), "since": None if self.since is None else moment(self.since)}
+
+    def __repr__(self) -> str:
+        since = "" if self.since is None else f" since {shown(self.since)}"
+        return f"<LeaseInfo [{'challenged' if self.challenged else 'held'}] {self.session} token={self.token} owner={self.owner}{since}>"
+
+
 def only(commit: Commit, types: Collection[str] | None) -> Commit | None:
     """The commit with those of its events that have one of these types (`None`: all); `None` where it has none."""
     if types is None:
@@ -151,6 +185,42 @@ class Verified(msgspec.Struct, frozen=True):
     hash: bytes
     commits: int
     snapshots: int
+
+
+class Part(msgspec.Struct, frozen=True):
+    """A part of a state: its JSON Pointer (`""`: all of it), its bytes as JSON, and how many members it has (`None`: no container)."""
+
+    path: str
+    bytes: int
+    members: int | None
+
+
+class Sizes(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a session's bytes are: what each reader loads (the snapshot and the log after it, or the state), and what lies below.
+
+    A record counts with what it takes in the engine, roughly and alike on every engine; a body out of line counts as a blob.
+    """
+
+    session: str
+    version: int
+    """The head that was measured."""
+    state_bytes: int
+    """The state, encoded, not compressed."""
+    snapshot_bytes: int
+    """The newest snapshot as it is stored; 0: there is none."""
+    snapshot_version: int | None
+    """The version of that snapshot."""
+    log_bytes: int
+    """The commits after it."""
+    log_commits: int
+    old_bytes: int
+    """The commits up to it."""
+    old_commits: int
+    blob_bytes: int
+    """Bodies out of line, of all commits."""
+    blob_commits: int
+    parts: tuple[Part, ...]
+    """The heaviest parts of the state, heaviest first, each after its container."""
 
 
 class View:

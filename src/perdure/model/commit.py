@@ -17,9 +17,6 @@ from perdure.model.values import thaw
 
 GENESIS = bytes(32)
 """The `prev` of a chain's first commit."""
-GRANT_STEP_BITS = 16
-"""A tombstone raises the grant by 1 to 2^16, so that two histories after a failover do not meet by accident."""
-_GRANT_SHIFT = 14
 _TAG = b"perdure/commit/1\n"
 _DYNAMIC = struct.Struct(">QqQ")
 _STATIC = msgspec.msgpack.Encoder()
@@ -28,7 +25,7 @@ _STATIC = msgspec.msgpack.Encoder()
 class Kind(IntEnum):
     """What a commit does: `data` carries the caller's events, the others are control commits. Numbers are stored: never reuse one.
 
-    `lease`, `anchor` and `moved` are reserved: nothing in this version writes them."""
+    `anchor` and `moved` are reserved: nothing in this version writes them."""
 
     data = 0
     configure = 1
@@ -115,11 +112,6 @@ def derive_status(kind: int, version: int, before: DerivedStatus | None) -> Deri
         return None
     status = int(Status.deleted) if kind == Kind.tombstone else int(Status.moved) if kind == Kind.moved else before[0]
     return status, before[1]
-
-
-def raised(epoch: int, step: int) -> int:
-    """The epoch after its grant (all but its low 14 bits) has risen by `step`: nothing that was granted before fits it any more."""
-    return (epoch >> _GRANT_SHIFT) + step << _GRANT_SHIFT
 
 
 def static_header(

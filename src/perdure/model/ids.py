@@ -9,9 +9,8 @@ from perdure.errors import Invalid
 NAME_BYTES_MAX = 255
 """Longest tenant, session id, idempotency key or actor, in bytes of UTF-8."""
 
-
-STORE_TENANT = "~"
-"""The tenant of the store's own sessions. No caller's tenant begins with it, and no listing of a caller shows them."""
+SYSTEM = "~"
+"""Tenants that begin with this are Perdure's own."""
 
 
 class SessionKey(NamedTuple):
@@ -40,14 +39,24 @@ def check_name(what: str, name: object) -> str:
     return name
 
 
-def check_tenant(name: object) -> str:
-    """A caller's tenant, as `check_name`; at most 254 bytes, and not one of Perdure's own. Raises `Invalid`."""
-    tenant = check_name("A tenant", name)
-    if tenant.startswith(STORE_TENANT):
-        raise Invalid(f"A tenant must not begin with {STORE_TENANT!r}, as {tenant[:60]!r} does: such names are Perdure's own.")
-    if len(tenant.encode()) == NAME_BYTES_MAX:
-        raise Invalid(f"A tenant may have at most {NAME_BYTES_MAX - 1} bytes; this one has {NAME_BYTES_MAX}.")
-    return tenant
+def check_tenant(tenant: object) -> str:
+    """A user's tenant, as `check_name`, of at most 254 bytes, and none that begins with `~`; else `Invalid`."""
+    name = check_name("A tenant", tenant)
+    if name.startswith(SYSTEM):
+        raise Invalid(f"A tenant must not begin with {SYSTEM!r}, which marks Perdure's own sessions: {name[:60]!r}.")
+    if len(name.encode()) >= NAME_BYTES_MAX:
+        raise Invalid(f"A tenant may have at most {NAME_BYTES_MAX - 1} bytes; this one has {len(name.encode())}.")
+    return name
+
+
+def system_tenant(tenant: str = "") -> str:
+    """The tenant of Perdure's own sessions that belong to a user's tenant; without one, to the whole store."""
+    return SYSTEM + tenant
+
+
+def is_system(tenant: str) -> bool:
+    """Whether the sessions of this tenant are Perdure's own."""
+    return tenant.startswith(SYSTEM)
 
 
 def life_key(key: str, life: int) -> str:

@@ -162,7 +162,7 @@ async def test_a_read_under_which_another_process_truncates_is_no_corruption(url
         for number in range(6):
             await store.append("s", Event("n", number))
         event = Event("anchored", {})
-        await store._core.committer.control(session, Kind.anchor, event, durability=perdure.Durability.local)
+        await store._core.controls.write(session, Kind.anchor, event, durability=perdure.Durability.local)
         for number in range(3):
             await store.append("s", Event("n", number))
     one, two = await engine(url), await engine(url)

@@ -21,6 +21,7 @@ class MemoryDriver:
     """A `Driver` on a memory engine. Each write yields to the loop, as a network does; `writes` counts them."""
 
     durability_read = Durability.memory
+    proves_heads = False
 
     def __init__(self, backend: MemoryBackend, *, lanes: int = 1, batch_max: int = 64) -> None:
         self.backend, self.lanes, self.batch_max = backend, lanes, batch_max

@@ -234,7 +234,7 @@ async def _truncated(writers: Writers) -> None:
             draft.state[f"part{number}"] = noise(300)
     store = writers.json()
     core, session = store._core, SessionKey(ACME, "truncated")
-    anchor = await core.committer.control(session, Kind.anchor, Event("anchored"), durability=core.durability)
+    anchor = await core.controls.write(session, Kind.anchor, Event("anchored"), durability=core.durability)
     loaded = await core.backend.load(session)
     assert loaded is not None
     assert loaded.snapshot is not None

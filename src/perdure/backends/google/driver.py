@@ -37,6 +37,7 @@ class GoogleDriver(Changes):
 
     lanes = 4
     batch_max = 64
+    proves_heads = False
 
     def __init__(self, entities: Entities, place: str, ask: Ask) -> None:
         """`ask` asks what the database is set to."""

@@ -53,6 +53,7 @@ class MongoDBDriver(Reader):
 
     lanes = 1
     batch_max = 128
+    proves_heads = False
     store_id = ""
     schema = SCHEMA_VERSION
 
@@ -208,7 +209,7 @@ class MongoDBDriver(Reader):
         names = {number: layout.name_of(attempt.session) for number, attempt in attempts.items()}
         keys = sorted({key for attempt in attempts.values() for key in _keys(attempt)})
         tail = {"$filter": {"input": "$tail", "cond": {"$in": ["$$this.k", {"$literal": keys}]}}}
-        fields = {**HEAD, "moved": 1, "purged": 1, "tail": tail}
+        fields = {**HEAD, "moved": 1, "purged": 1, "tail": tail, "newest": {"$slice": ["$tail", -1]}}
         docs = {
             doc["_id"]: doc for doc in await self.connections.find(SESSION, {"_id": {"$in": list(names.values())}}, fields, certain=True)
         }
@@ -228,7 +229,7 @@ class MongoDBDriver(Reader):
                 await self.connections.delete(KEY, {"_id": {"$in": stale}, "v": {"$lte": doc["purged"]}})
             taken = next((known[key] for key in (attempt.key, *_keys(attempt)) if key in known), None)
             if taken is None:
-                answers[number] = HeadMismatch(layout.head_of(doc))
+                answers[number] = _mismatch(doc)
             elif attempt.key in known:
                 answers[number] = taken
             else:
@@ -362,6 +363,14 @@ class MongoDBDriver(Reader):
         """See `remote.Driver.close`."""
         await self._archiver.drain()
         await self.connections.close()
+
+
+def _mismatch(doc: Doc) -> Answer:
+    try:
+        head = layout.head_of(doc)
+        return HeadMismatch(head, layout.is_proven(doc, head))
+    except Corrupt as error:
+        return error
 
 
 def _sizes(attempt: Attempt) -> list[int]:

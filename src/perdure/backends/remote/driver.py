@@ -55,9 +55,11 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
 
 
 class HeadMismatch(msgspec.Struct, frozen=True, gc=False):
-    """The head was another, this one; nothing was stored. Whether a key is known up to it is another question."""
+    """The head was another, this one; nothing was stored. Whether a key is known up to it is another question. `proven`: it was compared
+    with its newest record."""
 
     head: Head | None
+    proven: bool = False
 
 
 class RetryLater(msgspec.Struct, frozen=True, gc=False):
@@ -83,6 +85,8 @@ class Driver(Protocol):
     """Most attempts in one `write`."""
     durability_read: Durability
     """The level that a record has for certain when a linearizable read has shown it."""
+    proves_heads: bool
+    """Whether `heads`, `load` and `find_key` compare a head with its newest record, where that costs no round trip. See `proof`."""
 
     async def write(self, attempts: Sequence[Attempt]) -> Sequence[Answer]:
         """Try these attempts, each session at most once, in one round trip where the engine can; answers in their order.

@@ -72,4 +72,4 @@ async def _look(driver: Driver, attempt: Attempt) -> FinalAnswer | None:
         return Stored(driver.durability_read)
     if attempt.key is not None and (known := await driver.find_key(attempt.session, attempt.key)) is not None:
         return known
-    return HeadMismatch(head)
+    return HeadMismatch(head, driver.proves_heads)

@@ -6,9 +6,12 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any
 
+import msgspec
+
 from perdure.backends.spi import Durability
 from perdure.engine.context import Context
 from perdure.engine.core import Core
+from perdure.engine.live.lease import Lease
 from perdure.engine.options import Options, check_options
 from perdure.engine.read.cache import CachedState
 from perdure.engine.unentered import Asynchronous
@@ -53,11 +56,16 @@ class Edit(Asynchronous):
             )
 
 
-def edit(context: Context, session: str, options: Options, durability: Durability | str | None) -> Edit:
+def edit(context: Context, session: str, options: Options, durability: Durability | str | None, lease: Lease | None) -> Edit:
     """See `Store.edit`."""
-    core = context.opened()
+    core, target = context.opened(), context.key(session)
     check_options(options)
-    return Edit(core, context.key(session), options, context.durability(durability))
+    return Edit(core, target, _under(context, lease, target, options), context.durability(durability))
+
+
+def _under(context: Context, lease: Lease | None, session: SessionKey, options: Options) -> Options:
+    fence = context.fence(lease, session)
+    return options if fence is None else msgspec.structs.replace(options, fence=fence)
 
 
 async def update(
@@ -67,10 +75,11 @@ async def update(
     options: Options,
     durability: Durability | str | None,
     attempts: int,
+    lease: Lease | None,
 ) -> tuple[Receipt | None, Any]:
     """See `Store.update`."""
     core, target = context.opened(), context.key(session)
-    check_options(options)
+    options = _under(context, lease, target, check_options(options))
     if not callable(function):
         raise Invalid(f"update needs a function that takes a draft, not {function!r}.")
     if type(attempts) is not int or attempts < 1:

@@ -43,7 +43,8 @@ async def read(
             if consistency == "eventual" and (found is None or found.head.version < token.version):
                 found, owned = await reader.load_uncached(target)
             await require_commit(reader, core.cache, target, found, token)
-        now = _require_live(target, found, include_deleted=include_deleted)
+        now = require_live(target, found, include_deleted=include_deleted)
+        core.sizes.check(target, now)
         if core.snapshots.is_due(now):
             await core.snapshots.store(target, now, keep=not owned)
         if at is None:
@@ -56,10 +57,11 @@ async def read(
 
 async def read_live(core: Core, session: SessionKey) -> CachedState:
     """The newest state. Raises `NotFound`, `Deleted`."""
-    return _require_live(session, await core.reader.read_head(session))
+    return require_live(session, await core.reader.read_head(session))
 
 
-def _require_live(session: SessionKey, found: CachedState | None, *, include_deleted: bool = False) -> CachedState:
+def require_live(session: SessionKey, found: CachedState | None, *, include_deleted: bool = False) -> CachedState:
+    """What was found of a session that is there. Raises `NotFound`, and `Deleted` unless `include_deleted`."""
     if found is None:
         raise NotFound(f"There is no session {session.id!r} in tenant {session.tenant!r}.", session=session.id)
     if found.head.status == _DELETED and not include_deleted:

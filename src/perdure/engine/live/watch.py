@@ -7,6 +7,7 @@ The watcher whose wait ends first polls for all. So watchers need no task and no
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 
@@ -15,6 +16,7 @@ from perdure.clock import Clock
 from perdure.concurrency.critical_section import CriticalSection
 from perdure.concurrency.replies import Reply
 from perdure.config import Settings
+from perdure.engine.read.bodies import Need, everything
 from perdure.engine.read.reader import Reader
 from perdure.errors import Closed, Corrupt, Deleted, NotFound, Rewound, Truncated, Unavailable
 from perdure.model.commit import Commit, Kind, Status
@@ -81,16 +83,39 @@ class Watchers:
     @contextmanager
     def _following(self, watch: Watch) -> Iterator[None]:
         """Inside, the watch is notified."""
-        with self._section:
-            self._watches.setdefault(watch.session, set()).add(watch)
+        self.add(watch)
         try:
             yield
         finally:
-            with self._section:
-                watches = self._watches[watch.session]
-                watches.discard(watch)
-                if not watches:
-                    del self._watches[watch.session]
+            self.remove(watch)
+
+    def add(self, watch: Watch) -> None:
+        """From now on the watch is notified."""
+        with self._section:
+            self._watches.setdefault(watch.session, set()).add(watch)
+
+    def remove(self, watch: Watch) -> None:
+        """The watch is notified no more. Doing it twice is doing it once."""
+        with self._section:
+            watches = self._watches.get(watch.session, set())
+            watches.discard(watch)
+            if not watches:
+                self._watches.pop(watch.session, None)
+
+    @contextmanager
+    def waiting(self, session: SessionKey) -> Iterator[Watch]:
+        """A watch for `moved`, armed."""
+        watch = Watch(session, 0)
+        watch.arm()
+        with self._following(watch):
+            yield watch
+
+    async def moved(self, watch: Watch, head: Head | None, seconds: float) -> None:
+        """Return soon after the session is at another head than this one, after `seconds` at the latest, and armed again. It may return for
+        nothing. Raises what the engine raises, and `Closed`."""
+        watch.version, watch.hash = (0, None) if head is None else (head.version, head.hash)
+        await self._wait(watch, self._clock.monotonic() + seconds)
+        watch.arm()
 
     def notify(self, session: SessionKey | None, version: int) -> None:
         """A record of this version is there; of `None`, anything may have happened anywhere."""
@@ -108,10 +133,13 @@ class Watchers:
         with self._section:
             return [watch for session in sessions for watch in self._watches.get(session, ())]
 
-    async def follow(self, session: SessionKey, after: int, *, include_deleted: bool = False) -> AsyncGenerator[Commit, None]:
+    async def follow(
+        self, session: SessionKey, after: int, *, include_deleted: bool = False, need: Need = everything
+    ) -> AsyncGenerator[Commit, None]:
         """The session's commits after version `after`, and those to come, each checked against the one before it.
 
-        They are those of the life that it has at the first read, up to the tombstone; with `include_deleted` of every life.
+        They are those of the life that it has at the first read, up to the tombstone; with `include_deleted` of every life. One whose
+        body lies elsewhere and is not needed comes without events.
 
         Goes on for `watch_outage` while the engine is `Unavailable`. Raises `NotFound`, `Deleted`, `Truncated`, `Rewound`, `Closed`.
         """
@@ -123,13 +151,13 @@ class Watchers:
                 watch.arm()
                 try:
                     if not begun:
-                        await self._listen()
+                        await self.listen()
                         head = await self._check(watch, alive=not include_deleted)
                         if not include_deleted:
                             watch.version = max(watch.version, await self._reader.incarnation_start(session, head))
                         begun = True
                     before = watch.version
-                    async with aclosing(self._reader.commits(session, after=before)) as commits:
+                    async with aclosing(self._reader.commits(session, after=before, need=need)) as commits:
                         async for commit in commits:
                             watch.see(commit)
                             self._reader.saw(session, commit.version)
@@ -167,7 +195,7 @@ class Watchers:
             watch.hash = head.hash
         return head
 
-    async def _listen(self) -> None:
+    async def listen(self) -> None:
         """Have the engine notify, if it can; else, or while it cannot, polls do."""
         with self._section:
             start, self._listening = not self._listening and self._backend.capabilities.notification, True
@@ -179,11 +207,14 @@ class Watchers:
                 raise
             self.notify(None, 0)  # Other watchers have read before the engine listened, and may be waiting.
 
-    async def _wait(self, watch: Watch) -> None:
-        """Wait until the session may have moved on from what the watch has seen. Raises what the engine raises, and `Closed`."""
+    async def _wait(self, watch: Watch, until: float = math.inf) -> None:
+        """Wait until the session may have moved on from what the watch has seen, or the clock says `until`. Raises what the engine raises,
+        and `Closed`."""
         polls = self._polls
-        while not await watch.notified(self._patience()):
+        while not await watch.notified(max(0.0, min(self._patience(), until - self._clock.monotonic()))):
             now = self._clock.monotonic()
+            if now >= until:
+                break
             if self._polling is None or now - self._polling > POLL_SELDOM:
                 self._polling = now
                 try:

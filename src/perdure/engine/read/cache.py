@@ -17,6 +17,7 @@ import msgspec
 from perdure.backends.spi import Head
 from perdure.concurrency.critical_section import CriticalSection
 from perdure.lru import LruMap
+from perdure.model.control import NOTHING_SET, Control
 from perdure.model.ids import SessionKey
 from perdure.telemetry import CACHE_BYTES, CACHE_EVICTIONS, CACHE_HITS, CACHE_MISSES, Telemetry
 
@@ -35,9 +36,11 @@ NEVER = -math.inf
 class CachedState(msgspec.Struct, frozen=True):
     """A session's state at a head, never changed in place: what changes is copied along its path.
 
-    `log_bytes` is the weight of the records since the last snapshot, `snapshot_bytes` that snapshot's, `size_bytes` that of the records
-    before it. `ancestor` is the version and hash of an earlier commit that was found on its chain. A state `from_shared` cache is for
-    readers only: no edit and no snapshot is made of it.
+    `log_bytes` is the weight of the records since the last snapshot, with the bodies out of line that had to be fetched, `snapshot_bytes`
+    that snapshot's, `size_bytes` that of the records before it. The state has at most about `state_bytes`, encoded and uncompressed.
+    `control` is what control commits up to the head say of the session. `ancestor` is the version and hash of an earlier commit that was
+    found on its chain. A state `from_shared` cache is for readers only: no edit and no snapshot is made of it, and its `control` is not
+    known.
     """
 
     head: Head
@@ -47,6 +50,8 @@ class CachedState(msgspec.Struct, frozen=True):
     tags: Mapping[str, str]
     created_at: int
     size_bytes: int = 0
+    control: Control = NOTHING_SET
+    state_bytes: int = 0
     ancestor: tuple[int, bytes] = (0, b"")
     from_shared: bool = False
 

@@ -23,14 +23,17 @@ def check_standing(session: SessionKey, head: Head, stand: DerivedStatus | None)
     return head.status, head.data
 
 
-def apply_events(session: SessionKey, fold: Fold, commit: Commit) -> None:
-    """Fold one commit. Operations were validated when they were written, so one that does not fit is `Corrupt`."""
+def apply_events(session: SessionKey, fold: Fold, commit: Commit) -> bool:
+    """Fold one commit; whether it has operations. They were validated when they were written, so one that does not fit is `Corrupt`."""
+    changes = False
     for event in commit.events:
         if event.ops:
+            changes = True
             try:
                 fold.apply(event.ops)
             except (Invalid, TestFailed) as error:
                 raise Corrupt(f"Version {commit.version} of session {session.id!r} does not fit the state before it: {error}") from error
+    return changes
 
 
 def configured(events: Iterable[Event]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from perdure.engine.views import Receipt
 from perdure.engine.write.request import WriteRequest
 from perdure.engine.write.resolve import Incarnation
 from perdure.errors import Corrupt, KeyReused
-from perdure.model.commit import raised
+from perdure.model.epoch import raised
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey, life_key
 

@@ -12,9 +12,9 @@ from perdure.engine.write.committer import Committer
 from perdure.engine.write.request import Mode, WriteRequest
 from perdure.errors import AlreadyExists, Corrupt, NotFound
 from perdure.model.events import Event
-from perdure.model.ids import STORE_TENANT, SessionKey
+from perdure.model.ids import SessionKey, system_tenant
 
-PLACE = SessionKey(STORE_TENANT, "shared-cache")
+PLACE = SessionKey(system_tenant(), "shared-cache")
 EVENT = "shared_cache_key"
 KEY_BYTES = 32
 

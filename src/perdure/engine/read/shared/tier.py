@@ -45,6 +45,7 @@ class _Value(msgspec.Struct, frozen=True, array_like=True):
     log_bytes: int
     snapshot_bytes: int
     size_bytes: int
+    state_bytes: int
     tags: Mapping[str, str]
     created_at: int
 
@@ -89,7 +90,15 @@ class SharedTier:
             return None
         self._count("hits")
         made = CachedState(
-            head, state, value.log_bytes, value.snapshot_bytes, value.tags, value.created_at, value.size_bytes, from_shared=True
+            head,
+            state,
+            value.log_bytes,
+            value.snapshot_bytes,
+            value.tags,
+            value.created_at,
+            value.size_bytes,
+            state_bytes=value.state_bytes,
+            from_shared=True,
         )
         return made, head_at
 
@@ -172,6 +181,7 @@ class SharedTier:
             cached.log_bytes,
             cached.snapshot_bytes,
             cached.size_bytes,
+            cached.state_bytes,
             dict(cached.tags),
             cached.created_at,
         )
