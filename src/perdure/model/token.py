@@ -13,7 +13,7 @@ from perdure.errors import Invalid
 _MARK = "p1."
 """What a token begins with: that it is one, and how it is written."""
 _CHECK_BYTES = 4
-"""Bytes of the digest that tell a damaged token from a commit that is gone."""
+"""Bytes of the digest: a damaged token must not look like a commit that is gone."""
 TOKEN_CHARS_MAX = 2_048
 """Longest token that is looked at."""
 
