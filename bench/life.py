@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from _harness import machine, run
+from _life_reads import reads
 from _life_spool import spool
 
 
 def main() -> None:
     """Print the table of each part."""
     machine()
+    reads()
     spool()
 
 

@@ -47,6 +47,8 @@ GROUPS = {
         "Verified",
         "Sizes",
         "Part",
+        "CacheInfo",
+        "SharedCacheInfo",
         "Commit",
         "Change",
         "Clash",

@@ -36,7 +36,7 @@ from perdure.engine.live.lease import Lease as _AsyncLease
 from perdure.engine.live.lease import Leasing as _AsyncLeasing
 from perdure.engine.live.lease_end import LeaseEnd as _AsyncLeaseEnd
 from perdure.engine.unentered import Blocking
-from perdure.engine.views import Change, Info, LeaseInfo, Receipt, Sizes, Spooled, Verified, View
+from perdure.engine.views import CacheInfo, Change, Info, LeaseInfo, Receipt, Sizes, Spooled, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.model.commit import Commit, Status
 from perdure.model.events import Event

@@ -10,7 +10,7 @@ from perdure.engine.live.lease import Lease, Leasing
 from perdure.engine.live.lease_end import LeaseEnd
 from perdure.engine.opening import Opening, open
 from perdure.engine.store import Store
-from perdure.engine.views import Change, Info, LeaseInfo, Part, Receipt, Sizes, Spooled, Verified, View
+from perdure.engine.views import CacheInfo, Change, Info, LeaseInfo, Part, Receipt, SharedCacheInfo, Sizes, Spooled, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.errors import (
     AlreadyExists,
@@ -46,6 +46,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AlreadyExists",
     "Busy",
+    "CacheInfo",
     "Capabilities",
     "Change",
     "Clash",
@@ -80,6 +81,7 @@ __all__ = [
     "Receipt",
     "Rewound",
     "Settings",
+    "SharedCacheInfo",
     "Sizes",
     "Spooled",
     "Status",

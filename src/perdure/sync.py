@@ -22,7 +22,7 @@ from perdure.engine.live.lease import Lease as _AsyncLease
 from perdure.engine.live.lease import Leasing as _AsyncLeasing
 from perdure.engine.live.lease_end import LeaseEnd as _AsyncLeaseEnd
 from perdure.engine.unentered import Blocking
-from perdure.engine.views import Change, Info, LeaseInfo, Receipt, Sizes, Spooled, Verified, View
+from perdure.engine.views import CacheInfo, Change, Info, LeaseInfo, Receipt, Sizes, Spooled, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.model.commit import Commit, Status
 from perdure.model.events import Event
@@ -354,15 +354,25 @@ class Store:
         *,
         at: int | datetime | None = None,
         consistency: Literal["strong", "eventual"] = "strong",
+        max_staleness: float | None = None,
+        at_least: str | None = None,
         include_deleted: bool = False,
     ) -> View:
         """The session's state at its head, at a version, or at a time (the last version not later; an aware datetime).
 
-        `strong` sees every commit acknowledged before the call, by any process; `eventual` may answer from memory.
+        `strong` sees every commit acknowledged before the call, by any process. `eventual` answers from memory where this process knew
+        the state to be the newest within the last `max_staleness` seconds (default and most: the setting `cache_ttl`), by its own
+        monotonic clock; else it looks at the head. It never answers with less than this store has acknowledged, or shown by `read`,
+        `history` or `watch`.
+        `at_least` is the `token` of a `View`, of any process: an answer that would be older looks at the head first.
         `include_deleted` reads a deleted session, and with `at` what was before a deletion, for audit.
-        Raises `NotFound`, `Deleted`, `Truncated`, `Invalid`.
+        Raises `NotFound`, `Deleted`, `Truncated`, `Invalid`, and `Rewound` where the chain has lost the token's commit.
         """
-        return run_blocking(self._store.read(session, at=at, consistency=consistency, include_deleted=include_deleted))
+        return run_blocking(
+            self._store.read(
+                session, at=at, consistency=consistency, max_staleness=max_staleness, at_least=at_least, include_deleted=include_deleted
+            )
+        )
 
     def history(
         self,
@@ -588,6 +598,10 @@ class Store:
         """
         return run_blocking(self._store.sizes(session, parts=parts, include_deleted=include_deleted))
 
+    def cache_info(self) -> CacheInfo:
+        """What is in memory, of all tenants, and how often that was enough; and what the shared cache did."""
+        return self._store.cache_info()
+
     def close(self) -> Spooled | None:
         """Finish what was handed over and let go of every file and thread. Calling it twice is calling it once.
 
@@ -606,6 +620,7 @@ def open(
     clock: Clock | None = None,
     upcasters: Mapping[str, Upcaster] = MappingProxyType({}),
     blobs: str | None = None,
+    shared_cache: str | None = None,
     **settings: Any,
 ) -> Store:
     """Open a store: `with perdure.sync.open("sqlite:///agents.db") as store`.
@@ -616,7 +631,8 @@ def open(
     there and makes nothing: no file, schema, table or key; where there is no store it raises `NotFound`. `upcasters` say, by event type,
     how old events read today; `history` applies them. `blobs` is the URL of a place for large bodies (`file:///folder`,
     `s3://bucket/prefix`, `gs://`, `az://`): a stored body above `blob_bytes` goes there, and a store that has such bodies is always opened
-    with it. `settings` are the fields of `perdure.Settings`.
+    with it. `shared_cache` is a `redis://`, `rediss://` or `memcached://` URL: states that one process has loaded save others the load. It
+    is never needed, and never trusted. `settings` are the fields of `perdure.Settings`.
 
     Raises `Invalid`, `NotFound`, `Unauthorized`, `Unsupported`, `Unavailable`, `Corrupt`.
     """
@@ -631,6 +647,7 @@ def open(
                 clock=clock,
                 upcasters=upcasters,
                 blobs=blobs,
+                shared_cache=shared_cache,
                 **settings,
             )._open()
         )

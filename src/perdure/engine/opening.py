@@ -15,6 +15,7 @@ from perdure.config import default_url, make_settings
 from perdure.engine.core import Core
 from perdure.engine.options import check_durability, parse_durability
 from perdure.engine.read.bodies import claim
+from perdure.engine.read.shared.client import open_client
 from perdure.engine.store import Store
 from perdure.engine.unentered import Asynchronous
 from perdure.errors import Invalid
@@ -38,11 +39,13 @@ class Opening(Asynchronous):
         durability: Durability | str | None,
         upcasters: Mapping[str, Upcaster],
         blobs: str | None,
+        shared_cache: str | None,
         settings: dict[str, Any],
         *,
         spool: str | None,
         create: bool,
     ) -> None:
+        self._shared_cache = shared_cache
         self._url, self._tenant, self._clock, self._durability, self._create = url, tenant, clock, durability, create
         self._upcasters, self._blobs, self._settings, self._spool = upcasters, blobs, settings, spool
         self._store: Store | None = None
@@ -57,6 +60,7 @@ class Opening(Asynchronous):
         if self._blobs is None and "blob_bytes" in self._settings:
             raise Invalid("blob_bytes is for a store with a place for large bodies: pass blobs= too, or leave it out.")
         clock = self._clock or SystemClock()
+        client = None if self._shared_cache is None else open_client(self._shared_cache, settings.cache_timeout)
         place = None if self._blobs is None else await _open_blobs(self._blobs, clock, create=self._create)
         try:
             backend = await open_backend(url, clock=clock, create=self._create)
@@ -74,6 +78,12 @@ class Opening(Asynchronous):
                 await place.close()
             raise
         core = Core(backend, url, clock, settings, durability, codec, place)
+        if client is not None:
+            try:
+                await core.share(client, create=self._create)
+            except BaseException:
+                await core.close()
+                raise
         if file is not None:
             await _open_spool(core, file, create=self._create)
         return Store(core, tenant)
@@ -142,6 +152,7 @@ def open(
     clock: Clock | None = None,
     upcasters: Mapping[str, Upcaster] = MappingProxyType({}),
     blobs: str | None = None,
+    shared_cache: str | None = None,
     **settings: Any,
 ) -> Opening:
     """Open a store: `async with perdure.open("sqlite:///agents.db") as store`.
@@ -152,8 +163,9 @@ def open(
     there and makes nothing: no file, schema, table or key; where there is no store it raises `NotFound`. `upcasters` say, by event type,
     how old events read today; `history` applies them. `blobs` is the URL of a place for large bodies (`file:///folder`,
     `s3://bucket/prefix`, `gs://`, `az://`): a stored body above `blob_bytes` goes there, and a store that has such bodies is always opened
-    with it. `settings` are the fields of `perdure.Settings`.
+    with it. `shared_cache` is a `redis://`, `rediss://` or `memcached://` URL: states that one process has loaded save others the load. It
+    is never needed, and never trusted. `settings` are the fields of `perdure.Settings`.
 
     Raises `Invalid`, `NotFound`, `Unauthorized`, `Unsupported`, `Unavailable`, `Corrupt`.
     """
-    return Opening(url, tenant, clock, durability, upcasters, blobs, settings, spool=spool, create=create)
+    return Opening(url, tenant, clock, durability, upcasters, blobs, shared_cache, settings, spool=spool, create=create)

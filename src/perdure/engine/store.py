@@ -30,7 +30,7 @@ from perdure.engine.context import Context
 from perdure.engine.core import Core
 from perdure.engine.live.lease import Lease, Leasing
 from perdure.engine.options import Options
-from perdure.engine.views import Change, Info, LeaseInfo, Receipt, Sizes, Spooled, Verified, View
+from perdure.engine.views import CacheInfo, Change, Info, LeaseInfo, Receipt, Sizes, Spooled, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.model.commit import Commit, Status
 from perdure.model.events import Event
@@ -184,15 +184,21 @@ class Store:
         *,
         at: int | datetime | None = None,
         consistency: Literal["strong", "eventual"] = "strong",
+        max_staleness: float | None = None,
+        at_least: str | None = None,
         include_deleted: bool = False,
     ) -> View:
         """The session's state at its head, at a version, or at a time (the last version not later; an aware datetime).
 
-        `strong` sees every commit acknowledged before the call, by any process; `eventual` may answer from memory.
+        `strong` sees every commit acknowledged before the call, by any process. `eventual` answers from memory where this process knew
+        the state to be the newest within the last `max_staleness` seconds (default and most: the setting `cache_ttl`), by its own
+        monotonic clock; else it looks at the head. It never answers with less than this store has acknowledged, or shown by `read`,
+        `history` or `watch`.
+        `at_least` is the `token` of a `View`, of any process: an answer that would be older looks at the head first.
         `include_deleted` reads a deleted session, and with `at` what was before a deletion, for audit.
-        Raises `NotFound`, `Deleted`, `Truncated`, `Invalid`.
+        Raises `NotFound`, `Deleted`, `Truncated`, `Invalid`, and `Rewound` where the chain has lost the token's commit.
         """
-        return await read(self._context, session, at, consistency, include_deleted=include_deleted)
+        return await read(self._context, session, at, consistency, max_staleness, at_least, include_deleted=include_deleted)
 
     def history(
         self,
@@ -415,6 +421,10 @@ class Store:
         out of line. Reads all records, and no body that it does not have to fold. Raises `NotFound`, `Deleted`, `Invalid`.
         """
         return await sizes(self._context, session, parts, include_deleted=include_deleted)
+
+    def cache_info(self) -> CacheInfo:
+        """What is in memory, of all tenants, and how often that was enough; and what the shared cache did."""
+        return self._core.cache_info()
 
     async def close(self) -> Spooled | None:
         """Finish what was handed over and let go of every file and thread. Calling it twice is calling it once.

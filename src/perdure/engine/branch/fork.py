@@ -66,6 +66,8 @@ async def purge(context: Context, session: str) -> None:
         head = await _check_purge(core, target)
         await core.backend.purge(target)
         core.cache.drop(target)
+        if core.shared is not None:
+            core.shared.forget(target)
         await core.bodies.purge(target, raised(head.epoch, 0))
 
 

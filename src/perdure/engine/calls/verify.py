@@ -5,7 +5,8 @@ from __future__ import annotations
 from perdure.backends.spi import Backend, Head, Proving
 from perdure.codec.codec import Codec
 from perdure.engine.context import Context
-from perdure.engine.read.reader import FORKED, Reader, apply_events, check_standing, configured
+from perdure.engine.read.folding import apply_events, check_standing, configured
+from perdure.engine.read.reader import FORKED, Reader
 from perdure.engine.views import Verified
 from perdure.errors import Corrupt, NotFound
 from perdure.model.commit import GENESIS, DerivedStatus, Kind, Status, derive_status

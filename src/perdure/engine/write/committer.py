@@ -195,6 +195,7 @@ class Committer:
             if self._bodies.is_large(proposal.body):
                 proposal = await self._out_of_line(tries, proposal)
             append = self._append_of(request, tries, proposal)
+            sent = self.now()
             try:
                 tries.sent = True
                 outcome = await self._writer.submit(append)
@@ -221,8 +222,9 @@ class Committer:
                 if request.options.fence is not None:
                     request.options.fence.wrote(head)
                 self._watchers.notify(session, head.version)
+                self._cache.saw(session, head.version)
                 if tries.state is not MISSING or session in self._cache:
-                    await self._remember(tries, outcome)
+                    await self._remember(tries, outcome, sent)
                 level = outcome.durability if tries.body is None else min(outcome.durability, self._bodies.durability)
                 return Receipt(head.version, tries.id, head.hash, head.at, level)
             if isinstance(outcome, Refused):
@@ -329,8 +331,8 @@ class Committer:
         finish = finisher(request, tries.seen, tries.expected, tries.incarnation, proposal, self._clock.now(), life)
         return Append(request.session, finish, tries.key, None, request.durability)
 
-    async def _remember(self, tries: _Tries, outcome: Appended) -> None:
-        """Keep the state that this commit made; store a snapshot when the log outweighs the last one."""
+    async def _remember(self, tries: _Tries, outcome: Appended, sent: float) -> None:
+        """Keep the state that this commit made; it was sent at `sent` of `now`. Store a snapshot when the log outweighs the last one."""
         session, proposal, previous = tries.request.session, tries.proposal, outcome.previous
         known = self._cache.get(session)
         if proposal is None or (known is None and tries.state is MISSING):
@@ -347,7 +349,7 @@ class Committer:
         log_bytes = known.log_bytes + len(body) + len(proposal.meta) + 128
         state_bytes = known.state_bytes + proposal.payload_bytes if changes else known.state_bytes
         made = msgspec.structs.replace(known, head=outcome.head, state=state, log_bytes=log_bytes, state_bytes=state_bytes)
-        self._cache.put(session, made)
+        self._cache.put(session, made, sent)
         if changes:
             self._sizes.check(session, made)
         if self._snapshots.is_due(made):
@@ -398,6 +400,7 @@ class Committer:
                 async for commit in commits:
                     if commit.id == tries.id:
                         level = self._backend.capabilities.proven(request.durability)
+                        self._reader.saw(request.session, commit.version)
                         if level < request.durability:
                             return None
                         level = level if tries.body is None else min(level, self._bodies.durability)

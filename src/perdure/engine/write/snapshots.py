@@ -23,8 +23,8 @@ class Snapshots:
         self._backend, self._codec, self._cache, self._bytes_min = backend, codec, cache, bytes_min
 
     def is_due(self, cached: CachedState) -> bool:
-        """Whether the log outweighs the last snapshot."""
-        return snapshot_due(cached.log_bytes, cached.snapshot_bytes, self._bytes_min)
+        """Whether the log outweighs the last snapshot. A state from the shared cache is never stored."""
+        return not cached.from_shared and snapshot_due(cached.log_bytes, cached.snapshot_bytes, self._bytes_min)
 
     async def store(self, session: SessionKey, cached: CachedState, *, keep: bool = True) -> None:
         """Store a snapshot of this state, and count its log from zero.
