@@ -5,9 +5,25 @@ from perdure.backends.spi import Capabilities, Durability
 from perdure.codec.upcast import Upcaster
 from perdure.config import Settings
 from perdure.engine.calls.edit import Edit
+from perdure.engine.calls.enqueue import Queued
+from perdure.engine.live.lease import Lease, Leasing
+from perdure.engine.live.lease_end import LeaseEnd
 from perdure.engine.opening import Opening, open
 from perdure.engine.store import Store
-from perdure.engine.views import Archived, Info, Receipt, Verified, View
+from perdure.engine.views import (
+    Archived,
+    CacheInfo,
+    Change,
+    Info,
+    LeaseInfo,
+    Part,
+    Receipt,
+    SharedCacheInfo,
+    Sizes,
+    Spooled,
+    Verified,
+    View,
+)
 from perdure.engine.write.drafts import Draft
 from perdure.errors import (
     AlreadyExists,
@@ -18,6 +34,7 @@ from perdure.errors import (
     Deleted,
     Error,
     Fenced,
+    Held,
     Invalid,
     KeyReused,
     Moved,
@@ -43,7 +60,9 @@ __all__ = [
     "AlreadyExists",
     "Archived",
     "Busy",
+    "CacheInfo",
     "Capabilities",
+    "Change",
     "Clash",
     "Closed",
     "Commit",
@@ -56,19 +75,29 @@ __all__ = [
     "Error",
     "Event",
     "Fenced",
+    "Held",
     "Info",
     "Invalid",
     "KeyReused",
     "Kind",
+    "Lease",
+    "LeaseEnd",
+    "LeaseInfo",
+    "Leasing",
     "Moved",
     "NotFound",
     "OnConflict",
     "Op",
     "Opening",
+    "Part",
+    "Queued",
     "QuotaExceeded",
     "Receipt",
     "Rewound",
     "Settings",
+    "SharedCacheInfo",
+    "Sizes",
+    "Spooled",
     "Status",
     "Store",
     "TooLarge",

@@ -13,13 +13,14 @@ import pytest
 
 from perdure.clock import SystemClock
 from perdure.errors import Closed, Error, Invalid, NotFound, Unavailable
-from perdure.places import Place, open_place
+from perdure.places.opening import open_place
+from perdure.places.place import Place
 
 WRITER = """
 import asyncio, os, signal, sys
 from perdure.backends.objects import folder
 from perdure.clock import SystemClock
-from perdure.places import open_place
+from perdure.places.opening import open_place
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -44,7 +45,7 @@ asyncio.run(main(*sys.argv[1:]))
 RACER = """
 import asyncio, sys
 from perdure.clock import SystemClock
-from perdure.places import open_place
+from perdure.places.opening import open_place
 
 async def main(url, mark):
     place = await open_place(url, clock=SystemClock(), option="blobs")

@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perdure.errors import Invalid
-from perdure.places import object_name
-from perdure.places.names import check_object_name
+from perdure.places.names import check_object_name, object_name
 
 NASTY = [
     "",

@@ -11,7 +11,9 @@ import pytest
 from perdure.clock import SystemClock
 from perdure.concurrency.replies import run_blocking
 from perdure.errors import Closed, Invalid, Unauthorized, Unavailable, Unsupported
-from perdure.places import Place, object_name, open_place
+from perdure.places.names import object_name
+from perdure.places.opening import open_place
+from perdure.places.place import Place
 from tests.servers.azurite import Azurite
 from tests.servers.fake_gcs import FakeGCS
 from tests.servers.fixture import Servers

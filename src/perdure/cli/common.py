@@ -19,7 +19,7 @@ from perdure.backends.sqlite.schema import parse_url
 from perdure.cli.exits import UsageError
 from perdure.cli.output.terminal import Terminal, write_error
 from perdure.cli.output.text import json_line, one_line
-from perdure.config import ENVIRONMENT_ARCHIVE, ENVIRONMENT_URL, default_url, shown_url
+from perdure.config import ENVIRONMENT_ARCHIVE, ENVIRONMENT_BLOBS, ENVIRONMENT_URL, default_url, shown_url
 from perdure.engine.options import VERSION_MAX
 from perdure.errors import Invalid, NotFound, Unsupported
 
@@ -38,6 +38,8 @@ class Common:
     """Whose sessions."""
     archive: Annotated[str | None, Parameter(show_default=False)] = None
     """The place of archived commits, such as file:///folder or s3://bucket/prefix. Without it: the environment's PERDURE_ARCHIVE."""
+    blobs: Annotated[str | None, Parameter(show_default=False)] = None
+    """The place of large bodies: file:///folder, s3://bucket/prefix, as it is opened with. Without it: the environment's PERDURE_BLOBS."""
     json: Annotated[bool | None, Parameter(negative="--no-json", show_default=False)] = None
     """JSON lines, or tables. Without it: JSON lines when stdout is no terminal."""
     quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative=(), show_default=False)] = False
@@ -50,8 +52,13 @@ class Common:
 
     @property
     def place(self) -> str | None:
+        """The URL of the place for large bodies."""
+        return os.environ.get(ENVIRONMENT_BLOBS) or None if self.blobs is None else self.blobs
+
+    @property
+    def archive_place(self) -> str | None:
         """The URL of the archive; `None`: there is none."""
-        return self.archive or os.environ.get(ENVIRONMENT_ARCHIVE) or None
+        return os.environ.get(ENVIRONMENT_ARCHIVE) or None if self.archive is None else self.archive
 
     def terminal(self) -> Terminal:
         """Where the answer goes."""
@@ -60,7 +67,7 @@ class Common:
     def open(self) -> perdure.sync.Store:
         """The store, which has to be there: nothing is made. Raises `NotFound`."""
         try:
-            return perdure.sync.open(self.address, tenant=self.tenant, create=False, archive=self.place)
+            return self._opened(create=False)
         except NotFound as error:
             raise not_there(error) from None
 
@@ -71,26 +78,26 @@ class Common:
         """
         if not write:
             return self.open()
-        if self.place is None:
+        if self.archive_place is None:
             raise Unsupported(f"There is no archive: name a folder or a bucket with --archive or {ENVIRONMENT_ARCHIVE}.")
         try:
-            perdure.sync.open(self.address, tenant=self.tenant, create=False).close()
+            perdure.sync.open(self.address, tenant=self.tenant, blobs=self.place, create=False).close()
         except NotFound as error:
             raise not_there(error) from None
-        return perdure.sync.open(self.address, tenant=self.tenant, archive=self.place)
+        return self._opened()
+
+    def _opened(self, *, create: bool = True) -> perdure.sync.Store:
+        return perdure.sync.open(self.address, tenant=self.tenant, blobs=self.place, archive=self.archive_place, create=create)
 
     @contextmanager
     def open_or_make(self) -> Iterator[perdure.sync.Store]:
         """The store; one that is not there is made, and said to have been when the block has done its work."""
         made = False
         try:
-            store = perdure.sync.open(self.address, tenant=self.tenant, create=False)
+            store = self._opened(create=False)
         except (NotFound, Unsupported) as error:
-            made = isinstance(error, NotFound)
-            store = perdure.sync.open(self.address, tenant=self.tenant, archive=self.place)
-        if self.place is not None and not made:
-            store.close()
-            store = perdure.sync.open(self.address, tenant=self.tenant, archive=self.place)
+            made = isinstance(error, NotFound) and error.facts.get("missing") != "place"
+            store = self._opened()
         with store:
             yield store
         if made and not self.quiet:

@@ -11,6 +11,7 @@ from perdure.backends.remote import parse_address
 from perdure.clock import Clock
 from perdure.config import install
 from perdure.errors import Invalid, NotFound, Unsupported
+from perdure.model.record import Durability
 from perdure.places.place import Place
 from perdure.redaction import Secrets, shown_url
 
@@ -53,7 +54,8 @@ def _place(url: str, option: str, clock: Clock, *, create: bool) -> Place:
             raise
         raise Unsupported(f"{scheme}: needs the module {error.name!r}: {install('objects')}.") from error
     address = parse_address(url, {**cloud.CLIENT_OPTIONS, **service.OPTIONS})
-    return Place(cloud.Cloud(address, service.service, service.asked, clock), address.secrets)
+    durability = Durability.buffered if address.options["endpoint"] else Durability.quorum
+    return Place(cloud.Cloud(address, service.service, service.asked, clock), durability, address.secrets)
 
 
 def _folder(url: str, *, create: bool) -> Place:
@@ -62,5 +64,5 @@ def _folder(url: str, *, create: bool) -> Place:
     if address.hosts or address.user or len(path) < 2:
         raise Invalid(f"{address.place!r} names no folder: write file:///absolute/folder.")
     if not create and not Path(path).is_dir():
-        raise NotFound(f"There is no folder {address.place}.")
-    return Place(Folder(Path(path)), address.secrets)
+        raise NotFound(f"There is no folder {address.place}.", missing="place")
+    return Place(Folder(Path(path)), Durability.local, address.secrets)

@@ -9,6 +9,7 @@ from perdure.backends.objects.bucket import Bucket
 from perdure.backends.remote import IoLoop, gather_all
 from perdure.clock import Clock
 from perdure.errors import Closed, Unavailable, Unknown, Unsupported
+from perdure.model.record import Durability
 from perdure.places.names import check_object_name, object_name
 from perdure.redaction import Secrets
 
@@ -26,9 +27,9 @@ class Place:
     the place is not one.
     """
 
-    def __init__(self, bucket: Bucket, secrets: Secrets) -> None:
-        """`secrets` are those of its URL, which no error shows."""
-        self._bucket, self._secrets = bucket, secrets
+    def __init__(self, bucket: Bucket, durability: Durability, secrets: Secrets) -> None:
+        """`durability` is what a put that was answered survives; `secrets` are those of its URL, which no error shows."""
+        self._bucket, self.durability, self._secrets = bucket, durability, secrets
         self._io = IoLoop("perdure-place")
         self._closed = False
 

@@ -13,7 +13,6 @@ from perdure.clock import Clock, SystemClock
 from perdure.codec.codec import Codec
 from perdure.config import make_settings
 from perdure.engine.core import Core
-from perdure.engine.read.segments import Segments
 from perdure.engine.store import Store
 from perdure.places import Place
 
@@ -133,9 +132,9 @@ async def process(
 ) -> AsyncIterator[Store]:
     """A store on an engine and a place that others use too, as another process has one."""
     gate = gate or Gate()
-    segments = Segments(None if place is None else GatedPlace(place, gate))
+    archive = None if place is None else GatedPlace(place, gate)
     gated: Any = GatedBackend(backend, gate)
-    core = Core(gated, "test:", clock or SystemClock(), make_settings(**settings), Durability.memory, Codec(), segments)
+    core = Core(gated, "test:", clock or SystemClock(), make_settings(**settings), Durability.memory, Codec(), None, archive)
     store = Store(core, "default")
     try:
         yield store

@@ -6,7 +6,6 @@ from cyclopts import CoercionError, CycloptsError, MissingArgumentError, UnusedC
 
 from perdure.errors import AlreadyExists, Conflict, Deleted, Error, Invalid, NotFound, Unavailable, Unknown, Unsupported
 
-
 _PLACE = ": open the store with archive="
 """What the library says to do about commits that are elsewhere."""
 

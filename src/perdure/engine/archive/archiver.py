@@ -274,7 +274,7 @@ class Archiver:
     ) -> Appended | None:
         """Write an anchor commit after the head of `state`; `None` where another commit came first."""
         plan = ControlChange((ControlCommit(kind=Kind.anchor, event=event, status=status),))
-        basis = Basis(state.head, state.control)
+        basis = Basis(state.head, state.control, 0, None)  # The plan is made: only the head and the cell are compared.
         return await self._controls.attempt(session, basis, plan, actor=actor, durability=self._durability)
 
     async def void(self, session: SessionKey, preparing: Preparing, actor: str | None) -> None:

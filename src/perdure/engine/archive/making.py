@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import msgspec
 
-from perdure.backends.remote import in_thread
 from perdure.backends.spi import Backend
 from perdure.codec import pack
 from perdure.codec.codec import Codec
 from perdure.codec.records import state_digest
+from perdure.concurrency.workers import WorkerPool
 from perdure.engine.read.chains import PAGE
 from perdure.engine.read.segments import Note
 from perdure.errors import Corrupt
@@ -20,6 +21,18 @@ from perdure.model.record import Record, Snapshot
 
 SEGMENT_BYTES_MAX = 128 << 20
 """Largest segment, about: what is larger goes to several. A segment is in memory while it is made."""
+
+
+T = TypeVar("T")
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Run what takes long in a thread of its own."""
+    workers = WorkerPool[None]("perdure-archive", 1, lambda: None, lambda _: None)
+    try:
+        return await workers.call(lambda _: work())
+    finally:
+        workers.end()
 
 
 class TooLongError(Exception):

@@ -12,6 +12,7 @@ from perdure.codec.codec import Codec
 from perdure.codec.records import state_digest
 from perdure.engine.archive.archiver import ROUNDS, Archiver
 from perdure.engine.options import VERSION_MAX
+from perdure.engine.read.bodies import nothing
 from perdure.engine.read.cache import CachedState
 from perdure.engine.read.chains import FORKED, Chains
 from perdure.engine.read.reader import Reader
@@ -148,7 +149,7 @@ class Retention:
         forks: list[str] = []
         archived = 0
         anchor = anchor_of(state.control)
-        async for commit in self._reader.own(session):
+        async for commit in self._reader.own(session, nothing):
             if commit.kind is Kind.pin:
                 forks += [name for name in _forks(commit) if await self._reads_through(session, name)]
             elif commit.kind is Kind.anchor and commit.events and commit.events[0].type == ARCHIVED:

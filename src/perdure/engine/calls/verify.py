@@ -11,7 +11,7 @@ from perdure.codec.records import state_digest
 from perdure.engine.context import Context
 from perdure.engine.core import Core
 from perdure.engine.read.chains import FORKED, Chains
-from perdure.engine.read.reader import apply_events, check_standing, configured, event_of
+from perdure.engine.read.folding import apply_events, check_standing, configured, event_of
 from perdure.engine.views import Verified
 from perdure.errors import Corrupt, NotFound
 from perdure.model.anchor import anchor_of
@@ -157,6 +157,6 @@ async def _check_columns(core: Core, session: SessionKey, newest: int) -> Head |
                 last = head
             if first and not record.is_stub and core.chains.is_start(session, record):
                 stand = int(Status.active), version - 1
-            event = event_of(core.codec.open_record(session, record)) if record.kind == Kind.anchor else ""
+            event = event_of(core.codec.open_record(session, record, partial=True)) if record.kind == Kind.anchor else ""
             stand = check_standing(session, head, derive_status(record.kind, version, stand, event))
     return last

@@ -134,7 +134,7 @@ class Chains:
             return False
         if self._starts.get(session) == version:
             return True
-        events = self._codec.open_record(session, record).events
+        events = self._codec.open_record(session, record, partial=True).events
         if not events or events[0].type != FORKED:
             return False
         self._starts.put(session, version)
@@ -169,7 +169,7 @@ class Chains:
 
     def _anchored(self, session: SessionKey, record: Record) -> Anchor | None:
         """The anchor that a record sets."""
-        events = self._codec.open_record(session, record).events if record.kind == Kind.anchor else ()
+        events = self._codec.open_record(session, record, partial=True).events if record.kind == Kind.anchor else ()
         return anchored(events[0]) if events else None
 
     async def newest_anchor(self, session: SessionKey, control_anchor: Anchor | None) -> Anchor | None:

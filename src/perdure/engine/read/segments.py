@@ -9,7 +9,7 @@ What is read is checked: the footer with the digest that the anchor commit has, 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -21,7 +21,10 @@ from perdure.lru import LruMap
 from perdure.model.anchor import Anchor
 from perdure.model.ids import SessionKey
 from perdure.model.record import Record, Snapshot
-from perdure.places import Place, object_name
+from perdure.places.names import object_name
+
+if TYPE_CHECKING:
+    from perdure.places.place import Place
 
 FOLDER = "segments"
 """Where segments lie in a place. Other things that lie beside a store have other folders."""
@@ -56,6 +59,16 @@ class Segment(msgspec.Struct, frozen=True):
         return self.packed.first
 
 
+async def claim(place: Place, store_id: str, *, create: bool) -> None:
+    """Make the place this store's, if it is nobody's. Raises `Invalid` where it is another's, and as `Place`."""
+    mine = store_id.encode()
+    if create and await place.put(OWNER, mine):
+        return
+    found = await place.get(OWNER)
+    if found not in (None, mine):
+        raise Invalid(f"{place.shown} has the archive of another store: give each store a place of its own.")
+
+
 class Segments:
     """The segments of one connection. Without a place there are none, and a session that has some cannot be read there."""
 
@@ -71,17 +84,6 @@ class Segments:
     def has_place(self) -> bool:
         """Whether segments can be read and written."""
         return self._place is not None
-
-    async def claim(self, store_id: str, *, create: bool) -> None:
-        """Make the place this store's, if it is nobody's. Raises `Invalid` where it is another's, and as `Place`."""
-        if self._place is None:
-            return
-        mine = store_id.encode()
-        if create and await self._place.put(OWNER, mine):
-            return
-        found = await self._place.get(OWNER)
-        if found not in (None, mine):
-            raise Invalid(f"{self._place.shown} has the archive of another store ({found!r}): give each store a place of its own.")
 
     def place(self, session: SessionKey, why: str = "are in an archive") -> Place:
         """The place. Raises `Unsupported` naming the option."""

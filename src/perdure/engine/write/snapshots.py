@@ -8,6 +8,7 @@ import msgspec
 
 from perdure.backends.spi import Backend, Snapshot, indexed
 from perdure.codec.codec import Codec
+from perdure.codec.envelope import payload_bytes
 from perdure.engine.read.cache import Cache, CachedState
 from perdure.errors import Error
 from perdure.model.commit import Status
@@ -23,8 +24,11 @@ class Snapshots:
         self._backend, self._codec, self._cache, self._bytes_min = backend, codec, cache, bytes_min
 
     def is_due(self, cached: CachedState) -> bool:
-        """Whether the log outweighs the last snapshot. An archived session has its snapshot in the archive."""
-        return cached.head.status != Status.archived and snapshot_due(cached.log_bytes, cached.snapshot_bytes, self._bytes_min)
+        """Whether the log outweighs the last snapshot. That of an archived session is in the archive; a state from the shared cache is
+        never stored."""
+        if cached.from_shared or cached.head.status == Status.archived:
+            return False
+        return snapshot_due(cached.log_bytes, cached.snapshot_bytes, self._bytes_min)
 
     async def store(self, session: SessionKey, cached: CachedState, *, keep: bool = True) -> None:
         """Store a snapshot of this state, and count its log from zero.
@@ -36,6 +40,7 @@ class Snapshots:
         with suppress(Error):
             snapshot = self._codec.encode_snapshot(session, head.version, head.hash, cached.state)
             size = len(snapshot.body)
+            cached = msgspec.structs.replace(cached, state_bytes=payload_bytes(snapshot.body))
             await self._put(session, snapshot, total)
         if keep:
             self._cache.put(session, msgspec.structs.replace(cached, log_bytes=0, snapshot_bytes=size, size_bytes=total))
