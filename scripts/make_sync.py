@@ -31,9 +31,9 @@ from perdure.concurrency.replies import run_blocking
 from perdure.engine import opening as _opening
 from perdure.engine import store as _async
 from perdure.engine.calls.edit import Edit as _AsyncEdit
-from perdure.engine.live.lease import Lease as _AsyncLease
-from perdure.engine.live.lease import Leasing as _AsyncLeasing
-from perdure.engine.live.lease_end import LeaseEnd as _AsyncLeaseEnd
+from perdure.engine.leasing.lease import Lease as _AsyncLease
+from perdure.engine.leasing.lease import Leasing as _AsyncLeasing
+from perdure.engine.leasing.lease_end import LeaseEnd as _AsyncLeaseEnd
 from perdure.engine.unentered import Blocking
 from perdure.engine.views import Info, LeaseInfo, Receipt, Verified, View
 from perdure.engine.write.drafts import Draft
@@ -43,7 +43,7 @@ from perdure.model.policy import OnConflict
 
 T = TypeVar("T")
 
-__all__ = ["Edit", "Lease", "Leasing", "LeaseEnd", "Store", "open"]
+__all__ = ["Edit", "Lease", "LeaseEnd", "Leasing", "Store", "open"]
 
 
 def _iterate(items: AsyncIterator[T]) -> Iterator[T]:

@@ -11,7 +11,7 @@ from perdure.clock import Clock
 from perdure.codec.codec import Codec
 from perdure.concurrency.replies import FORKED
 from perdure.config import Settings, shown_url
-from perdure.engine.live.leases import Leases
+from perdure.engine.leasing.leases import Leases
 from perdure.engine.live.watch import Watchers
 from perdure.engine.read.cache import Cache
 from perdure.engine.read.reader import Reader

@@ -22,7 +22,6 @@ from perdure.engine.live.watch import Watchers
 from perdure.engine.read.cache import Cache, CachedState
 from perdure.engine.read.reader import Reader
 from perdure.engine.views import Receipt
-from perdure.engine.write.fence import is_undecided
 from perdure.engine.write.keys import Keys, digest_of
 from perdure.engine.write.request import NOTHING, Mode, WriteRequest
 from perdure.engine.write.resolve import (
@@ -44,6 +43,7 @@ from perdure.engine.write.writer import Writer
 from perdure.errors import Busy, Conflict, Error, Unknown
 from perdure.model.commit import Kind
 from perdure.model.epoch import raised
+from perdure.model.fence import is_undecided
 from perdure.model.ids import SessionKey, life_key, uuid7
 from perdure.model.state import MISSING
 from perdure.telemetry import Telemetry, traceparent

@@ -13,7 +13,7 @@ from perdure.concurrency.replies import Reply, run_blocking
 from perdure.errors import Unavailable
 
 if TYPE_CHECKING:
-    from perdure.engine.live.lease import Lease
+    from perdure.engine.leasing.lease import Lease
 
 HINT_DELAY = 0.05
 """Seconds between a hint and the look for it: commits come together, and those of this process explain themselves."""
