@@ -51,6 +51,7 @@ class Keeper:
             try:
                 thread.start()
             except RuntimeError as error:
+                self.remove(lease)
                 raise Unavailable(f"No thread could be started to keep leases: {error}.") from error
             self._thread = thread
         self._wake.put(None)

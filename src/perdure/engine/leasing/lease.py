@@ -212,7 +212,7 @@ class Leasing(Asynchronous):
 
 
 def held(session: SessionKey, holder: LeaseSection) -> Held:
-    """The error for a lease that was not to be had within the time."""
+    """The error for a lease that somebody else has held for the whole wait."""
     since = to_datetime(holder.since)
     return Held(
         f"Session {session.id!r} is held by {holder.owner!r} since {shown(since)}, with a ttl of {holder.ttl:g} s.",
