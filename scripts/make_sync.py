@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from datetime import datetime
 from types import MappingProxyType, TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, cast, overload
 
 from perdure.backends.spi import Capabilities, Durability
 from perdure.clock import Clock
@@ -31,11 +31,12 @@ from perdure.concurrency.replies import run_blocking
 from perdure.engine import opening as _opening
 from perdure.engine import store as _async
 from perdure.engine.calls.edit import Edit as _AsyncEdit
+from perdure.engine.calls.enqueue import Queued as _AsyncQueued
 from perdure.engine.leasing.lease import Lease as _AsyncLease
 from perdure.engine.leasing.lease import Leasing as _AsyncLeasing
 from perdure.engine.leasing.lease_end import LeaseEnd as _AsyncLeaseEnd
 from perdure.engine.unentered import Blocking
-from perdure.engine.views import Info, LeaseInfo, Receipt, Verified, View
+from perdure.engine.views import Change, Info, LeaseInfo, Receipt, Sizes, Spooled, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.model.commit import Commit, Status
 from perdure.model.events import Event
@@ -43,7 +44,7 @@ from perdure.model.policy import OnConflict
 
 T = TypeVar("T")
 
-__all__ = ["Edit", "Lease", "LeaseEnd", "Leasing", "Store", "open"]
+__all__ = ["Edit", "Lease", "LeaseEnd", "Leasing", "Queued", "Store", "open"]
 
 
 def _iterate(items: AsyncIterator[T]) -> Iterator[T]:
@@ -155,6 +156,35 @@ def _asynchronous(lease: Lease | None) -> Any:
     return lease._lease if isinstance(lease, Lease) else lease
 
 
+class Queued:
+    """A write that lies in the spool: see `perdure.Queued`."""
+
+    def __init__(self, queued: _AsyncQueued) -> None:
+        self._queued = queued
+
+    def __repr__(self) -> str:
+        return repr(self._queued)
+
+    @property
+    def session(self) -> str:
+        """The session that it is a write to."""
+        return self._queued.session
+
+    @property
+    def key(self) -> str:
+        """Its idempotency key."""
+        return self._queued.key
+
+    @property
+    def duplicate(self) -> bool:
+        """Whether an earlier `enqueue` with this key had stored it."""
+        return self._queued.duplicate
+
+    def receipt(self, *, timeout: float | None = None) -> Receipt:
+        """The receipt of its commit, once the store has it: see `perdure.Queued.receipt`."""
+        return run_blocking(self._queued.receipt(timeout=timeout))
+
+
 class Store:
     """Sessions of one tenant, blocking. Made by `perdure.sync.open`; safe from any thread."""
 
@@ -198,16 +228,21 @@ def main() -> int:
 def method(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
     """One blocking method: same signature, same docstring, one line of body."""
     returns = ast.unparse(node.returns) if node.returns else "None"
+    if any(ast.unparse(decorator) == "overload" for decorator in node.decorator_list):
+        return f"@overload\ndef {node.name}({ast.unparse(node.args)}) -> {returns.replace('AsyncIterator', 'Iterator')}: ...\n"
     call = f"self._store.{node.name}({arguments(node.args)})"
     if any(ast.unparse(decorator) == "property" for decorator in node.decorator_list):
         body = f"return self._store.{node.name}"
     elif returns.startswith("AsyncIterator"):
         returns = returns.replace("AsyncIterator", "Iterator")
         body = f"return _iterate({call})"
+        if " | " in returns:  # The call fits none of the overloads, but all of them together.
+            body = body.replace("self._store", 'cast("Any", self._store)')
     elif isinstance(node, ast.AsyncFunctionDef):
-        body = f"return run_blocking({call})" if returns != "None" else f"run_blocking({call})"
+        call = f"run_blocking({call})"
+        body = call if returns == "None" else f"return Queued({call})" if returns == "Queued" else f"return {call}"
     else:
-        body = f"return {returns}({call})" if returns in ("Edit", "Leasing", "Store") else f"return {call}"
+        body = f"return {returns}({call})" if returns in ("Edit", "Leasing", "Queued", "Store") else f"return {call}"
     decorators = "".join(f"@{ast.unparse(decorator)}\n" for decorator in node.decorator_list)
     return f'{decorators}def {node.name}({ast.unparse(node.args)}) -> {returns}:\n    """{docstring(node)}"""\n    {body}\n'
 

@@ -5,11 +5,12 @@ from perdure.backends.spi import Capabilities, Durability
 from perdure.codec.upcast import Upcaster
 from perdure.config import Settings
 from perdure.engine.calls.edit import Edit
+from perdure.engine.calls.enqueue import Queued
 from perdure.engine.leasing.lease import Lease, Leasing
 from perdure.engine.leasing.lease_end import LeaseEnd
 from perdure.engine.opening import Opening, open
 from perdure.engine.store import Store
-from perdure.engine.views import Info, LeaseInfo, Receipt, Verified, View
+from perdure.engine.views import Change, Info, LeaseInfo, Part, Receipt, Sizes, Spooled, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.errors import (
     AlreadyExists,
@@ -46,6 +47,7 @@ __all__ = [
     "AlreadyExists",
     "Busy",
     "Capabilities",
+    "Change",
     "Clash",
     "Closed",
     "Commit",
@@ -72,10 +74,14 @@ __all__ = [
     "OnConflict",
     "Op",
     "Opening",
+    "Part",
+    "Queued",
     "QuotaExceeded",
     "Receipt",
     "Rewound",
     "Settings",
+    "Sizes",
+    "Spooled",
     "Status",
     "Store",
     "TooLarge",

@@ -148,11 +148,12 @@ class Unauthorized(Error):
 
 
 class QuotaExceeded(Error):
-    """This tenant has used up a quota and nothing was written. Raise the quota or delete what is no longer needed.
+    """This tenant writes faster than its quota allows and nothing was written. Try again after `retry_after` seconds, or raise the quota.
 
-    Reserved for quotas: nothing in this version raises it."""
+    Facts: `tenant`, `quota` (the setting's name), `retry_after` (seconds).
+    """
 
-    code, retryable, http_status = "quota_exceeded", False, 429
+    code, retryable, http_status = "quota_exceeded", True, 429
 
 
 class Moved(Error):

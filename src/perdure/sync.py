@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from datetime import datetime
 from types import MappingProxyType, TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, cast, overload
 
 from perdure.backends.spi import Capabilities, Durability
 from perdure.clock import Clock
@@ -17,11 +17,12 @@ from perdure.concurrency.replies import run_blocking
 from perdure.engine import opening as _opening
 from perdure.engine import store as _async
 from perdure.engine.calls.edit import Edit as _AsyncEdit
+from perdure.engine.calls.enqueue import Queued as _AsyncQueued
 from perdure.engine.leasing.lease import Lease as _AsyncLease
 from perdure.engine.leasing.lease import Leasing as _AsyncLeasing
 from perdure.engine.leasing.lease_end import LeaseEnd as _AsyncLeaseEnd
 from perdure.engine.unentered import Blocking
-from perdure.engine.views import Info, LeaseInfo, Receipt, Verified, View
+from perdure.engine.views import Change, Info, LeaseInfo, Receipt, Sizes, Spooled, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.model.commit import Commit, Status
 from perdure.model.events import Event
@@ -29,7 +30,7 @@ from perdure.model.policy import OnConflict
 
 T = TypeVar("T")
 
-__all__ = ["Edit", "Lease", "LeaseEnd", "Leasing", "Store", "open"]
+__all__ = ["Edit", "Lease", "LeaseEnd", "Leasing", "Queued", "Store", "open"]
 
 
 def _iterate(items: AsyncIterator[T]) -> Iterator[T]:
@@ -141,6 +142,35 @@ def _asynchronous(lease: Lease | None) -> Any:
     return lease._lease if isinstance(lease, Lease) else lease
 
 
+class Queued:
+    """A write that lies in the spool: see `perdure.Queued`."""
+
+    def __init__(self, queued: _AsyncQueued) -> None:
+        self._queued = queued
+
+    def __repr__(self) -> str:
+        return repr(self._queued)
+
+    @property
+    def session(self) -> str:
+        """The session that it is a write to."""
+        return self._queued.session
+
+    @property
+    def key(self) -> str:
+        """Its idempotency key."""
+        return self._queued.key
+
+    @property
+    def duplicate(self) -> bool:
+        """Whether an earlier `enqueue` with this key had stored it."""
+        return self._queued.duplicate
+
+    def receipt(self, *, timeout: float | None = None) -> Receipt:
+        """The receipt of its commit, once the store has it: see `perdure.Queued.receipt`."""
+        return run_blocking(self._queued.receipt(timeout=timeout))
+
+
 class Store:
     """Sessions of one tenant, blocking. Made by `perdure.sync.open`; safe from any thread."""
 
@@ -220,6 +250,27 @@ class Store:
                 lease=_asynchronous(lease),
             )
         )
+
+    def enqueue(self, session: str, *events: Event, expect: int | None = None, key: str | None = None, actor: str | None = None) -> Queued:
+        """Append events later: they are stored in the spool now, synced to the local disk, and shipped in order. No round trip.
+
+        For stores opened with `spool=`. What is queued for a session is shipped in the order in which it was enqueued, exactly once, also
+        after restarts and by another process; a failed write parks the later ones of its session. It is meant for the life of the session
+        that this store knows of, and fails in another. Operations are applied to whatever state there is then, and reads do not see them
+        before; `expect` is refused, for nobody knows the version. `key`: an idempotency key, made where it is left out.
+
+        Atomic: all events or none. Raises `QuotaExceeded` when the spool is full (`spool_bytes`), `Invalid`, `KeyReused`, `TooLarge`,
+        `Unavailable`, `Unknown`.
+        """
+        return Queued(run_blocking(self._store.enqueue(session, *events, expect=expect, key=key, actor=actor)))
+
+    def queued(self, session: str, key: str) -> Queued:
+        """A write that was enqueued with this key, here or by another process with the same spool: ask it for its `receipt`."""
+        return Queued(self._store.queued(session, key))
+
+    def flush(self, *, timeout: float = 60.0) -> Spooled:
+        """Wait until everything that is queued now was shipped, so many seconds at most; what the spool holds then."""
+        return run_blocking(self._store.flush(timeout=timeout))
 
     def find(self, session: str, key: str, *, include_deleted: bool = False) -> Receipt | None:
         """The receipt of the commit that this idempotency key was applied by (`duplicate` is true), or `None`. One or two round trips.
@@ -344,17 +395,75 @@ class Store:
             )
         )
 
+    @overload
     def watch(
         self, session: str, *, after: int = 0, types: Collection[str] | None = None, include_deleted: bool = False, control: bool = False
-    ) -> Iterator[Commit]:
+    ) -> Iterator[Commit]: ...
+
+    @overload
+    def watch(
+        self,
+        *,
+        prefix: str = "",
+        tags: Mapping[str, str] | None = None,
+        after: str | None = None,
+        types: Collection[str] | None = None,
+        control: bool = False,
+    ) -> Iterator[Change]: ...
+
+    def watch(
+        self,
+        session: str | None = None,
+        *,
+        after: int | str | None = 0,
+        types: Collection[str] | None = None,
+        include_deleted: bool = False,
+        control: bool = False,
+        prefix: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Iterator[Commit] | Iterator[Change]:
         """The session's commits with a version above `after`, then those to come as they come, by whomever they are written.
 
         Nothing is skipped and nothing comes twice: go on later with `after=` the last version seen. Begins with the session's present
         life and ends after its tombstone (`include_deleted`: neither); break off whenever you like. `types` and `control` as in
         `history`. Waits out an engine that is away, for `watch_outage` seconds.
+
+        With `prefix` or `tags` in place of a session it gives `Change`s of every session whose id begins so and that has these tags: the
+        same as `changes`, with a cursor as `after`.
+
         Raises `NotFound`, `Deleted`, `Truncated`, `Corrupt`, `Unavailable`, `Closed`, and `Rewound` when the store has lost what was seen.
         """
-        return _iterate(self._store.watch(session, after=after, types=types, include_deleted=include_deleted, control=control))
+        return _iterate(
+            cast("Any", self._store).watch(
+                session, after=after, types=types, include_deleted=include_deleted, control=control, prefix=prefix, tags=tags
+            )
+        )
+
+    def changes(
+        self,
+        *,
+        after: str | None = None,
+        types: Collection[str] | None = None,
+        prefix: str = "",
+        tags: Mapping[str, str] | None = None,
+        control: bool = False,
+        follow: bool = True,
+    ) -> Iterator[Change]:
+        """The commits of every session of this tenant, from the start or after a cursor, then those to come; each with a cursor to go on.
+
+        At least once: one session's commits come in the order of their versions, and some may come again after a cursor was taken up.
+        Between sessions there is no promised order. Deleted sessions are among them up to their tombstone; of a purged one only the
+        tombstone is left. With `follow=False` it ends when there are no more.
+
+        `types` as in `history` (a deletion is an event of the type "deleted"). `prefix`: ids that begin so. `tags`: sessions that have them
+        when their commits are read here; every tombstone of a session whose tags are not known any more comes too. `control`: lease commits
+        too. Go on with the same choice. The engine's feed has all tenants' commits, and those of others are passed over.
+
+        Waits out an engine that is away, for `watch_outage` seconds. Raises `Invalid` for a cursor of another store or tenant, `Rewound`
+        when the store has lost commits that were seen, `Truncated` (with a `cursor` to go on without them) when commits were truncated
+        before they were read, `Corrupt`, `Unavailable`, `Closed`.
+        """
+        return _iterate(self._store.changes(after=after, types=types, prefix=prefix, tags=tags, control=control, follow=follow))
 
     def list(
         self,
@@ -473,9 +582,18 @@ class Store:
         """
         return run_blocking(self._store.verify(session))
 
-    def close(self) -> None:
-        """Finish what was handed over and let go of every file and thread. Calling it twice is calling it once."""
-        run_blocking(self._store.close())
+    def sizes(self, session: str, *, parts: int = 20, include_deleted: bool = False) -> Sizes:
+        """Where the session's bytes are: its state, with at most `parts` of its heaviest parts, its snapshot, its commits and its bodies
+        out of line. Reads all records, and no body that it does not have to fold. Raises `NotFound`, `Deleted`, `Invalid`.
+        """
+        return run_blocking(self._store.sizes(session, parts=parts, include_deleted=include_deleted))
+
+    def close(self) -> Spooled | None:
+        """Finish what was handed over and let go of every file and thread. Calling it twice is calling it once.
+
+        Returns what is left in the spool, which is shipped when a store is opened with it again; `None` without a spool.
+        """
+        return run_blocking(self._store.close())
 
 
 def open(
@@ -483,21 +601,37 @@ def open(
     *,
     tenant: str = "default",
     durability: Durability | str | None = None,
+    spool: str | None = None,
     create: bool = True,
     clock: Clock | None = None,
     upcasters: Mapping[str, Upcaster] = MappingProxyType({}),
+    blobs: str | None = None,
     **settings: Any,
 ) -> Store:
     """Open a store: `with perdure.sync.open("sqlite:///agents.db") as store`.
 
     `url` chooses the engine; without one, the environment's `PERDURE_URL`, else `sqlite:///perdure.db`. `tenant` scopes every
     call. `durability` is the least level that receipts may name (default: `local`, or the engine's strongest if that is
-    weaker). `create=False` opens what is there and makes nothing: no file, schema, table or key; where there is no store it raises
-    `NotFound`. `upcasters` say, by event type, how old events read today; `history` applies them.
-    `settings` are the fields of `perdure.Settings`. Raises `Invalid`, `NotFound`, `Unauthorized`, `Unsupported`, `Unavailable`, `Corrupt`.
+    weaker). `spool` names a file on the local disk, `sqlite:///spool.db`, from which `store.enqueue` ships. `create=False` opens what is
+    there and makes nothing: no file, schema, table or key; where there is no store it raises `NotFound`. `upcasters` say, by event type,
+    how old events read today; `history` applies them. `blobs` is the URL of a place for large bodies (`file:///folder`,
+    `s3://bucket/prefix`, `gs://`, `az://`): a stored body above `blob_bytes` goes there, and a store that has such bodies is always opened
+    with it. `settings` are the fields of `perdure.Settings`.
+
+    Raises `Invalid`, `NotFound`, `Unauthorized`, `Unsupported`, `Unavailable`, `Corrupt`.
     """
     return Store(
         run_blocking(
-            _opening.open(url, tenant=tenant, durability=durability, create=create, clock=clock, upcasters=upcasters, **settings)._open()
+            _opening.open(
+                url,
+                tenant=tenant,
+                durability=durability,
+                spool=spool,
+                create=create,
+                clock=clock,
+                upcasters=upcasters,
+                blobs=blobs,
+                **settings,
+            )._open()
         )
     )

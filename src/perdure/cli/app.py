@@ -11,6 +11,8 @@ import perdure
 from perdure.cli.commands import (
     append,
     bench,
+    changes,
+    consumers,
     delete,
     diff,
     doctor,
@@ -24,6 +26,7 @@ from perdure.cli.commands import (
     messages,
     purge,
     show,
+    spool,
     tag,
     tour,
     upgrade,
@@ -46,8 +49,9 @@ app = App(
     console=make_console(),
 )
 for command in (
-    tour.tour, ls.ls, show.show, log.log, messages.messages, watch.watch, diff.diff, append.append, find.find, tag.tag, fork.fork,
-    merge.merge, delete.delete, purge.purge, lease.leases, lease.lease, verify.verify, doctor.doctor, upgrade.upgrade, bench.bench,
+    tour.tour, ls.ls, show.show, log.log, messages.messages, watch.watch, changes.changes, diff.diff, append.append, find.find, tag.tag,
+    fork.fork, merge.merge, delete.delete, purge.purge, lease.leases, lease.lease, verify.verify, consumers.consumers, spool.spool,
+    doctor.doctor, upgrade.upgrade, bench.bench,
 ):  # fmt: skip
     app.command(command, help_epilogue="")
 app.command(import_.import_, name="import", help_epilogue="")

@@ -46,4 +46,9 @@ class Context(msgspec.Struct, frozen=True):
 
     def durability(self, asked: Durability | str | None) -> Durability:
         """The level asked for, else the store's. Raises `Invalid`, and `Unsupported` for one that the engine cannot reach."""
-        return self.core.durability if asked is None else check_durability(asked, self.core.durability, self.core.backend.capabilities)
+        core = self.core
+        return (
+            core.durability
+            if asked is None
+            else check_durability(asked, core.durability, core.backend.capabilities, core.bodies.durability)
+        )

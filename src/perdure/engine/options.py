@@ -77,13 +77,17 @@ def parse_durability(asked: Durability | str | None) -> Durability | None:
         raise Invalid(f"durability must be one of {', '.join(Durability.__members__)}, not {asked!r}.") from None
 
 
-def check_durability(asked: Durability | str | None, default: Durability, capabilities: Capabilities) -> Durability:
-    """The level asked for, else the default. Raises `Unsupported` for one that the engine cannot reach."""
+def check_durability(
+    asked: Durability | str | None, default: Durability, capabilities: Capabilities, bodies: Durability = Durability.quorum
+) -> Durability:
+    """The level asked for, else the default. Raises `Unsupported` for one that the engine cannot reach, or the place of large `bodies`."""
     level = None if asked is None else parse_durability(asked)
     if level is None:
         return default
     if level > capabilities.durability:
         raise Unsupported(f"This engine reaches the durability {capabilities.durability.name!r}, not {level.name!r}: ask for less.")
+    if level > bodies:
+        raise Unsupported(f"The place of large bodies reaches the durability {bodies.name!r}, not {level.name!r}: ask for less.")
     return level
 
 

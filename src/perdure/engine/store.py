@@ -8,30 +8,33 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, overload
 
 from perdure.backends.spi import Capabilities, Durability
 from perdure.config import shown_url
 from perdure.engine.branch.fork import fork, purge
 from perdure.engine.branch.merge import merge
 from perdure.engine.calls.append import append, find
+from perdure.engine.calls.changes import changes, watch_many
 from perdure.engine.calls.control import configure, delete
 from perdure.engine.calls.edit import Edit, edit, update
+from perdure.engine.calls.enqueue import Queued, enqueue, flush, queued
 from perdure.engine.calls.history import history
 from perdure.engine.calls.lease import break_lease, lease, leases
 from perdure.engine.calls.listing import list_sessions
 from perdure.engine.calls.read import read
+from perdure.engine.calls.sizes import sizes
 from perdure.engine.calls.verify import verify
 from perdure.engine.calls.watch import watch
 from perdure.engine.context import Context
 from perdure.engine.core import Core
 from perdure.engine.leasing.lease import Lease, Leasing
 from perdure.engine.options import Options
-from perdure.engine.views import Info, LeaseInfo, Receipt, Verified, View
+from perdure.engine.views import Change, Info, LeaseInfo, Receipt, Sizes, Spooled, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.model.commit import Commit, Status
 from perdure.model.events import Event
-from perdure.model.ids import check_tenant, uuid_text
+from perdure.model.ids import check_tenant, system_tenant, uuid_text
 from perdure.model.policy import OnConflict
 
 
@@ -98,6 +101,29 @@ class Store:
         `Unknown`, `Unavailable`.
         """
         return await append(self._context, session, events, expect, key, actor, on_conflict, durability, recreate=recreate, lease=lease)
+
+    async def enqueue(
+        self, session: str, *events: Event, expect: int | None = None, key: str | None = None, actor: str | None = None
+    ) -> Queued:
+        """Append events later: they are stored in the spool now, synced to the local disk, and shipped in order. No round trip.
+
+        For stores opened with `spool=`. What is queued for a session is shipped in the order in which it was enqueued, exactly once, also
+        after restarts and by another process; a failed write parks the later ones of its session. It is meant for the life of the session
+        that this store knows of, and fails in another. Operations are applied to whatever state there is then, and reads do not see them
+        before; `expect` is refused, for nobody knows the version. `key`: an idempotency key, made where it is left out.
+
+        Atomic: all events or none. Raises `QuotaExceeded` when the spool is full (`spool_bytes`), `Invalid`, `KeyReused`, `TooLarge`,
+        `Unavailable`, `Unknown`.
+        """
+        return await enqueue(self._context, session, events, expect, key, actor)
+
+    def queued(self, session: str, key: str) -> Queued:
+        """A write that was enqueued with this key, here or by another process with the same spool: ask it for its `receipt`."""
+        return queued(self._context, session, key)
+
+    async def flush(self, *, timeout: float = 60.0) -> Spooled:
+        """Wait until everything that is queued now was shipped, so many seconds at most; what the spool holds then."""
+        return await flush(self._context, timeout)
 
     async def find(self, session: str, key: str, *, include_deleted: bool = False) -> Receipt | None:
         """The receipt of the commit that this idempotency key was applied by (`duplicate` is true), or `None`. One or two round trips.
@@ -198,6 +224,7 @@ class Store:
             control=control,
         )
 
+    @overload
     def watch(
         self,
         session: str,
@@ -206,15 +233,70 @@ class Store:
         types: Collection[str] | None = None,
         include_deleted: bool = False,
         control: bool = False,
-    ) -> AsyncIterator[Commit]:
+    ) -> AsyncIterator[Commit]: ...
+
+    @overload
+    def watch(
+        self,
+        *,
+        prefix: str = "",
+        tags: Mapping[str, str] | None = None,
+        after: str | None = None,
+        types: Collection[str] | None = None,
+        control: bool = False,
+    ) -> AsyncIterator[Change]: ...
+
+    def watch(
+        self,
+        session: str | None = None,
+        *,
+        after: int | str | None = 0,
+        types: Collection[str] | None = None,
+        include_deleted: bool = False,
+        control: bool = False,
+        prefix: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[Commit] | AsyncIterator[Change]:
         """The session's commits with a version above `after`, then those to come as they come, by whomever they are written.
 
         Nothing is skipped and nothing comes twice: go on later with `after=` the last version seen. Begins with the session's present
         life and ends after its tombstone (`include_deleted`: neither); break off whenever you like. `types` and `control` as in
         `history`. Waits out an engine that is away, for `watch_outage` seconds.
+
+        With `prefix` or `tags` in place of a session it gives `Change`s of every session whose id begins so and that has these tags: the
+        same as `changes`, with a cursor as `after`.
+
         Raises `NotFound`, `Deleted`, `Truncated`, `Corrupt`, `Unavailable`, `Closed`, and `Rewound` when the store has lost what was seen.
         """
-        return watch(self._context, session, after, types, include_deleted=include_deleted, control=control)
+        if prefix is None and tags is None:
+            return watch(self._context, session, after, types, include_deleted=include_deleted, control=control)
+        return watch_many(self._context, session, after, types, prefix, tags, include_deleted=include_deleted, control=control)
+
+    def changes(
+        self,
+        *,
+        after: str | None = None,
+        types: Collection[str] | None = None,
+        prefix: str = "",
+        tags: Mapping[str, str] | None = None,
+        control: bool = False,
+        follow: bool = True,
+    ) -> AsyncIterator[Change]:
+        """The commits of every session of this tenant, from the start or after a cursor, then those to come; each with a cursor to go on.
+
+        At least once: one session's commits come in the order of their versions, and some may come again after a cursor was taken up.
+        Between sessions there is no promised order. Deleted sessions are among them up to their tombstone; of a purged one only the
+        tombstone is left. With `follow=False` it ends when there are no more.
+
+        `types` as in `history` (a deletion is an event of the type "deleted"). `prefix`: ids that begin so. `tags`: sessions that have them
+        when their commits are read here; every tombstone of a session whose tags are not known any more comes too. `control`: lease commits
+        too. Go on with the same choice. The engine's feed has all tenants' commits, and those of others are passed over.
+
+        Waits out an engine that is away, for `watch_outage` seconds. Raises `Invalid` for a cursor of another store or tenant, `Rewound`
+        when the store has lost commits that were seen, `Truncated` (with a `cursor` to go on without them) when commits were truncated
+        before they were read, `Corrupt`, `Unavailable`, `Closed`.
+        """
+        return changes(self._context, after, types=types, prefix=prefix, tags=tags, control=control, follow=follow)
 
     def list(
         self,
@@ -328,6 +410,21 @@ class Store:
         """
         return await verify(self._context, session)
 
-    async def close(self) -> None:
-        """Finish what was handed over and let go of every file and thread. Calling it twice is calling it once."""
+    async def sizes(self, session: str, *, parts: int = 20, include_deleted: bool = False) -> Sizes:
+        """Where the session's bytes are: its state, with at most `parts` of its heaviest parts, its snapshot, its commits and its bodies
+        out of line. Reads all records, and no body that it does not have to fold. Raises `NotFound`, `Deleted`, `Invalid`.
+        """
+        return await sizes(self._context, session, parts, include_deleted=include_deleted)
+
+    async def close(self) -> Spooled | None:
+        """Finish what was handed over and let go of every file and thread. Calling it twice is calling it once.
+
+        Returns what is left in the spool, which is shipped when a store is opened with it again; `None` without a spool.
+        """
         await self._core.close()
+        return self._core.spool_left
+
+
+def system_store(store: Store) -> Store:
+    """The same store, for Perdure's own sessions about its tenant."""
+    return Store(store._core, system_tenant(store.tenant))

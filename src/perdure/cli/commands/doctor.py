@@ -178,7 +178,7 @@ def _in_memory(url: str) -> bool:
 
 
 def _open(common: Common, *, count: bool) -> dict[str, Any]:
-    with perdure.sync.open(common.address, tenant=common.tenant, create=_in_memory(common.address)) as store:
+    with perdure.sync.open(common.address, tenant=common.tenant, blobs=common.place, create=_in_memory(common.address)) as store:
         able = store.capabilities
         facts: dict[str, Any] = {"store_id": store.id, "durability": min(Durability.local, able.durability).name}
         facts["notification"] = able.notification

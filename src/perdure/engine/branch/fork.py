@@ -10,10 +10,12 @@ from perdure.engine.calls.read import read_live
 from perdure.engine.context import Context
 from perdure.engine.core import Core
 from perdure.engine.options import VERSION_MAX, Options, check_options
+from perdure.engine.read.bodies import Need
 from perdure.engine.read.reader import FORKED, Reader
 from perdure.engine.write.request import check_incarnation
 from perdure.errors import AlreadyExists, Invalid, NotFound
 from perdure.model.commit import Commit, Kind, Status
+from perdure.model.epoch import raised
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey, uuid_text
 
@@ -27,6 +29,7 @@ async def fork(context: Context, session: str, at: int | None, id: str | None, a
     parent, child = context.key(session), context.key(uuid_text(core.committer.new_id()) if id is None else id)
     check_options(Options(actor=actor))
     with core.telemetry.span("fork", *parent):
+        await core.settled(parent, child)
         head = (await read_live(core, parent)).head
         version = head.version if at is None else at
         if type(version) is not int or not 1 <= version <= VERSION_MAX:
@@ -59,28 +62,31 @@ async def purge(context: Context, session: str) -> None:
     """See `Store.purge`."""
     core, target = context.opened(), context.key(session)
     with core.telemetry.span("purge", *target):
-        await _check_purge(core, target)
+        await core.settled(target)
+        head = await _check_purge(core, target)
         await core.backend.purge(target)
         core.cache.drop(target)
+        await core.bodies.purge(target, raised(head.epoch, 0))
 
 
-async def _check_purge(core: Core, session: SessionKey) -> None:
-    """Raise `NotFound`, and `Invalid` while the session is alive, or a fork reads through it."""
+async def _check_purge(core: Core, session: SessionKey) -> Head:
+    """The tombstone's head. Raise `NotFound`, and `Invalid` while the session is alive, or a fork reads through it."""
     (head,) = await core.backend.heads([session])
     if head is None:
         raise NotFound(f"There is no session {session.id!r}.", session=session.id)
     if head.status != Status.deleted:
         raise Invalid(f"Session {session.id!r} is not deleted: delete it before it is purged.", session=session.id)
-    if forks := [name async for name in _forks(core.reader, session)]:
+    if forks := [name async for name in _forks(core.reader, session, core.bodies.refuse_unreachable)]:
         raise Invalid(
             f"Session {session.id!r} has forks that read their past from it: delete and purge {', '.join(map(repr, forks))} first.",
             session=session.id,
         )
+    return head
 
 
-async def _forks(reader: Reader, session: SessionKey) -> AsyncGenerator[str, None]:
+async def _forks(reader: Reader, session: SessionKey, need: Need) -> AsyncGenerator[str, None]:
     """The forks of a session that still read through it: those that were not purged, and go on from it in their first record."""
-    async for commit in reader.own(session):
+    async for commit in reader.own(session, need):
         for event in commit.events if commit.kind is Kind.pin else ():
             child = SessionKey(session.tenant, event.data["fork"])
             first = await reader.own_first(child)

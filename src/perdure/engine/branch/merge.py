@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from perdure.backends.spi import Durability, Head
+from perdure.codec.out_of_line import BodyReference
 from perdure.engine.calls.read import read_live
 from perdure.engine.context import Context
 from perdure.engine.core import Core
@@ -56,6 +57,7 @@ async def merge(
     options = check_options(Options(key=key, actor=actor, on_conflict=policy, create=False, fence=context.fence(lease, target)))
     level = context.durability(durability)
     with core.telemetry.span("merge", *target):
+        await core.settled(source, target)
         await read_live(core, source)
         await read_live(core, target)
         return await _commit(core, source, target, options, level)
@@ -135,7 +137,7 @@ class Merging:
             self._seen = self._at, bytes.fromhex(hash)
             self._base = (await self._reader.at(self._source, self._at))[0].state
         last = self._mine[-1].version if self._mine else self._forked
-        async for commit in self._reader.commits(self._source, after=last, before=head.version + 1):
+        async for commit in self._reader.commits(self._source, after=last, before=head.version + 1, need=_merges):
             if commit.kind is Kind.tombstone:
                 if commit.version == head.version:
                     raise Deleted(f"Session {self._source.id!r} was deleted at version {head.version}.", session=self._source.id)
@@ -156,7 +158,7 @@ class Merging:
             raise self._no_fork(f"was forked from a life of {self._into.id!r} that ended at version {life}")
         if head.version < self._seen[0] or (head.version == self._seen[0] and head.hash != self._seen[1]):
             raise self._rewound(self._into, self._seen[0])
-        async for commit in self._reader.commits(self._into, after=self._seen[0], before=head.version + 1):
+        async for commit in self._reader.commits(self._into, after=self._seen[0], before=head.version + 1, need=_merges):
             if commit.version == self._seen[0] + 1 and commit.prev != self._seen[1]:
                 raise self._rewound(self._into, self._seen[0])
             if commit.kind is Kind.tombstone:
@@ -206,6 +208,11 @@ class Merging:
             commits=(),
             paths=result.clashes,
         )
+
+
+def _merges(reference: BodyReference) -> bool:
+    """Whether merging looks at the events of such a body."""
+    return reference.has_ops or reference.has_any(frozenset({MERGED}))
 
 
 def _did(commit: Commit) -> _Did:

@@ -57,7 +57,7 @@ def append(
         compare_request=True,
     )
     work = _commit_on(core, request) if expect and mode is Mode.rebase else core.committer.commit(request)
-    return core.telemetry.spanned("append", target, work)
+    return core.telemetry.spanned("append", target, core.in_order(target, work))
 
 
 async def _commit_on(core: Core, request: WriteRequest) -> Receipt:

@@ -24,9 +24,10 @@ async def configure(context: Context, session: str, tags: Mapping[str, str] | No
     checked, fence = check_tags(tags), context.fence(lease, target)
     with core.telemetry.span("configure", *target):
         event = Event("configured", {"tags": checked})
-        return await core.controls.write(
+        work = core.controls.write(
             target, Kind.configure, event, index=Index(checked), actor=actor, durability=core.durability, fence=fence
         )
+        return await core.in_order(target, work)
 
 
 async def delete(context: Context, session: str, actor: str | None) -> Receipt:
@@ -35,6 +36,7 @@ async def delete(context: Context, session: str, actor: str | None) -> Receipt:
     check_options(Options(actor=actor))
     nothing = Index({}, due_at=NEVER, control=b"")
     with core.telemetry.span("delete", *target):
-        return await core.controls.write(
+        work = core.controls.write(
             target, Kind.tombstone, Event("deleted"), status=Status.deleted, index=nothing, actor=actor, durability=core.durability
         )
+        return await core.in_order(target, work)

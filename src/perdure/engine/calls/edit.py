@@ -37,6 +37,7 @@ class Edit(Asynchronous):
     async def __aenter__(self) -> Draft:
         if self._draft is not None:
             raise Invalid("An edit is used once: call store.edit again.")
+        await self._core.settled(self._session)
         self._draft, self._base = await start(self._core.reader, self._session, self._options, newest=True)
         if self._options.key is not None:
             self._draft.receipt = await self._core.keys.find_receipt(self._session, self._options.key, self._durability)
@@ -51,9 +52,8 @@ class Edit(Asynchronous):
             return
         self._core.check_process()
         with self._core.telemetry.span("edit", *self._session):
-            draft.receipt = await finish(
-                self._core.committer, draft, self._base, self._session, self._options, self._durability, operation="edit"
-            )
+            work = finish(self._core.committer, draft, self._base, self._session, self._options, self._durability, operation="edit")
+            draft.receipt = await self._core.in_order(self._session, work)
 
 
 def edit(context: Context, session: str, options: Options, durability: Durability | str | None, lease: Lease | None) -> Edit:
@@ -86,7 +86,11 @@ async def update(
         raise Invalid(f"attempts must be at least 1, not {attempts!r}.")
     level = context.durability(durability)
     with core.telemetry.span("update", *target):
-        return await _update(core, target, function, options, level, attempts)
+        work = _update(core, target, function, options, level, attempts)
+        receipt, answer = await core.in_order(target, work)
+        if receipt is not None:
+            core.saw(target, receipt.version)
+        return receipt, answer
 
 
 async def _update(

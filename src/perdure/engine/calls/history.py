@@ -43,7 +43,8 @@ async def history(
     if limit == 0:
         return
     count = 0
-    async with aclosing(core.reader.commits(target, after=after, before=before, newest_first=newest_first)) as commits:
+    need = core.codec.needs(types)
+    async with aclosing(core.reader.commits(target, after=after, before=before, newest_first=newest_first, need=need)) as commits:
         async for commit in commits:
             core.check_process()
             if commit.kind is Kind.tombstone and commit.version > head.version and not include_deleted:

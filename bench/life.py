@@ -1,0 +1,16 @@
+"""A session's long life: what its parts cost. Each part is a module of its own."""
+
+from __future__ import annotations
+
+from _harness import machine, run
+from _life_spool import spool
+
+
+def main() -> None:
+    """Print the table of each part."""
+    machine()
+    spool()
+
+
+if __name__ == "__main__":
+    run(main)
