@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from _harness import machine, run
+from _life_leases import leases
 from _life_spool import spool
 
 
 def main() -> None:
     """Print the table of each part."""
     machine()
+    leases()
     spool()
 
 
