@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from _harness import machine, run
 from _life_archive import archive
+from _life_leases import leases
 from _life_reads import reads
 from _life_spool import spool
 
@@ -12,6 +13,7 @@ def main() -> None:
     """Print the table of each part."""
     machine()
     reads()
+    leases()
     spool()
     archive()
 

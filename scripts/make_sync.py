@@ -32,9 +32,9 @@ from perdure.engine import opening as _opening
 from perdure.engine import store as _async
 from perdure.engine.calls.edit import Edit as _AsyncEdit
 from perdure.engine.calls.enqueue import Queued as _AsyncQueued
-from perdure.engine.live.lease import Lease as _AsyncLease
-from perdure.engine.live.lease import Leasing as _AsyncLeasing
-from perdure.engine.live.lease_end import LeaseEnd as _AsyncLeaseEnd
+from perdure.engine.leasing.lease import Lease as _AsyncLease
+from perdure.engine.leasing.lease import Leasing as _AsyncLeasing
+from perdure.engine.leasing.lease_end import LeaseEnd as _AsyncLeaseEnd
 from perdure.engine.unentered import Blocking
 from perdure.engine.views import Archived, CacheInfo, Change, Info, LeaseInfo, Receipt, Sizes, Spooled, Verified, View
 from perdure.engine.write.drafts import Draft

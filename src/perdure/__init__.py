@@ -6,8 +6,8 @@ from perdure.codec.upcast import Upcaster
 from perdure.config import Settings
 from perdure.engine.calls.edit import Edit
 from perdure.engine.calls.enqueue import Queued
-from perdure.engine.live.lease import Lease, Leasing
-from perdure.engine.live.lease_end import LeaseEnd
+from perdure.engine.leasing.lease import Lease, Leasing
+from perdure.engine.leasing.lease_end import LeaseEnd
 from perdure.engine.opening import Opening, open
 from perdure.engine.store import Store
 from perdure.engine.views import (

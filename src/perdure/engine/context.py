@@ -6,10 +6,10 @@ import msgspec
 
 from perdure.backends.spi import Durability
 from perdure.engine.core import Core
-from perdure.engine.live.lease import Lease
+from perdure.engine.leasing.lease import Lease
 from perdure.engine.options import check_durability
-from perdure.engine.write.fence import Fence
 from perdure.errors import Invalid
+from perdure.model.fence import Fence
 from perdure.model.ids import SessionKey, check_name
 
 

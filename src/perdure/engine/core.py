@@ -15,7 +15,7 @@ from perdure.concurrency.replies import FORKED
 from perdure.config import Settings, shown_url
 from perdure.engine.archive.archiver import Archiver
 from perdure.engine.archive.retention import Retention
-from perdure.engine.live.leases import Leases
+from perdure.engine.leasing.leases import Leases
 from perdure.engine.live.watch import Watchers
 from perdure.engine.read.bodies import Bodies
 from perdure.engine.read.cache import Cache

@@ -10,9 +10,9 @@ import msgspec
 
 from perdure.backends.spi import Capabilities, Durability
 from perdure.config import SECONDS_MAX
-from perdure.engine.write.fence import Fence
 from perdure.errors import Invalid, Unsupported
 from perdure.model.events import Event, check_event_type
+from perdure.model.fence import Fence
 from perdure.model.ids import check_name
 from perdure.model.ops import Op, TakingOp, check_op
 from perdure.model.policy import Clash, OnConflict, check_on_conflict

@@ -29,7 +29,7 @@ from perdure.engine.calls.verify import verify
 from perdure.engine.calls.watch import watch
 from perdure.engine.context import Context
 from perdure.engine.core import Core
-from perdure.engine.live.lease import Lease, Leasing
+from perdure.engine.leasing.lease import Lease, Leasing
 from perdure.engine.options import Options
 from perdure.engine.views import Archived, CacheInfo, Change, Info, LeaseInfo, Receipt, Sizes, Spooled, Verified, View
 from perdure.engine.write.drafts import Draft
@@ -397,7 +397,7 @@ class Store:
         """Close the session with a tombstone: later calls raise `Deleted`, a late writer too; versions never start again.
 
         Its keys, history, forks and watches end here for ordinary calls, and its tags. Its commits stay in the store until
-        `purge`. Its lease ends too, whoever holds it. Raises `NotFound`, `Deleted`.
+        `purge`. Its lease ends too. Raises `NotFound`, `Deleted`.
         """
         return await delete(self._context, session, actor)
 

@@ -21,9 +21,9 @@ from perdure.clock import SeededClock
 from perdure.codec.codec import Codec
 from perdure.config import Settings
 from perdure.engine.core import Core
-from perdure.engine.live.keeper import Keeper
-from perdure.engine.live.lease import Lease
-from perdure.engine.live.lease_rules import Claim
+from perdure.engine.leasing.keeper import Keeper
+from perdure.engine.leasing.lease import Lease
+from perdure.engine.leasing.rules import Claim
 from perdure.engine.store import Store
 from perdure.errors import Busy, Conflict, Deleted, Error, Fenced, NotFound, Rewound, Unavailable, Unknown
 from perdure.model.commit import Commit, Kind

@@ -19,7 +19,7 @@ from perdure.codec.out_of_line import BodyReference
 from perdure.engine.calls.read import read_live
 from perdure.engine.context import Context
 from perdure.engine.core import Core
-from perdure.engine.live.lease import Lease
+from perdure.engine.leasing.lease import Lease
 from perdure.engine.options import Options, ask, check_options
 from perdure.engine.read.cache import CachedState
 from perdure.engine.read.chains import FORKED

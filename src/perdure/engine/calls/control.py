@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from perdure.backends.spi import NEVER, Index
 from perdure.engine.calls.listing import check_tags
 from perdure.engine.context import Context
-from perdure.engine.live.lease import Lease
+from perdure.engine.leasing.lease import Lease
 from perdure.engine.options import Options, check_options
 from perdure.engine.views import Receipt
 from perdure.errors import Invalid

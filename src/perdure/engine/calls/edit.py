@@ -11,7 +11,7 @@ import msgspec
 from perdure.backends.spi import Durability
 from perdure.engine.context import Context
 from perdure.engine.core import Core
-from perdure.engine.live.lease import Lease
+from perdure.engine.leasing.lease import Lease
 from perdure.engine.options import Options, check_options
 from perdure.engine.read.cache import CachedState
 from perdure.engine.unentered import Asynchronous

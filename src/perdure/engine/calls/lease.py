@@ -9,8 +9,8 @@ from perdure.backends.spi import Query, indexed
 from perdure.engine.calls.listing import PAGE, check_id_part
 from perdure.engine.context import Context
 from perdure.engine.core import Core
-from perdure.engine.live.lease import Leasing
-from perdure.engine.live.lease_rules import Claim
+from perdure.engine.leasing.lease import Leasing
+from perdure.engine.leasing.rules import Claim
 from perdure.engine.options import Options, check_options
 from perdure.engine.views import LeaseInfo
 from perdure.errors import Invalid, Unsupported

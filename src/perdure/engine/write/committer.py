@@ -24,7 +24,6 @@ from perdure.engine.read.cache import Cache, CachedState
 from perdure.engine.read.reader import Reader
 from perdure.engine.read.sizes import StateSizes
 from perdure.engine.views import Receipt
-from perdure.engine.write.fence import is_undecided
 from perdure.engine.write.keys import Keys, digest_of
 from perdure.engine.write.quotas import Quotas
 from perdure.engine.write.request import NOTHING, Mode, WriteRequest, has_ops
@@ -48,6 +47,7 @@ from perdure.engine.write.writer import Writer
 from perdure.errors import AlreadyExists, Busy, Conflict, Deleted, Error, Fenced, KeyReused, Moved, NotFound, Rewound, Unknown
 from perdure.model.commit import Kind, Status
 from perdure.model.epoch import raised
+from perdure.model.fence import is_undecided
 from perdure.model.ids import SessionKey, life_key, uuid7
 from perdure.model.state import MISSING
 from perdure.telemetry import Telemetry, traceparent

@@ -25,7 +25,6 @@ from perdure.engine.read.folding import configured
 from perdure.engine.read.reader import Reader
 from perdure.engine.views import Receipt
 from perdure.engine.write.committer import UNDECIDED_PAUSE, Committer
-from perdure.engine.write.fence import Fence, epoch_after, is_undecided
 from perdure.engine.write.request import NOTHING, check_head
 from perdure.engine.write.resolve import RECREATED
 from perdure.engine.write.writer import Writer
@@ -34,6 +33,7 @@ from perdure.model.commit import Kind, Status
 from perdure.model.control import NOTHING_SET, Control
 from perdure.model.epoch import GRANT_STEP_BITS, raised
 from perdure.model.events import Event
+from perdure.model.fence import Fence, epoch_after, is_undecided
 from perdure.model.ids import SessionKey
 from perdure.model.lease import LeaseSection
 from perdure.telemetry import traceparent

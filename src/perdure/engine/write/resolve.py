@@ -16,12 +16,12 @@ from perdure.backends.spi import Head, Record
 from perdure.codec.records import Proposal
 from perdure.engine.options import ask
 from perdure.engine.read.cache import CachedState
-from perdure.engine.write.fence import epoch_after, is_undecided
 from perdure.engine.write.request import NOTHING, Mode, WriteRequest, check_head
 from perdure.errors import Conflict, Error, Rewound
 from perdure.model.commit import Commit, Kind, Status
 from perdure.model.epoch import raised
 from perdure.model.events import Event
+from perdure.model.fence import epoch_after, is_undecided
 from perdure.model.merge import rebase
 from perdure.model.ops import Op
 from perdure.model.policy import Clash

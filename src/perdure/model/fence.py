@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from perdure.backends.spi import Head
 from perdure.errors import Fenced
 from perdure.model.epoch import SEQUENCE_MAX, answered, grant_of, is_challenged, is_exclusive, is_held, sequence_of
 from perdure.model.ids import SessionKey
+from perdure.model.record import Head
 
 
 class Fence:

@@ -13,7 +13,7 @@ from perdure.concurrency.replies import Reply, run_blocking
 from perdure.errors import Unavailable
 
 if TYPE_CHECKING:
-    from perdure.engine.live.lease import Lease
+    from perdure.engine.leasing.lease import Lease
 
 HINT_DELAY = 0.05
 """Seconds between a hint and the look for it: commits come together, and those of this process explain themselves."""
@@ -51,6 +51,7 @@ class Keeper:
             try:
                 thread.start()
             except RuntimeError as error:
+                self.remove(lease)
                 raise Unavailable(f"No thread could be started to keep leases: {error}.") from error
             self._thread = thread
         self._wake.put(None)

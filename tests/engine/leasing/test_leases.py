@@ -21,7 +21,7 @@ from perdure.clock import SeededClock, SystemClock
 from perdure.codec.codec import Codec
 from perdure.config import Settings
 from perdure.engine.core import Core
-from perdure.engine.live import lease_rules
+from perdure.engine.leasing import rules as lease_rules
 from perdure.engine.store import Store
 from perdure.errors import Closed, Deleted, Fenced, Held, Invalid, Unavailable, Unsupported
 from perdure.model.epoch import grant_of, is_held
@@ -538,8 +538,7 @@ async def test_a_take_whose_answer_was_lost() -> None:
 
 async def test_a_holder_takes_a_new_grant_when_its_sequence_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """The token rises, the lease goes on, and writes that are under way meanwhile are not fenced."""
-    from perdure.engine.write import fence
-    from perdure.model import epoch
+    from perdure.model import epoch, fence
 
     for module in (epoch, lease_rules, fence):
         monkeypatch.setattr(module, "SEQUENCE_MAX", 1)

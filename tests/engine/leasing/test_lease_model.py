@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 
 from perdure.backends.spi import Append, Head
 from perdure.codec import records
-from perdure.engine.live import lease_rules as rules
-from perdure.engine.live.leases import Leases
-from perdure.engine.write import controls, fence, resolve
+from perdure.engine.leasing import rules
+from perdure.engine.leasing.leases import Leases
+from perdure.engine.write import controls, resolve
 from perdure.engine.write.controls import Basis, ControlCommits
-from perdure.engine.write.fence import Fence
 from perdure.model import epoch as epochs
+from perdure.model import fence
 from perdure.model.epoch import is_challenged, is_held
+from perdure.model.fence import Fence
 from tests.support.engine.lease_world import ACTIONS, BrokenRule, World, play, random_steps
 
 STEPS = st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 2), st.integers(0, 59)), max_size=120)

@@ -14,20 +14,20 @@ from perdure.backends.spi import Backend, Durability, Head
 from perdure.clock import Clock
 from perdure.concurrency.critical_section import CriticalSection
 from perdure.concurrency.replies import FORKED, Reply
-from perdure.engine.live import lease_rules as rules
-from perdure.engine.live.keeper import Keeper
-from perdure.engine.live.lease import AGAIN_AFTER, LOOKS, Lease
-from perdure.engine.live.lease_rules import Claim, Seen
+from perdure.engine.leasing import rules
+from perdure.engine.leasing.keeper import Keeper
+from perdure.engine.leasing.lease import AGAIN_AFTER, LOOKS, Lease
+from perdure.engine.leasing.rules import Claim, Seen
 from perdure.engine.live.watch import HEADS_MAX, Watch, Watchers
 from perdure.engine.read.cache import Cache
 from perdure.engine.views import LeaseInfo
 from perdure.engine.write.controls import Basis, ControlChange, ControlCommits
-from perdure.engine.write.fence import Fence, lost
 from perdure.engine.write.snapshots import Snapshots
 from perdure.errors import Closed, Corrupt, Deleted, Error, Fenced, NotFound, Unavailable, Unknown
 from perdure.lru import LruMap
 from perdure.model.control import NOTHING_SET
 from perdure.model.epoch import grant_of, is_challenged, is_held
+from perdure.model.fence import Fence, lost
 from perdure.model.ids import SessionKey
 from perdure.model.lease import LeaseSection
 from perdure.telemetry import Telemetry
@@ -271,7 +271,7 @@ class Leases:
                 self._drop(lease)
 
     async def break_lease(self, session: SessionKey, actor: str | None, durability: Durability) -> LeaseInfo | None:
-        """Release whoever holds the session, by force; whose lease it was, or `None`. Raises `NotFound`, `Deleted`."""
+        """End the lease of a session by force; whose it was, or `None`. Raises `NotFound`, `Deleted`."""
         step = self._controls.grant_step()
         broken: list[LeaseInfo] = []
 

@@ -1,4 +1,4 @@
-"""A lease: one holder of a session at a time. See `lease_rules` for why it is one."""
+"""A lease: one holder of a session at a time. See `rules` for why it is one."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING
 
 from perdure.backends.spi import Head
 from perdure.concurrency.replies import Reply
-from perdure.engine.live.lease_end import LeaseEnd
-from perdure.engine.live.lease_rules import Claim
+from perdure.engine.leasing.lease_end import LeaseEnd
+from perdure.engine.leasing.rules import Claim
 from perdure.engine.live.watch import Watch
 from perdure.engine.unentered import Asynchronous
-from perdure.engine.write.fence import Fence
 from perdure.errors import Busy, Deleted, Error, Fenced, Held, Invalid, NotFound, Unavailable, Unknown
 from perdure.model.epoch import is_challenged
+from perdure.model.fence import Fence
 from perdure.model.ids import SessionKey
 from perdure.model.lease import LeaseSection
 from perdure.model.timestamps import shown, to_datetime
 
 if TYPE_CHECKING:
-    from perdure.engine.live.leases import Leases
+    from perdure.engine.leasing.leases import Leases
 
 LOOK_PAUSE = 0.2
 """Seconds, at least, between two looks of one who waits: a busy session moves all the time."""
@@ -127,7 +127,7 @@ class Lease:
 
 
 class _Hints(Watch):
-    """Tells the keeper that the session has moved on, other than by writes under the lease."""
+    """Gives the keeper a hint when the session has moved on, other than by writes under the lease."""
 
     def __init__(self, lease: Lease) -> None:
         super().__init__(lease._fence.session, 0)
@@ -212,7 +212,7 @@ class Leasing(Asynchronous):
 
 
 def held(session: SessionKey, holder: LeaseSection) -> Held:
-    """The error for a lease that was not to be had within the time."""
+    """The error for a lease that somebody else has held for the whole wait."""
     since = to_datetime(holder.since)
     return Held(
         f"Session {session.id!r} is held by {holder.owner!r} since {shown(since)}, with a ttl of {holder.ttl:g} s.",
