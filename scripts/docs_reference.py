@@ -36,7 +36,7 @@ GROUPS = {
     "Opening": ["open", "Opening", "Settings", "Capabilities", "Upcaster"],
     "A store": ["Store"],
     "A draft": ["Edit", "Draft", "OnConflict"],
-    "What calls answer": ["Receipt", "View", "Info", "Verified", "Commit", "Clash"],
+    "What calls answer": ["Receipt", "View", "Info", "Policy", "Verified", "Commit", "Clash"],
     "Events and operations": ["Event", "Op", "op"],
     "Words": ["Durability", "Kind", "Status"],
 }

@@ -20,9 +20,11 @@ Made by scripts/make_sync.py from engine/store.py: change that, then run it. Do 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import MappingProxyType, TracebackType
 from typing import Any, Literal, Self, TypeVar
+
+from msgspec import UNSET, UnsetType
 
 from perdure.backends.spi import Capabilities, Durability
 from perdure.clock import Clock
@@ -32,7 +34,7 @@ from perdure.engine import opening as _opening
 from perdure.engine import store as _async
 from perdure.engine.calls.edit import Edit as _AsyncEdit
 from perdure.engine.unentered import Blocking
-from perdure.engine.views import Info, Receipt, Verified, View
+from perdure.engine.views import Info, Policy, Receipt, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.model.commit import Commit, Status
 from perdure.model.events import Event

@@ -7,7 +7,7 @@ from perdure.config import Settings
 from perdure.engine.calls.edit import Edit
 from perdure.engine.opening import Opening, open
 from perdure.engine.store import Store
-from perdure.engine.views import Info, Receipt, Verified, View
+from perdure.engine.views import Info, Policy, Receipt, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.errors import (
     AlreadyExists,
@@ -64,6 +64,7 @@ __all__ = [
     "OnConflict",
     "Op",
     "Opening",
+    "Policy",
     "QuotaExceeded",
     "Receipt",
     "Rewound",

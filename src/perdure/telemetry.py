@@ -17,6 +17,12 @@ SPAN_PREFIX = "perdure."
 COMMITS = "perdure.commits"
 CONFLICTS = "perdure.conflicts"
 DURATION = "perdure.operation.duration"
+SWEPT = "perdure.swept"
+"""Counts what sweepers did, by `action`: see `perdure.ops.Action`."""
+SWEEP_DUE = "perdure.sweep.due"
+"""How many sessions the last round found due."""
+SWEEP_OVERDUE = "perdure.sweep.overdue"
+"""For how long the one had been due that waited longest, in seconds."""
 
 LOOK_EVERY = 64
 """Calls between two looks for an SDK, while there is none: a look costs more than the rest. The first call looks."""
@@ -92,6 +98,19 @@ class Telemetry:
         if conflicts:
             self._instruments.conflicts.add(conflicts, {"operation": operation})
 
+    def swept(self, action: str) -> None:
+        """Count what a sweeper did to one session."""
+        self._look()
+        if self._instruments is not None:
+            self._instruments.swept.add(1, {"action": action})
+
+    def sweep_round(self, due: int, overdue: float) -> None:
+        """Note how many sessions a round found due, and for how many seconds the longest had been."""
+        self._look()
+        if self._instruments is not None:
+            self._instruments.due.set(due)
+            self._instruments.overdue.set(overdue)
+
 
 async def _inside(span: AbstractContextManager[Any], work: Coroutine[Any, Any, T]) -> T:
     with span:
@@ -115,3 +134,6 @@ class _Instruments:
         self.commits = meter.create_counter(COMMITS, unit="{commit}", description="Commits stored.")
         self.conflicts = meter.create_counter(CONFLICTS, unit="{conflict}", description="Races lost before a commit was stored.")
         self.duration = meter.create_histogram(DURATION, unit="s", description="How long public calls took.")
+        self.swept = meter.create_counter(SWEPT, unit="{session}", description="Sessions that a sweeper handled, by action.")
+        self.due = meter.create_gauge(SWEEP_DUE, unit="{session}", description="Sessions that the last round found due.")
+        self.overdue = meter.create_gauge(SWEEP_OVERDUE, unit="s", description="For how long the longest of them had been due.")

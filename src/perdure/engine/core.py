@@ -17,6 +17,7 @@ from perdure.engine.read.reader import Reader
 from perdure.engine.write.committer import Committer
 from perdure.engine.write.controls import ControlCommits
 from perdure.engine.write.keys import Keys
+from perdure.engine.write.prefixes import PrefixPolicies
 from perdure.engine.write.snapshots import Snapshots
 from perdure.engine.write.writer import Writer
 from perdure.errors import Closed
@@ -37,6 +38,7 @@ class Core:
         self.watchers = Watchers(backend, self.reader, clock, settings)
         self.keys = Keys(backend, self.reader)
         self.snapshots = Snapshots(backend, codec, self.cache, settings.snapshot_bytes_min)
+        self.prefixes = PrefixPolicies(backend, clock)
         self.committer = Committer(
             backend,
             codec,
@@ -45,6 +47,7 @@ class Core:
             self.cache,
             self.keys,
             self.snapshots,
+            self.prefixes,
             self.watchers,
             clock,
             settings,

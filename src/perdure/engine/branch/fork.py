@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
 
-from perdure.backends.spi import Head
 from perdure.codec.records import Base
 from perdure.engine.calls.read import read_live
 from perdure.engine.context import Context
 from perdure.engine.core import Core
 from perdure.engine.options import VERSION_MAX, Options, check_options
+from perdure.engine.read.anchors import anchor_of
+from perdure.engine.read.cache import CachedState
 from perdure.engine.read.reader import FORKED, Reader
+from perdure.engine.write.controls import Basis, ControlChange, ControlCommit
 from perdure.engine.write.request import check_incarnation
-from perdure.errors import AlreadyExists, Invalid, NotFound
+from perdure.engine.write.resolve import RECREATED
+from perdure.engine.write.starting import begin_index
+from perdure.errors import AlreadyExists, Conflict, Invalid, NotFound, Truncated
 from perdure.model.commit import Commit, Kind, Status
+from perdure.model.control import CONTROL
+from perdure.model.epoch import raised
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey, uuid_text
+from perdure.model.lifecycle import policy_of, policy_sections
+from perdure.model.state import MISSING
 
 PINNED = "pinned"
 """The event on the parent: data {fork, version}."""
@@ -27,26 +36,63 @@ async def fork(context: Context, session: str, at: int | None, id: str | None, a
     parent, child = context.key(session), context.key(uuid_text(core.committer.new_id()) if id is None else id)
     check_options(Options(actor=actor))
     with core.telemetry.span("fork", *parent):
-        head = (await read_live(core, parent)).head
+        now = await read_live(core, parent)
+        head = now.head
         version = head.version if at is None else at
         if type(version) is not int or not 1 <= version <= VERSION_MAX:
             raise Invalid(f"at must be a version from 1, not {at!r}.")
         if child == parent or (await core.backend.heads([child]))[0] is not None:
             raise AlreadyExists(f"Session {child.id!r} is there already.", session=child.id)
         check_incarnation(parent, await core.reader.incarnation_start(parent, head), version)
-        await _start(core, parent, head, version, child, actor)
+        await _start(core, parent, now, version, child, actor)
     return child.id
 
 
-async def _start(core: Core, session: SessionKey, head: Head, at: int, child: SessionKey, actor: str | None) -> None:
-    """Pin the parent at `at`, in the life of `head`, then start the child. A crash in between leaves only a pin, which is harmless."""
+async def _start(core: Core, session: SessionKey, now: CachedState, at: int, child: SessionKey, actor: str | None) -> None:
+    """Pin the parent at `at`, in the life that was seen, then start the child. A crash in between leaves only a pin, which is harmless.
+
+    Where old commits of the parent are dropped, the child gets a snapshot of its own at once: it needs its parent no more.
+    """
     parent = await _commit_at(core.reader, session, at)
+    state = await _state_to_keep(core, session, now, at)
     controls, durability = core.controls, core.durability
     pinned = Event(PINNED, {"fork": child.id, "version": at})
-    await controls.write(session, Kind.pin, pinned, actor=actor, durability=durability, seen=head)
-    event = Event(FORKED, {"session": session.id, "version": at, "hash": parent.hash.hex()})
+    await controls.change(
+        session, _pinning(session, now, at, pinned), actor=actor, durability=durability, basis=Basis(now.head, now.control)
+    )
+    said = {"session": session.id, "version": at, "hash": parent.hash.hex()}
+    index = None
+    if (policy := await core.prefixes.begins(child)) is not None:
+        index, _ = begin_index(policy, core.clock.now())
+        said[CONTROL] = policy_sections(policy)
     base = Base(at, parent.hash, parent.at, parent.epoch)
-    await controls.write(child, Kind.configure, event, actor=actor, durability=durability, base=base)
+    event = Event(FORKED, said)
+    started = await controls.write(child, Kind.configure, event, index=index, actor=actor, durability=durability, base=base)
+    if state is not MISSING:
+        await core.backend.put_snapshot(child, core.codec.encode_snapshot(child, started.version, started.hash, state))
+
+
+async def _state_to_keep(core: Core, session: SessionKey, now: CachedState, at: int) -> Any:
+    """The state that a fork at this version keeps a snapshot of; `MISSING` where its parent keeps all commits. Raises `Truncated`."""
+    policy = policy_of(now.control)
+    if anchor_of(now.control) is None and (policy is None or not policy.drop):
+        return MISSING
+    return (await core.reader.at(session, at))[0].state
+
+
+def _pinning(session: SessionKey, now: CachedState, at: int, event: Event) -> Callable[[Basis], ControlChange]:
+    """The pin, decided again for each head: the version must still be there, and the life be the same."""
+
+    def decide(basis: Basis) -> ControlChange:
+        if raised(basis.head.epoch, 0) != raised(now.head.epoch, 0):
+            raise Conflict(f"{RECREATED}nothing was written to session {session.id!r}.", session=session.id)
+        anchor = anchor_of(basis.control)
+        if anchor is not None and at <= anchor.version:
+            message = f"Version {at} of session {session.id!r} was truncated; the first that is left is {anchor.version + 1}."
+            raise Truncated(message, session=session.id, first=anchor.version + 1)
+        return ControlChange((ControlCommit(kind=Kind.pin, event=event),), exact=True)
+
+    return decide
 
 
 async def _commit_at(reader: Reader, session: SessionKey, version: int) -> Commit:
@@ -59,9 +105,14 @@ async def purge(context: Context, session: str) -> None:
     """See `Store.purge`."""
     core, target = context.opened(), context.key(session)
     with core.telemetry.span("purge", *target):
-        await _check_purge(core, target)
-        await core.backend.purge(target)
-        core.cache.drop(target)
+        await purge_deleted(core, target)
+
+
+async def purge_deleted(core: Core, session: SessionKey) -> None:
+    """Remove a deleted session's bytes. See `Store.purge`."""
+    await _check_purge(core, session)
+    await core.backend.purge(session)
+    core.cache.drop(session)
 
 
 async def _check_purge(core: Core, session: SessionKey) -> None:
@@ -75,6 +126,7 @@ async def _check_purge(core: Core, session: SessionKey) -> None:
         raise Invalid(
             f"Session {session.id!r} has forks that read their past from it: delete and purge {', '.join(map(repr, forks))} first.",
             session=session.id,
+            forks=tuple(forks),
         )
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from perdure.backends.spi import Backend, Head, Loaded, Record, Settling
 from perdure.codec.codec import Codec
+from perdure.engine.read.anchors import anchor_of
 from perdure.engine.read.cache import Cache, CachedState
 from perdure.errors import Corrupt, Invalid, NotFound, Rewound, Truncated
 from perdure.lru import LruMap
@@ -86,8 +87,16 @@ class Reader:
             raising, before = await self._commit_or_none(session, high), await self._commit_or_none(session, high - 1)
             if raising is not None and raising.kind is Kind.tombstone:
                 return high
+            if before is None and high > 1:
+                return await self._anchored_incarnation(session)
             grant, high = 0 if before is None else raised(before.epoch, 0), high - 1
         return 0
+
+    async def _anchored_incarnation(self, session: SessionKey) -> int:
+        """Where the life began whose first commits were dropped: the anchor says it."""
+        current = await self.cached(session)
+        anchor = None if current is None else anchor_of(current.control)
+        return 0 if anchor is None else anchor.life
 
     async def _commit_or_none(self, session: SessionKey, version: int) -> Commit | None:
         try:
@@ -250,7 +259,7 @@ class Reader:
     async def root(self, session: SessionKey) -> Commit | None:
         """The first commit that is left of what this chain goes on from, through forks to their parents."""
         first = await self.own_first(session)
-        while first is not None and first.kind is Kind.configure and first.events[0].type == FORKED:
+        while first is not None and is_forked(first):
             first = await self.own_first(SessionKey(session.tenant, first.events[0].data["session"]))
         return first
 
@@ -274,14 +283,14 @@ class Reader:
     async def _base(self, session: SessionKey, first: Record, wanted: int) -> tuple[SessionKey, bytes]:
         """The parent of a fork and the hash it goes on from, by the fork's first record. Raises `Truncated` if it is no fork."""
         commit = self._codec.open_record(session, first)
-        event = commit.events[0] if commit.events else Event("")
-        if commit.kind is not Kind.configure or event.type != FORKED:
+        if not is_forked(commit):
             raise Truncated(
                 f"Version {wanted} of session {session.id!r} was truncated; the first that is left is {commit.version}.",
                 session=session.id,
                 first=commit.version,
             )
-        return SessionKey(session.tenant, event.data["session"]), bytes.fromhex(event.data["hash"])
+        origin = commit.events[0].data
+        return SessionKey(session.tenant, origin["session"]), bytes.fromhex(origin["hash"])
 
     async def _advance(self, session: SessionKey, cached: CachedState, head: Head) -> CachedState | None:
         """Fold what came after `cached`; `None` if it is no longer on the chain (the caller loads it again)."""
@@ -348,7 +357,10 @@ class Reader:
         control = decode_control(row.control)
         start = CachedState(row.head, state, log_bytes, snapshot_bytes, row.tags, row.created_at, row.size_bytes, control)
         with ROOM:
-            return self._fold(session, start, prev, stand, records)
+            folded = self._fold(session, start, prev, stand, records)
+        if folded.head == loaded.row.head:  # The row says more than its commits: what sweepers saw is written without one.
+            folded = msgspec.structs.replace(folded, control=control)
+        return folded
 
     def _fold(
         self, session: SessionKey, start: CachedState, prev: bytes | None, stand: DerivedStatus | None, records: Sequence[Record]
@@ -372,6 +384,11 @@ class Reader:
                     tags = configured(commit.events).get("tags", tags)
         head = records[-1].head if records else start.head
         return msgspec.structs.replace(start, head=head, state=fold.state, log_bytes=log_bytes, tags=tags, control=control)
+
+
+def is_forked(commit: Commit) -> bool:
+    """Whether this is the first commit of a fork."""
+    return commit.kind is Kind.configure and bool(commit.events) and commit.events[0].type == FORKED
 
 
 def check_standing(session: SessionKey, head: Head, stand: DerivedStatus | None) -> DerivedStatus:

@@ -23,6 +23,7 @@ from perdure.engine.read.cache import Cache, CachedState
 from perdure.engine.read.reader import Reader
 from perdure.engine.views import Receipt
 from perdure.engine.write.keys import Keys, digest_of
+from perdure.engine.write.prefixes import PrefixPolicies
 from perdure.engine.write.request import NOTHING, Mode, WriteRequest, check_head
 from perdure.engine.write.resolve import (
     RECREATED,
@@ -37,6 +38,7 @@ from perdure.engine.write.resolve import (
 )
 from perdure.engine.write.session_queue import SessionQueue, Slot
 from perdure.engine.write.snapshots import Snapshots
+from perdure.engine.write.starting import Start, first_state, refusing_start, start_with, starting
 from perdure.engine.write.writer import Writer
 from perdure.errors import Busy, Conflict, Error, Unknown
 from perdure.model.commit import Kind
@@ -58,6 +60,12 @@ class _Tries:
     incarnation: Incarnation | None = None
     """Set where an earlier life has used the key."""
     proposal: Proposal | None = None
+    start: Start | None = None
+    """What the session begins with, if this is to start it."""
+    begun = False
+    """Whether what the session begins with was looked up."""
+    refuses_start = False
+    """Whether the try may not start a session, because that has to be looked up."""
     lost = 0
     since = began = 0.0
 
@@ -90,13 +98,14 @@ class Committer:
         cache: Cache,
         keys: Keys,
         snapshots: Snapshots,
+        prefixes: PrefixPolicies,
         watchers: Watchers,
         clock: Clock,
         settings: Settings,
         telemetry: Telemetry,
     ) -> None:
         self._backend, self._codec, self._writer, self._reader, self._cache = backend, codec, writer, reader, cache
-        self._keys, self._snapshots, self._watchers = keys, snapshots, watchers
+        self._keys, self._snapshots, self._prefixes, self._watchers = keys, snapshots, prefixes, watchers
         self._clock, self._settings, self._telemetry = clock, settings, telemetry
         self._queue = SessionQueue(clock.monotonic)
         self._pacing = Pacing(clock.monotonic, clock.bits)
@@ -143,8 +152,11 @@ class Committer:
     async def _commit(self, request: WriteRequest) -> Receipt:
         session, tries = request.session, _Tries(request, self.new_id())
         while True:
-            if request.mode is not Mode.events and (receipt := await self._resolve(request, tries)) is not None:
-                return receipt
+            if request.mode is not Mode.events:
+                if (receipt := await self._resolve(request, tries)) is not None:
+                    return receipt
+                if tries.seen is None and tries.start is None:
+                    await self._begin(tries)
             append = self._append_of(request, tries)
             try:
                 outcome = await self._writer.submit(append)
@@ -169,7 +181,11 @@ class Committer:
                     await self._remember(tries, outcome)
                 return Receipt(head.version, tries.id, head.hash, head.at, outcome.durability)
             if isinstance(outcome, Refused):
-                await self._lost(tries, outcome.head)
+                if outcome.head is None and tries.refuses_start:
+                    await self._begin(tries)
+                else:
+                    tries.start = None
+                    await self._lost(tries, outcome.head)
                 continue
             incarnation = await self._keys.later_incarnation(session, outcome)
             if incarnation is None:
@@ -246,7 +262,21 @@ class Committer:
                 trace=traceparent(),
             )
         finish = finisher(request, tries.seen, tries.expected, tries.incarnation, tries.proposal, now)
-        return Append(request.session, finish, key, None, request.durability)
+        if tries.start is None:
+            tries.refuses_start = request.mode is Mode.events and not tries.begun and self._prefixes.may_apply(request.session)
+            if tries.refuses_start:
+                finish = refusing_start(finish)
+            return Append(request.session, finish, key, None, request.durability)
+        finish = starting(finish, tries.start, tries.proposal, now)
+        return Append(request.session, finish, key, tries.start.index, request.durability)
+
+    async def _begin(self, tries: _Tries) -> None:
+        """Look up what the session begins with, if this write starts it."""
+        request = tries.request
+        tries.begun = True
+        policy = await self._prefixes.begins(request.session)
+        if policy is not None:
+            tries.start = start_with(self._codec, request.session, policy, self.new_id(), self._clock.now())
 
     async def _remember(self, tries: _Tries, outcome: Appended) -> None:
         """Keep the state that this commit made; store a snapshot when the log outweighs the last one."""
@@ -255,7 +285,7 @@ class Committer:
         if proposal is None or (known is None and tries.state is MISSING):
             return  # Events alone need no state: nothing is kept for a session that only appends.
         if previous is None:
-            known = CachedState(outcome.head, {}, 0, 0, {}, outcome.head.at)
+            known = first_state(outcome.head, tries.start)
         elif known is None or known.head.hash != previous.hash:
             return
         state = tries.state

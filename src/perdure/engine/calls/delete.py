@@ -1,29 +1,13 @@
-"""`configure` and `delete`: commits that change no state."""
+"""`delete`: the commit that ends a session's life."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from perdure.backends.spi import NEVER, Index
-from perdure.engine.calls.listing import check_tags
 from perdure.engine.context import Context
 from perdure.engine.options import Options, check_options
 from perdure.engine.views import Receipt
-from perdure.errors import Invalid
 from perdure.model.commit import Kind, Status
 from perdure.model.events import Event
-
-
-async def configure(context: Context, session: str, tags: Mapping[str, str] | None, actor: str | None) -> Receipt:
-    """See `Store.configure`."""
-    core, target = context.opened(), context.key(session)
-    check_options(Options(actor=actor))
-    if tags is None:
-        raise Invalid("There is nothing to configure: pass tags.")
-    checked = check_tags(tags)
-    with core.telemetry.span("configure", *target):
-        event = Event("configured", {"tags": checked})
-        return await core.controls.write(target, Kind.configure, event, index=Index(checked), actor=actor, durability=core.durability)
 
 
 async def delete(context: Context, session: str, actor: str | None) -> Receipt:
