@@ -43,8 +43,8 @@ HELD_DELAY = 300 * SECOND
 """How long a session is left alone on which a lease is held, in nanoseconds."""
 FORKED_DELAY = DAY
 """How long a deleted session is left alone that a fork still reads through, in nanoseconds."""
-PURGE_DELAY = 600 * SECOND
-"""When a purge is tried again that was begun, in nanoseconds."""
+UNFINISHED_DELAY = 600 * SECOND
+"""When a session is looked at again of which bytes are being removed, in nanoseconds: the sweeper that does it may die."""
 FAILED_DELAY = 300 * SECOND
 """How long a session is left alone with which something was wrong, in nanoseconds."""
 
@@ -168,7 +168,8 @@ async def _trim(sweep: Sweep, row: Row, policy: Policy, last: Look | None, look:
     if sweep.dry_run:
         version = await last_to_drop(sweep.core, row, policy, sweep.now)
         return action(row, "trimmed", f"up to version {version}") if version else await move_on(sweep, row, due_at)
-    trimmed = await trim(sweep.core, row, policy, last, look, due_at, ACTOR)
+    soon = min(due_at, sweep.now + UNFINISHED_DELAY)
+    trimmed = await trim(sweep.core, row, policy, last, look, soon, ACTOR)
     if trimmed.overtaken:
         return action(row, "overtaken")
     if trimmed.anchored:
@@ -195,7 +196,7 @@ async def purge(sweep: Sweep, row: Row) -> Action:
     """Remove the bytes of a session whose grace is over. That it still is the one that was seen is made sure first."""
     if sweep.dry_run:
         return action(row, "purged")
-    moved = await move_on(sweep, row, sweep.now + PURGE_DELAY)
+    moved = await move_on(sweep, row, sweep.now + UNFINISHED_DELAY)
     if moved.action == "overtaken":
         return moved
     try:
@@ -203,7 +204,7 @@ async def purge(sweep: Sweep, row: Row) -> Action:
     except Invalid as error:
         if "forks" not in error.facts:  # It was created again since.
             return action(row, "overtaken")
-        seen = msgspec.structs.replace(row, due_at=sweep.now + PURGE_DELAY)
+        seen = msgspec.structs.replace(row, due_at=sweep.now + UNFINISHED_DELAY)
         detail = f"{', '.join(map(repr, error.forks))} read their past from it"
         return await move_on(sweep, seen, sweep.now + FORKED_DELAY, what="forked", detail=detail)
     return action(row, "purged")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from datetime import UTC, datetime, timedelta
 
 START = datetime(2026, 11, 29, 12, tzinfo=UTC)
@@ -10,18 +11,22 @@ SECOND = 10**9
 
 
 class SimulatedClock:
-    """Time that a test sets, and randomness from a seed. Each look at the time moves it by a microsecond."""
+    """Time that a test sets, and randomness from a seed. Each look at the time moves it by a microsecond.
 
-    def __init__(self, start: datetime = START, seed: int = 1) -> None:
+    `running`: for servers, whose time-outs are real: the monotonic clock is the machine's.
+    """
+
+    def __init__(self, start: datetime = START, *, seed: int = 1, running: bool = False) -> None:
         self.at = int(start.timestamp()) * SECOND
         self.bits = random.Random(seed).getrandbits
+        self._running = running
 
     def now(self) -> int:
         self.at += 1_000
         return self.at
 
     def monotonic(self) -> float:
-        return self.at / SECOND
+        return time.monotonic() if self._running else self.at / SECOND
 
     def advance(self, **by: float) -> None:
         """Let time pass: `days=30`."""

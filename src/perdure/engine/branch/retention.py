@@ -28,12 +28,13 @@ from perdure.model.control import CONTROL, decode_control
 from perdure.model.epoch import is_exclusive
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
-from perdure.model.lifecycle import LOOK, Look, Policy
+from perdure.model.lifecycle import LOOK, Look, Policy, policy_of
 
 TRIES = 8
 """How often an anchor is decided again, where other commits come first."""
 SLACK_PARTS = 10
-"""Where a number of commits is kept: a tenth of them more may be there before the older ones go, so that few anchors are written."""
+"""Where a number of commits is kept: a tenth of them more, and at least one, may be there before the older ones go, so that few anchors are
+written, and none because of the one before."""
 ANCHORS_ONLY = 8
 """So few commits are read before they are dropped: where they are anchors alone, they stay until more has come."""
 
@@ -53,6 +54,7 @@ class _Trim(msgspec.Struct, frozen=True):
 
     core: Core
     row: Row
+    policy: Policy
     last: Look | None
     look: Look
     due_at: int
@@ -69,7 +71,7 @@ async def trim(core: Core, row: Row, policy: Policy, last: Look | None, look: Lo
     With the anchor the index row gets `look` and `due_at`. The state, and those of the versions that a snapshot stands before, stay
     readable. Raises `Error`; then nothing was dropped, or what an anchor in the chain names.
     """
-    work = _Trim(core, row, last, look, due_at, actor)
+    work = _Trim(core, row, policy, last, look, due_at, actor)
     first = await core.reader.own_first(row.session)
     if first is None:
         return Trimmed()
@@ -93,7 +95,7 @@ async def last_to_drop(core: Core, row: Row, policy: Policy, now: int) -> int:
         return 0
     if policy.keep_commits is not None:
         version = head.version - policy.keep_commits
-        return version if version - first.version + 1 > policy.keep_commits // SLACK_PARTS else 0
+        return version if version - first.version + 1 > max(1, policy.keep_commits // SLACK_PARTS) else 0
     if policy.keep_for is not None and first.at <= now - policy.keep_for:
         version = await core.reader.at_time(session, head, now - policy.keep_for, first.version - 1)
     if version < first.version + ANCHORS_ONLY:
@@ -116,7 +118,7 @@ async def _drop(work: _Trim, version: int) -> Trimmed:
     scanned = first.version - 1 if before is None else before.at
     for _ in range(TRIES):
         seen = await core.reader.read_head(session)
-        if seen is None or seen.head.version < scanned:
+        if seen is None or seen.head.version < scanned or _decided_otherwise(work, seen, version):
             break
         if forks := await _forks_between(work, scanned, seen.head.version):
             return Trimmed(forks=forks)
@@ -129,6 +131,12 @@ async def _drop(work: _Trim, version: int) -> Trimmed:
             await _truncate(core, session, anchor, outcome.head.hash)
             return Trimmed(dropped=version + 1 - first.version, anchored=True)
     return Trimmed(overtaken=True)
+
+
+def _decided_otherwise(work: _Trim, seen: CachedState, version: int) -> bool:
+    """Whether the policy was changed meanwhile, or another sweeper has anchored this version."""
+    anchor = anchor_of(seen.control)
+    return policy_of(seen.control) != work.policy or (anchor is not None and anchor.version >= version)
 
 
 async def _forks_between(work: _Trim, after: int, upto: int) -> tuple[str, ...]:
