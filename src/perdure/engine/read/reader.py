@@ -191,15 +191,17 @@ class Reader:
             return
         # A fork goes on from its parent, which may be a fork: each chain's part with its first page, the youngest first.
         parts: list[tuple[SessionKey, Sequence[Record], int | None, bytes | None]] = []
+        child: int | None = None
         while True:
             records = await self._backend.read(session, after=after, before=before, limit=PAGE)
             first = records[0] if records else await self._first_or_none(session)
             if first is None or first.head.version <= after + 1 or (before is not None and before <= after + 1):
                 parts.append((session, records, before, GENESIS if after == 0 else None))
                 break
-            parent, prev = await self._base(session, first, after + 1)
+            parent, prev = await self._base(session, first, after + 1, child)
             parts.append((session, records, before, prev))
-            session, before = parent, first.head.version if before is None else min(before, first.head.version)
+            session, child = parent, first.head.version
+            before = child if before is None else min(before, child)
         while parts:
             async for commit in self._part(*parts.pop()):
                 yield commit
@@ -260,7 +262,11 @@ class Reader:
         """The first commit that is left of what this chain goes on from, through forks to their parents."""
         first = await self.own_first(session)
         while first is not None and is_forked(first):
-            first = await self.own_first(SessionKey(session.tenant, first.events[0].data["session"]))
+            origin = first.events[0].data
+            parent = await self.own_first(SessionKey(session.tenant, origin["session"]))
+            if parent is not None and parent.version > origin["version"]:
+                return first  # Its parent has dropped what it goes on from.
+            first = parent
         return first
 
     async def own(self, session: SessionKey) -> AsyncGenerator[Commit, None]:
@@ -280,14 +286,18 @@ class Reader:
             raise NotFound(f"There is no session {session.id!r}.", session=session.id)
         return first
 
-    async def _base(self, session: SessionKey, first: Record, wanted: int) -> tuple[SessionKey, bytes]:
-        """The parent of a fork and the hash it goes on from, by the fork's first record. Raises `Truncated` if it is no fork."""
+    async def _base(self, session: SessionKey, first: Record, wanted: int, child: int | None = None) -> tuple[SessionKey, bytes]:
+        """The parent of a fork and the hash it goes on from, by the fork's first record. Raises `Truncated` if it is no fork.
+
+        `child`: the first version of a fork for which this chain is read: the first that is left may be its own.
+        """
         commit = self._codec.open_record(session, first)
         if not is_forked(commit):
+            left = commit.version if child is None else min(commit.version, child)
             raise Truncated(
-                f"Version {wanted} of session {session.id!r} was truncated; the first that is left is {commit.version}.",
+                f"Version {wanted} of session {session.id!r} was truncated; the first that is left is {left}.",
                 session=session.id,
-                first=commit.version,
+                first=left,
             )
         origin = commit.events[0].data
         return SessionKey(session.tenant, origin["session"]), bytes.fromhex(origin["hash"])
