@@ -188,7 +188,7 @@ async def test_a_fork_without_a_snapshot_stops_retention() -> None:
             await store.fork("s", at=3, id="g")
         await store.fork("s", id="g")
         clock.advance(days=1)
-        for number in range(12):
+        for _ in range(12):
             await store.append("s", Event("more"))
         assert await swept(store) == [("s", "trimmed")]
         assert len((await store.read("g")).state) == 12
@@ -228,4 +228,5 @@ async def test_a_session_that_was_deleted_by_hand_or_began_again_is_not_purged()
         clock.advance(days=30)
         assert await swept(store) == []
         for name in ("s", "hand"):
-            assert [commit.kind async for commit in store.history(name, include_deleted=True)][0] is Kind.data
+            kinds = [commit.kind async for commit in store.history(name, include_deleted=True)]
+            assert kinds[0] is Kind.data

@@ -11,9 +11,11 @@ import perdure
 from perdure.cli.commands import (
     append,
     bench,
+    configure,
     delete,
     diff,
     doctor,
+    due,
     find,
     fork,
     import_,
@@ -23,6 +25,7 @@ from perdure.cli.commands import (
     messages,
     purge,
     show,
+    sweep,
     tag,
     tour,
     upgrade,
@@ -45,8 +48,8 @@ app = App(
     console=make_console(),
 )
 for command in (
-    tour.tour, ls.ls, show.show, log.log, messages.messages, watch.watch, diff.diff, append.append, find.find, tag.tag, fork.fork,
-    merge.merge, delete.delete, purge.purge, verify.verify, doctor.doctor, upgrade.upgrade, bench.bench,
+    tour.tour, ls.ls, show.show, log.log, messages.messages, watch.watch, diff.diff, append.append, find.find, tag.tag, configure.configure,
+    due.due, sweep.sweep, fork.fork, merge.merge, delete.delete, purge.purge, verify.verify, doctor.doctor, upgrade.upgrade, bench.bench,
 ):  # fmt: skip
     app.command(command, help_epilogue="")
 app.command(import_.import_, name="import", help_epilogue="")

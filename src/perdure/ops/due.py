@@ -84,7 +84,7 @@ def due_session(row: Row) -> DueSession:
         return DueSession(*row.session, shown, "apply", None)
     control = decode_control(row.control)
     policy = policy_of(control)
-    at, why = min(reasons(policy, look_of(control)), default=(None, ""))
-    if at is not None and (policy is None or not policy.keeps or at <= due_at):
-        return DueSession(*row.session, shown, why, to_datetime(at))
-    return DueSession(*row.session, shown, "keep" if policy is not None and policy.keeps and shown is not None else "look", None)
+    at, why = min(reasons(policy, look_of(control)), default=(None, "look"))
+    if policy is not None and policy.keeps and (at is None or at > due_at):
+        at, why = None, "keep"
+    return DueSession(*row.session, shown, "look" if shown is None else why, None if at is None else to_datetime(at))

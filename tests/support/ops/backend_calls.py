@@ -25,7 +25,13 @@ class CountedCalls:
     made, or with `late` it was. `before`: run once before the call of this number."""
 
     def __init__(
-        self, backend: MemoryBackend, *, die_at: int = 0, late: bool = False, at: int = 0, before: Callable[[], Awaitable[Any]] | None = None
+        self,
+        backend: MemoryBackend,
+        *,
+        die_at: int = 0,
+        late: bool = False,
+        at: int = 0,
+        before: Callable[[], Awaitable[Any]] | None = None,
     ) -> None:
         self.backend, self.count, self.names = backend, 0, list[str]()
         self._die_at, self._late, self._at, self._before = die_at, late, at, before

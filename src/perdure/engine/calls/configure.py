@@ -168,7 +168,7 @@ async def configure(
     core = context.opened()
     check_options(Options(actor=actor))
     if (session is None) == (prefix is None):
-        raise Invalid("configure takes a session's id, or prefix=, one of the two.")
+        raise _no_target("configure", session)
     if asked.is_empty and tags is UNSET:
         raise Invalid("There is nothing to configure: pass tags, expire_after, wake_at, wake_every or keep.")
     if session is None:
@@ -194,7 +194,7 @@ async def policy(context: Context, session: str | None, prefix: str | None) -> P
     """See `Store.policy`."""
     core = context.opened()
     if (session is None) == (prefix is None):
-        raise Invalid("policy takes a session's id, or prefix=, one of the two.")
+        raise _no_target("policy", session)
     if session is not None:
         target = context.key(session)
         with core.telemetry.span("policy", *target):
@@ -202,7 +202,14 @@ async def policy(context: Context, session: str | None, prefix: str | None) -> P
     target = _prefix_key(context, prefix)
     with core.telemetry.span("policy", context.tenant, target.id):
         found = await core.reader.read_head(target)
-        return Policy.of(None if found is None else PrefixPolicy.of(target, found.control).policy)
+        begins = None if found is None else PrefixPolicy.of(target, found.control).policy
+        return Policy.of(None if begins is None else msgspec.structs.replace(begins, prefix=None))
+
+
+def _no_target(call: str, session: str | None) -> Invalid:
+    if session is None:
+        return Invalid(f"A session id must be a string, not NoneType: {call} takes one, or prefix= in its place.")
+    return Invalid(f"{call} takes a session's id or prefix=, not both.")
 
 
 def _prefix_key(context: Context, prefix: object) -> SessionKey:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from perdure.backends.spi import Backend, Head, Proving, Snapshot
 from perdure.codec.codec import Codec
 from perdure.engine.context import Context
-from perdure.engine.read.anchors import ANCHORED
+from perdure.engine.read.anchors import ANCHOR, ANCHORED
 from perdure.engine.read.reader import FORKED, Reader, apply_events, check_standing, configured, is_forked
 from perdure.engine.views import Verified
 from perdure.errors import Corrupt, NotFound
 from perdure.model.commit import GENESIS, DerivedStatus, Kind, Status, derive_status
+from perdure.model.control import CONTROL
 from perdure.model.ids import SessionKey
 from perdure.model.state import Fold
 from perdure.model.values import same
@@ -37,6 +38,7 @@ async def _prove(backend: Backend, codec: Codec, reader: Reader, session: Sessio
     fold: Fold | None = Fold({})
     tags: dict[str, str] | None = {}
     count, version, prev, at = 0, 0, GENESIS, 0
+    gone, anchors = (0, GENESIS), dict[int, str]()
     first = await reader.root(session)
     commits = reader.commits(session, before=head.version + 1)
     if first is not None and first.kind is Kind.tombstone:  # What a purge left: the chain goes on from it.
@@ -46,6 +48,7 @@ async def _prove(backend: Backend, codec: Codec, reader: Reader, session: Sessio
         first is not None and first.version > 1
     ):  # What retention left: the state is known from the first snapshot on, tags from the anchor.
         version, prev, at = first.version - 1, first.prev, first.at - 1
+        gone = (0, GENESIS) if is_forked(first) else (version, prev)
         fold, tags = _stands_for(codec, session, snapshots.get(version), prev), None
         commits = reader.commits(session, after=version, before=head.version + 1)
     async for commit in commits:
@@ -59,8 +62,10 @@ async def _prove(backend: Backend, codec: Codec, reader: Reader, session: Sessio
         elif commit.kind is Kind.configure:
             fork = any(event.type == FORKED for event in commit.events)  # It has none of its parent's tags.
             tags = configured(commit.events).get("tags", {} if fork else tags)
-        elif commit.kind is Kind.anchor and tags is None:
-            tags = next((event.data.get("tags") for event in commit.events if event.type == ANCHORED), None)
+        elif commit.kind is Kind.anchor:
+            for anchor in (event.data for event in commit.events if event.type == ANCHORED):
+                anchors[anchor[CONTROL][ANCHOR]["version"]] = anchor[CONTROL][ANCHOR]["hash"]
+                tags = anchor["tags"] if tags is None else tags
         found = snapshots.get(version)
         if found is not None:
             state = codec.decode_snapshot(session, found)
@@ -69,6 +74,10 @@ async def _prove(backend: Backend, codec: Codec, reader: Reader, session: Sessio
                     f"The snapshot of session {session.id!r} at version {version} is not what its commits give.", session=session.id
                 )
             fold = fold or Fold(state)
+    if gone[0] and (max(anchors, default=0) < gone[0] or anchors.get(gone[0], gone[1].hex()) != gone[1].hex()):
+        raise Corrupt(
+            f"The commits of session {session.id!r} up to version {gone[0]} are gone, and no anchor names them.", session=session.id
+        )
     if isinstance(backend, Proving):
         await backend.copies(session)
     last = await _check_columns(backend, codec, session, head.version)
