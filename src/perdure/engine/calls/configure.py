@@ -84,14 +84,19 @@ def _duration(name: str, value: object) -> int | UnsetType | None:
         return value
     if isinstance(value, timedelta):
         found: float = value // timedelta(microseconds=1) * 1000
-    elif isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value):
+    elif type(value) is int or (type(value) is float and isfinite(value)):
         found = value * lifecycle.SECOND
     else:
         found = -1
     if not DURATION_MIN <= found <= DURATION_MAX:
         years = DURATION_MAX // lifecycle.YEAR
-        raise Invalid(f"{name} takes a timedelta or seconds, from 1 second to {years} years of 365 days, not {value!r}.")
+        raise Invalid(f"{name} takes a timedelta or seconds, from 1 second to {years} years of 365 days, not {_shown(value)}.")
     return round(found)
+
+
+def _shown(value: object) -> str:
+    """A value for a message. Python writes no number of many thousand digits."""
+    return "so large a number" if isinstance(value, int) and value.bit_length() > 200 else repr(value)
 
 
 def _time(name: str, value: object) -> int | UnsetType | None:
@@ -110,7 +115,7 @@ def _keep(value: object) -> int | timedelta | UnsetType | None:
         _duration("keep", value)
         return value
     if type(value) is not int or not 1 <= value <= COMMITS_KEPT_MAX:
-        raise Invalid(f"keep takes a timedelta, from 1 second, or a number of commits from 1 to {COMMITS_KEPT_MAX:,}, not {value!r}.")
+        raise Invalid(f"keep takes a timedelta, from 1 second, or a number of commits from 1 to {COMMITS_KEPT_MAX:,}, not {_shown(value)}.")
     return value
 
 
