@@ -99,3 +99,18 @@ def test_a_round_from_the_shell(run: Run, url: str, columns: int) -> None:
     assert [row["why"] for row in run("due", "--json").rows] == ["expire"]
     assert run("due", "--deleted", "--no-json").err.strip() == "No session is due."
     assert "woken" in run("log", "trip-42", "--no-json", columns=columns).out
+
+
+def test_the_log_of_a_session_that_dropped_commits(run: Run, url: str) -> None:
+    """People are shown what is left, and that older ones were dropped; machines get the error after the rows."""
+    with perdure.sync.open(url) as store:
+        for _ in range(8):
+            store.append("trip-42", perdure.Event("more"))
+    run("configure", "trip-42", "--keep", "4", "--drop")
+    assert run("sweep", "--once", "--json").rows[-1]["swept"]["trimmed"] == 1
+    ran = run("log", "trip-42", "--no-json")
+    assert (ran.status, len(ran.out.splitlines())) == (0, 6)
+    assert ran.err == "Commits before version 9 were dropped.\n"
+    ran = run("log", "trip-42", "--json")
+    assert (ran.status, len(ran.rows)) == (3, 5)
+    assert run("verify", "trip-42").status == 0

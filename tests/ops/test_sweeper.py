@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -310,3 +314,46 @@ async def test_work_grows_with_what_is_due() -> None:
         assert done.woken == 10
         counts.append(calls.count)
     assert counts[0] == counts[1]
+
+
+METERED = """
+import asyncio
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+reader = InMemoryMetricReader()
+metrics.set_meter_provider(MeterProvider(metric_readers=[reader]))
+
+import perdure
+from perdure import Event
+from perdure.ops import sweep
+from tests.support.ops.simulated_clock import SimulatedClock
+
+async def main():
+    clock = SimulatedClock()
+    async with perdure.open("memory:", clock=clock) as store:
+        for name in ("a", "b"):
+            await store.append(name, Event("start"))
+            await store.configure(name, wake_at=clock.time)
+        clock.advance(minutes=2)
+        await sweep(store, once=True)
+    found = {}
+    for resource in reader.get_metrics_data().resource_metrics:
+        for scope in resource.scope_metrics:
+            for metric in scope.metrics:
+                found[metric.name] = [(dict(point.attributes), point.value) for point in metric.data.data_points if hasattr(point, "value")]
+    assert found["perdure.swept"] == [({"action": "woken"}, 2)], found
+    assert found["perdure.sweep.due"] == [({}, 2)], found
+    assert 119 < found["perdure.sweep.overdue"][0][1] < 121, found
+
+asyncio.run(main())
+"""
+
+
+def test_what_was_swept_is_metered() -> None:
+    """With an SDK, actions are counted, and how much was due and for how long."""
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": f"{root}/src{os.pathsep}{root}"}
+    done = subprocess.run([sys.executable, "-c", METERED], env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr

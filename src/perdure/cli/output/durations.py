@@ -7,13 +7,13 @@ from datetime import timedelta
 
 UNITS = {"w": 7 * 86_400, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
 """Seconds of a week, a day, an hour, a minute, a second."""
-_PART = re.compile(r"(\d+(?:\.\d+)?)([wdhms])")
+_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)([wdhms])")
 
 
 def parse(text: str) -> timedelta | None:
     """`30d`, `12h`, `1h30m`, `45s`, or seconds as a number; `None` for what is none."""
     try:
-        if re.fullmatch(r"\d+(\.\d+)?", text):
+        if re.fullmatch(r"[0-9]+(\.[0-9]+)?", text):
             return timedelta(seconds=float(text))
         if re.fullmatch(rf"(?:{_PART.pattern})+", text):
             return timedelta(seconds=sum(float(number) * UNITS[unit] for number, unit in _PART.findall(text)))
