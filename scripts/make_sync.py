@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from datetime import datetime, timedelta
 from types import MappingProxyType, TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, cast, overload
 
 from msgspec import UNSET, UnsetType
 
@@ -33,8 +33,12 @@ from perdure.concurrency.replies import run_blocking
 from perdure.engine import opening as _opening
 from perdure.engine import store as _async
 from perdure.engine.calls.edit import Edit as _AsyncEdit
+from perdure.engine.calls.enqueue import Queued as _AsyncQueued
+from perdure.engine.live.lease import Lease as _AsyncLease
+from perdure.engine.live.lease import Leasing as _AsyncLeasing
+from perdure.engine.live.lease_end import LeaseEnd as _AsyncLeaseEnd
 from perdure.engine.unentered import Blocking
-from perdure.engine.views import Info, Policy, Receipt, Verified, View
+from perdure.engine.views import Change, Info, LeaseInfo, Policy, Receipt, Sizes, Spooled, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.model.commit import Commit, Status
 from perdure.model.events import Event
@@ -42,7 +46,7 @@ from perdure.model.policy import OnConflict
 
 T = TypeVar("T")
 
-__all__ = ["Edit", "Store", "open"]
+__all__ = ["Edit", "Lease", "LeaseEnd", "Leasing", "Queued", "Store", "open"]
 
 
 def _iterate(items: AsyncIterator[T]) -> Iterator[T]:
@@ -70,6 +74,117 @@ class Edit(Blocking):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         run_blocking(self._edit.__aexit__(kind, error, trace))
+
+
+class LeaseEnd:
+    """See `perdure.LeaseEnd`."""
+
+    def __init__(self, lost: _AsyncLeaseEnd) -> None:
+        self._lost = lost
+
+    def __repr__(self) -> str:
+        return repr(self._lost)
+
+    def is_set(self) -> bool:
+        """Whether the lease has ended, as far as this process knows. Nothing is asked: see `Lease.confirm`."""
+        return self._lost.is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is set, `timeout` seconds at most (`None`: as long as it takes); whether it is."""
+        return run_blocking(self._lost.wait(timeout))
+
+
+class Lease:
+    """A session that is held, blocking: see `perdure.Lease`. Safe from any thread."""
+
+    def __init__(self, lease: _AsyncLease) -> None:
+        self._lease = lease
+        self.lost = LeaseEnd(lease.lost)
+
+    def __repr__(self) -> str:
+        return repr(self._lease)
+
+    @property
+    def session(self) -> str:
+        """The session's id."""
+        return self._lease.session
+
+    @property
+    def owner(self) -> str:
+        """Who holds it, in the words of `store.lease`."""
+        return self._lease.owner
+
+    @property
+    def ttl(self) -> float:
+        """Seconds for which a challenge has to stand unanswered before somebody else may take the lease."""
+        return self._lease.ttl
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether writes that are not made under the lease are `Fenced`."""
+        return self._lease.exclusive
+
+    @property
+    def token(self) -> int:
+        """The fencing token: see `perdure.Lease.token`."""
+        return self._lease.token
+
+    def confirm(self) -> None:
+        """Ask the engine whether the lease still holds: see `perdure.Lease.confirm`."""
+        run_blocking(self._lease.confirm())
+
+    def release(self) -> None:
+        """Let go, so that others need not wait: see `perdure.Lease.release`."""
+        run_blocking(self._lease.release())
+
+
+class Leasing(Blocking):
+    """`with store.lease(...) as lease`: waits for the lease, and lets go of it at the end of the block."""
+
+    _right = "with store.lease(...) as lease"
+
+    def __init__(self, leasing: _AsyncLeasing) -> None:
+        self._leasing = leasing
+
+    def __enter__(self) -> Lease:
+        return Lease(run_blocking(self._leasing.__aenter__()))
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        run_blocking(self._leasing.__aexit__(kind, error, trace))
+
+
+def _asynchronous(lease: Lease | None) -> Any:
+    """The lease that the asynchronous store took; what is no lease is refused there."""
+    return lease._lease if isinstance(lease, Lease) else lease
+
+
+class Queued:
+    """A write that lies in the spool: see `perdure.Queued`."""
+
+    def __init__(self, queued: _AsyncQueued) -> None:
+        self._queued = queued
+
+    def __repr__(self) -> str:
+        return repr(self._queued)
+
+    @property
+    def session(self) -> str:
+        """The session that it is a write to."""
+        return self._queued.session
+
+    @property
+    def key(self) -> str:
+        """Its idempotency key."""
+        return self._queued.key
+
+    @property
+    def duplicate(self) -> bool:
+        """Whether an earlier `enqueue` with this key had stored it."""
+        return self._queued.duplicate
+
+    def receipt(self, *, timeout: float | None = None) -> Receipt:
+        """The receipt of its commit, once the store has it: see `perdure.Queued.receipt`."""
+        return run_blocking(self._queued.receipt(timeout=timeout))
 
 
 class Store:
@@ -115,16 +230,21 @@ def main() -> int:
 def method(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
     """One blocking method: same signature, same docstring, one line of body."""
     returns = ast.unparse(node.returns) if node.returns else "None"
+    if any(ast.unparse(decorator) == "overload" for decorator in node.decorator_list):
+        return f"@overload\ndef {node.name}({ast.unparse(node.args)}) -> {returns.replace('AsyncIterator', 'Iterator')}: ...\n"
     call = f"self._store.{node.name}({arguments(node.args)})"
     if any(ast.unparse(decorator) == "property" for decorator in node.decorator_list):
         body = f"return self._store.{node.name}"
     elif returns.startswith("AsyncIterator"):
         returns = returns.replace("AsyncIterator", "Iterator")
         body = f"return _iterate({call})"
+        if " | " in returns:  # The call fits none of the overloads, but all of them together.
+            body = body.replace("self._store", 'cast("Any", self._store)')
     elif isinstance(node, ast.AsyncFunctionDef):
-        body = f"return run_blocking({call})" if returns != "None" else f"run_blocking({call})"
+        call = f"run_blocking({call})"
+        body = call if returns == "None" else f"return Queued({call})" if returns == "Queued" else f"return {call}"
     else:
-        body = f"return {returns}({call})" if returns in ("Edit", "Store") else f"return {call}"
+        body = f"return {returns}({call})" if returns in ("Edit", "Leasing", "Queued", "Store") else f"return {call}"
     decorators = "".join(f"@{ast.unparse(decorator)}\n" for decorator in node.decorator_list)
     return f'{decorators}def {node.name}({ast.unparse(node.args)}) -> {returns}:\n    """{docstring(node)}"""\n    {body}\n'
 
@@ -142,7 +262,7 @@ def arguments(args: ast.arguments) -> str:
     """The call that passes every parameter on."""
     passed = [arg.arg for arg in args.args if arg.arg != "self"]
     passed += [f"*{args.vararg.arg}"] if args.vararg else []
-    passed += [f"{arg.arg}={arg.arg}" for arg in args.kwonlyargs]
+    passed += [f"{arg.arg}={f'_asynchronous({arg.arg})' if arg.arg == 'lease' else arg.arg}" for arg in args.kwonlyargs]
     passed += [f"**{args.kwarg.arg}"] if args.kwarg else []
     return ", ".join(passed)
 
@@ -150,7 +270,7 @@ def arguments(args: ast.arguments) -> str:
 def docstring(node: ast.AST) -> str:
     """The docstring as written, with blocking examples."""
     text = ast.get_docstring(node, clean=False) or ""  # type: ignore[arg-type]
-    return text.replace("`async with store.edit", "`with store.edit").replace(
+    return text.replace("`async with store.", "`with store.").replace(
         "The function may be a coroutine function and may run", "The function may run"
     )
 

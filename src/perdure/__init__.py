@@ -5,9 +5,12 @@ from perdure.backends.spi import Capabilities, Durability
 from perdure.codec.upcast import Upcaster
 from perdure.config import Settings
 from perdure.engine.calls.edit import Edit
+from perdure.engine.calls.enqueue import Queued
+from perdure.engine.live.lease import Lease, Leasing
+from perdure.engine.live.lease_end import LeaseEnd
 from perdure.engine.opening import Opening, open
 from perdure.engine.store import Store
-from perdure.engine.views import Info, Policy, Receipt, Verified, View
+from perdure.engine.views import Change, Info, LeaseInfo, Part, Policy, Receipt, Sizes, Spooled, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.errors import (
     AlreadyExists,
@@ -18,6 +21,7 @@ from perdure.errors import (
     Deleted,
     Error,
     Fenced,
+    Held,
     Invalid,
     KeyReused,
     Moved,
@@ -43,6 +47,7 @@ __all__ = [
     "AlreadyExists",
     "Busy",
     "Capabilities",
+    "Change",
     "Clash",
     "Closed",
     "Commit",
@@ -55,20 +60,29 @@ __all__ = [
     "Error",
     "Event",
     "Fenced",
+    "Held",
     "Info",
     "Invalid",
     "KeyReused",
     "Kind",
+    "Lease",
+    "LeaseEnd",
+    "LeaseInfo",
+    "Leasing",
     "Moved",
     "NotFound",
     "OnConflict",
     "Op",
     "Opening",
+    "Part",
     "Policy",
+    "Queued",
     "QuotaExceeded",
     "Receipt",
     "Rewound",
     "Settings",
+    "Sizes",
+    "Spooled",
     "Status",
     "Store",
     "TooLarge",

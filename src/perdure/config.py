@@ -15,6 +15,14 @@ __all__ = ["ENVIRONMENT_URL", "URL_DEFAULT", "Settings", "default_url", "make_se
 
 URL_DEFAULT = "sqlite:///perdure.db"
 ENVIRONMENT_URL = "PERDURE_URL"
+ENVIRONMENT_BLOBS = "PERDURE_BLOBS"
+"""Where the commands look for the place of large bodies; a program passes `blobs=`."""
+BLOB_BYTES_MIN = 1 << 10
+"""Least `blob_bytes`: what takes a body's place has some 60 bytes and the event types."""
+RATE_MAX = 10**12
+"""Largest quota a second."""
+BURST_MAX = 86_400
+"""Longest burst, in seconds: a day."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,8 +38,22 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How often a write that others overtake is tried on the new head before it is `Busy`."""
     watch_every: float = 0.5
     """Seconds between two looks of watchers at an engine that does not notify by itself: one request for all of them."""
+    spool_bytes: int = 256 << 20
+    """About how much the writes in a spool may take; when it is full, `enqueue` is refused."""
+    spool_wait: float = 10.0
+    """Seconds for which a direct write waits for what is queued for its session, before it is `Busy`."""
     watch_outage: float = 60.0
     """Seconds for which a watch goes on trying while its engine is away, before that is `Unavailable`."""
+    blob_bytes: int = 64 << 10
+    """A stored body (encoded, compressed) above this goes to the place `blobs=`, if there is one; at least `BLOB_BYTES_MIN`."""
+    warn_bytes: int = 1 << 20
+    """A state above this, encoded, is logged and counted once a session."""
+    quota_commits_per_second: float | None = None
+    """Commits that each tenant may write in a second through this store object; `None`: any number."""
+    quota_bytes_per_second: float | None = None
+    """Stored bytes of commits that each tenant may write in a second through this store object; `None`: any number."""
+    quota_burst: float = 10.0
+    """Seconds' worth of a quota that a tenant which wrote less can save up and write at once."""
 
 
 def install(extra: str) -> str:
@@ -57,6 +79,16 @@ def make_settings(**options: object) -> Settings:
         raise Invalid("cache_bytes and snapshot_bytes_min must not be negative, attempts must be at least 1.")
     if not 0.01 <= settings.watch_every <= 3600 or not 0 <= settings.watch_outage < float("inf"):
         raise Invalid("watch_every must be 0.01 to 3,600 seconds, watch_outage must not be negative.")
+    if settings.spool_bytes < 1 or not 0 <= settings.spool_wait < float("inf"):
+        raise Invalid("spool_bytes must be at least 1, spool_wait must not be negative.")
+    if settings.blob_bytes < BLOB_BYTES_MIN or settings.warn_bytes < 1:
+        raise Invalid(f"blob_bytes must be at least {BLOB_BYTES_MIN:,}, warn_bytes at least 1.")
+    rates = settings.quota_commits_per_second, settings.quota_bytes_per_second
+    if any(rate is not None and not 0 < rate <= RATE_MAX for rate in rates) or not 0 < settings.quota_burst <= BURST_MAX:
+        raise Invalid(
+            f"quota_commits_per_second and quota_bytes_per_second must be above 0 and at most {RATE_MAX:,}; quota_burst is above 0 "
+            f"and at most {BURST_MAX:,} seconds."
+        )
     return settings
 
 

@@ -54,12 +54,23 @@ class Conflict(Error):
 
 
 class Fenced(Error):
-    """Another worker took this lease over; your write was refused and nothing changed. Read the session, acquire the
+    """Another worker holds the session; your write was refused and nothing changed. Read the session, acquire the
     lease, then decide again.
 
-    Reserved for leases: nothing in this version raises it."""
+    Facts: `session`, `token` (the fencing token now in force).
+    """
 
     code, retryable, http_status = "fenced", False, 409
+
+
+class Held(Error):
+    """Another worker holds the session and answers. Wait longer, come back later, or, if its worker is known to be
+    dead, take over with `perdure lease break`.
+
+    Facts: `session`, `owner`, `since` (an aware datetime, by the holder's clock), `ttl` (seconds).
+    """
+
+    code, retryable, http_status = "held", True, 423
 
 
 class NotFound(Error):
@@ -137,11 +148,12 @@ class Unauthorized(Error):
 
 
 class QuotaExceeded(Error):
-    """This tenant has used up a quota and nothing was written. Raise the quota or delete what is no longer needed.
+    """This tenant writes faster than its quota allows and nothing was written. Try again after `retry_after` seconds, or raise the quota.
 
-    Reserved for quotas: nothing in this version raises it."""
+    Facts: `tenant`, `quota` (the setting's name), `retry_after` (seconds).
+    """
 
-    code, retryable, http_status = "quota_exceeded", False, 429
+    code, retryable, http_status = "quota_exceeded", True, 429
 
 
 class Moved(Error):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
 from datetime import datetime, timedelta
 from types import MappingProxyType, TracebackType
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, cast, overload
 
 from msgspec import UNSET, UnsetType
 
@@ -19,8 +19,12 @@ from perdure.concurrency.replies import run_blocking
 from perdure.engine import opening as _opening
 from perdure.engine import store as _async
 from perdure.engine.calls.edit import Edit as _AsyncEdit
+from perdure.engine.calls.enqueue import Queued as _AsyncQueued
+from perdure.engine.live.lease import Lease as _AsyncLease
+from perdure.engine.live.lease import Leasing as _AsyncLeasing
+from perdure.engine.live.lease_end import LeaseEnd as _AsyncLeaseEnd
 from perdure.engine.unentered import Blocking
-from perdure.engine.views import Info, Policy, Receipt, Verified, View
+from perdure.engine.views import Change, Info, LeaseInfo, Policy, Receipt, Sizes, Spooled, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.model.commit import Commit, Status
 from perdure.model.events import Event
@@ -28,7 +32,7 @@ from perdure.model.policy import OnConflict
 
 T = TypeVar("T")
 
-__all__ = ["Edit", "Store", "open"]
+__all__ = ["Edit", "Lease", "LeaseEnd", "Leasing", "Queued", "Store", "open"]
 
 
 def _iterate(items: AsyncIterator[T]) -> Iterator[T]:
@@ -56,6 +60,117 @@ class Edit(Blocking):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         run_blocking(self._edit.__aexit__(kind, error, trace))
+
+
+class LeaseEnd:
+    """See `perdure.LeaseEnd`."""
+
+    def __init__(self, lost: _AsyncLeaseEnd) -> None:
+        self._lost = lost
+
+    def __repr__(self) -> str:
+        return repr(self._lost)
+
+    def is_set(self) -> bool:
+        """Whether the lease has ended, as far as this process knows. Nothing is asked: see `Lease.confirm`."""
+        return self._lost.is_set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is set, `timeout` seconds at most (`None`: as long as it takes); whether it is."""
+        return run_blocking(self._lost.wait(timeout))
+
+
+class Lease:
+    """A session that is held, blocking: see `perdure.Lease`. Safe from any thread."""
+
+    def __init__(self, lease: _AsyncLease) -> None:
+        self._lease = lease
+        self.lost = LeaseEnd(lease.lost)
+
+    def __repr__(self) -> str:
+        return repr(self._lease)
+
+    @property
+    def session(self) -> str:
+        """The session's id."""
+        return self._lease.session
+
+    @property
+    def owner(self) -> str:
+        """Who holds it, in the words of `store.lease`."""
+        return self._lease.owner
+
+    @property
+    def ttl(self) -> float:
+        """Seconds for which a challenge has to stand unanswered before somebody else may take the lease."""
+        return self._lease.ttl
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether writes that are not made under the lease are `Fenced`."""
+        return self._lease.exclusive
+
+    @property
+    def token(self) -> int:
+        """The fencing token: see `perdure.Lease.token`."""
+        return self._lease.token
+
+    def confirm(self) -> None:
+        """Ask the engine whether the lease still holds: see `perdure.Lease.confirm`."""
+        run_blocking(self._lease.confirm())
+
+    def release(self) -> None:
+        """Let go, so that others need not wait: see `perdure.Lease.release`."""
+        run_blocking(self._lease.release())
+
+
+class Leasing(Blocking):
+    """`with store.lease(...) as lease`: waits for the lease, and lets go of it at the end of the block."""
+
+    _right = "with store.lease(...) as lease"
+
+    def __init__(self, leasing: _AsyncLeasing) -> None:
+        self._leasing = leasing
+
+    def __enter__(self) -> Lease:
+        return Lease(run_blocking(self._leasing.__aenter__()))
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        run_blocking(self._leasing.__aexit__(kind, error, trace))
+
+
+def _asynchronous(lease: Lease | None) -> Any:
+    """The lease that the asynchronous store took; what is no lease is refused there."""
+    return lease._lease if isinstance(lease, Lease) else lease
+
+
+class Queued:
+    """A write that lies in the spool: see `perdure.Queued`."""
+
+    def __init__(self, queued: _AsyncQueued) -> None:
+        self._queued = queued
+
+    def __repr__(self) -> str:
+        return repr(self._queued)
+
+    @property
+    def session(self) -> str:
+        """The session that it is a write to."""
+        return self._queued.session
+
+    @property
+    def key(self) -> str:
+        """Its idempotency key."""
+        return self._queued.key
+
+    @property
+    def duplicate(self) -> bool:
+        """Whether an earlier `enqueue` with this key had stored it."""
+        return self._queued.duplicate
+
+    def receipt(self, *, timeout: float | None = None) -> Receipt:
+        """The receipt of its commit, once the store has it: see `perdure.Queued.receipt`."""
+        return run_blocking(self._queued.receipt(timeout=timeout))
 
 
 class Store:
@@ -111,22 +226,53 @@ class Store:
         on_conflict: OnConflict = "merge",
         durability: Durability | str | None = None,
         recreate: bool = False,
+        lease: Lease | None = None,
     ) -> Receipt:
         """Append one commit with these events; starts the session if there is none. One round trip.
 
         `expect`: `None` whatever the head is; `0` the session must not exist (`AlreadyExists`); `n` the version on which you
         decided: what others committed since is merged or refused, as `on_conflict` says. `key`: an idempotency key; a second
         call with it gets the first one's receipt. `actor`: who did it, for the audit. `durability`: the least level the
-        receipt may name. `recreate`: go on from the tombstone of a deleted session.
+        receipt may name. `recreate`: go on from the tombstone of a deleted session. `lease`: only while this lease holds the session, else
+        `Fenced`; no further round trip.
 
-        Atomic: all events or none. Raises `Conflict`, `Busy`, `Invalid`, `KeyReused`, `AlreadyExists`, `Deleted`, `TooLarge`, `Unknown`,
-        `Unavailable`.
+        Atomic: all events or none. Raises `Conflict`, `Busy`, `Invalid`, `KeyReused`, `AlreadyExists`, `Deleted`, `Fenced`, `TooLarge`,
+        `Unknown`, `Unavailable`.
         """
         return run_blocking(
             self._store.append(
-                session, *events, expect=expect, key=key, actor=actor, on_conflict=on_conflict, durability=durability, recreate=recreate
+                session,
+                *events,
+                expect=expect,
+                key=key,
+                actor=actor,
+                on_conflict=on_conflict,
+                durability=durability,
+                recreate=recreate,
+                lease=_asynchronous(lease),
             )
         )
+
+    def enqueue(self, session: str, *events: Event, expect: int | None = None, key: str | None = None, actor: str | None = None) -> Queued:
+        """Append events later: they are stored in the spool now, synced to the local disk, and shipped in order. No round trip.
+
+        For stores opened with `spool=`. What is queued for a session is shipped in the order in which it was enqueued, exactly once, also
+        after restarts and by another process; a failed write parks the later ones of its session. It is meant for the life of the session
+        that this store knows of, and fails in another. Operations are applied to whatever state there is then, and reads do not see them
+        before; `expect` is refused, for nobody knows the version. `key`: an idempotency key, made where it is left out.
+
+        Atomic: all events or none. Raises `QuotaExceeded` when the spool is full (`spool_bytes`), `Invalid`, `KeyReused`, `TooLarge`,
+        `Unavailable`, `Unknown`.
+        """
+        return Queued(run_blocking(self._store.enqueue(session, *events, expect=expect, key=key, actor=actor)))
+
+    def queued(self, session: str, key: str) -> Queued:
+        """A write that was enqueued with this key, here or by another process with the same spool: ask it for its `receipt`."""
+        return Queued(self._store.queued(session, key))
+
+    def flush(self, *, timeout: float = 60.0) -> Spooled:
+        """Wait until everything that is queued now was shipped, so many seconds at most; what the spool holds then."""
+        return run_blocking(self._store.flush(timeout=timeout))
 
     def find(self, session: str, key: str, *, include_deleted: bool = False) -> Receipt | None:
         """The receipt of the commit that this idempotency key was applied by (`duplicate` is true), or `None`. One or two round trips.
@@ -146,6 +292,7 @@ class Store:
         durability: Durability | str | None = None,
         recreate: bool = False,
         create: bool = True,
+        lease: Lease | None = None,
     ) -> Edit:
         """`with store.edit(id) as draft`: change `draft.state` as dicts and lists; the block's end is one commit.
 
@@ -163,6 +310,7 @@ class Store:
                 durability=durability,
                 recreate=recreate,
                 create=create,
+                lease=_asynchronous(lease),
             )
         )
 
@@ -178,6 +326,7 @@ class Store:
         recreate: bool = False,
         create: bool = True,
         attempts: int = 16,
+        lease: Lease | None = None,
     ) -> tuple[Receipt | None, Any]:
         """Run `function(draft)` and commit on the very state it saw, again on the new state while others win: serializable.
 
@@ -197,6 +346,7 @@ class Store:
                 recreate=recreate,
                 create=create,
                 attempts=attempts,
+                lease=_asynchronous(lease),
             )
         )
 
@@ -226,30 +376,96 @@ class Store:
         newest_first: bool = False,
         limit: int | None = None,
         include_deleted: bool = False,
+        control: bool = False,
     ) -> Iterator[Commit]:
         """The session's commits with `after < version < before`, checked link by link, through forks to their parents.
 
         Those of its present life; `include_deleted` gives all that are left, of a deleted session too, for audit. `types` keeps the
-        commits that have an event of one of these types, and of their events only those. `limit` counts commits. Read a page at a
-        time. Raises `NotFound`, `Deleted`, `Truncated`, `Corrupt`.
+        commits that have an event of one of these types, and of their events only those. `control` gives the commits of leases too, which
+        are left out else. `limit` counts commits. Read a page at a time. Raises `NotFound`, `Deleted`, `Truncated`, `Corrupt`.
         """
         return _iterate(
             self._store.history(
-                session, after=after, before=before, types=types, newest_first=newest_first, limit=limit, include_deleted=include_deleted
+                session,
+                after=after,
+                before=before,
+                types=types,
+                newest_first=newest_first,
+                limit=limit,
+                include_deleted=include_deleted,
+                control=control,
             )
         )
 
+    @overload
     def watch(
-        self, session: str, *, after: int = 0, types: Collection[str] | None = None, include_deleted: bool = False
-    ) -> Iterator[Commit]:
+        self, session: str, *, after: int = 0, types: Collection[str] | None = None, include_deleted: bool = False, control: bool = False
+    ) -> Iterator[Commit]: ...
+
+    @overload
+    def watch(
+        self,
+        *,
+        prefix: str = "",
+        tags: Mapping[str, str] | None = None,
+        after: str | None = None,
+        types: Collection[str] | None = None,
+        control: bool = False,
+    ) -> Iterator[Change]: ...
+
+    def watch(
+        self,
+        session: str | None = None,
+        *,
+        after: int | str | None = 0,
+        types: Collection[str] | None = None,
+        include_deleted: bool = False,
+        control: bool = False,
+        prefix: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Iterator[Commit] | Iterator[Change]:
         """The session's commits with a version above `after`, then those to come as they come, by whomever they are written.
 
         Nothing is skipped and nothing comes twice: go on later with `after=` the last version seen. Begins with the session's present
-        life and ends after its tombstone (`include_deleted`: neither); break off whenever you like. `types` as in `history`. Waits out
-        an engine that is away, for `watch_outage` seconds.
+        life and ends after its tombstone (`include_deleted`: neither); break off whenever you like. `types` and `control` as in
+        `history`. Waits out an engine that is away, for `watch_outage` seconds.
+
+        With `prefix` or `tags` in place of a session it gives `Change`s of every session whose id begins so and that has these tags: the
+        same as `changes`, with a cursor as `after`.
+
         Raises `NotFound`, `Deleted`, `Truncated`, `Corrupt`, `Unavailable`, `Closed`, and `Rewound` when the store has lost what was seen.
         """
-        return _iterate(self._store.watch(session, after=after, types=types, include_deleted=include_deleted))
+        return _iterate(
+            cast("Any", self._store).watch(
+                session, after=after, types=types, include_deleted=include_deleted, control=control, prefix=prefix, tags=tags
+            )
+        )
+
+    def changes(
+        self,
+        *,
+        after: str | None = None,
+        types: Collection[str] | None = None,
+        prefix: str = "",
+        tags: Mapping[str, str] | None = None,
+        control: bool = False,
+        follow: bool = True,
+    ) -> Iterator[Change]:
+        """The commits of every session of this tenant, from the start or after a cursor, then those to come; each with a cursor to go on.
+
+        At least once: one session's commits come in the order of their versions, and some may come again after a cursor was taken up.
+        Between sessions there is no promised order. Deleted sessions are among them up to their tombstone; of a purged one only the
+        tombstone is left. With `follow=False` it ends when there are no more.
+
+        `types` as in `history` (a deletion is an event of the type "deleted"). `prefix`: ids that begin so. `tags`: sessions that have them
+        when their commits are read here; every tombstone of a session whose tags are not known any more comes too. `control`: lease commits
+        too. Go on with the same choice. The engine's feed has all tenants' commits, and those of others are passed over.
+
+        Waits out an engine that is away, for `watch_outage` seconds. Raises `Invalid` for a cursor of another store or tenant, `Rewound`
+        when the store has lost commits that were seen, `Truncated` (with a `cursor` to go on without them) when commits were truncated
+        before they were read, `Corrupt`, `Unavailable`, `Closed`.
+        """
+        return _iterate(self._store.changes(after=after, types=types, prefix=prefix, tags=tags, control=control, follow=follow))
 
     def list(
         self,
@@ -297,13 +513,44 @@ class Store:
         key: str | None = None,
         actor: str | None = None,
         durability: Durability | str | None = None,
+        lease: Lease | None = None,
     ) -> Receipt | None:
         """Carry what a fork did since it was made (or last merged) into its parent, as one commit; `None` if there is nothing.
 
         What both changed in ways that do not combine raises `Conflict` (with "raise" and with "merge"), or is decided by a
-        callable. Histories stay apart: the merge commit names the fork's version and hash. Raises `Invalid` if it is no fork of `into`.
+        callable. Histories stay apart: the merge commit names the fork's version and hash. `lease` is one of `into`. Raises `Invalid` if it
+        is no fork of `into`, and `Fenced`.
         """
-        return run_blocking(self._store.merge(session, into=into, on_conflict=on_conflict, key=key, actor=actor, durability=durability))
+        return run_blocking(
+            self._store.merge(
+                session, into=into, on_conflict=on_conflict, key=key, actor=actor, durability=durability, lease=_asynchronous(lease)
+            )
+        )
+
+    def lease(
+        self, session: str, *, owner: str, ttl: float = 30, wait: float = 60, exclusive: bool = False, max_hold: float | None = None
+    ) -> Leasing:
+        """`with store.lease(id, owner="worker-7") as lease`: hold the session while the block runs; pass `lease=` to what is written.
+
+        A write under a lease that was lost is `Fenced`, on every engine, whatever the clocks say. `owner`: who holds it, for people. `ttl`:
+        seconds (3, or 10 on an engine that does not notify, to a day) for which a holder may be silent before one that waits takes over;
+        a thread of the store answers for the block, even where it blocks. `wait`: seconds to wait for another holder, then `Held`; 0
+        writes nothing where the session is held. `exclusive`: what others write without the lease (data, merges, tags) is `Fenced` too.
+        `max_hold`: seconds after which the lease is released, whatever the block does. A session that does not exist is started, with the
+        take as its first commit. While nobody competes, nothing more is written.
+
+        Raises, on entry, `Held`, `Deleted`, `Invalid`, `Unsupported`, `Busy`, `Unavailable`, `Unknown`.
+        """
+        return Leasing(self._store.lease(session, owner=owner, ttl=ttl, wait=wait, exclusive=exclusive, max_hold=max_hold))
+
+    def leases(self, *, prefix: str = "") -> Iterator[LeaseInfo]:
+        """Who holds which of this tenant's sessions, ordered by session, from the index rows: all of them with this prefix are read."""
+        return _iterate(self._store.leases(prefix=prefix))
+
+    def break_lease(self, session: str, *, actor: str | None = None) -> LeaseInfo | None:
+        """Take a lease from its holder by force: what it writes from now on is `Fenced`, and the session is free. Whose lease it was, or
+        `None` where nobody held it. A commit says that `actor` did it. Raises `NotFound`, `Deleted`."""
+        return run_blocking(self._store.break_lease(session, actor=actor))
 
     def configure(
         self,
@@ -320,6 +567,7 @@ class Store:
         grace: timedelta | float | UnsetType | None = UNSET,
         tags: Mapping[str, str] | UnsetType | None = UNSET,
         actor: str | None = None,
+        lease: Lease | None = None,
     ) -> Receipt:
         """Set a session's tags, and what is to become of it by itself, which `perdure sweep` then does. What is left out stays as it is;
         `None` removes. Durations: a `timedelta` or seconds, from 1 second to 100 years. One commit.
@@ -333,7 +581,8 @@ class Store:
         seconds, and a sweeper gives it to sessions that were started meanwhile. Older ones stay as they are: see `perdure sweep
         --existing`. The longest prefix decides; `tags` and `wake_at` are a session's own.
 
-        Raises `NotFound`, `Deleted`, `Invalid`, `Busy`, and `Unsupported` where the engine, or the store's schema, has no place for it.
+        `lease` as in `append`. Raises `NotFound`, `Deleted`, `Fenced`, `Invalid`, `Busy`, and `Unsupported` where the engine, or the
+        store's schema, has no place for it.
         """
         return run_blocking(
             self._store.configure(
@@ -349,6 +598,7 @@ class Store:
                 grace=grace,
                 tags=tags,
                 actor=actor,
+                lease=_asynchronous(lease),
             )
         )
 
@@ -363,7 +613,7 @@ class Store:
         """Close the session with a tombstone: later calls raise `Deleted`, a late writer too; versions never start again.
 
         Its keys, history, forks and watches end here for ordinary calls, and its tags. Its commits stay in the store until
-        `purge`. Raises `NotFound`, `Deleted`.
+        `purge`. Its lease ends too, whoever holds it. Raises `NotFound`, `Deleted`.
         """
         return run_blocking(self._store.delete(session, actor=actor))
 
@@ -383,9 +633,18 @@ class Store:
         """
         return run_blocking(self._store.verify(session))
 
-    def close(self) -> None:
-        """Finish what was handed over and let go of every file and thread. Calling it twice is calling it once."""
-        run_blocking(self._store.close())
+    def sizes(self, session: str, *, parts: int = 20, include_deleted: bool = False) -> Sizes:
+        """Where the session's bytes are: its state, with at most `parts` of its heaviest parts, its snapshot, its commits and its bodies
+        out of line. Reads all records, and no body that it does not have to fold. Raises `NotFound`, `Deleted`, `Invalid`.
+        """
+        return run_blocking(self._store.sizes(session, parts=parts, include_deleted=include_deleted))
+
+    def close(self) -> Spooled | None:
+        """Finish what was handed over and let go of every file and thread. Calling it twice is calling it once.
+
+        Returns what is left in the spool, which is shipped when a store is opened with it again; `None` without a spool.
+        """
+        return run_blocking(self._store.close())
 
 
 def open(
@@ -393,21 +652,37 @@ def open(
     *,
     tenant: str = "default",
     durability: Durability | str | None = None,
+    spool: str | None = None,
     create: bool = True,
     clock: Clock | None = None,
     upcasters: Mapping[str, Upcaster] = MappingProxyType({}),
+    blobs: str | None = None,
     **settings: Any,
 ) -> Store:
     """Open a store: `with perdure.sync.open("sqlite:///agents.db") as store`.
 
     `url` chooses the engine; without one, the environment's `PERDURE_URL`, else `sqlite:///perdure.db`. `tenant` scopes every
     call. `durability` is the least level that receipts may name (default: `local`, or the engine's strongest if that is
-    weaker). `create=False` opens what is there and makes nothing: no file, schema, table or key; where there is no store it raises
-    `NotFound`. `upcasters` say, by event type, how old events read today; `history` applies them.
-    `settings` are the fields of `perdure.Settings`. Raises `Invalid`, `NotFound`, `Unauthorized`, `Unsupported`, `Unavailable`, `Corrupt`.
+    weaker). `spool` names a file on the local disk, `sqlite:///spool.db`, from which `store.enqueue` ships. `create=False` opens what is
+    there and makes nothing: no file, schema, table or key; where there is no store it raises `NotFound`. `upcasters` say, by event type,
+    how old events read today; `history` applies them. `blobs` is the URL of a place for large bodies (`file:///folder`,
+    `s3://bucket/prefix`, `gs://`, `az://`): a stored body above `blob_bytes` goes there, and a store that has such bodies is always opened
+    with it. `settings` are the fields of `perdure.Settings`.
+
+    Raises `Invalid`, `NotFound`, `Unauthorized`, `Unsupported`, `Unavailable`, `Corrupt`.
     """
     return Store(
         run_blocking(
-            _opening.open(url, tenant=tenant, durability=durability, create=create, clock=clock, upcasters=upcasters, **settings)._open()
+            _opening.open(
+                url,
+                tenant=tenant,
+                durability=durability,
+                spool=spool,
+                create=create,
+                clock=clock,
+                upcasters=upcasters,
+                blobs=blobs,
+                **settings,
+            )._open()
         )
     )

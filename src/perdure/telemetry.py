@@ -24,6 +24,14 @@ SWEEP_DUE = "perdure.sweep.due"
 SWEEP_OVERDUE = "perdure.sweep.overdue"
 """For how long the one had been due that waited longest, in seconds."""
 
+SPOOL_ENTRIES, SPOOL_BYTES, SPOOL_AGE = "perdure.spool.entries", "perdure.spool.bytes", "perdure.spool.age"
+LEASES_HELD, LEASES_LOST = "perdure.leases.held", "perdure.leases.lost"
+LEASE_CHALLENGES, LEASE_TAKEOVERS = "perdure.leases.challenges", "perdure.leases.takeovers"
+LARGE_STATES = "perdure.state.large"
+HANDLED = "perdure.consumer.handled"
+LAG = "perdure.consumer.lag"
+PARKED = "perdure.consumer.parked"
+
 LOOK_EVERY = 64
 """Calls between two looks for an SDK, while there is none: a look costs more than the rest. The first call looks."""
 
@@ -111,6 +119,57 @@ class Telemetry:
             self._instruments.due.set(due)
             self._instruments.overdue.set(overdue)
 
+    @property
+    def measures(self) -> bool:
+        """Whether an SDK collects metrics."""
+        self._look()
+        return self._instruments is not None
+
+    def spool(self, place: str, entries: int, bytes: int, age: float) -> None:
+        """The depth of a spool, and the age of its oldest entry in seconds."""
+        if self._instruments is not None:
+            which = {"perdure.spool": place}
+            self._instruments.spool_entries.set(entries, which)
+            self._instruments.spool_bytes.set(bytes, which)
+            self._instruments.spool_age.set(age, which)
+
+    def leases_held(self, change: int) -> None:
+        """Count leases that this store object took (1), or holds no more (-1)."""
+        if self._instruments is not None:
+            self._instruments.leases_held.add(change)
+
+    def lease_lost(self) -> None:
+        """Count a lease that ended before its holder released it."""
+        if self._instruments is not None:
+            self._instruments.leases_lost.add(1)
+
+    def lease_challenged(self) -> None:
+        """Count a challenge that this store object wrote."""
+        if self._instruments is not None:
+            self._instruments.lease_challenges.add(1)
+
+    def lease_taken_over(self) -> None:
+        """Count a lease that this store object took from a holder that had not answered."""
+        if self._instruments is not None:
+            self._instruments.lease_takeovers.add(1)
+
+    def large_state(self) -> None:
+        """Count a session whose state has grown large."""
+        if self._instruments is None:
+            self._look()
+        if self._instruments is not None:
+            self._instruments.large_states.add(1)
+
+    def consumed(self, tenant: str, consumer: str, handled: int, lag: float, parked: int) -> None:
+        """Count what a consumer has handled; how many seconds ago the newest of it was committed, and how many sessions are parked."""
+        self._look()
+        if self._instruments is None:
+            return
+        attributes = {"perdure.tenant": tenant, "perdure.consumer": consumer}
+        self._instruments.handled.add(handled, attributes)
+        self._instruments.lag.set(lag, attributes)
+        self._instruments.parked.set(parked, attributes)
+
 
 async def _inside(span: AbstractContextManager[Any], work: Coroutine[Any, Any, T]) -> T:
     with span:
@@ -133,7 +192,21 @@ class _Instruments:
         meter = metrics.get_meter("perdure")
         self.commits = meter.create_counter(COMMITS, unit="{commit}", description="Commits stored.")
         self.conflicts = meter.create_counter(CONFLICTS, unit="{conflict}", description="Races lost before a commit was stored.")
+        self.spool_entries = meter.create_gauge(SPOOL_ENTRIES, unit="{entry}", description="Writes in the spool.")
+        self.spool_bytes = meter.create_gauge(SPOOL_BYTES, unit="By", description="What the writes in the spool take.")
+        self.spool_age = meter.create_gauge(SPOOL_AGE, unit="s", description="How long the oldest write is in the spool.")
+        self.leases_held = meter.create_up_down_counter(LEASES_HELD, unit="{lease}", description="Leases held.")
+        self.leases_lost = meter.create_counter(LEASES_LOST, unit="{lease}", description="Leases that ended before they were released.")
+        self.lease_challenges = meter.create_counter(LEASE_CHALLENGES, unit="{commit}", description="Holders asked whether they are alive.")
+        self.lease_takeovers = meter.create_counter(LEASE_TAKEOVERS, unit="{lease}", description="Leases taken from silent holders.")
+        self.large_states = meter.create_counter(
+            LARGE_STATES, unit="{session}", description="Sessions whose state was found to have more than warn_bytes."
+        )
         self.duration = meter.create_histogram(DURATION, unit="s", description="How long public calls took.")
         self.swept = meter.create_counter(SWEPT, unit="{session}", description="Sessions that a sweeper handled, by action.")
         self.due = meter.create_gauge(SWEEP_DUE, unit="{session}", description="Sessions that the last round found due.")
         self.overdue = meter.create_gauge(SWEEP_OVERDUE, unit="s", description="For how long the longest of them had been due.")
+
+        self.handled = meter.create_counter(HANDLED, unit="{commit}", description="Commits that a consumer has handled.")
+        self.lag = meter.create_gauge(LAG, unit="s", description="How long ago the newest commit that a consumer has handled was made.")
+        self.parked = meter.create_gauge(PARKED, unit="{session}", description="Sessions of which a consumer has parked commits.")

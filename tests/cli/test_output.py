@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import perdure.sync
-from perdure import Event, op
+from perdure import Event, op, ops
 from perdure.cli.output.text import clean, json_line
 from tests.cli.conftest import SOURCE, Run
 
@@ -26,6 +26,7 @@ STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u20
 READING = [
     ["ls"], ["show", "nasty"], ["log", "nasty"], ["log", "nasty", "--full"], ["messages", "nasty"], ["diff", "nasty", "0"],
     ["watch", "nasty", "--after", "0", "--limit", "3"], ["verify"], ["tag", "nasty"], ["doctor"],
+    ["changes"], ["consumers"], ["consumers", "index\u202e [bold]"],
 ]  # fmt: skip
 
 
@@ -39,6 +40,11 @@ def nasty(tmp_path: Path) -> None:
         store.append("nasty", Event("[/red]", {"role": "[/red]", "content": "[bold]x[/] [/nope]", "tool_calls": [5, {"function": 7}]}))
         store.configure("nasty", tags={"tag\u202e[/red]": "\u202evalue \u200b [/x]"})
         store.append("other [/red]\u202e", Event("x"))
+        ops.consume(store, "index\u202e [bold]", _refuse, attempts=1, follow=False)
+
+
+def _refuse(changes: list[perdure.Change]) -> None:
+    raise ValueError(NASTY)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "cp1252", "ascii"])
@@ -99,7 +105,12 @@ def test_tables_fit_and_hide_nothing_that_is_narrow(run: Run, tmp_path: Path, co
     for line in text.splitlines()[1:]:
         assert cells(line) <= columns
     assert re.search(r"^ +12  .*\d\d:\d\d.*  planner .*user: a long question", text, re.MULTILINE)
-    for command in (["ls"], ["verify"], ["messages", "trip-42/" + "long" * 20], ["diff", "trip-42/" + "long" * 20, "0"]):
+    with perdure.sync.open(f"sqlite:///{tmp_path}/perdure.db") as store:
+        ops.consume(store, "index" * 12, _refuse, attempts=1, follow=False)
+    for command in (
+        ["ls"], ["verify"], ["messages", "trip-42/" + "long" * 20], ["diff", "trip-42/" + "long" * 20, "0"], ["changes"], ["consumers"],
+        ["consumers", "index" * 12],
+    ):  # fmt: skip
         shown = run(*command, "--no-json", columns=columns).out
         assert all(cells(line) <= columns for line in shown.splitlines()), command
     assert re.search(r"13 +(active)? *.*\d\d:\d\d", run("ls", "--no-json", columns=columns).out)

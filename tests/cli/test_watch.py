@@ -14,10 +14,10 @@ from perdure import Event
 from tests.cli.conftest import SOURCE, Run
 
 
-def watching(folder: Path, *arguments: str) -> subprocess.Popen[str]:
-    """The command under way; Ctrl-C reaches it also where a shell has started the tests in the background."""
+def following(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    """A command under way; Ctrl-C reaches it also where a shell has started the tests in the background."""
     environment = {**os.environ, "PYTHONPATH": str(SOURCE), "NO_COLOR": "1"}
-    command = [sys.executable, "-W", "error", "-m", "perdure", "watch", *arguments]
+    command = [sys.executable, "-W", "error", "-m", "perdure", *arguments]
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - background jobs of a shell ignore it
@@ -26,7 +26,7 @@ def watching(folder: Path, *arguments: str) -> subprocess.Popen[str]:
 
 def test_commits_come_as_json_lines_while_others_write(url: str, tmp_path: Path) -> None:
     """Each commit is on stdout before the next is written, into a pipe too; a tombstone ends it with 0."""
-    with watching(tmp_path, "trip-42", "--after", "1") as child, perdure.sync.open(url) as store:
+    with following(tmp_path, "watch", "trip-42", "--after", "1") as child, perdure.sync.open(url) as store:
         assert child.stdout is not None and child.stderr is not None
         assert [json.loads(child.stdout.readline())["version"] for _ in range(2)] == [2, 3]
         for version in (4, 5):
@@ -63,7 +63,7 @@ def test_what_is_not_there(run: Run, url: str) -> None:
 
 def test_an_interrupt_ends_it(url: str, tmp_path: Path) -> None:
     """Ctrl-C while it waits: no traceback, exit 130."""
-    with watching(tmp_path, "hello") as child:
+    with following(tmp_path, "watch", "hello") as child:
         assert child.stdout is not None and child.stderr is not None
         child.stdout.readline()
         child.send_signal(signal.SIGINT)

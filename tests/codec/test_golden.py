@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from perdure.codec import compress, envelope, formats
+from perdure.codec import compress, envelope, formats, out_of_line
 from perdure.codec.codec import Codec
 from perdure.model.commit import Kind, commit_hash, static_header
 from perdure.model.ids import SessionKey
@@ -24,6 +24,7 @@ GOLDEN = Path(__file__).parent / "golden"
 FILES: list[dict[str, Any]] = [json.loads(path.read_text()) for path in sorted(GOLDEN.glob("bytes*.json"))]
 SESSION, ID = SessionKey(*FILES[0]["session"]), bytes.fromhex(FILES[0]["id"])
 DICTIONARY = "1269a567c2378cb321af23c01b7cb30269064a75ac39dedeb078f1ac8ccb2650"
+REFERENCES: list[dict[str, Any]] = [case for path in sorted(GOLDEN.glob("references*.json")) for case in json.loads(path.read_text())]
 SCHEMAS = sorted(path.stem for path in GOLDEN.glob("schema*.db"))
 
 
@@ -119,6 +120,23 @@ def test_an_erased_body_is_as_ever() -> None:
     plain = next(case for case in FILES[0]["bodies"] if case["name"] == "plain" and case["format"] == "json")
     assert envelope.erase_body(bytes.fromhex(plain["body"])).hex() == FILES[0]["erased"]
     assert envelope.body_digest(bytes.fromhex(FILES[0]["erased"])).hex() == plain["digest"]
+
+
+@pytest.mark.parametrize("case", REFERENCES, ids=lambda case: f"{case['name']}-{case['format']}".replace(" ", "-"))
+def test_a_reference_is_read_and_written_as_ever(case: dict[str, Any]) -> None:
+    """What stands in a record for a body that lies elsewhere says what it said, and is written as it was, for that very body."""
+    body, stored = bytes.fromhex(case["body"]), bytes.fromhex(case["reference"])
+    found = out_of_line.unwrap_reference(stored)
+    assert found.digest == envelope.body_digest(body) == envelope.body_digest(stored)
+    assert (found.size, found.life, found.has_ops) == (case["size"], case["life"], case["has_ops"])
+    assert found.types == (None if case["types"] is None else tuple(case["types"]))
+    events = Codec().decode_events(body)
+    assert out_of_line.wrap_reference(out_of_line.refer(body, body[2], case["life"], events)) == stored
+    codec = Codec(case["format"])
+    proposal = msgspec.structs.replace(codec.propose(SESSION, events, id=ID), digest=envelope.body_digest(body), body=stored)
+    record = proposal.finish(None, 1)
+    assert codec.open_record(SESSION, record, bytes(32), body=body).events == events
+    assert codec.open_record(SESSION, record, bytes(32), partial=True).events == ()
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)

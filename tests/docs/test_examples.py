@@ -51,7 +51,8 @@ def assert_told(folder: Path) -> None:
     """What `perdure log` says of the sessions that a page has made is not the operations by which an adapter keeps them."""
     if not (folder / "agents.db").exists():
         return
-    with perdure.sync.open(f"sqlite:///{folder / 'agents.db'}") as store:
+    bodies = f"file://{folder / 'bodies'}" if (folder / "bodies").exists() else None
+    with perdure.sync.open(f"sqlite:///{folder / 'agents.db'}", blobs=bodies) as store:
         for info in store.list():
             with suppress(perdure.Truncated):  # What is shown is shown newest first, down to what was dropped.
                 for commit in store.history(info.session, newest_first=True):

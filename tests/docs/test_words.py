@@ -54,10 +54,10 @@ MODULES = {
 """Files that there were, and what they are called now."""
 
 ALLOWED = [
-    ("mend", "src/perdure/backends/spi.py", "a field of the engines' interface: other people's engines fill it in"),
+    ("mend", "src/perdure/backends/spi/capabilities.py", "a field of the engines' interface: other people's engines fill it in"),
     ("mend", "src/perdure/cli/commands/doctor.py", "a field of what `doctor --json` prints: other people's programs read it"),
     ("mend", "src/perdure/backends/*/checkup.py", "the argument that becomes the interface's field"),
-    ("Known", "src/perdure/backends/spi.py", "a public outcome of the engines' interface: other people's engines return it"),
+    ("Known", "src/perdure/backends/spi/rows.py", "a public outcome of the engines' interface: other people's engines return it"),
     ("Lost", "src/perdure/adapters/langgraph/lost.py", "an object whose class is lost, which is no lost race"),
     ("behind", "src/perdure/backends/conformance/*", "a function of the kit that other people's tests import"),
 ]
@@ -98,7 +98,7 @@ def test_the_checks_find_what_they_look_for() -> None:
     source = '"""Made anew."""\n# Whoever asks.\nclass Lost:\n    mend = f"{1} is told"\n\ndef tell(news_bytes): ...\n'
     assert [words for _, text in sentences(source) for words, _ in unwanted(text)] == ["Whoever asks.", "anew.", "told"]
     assert [word for _, word, _ in old_names(source, "src/perdure/engine/x.py")] == ["Lost", "mend", "tell", "news_bytes"]
-    assert "mend" not in [word for _, word, _ in old_names(source, "src/perdure/backends/spi.py")]
+    assert "mend" not in [word for _, word, _ in old_names(source, "src/perdure/backends/spi/capabilities.py")]
 
 
 def test_what_is_allowed_is_needed() -> None:

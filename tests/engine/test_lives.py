@@ -64,6 +64,16 @@ async def listed(store: perdure.Store, **options: Any) -> list[str]:
     return [info.session async for info in store.list(prefix="s", **options)]
 
 
+async def leased(store: perdure.Store) -> str:
+    async with store.lease("s", owner="w", wait=0) as lease:
+        return lease.session
+
+
+async def holders(store: perdure.Store) -> list[str]:
+    async with store.lease("other", owner="w", wait=0):
+        return [info.session async for info in store.leases()]
+
+
 async def seen(view: Awaitable[perdure.View]) -> Any:
     return (await view).state
 
@@ -141,6 +151,9 @@ TABLE: dict[str, tuple[Call, Any, Any]] = {
     "list deleted": (lambda s, t: listed(s, status="deleted"), ["s"], []),
     "delete": (lambda s, t: number(s.delete("s")), D, 6),
     "purge": (lambda s, t: s.purge("s"), INVALID, INVALID),  # Its fork still reads through it; then it is not deleted.
+    "lease": (lambda s, t: leased(s), D, "s"),
+    "leases": (lambda s, t: holders(s), ["other"], ["other"]),
+    "break_lease": (lambda s, t: s.break_lease("s"), D, None),
     "verify": (lambda s, t: s.verify("s"), perdure.Verified, perdure.Verified),
 }  # fmt: skip
 

@@ -136,3 +136,21 @@ def test_purge_in_the_blocking_api(tmp_path: Path) -> None:
         store.purge("s")
         with pytest.raises(perdure.Deleted):
             store.read("s")
+
+
+async def test_another_process_remembers_what_was_purged(file_url: str) -> None:
+    """A store that has a state in memory when another one deletes, purges and creates the session again goes on with the new life."""
+    async with perdure.open(file_url) as store, perdure.open(file_url) as other:
+        for number in range(3):
+            await store.append(f"s{number}", Event("x", None, (op.set("/old", 1),)))
+            async with store.edit(f"s{number}") as draft:
+                draft.state["old"] = 2
+            await other.delete(f"s{number}")
+            await other.purge(f"s{number}")
+            await other.append(f"s{number}", Event("x", None, (op.set("/new", 1),)), recreate=True)
+        assert (await store.read("s0")).state == {"new": 1}
+        await store.append("s1", Event("x", None, (op.set("/more", 1),)))
+        assert (await store.read("s1")).state == {"new": 1, "more": 1}
+        async with store.edit("s2") as draft:
+            draft.state["more"] = 1
+        assert (await other.read("s2")).state == {"new": 1, "more": 1}

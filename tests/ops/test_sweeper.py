@@ -18,8 +18,10 @@ import perdure.sync
 from perdure import Event
 from perdure.backends.memory import MemoryBackend
 from perdure.backends.spi import Index, indexed
-from perdure.model.epoch import granted
+from perdure.engine.write.controls import Basis, ControlChange, ControlCommit
+from perdure.model.epoch import grant_of, granted, raised
 from perdure.model.ids import SessionKey
+from perdure.model.lease import LeaseSection, leased, released
 from perdure.ops import Action, due, sweep, sweep_blocking
 from tests.backends.test_old_engine import OldEngine
 from tests.support.ops.backend_calls import CountedCalls, store_on
@@ -147,15 +149,17 @@ async def test_a_session_that_is_leased_is_left_alone() -> None:
 
 
 async def lease(store: perdure.Store, session: str, *, exclusive: bool | None) -> None:
-    """Take a lease, or release it with `None`."""
-    from perdure.engine.write.controls import Basis, ControlChange, ControlCommit
-    from perdure.model.epoch import raised
+    """Take a lease, or release it with `None`, as one commit."""
 
     def decide(basis: Basis) -> ControlChange:
+        grant = grant_of(basis.head.epoch) + 1
+        section = LeaseSection("worker", 30.0, 0, "1", grant)
+        event = released(basis.life, grant) if exclusive is None else leased(section, basis.life)
+
         def epoch(before: int) -> int:
             return raised(before, 1) if exclusive is None else granted(before, 1, exclusive=exclusive)
 
-        return ControlChange((ControlCommit(kind=perdure.Kind.lease, event=Event("leased"), epoch=epoch),))
+        return ControlChange((ControlCommit(kind=perdure.Kind.lease, event=event, epoch=epoch),))
 
     await store._core.controls.change(SessionKey("default", session), decide, durability=store._core.durability)
 
@@ -357,3 +361,27 @@ def test_what_was_swept_is_metered() -> None:
     environment = {**os.environ, "PYTHONPATH": f"{root}/src{os.pathsep}{root}"}
     done = subprocess.run([sys.executable, "-c", METERED], env=environment, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+async def test_bodies_out_of_line_go_with_their_commits(tmp_path: Path) -> None:
+    """What a session does not keep leaves no object; a sweeper that opened the store without the place removes nothing."""
+    clock, place = SimulatedClock(), tmp_path / "blobs"
+    async with perdure.open("memory:", clock=clock, blobs=f"file://{place}", blob_bytes=1024) as store:
+        for number in range(12):
+            await store.append("s", Event("large", {"numbers": [number + step**3 for step in range(600)]}))
+        await store.configure("s", keep=4, drop=True)
+        assert len(bodies(place)) == 12
+        without = store_on(store._core.backend, clock)
+        assert await swept(without) == [("s", "failed")]
+        assert len(bodies(place)) == 12
+        clock.advance(minutes=11)
+        assert await swept(store) == [("s", "trimmed")]
+        assert len(bodies(place)) == 3
+        left = [event.data async for commit in store.history("s", after=9) for event in commit.events if event.type == "large"]
+        assert len(left) == 3
+        await store.verify("s")
+
+
+def bodies(place: Path) -> list[Path]:
+    """The objects of bodies."""
+    return [path for path in (place / "blobs").rglob("*") if path.is_file()]

@@ -8,7 +8,7 @@ from typing import Any, assert_type
 
 import perdure
 import perdure.sync
-from perdure import Clash, Commit, Durability, Event, Info, Op, Policy, Receipt, Status, Verified, View, op
+from perdure import Change, Clash, Commit, Durability, Event, Info, Op, Policy, Receipt, Sizes, Status, Verified, View, op, ops
 
 
 async def opening() -> None:
@@ -58,6 +58,30 @@ async def writing(store: perdure.Store, blocking: perdure.sync.Store) -> None:
     assert_type(blocking.delete("s"), Receipt)
 
 
+async def following(store: perdure.Store, blocking: perdure.sync.Store) -> None:
+    assert_type(store.watch("s", after=3), AsyncIterator[Commit])
+    assert_type(store.watch(prefix="s", after="cursor"), AsyncIterator[Change])
+    assert_type(store.watch(tags={"team": "ops"}), AsyncIterator[Change])
+    assert_type(store.changes(after="cursor", types={"a"}, prefix="s", tags={"a": "b"}, control=True, follow=False), AsyncIterator[Change])
+    assert_type(blocking.watch("s", after=3), Iterator[Commit])
+    assert_type(blocking.watch(prefix="s"), Iterator[Change])
+    assert_type(blocking.changes(), Iterator[Change])
+    async for change in store.changes():
+        assert_type(change.session, str)
+        assert_type(change.commit, Commit)
+        assert_type(change.cursor, str)
+        assert_type(change.key("indexer"), str)
+
+    async def handle(changes: list[Change]) -> None: ...
+
+    def handle_now(changes: list[Change]) -> None: ...
+
+    assert_type(await ops.consume(store, "indexer", handle, batch=10), ops.Consumed)
+    assert_type(ops.consume(blocking, "indexer", handle_now, batch=10), ops.Consumed)
+    assert_type(await ops.consumers(store), list[ops.ConsumerInfo])
+    assert_type(ops.retry(blocking, "indexer", "s"), int)
+
+
 async def reading(store: perdure.Store, blocking: perdure.sync.Store) -> None:
     assert_type(await store.read("s"), View)
     assert_type(blocking.read("s"), View)
@@ -81,6 +105,8 @@ async def reading(store: perdure.Store, blocking: perdure.sync.Store) -> None:
     assert_type(blocking.list(prefix="trip-", tags={"team": "ops"}, status=Status.active), Iterator[Info])
     assert_type(await store.verify("s"), Verified)
     assert_type(blocking.verify("s"), Verified)
+    assert_type(await store.sizes("s"), Sizes)
+    assert_type(blocking.sizes("s"), Sizes)
 
 
 async def branching(store: perdure.Store, blocking: perdure.sync.Store) -> None:

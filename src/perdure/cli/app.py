@@ -11,7 +11,9 @@ import perdure
 from perdure.cli.commands import (
     append,
     bench,
+    changes,
     configure,
+    consumers,
     delete,
     diff,
     doctor,
@@ -19,12 +21,14 @@ from perdure.cli.commands import (
     find,
     fork,
     import_,
+    lease,
     log,
     ls,
     merge,
     messages,
     purge,
     show,
+    spool,
     sweep,
     tag,
     tour,
@@ -48,8 +52,9 @@ app = App(
     console=make_console(),
 )
 for command in (
-    tour.tour, ls.ls, show.show, log.log, messages.messages, watch.watch, diff.diff, append.append, find.find, tag.tag, configure.configure,
-    due.due, sweep.sweep, fork.fork, merge.merge, delete.delete, purge.purge, verify.verify, doctor.doctor, upgrade.upgrade, bench.bench,
+    tour.tour, ls.ls, show.show, log.log, messages.messages, watch.watch, changes.changes, diff.diff, append.append, find.find, tag.tag,
+    configure.configure, due.due, sweep.sweep, fork.fork, merge.merge, delete.delete, purge.purge, lease.leases, lease.lease,
+    verify.verify, consumers.consumers, spool.spool, doctor.doctor, upgrade.upgrade, bench.bench,
 ):  # fmt: skip
     app.command(command, help_epilogue="")
 app.command(import_.import_, name="import", help_epilogue="")

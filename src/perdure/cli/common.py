@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from perdure.backends.sqlite.schema import parse_url
 from perdure.cli.exits import UsageError
 from perdure.cli.output.terminal import Terminal, write_error
 from perdure.cli.output.text import json_line, one_line
-from perdure.config import ENVIRONMENT_URL, default_url, shown_url
+from perdure.config import ENVIRONMENT_BLOBS, ENVIRONMENT_URL, default_url, shown_url
 from perdure.engine.options import VERSION_MAX
 from perdure.errors import Invalid, NotFound, Unsupported
 
@@ -35,6 +36,8 @@ class Common:
     """Which store. Without it: the environment's PERDURE_URL, else sqlite:///perdure.db."""
     tenant: str = "default"
     """Whose sessions."""
+    blobs: Annotated[str | None, Parameter(show_default=False)] = None
+    """The place of large bodies: file:///folder, s3://bucket/prefix, as it is opened with. Without it: the environment's PERDURE_BLOBS."""
     json: Annotated[bool | None, Parameter(negative="--no-json", show_default=False)] = None
     """JSON lines, or tables. Without it: JSON lines when stdout is no terminal."""
     quiet: Annotated[bool, Parameter(name=["--quiet", "-q"], negative=(), show_default=False)] = False
@@ -45,6 +48,11 @@ class Common:
         """The store's URL."""
         return default_url() if self.url is None else self.url
 
+    @property
+    def place(self) -> str | None:
+        """The URL of the place for large bodies."""
+        return os.environ.get(ENVIRONMENT_BLOBS) or None if self.blobs is None else self.blobs
+
     def terminal(self) -> Terminal:
         """Where the answer goes."""
         return Terminal(json=not sys.stdout.isatty() if self.json is None else self.json, quiet=self.quiet)
@@ -52,7 +60,7 @@ class Common:
     def open(self) -> perdure.sync.Store:
         """The store, which has to be there: nothing is made. Raises `NotFound`."""
         try:
-            return perdure.sync.open(self.address, tenant=self.tenant, create=False)
+            return perdure.sync.open(self.address, tenant=self.tenant, blobs=self.place, create=False)
         except NotFound as error:
             raise not_there(error) from None
 
@@ -61,10 +69,10 @@ class Common:
         """The store; one that is not there is made, and said to have been when the block has done its work."""
         made = False
         try:
-            store = perdure.sync.open(self.address, tenant=self.tenant, create=False)
+            store = perdure.sync.open(self.address, tenant=self.tenant, blobs=self.place, create=False)
         except (NotFound, Unsupported) as error:
-            made = isinstance(error, NotFound)
-            store = perdure.sync.open(self.address, tenant=self.tenant)
+            made = isinstance(error, NotFound) and error.facts.get("missing") != "place"
+            store = perdure.sync.open(self.address, tenant=self.tenant, blobs=self.place)
         with store:
             yield store
         if made and not self.quiet:

@@ -25,7 +25,7 @@ EXITS = (
     Exit(USAGE, ("usage",), "the command line is wrong; nothing was opened"),
     Exit(3, ("not_found", "deleted", "moved", "truncated"), "what was asked for is not there, or no longer"),
     Exit(4, ("conflict", "already_exists", "rewound"), "others came first; nothing was written: read again, then decide"),
-    Exit(5, ("fenced",), "another worker holds the lease; nothing was written"),
+    Exit(5, ("fenced", "held"), "another worker holds the lease; nothing was written"),
     Exit(6, ("invalid", "too_large"), "the input was refused; nothing was changed"),
     Exit(7, ("corrupt",), "stored bytes are not what was written"),
     Exit(8, ("unavailable", "unknown", "busy"), "the engine did not answer, or others were faster: try again, with the same --key"),

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
-from perdure.codec import envelope, formats
+from perdure.codec import envelope, formats, out_of_line
 from perdure.codec.records import PREV_BYTES, Proposal, decode_meta, encode_meta
 from perdure.codec.upcast import Upcaster, Upcasters
 from perdure.errors import Corrupt, Invalid, TooLarge
@@ -59,8 +59,13 @@ class Codec:
         static = static_header(session.tenant, session.id, id, kind, actor, key, request, trace, format)
         return Proposal(id, kind, key, request, body, hashlib.sha256(body).digest(), static, encode_meta(actor, trace, format))
 
-    def open_record(self, session: SessionKey, record: Record, prev: bytes | None = None) -> Commit:
-        """Check a record's hash (and that it follows `prev`, when given) and decode it. Raises `Corrupt` naming session and version."""
+    def open_record(
+        self, session: SessionKey, record: Record, prev: bytes | None = None, *, body: bytes | None = None, partial: bool = False
+    ) -> Commit:
+        """Check a record's hash (and that it follows `prev`, when given) and decode it. Raises `Corrupt` naming session and version.
+
+        `body` is that of a record that refers to one elsewhere. Without it, and with `partial`, such a commit comes without events.
+        """
         head = record.head
         if prev is None and record.is_stub:
             key, prev = plain_key(record.key), self.prev(record)
@@ -71,10 +76,22 @@ class Codec:
         actor, trace, _ = decode_meta(record.meta)
         try:
             kind = Kind(record.kind)
-            events = self.decode_events(record.body)
+            events = self._events_of(record.body, body, partial=partial)
         except (Corrupt, ValueError) as error:
             raise Corrupt(f"Version {head.version} of session {session.id!r} cannot be decoded: {error}", session=session.id) from error
         return Commit(head.version, record.id, head.at, kind, actor, plain_key(record.key), trace, events, head.epoch, before, head.hash)
+
+    def _events_of(self, stored: bytes, body: bytes | None, *, partial: bool) -> tuple[Event, ...]:
+        if not out_of_line.is_reference(stored):
+            return self.decode_events(stored)
+        reference = out_of_line.unwrap_reference(stored)
+        if body is None:
+            if not partial:
+                raise ValueError("its body lies elsewhere and was not fetched")
+            return ()
+        events = self.decode_events(body)
+        out_of_line.check_events(reference, events)
+        return events
 
     def check_record(self, session: SessionKey, record: Record) -> bytes:
         """Compute a record's hash from its columns, without decoding the body, and return `prev`. Raises `Corrupt`."""
@@ -116,9 +133,20 @@ class Codec:
             raise TooLarge(message, size=len(payload), limit=STATE_BYTES_MAX)
         return Snapshot(version, hash, envelope.wrap_snapshot(session, version, hash, payload, format))
 
+    def state_bytes(self, state: Any) -> int:
+        """How many bytes a state has, encoded. Raises `Invalid`."""
+        return len(formats.encode(state, self._format)[0])
+
     def decode_snapshot(self, session: SessionKey, snapshot: Snapshot) -> Any:
         """The state. Raises `Corrupt` if the snapshot was damaged, or belongs to another place or session."""
         return envelope.unwrap_snapshot(session, snapshot, STATE_BYTES_MAX, formats.decode_value)
+
+    def needs(self, types: Collection[str] | None) -> Callable[[out_of_line.BodyReference], bool]:
+        """Whether a body out of line may have events that read as one of these types today (`None`: of any)."""
+        if types is None:
+            return lambda _: True
+        stored = frozenset(type for type in (*types, *self._upcasters.types) if isinstance(type, str))
+        return lambda reference: reference.has_any(stored)
 
     def upcast(self, commit: Commit) -> Commit:
         """The commit with its events as they would be written today. See `Upcasters`."""

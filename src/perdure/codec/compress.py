@@ -74,6 +74,16 @@ def compress(payload: bytes) -> tuple[bytes, int]:
     return (frame, code) if len(frame) < size else (payload, NONE)
 
 
+def decompressed_bytes(stored: bytes, code: int) -> int:
+    """How many bytes `decompress` would give, as the frame says; what is stored has so many where it does not say."""
+    if code == NONE:
+        return len(stored)
+    try:
+        return zstd.get_frame_info(stored).decompressed_size or len(stored)
+    except zstd.ZstdError:
+        return len(stored)
+
+
 def decompress(stored: bytes, code: int, bytes_max: int) -> bytes:
     """The payload again.
 

@@ -1,6 +1,6 @@
 """The envelope around every stored payload: what it is, how it is written, and where it ends.
 
-    byte 0   magic: 0xD5 events, 0xD6 an erased body, 0xD7 a snapshot
+    byte 0   magic: 0xD5 events, 0xD6 an erased body, 0xD7 a snapshot; 0xD8: see `codec.out_of_line`
     byte 1   envelope version, 1
     byte 2   format: 1 JSON, 2 MessagePack
     byte 3   compression: 0 none, 1 zstd, 2 zstd with the dictionary of `codec.compress`
@@ -20,7 +20,8 @@ from typing import Any
 
 import msgspec
 
-from perdure.codec.compress import compress, decompress
+from perdure.codec.compress import compress, decompress, decompressed_bytes
+from perdure.codec.out_of_line import is_reference
 from perdure.errors import Corrupt
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
@@ -54,8 +55,15 @@ def is_erased(body: bytes) -> bool:
 
 
 def body_digest(body: bytes) -> bytes:
-    """SHA-256 of a body as it was first stored: an erased one still knows it."""
-    return body[_PREFIX : _PREFIX + _DIGEST] if is_erased(body) else hashlib.sha256(body).digest()
+    """SHA-256 of a body as it was first stored: an erased one, and the reference to one that lies elsewhere, still know it."""
+    known = is_erased(body) or is_reference(body)
+    return body[_PREFIX : _PREFIX + _DIGEST] if known else hashlib.sha256(body).digest()
+
+
+def payload_bytes(body: bytes) -> int:
+    """How many bytes the payload of events or of a snapshot has, uncompressed. Nothing is decompressed; 0 for a body that has none here."""
+    start = _PREFIX + (_DIGEST if body[:1] == bytes((SNAPSHOT,)) else 0)
+    return 0 if is_erased(body) or is_reference(body) or len(body) < start else decompressed_bytes(body[start:], body[3])
 
 
 def erase_body(body: bytes) -> bytes:

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import msgspec
 
+from perdure.codec.envelope import FORMAT, payload_bytes
+from perdure.codec.out_of_line import BodyReference, refer, wrap_reference
 from perdure.errors import Invalid
 from perdure.model.commit import GENESIS, Kind, Status, commit_hash
 from perdure.model.epoch import raised
@@ -48,6 +50,16 @@ class Proposal(msgspec.Struct, frozen=True):
     digest: bytes
     static: bytes
     meta: bytes
+
+    @property
+    def payload_bytes(self) -> int:
+        """How many bytes the body has, uncompressed."""
+        return payload_bytes(self.body)
+
+    def out_of_line(self, life: int, events: Sequence[Event]) -> tuple[BodyReference, Proposal]:
+        """The same commit with a reference to its body, which has these events, and that reference. Its hash stays the same."""
+        reference = refer(self.body, self.body[FORMAT], life, events)
+        return reference, msgspec.structs.replace(self, body=wrap_reference(reference))
 
     def finish(
         self, head: Head | None, now: int, *, status: int | None = None, base: Base | None = None, epoch: int | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 
@@ -28,6 +28,11 @@ class Upcasters:
             if not callable(upcaster):
                 raise Invalid(f"The upcaster of event type {name!r} must be a function from Event to Event.")
         self._upcasters = dict(upcasters)
+
+    @property
+    def types(self) -> Collection[str]:
+        """The stored types of events that read as others today."""
+        return self._upcasters.keys()
 
     def commit(self, commit: Commit) -> Commit:
         """The commit with today's events. Its operations stay as they were folded, and its hashes are those of what is stored."""

@@ -5,38 +5,57 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from perdure.backends.spi import Backend, Durability, Proving
 from perdure.clock import Clock
 from perdure.codec.codec import Codec
 from perdure.concurrency.replies import FORKED
 from perdure.config import Settings, shown_url
+from perdure.engine.live.leases import Leases
 from perdure.engine.live.watch import Watchers
+from perdure.engine.read.bodies import Bodies
 from perdure.engine.read.cache import Cache
 from perdure.engine.read.reader import Reader
+from perdure.engine.read.sizes import StateSizes
 from perdure.engine.write.committer import Committer
 from perdure.engine.write.controls import ControlCommits
 from perdure.engine.write.keys import Keys
 from perdure.engine.write.prefixes import PrefixPolicies
+from perdure.engine.write.quotas import make_quotas
 from perdure.engine.write.snapshots import Snapshots
 from perdure.engine.write.writer import Writer
 from perdure.errors import Closed
+from perdure.model.ids import SessionKey
 from perdure.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from perdure.engine.spool.spool import Spool  # It imports the SQLite engine, which most stores do not need.
+    from perdure.engine.views import Spooled
+    from perdure.places.place import Place
+
+T = TypeVar("T")
 
 
 class Core:
     """What the stores of all tenants on one connection share."""
 
-    def __init__(self, backend: Backend, url: str, clock: Clock, settings: Settings, durability: Durability, codec: Codec) -> None:
+    def __init__(
+        self, backend: Backend, url: str, clock: Clock, settings: Settings, durability: Durability, codec: Codec, place: Place | None = None
+    ) -> None:
+        """`place` is for bodies out of line; it is closed with the store."""
         self.backend, self.url, self.clock, self.settings, self.durability, self.codec = backend, url, clock, settings, durability, codec
         self.telemetry = Telemetry(clock.monotonic)
         if isinstance(backend, Proving):
             backend.prove_with(codec.check_record)
         self.cache = Cache(settings.cache_bytes)
-        self.reader = Reader(backend, codec, self.cache)
+        self.bodies = Bodies(backend, place, settings.blob_bytes)
+        self.reader = Reader(backend, codec, self.cache, self.bodies)
+        self.sizes = StateSizes(codec, settings.warn_bytes, self.telemetry)
         self.writer = Writer(backend)
         self.watchers = Watchers(backend, self.reader, clock, settings)
-        self.keys = Keys(backend, self.reader)
+        self.keys = Keys(backend, self.reader, self.bodies)
         self.snapshots = Snapshots(backend, codec, self.cache, settings.snapshot_bytes_min)
         self.prefixes = PrefixPolicies(backend, clock)
         self.committer = Committer(
@@ -52,10 +71,30 @@ class Core:
             clock,
             settings,
             self.telemetry,
+            self.bodies,
+            make_quotas(clock, settings),
+            self.sizes,
         )
         self.controls = ControlCommits(backend, codec, self.writer, self.reader, self.cache, self.committer, self.watchers, clock, settings)
+        self.leases = Leases(backend, self.controls, self.cache, self.snapshots, self.watchers, clock, durability, self.telemetry)
+        self.spool: Spool | None = None
+        self.spool_left: Spooled | None = None
         self.pid = os.getpid()
         self.closed = False
+
+    def in_order(self, session: SessionKey, work: Coroutine[Any, Any, T]) -> Coroutine[Any, Any, T]:
+        """A direct write: with a spool it waits for what is queued for its session. See `Spool.settled`."""
+        return work if self.spool is None else self.spool.after(session, work)
+
+    async def settled(self, *sessions: SessionKey) -> None:
+        """Wait for what is queued for these sessions. Raises `Busy`."""
+        if self.spool is not None:
+            await self.spool.settled(*sessions)
+
+    def saw(self, session: SessionKey, version: int) -> None:
+        """A caller was given this version: what it enqueues next is meant for the life that has it."""
+        if self.spool is not None:
+            self.spool.saw(session, version)
 
     def check_open(self) -> None:
         """Raise `Closed` after `close`, and in a forked child."""
@@ -77,12 +116,24 @@ class Core:
             if sys.is_finalizing():
                 return
             self.watchers.close()
-            await self.writer.drain()
+            try:
+                await self.leases.close()
+                if self.spool is not None:
+                    self.spool_left = await self.spool.close()
+            finally:
+                await self._close_engine()
+
+    async def _close_engine(self) -> None:
+        await self.writer.drain()
+        try:
             await self.backend.close()
+        finally:
+            await self.bodies.close()
 
     def __del__(self) -> None:
         try:
             if not self.closed and self.pid == os.getpid():
+                self.leases.keeper.stop()
                 place = shown_url(self.url)
                 message = f"A Perdure store on {place} was never closed: use `async with perdure.open(...)`."
                 warnings.warn(message, ResourceWarning, stacklevel=1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping
 from types import MappingProxyType, TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perdure.backends.registry import open_backend
 from perdure.backends.spi import Durability
@@ -14,9 +14,15 @@ from perdure.codec.upcast import Upcaster
 from perdure.config import default_url, make_settings
 from perdure.engine.core import Core
 from perdure.engine.options import check_durability, parse_durability
+from perdure.engine.read.bodies import claim
 from perdure.engine.store import Store
 from perdure.engine.unentered import Asynchronous
+from perdure.errors import Invalid
 from perdure.model.ids import check_tenant
+
+if TYPE_CHECKING:
+    from perdure.engine.spool.file import SpoolFile
+    from perdure.places.place import Place
 
 
 class Opening(Asynchronous):
@@ -31,12 +37,14 @@ class Opening(Asynchronous):
         clock: Clock | None,
         durability: Durability | str | None,
         upcasters: Mapping[str, Upcaster],
+        blobs: str | None,
         settings: dict[str, Any],
         *,
+        spool: str | None,
         create: bool,
     ) -> None:
         self._url, self._tenant, self._clock, self._durability, self._create = url, tenant, clock, durability, create
-        self._upcasters, self._settings = upcasters, settings
+        self._upcasters, self._blobs, self._settings, self._spool = upcasters, blobs, settings, spool
         self._store: Store | None = None
 
     async def _open(self) -> Store:
@@ -45,15 +53,30 @@ class Opening(Asynchronous):
         settings = make_settings(**self._settings)
         codec = Codec(settings.format, self._upcasters)
         parse_durability(self._durability)
+        file = None if self._spool is None else _spool_file(self._spool)
+        if self._blobs is None and "blob_bytes" in self._settings:
+            raise Invalid("blob_bytes is for a store with a place for large bodies: pass blobs= too, or leave it out.")
         clock = self._clock or SystemClock()
-        backend = await open_backend(url, clock=clock, create=self._create)
+        place = None if self._blobs is None else await _open_blobs(self._blobs, clock, create=self._create)
         try:
-            strongest = backend.capabilities.durability
-            durability = check_durability(self._durability, min(Durability.local, strongest), backend.capabilities)
+            backend = await open_backend(url, clock=clock, create=self._create)
+            try:
+                strongest = backend.capabilities.durability
+                bodies = Durability.quorum if place is None else place.durability
+                durability = check_durability(self._durability, min(Durability.local, strongest), backend.capabilities, bodies)
+                if place is not None:
+                    await claim(place, backend.store_id, create=self._create)
+            except BaseException:
+                await backend.close()
+                raise
         except BaseException:
-            await backend.close()
+            if place is not None:
+                await place.close()
             raise
-        return Store(Core(backend, url, clock, settings, durability, codec), tenant)
+        core = Core(backend, url, clock, settings, durability, codec, place)
+        if file is not None:
+            await _open_spool(core, file, create=self._create)
+        return Store(core, tenant)
 
     def __await__(self) -> Generator[Any, Any, Store]:
         return self._open().__await__()
@@ -67,22 +90,70 @@ class Opening(Asynchronous):
             await self._store.close()
 
 
+def _spool_file(url: str) -> SpoolFile:
+    """A spool's file, not opened yet. Raises `Invalid`."""
+    from perdure.engine.spool.file import SpoolFile
+
+    if type(url) is not str:
+        raise Invalid(f"spool must be a URL such as sqlite:///spool.db, not {type(url).__name__}.")
+    return SpoolFile(url)
+
+
+async def _open_spool(core: Core, file: SpoolFile, *, create: bool) -> None:
+    """Open the spool of a store that was just opened; the store is closed where that fails."""
+    from perdure.engine.spool.spool import Spool
+
+    spool = Spool(
+        file,
+        core.backend,
+        core.codec,
+        core.reader,
+        core.cache,
+        core.keys,
+        core.committer,
+        core.durability,
+        core.clock,
+        core.settings,
+        core.telemetry,
+        core.url,
+        core.bodies,
+    )
+    try:
+        await spool.open(create=create)
+    except BaseException:
+        await core.close()
+        raise
+    core.spool = spool
+
+
+async def _open_blobs(url: str, clock: Clock, *, create: bool) -> Place:
+    from perdure.places.opening import open_place  # loads the buckets of the engines, which most stores do not need
+
+    return await open_place(url, clock=clock, option="blobs", create=create)
+
+
 def open(
     url: str | None = None,
     *,
     tenant: str = "default",
     durability: Durability | str | None = None,
+    spool: str | None = None,
     create: bool = True,
     clock: Clock | None = None,
     upcasters: Mapping[str, Upcaster] = MappingProxyType({}),
+    blobs: str | None = None,
     **settings: Any,
 ) -> Opening:
     """Open a store: `async with perdure.open("sqlite:///agents.db") as store`.
 
     `url` chooses the engine; without one, the environment's `PERDURE_URL`, else `sqlite:///perdure.db`. `tenant` scopes every
     call. `durability` is the least level that receipts may name (default: `local`, or the engine's strongest if that is
-    weaker). `create=False` opens what is there and makes nothing: no file, schema, table or key; where there is no store it raises
-    `NotFound`. `upcasters` say, by event type, how old events read today; `history` applies them.
-    `settings` are the fields of `perdure.Settings`. Raises `Invalid`, `NotFound`, `Unauthorized`, `Unsupported`, `Unavailable`, `Corrupt`.
+    weaker). `spool` names a file on the local disk, `sqlite:///spool.db`, from which `store.enqueue` ships. `create=False` opens what is
+    there and makes nothing: no file, schema, table or key; where there is no store it raises `NotFound`. `upcasters` say, by event type,
+    how old events read today; `history` applies them. `blobs` is the URL of a place for large bodies (`file:///folder`,
+    `s3://bucket/prefix`, `gs://`, `az://`): a stored body above `blob_bytes` goes there, and a store that has such bodies is always opened
+    with it. `settings` are the fields of `perdure.Settings`.
+
+    Raises `Invalid`, `NotFound`, `Unauthorized`, `Unsupported`, `Unavailable`, `Corrupt`.
     """
-    return Opening(url, tenant, clock, durability, upcasters, settings, create=create)
+    return Opening(url, tenant, clock, durability, upcasters, blobs, settings, spool=spool, create=create)

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from perdure.backends.spi import Capabilities, Durability
+from perdure.engine.write.fence import Fence
 from perdure.errors import Invalid, Unsupported
 from perdure.model.events import Event, check_event_type
 from perdure.model.ids import check_name
@@ -31,6 +32,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     on_conflict: OnConflict = "merge"
     recreate: bool = False
     create: bool = True
+    fence: Fence | None = None
 
 
 def check_options(options: Options) -> Options:
@@ -75,13 +77,17 @@ def parse_durability(asked: Durability | str | None) -> Durability | None:
         raise Invalid(f"durability must be one of {', '.join(Durability.__members__)}, not {asked!r}.") from None
 
 
-def check_durability(asked: Durability | str | None, default: Durability, capabilities: Capabilities) -> Durability:
-    """The level asked for, else the default. Raises `Unsupported` for one that the engine cannot reach."""
+def check_durability(
+    asked: Durability | str | None, default: Durability, capabilities: Capabilities, bodies: Durability = Durability.quorum
+) -> Durability:
+    """The level asked for, else the default. Raises `Unsupported` for one that the engine cannot reach, or the place of large `bodies`."""
     level = None if asked is None else parse_durability(asked)
     if level is None:
         return default
     if level > capabilities.durability:
         raise Unsupported(f"This engine reaches the durability {capabilities.durability.name!r}, not {level.name!r}: ask for less.")
+    if level > bodies:
+        raise Unsupported(f"The place of large bodies reaches the durability {bodies.name!r}, not {level.name!r}: ask for less.")
     return level
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, overload
 
 from msgspec import UNSET, UnsetType
 
@@ -17,22 +17,27 @@ from perdure.config import shown_url
 from perdure.engine.branch.fork import fork, purge
 from perdure.engine.branch.merge import merge
 from perdure.engine.calls.append import append, find
+from perdure.engine.calls.changes import changes, watch_many
 from perdure.engine.calls.configure import configure, policy, wanted
 from perdure.engine.calls.delete import delete
 from perdure.engine.calls.edit import Edit, edit, update
+from perdure.engine.calls.enqueue import Queued, enqueue, flush, queued
 from perdure.engine.calls.history import history
+from perdure.engine.calls.lease import break_lease, lease, leases
 from perdure.engine.calls.listing import list_sessions
 from perdure.engine.calls.read import read
+from perdure.engine.calls.sizes import sizes
 from perdure.engine.calls.verify import verify
 from perdure.engine.calls.watch import watch
 from perdure.engine.context import Context
 from perdure.engine.core import Core
+from perdure.engine.live.lease import Lease, Leasing
 from perdure.engine.options import Options
-from perdure.engine.views import Info, Policy, Receipt, Verified, View
+from perdure.engine.views import Change, Info, LeaseInfo, Policy, Receipt, Sizes, Spooled, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.model.commit import Commit, Status
 from perdure.model.events import Event
-from perdure.model.ids import check_tenant, uuid_text
+from perdure.model.ids import check_tenant, system_tenant, uuid_text
 from perdure.model.policy import OnConflict
 
 
@@ -85,18 +90,43 @@ class Store:
         on_conflict: OnConflict = "merge",
         durability: Durability | str | None = None,
         recreate: bool = False,
+        lease: Lease | None = None,
     ) -> Receipt:
         """Append one commit with these events; starts the session if there is none. One round trip.
 
         `expect`: `None` whatever the head is; `0` the session must not exist (`AlreadyExists`); `n` the version on which you
         decided: what others committed since is merged or refused, as `on_conflict` says. `key`: an idempotency key; a second
         call with it gets the first one's receipt. `actor`: who did it, for the audit. `durability`: the least level the
-        receipt may name. `recreate`: go on from the tombstone of a deleted session.
+        receipt may name. `recreate`: go on from the tombstone of a deleted session. `lease`: only while this lease holds the session, else
+        `Fenced`; no further round trip.
 
-        Atomic: all events or none. Raises `Conflict`, `Busy`, `Invalid`, `KeyReused`, `AlreadyExists`, `Deleted`, `TooLarge`, `Unknown`,
-        `Unavailable`.
+        Atomic: all events or none. Raises `Conflict`, `Busy`, `Invalid`, `KeyReused`, `AlreadyExists`, `Deleted`, `Fenced`, `TooLarge`,
+        `Unknown`, `Unavailable`.
         """
-        return await append(self._context, session, events, expect, key, actor, on_conflict, durability, recreate=recreate)
+        return await append(self._context, session, events, expect, key, actor, on_conflict, durability, recreate=recreate, lease=lease)
+
+    async def enqueue(
+        self, session: str, *events: Event, expect: int | None = None, key: str | None = None, actor: str | None = None
+    ) -> Queued:
+        """Append events later: they are stored in the spool now, synced to the local disk, and shipped in order. No round trip.
+
+        For stores opened with `spool=`. What is queued for a session is shipped in the order in which it was enqueued, exactly once, also
+        after restarts and by another process; a failed write parks the later ones of its session. It is meant for the life of the session
+        that this store knows of, and fails in another. Operations are applied to whatever state there is then, and reads do not see them
+        before; `expect` is refused, for nobody knows the version. `key`: an idempotency key, made where it is left out.
+
+        Atomic: all events or none. Raises `QuotaExceeded` when the spool is full (`spool_bytes`), `Invalid`, `KeyReused`, `TooLarge`,
+        `Unavailable`, `Unknown`.
+        """
+        return await enqueue(self._context, session, events, expect, key, actor)
+
+    def queued(self, session: str, key: str) -> Queued:
+        """A write that was enqueued with this key, here or by another process with the same spool: ask it for its `receipt`."""
+        return queued(self._context, session, key)
+
+    async def flush(self, *, timeout: float = 60.0) -> Spooled:
+        """Wait until everything that is queued now was shipped, so many seconds at most; what the spool holds then."""
+        return await flush(self._context, timeout)
 
     async def find(self, session: str, key: str, *, include_deleted: bool = False) -> Receipt | None:
         """The receipt of the commit that this idempotency key was applied by (`duplicate` is true), or `None`. One or two round trips.
@@ -116,6 +146,7 @@ class Store:
         durability: Durability | str | None = None,
         recreate: bool = False,
         create: bool = True,
+        lease: Lease | None = None,
     ) -> Edit:
         """`async with store.edit(id) as draft`: change `draft.state` as dicts and lists; the block's end is one commit.
 
@@ -124,7 +155,7 @@ class Store:
         edit that changes nothing writes nothing. Options as in `append`; `create=False` makes a missing session `NotFound`.
         """
         options = Options(expect=expect, key=key, actor=actor, on_conflict=on_conflict, recreate=recreate, create=create)
-        return edit(self._context, session, options, durability)
+        return edit(self._context, session, options, durability, lease)
 
     async def update(
         self,
@@ -138,6 +169,7 @@ class Store:
         recreate: bool = False,
         create: bool = True,
         attempts: int = 16,
+        lease: Lease | None = None,
     ) -> tuple[Receipt | None, Any]:
         """Run `function(draft)` and commit on the very state it saw, again on the new state while others win: serializable.
 
@@ -147,7 +179,7 @@ class Store:
         `attempts` lost races, and as `append`.
         """
         options = Options(expect=expect, key=key, actor=actor, on_conflict="raise", recreate=recreate, create=create)
-        return await update(self._context, session, function, options, durability, attempts)
+        return await update(self._context, session, function, options, durability, attempts, lease)
 
     async def read(
         self,
@@ -175,12 +207,13 @@ class Store:
         newest_first: bool = False,
         limit: int | None = None,
         include_deleted: bool = False,
+        control: bool = False,
     ) -> AsyncIterator[Commit]:
         """The session's commits with `after < version < before`, checked link by link, through forks to their parents.
 
         Those of its present life; `include_deleted` gives all that are left, of a deleted session too, for audit. `types` keeps the
-        commits that have an event of one of these types, and of their events only those. `limit` counts commits. Read a page at a
-        time. Raises `NotFound`, `Deleted`, `Truncated`, `Corrupt`.
+        commits that have an event of one of these types, and of their events only those. `control` gives the commits of leases too, which
+        are left out else. `limit` counts commits. Read a page at a time. Raises `NotFound`, `Deleted`, `Truncated`, `Corrupt`.
         """
         return history(
             self._context,
@@ -191,19 +224,82 @@ class Store:
             newest_first=newest_first,
             limit=limit,
             include_deleted=include_deleted,
+            control=control,
         )
 
+    @overload
     def watch(
-        self, session: str, *, after: int = 0, types: Collection[str] | None = None, include_deleted: bool = False
-    ) -> AsyncIterator[Commit]:
+        self,
+        session: str,
+        *,
+        after: int = 0,
+        types: Collection[str] | None = None,
+        include_deleted: bool = False,
+        control: bool = False,
+    ) -> AsyncIterator[Commit]: ...
+
+    @overload
+    def watch(
+        self,
+        *,
+        prefix: str = "",
+        tags: Mapping[str, str] | None = None,
+        after: str | None = None,
+        types: Collection[str] | None = None,
+        control: bool = False,
+    ) -> AsyncIterator[Change]: ...
+
+    def watch(
+        self,
+        session: str | None = None,
+        *,
+        after: int | str | None = 0,
+        types: Collection[str] | None = None,
+        include_deleted: bool = False,
+        control: bool = False,
+        prefix: str | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[Commit] | AsyncIterator[Change]:
         """The session's commits with a version above `after`, then those to come as they come, by whomever they are written.
 
         Nothing is skipped and nothing comes twice: go on later with `after=` the last version seen. Begins with the session's present
-        life and ends after its tombstone (`include_deleted`: neither); break off whenever you like. `types` as in `history`. Waits out
-        an engine that is away, for `watch_outage` seconds.
+        life and ends after its tombstone (`include_deleted`: neither); break off whenever you like. `types` and `control` as in
+        `history`. Waits out an engine that is away, for `watch_outage` seconds.
+
+        With `prefix` or `tags` in place of a session it gives `Change`s of every session whose id begins so and that has these tags: the
+        same as `changes`, with a cursor as `after`.
+
         Raises `NotFound`, `Deleted`, `Truncated`, `Corrupt`, `Unavailable`, `Closed`, and `Rewound` when the store has lost what was seen.
         """
-        return watch(self._context, session, after, types, include_deleted=include_deleted)
+        if prefix is None and tags is None:
+            return watch(self._context, session, after, types, include_deleted=include_deleted, control=control)
+        return watch_many(self._context, session, after, types, prefix, tags, include_deleted=include_deleted, control=control)
+
+    def changes(
+        self,
+        *,
+        after: str | None = None,
+        types: Collection[str] | None = None,
+        prefix: str = "",
+        tags: Mapping[str, str] | None = None,
+        control: bool = False,
+        follow: bool = True,
+    ) -> AsyncIterator[Change]:
+        """The commits of every session of this tenant, from the start or after a cursor, then those to come; each with a cursor to go on.
+
+        At least once: one session's commits come in the order of their versions, and some may come again after a cursor was taken up.
+        Between sessions there is no promised order. Deleted sessions are among them up to their tombstone; of a purged one only the
+        tombstone is left. With `follow=False` it ends when there are no more.
+
+        `types` as in `history` (a deletion is an event of the type "deleted"). `prefix`: ids that begin so. `tags`: sessions that have them
+        when their commits are read here; every tombstone of a session whose tags are not known any more comes too. `control`: lease commits
+        too. Go on with the same choice. The engine's feed has all tenants' commits, and those of others are passed over.
+
+        Waits out an engine that is away, for `watch_outage` seconds. Raises `Invalid` for a cursor of another store or tenant, `Rewound`
+        when the store has lost commits that were seen, `Truncated` (with a `cursor` to go on without them) when commits were truncated
+        before they were read, `Corrupt`, `Unavailable`, `Closed`.
+        """
+        return changes(self._context, after, types=types, prefix=prefix, tags=tags, control=control, follow=follow)
 
     def list(
         self,
@@ -250,13 +346,40 @@ class Store:
         key: str | None = None,
         actor: str | None = None,
         durability: Durability | str | None = None,
+        lease: Lease | None = None,
     ) -> Receipt | None:
         """Carry what a fork did since it was made (or last merged) into its parent, as one commit; `None` if there is nothing.
 
         What both changed in ways that do not combine raises `Conflict` (with "raise" and with "merge"), or is decided by a
-        callable. Histories stay apart: the merge commit names the fork's version and hash. Raises `Invalid` if it is no fork of `into`.
+        callable. Histories stay apart: the merge commit names the fork's version and hash. `lease` is one of `into`. Raises `Invalid` if it
+        is no fork of `into`, and `Fenced`.
         """
-        return await merge(self._context, session, into, on_conflict, key, actor, durability)
+        return await merge(self._context, session, into, on_conflict, key, actor, durability, lease)
+
+    def lease(
+        self, session: str, *, owner: str, ttl: float = 30, wait: float = 60, exclusive: bool = False, max_hold: float | None = None
+    ) -> Leasing:
+        """`async with store.lease(id, owner="worker-7") as lease`: hold the session while the block runs; pass `lease=` to what is written.
+
+        A write under a lease that was lost is `Fenced`, on every engine, whatever the clocks say. `owner`: who holds it, for people. `ttl`:
+        seconds (3, or 10 on an engine that does not notify, to a day) for which a holder may be silent before one that waits takes over;
+        a thread of the store answers for the block, even where it blocks. `wait`: seconds to wait for another holder, then `Held`; 0
+        writes nothing where the session is held. `exclusive`: what others write without the lease (data, merges, tags) is `Fenced` too.
+        `max_hold`: seconds after which the lease is released, whatever the block does. A session that does not exist is started, with the
+        take as its first commit. While nobody competes, nothing more is written.
+
+        Raises, on entry, `Held`, `Deleted`, `Invalid`, `Unsupported`, `Busy`, `Unavailable`, `Unknown`.
+        """
+        return lease(self._context, session, owner, ttl, wait, max_hold, exclusive=exclusive)
+
+    def leases(self, *, prefix: str = "") -> AsyncIterator[LeaseInfo]:
+        """Who holds which of this tenant's sessions, ordered by session, from the index rows: all of them with this prefix are read."""
+        return leases(self._context, prefix)
+
+    async def break_lease(self, session: str, *, actor: str | None = None) -> LeaseInfo | None:
+        """Take a lease from its holder by force: what it writes from now on is `Fenced`, and the session is free. Whose lease it was, or
+        `None` where nobody held it. A commit says that `actor` did it. Raises `NotFound`, `Deleted`."""
+        return await break_lease(self._context, session, actor)
 
     async def configure(
         self,
@@ -273,6 +396,7 @@ class Store:
         grace: timedelta | float | UnsetType | None = UNSET,
         tags: Mapping[str, str] | UnsetType | None = UNSET,
         actor: str | None = None,
+        lease: Lease | None = None,
     ) -> Receipt:
         """Set a session's tags, and what is to become of it by itself, which `perdure sweep` then does. What is left out stays as it is;
         `None` removes. Durations: a `timedelta` or seconds, from 1 second to 100 years. One commit.
@@ -286,10 +410,11 @@ class Store:
         seconds, and a sweeper gives it to sessions that were started meanwhile. Older ones stay as they are: see `perdure sweep
         --existing`. The longest prefix decides; `tags` and `wake_at` are a session's own.
 
-        Raises `NotFound`, `Deleted`, `Invalid`, `Busy`, and `Unsupported` where the engine, or the store's schema, has no place for it.
+        `lease` as in `append`. Raises `NotFound`, `Deleted`, `Fenced`, `Invalid`, `Busy`, and `Unsupported` where the engine, or the
+        store's schema, has no place for it.
         """
         asked = wanted(expire_after, archive_after, wake_at, wake_every, wake, keep, drop, grace)
-        return await configure(self._context, session, prefix, tags, asked, actor)
+        return await configure(self._context, session, prefix, tags, asked, actor, lease)
 
     async def policy(self, session: str | None = None, *, prefix: str | None = None) -> Policy:
         """What is to become of a session by itself, or of those that begin with a prefix: what `configure` set. Strongly consistent.
@@ -302,7 +427,7 @@ class Store:
         """Close the session with a tombstone: later calls raise `Deleted`, a late writer too; versions never start again.
 
         Its keys, history, forks and watches end here for ordinary calls, and its tags. Its commits stay in the store until
-        `purge`. Raises `NotFound`, `Deleted`.
+        `purge`. Its lease ends too, whoever holds it. Raises `NotFound`, `Deleted`.
         """
         return await delete(self._context, session, actor)
 
@@ -322,6 +447,21 @@ class Store:
         """
         return await verify(self._context, session)
 
-    async def close(self) -> None:
-        """Finish what was handed over and let go of every file and thread. Calling it twice is calling it once."""
+    async def sizes(self, session: str, *, parts: int = 20, include_deleted: bool = False) -> Sizes:
+        """Where the session's bytes are: its state, with at most `parts` of its heaviest parts, its snapshot, its commits and its bodies
+        out of line. Reads all records, and no body that it does not have to fold. Raises `NotFound`, `Deleted`, `Invalid`.
+        """
+        return await sizes(self._context, session, parts, include_deleted=include_deleted)
+
+    async def close(self) -> Spooled | None:
+        """Finish what was handed over and let go of every file and thread. Calling it twice is calling it once.
+
+        Returns what is left in the spool, which is shipped when a store is opened with it again; `None` without a spool.
+        """
         await self._core.close()
+        return self._core.spool_left
+
+
+def system_store(store: Store) -> Store:
+    """The same store, for Perdure's own sessions about its tenant."""
+    return Store(store._core, system_tenant(store.tenant))

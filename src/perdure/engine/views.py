@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from functools import cached_property
+from hashlib import blake2b
 from typing import Any, Literal
 
 import msgspec
@@ -13,11 +14,13 @@ import msgspec
 from perdure.backends.spi import Durability, Head, Row
 from perdure.model import lifecycle
 from perdure.model.commit import Commit, Status
-from perdure.model.ids import uuid_text
+from perdure.model.epoch import grant_of, is_challenged, is_exclusive
+from perdure.model.ids import NAME_BYTES_MAX, check_name, uuid_text
+from perdure.model.lease import LeaseSection
 from perdure.model.timestamps import moment, rfc3339, shown, to_datetime, to_nanoseconds
 from perdure.model.values import ROOM, thaw
 
-__all__ = ["Info", "Policy", "Receipt", "Verified", "View", "only", "to_datetime", "to_nanoseconds"]
+__all__ = ["Change", "Info", "LeaseInfo", "Policy", "Receipt", "Spooled", "Verified", "View", "only", "to_datetime", "to_nanoseconds"]
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -156,12 +159,74 @@ def _seconds(duration: timedelta | None) -> float | None:
     return None if duration is None else duration.total_seconds()
 
 
+class LeaseInfo(msgspec.Struct, frozen=True):
+    """Who holds a session, as its index row says it."""
+
+    session: str
+    owner: str | None
+    """In the words of the one that took it; `None`: the row does not say it, as may happen on an engine without transactions."""
+    token: int
+    """The fencing token."""
+    since: datetime | None
+    """When it was taken, by the holder's clock: an aware datetime (UTC)."""
+    ttl: float | None
+    """Seconds for which a challenge has to stand unanswered."""
+    exclusive: bool
+    """Whether only the holder may write."""
+    challenged: bool
+    """Whether somebody waits for it, and the holder has not answered yet."""
+
+    @classmethod
+    def of(cls, session: str, epoch: int, holder: LeaseSection | None) -> LeaseInfo:
+        """From a head's epoch and the section of its control cell."""
+        facts = (None, None, None) if holder is None else (holder.owner, to_datetime(holder.since), holder.ttl)
+        return cls(session, facts[0], grant_of(epoch), facts[1], facts[2], is_exclusive(epoch), is_challenged(epoch))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can say it: the time as RFC 3339."""
+        return {**msgspec.structs.asdict(self), "since": None if self.since is None else moment(self.since)}
+
+    def __repr__(self) -> str:
+        since = "" if self.since is None else f" since {shown(self.since)}"
+        return f"<LeaseInfo [{'challenged' if self.challenged else 'held'}] {self.session} token={self.token} owner={self.owner}{since}>"
+
+
 def only(commit: Commit, types: Collection[str] | None) -> Commit | None:
     """The commit with those of its events that have one of these types (`None`: all); `None` where it has none."""
     if types is None:
         return commit
     events = tuple(event for event in commit.events if event.type in types)
     return msgspec.structs.replace(commit, events=events) if events else None
+
+
+class Change(msgspec.Struct, frozen=True):
+    """A commit of some session of this tenant, as `changes` gives it.
+
+    `cursor` is an opaque text: pass it as `after=` to go on after this commit, in any process. It fits this store and tenant only.
+    """
+
+    session: str
+    commit: Commit
+    cursor: str
+
+    def key(self, consumer: str, *parts: str) -> str:
+        """An idempotency key for what a consumer writes because of this commit: the same at every delivery, so that it is applied once.
+
+        Made of the consumer's name, the parts, the session and the version. Where a commit leads to several writes to one session, give
+        each a part of its own. At most 255 bytes: longer ones become a digest. Raises `Invalid` for what is no name.
+        """
+        names = [check_name("A part of a key", part) for part in (consumer, *parts, self.session)]
+        key = ":".join([*(name.replace("%", "%25").replace(":", "%3A") for name in names), str(self.commit.version)])
+        if len(key.encode()) <= NAME_BYTES_MAX:
+            return key
+        return f"{blake2b(key.encode(), digest_size=32).hexdigest()}:{self.commit.version}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can say it: session and cursor, and beside them what `Commit.to_dict` gives."""
+        return {"session": self.session, "cursor": self.cursor, **self.commit.to_dict()}
+
+    def __repr__(self) -> str:
+        return f"<Change {self.session} {self.commit!r}>"
 
 
 class Verified(msgspec.Struct, frozen=True):
@@ -172,6 +237,62 @@ class Verified(msgspec.Struct, frozen=True):
     hash: bytes
     commits: int
     snapshots: int
+
+
+class Part(msgspec.Struct, frozen=True):
+    """A part of a state: its JSON Pointer (`""`: all of it), its bytes as JSON, and how many members it has (`None`: no container)."""
+
+    path: str
+    bytes: int
+    members: int | None
+
+
+class Sizes(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a session's bytes are: what each reader loads (the snapshot and the log after it, or the state), and what lies below.
+
+    A record counts with what it takes in the engine, roughly and alike on every engine; a body out of line counts as a blob.
+    """
+
+    session: str
+    version: int
+    """The head that was measured."""
+    state_bytes: int
+    """The state, encoded, not compressed."""
+    snapshot_bytes: int
+    """The newest snapshot as it is stored; 0: there is none."""
+    snapshot_version: int | None
+    """The version of that snapshot."""
+    log_bytes: int
+    """The commits after it."""
+    log_commits: int
+    old_bytes: int
+    """The commits up to it."""
+    old_commits: int
+    blob_bytes: int
+    """Bodies out of line, of all commits."""
+    blob_commits: int
+    parts: tuple[Part, ...]
+    """The heaviest parts of the state, heaviest first, each after its container."""
+
+
+class Spooled(msgspec.Struct, frozen=True):
+    """What a spool holds, of all tenants and processes."""
+
+    queued: int
+    """Writes that will be shipped."""
+    parked: int
+    """Writes that wait after a failed one of their session."""
+    failed: int
+    """Writes that the store refused."""
+    bytes: int
+    """What all of these take, about."""
+    oldest_seconds: float
+    """How long ago the oldest of them was enqueued; 0 where there is none."""
+
+    @property
+    def entries(self) -> int:
+        """All writes that were not shipped."""
+        return self.queued + self.parked + self.failed
 
 
 class View:

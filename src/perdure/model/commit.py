@@ -25,7 +25,7 @@ _STATIC = msgspec.msgpack.Encoder()
 class Kind(IntEnum):
     """What a commit does: `data` carries the caller's events, the others are control commits. Numbers are stored: never reuse one.
 
-    `lease` and `moved` are reserved: nothing in this version writes them."""
+    `moved` is reserved: nothing in this version writes one."""
 
     data = 0
     configure = 1

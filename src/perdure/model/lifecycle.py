@@ -105,6 +105,13 @@ def with_look(control: Control, look: Look) -> Control:
     return Control({**control.sections, LOOK: msgspec.to_builtins(look)})
 
 
+def with_look_of(row: Control, folded: Control) -> Control:
+    """What commits say, with the look that the index row says and no commit: it counts as long as the policy is the same."""
+    if LOOK not in row.sections or row.sections.get(POLICY) != folded.sections.get(POLICY):
+        return folded
+    return Control({**folded.sections, LOOK: row.sections[LOOK]})
+
+
 def first_due(policy: Policy | None, now: int) -> int | None:
     """When a session is due whose policy was set at `now`, by the clock of the one who set it; `None`: never.
 

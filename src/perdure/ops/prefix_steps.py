@@ -10,12 +10,12 @@ import msgspec
 from perdure.backends.spi import NEVER, Query, Row
 from perdure.engine.write.controls import Basis, ControlChange, ControlCommit
 from perdure.engine.write.prefixes import APPLY, CACHED_SECONDS, ID, PrefixPolicy, is_prefix_session, longest, started
-from perdure.errors import Deleted, Moved, NotFound
+from perdure.errors import Deleted, Fenced, Moved, NotFound
 from perdure.model.commit import Kind
 from perdure.model.control import CONTROL, Control, decode_control
 from perdure.model.events import Event
 from perdure.model.lifecycle import LOOK, SECOND, Look, Policy, first_due, look_of, looked, next_due, policy_of, policy_sections
-from perdure.ops.session_steps import ACTOR, Sweep, action, move_on
+from perdure.ops.session_steps import ACTOR, Sweep, action, basis_of, move_on
 from perdure.ops.swept import Action
 
 APPLY_AFTER = int(2 * CACHED_SECONDS) * SECOND
@@ -53,7 +53,7 @@ async def _applied(sweep: Sweep, row: Row, found: PrefixPolicy, policy: Policy |
         return ControlChange((ControlCommit(kind=Kind.configure, event=event),), NEVER if due_at is None else due_at)
 
     core = sweep.core
-    basis = Basis(row.head, decode_control(row.control))
+    basis = basis_of(row)
     return await core.controls.change(row.session, decide, actor=ACTOR, durability=core.durability, basis=basis) is not None
 
 
@@ -75,7 +75,7 @@ async def apply(sweep: Sweep, found: PrefixPolicy, since: int | None, progress: 
 
 async def _give(sweep: Sweep, row: Row, found: PrefixPolicy) -> bool:
     """Give the policy to one session; whether it had another."""
-    basis = Basis(row.head, decode_control(row.control))
+    basis = basis_of(row)
     if not _lacks(basis.control, found):
         return False
     if sweep.dry_run:
@@ -92,7 +92,7 @@ async def _give(sweep: Sweep, row: Row, found: PrefixPolicy) -> bool:
     core = sweep.core
     try:
         return await core.controls.change(row.session, decide, actor=ACTOR, durability=core.durability, basis=basis) is not None
-    except (NotFound, Deleted, Moved):
+    except (NotFound, Deleted, Moved, Fenced):
         return False
 
 

@@ -12,7 +12,7 @@ from perdure.engine.branch.fork import purge_deleted
 from perdure.engine.branch.retention import last_to_drop, trim
 from perdure.engine.core import Core
 from perdure.engine.write.controls import Basis, ControlChange, ControlCommit
-from perdure.errors import Deleted, Invalid, Moved, NotFound
+from perdure.errors import Deleted, Fenced, Invalid, Moved, NotFound
 from perdure.model.commit import Kind, Status
 from perdure.model.control import CONTROL, Control, decode_control
 from perdure.model.epoch import is_exclusive, is_held, raised
@@ -60,6 +60,11 @@ class Sweep(msgspec.Struct, frozen=True):
 def action(row: Row, what: What, detail: str = "") -> Action:
     """What was done to the session of this row."""
     return Action(row.session.tenant, row.session.id, what, detail)
+
+
+def basis_of(row: Row) -> Basis:
+    """What the row says of its session. The sweeper's decisions ask neither in which life it is nor who holds it."""
+    return Basis(row.head, decode_control(row.control), 0, None)
 
 
 def lease_forbids(epoch: int, *, ending: bool) -> bool:
@@ -186,9 +191,9 @@ async def _commit(sweep: Sweep, row: Row, decide: Callable[[Basis], ControlChang
     """Write what `decide` makes of the row, and again of each head that came first; whether anything was written."""
     core = sweep.core
     try:
-        basis = Basis(row.head, decode_control(row.control))
+        basis = basis_of(row)
         return await core.controls.change(row.session, decide, actor=ACTOR, durability=core.durability, basis=basis) is not None
-    except (NotFound, Deleted, Moved):
+    except (NotFound, Deleted, Moved, Fenced):
         return False
 
 
@@ -212,5 +217,5 @@ async def purge(sweep: Sweep, row: Row) -> Action:
 
 async def postpone(sweep: Sweep, row: Row, why: str) -> Action:
     """Leave a session alone for a while with which something is wrong."""
-    moved = await move_on(sweep, row, sweep.now + FAILED_DELAY)
-    return moved if moved.action == "overtaken" else action(row, "failed", why)
+    await move_on(sweep, row, sweep.now + FAILED_DELAY)  # Where the row has changed since, that says when it is due.
+    return action(row, "failed", why)

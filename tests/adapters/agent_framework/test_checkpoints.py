@@ -336,6 +336,19 @@ async def test_bad_input_is_refused_in_the_frameworks_class(url: str) -> None:
         await storage.load(first.checkpoint_id)
 
 
+async def test_a_run_whose_session_was_deleted_takes_no_more(url: str) -> None:
+    """Saving after the run's session was deleted is refused in the framework's class, and what was deleted does not come back."""
+    async with perdure.open(url) as store:
+        storage = PerdureCheckpointStorage(store)
+        first = made(state={"n": 1})
+        await storage.save(first)
+        await store.delete(TRIPS + first.checkpoint_id)
+        for checkpoint in (made(previous_checkpoint_id=first.checkpoint_id), first, made(previous_checkpoint_id=first.checkpoint_id)):
+            with pytest.raises(WorkflowCheckpointException, match="deleted"):
+                await storage.save(checkpoint)
+        assert await storage.list_checkpoint_ids(workflow_name="trips") == []
+
+
 async def test_a_runs_session_is_readable_forkable_and_sound(url: str) -> None:
     """The state at a version is the checkpoint of that step, a fork of the session is a run of its own, and the chain verifies."""
     async with perdure.open(url) as store:

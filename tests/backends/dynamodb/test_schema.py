@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
 
-import perdure
 from perdure.backends.conformance import behind
 from perdure.backends.dynamodb.layout import SHARDS, number, text
-from perdure.backends.spi import NEVER, Appended, Index, Query, Snapshot
+from perdure.backends.spi import Index, Snapshot
 from perdure.model.commit import Kind, Status
-from perdure.model.ids import SessionKey
 from tests.support.backends.scenarios import opened
-
-S = SessionKey("acme", "s")
-DUE = Query(None, order="due")
+from tests.support.backends.schema import (
+    S,
+    a_later_header_is_kept,
+    appends_and_changes_of_a_row_race,
+    due_entries_follow_the_rows,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -63,63 +63,6 @@ async def test_what_a_later_version_put_into_a_header_item_stays(url: str) -> No
         assert not {"u", "o", "w"} & found.keys()
 
 
-async def test_a_later_schema_that_takes_this_writer_is_opened_and_its_header_kept(url: str) -> None:
-    """A header of schema 3 with `min_writer` 2 opens and works; what it says beside is kept; with 3 it is refused."""
-    async with opened(url) as backend:
-        meta = backend.driver._keys.meta
-        await change(backend, meta, v=number(3), of_later=text("north"))
-    async with opened(url) as backend:
-        assert isinstance((await backend.append([behind(S, index=Index(due_at=5))]))[0], Appended)
-        assert [row.session for row in (await backend.scan(DUE)).items] == [S]
-        await backend.require_writer(3)
-        found = await item(backend, meta)
-        assert (found["v"], found["min_writer"], found["of_later"]) == (number(3), number(3), text("north"))
-    with pytest.raises(perdure.Unsupported, match="upgrade perdure"):
-        async with opened(url):
-            pass
-
-
-async def test_items_of_what_is_due_follow_the_rows(url: str) -> None:
-    """A session has one item while it is due, and none after it is not, or was purged."""
-    async with opened(url) as backend:
-        await backend.append([behind(S, index=Index(due_at=5))])
-        for due_at in (6, 6, 1 << 62):
-            await backend.append([behind(S, index=Index(due_at=due_at))])
-            assert await due_items(backend) == 1
-        await backend.change_index((await backend.load(S)).row, Index(due_at=NEVER))
-        assert await due_items(backend) == 0
-        await backend.append([behind(S, index=Index(due_at=9), kind=Kind.tombstone, status=Status.deleted)])
-        assert await due_items(backend) == 1
-        await backend.purge(S)
-        assert await due_items(backend) == 0
-        row = (await backend.load(S)).row
-        assert await backend.change_index(row, Index(due_at=5, control=b"after the purge"))
-        await backend.purge(S)
-        assert await due_items(backend) == 0
-        assert (await backend.load(S)).row == row
-
-
-async def test_appends_and_changes_of_a_row_do_not_overtake_one_another(url: str) -> None:
-    """Two handles append with cells, and change the row, at the same time: each append is stored, and the item is that of the row."""
-
-    async def append(backend: Any, first: int) -> None:
-        for count in range(10):
-            (outcome,) = await backend.append([behind(S, index=Index(due_at=first + count, size_bytes=count))])
-            assert isinstance(outcome, Appended)
-
-    async def touch(backend: Any) -> None:
-        for count in range(10):
-            await backend.change_index((await backend.load(S)).row, Index(due_at=9000 + count, control=b"%d" % count))
-
-    async with opened(url) as one, opened(url) as other:
-        await one.append([behind(S, index=Index(due_at=1))])
-        await asyncio.gather(append(one, 100), append(other, 200), touch(one), touch(other))
-        row = (await one.load(S)).row
-        assert row.head.version == 21
-        assert await due_items(one) == 1
-        assert [found.due_at for found in (await other.scan(DUE)).items] == [row.due_at]
-
-
 async def test_cells_cost_no_request_of_their_own(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An append with cells is one request, as one without; so is a change without a commit."""
     monkeypatch.setattr("perdure.backends.common.schema.MIN_WRITER_SECONDS", 60)
@@ -135,3 +78,26 @@ async def test_cells_cost_no_request_of_their_own(url: str, monkeypatch: pytest.
         before = table.requests
         assert await backend.change_index(row, Index(due_at=6))
         assert [*counts, table.requests - before] == [1, 1, 1, 1]
+
+
+async def test_a_later_schema_that_takes_this_writer_is_opened_and_its_header_kept(url: str) -> None:
+    """A header of schema 3 with `min_writer` 2 opens and works; what it says beside is kept; with 3 it is refused."""
+
+    async def make_later(backend: Any) -> None:
+        await change(backend, backend.driver._keys.meta, v=number(3), of_later=text("north"))
+
+    async def read(backend: Any) -> tuple[Any, Any, Any]:
+        found = await item(backend, backend.driver._keys.meta)
+        return int(found["v"]["N"]), int(found["min_writer"]["N"]), found["of_later"]
+
+    await a_later_header_is_kept(url, make_later, read, text("north"))
+
+
+async def test_items_of_what_is_due_follow_the_rows(url: str) -> None:
+    """A session has one entry while it is due, and none after it is not, or was purged."""
+    await due_entries_follow_the_rows(url, due_items)
+
+
+async def test_appends_and_changes_of_a_row_do_not_overtake_one_another(url: str) -> None:
+    """Two handles append with cells, and change the row, at the same time: all are stored, and the entry is that of the row."""
+    await appends_and_changes_of_a_row_race(url, due_items, appends=10, changes=10)

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import msgspec
 import pytest
 
-import perdure
 from perdure.backends.conformance import behind
 from perdure.backends.etcd.gateway import data, items, prefix_end, put
-from perdure.backends.spi import NEVER, Appended, Index, Query, Snapshot
+from perdure.backends.spi import NEVER, Index, Snapshot
 from perdure.model.commit import Kind, Status
 from perdure.model.ids import SessionKey
 from tests.servers.etcd import Etcd
 from tests.servers.fixture import Servers
 from tests.support.backends.engines import Engine
 from tests.support.backends.scenarios import opened
-
-S = SessionKey("acme", "s")
-DUE = Query(None, order="due")
+from tests.support.backends.schema import (
+    S,
+    a_later_header_is_kept,
+    appends_and_changes_of_a_row_race,
+    due_entries_follow_the_rows,
+)
 
 
 @pytest.fixture
@@ -72,58 +73,6 @@ async def test_a_row_without_cells_is_as_schema_1_has_it(url: str) -> None:
         assert len(await value(backend, row)) == 2
 
 
-async def test_a_later_schema_that_takes_this_writer_is_opened_and_its_header_kept(url: str) -> None:
-    """A header of schema 3 with `min_writer` 2 opens and works; what it says beside is kept; with 3 it is refused."""
-    async with opened(url) as backend:
-        meta = backend.driver._keys.meta
-        await change(backend, meta, {**await value(backend, meta), "schema": 3, "region": "north"})
-    async with opened(url) as backend:
-        assert isinstance((await backend.append([behind(S, index=Index(due_at=5))]))[0], Appended)
-        assert [row.session for row in (await backend.scan(DUE)).items] == [S]
-        await backend.require_writer(3)
-        header = await value(backend, meta)
-        assert (header["schema"], header["min_writer"], header["region"]) == (3, 3, "north")
-    with pytest.raises(perdure.Unsupported, match="upgrade perdure"):
-        async with opened(url):
-            pass
-
-
-async def test_keys_of_what_is_due_follow_the_rows(url: str) -> None:
-    """A session has one key while it is due, and none after it is not, or was purged."""
-    async with opened(url) as backend:
-        await backend.append([behind(S, index=Index(due_at=5))])
-        for due_at in (6, 6, 1 << 62):
-            await backend.append([behind(S, index=Index(due_at=due_at))])
-            assert await due_keys(backend) == 1
-        await backend.change_index((await backend.load(S)).row, Index(due_at=NEVER))
-        assert await due_keys(backend) == 0
-        await backend.append([behind(S, index=Index(due_at=9), kind=Kind.tombstone, status=Status.deleted)])
-        assert await due_keys(backend) == 1
-        await backend.purge(S)
-        assert await due_keys(backend) == 0
-
-
-async def test_appends_and_changes_of_a_row_do_not_overtake_one_another(url: str) -> None:
-    """Two handles append with cells, and change the row, at the same time: each append is stored, and the key is that of the row."""
-
-    async def append(backend: Any, first: int) -> None:
-        for number in range(20):
-            (outcome,) = await backend.append([behind(S, index=Index(due_at=first + number, size_bytes=number))])
-            assert isinstance(outcome, Appended)
-
-    async def touch(backend: Any) -> None:
-        for number in range(40):
-            await backend.change_index((await backend.load(S)).row, Index(due_at=9000 + number, control=b"%d" % number))
-
-    async with opened(url) as one, opened(url) as other:
-        await one.append([behind(S, index=Index(due_at=1))])
-        await asyncio.gather(append(one, 100), append(other, 200), touch(one), touch(other))
-        row = (await one.load(S)).row
-        assert row.head.version == 41
-        assert await due_keys(one) == 1
-        assert [found.due_at for found in (await other.scan(DUE)).items] == [row.due_at]
-
-
 async def test_cells_cost_one_more_round_trip_and_others_none(url: str) -> None:
     """An append without cells is one request, one with cells two, a change without a commit two, for as many sessions."""
     async with opened(url) as backend:
@@ -139,3 +88,27 @@ async def test_cells_cost_one_more_round_trip_and_others_none(url: str) -> None:
         before = requests.requests
         assert await backend.change_index(row, Index(due_at=6))
         assert [*counts, requests.requests - before] == [1, 2, 2]
+
+
+async def test_a_later_schema_that_takes_this_writer_is_opened_and_its_header_kept(url: str) -> None:
+    """A header of schema 3 with `min_writer` 2 opens and works; what it says beside is kept; with 3 it is refused."""
+
+    async def make_later(backend: Any) -> None:
+        meta = backend.driver._keys.meta
+        await change(backend, meta, {**await value(backend, meta), "schema": 3, "region": "north"})
+
+    async def read(backend: Any) -> tuple[Any, Any, Any]:
+        header = await value(backend, backend.driver._keys.meta)
+        return header["schema"], header["min_writer"], header["region"]
+
+    await a_later_header_is_kept(url, make_later, read, "north")
+
+
+async def test_keys_of_what_is_due_follow_the_rows(url: str) -> None:
+    """A session has one entry while it is due, and none after it is not, or was purged."""
+    await due_entries_follow_the_rows(url, due_keys)
+
+
+async def test_appends_and_changes_of_a_row_do_not_overtake_one_another(url: str) -> None:
+    """Two handles append with cells, and change the row, at the same time: all are stored, and the entry is that of the row."""
+    await appends_and_changes_of_a_row_race(url, due_keys)

@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 
-import perdure
-from perdure import Event
 from perdure.backends.conformance import behind
 from perdure.backends.conformance.notifying import Ear
 from perdure.backends.mongodb import notifications
@@ -17,6 +15,7 @@ from perdure.model.ids import SessionKey
 from tests.servers.fixture import Servers
 from tests.servers.mongodb import MongoDB, MongoDBLogin, MongoDBSet
 from tests.support.backends.engines import Engine
+from tests.support.backends.notifications import a_watch_polls, many_watches_share_one_subscription
 from tests.support.backends.scenarios import Handles, until
 
 ENGINE = Engine("mongodb", MongoDB)
@@ -89,16 +88,7 @@ async def test_a_user_who_may_not_watch_hears_nothing_and_polls(servers: Servers
         client["deaf"].command({"createRole": "deaf", "privileges": rights, "roles": []})
         client["deaf"].command({"createUser": "deaf", "pwd": "pa55word", "roles": ["deaf"]})
     url = server.url.replace("//", "//deaf:pa55word@").replace("/?", "/deaf?authSource=deaf&")
-
-    async with perdure.open(url) as store, perdure.open(url) as other:
-        backend: Any = store._core.backend
-        await other.append("s", Event("a"))
-        commits = store.watch("s")
-        for version in range(1, 6):
-            assert (await anext(commits)).version == version
-            assert (await other.append("s", Event("a"))).version == version + 1
-        assert backend.capabilities.notification and not backend.hears
-        await commits.aclose()
+    await a_watch_polls(url)
 
 
 async def test_a_stream_that_is_killed_is_opened_again(server: MongoDB) -> None:
@@ -202,18 +192,11 @@ async def test_closing_ends_the_stream(server: MongoDB) -> None:
             listed = client.admin.aggregate([{"$currentOp": {"allUsers": True, "idleConnections": True}}])
             return [one for one in listed if one.get("appName") == "ending"]
 
-    async with perdure.open(url) as store:
-        await asyncio.gather(*(store.append(f"s{number}", Event("a")) for number in range(50)))
-        watches = [store.watch(f"s{number % 50}") for number in range(200)]
-        await asyncio.gather(*map(anext, watches))
-        following = [asyncio.create_task(anext(watch)) for watch in watches]
-        await until(lambda: store._core.backend.hears)
+    def check() -> None:
         monitors = 2
         assert len(streams(server, "ending")) == 1
         assert len(connections()) <= 3 + monitors
-        await asyncio.gather(*(store.append(f"s{number}", Event("a")) for number in range(50)))
-        assert {commit.version for commit in await asyncio.gather(*following)} == {2}
-        for watch in watches:
-            await watch.aclose()
+
+    await many_watches_share_one_subscription(url, check)
     server.wait("the stream gone", lambda: not streams(server, "ending"), 20)
     server.wait("connections gone", lambda: not connections(), 10)

@@ -21,6 +21,7 @@ from tests.servers.fixture import Servers
 from tests.servers.pgbouncer import PgBouncer
 from tests.servers.postgresql import PostgreSQL, PostgreSQLStandby
 from tests.support.backends.engines import Engine
+from tests.support.backends.notifications import a_watch_polls, many_watches_share_one_subscription
 from tests.support.backends.scenarios import Handles, until, visit
 
 ENGINE = Engine("postgresql", PostgreSQL)
@@ -177,16 +178,7 @@ async def test_rights_that_are_missing_hinder_no_append(server: PostgreSQL) -> N
         admin.execute("REVOKE EXECUTE ON FUNCTION pg_advisory_lock_shared(int, int) FROM PUBLIC")
         admin.execute("REVOKE SELECT ON pg_locks FROM PUBLIC")
     url = inside.replace("postgres@", "bound@")
-
-    async with perdure.open(url) as store, perdure.open(url) as other:
-        backend: Any = store._core.backend
-        await other.append("s", Event("a"))
-        commits = store.watch("s")
-        for version in range(1, 6):
-            assert (await anext(commits)).version == version
-            assert (await other.append("s", Event("a"))).version == version + 1
-        assert backend.capabilities.notification and not backend.hears
-        await commits.aclose()
+    await a_watch_polls(url)
 
 
 async def test_a_broken_connection_is_made_again(server: PostgreSQL) -> None:
@@ -234,17 +226,10 @@ async def test_listening_takes_one_connection_beside_the_pool(server: PostgreSQL
     def connections() -> int:
         return int(server.sql("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'beside'"))
 
-    async with perdure.open(url) as store:
-        await asyncio.gather(*(store.append(f"s{number}", Event("a")) for number in range(50)))
-        watches = [store.watch(f"s{number % 50}") for number in range(200)]
-        await asyncio.gather(*map(anext, watches))
-        following = [asyncio.create_task(anext(watch)) for watch in watches]
-        await until(lambda: store._core.backend.hears)
+    def check() -> None:
         assert 2 <= connections() <= 4
-        await asyncio.gather(*(store.append(f"s{number}", Event("a")) for number in range(50)))
-        assert {commit.version for commit in await asyncio.gather(*following)} == {2}
-        for watch in watches:
-            await watch.aclose()
+
+    await many_watches_share_one_subscription(url, check)
     server.wait("connections gone", lambda: connections() == 0, 10)
 
 

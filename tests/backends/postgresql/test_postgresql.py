@@ -305,6 +305,28 @@ async def test_many_open_an_empty_database_at_once(servers: Servers[PostgreSQL])
         await store.close()
 
 
+async def test_the_feed_refuses_to_miss_what_another_server_wrote(servers: Servers[PostgreSQL]) -> None:
+    """Records restored from a server that had begun more transactions make the feed `Unsupported`; after the statement that the error and
+    `perdure doctor` name they all come, with what was written since. Appends and reads work all the time."""
+    server = servers(PostgreSQL)
+    url = ENGINE.url(server, name := "restored")
+    async with opened(url) as backend:
+        for _ in range(3):
+            await backend.append([behind(SessionKey("acme", "s"))])
+    with psycopg.connect(server.url, autocommit=True) as admin:
+        admin.execute(f"UPDATE {name}.log SET xid = (xid::text::bigint + 1000000000)::text::xid8")  # type: ignore[arg-type, unused-ignore]
+        async with opened(url) as backend:
+            assert isinstance((await backend.append([behind(SessionKey("acme", "s"))]))[0], Appended)
+            assert len(await backend.read(SessionKey("acme", "s"))) == 4
+            with pytest.raises(perdure.Unsupported, match="restored from another server") as caught:
+                await backend.feed()
+            statement = str(caught.value).split("`")[1]
+            assert any(statement in finding.mend for finding in (await backend.checkup()).findings)
+            admin.execute(statement)  # type: ignore[arg-type, unused-ignore]
+            assert [change.record.head.version for change in (await backend.feed()).items] == [1, 2, 3, 4]
+            assert not [finding for finding in (await backend.checkup()).findings if finding.level == "bad" and "restored" in finding.what]
+
+
 async def test_the_feed_waits_for_the_oldest_transaction(servers: Servers[PostgreSQL]) -> None:
     """A transaction that started earlier and commits later is not passed over: the feed stops before it until it ends."""
     server = servers(PostgreSQL)

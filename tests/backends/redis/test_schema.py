@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import Any
 
@@ -11,16 +10,20 @@ import redis
 
 import perdure
 from perdure.backends.conformance import behind
-from perdure.backends.spi import NEVER, Appended, Index, Query
-from perdure.model.commit import Kind, Status
+from perdure.backends.spi import NEVER, Appended, Index
+from perdure.model.commit import Status
 from perdure.model.ids import SessionKey
 from tests.servers.fixture import Servers
 from tests.servers.valkey import Valkey
 from tests.support.backends.engines import Engine
 from tests.support.backends.scenarios import opened
-
-S = SessionKey("acme", "s")
-DUE = Query(None, order="due")
+from tests.support.backends.schema import (
+    Count,
+    S,
+    a_later_header_is_kept,
+    appends_and_changes_of_a_row_race,
+    due_entries_follow_the_rows,
+)
 
 
 @pytest.fixture
@@ -34,43 +37,18 @@ def client(servers: Servers[Valkey]) -> Any:
         yield client
 
 
-def due_members(client: Any, backend: Any) -> int:
-    """How many entries say that a session is due."""
-    return sum(client.zcard(f"{prefix}d") for prefix in backend.driver._prefixes)
+@pytest.fixture
+def due_members(client: Any) -> Count:
+    """How many entries say that a session is due; while there are none, there is no key of cells either."""
 
+    async def count(backend: Any) -> int:
+        found = sum(client.zcard(f"{prefix}d") for prefix in backend.driver._prefixes)
+        (head,) = await backend.heads([S])
+        if not found and head.status == Status.deleted:
+            assert not [key for prefix in backend.driver._prefixes for kind in "adoz" for key in client.keys(prefix + kind)]
+        return found
 
-async def test_a_later_schema_that_takes_this_writer_is_opened_and_its_header_kept(url: str, client: Any) -> None:
-    """A header of schema 3 with `min_writer` 2 opens and works; what it says beside is kept; with 3 it is refused."""
-    async with opened(url) as backend:
-        key = f"{backend.driver._prefixes[0]}store"
-        client.set(key, json.dumps({**json.loads(client.get(key)), "schema": 3, "region": ["north"]}))
-    async with opened(url) as backend:
-        assert isinstance((await backend.append([behind(S, index=Index(due_at=5))]))[0], Appended)
-        assert [row.session for row in (await backend.scan(DUE)).items] == [S]
-        await backend.require_writer(3)
-        header = json.loads(client.get(key))
-        assert (header["schema"], header["min_writer"], header["region"]) == (3, 3, ["north"])
-        assert isinstance((await backend.append([behind(S)]))[0], perdure.Unsupported)
-    with pytest.raises(perdure.Unsupported, match="upgrade perdure"):
-        async with opened(url):
-            pass
-
-
-async def test_entries_of_what_is_due_follow_the_rows(url: str, client: Any) -> None:
-    """A session has one entry while it is due, and none after it is not, or was purged; no cell is left then."""
-    async with opened(url) as backend:
-        await backend.append([behind(S, index=Index(due_at=5, control=b"\r\n\0\xff", size_bytes=(1 << 63) - 1))])
-        for due_at in (6, 6, 1 << 62):
-            await backend.append([behind(S, index=Index(due_at=due_at))])
-            assert due_members(client, backend) == 1
-        row = (await backend.load(S)).row
-        assert (row.control, row.size_bytes) == (b"\r\n\0\xff", (1 << 63) - 1)
-        await backend.change_index(row, Index(due_at=NEVER))
-        assert due_members(client, backend) == 0
-        await backend.append([behind(S, index=Index(due_at=9), kind=Kind.tombstone, status=Status.deleted)])
-        assert due_members(client, backend) == 1
-        await backend.purge(S)
-        assert not [key for prefix in backend.driver._prefixes for kind in "adoz" for key in client.keys(prefix + kind)]
+    return count
 
 
 async def test_a_session_without_cells_has_no_key_of_schema_2(url: str, client: Any) -> None:
@@ -78,27 +56,6 @@ async def test_a_session_without_cells_has_no_key_of_schema_2(url: str, client: 
     async with opened(url) as backend:
         await backend.append([behind(S, key="k", index=Index({"a": "b"}, due_at=NEVER, control=b"", size_bytes=0))])
         assert not [key for prefix in backend.driver._prefixes for kind in "adozm" for key in client.keys(prefix + kind)]
-
-
-async def test_appends_and_changes_of_a_row_do_not_overtake_one_another(url: str, client: Any) -> None:
-    """Two handles append with cells, and change the row, at the same time: each append is stored, and the entry is that of the row."""
-
-    async def append(backend: Any, first: int) -> None:
-        for number in range(20):
-            (outcome,) = await backend.append([behind(S, index=Index(due_at=first + number, size_bytes=number))])
-            assert isinstance(outcome, Appended)
-
-    async def touch(backend: Any) -> None:
-        for number in range(40):
-            await backend.change_index((await backend.load(S)).row, Index(due_at=9000 + number, control=b"%d" % number))
-
-    async with opened(url) as one, opened(url) as other:
-        await one.append([behind(S, index=Index(due_at=1))])
-        await asyncio.gather(append(one, 100), append(other, 200), touch(one), touch(other))
-        row = (await one.load(S)).row
-        assert row.head.version == 41
-        assert due_members(client, one) == 1
-        assert [found.due_at for found in (await other.scan(DUE)).items] == [row.due_at]
 
 
 async def test_a_key_of_another_type_is_found_before_anything_is_written(url: str, client: Any) -> None:
@@ -129,3 +86,27 @@ async def test_cells_cost_no_round_trip(url: str) -> None:
         before = connections.requests
         assert await backend.change_index(row, Index(due_at=6))
         assert [*counts, connections.requests - before] == [1, 1, 1]
+
+
+async def test_a_later_schema_that_takes_this_writer_is_opened_and_its_header_kept(url: str, client: Any) -> None:
+    """A header of schema 3 with `min_writer` 2 opens and works; what it says beside is kept; with 3 it is refused."""
+
+    async def make_later(backend: Any) -> None:
+        key = f"{backend.driver._prefixes[0]}store"
+        client.set(key, json.dumps({**json.loads(client.get(key)), "schema": 3, "region": ["north"]}))
+
+    async def read(backend: Any) -> tuple[Any, Any, Any]:
+        header = json.loads(client.get(f"{backend.driver._prefixes[0]}store"))
+        return header["schema"], header["min_writer"], header["region"]
+
+    await a_later_header_is_kept(url, make_later, read, ["north"])
+
+
+async def test_entries_of_what_is_due_follow_the_rows(url: str, due_members: Count) -> None:
+    """A session has one entry while it is due, and none after it is not, or was purged."""
+    await due_entries_follow_the_rows(url, due_members)
+
+
+async def test_appends_and_changes_of_a_row_do_not_overtake_one_another(url: str, due_members: Count) -> None:
+    """Two handles append with cells, and change the row, at the same time: all are stored, and the entry is that of the row."""
+    await appends_and_changes_of_a_row_race(url, due_members)

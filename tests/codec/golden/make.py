@@ -27,6 +27,8 @@ TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 BYTES = "bytes3"
 """The newest of the files of bytes: since the second, what is small is compressed with the dictionary; since the third, operations
 may be marked."""
+REFERENCES = "references1"
+"""The newest of the files of references to bodies out of line."""
 STORE = f"schema{SCHEMA_VERSION}-lives"
 """The newest of the stores: since the second, a tombstone raises the epoch, and a second life has keys of its own."""
 BODIES: dict[str, Any] = {
@@ -95,6 +97,19 @@ def as_bytes() -> dict[str, Any]:
         "records": records,
         "erased": erased.hex(),
     }
+
+
+def as_references() -> list[dict[str, Any]]:
+    """What stands in a record for a body that lies elsewhere, beside the body and what it says of it."""
+    many = [["type " + "x" * 100 + str(number), None, []] for number in range(60)]
+    found = []
+    for name, plain in [*BODIES.items(), ("many types", many)]:
+        for format, life in zip(sorted(formats.NAMES), (0, 5 << 14), strict=True):
+            proposal = Codec(format).propose(SessionKey("acme", "trip-42"), events(plain), id=bytes(range(16)))
+            reference, made = proposal.out_of_line(life, events(plain))
+            facts = {"size": reference.size, "life": life, "has_ops": reference.has_ops, "types": reference.types}
+            found.append({"name": name, "format": format, "body": proposal.body.hex(), **facts, "reference": made.body.hex()})
+    return found
 
 
 async def fill(url: str) -> None:
@@ -177,6 +192,8 @@ def main() -> None:
     """Write what is missing."""
     if not (HERE / f"{BYTES}.json").exists():
         (HERE / f"{BYTES}.json").write_text(json.dumps(as_bytes(), indent=1) + "\n")
+    if not (HERE / f"{REFERENCES}.json").exists():
+        (HERE / f"{REFERENCES}.json").write_text(json.dumps(as_references(), indent=1) + "\n")
     if not (HERE / f"{STORE}.db").exists():
         with tempfile.TemporaryDirectory() as folder:
             url = f"sqlite:///{folder}/{STORE}.db"

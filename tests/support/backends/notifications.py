@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from itertools import count
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ import perdure
 from perdure import Commit, Event
 from perdure.backends.spi import Notifying
 from perdure.model.ids import SessionKey
+from tests.support.backends.scenarios import until
 
 NEVER = 3600.0
 """Seconds, longer than any test."""
@@ -135,6 +137,36 @@ async def watcher_of(url: str, ids: Sequence[str], *, watch_every: float = NEVER
             for task in followers:
                 task.cancel()
             await asyncio.gather(*followers, return_exceptions=True)
+
+
+async def a_watch_polls(url: str) -> None:
+    """Where nothing is heard, though the engine could notify, appends are stored, and a watch misses nothing."""
+    async with perdure.open(url) as store, perdure.open(url) as other:
+        backend: Any = store._core.backend
+        await other.append("s", Event("a"))
+        commits = store.watch("s")
+        for version in range(1, 6):
+            assert (await anext(commits)).version == version
+            assert (await other.append("s", Event("a"))).version == version + 1
+        assert backend.capabilities.notification
+        assert not backend.hears
+        await commits.aclose()
+
+
+async def many_watches_share_one_subscription(url: str, check: Callable[[], None]) -> None:
+    """Two hundred watches of fifty sessions hear of each session's next commit. `check` is called while they listen."""
+    async with perdure.open(url) as store:
+        backend: Any = store._core.backend
+        await asyncio.gather(*(store.append(f"s{number}", Event("a")) for number in range(50)))
+        watches = [store.watch(f"s{number % 50}") for number in range(200)]
+        await asyncio.gather(*map(anext, watches))
+        following = [asyncio.create_task(anext(watch)) for watch in watches]
+        await until(lambda: backend.hears)
+        check()
+        await asyncio.gather(*(store.append(f"s{number}", Event("a")) for number in range(50)))
+        assert {commit.version for commit in await asyncio.gather(*following)} == {2}
+        for watch in watches:
+            await watch.aclose()
 
 
 @asynccontextmanager

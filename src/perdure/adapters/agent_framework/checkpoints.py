@@ -55,7 +55,8 @@ class PerdureCheckpointStorage:
         self._known = LruMap[str, str](KNOWN_MAX)
 
     async def save(self, checkpoint: WorkflowCheckpoint) -> str:
-        """Store a checkpoint as it is now; its id. Raises `WorkflowCheckpointException` for a value that is not allowed, or too large."""
+        """Store a checkpoint as it is now; its id. Raises `WorkflowCheckpointException` for a value that is not allowed, or too
+        large, and where the run's session was deleted."""
         if not isinstance(checkpoint, WorkflowCheckpoint):
             raise WorkflowCheckpointException(f"A checkpoint is a WorkflowCheckpoint, not {type(checkpoint).__name__}.")
         id = escape(checkpoint.checkpoint_id)
@@ -67,7 +68,7 @@ class PerdureCheckpointStorage:
             entry = await self._index.put(id, {"session": run, "own": own})
             run = entry["session"]
             self._remember(id, await transact(run, lambda _again: self._append(run, own, encoded)))
-        except (Busy, Invalid, TooLarge, *FAILURES) as error:
+        except (Busy, Deleted, Invalid, TooLarge, *FAILURES) as error:
             raise WorkflowCheckpointException(f"Checkpoint {id} cannot be stored. {error}") from error
         return checkpoint.checkpoint_id
 

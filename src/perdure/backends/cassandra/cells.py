@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from perdure.backends.cassandra.layout import BucketHeader
+from perdure.backends.common.stored import make_cells
 from perdure.backends.spi import NEVER, Index, Row
 from perdure.errors import Corrupt
 from perdure.model.ids import SessionKey
@@ -31,7 +32,11 @@ def index_row(session: SessionKey, header: BucketHeader) -> Row:
     if header.head is None:
         raise Corrupt("A bucket in Cassandra has records and no head.")
     fields = decode(header.cells)
-    return Row(session, header.head, header.tags, header.created, fields.get(DUE_AT), fields.get(_CONTROL, b""), fields.get(_SIZE, 0))
+    try:
+        cells = make_cells(fields.get(DUE_AT), fields.get(_CONTROL, b""), fields.get(_SIZE, 0))
+    except ValueError as error:
+        raise Corrupt(f"The cells of session {session.id!r} in Cassandra are not what was written: {error}.") from error
+    return Row(session, header.head, header.tags, header.created, *cells)
 
 
 def due_row(blob: bytes | None) -> tuple[int, bytes] | None:

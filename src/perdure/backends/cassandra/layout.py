@@ -14,6 +14,7 @@ from zlib import crc32
 import msgspec
 
 from perdure.backends.common import packing
+from perdure.backends.common.stored import make_head, make_record
 from perdure.backends.spi import Head, Record
 from perdure.errors import Corrupt
 
@@ -120,8 +121,13 @@ def encode_record(record: Record, pieces: int) -> bytes:
 def decode_row(row: Sequence[Any]) -> Row:
     """From the columns `version`, `record`, `body` and `told`."""
     version, blob, body, announced = row
-    hash, at, epoch, status, last, id, kind, key, request, meta, pieces = _decoded(_RECORD.decode, blob, f"Record {version}")
-    return Row(Record(Head(version, hash, at, epoch, status, last), id, kind, key, request, meta, body or b""), pieces, announced or 0)
+
+    def decode(blob: bytes) -> Row:
+        hash, at, epoch, status, last, id, kind, key, request, meta, pieces = _RECORD.decode(blob)
+        head = make_head(version, hash, at, epoch, status, last)
+        return Row(make_record(head, id, kind, key, request, meta, body or b""), pieces, announced or 0)
+
+    return _decoded(decode, blob, f"Record {version}")
 
 
 encode_key = packing.encode_key

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import msgspec
 
 from perdure.backends.common.pieces import PiecedRecord
+from perdure.backends.common.stored import make_head, make_record
 from perdure.backends.spi import Head, Record
 from perdure.errors import Corrupt
 
@@ -46,7 +47,7 @@ def encode_head(head: Head) -> bytes:
 
 def decode_head(blob: bytes) -> Head:
     """The head that these bytes are."""
-    return Head(*_HEAD.decode(blob))
+    return make_head(*_HEAD.decode(blob))
 
 
 def encode_key(version: int, request: bytes) -> bytes:
@@ -74,5 +75,6 @@ def encode_record(record: Record, pieces: int) -> bytes:
 def decode_record(blob: bytes) -> PiecedRecord:
     """The record that these bytes are."""
     version, hash, at, epoch, status, data, id, kind, key, request, pieces, size, payload = _RECORD.decode(blob)
-    record = Record(Head(version, hash, at, epoch, status, data), id, kind, key, request, payload[:size], payload[size:])
+    head = make_head(version, hash, at, epoch, status, data)
+    record = make_record(head, id, kind, key, request, payload[:size], payload[size:])
     return PiecedRecord(record, pieces, size)

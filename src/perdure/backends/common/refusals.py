@@ -60,3 +60,8 @@ def check_deleted(session: SessionKey, head: Head | None) -> Head:
     if head is None or head.status != Status.deleted:
         raise not_deleted(session)
     return head
+
+
+def head_differs(session: SessionKey) -> Corrupt:
+    """The error for a head that its newest commit does not give."""
+    return Corrupt(f"The head of session {session.id!r} is not that of its newest commit.", session=session.id)

@@ -11,7 +11,15 @@ import msgspec
 from perdure.backends.common import schema
 from perdure.backends.common.pages import SNAPSHOTS_KEPT
 from perdure.backends.common.pieces import cut, piece_name
-from perdure.backends.common.refusals import check_anchor, check_deleted, check_snapshot_size, key_applied_twice, no_anchor, not_deleted
+from perdure.backends.common.refusals import (
+    check_anchor,
+    check_deleted,
+    check_snapshot_size,
+    head_differs,
+    key_applied_twice,
+    no_anchor,
+    not_deleted,
+)
 from perdure.backends.common.upgrade import require_writer, upgrade
 from perdure.backends.dynamodb import layout
 from perdure.backends.dynamodb.cells import NO_CHANGE, CellChanges, changes, due_is
@@ -135,7 +143,12 @@ class DynamoDBDriver(Reader):
             self._headers.remember(attempt.session, header)
         if attempt.key is not None and (known := await self.find_key(attempt.session, attempt.key)) is not None:
             return known
-        return HeadMismatch(None if header is None else header.head)
+        if header is None:
+            return HeadMismatch(None)
+        newest = layout.decode_record(header.tail[-1], {}).record.head if header.tail else None
+        if newest is not None and newest != header.head:
+            return head_differs(attempt.session)
+        return HeadMismatch(header.head, newest is not None)
 
     async def _encoded(self, attempt: Attempt) -> list[bytes]:
         """The records; what is large is cut in parts, which nothing refers to before the commit does. They stay when it fails: the same

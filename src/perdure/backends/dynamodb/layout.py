@@ -30,6 +30,7 @@ import msgspec
 from perdure.backends.common import packing
 from perdure.backends.common.packing import Reading
 from perdure.backends.common.pieces import PiecedRecord
+from perdure.backends.common.stored import make_cells
 from perdure.backends.remote import change_log
 from perdure.backends.remote.change_log import Ranges
 from perdure.backends.spi import Head, Record, Row, Snapshot
@@ -244,7 +245,11 @@ def decode_row(session: SessionKey, item: Item) -> Row:
 
 
 def _cells(item: Item) -> tuple[int | None, bytes, int]:
-    return int(item["u"]["N"]) if "u" in item else None, item["o"]["B"] if "o" in item else b"", int(item["w"]["N"]) if "w" in item else 0
+    return make_cells(
+        int(item["u"]["N"]) if "u" in item else None,
+        item["o"]["B"] if "o" in item else b"",
+        int(item["w"]["N"]) if "w" in item else 0,
+    )
 
 
 def decode_header(item: Item) -> SessionHeader:

@@ -9,7 +9,7 @@ import msgspec
 
 from perdure.backends.common.pages import SNAPSHOTS_KEPT
 from perdure.backends.common.pieces import cut
-from perdure.backends.common.refusals import check_anchor, check_deleted, check_snapshot_size, key_applied_twice, no_anchor
+from perdure.backends.common.refusals import check_anchor, check_deleted, check_snapshot_size, head_differs, key_applied_twice, no_anchor
 from perdure.backends.common.upgrade import require_writer, upgrade
 from perdure.backends.etcd import layout
 from perdure.backends.etcd.checkup import QUORUM, checkup
@@ -118,7 +118,7 @@ class EtcdDriver(Reader):
     async def _attempt(self, attempt: Attempt, rows: Rows) -> tuple[Json, int]:
         keys, session, head = self._keys, attempt.session, self._keys.of(b"h", attempt.session)
         compare = [absent(head) if attempt.expected is None else holds(head, layout.encode_head(attempt.expected))]
-        success, failure = [put(head, layout.encode_head(attempt.records[-1].head))], [get(head)]
+        success, failure = [put(head, layout.encode_head(attempt.records[-1].head))], [get(head), self.newest(session)]
         for record in attempt.records:
             value = await self._record_value(session, record)
             success.append(put(keys.at(b"r", session, record.head.version), value))
@@ -173,11 +173,13 @@ class EtcdDriver(Reader):
             return Stored(self.durability_read)
         found = [_first(answer) for answer in response["responses"]]
         head = None if found[0] is None else layout.decode_head(found[0])
-        known = found[1] if attempt.key is not None else None
+        if head is not None and (found[1] is None or layout.decode_record(found[1])[0].head != head):
+            raise head_differs(attempt.session)
+        known = found[2] if attempt.key is not None else None
         if known is not None and head is not None:
             return Known(*layout.decode_key(known), head)
         if head != attempt.expected:
-            return HeadMismatch(head)
+            return HeadMismatch(head, proven=True)
         if attempt.session in rows and _value(found[-1]) != _value(rows[attempt.session]):
             return _Moved(found[-1])
         return key_applied_twice(attempt.session)

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from perdure.backends.common import packing
+from perdure.backends.common.stored import make_cells, make_head, make_record
 from perdure.backends.etcd.gateway import Json, data
 from perdure.backends.spi import NEVER, Head, Index, Record, Row
 from perdure.errors import Corrupt
@@ -159,7 +160,7 @@ def decode_index(item: Json) -> IndexCells:
 def _index_cells(blob: bytes) -> IndexCells:
     known = _KNOWN.decode(blob)
     rest = tuple(msgspec.msgpack.decode(blob)[len(_Known.__struct_fields__) :]) if blob[:1] > _KNOWN_LENGTH else ()
-    return IndexCells(known.created, known.tags, known.due_at, known.control, known.size_bytes, rest)
+    return IndexCells(known.created, known.tags, *make_cells(known.due_at, known.control, known.size_bytes), rest)
 
 
 def encode_record(record: Record, body: bytes, chunks: int) -> bytes:
@@ -175,8 +176,13 @@ def encode_record(record: Record, body: bytes, chunks: int) -> bytes:
 
 def decode_record(item: Json) -> tuple[Record, int]:
     """The record and how many chunks its body lies in (0: it is here)."""
-    hash, at, epoch, status, last, id, kind, key, request, meta, chunks, body = _decoded(_RECORD.decode, item, "A record")
-    return Record(Head(version_of(item), hash, at, epoch, status, last), id, kind, key, request, meta, body), chunks
+    version = version_of(item)
+
+    def decode(blob: bytes) -> tuple[Record, int]:
+        hash, at, epoch, status, last, id, kind, key, request, meta, chunks, body = _RECORD.decode(blob)
+        return make_record(make_head(version, hash, at, epoch, status, last), id, kind, key, request, meta, body), chunks
+
+    return _decoded(decode, item, "A record")
 
 
 def decode_key(item: Json) -> tuple[int, bytes]:

@@ -41,6 +41,10 @@ class Reader:
                 found += [layout.decode_head(item) for item in items(response)] or [None]
         return found
 
+    def newest(self, session: SessionKey) -> Json:
+        """The request for a session's newest record."""
+        return get(self._keys.of(b"r", session), prefix_end(self._keys.of(b"r", session)), limit=1, descend=True)
+
     async def load(self, session: SessionKey, at: int | None) -> Loaded | None:
         """One round trip while the snapshot is no further back than `TAIL` records; else one more for each further page."""
         while True:

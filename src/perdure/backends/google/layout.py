@@ -28,6 +28,7 @@ from perdure.backends.common import packing
 from perdure.backends.common.packing import Reading
 from perdure.backends.common.pieces import PiecedRecord
 from perdure.backends.common.store_header import StoreHeader
+from perdure.backends.common.stored import make_cells
 from perdure.backends.common.upgrade import SchemaState
 from perdure.backends.google.entities import KNOWN, Entity, Fields, Path, Unread, Value, Version
 from perdure.backends.remote import change_log
@@ -187,9 +188,11 @@ def decode_header(entity: Entity) -> SessionHeader:
             "purged" in fields,
             _VERSIONS.decode(_bytes(fields["snapshots"])),
             _int(fields["logged"]),
-            int(str(fields["due"])[:16], 16) if "due" in fields else None,
-            _bytes(fields.get("control", b"")),
-            _int(fields.get("size", 0)),
+            *make_cells(
+                int(str(fields["due"])[:16], 16) if "due" in fields else None,
+                _bytes(fields.get("control", b"")),
+                _int(fields.get("size", 0)),
+            ),
             {name: value for name, value in fields.items() if name not in KNOWN},
             entity.version,
         )

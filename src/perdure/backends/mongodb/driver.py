@@ -58,7 +58,7 @@ class MongoDBDriver(Reader):
 
     def __init__(self, connections: Connections) -> None:
         super().__init__(connections)
-        self._archiver, self._feed = TailArchiver(connections), Feed(self)
+        self._archiver, self._feed = TailArchiver(connections, self._check_writer), Feed(self)
         self._moved = LruMap[str, int](MOVED_MAX)
 
     async def start(self, clock: Clock, connect_timeout: float, *, create: bool = True) -> None:
@@ -84,6 +84,9 @@ class MongoDBDriver(Reader):
             scan_orders=("id",) if self.schema < 2 else ("id", "due"),
             min_writer_seconds=schema.MIN_WRITER_SECONDS,
         )
+
+    async def _check_writer(self) -> None:
+        await self._writer.check()
 
     async def _least_writer(self) -> int:
         return (await Headers(self.connections).read()).min_writer
@@ -208,7 +211,7 @@ class MongoDBDriver(Reader):
         names = {number: layout.name_of(attempt.session) for number, attempt in attempts.items()}
         keys = sorted({key for attempt in attempts.values() for key in _keys(attempt)})
         tail = {"$filter": {"input": "$tail", "cond": {"$in": ["$$this.k", {"$literal": keys}]}}}
-        fields = {**HEAD, "moved": 1, "purged": 1, "tail": tail}
+        fields = {**HEAD, "moved": 1, "purged": 1, "tail": tail, "newest": {"$slice": ["$tail", -1]}}
         docs = {
             doc["_id"]: doc for doc in await self.connections.find(SESSION, {"_id": {"$in": list(names.values())}}, fields, certain=True)
         }
@@ -228,7 +231,7 @@ class MongoDBDriver(Reader):
                 await self.connections.delete(KEY, {"_id": {"$in": stale}, "v": {"$lte": doc["purged"]}})
             taken = next((known[key] for key in (attempt.key, *_keys(attempt)) if key in known), None)
             if taken is None:
-                answers[number] = HeadMismatch(layout.head_of(doc))
+                answers[number] = _mismatch(doc)
             elif attempt.key in known:
                 answers[number] = taken
             else:
@@ -362,6 +365,14 @@ class MongoDBDriver(Reader):
         """See `remote.Driver.close`."""
         await self._archiver.drain()
         await self.connections.close()
+
+
+def _mismatch(doc: Doc) -> Answer:
+    try:
+        head = layout.head_of(doc)
+        return HeadMismatch(head, layout.is_proven(doc, head))
+    except Corrupt as error:
+        return error
 
 
 def _sizes(attempt: Attempt) -> list[int]:

@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from perdure.backends.common.refusals import head_differs
+from perdure.backends.common.stored import make_cells, make_head, make_record
 from perdure.backends.spi import NEVER, Head, Index, Record
 from perdure.errors import Corrupt
 from perdure.model.ids import SessionKey
@@ -83,10 +85,16 @@ def head_of(doc: Mapping[str, Any]) -> Head:
     """The head in a session's document."""
     try:
         # A number that needs 64 bits comes as BSON's own kind of integer, which other encoders refuse.
-        version, at, epoch, status, data = (int(part_of(doc, name)) for name in ("version", "at", "epoch", "status", "data"))
+        version, at, epoch, status, data = (_int(part_of(doc, name)) for name in ("version", "at", "epoch", "status", "data"))
+        return make_head(version, part_of(doc, "hash"), at, epoch, status, data)
     except (TypeError, ValueError) as error:
         raise Corrupt(f"The document of session {doc.get('_id')!r} was changed by hand: {error}.") from error
-    return Head(version, part_of(doc, "hash"), at, epoch, status, data)
+
+
+def _int(value: Any) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{type(value).__name__} where a number belongs")
+    return int(value)
 
 
 def part_of(doc: Mapping[str, Any], name: str) -> Any:
@@ -95,6 +103,25 @@ def part_of(doc: Mapping[str, Any], name: str) -> Any:
     if found is None:
         raise Corrupt(f"The document of session {doc.get('_id')!r} was changed by hand: it has no {name!r}.")
     return found
+
+
+def is_proven(doc: Mapping[str, Any], head: Head) -> bool:
+    """Whether the newest record, if `newest` is a tail's last entry, repeats the head; false where the record has left the tail. Raises
+    `Corrupt` where it says otherwise."""
+    for entry in doc.get("newest", ()):
+        if entry.get("v") == head.version:
+            if decode_entry(doc["_id"], entry).record.head != head:
+                raise head_differs(session_of(doc["_id"]))
+            return True
+    return False
+
+
+def created_of(doc: Mapping[str, Any]) -> int:
+    """When a session was made, in nanoseconds."""
+    try:
+        return _int(part_of(doc, "created"))
+    except TypeError as error:
+        raise Corrupt(f"The document of session {doc.get('_id')!r} was changed by hand: {error}.") from error
 
 
 def put_head(head: Head) -> Doc:
@@ -113,7 +140,8 @@ def cells_of(doc: Mapping[str, Any]) -> tuple[int | None, bytes, int]:
     """When a session is due, its control cell and its size."""
     due_at = doc.get("due_at")
     try:
-        return None if due_at is None else int(due_at), bytes(doc.get("control", b"")), int(doc.get("size_bytes", 0))
+        due_at = None if due_at is None else _int(due_at)
+        return make_cells(due_at, doc.get("control", b""), _int(doc.get("size_bytes", 0)))
     except (TypeError, ValueError) as error:
         raise Corrupt(f"The document of session {doc.get('_id')!r} was changed by hand: {error}.") from error
 
@@ -167,10 +195,10 @@ def decode_entry(name: str, entry: Mapping[str, Any]) -> Entry:
     """Back from a tail or a page."""
     try:
         hash, at, epoch, status, data, id, kind, request, meta_bytes, chunks, meta, body = _PACKED.decode(entry["r"])
-        head = Head(entry["v"], hash, at, epoch, status, data)
-        record = Record(head, id, kind, entry.get("k", entry.get("was")), request, meta, body)
+        head = make_head(_int(entry["v"]), hash, at, epoch, status, data)
+        record = make_record(head, id, kind, entry.get("k", entry.get("was")), request, meta, body)
         return Entry(record, chunks, meta_bytes, record.stored_bytes + entry.get("size", 0))
-    except (KeyError, TypeError, msgspec.DecodeError) as error:
+    except (KeyError, TypeError, ValueError, msgspec.DecodeError) as error:
         raise Corrupt(f"A record of session {name!r} in MongoDB was changed by hand: {error}.") from error
 
 
@@ -181,4 +209,10 @@ def encode_tags(tags: Mapping[str, str]) -> list[Doc]:
 
 def decode_tags(tags: Sequence[Mapping[str, str]]) -> dict[str, str]:
     """Back from a session's document."""
-    return {tag["name"]: tag["value"] for tag in tags}
+    try:
+        found = {tag["name"]: tag["value"] for tag in tags}
+    except (KeyError, TypeError) as error:
+        raise Corrupt(f"The tags of a session in MongoDB were changed by hand: {error!r}.") from error
+    if any(type(part) is not str for tag in found.items() for part in tag):
+        raise Corrupt(f"The tags of a session in MongoDB were changed by hand: {found!r:.200}.")
+    return found

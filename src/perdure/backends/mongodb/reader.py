@@ -195,7 +195,7 @@ def _between(doc: Doc, pages: Iterable[Doc], after: int, before: int) -> list[En
 
 
 def _row(session: SessionKey, doc: Doc) -> Row:
-    return Row(session, head_of(doc), layout.decode_tags(doc.get("tags", ())), doc["created"], *layout.cells_of(doc))
+    return Row(session, head_of(doc), layout.decode_tags(doc.get("tags", ())), layout.created_of(doc), *layout.cells_of(doc))
 
 
 def _names(tenant: str, prefix: str) -> Doc:

@@ -6,12 +6,13 @@
 
 So a record is always in a page or in the tail, a key always among the keys or in the tail, whichever process dies between the steps: the
 next one that completes a page begins again, and what was written twice is the same. No append waits for this, and none depends on it.
+A writer that the store takes no more moves nothing: it would do so in its own layout.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from itertools import groupby
 
 from perdure.backends.mongodb import layout
@@ -27,8 +28,9 @@ BATCH = 64
 class TailArchiver:
     """Runs in the background, one batch at a time."""
 
-    def __init__(self, connections: Connections) -> None:
-        self._connections = connections
+    def __init__(self, connections: Connections, check_writer: Callable[[], Awaitable[None]]) -> None:
+        """`check_writer` raises `Unsupported` where the store takes this writer no more."""
+        self._connections, self._check_writer = connections, check_writer
         self._waiting: dict[str, None] = {}
         self._task: asyncio.Task[None] | None = None
         self.failed: Error | None = None
@@ -52,6 +54,7 @@ class TailArchiver:
                 for name in batch:
                     del self._waiting[name]
                 try:
+                    await self._check_writer()
                     await self._move(batch)
                     self.failed = None
                 except Error as error:

@@ -23,8 +23,12 @@ class Bucket(Protocol):
         """
         ...
 
-    async def get(self, name: str) -> bytes | None:
-        """An object's bytes; `None` if there is none. Raises `Unavailable`, `Unauthorized`."""
+    async def get(self, name: str, start: int = 0, end: int | None = None) -> bytes | None:
+        """An object's bytes from `start` up to `end`, as of a slice; `None` if there is none. Raises `Unavailable`, `Unauthorized`."""
+        ...
+
+    async def size(self, name: str) -> int | None:
+        """How many bytes an object has; `None` if there is none. Raises as `get`."""
         ...
 
     async def put(self, name: str, data: bytes) -> None:
@@ -40,11 +44,16 @@ class Bucket(Protocol):
         ...
 
     async def delete(self, name: str) -> None:
-        """Remove an object, if it is there. Raises `Unavailable`, `Unauthorized`."""
+        """Remove an object, if it is there; durably. Raises `Unavailable`, `Unauthorized`."""
         ...
 
     async def list(self, folder: str, after: str = "") -> Sequence[str]:
         """All names directly in a folder (without it) that sort after `after`, sorted. Raises `Unavailable`, `Unauthorized`."""
+        ...
+
+    async def walk(self, folder: str, after: str, limit: int) -> Sequence[str]:
+        """The names of objects at any depth below a folder, whole, that sort after `after`: sorted, the first `limit` of them. Raises as
+        `list`."""
         ...
 
     async def settings(self) -> Settings:

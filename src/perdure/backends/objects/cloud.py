@@ -32,13 +32,14 @@ T = TypeVar("T")
 Service = Callable[[Address], tuple[type[Any], dict[str, Any]]]
 """How clouds differ: obstore's class for it, and that class's configuration."""
 
-_OPTIONS: dict[str, tuple[Any, Parser]] = {
-    **OPTIONS,
+CLIENT_OPTIONS: dict[str, tuple[Any, Parser]] = {
+    "timeout": OPTIONS["timeout"],
     "connect_timeout": (5.0, seconds),
     "pool": (32, count(1, 1024)),
     "endpoint": ("", unquote),
     "ca": ("", unquote),
 }
+"""What every URL of a bucket takes, whatever the bucket is for."""
 _RIGHTS = {
     "s3": "s3:GetObject, s3:PutObject and s3:DeleteObject on its objects, s3:ListBucket on the bucket",
     "gs": "roles/storage.objectUser on the bucket",
@@ -63,7 +64,7 @@ async def open_cloud(
 
 def cloud_address(url: str, options: Mapping[str, tuple[Any, Parser]]) -> Address:
     """A URL with these options and the common ones, taken apart."""
-    return parse_address(url, {**_OPTIONS, **options})
+    return parse_address(url, {**OPTIONS, **CLIENT_OPTIONS, **options})
 
 
 def mapped(error: Exception, place: str, *, writing: bool) -> Error:
@@ -83,11 +84,14 @@ def mapped(error: Exception, place: str, *, writing: bool) -> Error:
 
 
 class Cloud:
-    """A `Bucket` of a cloud's service, or of what speaks its language at an `endpoint`. Credentials of the URL, else of the environment."""
+    """A `Bucket` of a cloud's service, or of what speaks its language at an `endpoint`. Credentials of the URL, else of the environment.
+
+    Its objects lie below the address's path, and below the option `namespace` where the address has that.
+    """
 
     def __init__(self, address: Address, service: Service, ask: Ask, clock: Clock) -> None:
         options: Any = address.options
-        prefix = "/".join(part for part in (unquote(address.path).strip("/"), options["namespace"]) if part)
+        prefix = "/".join(part for part in (unquote(address.path).strip("/"), options.get("namespace")) if part)
         self.place = f"{address.scheme}://{address.hosts}/{prefix}"
         self._ask = lambda: ask(Asking(address, f"{prefix}/", clock.now()))
         self._timeout: float = options["timeout"]
@@ -103,7 +107,7 @@ class Cloud:
             if options["ca"]:
                 client["root_certificate"] = Path(options["ca"]).read_bytes()
             kind, config = service(address)
-            self._store = kind(address.hosts, prefix=prefix, config=config, client_options=client, retry_config={"max_retries": 0})
+            self._store = kind(address.hosts, prefix=prefix or None, config=config, client_options=client, retry_config={"max_retries": 0})
         except (BaseError, OSError, ValueError, TypeError) as error:
             raise Invalid(f"{address.place!r} cannot be opened ({type(error).__name__}): check its options.") from error
         self.server = f"{kind.__name__.removesuffix('Store')} by obstore {obstore.__version__}"
@@ -172,16 +176,32 @@ class Cloud:
             return new
         raise Unavailable(f"Others changed {name} of {self.place} again and again: do it again.")
 
-    async def get(self, name: str) -> bytes | None:
-        """See `Bucket`."""
+    async def get(self, name: str, start: int = 0, end: int | None = None) -> bytes | None:
+        """See `Bucket`. Services refuse a range that has no byte."""
+        part: Any = None if not start and end is None else {"range": {"offset": start} if end is None else (start, max(start + 1, end))}
 
         async def read() -> bytes | None:
             try:
-                return bytes(await (await obstore.get_async(self._store, name)).bytes_async())
+                data = bytes(await (await obstore.get_async(self._store, name, options=part)).bytes_async())
             except (NotFoundError, FileNotFoundError):
                 return None
+            except BaseError:
+                if part is None or (await self._measure(name) or 0) > start:
+                    raise
+                return b""
+            return data if end is None else data[: max(0, end - start)]
 
         return await self._read(read)
+
+    async def size(self, name: str) -> int | None:
+        """See `Bucket`."""
+        return await self._read(lambda: self._measure(name))
+
+    async def _measure(self, name: str) -> int | None:
+        try:
+            return int((await obstore.head_async(self._store, name))["size"])
+        except (NotFoundError, FileNotFoundError):
+            return None
 
     async def delete(self, name: str) -> None:
         """See `Bucket`."""
@@ -203,6 +223,19 @@ class Cloud:
             async for page in obstore.list(self._store, folder, offset=offset, chunk_size=1000):
                 found += [item["path"].rpartition("/")[2] for item in page]
             return sorted(name for name in found if name > after)
+
+        return await self._read(names)
+
+    async def walk(self, folder: str, after: str, limit: int) -> Sequence[str]:
+        """See `Bucket`."""
+
+        async def names() -> Sequence[str]:
+            found: list[str] = []
+            async for page in obstore.list(self._store, folder or None, offset=after or None, chunk_size=1000):
+                found += [item["path"] for item in page if item["path"] > after]
+                if len(found) >= limit:
+                    break
+            return sorted(found)[:limit]
 
         return await self._read(names)
 

@@ -58,6 +58,7 @@ class ObjectsDriver:
 
     lanes = 1
     batch_max = 256
+    proves_heads = True
 
     def __init__(self, bucket: Bucket, durability: Durability, clock: Clock, *, timeout: float) -> None:
         self._bucket, self._clock, self._timeout = bucket, clock, timeout
@@ -175,7 +176,7 @@ class ObjectsDriver:
         for key in (attempt.key, *[record.key for record in attempt.records]):
             if key is not None and key in chain.keys:
                 return Known(*chain.keys[key], chain.head)
-        return None if chain.head == attempt.expected else HeadMismatch(chain.head)
+        return None if chain.head == attempt.expected else HeadMismatch(chain.head, proven=True)
 
     def _entry(self, attempt: Attempt) -> Entry:
         records, index = tuple([written(record) for record in attempt.records]), attempt.index or Index()

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
@@ -80,8 +81,7 @@ class Folder:
                 _write_synced(partial, data)
                 if replace:
                     partial.replace(path)
-                elif not _linked(partial, path):
-                    return False
+                made = replace or _linked(partial, path)
             finally:
                 with contextlib.suppress(OSError):
                     partial.unlink(missing_ok=True)
@@ -89,7 +89,7 @@ class Folder:
             _sync(path.parent)
         except OSError as error:
             raise Unknown(f"The folder of {path} could not be synced: {error.strerror}.") from error
-        return True
+        return made  # A name that another process made is durable now too.
 
     def _make(self, folder: Path) -> None:
         """A folder and those above it, each durably named by the one above, no matter which process made it."""
@@ -117,14 +117,16 @@ class Folder:
 
         return await self._off(work)
 
-    async def get(self, name: str) -> bytes | None:
+    async def get(self, name: str, start: int = 0, end: int | None = None) -> bytes | None:
         """See `Bucket`."""
 
         def read() -> bytes | None:
             path = self._root / name
             with mapped(path):
                 try:
-                    data = path.read_bytes()
+                    with path.open("rb") as file:
+                        file.seek(start)
+                        data = file.read() if end is None else file.read(max(0, end - start))
                 except FileNotFoundError:
                     return None
                 _sync(path.parent)  # Who made the name may have died before it was synced, and what is read is acknowledged.
@@ -132,14 +134,37 @@ class Folder:
 
         return await self._off(read)
 
+    async def size(self, name: str) -> int | None:
+        """See `Bucket`."""
+
+        def measure() -> int | None:
+            with mapped(self._root / name):
+                try:
+                    return (self._root / name).stat().st_size
+                except FileNotFoundError:
+                    return None
+
+        return await self._off(measure)
+
     async def delete(self, name: str) -> None:
         """See `Bucket`."""
 
         def remove() -> None:
-            with mapped(self._root / name):
-                (self._root / name).unlink(missing_ok=True)
+            path = self._root / name
+            with mapped(path), contextlib.suppress(FileNotFoundError):
+                path.unlink(missing_ok=True)
+                _sync(path.parent)
 
         await self._off(remove)
+
+    async def walk(self, folder: str, after: str, limit: int) -> Sequence[str]:
+        """See `Bucket`."""
+
+        def names() -> Sequence[str]:
+            with mapped(self._root / folder):
+                return list(islice(_below(self._root, f"{folder}/" if folder else "", after), limit))
+
+        return await self._off(names)
 
     async def list(self, folder: str, after: str = "") -> Sequence[str]:
         """See `Bucket`."""
@@ -151,8 +176,7 @@ class Folder:
                 except FileNotFoundError:
                     return []
                 for name in found:
-                    if name.startswith(_PARTIAL):
-                        _remove_abandoned(self._root / folder / name)
+                    _remove_abandoned(self._root / folder / name)
             return sorted(name for name in found if name > after and not name.startswith("."))
 
         return await self._off(names)
@@ -194,7 +218,26 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
+def _below(root: Path, folder: str, after: str) -> Iterator[str]:
+    """The names of files below a folder that sort after `after`, in the order that whole names have."""
+    try:
+        found = [(entry.name + "/" * entry.is_dir(follow_symlinks=False)) for entry in os.scandir(root / folder)]
+    except FileNotFoundError:
+        return
+    for name in sorted(found):
+        path = folder + name
+        if name.startswith("."):
+            _remove_abandoned(root / path)
+        elif not name.endswith("/"):
+            if path > after:
+                yield path
+        elif path > after or after.startswith(path):
+            yield from _below(root, path, after)
+
+
 def _remove_abandoned(path: Path) -> None:
+    if not path.name.startswith(_PARTIAL):
+        return
     with contextlib.suppress(OSError):
         if time.time() - path.stat().st_mtime > ABANDONED:
             path.unlink()

@@ -10,6 +10,19 @@ _LONG_SECONDS = 600
 """A transaction open for longer than this is worth a warning: the feed waits for it, and vacuum too."""
 
 
+def ahead(ns: str) -> str:
+    """What is wrong where records name transactions that this server has not begun."""
+    return (
+        f"Records in {ns} were restored from another server, and name transactions that this one has yet to begin: the feed would miss them"
+    )
+
+
+def renumber(ns: str) -> str:
+    """What to do about it."""
+    statement = f"UPDATE {ns}.log SET xid = '3' WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())"
+    return f"run `{statement}` while nothing uses the store, then let each consumer of changes start again from the beginning"
+
+
 async def checkup(connections: Connections) -> Checkup:
     """Ask the server; see `spi.Examined`."""
     settings = dict(await connections.fetch("SELECT name, setting FROM pg_settings WHERE name = ANY(%(names)s)", {"names": list(_ASKED)}))

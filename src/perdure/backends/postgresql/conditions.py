@@ -16,11 +16,12 @@ _HIDDEN = [int(status) for status in (Status.deleted, Status.moved)]
 def conditions(query: Query, cursor: str | None) -> tuple[list[str], dict[str, Any]]:
     """The conditions on index rows behind a cursor, and their values. Raises `Invalid` for a cursor that no page gave."""
     where, values = _of_order(query, cursor)
+    # A row whose head is not the one that its newest commit repeats is looked at, whatever its status, so that none is hidden.
     if query.status is None:
-        where.append("status <> ALL(%(hidden)s)")
+        where.append("(status <> ALL(%(hidden)s) OR NOT {proven})")
         values["hidden"] = _HIDDEN
     else:
-        where.append("status = %(status)s")
+        where.append("(status = %(status)s OR NOT {proven})")
         values["status"] = query.status
     if query.prefix:
         where.append("id >= %(prefix)s AND starts_with(id, %(prefix)s) AND id < %(end)s")

@@ -9,10 +9,12 @@ from typing import Any
 
 import msgspec
 
-from perdure.backends.common.refusals import no_store
+from perdure.backends.common.packing import Reading
+from perdure.backends.common.refusals import head_differs, no_store
 from perdure.backends.common.schema import check_writer, write_due_cursor, writer_version
 from perdure.backends.common.store_header import StoreHeader, check_schema, new_store_id
-from perdure.backends.postgresql.checkup import checkup
+from perdure.backends.common.stored import make_cells, make_head, make_record
+from perdure.backends.postgresql.checkup import ahead, checkup, renumber
 from perdure.backends.postgresql.conditions import conditions
 from perdure.backends.postgresql.connections import Connections
 from perdure.backends.postgresql.notifications import LISTENING, Announcer, notices
@@ -25,6 +27,7 @@ from perdure.backends.spi import (
     Change,
     Checkup,
     Durability,
+    Finding,
     Head,
     Index,
     Known,
@@ -52,6 +55,14 @@ SNAPSHOTS_KEPT = 2
 _VERSION_END = 1 << 62
 _WRITES = "coalesce((SELECT value::int FROM {ns}.store WHERE name = 'min_writer'), 1) <= {writer}"
 """Whether the store takes writers of a version."""
+_PROVEN = (
+    "EXISTS (SELECT FROM {ns}.log l WHERE l.n = s.n AND l.version = s.version AND l.hash = s.hash AND l.at = s.at"
+    " AND l.epoch = s.epoch AND l.status = s.status AND l.data = s.data)"
+)
+"""Whether the head in a row of sessions is the one that its newest commit repeats."""
+
+
+_TAGS = msgspec.json.Decoder(dict[str, str])
 
 
 class PostgreSQLDriver:
@@ -59,12 +70,15 @@ class PostgreSQLDriver:
 
     lanes = 1
     batch_max = BATCH_MAX
+    proves_heads = True
 
     def __init__(self, connections: Connections, namespace: str) -> None:
         self.connections = connections
         self._ns = f'"{namespace}"'
         self._channel = f"perdure.{namespace}"
         self.store_id, self.schema = "", SCHEMA_VERSION
+        self._unsure_of_numbers = True
+        """Until the first look of `feed` whether all records are of this server's transactions."""
 
     async def start(self, clock: Clock, *, create: bool = True) -> None:
         """Read what the server is, and make the schema where there is none; `NotFound` without `create`."""
@@ -189,7 +203,7 @@ class PostgreSQLDriver:
 
     def _answer(self, attempt: Attempt, row: Sequence[Any], reached: Durability) -> Answer | None:
         """What a row of `append` says; `None` when the head that won is not to be seen yet."""
-        won, *head, key, version, request, _, fsync, standbys = row
+        won, *head, key, version, request, proven, _, fsync, standbys = row
         if won:
             reached = min(reached, _promised(fsync, standbys))
             if reached < min(attempt.durability, self.capabilities.durability):
@@ -200,16 +214,17 @@ class PostgreSQLDriver:
         if head[0] is None:
             return HeadMismatch(None) if attempt.expected is not None else None
         if key is not None:
-            found = Known(version, request, Head(*head))
+            found = Known(version, request, _head(attempt.session, head, proven is not False))
             if key == attempt.key:
                 return found
             return Corrupt(f"A record of session {attempt.session.id!r} has an idempotency key that was applied before: {key!r}.")
-        return HeadMismatch(Head(*head))
+        return HeadMismatch(_head(attempt.session, head, proven is not False), proven is True)
 
     async def heads(self, sessions: Sequence[SessionKey]) -> list[Head | None]:
         """See `spi.Backend.heads`."""
         values = {"tenant": [session.tenant for session in sessions], "id": [session.id for session in sessions]}
-        return [None if row[0] is None else Head(*row) for row in await self.connections.fetch(self._queries["heads"], values)]
+        rows = await self.connections.fetch(self._queries["heads"], values)
+        return [None if row[0] is None else _head(one, row[:6], row[6]) for one, row in zip(sessions, rows, strict=True)]
 
     async def load(self, session: SessionKey, at: int | None) -> Loaded | None:
         """See `spi.Backend.load`."""
@@ -218,11 +233,11 @@ class PostgreSQLDriver:
         records = []
         for part, *row in await self.connections.fetch(self._queries["load"], {**session._asdict(), "at": at}):
             if part == 0:
-                index = Row(session, Head(*row[:6]), msgspec.json.decode(row[8]), *row[12:])
+                index = _index_row(session, row[7] == 1, *row[:6], row[8], *row[12:])
             elif part == 1:
                 snapshot = Snapshot(row[0], row[1], row[11])
             else:
-                records.append(_record(row[:12]))
+                records.append(_record(session, row[:12]))
         return None if index is None else Loaded(index, snapshot, records)
 
     async def read(self, session: SessionKey, after: int, before: int | None, limit: int, *, reverse: bool) -> list[Record]:
@@ -235,12 +250,12 @@ class PostgreSQLDriver:
             "bytes": PAGE_BYTES,
         }
         query = self._queries["read"].replace("{order}", "DESC" if reverse else "ASC")
-        return [_record(row) for row in await self.connections.fetch(query, values)]
+        return [_record(session, row) for row in await self.connections.fetch(query, values)]
 
     async def find_key(self, session: SessionKey, key: str) -> Known | None:
         """See `spi.Backend.find_key`."""
         rows = await self.connections.fetch(self._queries["find_key"], {**session._asdict(), "key": key})
-        return Known(rows[0][0], rows[0][1], Head(*rows[0][2:])) if rows else None
+        return Known(rows[0][0], rows[0][1], _head(session, rows[0][2:8], rows[0][8])) if rows else None
 
     async def put_snapshot(self, session: SessionKey, snapshot: Snapshot, *, size_bytes: int | None = None) -> None:
         """See `spi.Indexed.put_snapshot`."""
@@ -261,23 +276,27 @@ class PostgreSQLDriver:
     async def scan(self, query: Query, cursor: str | None, limit: int) -> Page[Row]:
         """See `spi.Backend.scan`."""
         where, values = conditions(query, cursor)
-        statement = self._queries["due" if query.order == "due" else "scan"].replace("{where}", " AND ".join(where))
-        rows = [
-            Row(SessionKey(tenant, id), Head(*columns[:6]), msgspec.json.decode(columns[6]), *columns[7:])
-            for tenant, id, *columns in await self.connections.fetch(statement, {**values, "limit": limit})
-        ]
+        text = " AND ".join(where).replace("{proven}", _PROVEN.replace("{ns}", self._ns))
+        statement = self._queries["due" if query.order == "due" else "scan"].replace("{where}", text)
+        found = await self.connections.fetch(statement, {**values, "limit": limit})
+        rows = [_index_row(SessionKey(tenant, id), *columns) for tenant, id, *columns in found]
         if len(rows) < limit:
             return Page(rows, None)
         last = rows[-1]
         return Page(rows, last.session.id if query.order == "id" else write_due_cursor(last.due_at or 0, last.session))
 
     async def feed(self, cursor: str | None, limit: int) -> Page[Change]:
-        """See `spi.Backend.feed`. A transaction that stays open, anywhere in the database, holds it back."""
+        """See `spi.Backend.feed`. A transaction that stays open, anywhere in the database, holds it back. Raises `Unsupported` where
+        records were restored from another server, whose transactions have larger numbers: they would be passed over."""
+        if self._unsure_of_numbers:
+            if (await self.connections.fetch(self._queries["ahead"]))[0][0]:
+                raise Unsupported(f"{ahead(self._ns)}: {renumber(self._ns)}.", advice="")
+            self._unsure_of_numbers = False
         if cursor is not None and not re.fullmatch(r"\d{1,20}:\d{1,19}:\d{1,19}", cursor):
             raise Invalid(f"{cursor!r} is no cursor of this feed.")
         xid, n, version = (cursor or "0:0:0").split(":")
         rows = await self.connections.fetch(self._queries["feed"], {"xid": xid, "n": int(n), "version": int(version), "limit": limit})
-        changes = [Change(SessionKey(tenant, id), _record(row)) for _, _, tenant, id, *row in rows]
+        changes = [Change(session := SessionKey(tenant, id), _record(session, row)) for _, _, tenant, id, *row in rows]
         return Page(changes, ":".join(map(str, (*rows[-1][:2], rows[-1][4]))) if rows else cursor or "0:0:0")
 
     async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes], *, snapshot: bool = False) -> None:
@@ -304,7 +323,10 @@ class PostgreSQLDriver:
 
     async def checkup(self) -> Checkup:
         """See `remote.Driver.checkup`."""
-        return await checkup(self.connections)
+        found = await checkup(self.connections)
+        if not (await self.connections.fetch(self._queries["ahead"]))[0][0]:
+            return found
+        return found._replace(findings=[*found.findings, Finding("bad", "unsupported", f"{ahead(self._ns)}.", renumber(self._ns))])
 
     async def close(self) -> None:
         """See `remote.Driver.close`."""
@@ -318,16 +340,35 @@ def _named(ns: str, channel: str, schema: int) -> dict[str, str]:
     mine, others = ("2", "1") if schema >= 2 else ("1", "2")
     text = re.sub(rf"^.*--{others}\n", "", text, flags=re.MULTILINE).replace(f" --{mine}\n", "\n")
     values = {"ns": ns, "channel": f'"{channel}"', "listening": LISTENING, "batch": BATCH_MAX, "attempt": ATTEMPT, "record": RECORD}
-    text = text.replace("{writes}", _WRITES)
+    text = text.replace("{writes}", _WRITES).replace("{proven}", _PROVEN)
     for name, value in {**values, "leave": LEAVE, "remove": REMOVE, "writer": writer_version(schema)}.items():
         text = text.replace(f"{{{name}}}", str(value))
     parts = re.split(r"^-- (\w+) --\n", text, flags=re.MULTILINE)[1:]
     return {name: re.sub(r"^--.*\n", "", body, flags=re.MULTILINE).strip() for name, body in zip(parts[::2], parts[1::2], strict=True)}
 
 
-def _record(row: Sequence[Any]) -> Record:
-    id, kind, key, request, meta, body = row[6:]
-    return Record(Head(*row[:6]), id, kind, key, request, meta, body)
+def _head(session: SessionKey, columns: Sequence[Any], proven: bool) -> Head:
+    """A head, and whether its newest commit repeats it. Raises `Corrupt`, as the next ones do."""
+    if not proven:
+        raise head_differs(session)
+    with _reading(session):
+        return make_head(*columns)
+
+
+def _index_row(session: SessionKey, proven: bool, *columns: Any) -> Row:
+    head = _head(session, columns[:6], proven)
+    with _reading(session):
+        tags = _TAGS.decode(columns[6])
+        return Row(session, head, tags, columns[7], *make_cells(*columns[8:]))
+
+
+def _record(session: SessionKey, row: Sequence[Any]) -> Record:
+    with _reading(session):
+        return make_record(make_head(*row[:6]), *row[6:])
+
+
+def _reading(session: SessionKey) -> Reading:
+    return Reading(lambda: f"What PostgreSQL holds of session {session.id!r}")
 
 
 def _promised(fsync: str, standbys: str) -> Durability:

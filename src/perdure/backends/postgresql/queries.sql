@@ -1,11 +1,11 @@
 -- Lines that end with --1 are for stores of schema 1 alone, those with --2 for schema 2 and later. {writes} is whether the store takes
--- writers of this version.
+-- writers of this version. {proven} is whether the head in a row of sessions, `s`, is the one that its newest commit repeats.
 
 -- append --
 -- Attempts and their records, packed: {attempt} and {record} numbers each (see packing.py), and all their bytes and texts one after another,
 -- which costs client and server a tenth of an array for each column. Heads are locked in one order. An attempt moves its head if it is the
 -- expected one and none of its keys is known, or makes the session if there is none. A row an attempt: whether it won, the head that was
--- found, a known key, and what of this server decides how durable that is. The statement sees every commit that its writer knew of, and a
+-- found, whether its newest commit, if it can be seen yet, repeats it, a known key, and what of this server decides how durable that is. The statement sees every commit that its writer knew of, and a
 -- head that is still the expected one has none behind it: so keys need no lock. The series end at the most that is ever sent: the planner
 -- takes that for their size.
 WITH attempt AS MATERIALIZED (
@@ -71,6 +71,10 @@ WITH attempt AS MATERIALIZED (
     SELECT w.n, r.key, r.version, r.request FROM won w JOIN record r ON r.number = w.number WHERE %(keys)s AND r.key IS NOT NULL
 )
 SELECT w.n IS NOT NULL, h.was, h.was_hash, h.was_at, h.was_epoch, h.was_status, h.was_data, k.key, k.version, k.request,
+    CASE WHEN w.n IS NULL THEN (
+        SELECT (l.hash, l.at, l.epoch, l.status, l.data) = (h.was_hash, h.was_at, h.was_epoch, h.was_status, h.was_data)
+        FROM {ns}.log l WHERE l.n = h.n AND l.version = h.was
+    ) END,
     set_config('synchronous_commit', %(level)s, true), current_setting('fsync'), current_setting('synchronous_standby_names')
 FROM attempt a
 LEFT JOIN won w ON w.number = a.number
@@ -79,21 +83,21 @@ LEFT JOIN known k ON k.number = a.number
 ORDER BY a.number
 
 -- heads --
--- The heads of these sessions, in their order, null where there is none.
-SELECT s.version, s.hash, s.at, s.epoch, s.status, s.data
+-- The heads of these sessions, in their order, null where there is none; and whether each is proven.
+SELECT s.version, s.hash, s.at, s.epoch, s.status, s.data, s.n IS NULL OR {proven}
 FROM unnest(%(tenant)s::text[], %(id)s::text[]) WITH ORDINALITY AS a (tenant, id, number)
 LEFT JOIN {ns}.session s ON s.tenant = a.tenant AND s.id = a.id
 ORDER BY a.number
 
 -- load --
--- Index row (0), newest fitting snapshot (1) and the records behind it (2), as of one moment.
+-- Index row (0), whose kind is 1 where its head is proven, newest fitting snapshot (1) and the records behind it (2), as of one moment.
 WITH s AS MATERIALIZED (
     SELECT * FROM {ns}.session WHERE tenant = %(tenant)s AND id = %(id)s
 ), p AS MATERIALIZED (
     SELECT version, hash, body FROM {ns}.snapshot
     WHERE n = (SELECT n FROM s) AND version <= coalesce(%(at)s::bigint, (SELECT version FROM s)) ORDER BY version DESC LIMIT 1
 )
-SELECT 0, version, hash, at, epoch, status, data, NULL::bytea, NULL::smallint, tags::text, NULL::bytea, NULL::bytea, NULL::bytea, created
+SELECT 0, version, hash, at, epoch, status, data, NULL::bytea, ({proven})::int::smallint, tags::text, NULL::bytea, NULL::bytea, NULL::bytea, created
     , due_at, control, size_bytes --2
     , NULL::bigint, ''::bytea, 0::bigint --1
 FROM s
@@ -118,8 +122,8 @@ SELECT version, hash, at, epoch, status, data, id, kind, key, request, meta, bod
 ) AS measured WHERE before <= %(bytes)s ORDER BY version {order}
 
 -- find_key --
--- Where a key was applied, and the session's head.
-SELECT k.version, k.request, s.version, s.hash, s.at, s.epoch, s.status, s.data
+-- Where a key was applied, the session's head, and whether that is proven.
+SELECT k.version, k.request, s.version, s.hash, s.at, s.epoch, s.status, s.data, {proven}
 FROM {ns}.session s JOIN {ns}.key k ON k.n = s.n AND k.key = %(key)s
 WHERE s.tenant = %(tenant)s AND s.id = %(id)s
 
@@ -156,16 +160,16 @@ WITH changed AS (
 SELECT n, set_config('synchronous_commit', %(level)s, true) FROM changed
 
 -- scan --
--- Index rows by id, by bytes. {where} holds the conditions.
-SELECT tenant, id, version, hash, at, epoch, status, data, tags::text, created
+-- Index rows by id, by bytes, each with whether its head is proven. {where} holds the conditions.
+SELECT tenant, id, {proven}, version, hash, at, epoch, status, data, tags::text, created
     , due_at, control, size_bytes --2
     , NULL::bigint, ''::bytea, 0::bigint --1
-FROM {ns}.session WHERE {where} ORDER BY id LIMIT %(limit)s
+FROM {ns}.session s WHERE {where} ORDER BY id LIMIT %(limit)s
 
 -- due --
--- Index rows that are due. {where} holds the conditions.
-SELECT tenant, id, version, hash, at, epoch, status, data, tags::text, created, due_at, control, size_bytes
-FROM {ns}.session WHERE due_at IS NOT NULL AND {where} ORDER BY due_at, tenant, id LIMIT %(limit)s
+-- Index rows that are due, each with whether its head is proven. {where} holds the conditions.
+SELECT tenant, id, {proven}, version, hash, at, epoch, status, data, tags::text, created, due_at, control, size_bytes
+FROM {ns}.session s WHERE due_at IS NOT NULL AND {where} ORDER BY due_at, tenant, id LIMIT %(limit)s
 
 -- feed --
 -- Records by the transaction that wrote them, of those below the oldest that still runs: nothing can come later below them.
@@ -174,6 +178,10 @@ FROM {ns}.log l JOIN {ns}.session s ON s.n = l.n
 WHERE (l.xid, l.n, l.version) > (%(xid)s::xid8, %(n)s::bigint, %(version)s::bigint)
 AND l.xid < pg_snapshot_xmin(pg_current_snapshot())
 ORDER BY l.xid, l.n, l.version LIMIT %(limit)s
+
+-- ahead --
+-- Whether a record names a transaction that this server has not begun: it was restored from another server.
+SELECT EXISTS (SELECT FROM {ns}.log WHERE xid >= pg_snapshot_xmax(pg_current_snapshot()))
 
 -- truncate --
 -- Drop what is below, if the anchor is there. A row if it was.

@@ -227,7 +227,7 @@ class Connections:
                 return Unavailable(said)
             case redis.RedisError() if re.search(r"DB index|Invalid Database|SELECT is not allowed", str(error)):
                 return Invalid(f"{said} Name a database that the server has, as in redis://host:6379/0.")
-            case redis.ResponseError() if "WRONGTYPE" in str(error):
+            case redis.ResponseError() if "WRONGTYPE" in str(error) or "attempt to " in str(error):  # So Lua begins to say it.
                 return Corrupt(f"{said} A key of ours was changed by hand.")
             case redis.ResponseError() if str(error).startswith(("unknown command", "NOAUTH", "WRONGPASS", "NOPERM")):
                 return Unsupported(said) if str(error).startswith("unknown") else Unauthorized(said)

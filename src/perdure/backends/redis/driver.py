@@ -15,6 +15,7 @@ from perdure.backends.common.upgrade import require_writer, upgrade
 from perdure.backends.redis import layout
 from perdure.backends.redis.checkup import checkup, settings_of
 from perdure.backends.redis.connections import Connections, Words
+from perdure.backends.redis.extent import check_extent, is_expected
 from perdure.backends.redis.header import RedisHeader, function, writes
 from perdure.backends.redis.layout import LIBRARY, SHARDS, name_of, prefix, shard_of
 from perdure.backends.redis.notifications import notices
@@ -185,15 +186,23 @@ class RedisDriver:
         found = await self._ask("load", session, "" if at is None else at)
         if found is None:
             return None
-        row, version, snapshot, records = found
-        return Loaded(
-            layout.decode_row(session, row), layout.decode_snapshot(version, snapshot), [layout.decode_record(record) for record in records]
-        )
+        row, snapshot = layout.decode_row(session, found[0]), layout.decode_snapshot(found[1], found[2])
+        records = [layout.decode_record(record) for record in found[3]]
+        last = row.head.version if at is None else min(at, row.head.version)
+        complete = records[-1].head.version == last if records else snapshot is not None and snapshot.version == last
+        if not complete or (records and not is_expected(records, None if snapshot is None else snapshot.version + 1)):
+            await check_extent(self.connections, self._prefixes[shard_of(session)], session)
+        return Loaded(row, snapshot, records)
 
     async def read(self, session: SessionKey, after: int, before: int | None, limit: int, *, reverse: bool) -> list[Record]:
-        """See `spi.Backend.read`. One round trip."""
+        """See `spi.Backend.read`. One round trip; one more where the records do not begin with the version that was asked for."""
+        if limit < 1 or (before is not None and before <= after + 1):
+            return []
         found = await self._ask("read", session, after, "" if before is None else before, limit, "1" if reverse else "0")
-        return [layout.decode_record(record) for record in found]
+        records = [layout.decode_record(record) for record in found]
+        if not is_expected(records, after + 1 if not reverse else None if before is None else before - 1):
+            await check_extent(self.connections, self._prefixes[shard_of(session)], session)
+        return records
 
     async def find_key(self, session: SessionKey, key: str) -> Known | None:
         """See `spi.Backend.find_key`. One round trip; the key comes first: what is not known then was not applied before."""

@@ -14,6 +14,7 @@ from zlib import crc32
 import msgspec
 
 from perdure.backends.common import packing
+from perdure.backends.common.stored import make_cells, make_head, make_record
 from perdure.backends.spi import NEVER, Head, Index, Record, Row, Snapshot
 from perdure.errors import Corrupt
 from perdure.model.ids import SessionKey
@@ -59,7 +60,7 @@ def decode_head(data: bytes | None) -> Head | None:
     """Raises `Corrupt`."""
     try:
         return None if data is None else packing.decode_head(data)
-    except msgspec.DecodeError as error:
+    except (ValueError, msgspec.DecodeError) as error:
         _damaged("A head", error)
 
 
@@ -81,9 +82,9 @@ def decode_record(data: bytes) -> Record:
         size = data[0] + 1
         hash, kind = data[1:size], data[size]
         version, at, epoch, status, last, id, key, request, meta, body = _REST.decode(data[size + 1 :])
-    except (IndexError, msgspec.DecodeError) as error:
+        return make_record(make_head(version, hash, at, epoch, status, last), id, kind, key, request, meta, body)
+    except (IndexError, ValueError, msgspec.DecodeError) as error:
         _damaged("A record", error)
-    return Record(Head(version, hash, at, epoch, status, last), id, kind, key, request, meta, body)
 
 
 encode_key = packing.encode_key
@@ -132,7 +133,7 @@ def decode_row(session: SessionKey, found: Sequence[bytes | None]) -> Row:
         raise Corrupt(f"The head of session {session.id!r} is gone from Redis.", session=session.id)
     try:
         due_at = int.from_bytes(due, "big") if due else None
-        return Row(session, decoded, decode_tags(tags or b""), int(created), due_at, control or b"", int(size or 0))
+        return Row(session, decoded, decode_tags(tags or b""), int(created), *make_cells(due_at, control or b"", int(size or 0)))
     except ValueError as error:
         _damaged("An index row", error)
 

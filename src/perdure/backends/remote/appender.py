@@ -2,6 +2,7 @@
 
 group commit   one attempt a session at a time; which of them go in one write is `group_commit`'s to say
 known heads    records are finished on the head last seen; a race that is lost brings the true head and costs one hash
+proof          a head that decides was compared with its newest record, see `proof`
 verdicts       what `finish` refuses on a head that was only remembered is judged again on the true one, see `verification`; its key is
                looked for up to that head before the verdict is given
 lost answers   see `lost_answers`
@@ -21,7 +22,8 @@ from perdure.backends.remote.driver import Answer, Attempt, Driver, FinalAnswer,
 from perdure.backends.remote.group_commit import GroupCommit
 from perdure.backends.remote.lost_answers import settle
 from perdure.backends.remote.pending import Pending
-from perdure.backends.remote.verification import verify_heads
+from perdure.backends.remote.proof import HeadProof
+from perdure.backends.remote.verification import prove_heads, verify_heads
 from perdure.backends.spi import Append, Appended, Head, Known, Outcome, Refused
 from perdure.clock import SystemClock
 from perdure.errors import Corrupt, Error, Invalid, TooLarge, Unavailable, Unknown
@@ -60,6 +62,7 @@ class Appender:
         heads_max: int = HEADS_MAX,
     ) -> None:
         self._driver, self._timeout, self._tick = driver, timeout, tick
+        self.proof = HeadProof(driver)
         self._schema = driver.schema if isinstance(driver, SchemaDriver) else 0
         self._heads = LruMap[SessionKey, Head](heads_max)
         self._busy: dict[SessionKey, deque[Pending | asyncio.Future[None]]] = {}
@@ -115,11 +118,15 @@ class Appender:
     def _late(self) -> Unavailable:
         return Unavailable(f"The engine was not free for {self._timeout:g} s; this append was not sent.")
 
-    def learn(self, session: SessionKey, head: Head | None) -> None:
-        """Remember a head that a read has shown, unless a newer one is known."""
+    def learn(self, session: SessionKey, head: Head | None, *, proven: bool) -> None:
+        """Remember a head that a read has shown, unless a newer one is known. The first one of a session has to be `proven`."""
         known = self._heads.get(session)
-        if head is not None and (known is None or known.version < head.version):
+        if head is not None and (proven if known is None else known.version < head.version):
             self._heads.put(session, head)
+
+    def knows(self, session: SessionKey, head: Head) -> bool:
+        """Whether this is the head that is remembered."""
+        return self._heads.get(session) == head
 
     def forget(self, session: SessionKey) -> None:
         """Drop what is remembered of a session, for one whose chain was cut by other means than an append."""
@@ -169,19 +176,24 @@ class Appender:
 
     async def _write(self, batch: Sequence[Pending]) -> None:
         try:
-            unverified: list[Pending] = []
-            attempts = [made for pending in batch if (made := self._prepare(pending, unverified)) is not None]
-            if unverified:
-                await verify_heads(self._driver, unverified, self._answer)
-                attempts += [made for pending in unverified if (made := self._prepare(pending, unverified)) is not None]
+            strange: list[Pending] = []
+            refused: list[Pending] = []
+            attempts = [made for pending in batch if (made := self._prepare(pending, strange, refused)) is not None]
+            if strange:
+                await prove_heads(self.proof, strange, self._answer)
+                attempts += [made for pending in strange if (made := self._prepare(pending, strange, refused)) is not None]
+            if refused:
+                await verify_heads(self._driver, self.proof, refused, self._answer)
+                attempts += [made for pending in refused if (made := self._prepare(pending, strange, refused)) is not None]
             if attempts:
                 await self._send(attempts)
         except BaseException as error:  # noqa: BLE001 - the callers get it: none of them may wait for ever
             for pending in batch:
                 self._answer(pending, error)
 
-    def _prepare(self, pending: Pending, unverified: list[Pending]) -> tuple[Pending, Attempt] | None:
-        """The attempt on the head last seen. `None`: the append was answered, or it is now one of those whose head has to be verified."""
+    def _prepare(self, pending: Pending, strange: list[Pending], refused: list[Pending]) -> tuple[Pending, Attempt] | None:
+        """The attempt on the head last seen. `None`: the append was answered, or it is now one of those whose head has to be proven, or of
+        those that were refused on a head that is not certain."""
         append = pending.append
         if pending.answered:
             return None
@@ -190,6 +202,9 @@ class Appender:
             return None
         if not pending.verified:
             pending.head = self._heads.get(append.session)
+        elif not pending.trusted:
+            strange.append(pending)
+            return None
         try:
             records = append.finish(pending.head)
             if records is not None:
@@ -199,10 +214,10 @@ class Appender:
             verdict: Outcome | BaseException = Refused(pending.head)
         except Exception as error:  # noqa: BLE001 - the outcome of this append alone
             verdict = error
-        if pending.verified and pending.new:
+        if pending.proven and pending.new:
             self._answer(pending, verdict)
         else:
-            unverified.append(pending)
+            refused.append(pending)
         return None
 
     async def _send(self, attempts: Sequence[tuple[Pending, Attempt]]) -> None:
@@ -267,9 +282,12 @@ class Appender:
                 self._answer(pending, Appended(head, attempt.expected, attempt.records[-1].id, answer.durability))
             case HeadMismatch():
                 pending.races += 1
+                known = self._heads.get(attempt.session)
                 pending.head, pending.verified = answer.head, True
+                pending.proven = answer.proven or answer.head is None
+                pending.trusted = pending.proven or (known is not None and answer.head is not None and known.version < answer.head.version)
                 pending.new = pending.append.key is None
-                if answer.head is None:
+                if answer.head is None or not pending.trusted:
                     self.forget(attempt.session)
                 else:
                     self._heads.put(attempt.session, answer.head)
@@ -281,7 +299,7 @@ class Appender:
                 else:
                     self._answer(pending, Refused(answer.head))
             case Known():
-                self._heads.put(attempt.session, answer.head)
+                self.learn(attempt.session, answer.head, proven=False)
                 self._answer(pending, answer)
             case _:
                 self.forget(attempt.session)

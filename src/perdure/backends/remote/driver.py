@@ -55,9 +55,11 @@ class Stored(msgspec.Struct, frozen=True, gc=False):
 
 
 class HeadMismatch(msgspec.Struct, frozen=True, gc=False):
-    """The head was another, this one; nothing was stored. Whether a key is known up to it is another question."""
+    """The head was another, this one; nothing was stored. Whether a key is known up to it is another question. `proven`: it was compared
+    with its newest record."""
 
     head: Head | None
+    proven: bool = False
 
 
 class RetryLater(msgspec.Struct, frozen=True, gc=False):
@@ -136,6 +138,13 @@ class Driver(Protocol):
     async def close(self) -> None:
         """Let go of what the driver opened; a client that the caller lent stays open."""
         ...
+
+
+@runtime_checkable
+class ProvingDriver(Protocol):
+    """A driver that says whether `heads`, `load` and `find_key` compare a head with its newest record. See `proof`."""
+
+    proves_heads: bool
 
 
 @runtime_checkable

@@ -8,11 +8,13 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from perdure.backends.common.refusals import head_differs
 from perdure.backends.common.schema import check_index, check_migration
 from perdure.backends.remote.appender import Appender
 from perdure.backends.remote.driver import Driver, SchemaDriver
 from perdure.backends.remote.listening import Listener, NotificationSource
 from perdure.backends.remote.loop import IoLoop
+from perdure.backends.remote.proof import Check
 from perdure.backends.remote.urls import Address
 from perdure.backends.spi import (
     APPENDS_MAX,
@@ -158,7 +160,7 @@ class RemoteBackend:
     async def _heads(self, sessions: Sequence[SessionKey]) -> Sequence[Head | None]:
         heads = await self._driver.heads(sessions)
         for session, head in zip(sessions, heads, strict=True):
-            self._appender.learn(session, head)
+            self._appender.learn(session, head, proven=self._appender.proof.by_driver)
         return heads
 
     async def load(self, session: SessionKey, at: int | None = None) -> Loaded | None:
@@ -168,7 +170,13 @@ class RemoteBackend:
     async def _load(self, session: SessionKey, at: int | None) -> Loaded | None:
         loaded = await self._driver.load(session, at)
         if loaded is not None:
-            self._appender.learn(session, loaded.row.head)
+            head, last = loaded.row.head, loaded.records[-1].head if loaded.records else None
+            if last is not None and last.version == head.version:
+                if last != head:
+                    raise head_differs(session)
+            elif not self._appender.proof.by_driver and not self._appender.knows(session, head):
+                await self._appender.proof.prove(session, head)
+            self._appender.learn(session, head, proven=True)
         return loaded
 
     async def read(
@@ -179,7 +187,22 @@ class RemoteBackend:
 
     async def find_key(self, session: SessionKey, key: str) -> Known | None:
         """See `spi.Backend.find_key`."""
-        return await self.run(self._driver.find_key(session, key))
+        return await self.run(self._find_key(session, key))
+
+    async def _find_key(self, session: SessionKey, key: str) -> Known | None:
+        known = await self._driver.find_key(session, key)
+        if known is None or self._appender.proof.by_driver or self._appender.knows(session, known.head):
+            return known
+        head = await self._appender.proof.prove(session, known.head)
+        return None if head is None else Known(known.version, known.request, head)
+
+    def prove_with(self, check: Check) -> None:
+        """See `spi.Proving.prove_with`."""
+        self._appender.proof.check = check
+
+    async def copies(self, session: SessionKey) -> None:
+        """See `spi.Proving.copies`: the head, the idempotency keys and the listings."""
+        await self.run(self._appender.proof.check_copies(session))
 
     async def put_snapshot(self, session: SessionKey, snapshot: Snapshot, *, size_bytes: int | None = None) -> None:
         """See `spi.Indexed.put_snapshot`."""

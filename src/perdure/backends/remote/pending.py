@@ -9,15 +9,19 @@ from perdure.errors import Error
 
 
 class Pending:
-    """An append that has no outcome yet. `verified`: `head` was read or refused a write, and is not only remembered. `new`: its key is
-    known to be in none of the records up to that head. `alone`: it came as the only one of its call."""
+    """An append that has no outcome yet. `verified`: `head` was read or refused a write, and is not only remembered. `proven`: it
+    was compared with its newest record. `trusted`: it was, or others made it after one that was. `new`: its key is known to be in none of
+    the records up to that head. `alone`: it came as the only one of its call."""
 
-    __slots__ = ("alone", "append", "future", "head", "new", "queued", "races", "reason", "sent", "since", "verified")
+    __slots__ = (
+        "alone", "append", "future", "head", "new", "proven", "queued", "races", "reason", "sent", "since", "trusted", "verified",
+    )  # fmt: skip
 
     def __init__(self, append: Append, future: asyncio.Future[Outcome | BaseException], since: float, *, alone: bool) -> None:
         self.append, self.future, self.since, self.alone = append, future, since, alone
         self.head: Head | None = None
-        self.verified = False
+        self.verified = self.proven = False
+        self.trusted = True
         self.new = append.key is None
         self.races = 0
         self.queued = self.sent = False

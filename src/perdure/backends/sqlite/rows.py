@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import NoneType
 from typing import Any
 
 import msgspec
 
-from perdure.backends.spi import CONTROL_BYTES_MAX, Head, Record, Snapshot
+from perdure.backends.common import stored
+from perdure.backends.spi import Head, Record, Snapshot
 from perdure.errors import Corrupt
-from perdure.model.commit import Kind, Status
 
 HEAD = "version, hash, at, epoch, status, data"
 RECORD = f"{HEAD}, id, kind, key, request, meta, body"
 _CELLS = "due_at, control, size_bytes"
 _NO_CELLS = "NULL, x'', 0"
-_STATUSES = frozenset(map(int, Status))
-_KINDS = frozenset(map(int, Kind))
 
 
 def cells(schema: int, table: str = "") -> str:
@@ -27,32 +24,26 @@ def cells(schema: int, table: str = "") -> str:
 
 def make_cells(row: Sequence[Any]) -> tuple[int | None, bytes, int]:
     """When a session is due, its control cell and its size. Raises `Corrupt`."""
-    due_at, control, size_bytes = row
-    if type(due_at) not in (int, NoneType) or type(control) is not bytes or type(size_bytes) is not int:
-        raise _not_so("sessions", row)
-    if (due_at is not None and due_at < 0) or len(control) > CONTROL_BYTES_MAX or size_bytes < 0:
-        raise _not_so("sessions", row)
-    return due_at, control, size_bytes
+    try:
+        return stored.make_cells(*row)
+    except ValueError:
+        raise _not_so("sessions", row) from None
 
 
 def make_head(row: Sequence[Any]) -> Head:
     """A head from its six columns. Raises `Corrupt` if one is not what it can have been written as."""
-    version, hash, at, epoch, status, data = row
-    if type(hash) is not bytes or {type(version), type(at), type(epoch), type(status), type(data)} != {int}:
-        raise _not_so("log", row)
-    if len(hash) != 32 or version < 1 or epoch < 0 or status not in _STATUSES or not 0 <= data <= version:
-        raise _not_so("log", row)
-    return Head(version, hash, at, epoch, status, data)
+    try:
+        return stored.make_head(*row)
+    except ValueError:
+        raise _not_so("log", row) from None
 
 
 def make_record(row: Sequence[Any]) -> Record:
     """A record from its columns. Raises `Corrupt`."""
-    id, kind, key, request, meta, body = row[6:]
-    if {type(id), type(request), type(meta), type(body)} != {bytes} or type(kind) is not int or type(key) not in (str, NoneType):
-        raise _not_so("log", row[:9])
-    if kind not in _KINDS:
-        raise _not_so("log", row[:9])
-    return Record(make_head(row[:6]), id, kind, key, request, meta, body)
+    try:
+        return stored.make_record(stored.make_head(*row[:6]), *row[6:])
+    except ValueError:
+        raise _not_so("log", row[:9]) from None
 
 
 def make_snapshot(row: Sequence[Any]) -> Snapshot:

@@ -56,6 +56,8 @@ class Diagnosis(msgspec.Struct, frozen=True):
     """What an acknowledged commit survives by default: memory, buffered, local or quorum."""
     notification: bool | None = None
     """Whether the engine notifies watchers of what other processes write; else they ask every `watch_every` seconds."""
+    failover_loses_leases: bool | None = None
+    """Whether a failover of the engine may lose the commit that took a lease: then a fencing token orders nothing across a failover."""
     store_id: str | None = None
     """The identity of the data."""
     sessions: int | None = None
@@ -100,6 +102,7 @@ WORDS = {
     "wal_bytes": "write-ahead log",
     "disk_free_bytes": "disk free",
     "notification": "notifies",
+    "failover_loses_leases": "a failover may lose leases",
 }
 
 
@@ -175,10 +178,11 @@ def _in_memory(url: str) -> bool:
 
 
 def _open(common: Common, *, count: bool) -> dict[str, Any]:
-    with perdure.sync.open(common.address, tenant=common.tenant, create=_in_memory(common.address)) as store:
+    with perdure.sync.open(common.address, tenant=common.tenant, blobs=common.place, create=_in_memory(common.address)) as store:
         able = store.capabilities
         facts: dict[str, Any] = {"store_id": store.id, "durability": min(Durability.local, able.durability).name}
         facts["notification"] = able.notification
+        facts["failover_loses_leases"] = able.failover_loss is not None and able.failover_loss >= able.durability
         if count:
             facts["sessions"] = sum(1 for _ in store.list())
     return facts

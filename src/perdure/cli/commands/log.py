@@ -34,6 +34,7 @@ def log(
     oldest_first: bool = False,
     full: bool = False,
     include_deleted: bool = False,
+    control: bool = False,
     common: Common = COMMON,
 ) -> None:
     """Show a session's commits, newest first.
@@ -56,6 +57,8 @@ def log(
         Everything of each commit, uncut: key, trace, hash, each event's data and operations.
     include_deleted
         Also of a deleted session, and of its lives before: for audit.
+    control
+        Also the commits of leases: who took, challenged and released them.
     """
     terminal = common.terminal()
     counts(limit=limit, after=after, before=before)
@@ -70,6 +73,7 @@ def log(
             newest_first=not oldest_first,
             limit=LIMIT + 1 if cut else limit,
             include_deleted=include_deleted,
+            control=control,
         )
         if cut and not oldest_first:
             found = _until_truncated(terminal, found)

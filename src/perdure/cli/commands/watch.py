@@ -17,7 +17,14 @@ LAST = 10
 
 
 def watch(
-    session: str, /, *, after: int | None = None, types: str | None = None, limit: int | None = None, common: Common = COMMON
+    session: str,
+    /,
+    *,
+    after: int | None = None,
+    types: str | None = None,
+    limit: int | None = None,
+    control: bool = False,
+    common: Common = COMMON,
 ) -> None:
     """Show a session's newest commits, then those to come, until it is deleted or you press Ctrl-C.
 
@@ -31,6 +38,8 @@ def watch(
         Event types, separated by commas: only commits that have one of them, and only those events.
     limit
         End after so many commits.
+    control
+        Also the commits of leases: who took, challenged and released them.
     """
     terminal = common.terminal()
     counts(limit=limit, after=after)
@@ -42,7 +51,7 @@ def watch(
         left = limit
         if left == 0:
             return
-        for commit in store.watch(session, after=after, types=names):
+        for commit in store.watch(session, after=after, types=names, control=control):
             row = CommitRow.of(commit)
             if terminal.json:
                 terminal.object(row)

@@ -61,6 +61,17 @@ def _configured(event: EventRow) -> list[Line]:
     return [Line("tags", ", ".join(f"{name}={value}" for name, value in tags.items()) or "none")]
 
 
+def _leased(event: EventRow) -> list[Line]:
+    """A commit of a lease; a caller's own event of that name has no such sections."""
+    sections, owner = _member(event, "control", "owner")
+    if not isinstance(sections, dict):
+        return [Line(event.type, f"by {owner}")] if event.type == "challenged" and isinstance(owner, str) else any_event(event)
+    lease = sections.get("lease")
+    if not isinstance(lease, dict):
+        return [Line(event.type, "free again")] if "life" in sections else any_event(event)
+    return [Line(event.type, f"by {lease.get('owner')}, token {lease.get('grant')}, ttl {lease.get('ttl')} s")]
+
+
 def _popped(event: EventRow) -> list[Line]:
     version, index = _member(event, "version", "index")
     return any_event(event) if index is None else [Line("popped", f"the message of version {version}")]
@@ -149,6 +160,7 @@ _KNOWN: dict[str, Callable[[EventRow], list[Line]]] = {
     "forked": _forked,
     "merged": _merged_fork,
     "configured": _configured,
+    **dict.fromkeys(("leased", "challenged", "released", "broken"), _leased),
     "popped": _popped,
     "cleared": _cleared,
     "compacted": _compacted,

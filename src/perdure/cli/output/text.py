@@ -13,7 +13,7 @@ _STEERING = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Categories of characters that control a terminal, change the direction of text, or break lines."""
 _JOINED = re.compile("(?<=[\u0600-\U0010ffff])[\u200c\u200d](?=[\u0600-\U0010ffff])")
 """Joiners between letters of scripts that need them, and between the parts of an emoji."""
-_PLAIN = {"…": "...", "·": "-", "→": "->", "–": "-", "×": "x"}
+_PLAIN = {"…": "...", "·": "-", "→": "->", "–": "-", "×": "x", "█": "#"}
 """What our own signs are where the stream's encoding lacks them."""
 ERRORS = "perdure.escape"
 """The name of the error handler that writes what an encoding lacks as JSON escapes."""

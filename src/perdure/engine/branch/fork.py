@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
+from perdure.backends.spi import Head
 from perdure.codec.records import Base
 from perdure.engine.calls.read import read_live
 from perdure.engine.context import Context
 from perdure.engine.core import Core
 from perdure.engine.options import VERSION_MAX, Options, check_options
 from perdure.engine.read.anchors import anchor_of
+from perdure.engine.read.bodies import Need
 from perdure.engine.read.cache import CachedState
 from perdure.engine.read.reader import FORKED, Reader
 from perdure.engine.write.controls import Basis, ControlChange, ControlCommit
@@ -36,6 +38,7 @@ async def fork(context: Context, session: str, at: int | None, id: str | None, a
     parent, child = context.key(session), context.key(uuid_text(core.committer.new_id()) if id is None else id)
     check_options(Options(actor=actor))
     with core.telemetry.span("fork", *parent):
+        await core.settled(parent, child)
         now = await read_live(core, parent)
         head = now.head
         version = head.version if at is None else at
@@ -43,12 +46,13 @@ async def fork(context: Context, session: str, at: int | None, id: str | None, a
             raise Invalid(f"at must be a version from 1, not {at!r}.")
         if child == parent or (await core.backend.heads([child]))[0] is not None:
             raise AlreadyExists(f"Session {child.id!r} is there already.", session=child.id)
-        check_incarnation(parent, await core.reader.incarnation_start(parent, head), version)
-        await _start(core, parent, now, version, child, actor)
+        life = await core.reader.incarnation_start(parent, head)
+        check_incarnation(parent, life, version)
+        await _start(core, parent, now, life, version, child, actor)
     return child.id
 
 
-async def _start(core: Core, session: SessionKey, now: CachedState, at: int, child: SessionKey, actor: str | None) -> None:
+async def _start(core: Core, session: SessionKey, now: CachedState, life: int, at: int, child: SessionKey, actor: str | None) -> None:
     """Pin the parent at `at`, in the life that was seen, then start the child. A crash in between leaves only a pin, which is harmless.
 
     Where old commits of the parent are dropped, the child gets a snapshot of its own at once: it needs its parent no more.
@@ -57,9 +61,8 @@ async def _start(core: Core, session: SessionKey, now: CachedState, at: int, chi
     state = await _state_to_keep(core, session, now, at)
     controls, durability = core.controls, core.durability
     pinned = Event(PINNED, {"fork": child.id, "version": at})
-    await controls.change(
-        session, _pinning(session, now, at, pinned), actor=actor, durability=durability, basis=Basis(now.head, now.control)
-    )
+    basis = Basis(now.head, now.control, life, None)
+    await controls.change(session, _pinning(session, life, at, pinned), actor=actor, durability=durability, basis=basis)
     said = {"session": session.id, "version": at, "hash": parent.hash.hex()}
     index = None
     if (policy := await core.prefixes.begins(child)) is not None:
@@ -80,11 +83,11 @@ async def _state_to_keep(core: Core, session: SessionKey, now: CachedState, at: 
     return (await core.reader.at(session, at))[0].state
 
 
-def _pinning(session: SessionKey, now: CachedState, at: int, event: Event) -> Callable[[Basis], ControlChange]:
+def _pinning(session: SessionKey, life: int, at: int, event: Event) -> Callable[[Basis], ControlChange]:
     """The pin, decided again for each head: the version must still be there, and the life be the same."""
 
     def decide(basis: Basis) -> ControlChange:
-        if raised(basis.head.epoch, 0) != raised(now.head.epoch, 0):
+        if basis.life != life:
             raise Conflict(f"{RECREATED}nothing was written to session {session.id!r}.", session=session.id)
         anchor = anchor_of(basis.control)
         if anchor is not None and at <= anchor.version:
@@ -105,34 +108,37 @@ async def purge(context: Context, session: str) -> None:
     """See `Store.purge`."""
     core, target = context.opened(), context.key(session)
     with core.telemetry.span("purge", *target):
+        await core.settled(target)
         await purge_deleted(core, target)
 
 
 async def purge_deleted(core: Core, session: SessionKey) -> None:
     """Remove a deleted session's bytes. See `Store.purge`."""
-    await _check_purge(core, session)
+    head = await _check_purge(core, session)
     await core.backend.purge(session)
     core.cache.drop(session)
+    await core.bodies.purge(session, raised(head.epoch, 0))
 
 
-async def _check_purge(core: Core, session: SessionKey) -> None:
-    """Raise `NotFound`, and `Invalid` while the session is alive, or a fork reads through it."""
+async def _check_purge(core: Core, session: SessionKey) -> Head:
+    """The tombstone's head. Raise `NotFound`, and `Invalid` while the session is alive, or a fork reads through it."""
     (head,) = await core.backend.heads([session])
     if head is None:
         raise NotFound(f"There is no session {session.id!r}.", session=session.id)
     if head.status != Status.deleted:
         raise Invalid(f"Session {session.id!r} is not deleted: delete it before it is purged.", session=session.id)
-    if forks := [name async for name in _forks(core.reader, session)]:
+    if forks := [name async for name in _forks(core.reader, session, core.bodies.refuse_unreachable)]:
         raise Invalid(
             f"Session {session.id!r} has forks that read their past from it: delete and purge {', '.join(map(repr, forks))} first.",
             session=session.id,
             forks=tuple(forks),
         )
+    return head
 
 
-async def _forks(reader: Reader, session: SessionKey) -> AsyncGenerator[str, None]:
+async def _forks(reader: Reader, session: SessionKey, need: Need) -> AsyncGenerator[str, None]:
     """The forks of a session that still read through it: those that were not purged, and go on from it in their first record."""
-    async for commit in reader.own(session):
+    async for commit in reader.own(session, need):
         for event in commit.events if commit.kind is Kind.pin else ():
             child = SessionKey(session.tenant, event.data["fork"])
             first = await reader.own_first(child)

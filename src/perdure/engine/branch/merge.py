@@ -15,9 +15,11 @@ from typing import Any
 import msgspec
 
 from perdure.backends.spi import Durability, Head
+from perdure.codec.out_of_line import BodyReference
 from perdure.engine.calls.read import read_live
 from perdure.engine.context import Context
 from perdure.engine.core import Core
+from perdure.engine.live.lease import Lease
 from perdure.engine.options import Options, ask, check_options
 from perdure.engine.read.cache import CachedState
 from perdure.engine.read.reader import FORKED, Reader
@@ -46,14 +48,16 @@ async def merge(
     key: str | None,
     actor: str | None,
     durability: Durability | str | None,
+    lease: Lease | None,
 ) -> Receipt | None:
     """See `Store.merge`."""
     core, source, target = context.opened(), context.key(session), context.key(into)
     policy: OnConflict = on_conflict if callable(on_conflict) else "merge"
     check_options(Options(on_conflict=on_conflict))
-    options = check_options(Options(key=key, actor=actor, on_conflict=policy, create=False))
+    options = check_options(Options(key=key, actor=actor, on_conflict=policy, create=False, fence=context.fence(lease, target)))
     level = context.durability(durability)
     with core.telemetry.span("merge", *target):
+        await core.settled(source, target)
         await read_live(core, source)
         await read_live(core, target)
         return await _commit(core, source, target, options, level)
@@ -133,7 +137,7 @@ class Merging:
             self._seen = self._at, bytes.fromhex(hash)
             self._base = (await self._reader.at(self._source, self._at))[0].state
         last = self._mine[-1].version if self._mine else self._forked
-        async for commit in self._reader.commits(self._source, after=last, before=head.version + 1):
+        async for commit in self._reader.commits(self._source, after=last, before=head.version + 1, need=_merges):
             if commit.kind is Kind.tombstone:
                 if commit.version == head.version:
                     raise Deleted(f"Session {self._source.id!r} was deleted at version {head.version}.", session=self._source.id)
@@ -154,7 +158,7 @@ class Merging:
             raise self._no_fork(f"was forked from a life of {self._into.id!r} that ended at version {life}")
         if head.version < self._seen[0] or (head.version == self._seen[0] and head.hash != self._seen[1]):
             raise self._rewound(self._into, self._seen[0])
-        async for commit in self._reader.commits(self._into, after=self._seen[0], before=head.version + 1):
+        async for commit in self._reader.commits(self._into, after=self._seen[0], before=head.version + 1, need=_merges):
             if commit.version == self._seen[0] + 1 and commit.prev != self._seen[1]:
                 raise self._rewound(self._into, self._seen[0])
             if commit.kind is Kind.tombstone:
@@ -204,6 +208,11 @@ class Merging:
             commits=(),
             paths=result.clashes,
         )
+
+
+def _merges(reference: BodyReference) -> bool:
+    """Whether merging looks at the events of such a body."""
+    return reference.has_ops or reference.has_any(frozenset({MERGED}))
 
 
 def _did(commit: Commit) -> _Did:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any
 
 import msgspec
@@ -19,6 +19,7 @@ import msgspec
 from perdure.backends.spi import Row, Snapshot
 from perdure.engine.core import Core
 from perdure.engine.read.anchors import ANCHOR, ANCHORED, Anchor, anchor_of
+from perdure.engine.read.bodies import nothing
 from perdure.engine.read.cache import CachedState
 from perdure.engine.read.reader import is_forked
 from perdure.engine.write.controls import Basis, ControlChange, ControlCommit
@@ -99,7 +100,7 @@ async def last_to_drop(core: Core, row: Row, policy: Policy, now: int) -> int:
     if policy.keep_for is not None and first.at <= now - policy.keep_for:
         version = await core.reader.at_time(session, head, now - policy.keep_for, first.version - 1)
     if version < first.version + ANCHORS_ONLY:
-        commits = await core.reader.between(session, first.version - 1, version)
+        commits = [commit async for commit in core.reader.commits(session, after=first.version - 1, before=version + 1, need=nothing)]
         return 0 if all(commit.kind is Kind.anchor for commit in commits) else version
     return version
 
@@ -125,7 +126,7 @@ async def _drop(work: _Trim, version: int) -> Trimmed:
         scanned = seen.head.version
         anchor = Anchor(seen.head.version + 1, version, hash, digest, life, None if before is None else before.version)
         decide = _decision(work, seen, anchor, _origin(first))
-        basis = Basis(seen.head, seen.control)
+        basis = Basis(seen.head, seen.control, life, None)
         outcome = await core.controls.change(session, decide, actor=work.actor, durability=core.durability, basis=basis)
         if outcome is not None:
             await _truncate(core, session, anchor, outcome.head.hash)
@@ -143,9 +144,10 @@ async def _forks_between(work: _Trim, after: int, upto: int) -> tuple[str, ...]:
     """The forks that need their parent's commits, of those that these versions pin."""
     forks: list[str] = []
     young = 0 if work.last is None else work.last.version
-    for commit in await work.core.reader.between(work.session, after, upto):
-        pinned = [event.data["fork"] for event in commit.events] if commit.kind is Kind.pin else []
-        forks += [fork for fork in pinned if await _needs_parent(work.core, work.session, fork, in_progress=commit.version > young)]
+    async with aclosing(work.core.reader.commits(work.session, after=after, before=upto + 1, need=nothing)) as commits:
+        async for commit in commits:
+            pinned = [event.data["fork"] for event in commit.events] if commit.kind is Kind.pin else []
+            forks += [fork for fork in pinned if await _needs_parent(work.core, work.session, fork, in_progress=commit.version > young)]
     return tuple(forks)
 
 
@@ -192,8 +194,12 @@ async def _standing_snapshot(core: Core, session: SessionKey, version: int) -> S
 
 
 async def _truncate(core: Core, session: SessionKey, anchor: Anchor, hash: bytes) -> None:
-    """Drop what the anchor names, if a snapshot stands for it. Doing it again changes nothing."""
+    """Drop what the anchor names, if a snapshot stands for it: bodies out of line, then records. Doing it again changes nothing."""
     await _standing_snapshot(core, session, anchor.version)
+    after = 0
+    while records := await core.backend.read(session, after=after, before=anchor.version + 1):
+        await core.bodies.drop(session, records)
+        after = records[-1].head.version
     await core.backend.truncate(session, anchor.version + 1, (anchor.at, hash))
 
 
@@ -205,5 +211,5 @@ async def _needs_parent(core: Core, session: SessionKey, fork: str, *, in_progre
         return in_progress
     if loaded.snapshot is not None or not loaded.records or loaded.records[0].is_stub:
         return False
-    origin = core.codec.open_record(child, loaded.records[0])
+    origin = core.codec.open_record(child, loaded.records[0], partial=True)
     return is_forked(origin) and bool(origin.events[0].data["session"] == session.id)

@@ -10,6 +10,7 @@ import msgspec
 from perdure.backends.spi import Durability
 from perdure.engine.context import Context
 from perdure.engine.core import Core
+from perdure.engine.live.lease import Lease
 from perdure.engine.options import Options, check_events, check_options
 from perdure.engine.views import Receipt
 from perdure.engine.write.drafts import base_at
@@ -32,13 +33,15 @@ def append(
     durability: Durability | str | None,
     *,
     recreate: bool,
+    lease: Lease | None,
 ) -> Coroutine[Any, Any, Receipt]:
     """See `Store.append`. What was passed is checked at once."""
     core = context.opened()
     target = context.key(session)
     options = _PLAIN
-    if expect is not None or key is not None or actor is not None or on_conflict != "merge" or recreate:
-        options = check_options(Options(expect=expect, key=key, actor=actor, on_conflict=on_conflict, recreate=recreate))
+    if expect is not None or key is not None or actor is not None or on_conflict != "merge" or recreate or lease is not None:
+        fence = context.fence(lease, target)
+        options = check_options(Options(expect=expect, key=key, actor=actor, on_conflict=on_conflict, recreate=recreate, fence=fence))
     level = context.durability(durability)
     checked = check_events(events)
     mode = Mode.events
@@ -54,7 +57,7 @@ def append(
         compare_request=True,
     )
     work = _commit_on(core, request) if expect and mode is Mode.rebase else core.committer.commit(request)
-    return core.telemetry.spanned("append", target, work)
+    return core.telemetry.spanned("append", target, core.in_order(target, work))
 
 
 async def _commit_on(core: Core, request: WriteRequest) -> Receipt:

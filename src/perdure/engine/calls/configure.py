@@ -16,9 +16,11 @@ from perdure.engine.calls.listing import check_tags
 from perdure.engine.calls.read import read_live
 from perdure.engine.context import Context
 from perdure.engine.core import Core
+from perdure.engine.live.lease import Lease
 from perdure.engine.options import Options, check_options, check_time
 from perdure.engine.views import Policy, Receipt
 from perdure.engine.write.controls import Basis, ControlChange, ControlCommit
+from perdure.engine.write.fence import Fence
 from perdure.engine.write.prefixes import APPLY, BEGINS, PREFIX_BYTES_MAX, Apply, PrefixPolicy, prefix_session
 from perdure.errors import Conflict, Invalid, Unsupported
 from perdure.model import lifecycle
@@ -167,7 +169,13 @@ def _set_alarm(made: dict[str, Any], policy: lifecycle.Policy, asked: Wanted, no
 
 
 async def configure(
-    context: Context, session: str | None, prefix: str | None, tags: Mapping[str, str] | UnsetType | None, asked: Wanted, actor: str | None
+    context: Context,
+    session: str | None,
+    prefix: str | None,
+    tags: Mapping[str, str] | UnsetType | None,
+    asked: Wanted,
+    actor: str | None,
+    lease: Lease | None,
 ) -> Receipt:
     """See `Store.configure`."""
     core = context.opened()
@@ -178,21 +186,27 @@ async def configure(
         raise Invalid("There is nothing to configure: pass tags, expire_after, wake_at, wake_every or keep.")
     if session is None:
         target = _prefix_key(context, prefix)
-        if tags is not UNSET or asked.wake_at is not UNSET:
-            raise Invalid("tags and wake_at are a session's own: a prefix takes expire_after, grace, wake_every, wake, keep and drop.")
+        if tags is not UNSET or asked.wake_at is not UNSET or lease is not None:
+            raise Invalid(
+                "tags, wake_at and a lease are a session's own: a prefix takes expire_after, grace, wake_every, wake, keep and drop."
+            )
         _require_able(core)
         with core.telemetry.span("configure", context.tenant, target.id):
             receipt = await _change_prefix(core, target, asked, actor)
             core.prefixes.forget(context.tenant)
             return receipt
     target = context.key(session)
+    fence = context.fence(lease, target)
     checked = None if isinstance(tags, UnsetType) else check_tags(tags or {})
     with core.telemetry.span("configure", *target):
         if asked.is_empty:
             event = Event("configured", {"tags": checked})
-            return await core.controls.write(target, Kind.configure, event, index=Index(checked), actor=actor, durability=core.durability)
+            work = core.controls.write(
+                target, Kind.configure, event, index=Index(checked), actor=actor, durability=core.durability, fence=fence
+            )
+            return await core.in_order(target, work)
         _require_able(core)
-        return await _change_session(core, target, asked, checked, actor)
+        return await core.in_order(target, _change_session(core, target, asked, checked, actor, fence))
 
 
 async def policy(context: Context, session: str | None, prefix: str | None) -> Policy:
@@ -240,7 +254,9 @@ def _require_able(core: Core) -> None:
     raise Unsupported("This engine does not list what is due, so nothing could come of a policy: use another engine.", advice="")
 
 
-async def _change_session(core: Core, session: SessionKey, asked: Wanted, tags: Mapping[str, str] | None, actor: str | None) -> Receipt:
+async def _change_session(
+    core: Core, session: SessionKey, asked: Wanted, tags: Mapping[str, str] | None, actor: str | None, fence: Fence | None
+) -> Receipt:
     now = core.clock.now()
     said = {} if tags is None else {"tags": dict(tags)}
 
@@ -250,7 +266,7 @@ async def _change_session(core: Core, session: SessionKey, asked: Wanted, tags: 
         due_at = first_due(made, now)
         return ControlChange((ControlCommit(kind=Kind.configure, event=event),), NEVER if due_at is None else due_at, tags)
 
-    return _receipt(await core.controls.change(session, decide, actor=actor, durability=core.durability))
+    return _receipt(await core.controls.change(session, decide, actor=actor, durability=core.durability, fence=fence))
 
 
 async def _change_prefix(core: Core, session: SessionKey, asked: Wanted, actor: str | None) -> Receipt:

@@ -16,6 +16,7 @@ async def delete(context: Context, session: str, actor: str | None) -> Receipt:
     check_options(Options(actor=actor))
     nothing = Index({}, due_at=NEVER, control=b"")
     with core.telemetry.span("delete", *target):
-        return await core.controls.write(
+        work = core.controls.write(
             target, Kind.tombstone, Event("deleted"), status=Status.deleted, index=nothing, actor=actor, durability=core.durability
         )
+        return await core.in_order(target, work)

@@ -6,9 +6,12 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any
 
+import msgspec
+
 from perdure.backends.spi import Durability
 from perdure.engine.context import Context
 from perdure.engine.core import Core
+from perdure.engine.live.lease import Lease
 from perdure.engine.options import Options, check_options
 from perdure.engine.read.cache import CachedState
 from perdure.engine.unentered import Asynchronous
@@ -34,6 +37,7 @@ class Edit(Asynchronous):
     async def __aenter__(self) -> Draft:
         if self._draft is not None:
             raise Invalid("An edit is used once: call store.edit again.")
+        await self._core.settled(self._session)
         self._draft, self._base = await start(self._core.reader, self._session, self._options, newest=True)
         if self._options.key is not None:
             self._draft.receipt = await self._core.keys.find_receipt(self._session, self._options.key, self._durability)
@@ -48,16 +52,20 @@ class Edit(Asynchronous):
             return
         self._core.check_process()
         with self._core.telemetry.span("edit", *self._session):
-            draft.receipt = await finish(
-                self._core.committer, draft, self._base, self._session, self._options, self._durability, operation="edit"
-            )
+            work = finish(self._core.committer, draft, self._base, self._session, self._options, self._durability, operation="edit")
+            draft.receipt = await self._core.in_order(self._session, work)
 
 
-def edit(context: Context, session: str, options: Options, durability: Durability | str | None) -> Edit:
+def edit(context: Context, session: str, options: Options, durability: Durability | str | None, lease: Lease | None) -> Edit:
     """See `Store.edit`."""
-    core = context.opened()
+    core, target = context.opened(), context.key(session)
     check_options(options)
-    return Edit(core, context.key(session), options, context.durability(durability))
+    return Edit(core, target, _under(context, lease, target, options), context.durability(durability))
+
+
+def _under(context: Context, lease: Lease | None, session: SessionKey, options: Options) -> Options:
+    fence = context.fence(lease, session)
+    return options if fence is None else msgspec.structs.replace(options, fence=fence)
 
 
 async def update(
@@ -67,17 +75,22 @@ async def update(
     options: Options,
     durability: Durability | str | None,
     attempts: int,
+    lease: Lease | None,
 ) -> tuple[Receipt | None, Any]:
     """See `Store.update`."""
     core, target = context.opened(), context.key(session)
-    check_options(options)
+    options = _under(context, lease, target, check_options(options))
     if not callable(function):
         raise Invalid(f"update needs a function that takes a draft, not {function!r}.")
     if type(attempts) is not int or attempts < 1:
         raise Invalid(f"attempts must be at least 1, not {attempts!r}.")
     level = context.durability(durability)
     with core.telemetry.span("update", *target):
-        return await _update(core, target, function, options, level, attempts)
+        work = _update(core, target, function, options, level, attempts)
+        receipt, answer = await core.in_order(target, work)
+        if receipt is not None:
+            core.saw(target, receipt.version)
+        return receipt, answer
 
 
 async def _update(

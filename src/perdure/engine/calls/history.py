@@ -22,6 +22,7 @@ async def history(
     newest_first: bool,
     limit: int | None,
     include_deleted: bool,
+    control: bool,
 ) -> AsyncGenerator[Commit, None]:
     """See `Store.history`."""
     core, target = context.opened(), context.key(session)
@@ -42,11 +43,14 @@ async def history(
     if limit == 0:
         return
     count = 0
-    async with aclosing(core.reader.commits(target, after=after, before=before, newest_first=newest_first)) as commits:
+    need = core.codec.needs(types)
+    async with aclosing(core.reader.commits(target, after=after, before=before, newest_first=newest_first, need=need)) as commits:
         async for commit in commits:
             core.check_process()
             if commit.kind is Kind.tombstone and commit.version > head.version and not include_deleted:
                 raise Deleted(f"Session {session!r} was deleted at version {commit.version}.", session=session)
+            if commit.kind is Kind.lease and not control:
+                continue
             chosen = only(core.codec.upcast(commit), types)
             if chosen is not None:
                 yield chosen

@@ -25,7 +25,10 @@ async def read(context: Context, session: str, at: int | datetime | None, consis
     with core.telemetry.span("read", *target):
         reader = core.reader
         found, owned = await reader.load_uncached(target) if consistency == "strong" else (await reader.cached(target), False)
-        now = _require_live(target, found, include_deleted=include_deleted)
+        if found is not None:
+            core.saw(target, found.head.version)
+        now = require_live(target, found, include_deleted=include_deleted)
+        core.sizes.check(target, now)
         if core.snapshots.is_due(now):
             await core.snapshots.store(target, now, keep=not owned)
         if at is None:
@@ -35,10 +38,11 @@ async def read(context: Context, session: str, at: int | datetime | None, consis
 
 async def read_live(core: Core, session: SessionKey) -> CachedState:
     """The newest state. Raises `NotFound`, `Deleted`."""
-    return _require_live(session, await core.reader.read_head(session))
+    return require_live(session, await core.reader.read_head(session))
 
 
-def _require_live(session: SessionKey, found: CachedState | None, *, include_deleted: bool = False) -> CachedState:
+def require_live(session: SessionKey, found: CachedState | None, *, include_deleted: bool = False) -> CachedState:
+    """What was found of a session that is there. Raises `NotFound`, and `Deleted` unless `include_deleted`."""
     if found is None:
         raise NotFound(f"There is no session {session.id!r} in tenant {session.tenant!r}.", session=session.id)
     if found.head.status == _DELETED and not include_deleted:

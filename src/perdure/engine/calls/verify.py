@@ -114,7 +114,7 @@ async def _check_columns(backend: Backend, codec: Codec, session: SessionKey, ne
             head, first, version = record.head, not version, record.head.version
             if version == newest:
                 last = head
-            if first and not record.is_stub and (version == 1 or is_forked(codec.open_record(session, record))):
+            if first and not record.is_stub and (version == 1 or is_forked(codec.open_record(session, record, partial=True))):
                 stand = int(Status.active), version - 1
             stand = check_standing(session, head, derive_status(record.kind, version, stand))
     return last

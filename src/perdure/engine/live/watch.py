@@ -7,6 +7,7 @@ The watcher whose wait ends first polls for all. So watchers need no task and no
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 
@@ -15,6 +16,8 @@ from perdure.clock import Clock
 from perdure.concurrency.critical_section import CriticalSection
 from perdure.concurrency.replies import Reply
 from perdure.config import Settings
+from perdure.engine.live.signal import Signal
+from perdure.engine.read.bodies import Need, everything
 from perdure.engine.read.reader import Reader
 from perdure.errors import Closed, Corrupt, Deleted, NotFound, Rewound, Truncated, Unavailable
 from perdure.model.commit import Commit, Kind, Status
@@ -28,41 +31,19 @@ RETRY_AFTER = 0.25
 """Seconds until an engine that was unavailable is asked again."""
 
 
-class Watch:
+class Watch(Signal):
     """One watcher of a session: `version` is the newest that it has seen, `hash` that commit's, if it is known."""
 
     def __init__(self, session: SessionKey, version: int) -> None:
+        super().__init__()
         self.session, self.version = session, version
         self.hash: bytes | None = None
-        self._section = CriticalSection()
-        self._notified = False
-        self._reply: Reply[None] | None = None
 
     def see(self, commit: Commit) -> None:
         """The next commit. Raises `Rewound` if it follows another one than the watch has seen."""
         if self.hash is not None and commit.prev != self.hash:
             raise Rewound(f"Version {self.version} of session {self.session.id!r} is not the one that was seen.", session=self.session.id)
         self.version, self.hash = commit.version, commit.hash
-
-    def arm(self) -> None:
-        """From now on a notification counts: called before reading, so that none is lost between reading and waiting."""
-        with self._section:
-            self._notified, self._reply = False, Reply()
-
-    def notify(self) -> None:
-        """Wake it, once."""
-        with self._section:
-            self._notified, reply, self._reply = True, self._reply, None
-        if reply is not None:
-            reply.set(None)
-
-    async def notified(self, seconds: float) -> bool:
-        """Whether it is notified, after it was armed, within so many seconds."""
-        with self._section:
-            reply = self._reply
-        if reply is not None:
-            await reply.within(seconds)
-        return self._notified
 
 
 class Watchers:
@@ -71,6 +52,8 @@ class Watchers:
     def __init__(self, backend: Backend, reader: Reader, clock: Clock, settings: Settings) -> None:
         self._backend, self._reader, self._clock, self._settings = backend, reader, clock, settings
         self._watches: dict[SessionKey, set[Watch]] = {}
+        self._followers: dict[str, set[Signal]] = {}
+        """Those who follow the changes of a tenant."""
         self._section = CriticalSection()
         self._polling: float | None = None
         """When the running poll began. It may never end: its loop may have stopped."""
@@ -81,19 +64,63 @@ class Watchers:
     @contextmanager
     def _following(self, watch: Watch) -> Iterator[None]:
         """Inside, the watch is notified."""
-        with self._section:
-            self._watches.setdefault(watch.session, set()).add(watch)
+        self.add(watch)
         try:
             yield
         finally:
+            self.remove(watch)
+
+    def add(self, watch: Watch) -> None:
+        """From now on the watch is notified."""
+        with self._section:
+            self._watches.setdefault(watch.session, set()).add(watch)
+
+    def remove(self, watch: Watch) -> None:
+        """The watch is notified no more. Doing it twice is doing it once."""
+        with self._section:
+            watches = self._watches.get(watch.session, set())
+            watches.discard(watch)
+            if not watches:
+                self._watches.pop(watch.session, None)
+
+    @contextmanager
+    def waiting(self, session: SessionKey) -> Iterator[Watch]:
+        """A watch for `moved`, armed."""
+        watch = Watch(session, 0)
+        watch.arm()
+        with self._following(watch):
+            yield watch
+
+    async def moved(self, watch: Watch, head: Head | None, seconds: float) -> None:
+        """Return soon after the session is at another head than this one, after `seconds` at the latest, and armed again. It may return for
+        nothing. Raises what the engine raises, and `Closed`."""
+        watch.version, watch.hash = (0, None) if head is None else (head.version, head.hash)
+        await self._wait(watch, self._clock.monotonic() + seconds)
+        watch.arm()
+
+    @contextmanager
+    def following_tenant(self, tenant: str) -> Iterator[Signal]:
+        """Inside, the signal is notified of every commit of the tenant that somebody hears of."""
+        signal = Signal()
+        with self._section:
+            self._followers.setdefault(tenant, set()).add(signal)
+        try:
+            yield signal
+        finally:
             with self._section:
-                watches = self._watches[watch.session]
-                watches.discard(watch)
-                if not watches:
-                    del self._watches[watch.session]
+                signals = self._followers[tenant]
+                signals.discard(signal)
+                if not signals:
+                    del self._followers[tenant]
 
     def notify(self, session: SessionKey | None, version: int) -> None:
         """A record of this version is there; of `None`, anything may have happened anywhere."""
+        if self._followers:
+            with self._section:
+                tenants = list(self._followers) if session is None else [session.tenant]
+                signals = [signal for tenant in tenants for signal in self._followers.get(tenant, ())]
+            for signal in signals:
+                signal.notify()
         if not self._watches:
             return
         for watch in self._of(self._watched() if session is None else [session]):
@@ -108,10 +135,13 @@ class Watchers:
         with self._section:
             return [watch for session in sessions for watch in self._watches.get(session, ())]
 
-    async def follow(self, session: SessionKey, after: int, *, include_deleted: bool = False) -> AsyncGenerator[Commit, None]:
+    async def follow(
+        self, session: SessionKey, after: int, *, include_deleted: bool = False, need: Need = everything
+    ) -> AsyncGenerator[Commit, None]:
         """The session's commits after version `after`, and those to come, each checked against the one before it.
 
-        They are those of the life that it has at the first read, up to the tombstone; with `include_deleted` of every life.
+        They are those of the life that it has at the first read, up to the tombstone; with `include_deleted` of every life. One whose
+        body lies elsewhere and is not needed comes without events.
 
         Goes on for `watch_outage` while the engine is `Unavailable`. Raises `NotFound`, `Deleted`, `Truncated`, `Rewound`, `Closed`.
         """
@@ -123,13 +153,13 @@ class Watchers:
                 watch.arm()
                 try:
                     if not begun:
-                        await self._listen()
+                        await self.listen()
                         head = await self._check(watch, alive=not include_deleted)
                         if not include_deleted:
                             watch.version = max(watch.version, await self._reader.incarnation_start(session, head))
                         begun = True
                     before = watch.version
-                    async with aclosing(self._reader.commits(session, after=before)) as commits:
+                    async with aclosing(self._reader.commits(session, after=before, need=need)) as commits:
                         async for commit in commits:
                             watch.see(commit)
                             yield commit
@@ -166,7 +196,7 @@ class Watchers:
             watch.hash = head.hash
         return head
 
-    async def _listen(self) -> None:
+    async def listen(self) -> None:
         """Have the engine notify, if it can; else, or while it cannot, polls do."""
         with self._section:
             start, self._listening = not self._listening and self._backend.capabilities.notification, True
@@ -178,11 +208,14 @@ class Watchers:
                 raise
             self.notify(None, 0)  # Other watchers have read before the engine listened, and may be waiting.
 
-    async def _wait(self, watch: Watch) -> None:
-        """Wait until the session may have moved on from what the watch has seen. Raises what the engine raises, and `Closed`."""
+    async def _wait(self, watch: Watch, until: float = math.inf) -> None:
+        """Wait until the session may have moved on from what the watch has seen, or the clock says `until`. Raises what the engine raises,
+        and `Closed`."""
         polls = self._polls
-        while not await watch.notified(self._patience()):
+        while not await watch.notified(max(0.0, min(self.patience(), until - self._clock.monotonic()))):
             now = self._clock.monotonic()
+            if now >= until:
+                break
             if self._polling is None or now - self._polling > POLL_SELDOM:
                 self._polling = now
                 try:
@@ -192,10 +225,15 @@ class Watchers:
                     polls = self._polls
                 finally:
                     self._polling = None
+        self.check_open()
+
+    def check_open(self) -> None:
+        """Raise `Closed` after `close`."""
         if self._closed:
             raise Closed
 
-    def _patience(self) -> float:
+    def patience(self) -> float:
+        """Seconds between two polls, as the engine notifies now or does not."""
         hears = isinstance(self._backend, Notifying) and self._listening and self._backend.hears
         return POLL_SELDOM if hears else self._settings.watch_every
 

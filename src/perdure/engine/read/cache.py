@@ -20,8 +20,9 @@ SEEN_ONCE_MAX = 4_096
 class CachedState(msgspec.Struct, frozen=True):
     """A session's state at a head, never changed in place: what changes is copied along its path.
 
-    `log_bytes` is the weight of the records since the last snapshot, `snapshot_bytes` that snapshot's, `size_bytes` that of the records
-    before it. `control` is what control commits up to the head say of the session.
+    `log_bytes` is the weight of the records since the last snapshot, with the bodies out of line that had to be fetched, `snapshot_bytes`
+    that snapshot's, `size_bytes` that of the records before it. The state has at most about `state_bytes`, encoded and uncompressed.
+    `control` is what control commits up to the head say of the session.
     """
 
     head: Head
@@ -32,6 +33,7 @@ class CachedState(msgspec.Struct, frozen=True):
     created_at: int
     size_bytes: int = 0
     control: Control = NOTHING_SET
+    state_bytes: int = 0
 
     @property
     def weight(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -10,15 +10,19 @@ import msgspec
 
 from perdure.backends.spi import Backend, Head, Loaded, Record, Settling
 from perdure.codec.codec import Codec
+from perdure.codec.envelope import payload_bytes
 from perdure.engine.read.anchors import anchor_of
+from perdure.engine.read.bodies import Bodies, Need, everything, nothing, operations
 from perdure.engine.read.cache import Cache, CachedState
 from perdure.errors import Corrupt, Invalid, NotFound, Rewound, Truncated
 from perdure.lru import LruMap
 from perdure.model.commit import GENESIS, Commit, DerivedStatus, Kind, Status, derive_status
-from perdure.model.control import decode_control
-from perdure.model.epoch import raised
+from perdure.model.control import Control, decode_control
+from perdure.model.epoch import is_held, raised
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
+from perdure.model.lease import LeaseSection, holder, holder_said, life_of, life_said
+from perdure.model.lifecycle import with_look_of
 from perdure.model.state import Fold, TestFailed
 from perdure.model.values import ROOM
 
@@ -35,10 +39,11 @@ FORKED = "forked"
 class Reader:
     """Reads sessions of any tenant. States it returns are shared and read-only."""
 
-    def __init__(self, backend: Backend, codec: Codec, cache: Cache) -> None:
+    def __init__(self, backend: Backend, codec: Codec, cache: Cache, bodies: Bodies) -> None:
         self._backend = backend
         self._codec = codec
         self._cache = cache
+        self._bodies = bodies
         self._doubtful: set[SessionKey] = set()
         self._incarnations = LruMap[tuple[SessionKey, int], int](INCARNATIONS_MAX)
 
@@ -60,7 +65,8 @@ class Reader:
     async def incarnation_start(self, session: SessionKey, head: Head) -> int:
         """The version of the tombstone that the life of this head began after; 0 for a first life. A deleted head's is its own.
 
-        A tombstone raises the epoch, so a session that was never deleted costs nothing, and another one a bisection, once.
+        A session that was never deleted and never leased costs nothing, and one whose state was read since its grant rose neither. Another
+        one costs a bisection, once: the commit that raised the grant says it.
         """
         if head.status == Status.deleted:
             return head.version
@@ -69,34 +75,60 @@ class Reader:
             return 0
         known = self._incarnations.get((session, grant))
         if known is None:
-            known = await self._last_tombstone(session, head.version, grant)
+            known = await self._search_start(session, head.version, grant)
             self._incarnations.put((session, grant), known)
         return known
 
-    async def _last_tombstone(self, session: SessionKey, high: int, grant: int) -> int:
-        """The newest tombstone up to version `high`, which has this grant: only a commit that raised it can be one."""
+    def note_start(self, session: SessionKey, head: Head, control: Control, began: int | None = None) -> None:
+        """Remember the life of a head whose control cell, or whose last commits (`began`), say it."""
+        began = life_of(control, head.epoch) if began is None else began
+        if began is not None and head.epoch:
+            self._incarnations.put((session, raised(head.epoch, 0)), began)
+
+    async def _search_start(self, session: SessionKey, high: int, grant: int) -> int:
+        """As `incarnation_start`, for a head of this grant at version `high`."""
         while grant:
-            low = 0
-            while high - low > 1:
-                middle = (low + high) // 2
-                commit = await self._commit_or_none(session, middle)
-                if commit is None or raised(commit.epoch, 0) < grant:
-                    low = middle
-                else:
-                    high = middle
-            raising, before = await self._commit_or_none(session, high), await self._commit_or_none(session, high - 1)
-            if raising is not None and raising.kind is Kind.tombstone:
-                return high
+            high = await self._raised_at(session, high, grant)
+            raising = await self._commit_or_none(session, high)
+            if raising is not None and (began := life_said(raising)) is not None:
+                return began
+            before = await self._commit_or_none(session, high - 1)
             if before is None and high > 1:
-                return await self._anchored_incarnation(session)
+                return await self._anchored_start(session)
             grant, high = 0 if before is None else raised(before.epoch, 0), high - 1
         return 0
 
-    async def _anchored_incarnation(self, session: SessionKey) -> int:
-        """Where the life began whose first commits were dropped: the anchor says it."""
+    async def _anchored_start(self, session: SessionKey) -> int:
+        """As `incarnation_start`, where the commits that would say it were dropped: the anchor says it."""
         current = await self.cached(session)
         anchor = None if current is None else anchor_of(current.control)
         return 0 if anchor is None else anchor.life
+
+    async def _raised_at(self, session: SessionKey, high: int, grant: int) -> int:
+        """The version of the commit with which the grant of version `high` began."""
+        low = 0
+        while high - low > 1:
+            middle = (low + high) // 2
+            commit = await self._commit_or_none(session, middle)
+            if commit is None or raised(commit.epoch, 0) < grant:
+                low = middle
+            else:
+                high = middle
+        return high
+
+    async def holder(self, session: SessionKey, current: CachedState) -> LeaseSection | None:
+        """Who holds the session at its head; `None`: nobody. The control cell says it; where an engine has lost a write of the cell, the
+        take itself is looked for. Raises `Corrupt`."""
+        epoch = current.head.epoch
+        if not is_held(epoch):
+            return None
+        found = holder(current.control, epoch)
+        if found is None:
+            taken = await self._commit_or_none(session, await self._raised_at(session, current.head.version, raised(epoch, 0)))
+            found = None if taken is None else holder_said(taken)
+        if found is None:
+            raise Corrupt(f"Session {session.id!r} is held, and nothing says by whom.", session=session.id)
+        return found
 
     async def _commit_or_none(self, session: SessionKey, version: int) -> Commit | None:
         try:
@@ -105,8 +137,11 @@ class Reader:
             return None
 
     async def commit(self, session: SessionKey, version: int) -> Commit | None:
-        """One commit, through forks to their parents; `None` above the head. Raises `NotFound`, `Truncated`."""
-        async with aclosing(self.commits(session, after=version - 1, before=version + 1)) as commits:
+        """One commit, through forks to their parents; `None` above the head. One whose body lies elsewhere comes without events.
+
+        Raises `NotFound`, `Truncated`.
+        """
+        async with aclosing(self.commits(session, after=version - 1, before=version + 1, need=nothing)) as commits:
             async for commit in commits:
                 return commit
         return None
@@ -182,11 +217,20 @@ class Reader:
         return low
 
     async def commits(
-        self, session: SessionKey, *, after: int = 0, before: int | None = None, newest_first: bool = False
+        self,
+        session: SessionKey,
+        *,
+        after: int = 0,
+        before: int | None = None,
+        newest_first: bool = False,
+        need: Need = everything,
     ) -> AsyncGenerator[Commit, None]:
-        """Commits with `after < version < before`, each checked against its neighbour, a page at a time, through forks."""
+        """Commits with `after < version < before`, each checked against its neighbour, a page at a time, through forks.
+
+        One whose body lies elsewhere and is not needed comes without events.
+        """
         if newest_first:
-            async for commit in self._backwards(session, after, before):
+            async for commit in self._backwards(session, after, before, need):
                 yield commit
             return
         # A fork goes on from its parent, which may be a fork: each chain's part with its first page, the youngest first.
@@ -203,37 +247,42 @@ class Reader:
             session, child = parent, first.head.version
             before = child if before is None else min(before, child)
         while parts:
-            async for commit in self._part(*parts.pop()):
+            async for commit in self._part(*parts.pop(), need):
                 yield commit
 
     async def between(self, session: SessionKey, after: int, upto: int) -> list[Commit]:
-        """The commits with `after < version <= upto`, oldest first."""
-        async with aclosing(self.commits(session, after=after, before=upto + 1)) as commits:
+        """The commits with `after < version <= upto`, oldest first. One without operations may come without events."""
+        async with aclosing(self.commits(session, after=after, before=upto + 1, need=operations)) as commits:
             return [commit async for commit in commits]
 
     async def _part(
-        self, session: SessionKey, records: Sequence[Record], before: int | None, prev: bytes | None
+        self, session: SessionKey, records: Sequence[Record], before: int | None, prev: bytes | None, need: Need
     ) -> AsyncGenerator[Commit, None]:
         while records:
-            for record in records:
-                commit = self._codec.open_record(session, record, prev)
-                prev = commit.hash
-                yield commit
+            async with aclosing(self._bodies.windows(session, records, need)) as windows:
+                async for window, bodies in windows:
+                    for record in window:
+                        commit = self._codec.open_record(session, record, prev, body=bodies.get(record.head.version), partial=True)
+                        prev = commit.hash
+                        yield commit
             records = await self._backend.read(session, after=records[-1].head.version, before=before, limit=PAGE)
 
-    async def _backwards(self, session: SessionKey, after: int, before: int | None) -> AsyncGenerator[Commit, None]:
+    async def _backwards(self, session: SessionKey, after: int, before: int | None, need: Need) -> AsyncGenerator[Commit, None]:
         while True:
             first: Record | None = None
             expected: bytes | None = None
             page = TAIL_PAGE
             records = await self._backend.read(session, after=after, before=before, limit=page, reverse=True)
             while records:
-                for record in records:
-                    commit = self._codec.open_record(session, record)
-                    if expected is not None and commit.hash != expected:
-                        raise Corrupt(f"Version {commit.version} of session {session.id!r} is not the one that the next commit follows.")
-                    expected, first = commit.prev, record
-                    yield commit
+                async with aclosing(self._bodies.windows(session, records, need)) as windows:
+                    async for window, bodies in windows:
+                        for record in window:
+                            commit = self._codec.open_record(session, record, body=bodies.get(record.head.version), partial=True)
+                            if expected is not None and commit.hash != expected:
+                                message = f"Version {commit.version} of session {session.id!r} is not the one that the next commit follows."
+                                raise Corrupt(message)
+                            expected, first = commit.prev, record
+                            yield commit
                 page = min(2 * page, PAGE)
                 records = await self._backend.read(session, after=after, before=records[-1].head.version, limit=page, reverse=True)
             first = first or await self._first_or_none(session)
@@ -254,9 +303,9 @@ class Reader:
         return records[0]
 
     async def own_first(self, session: SessionKey) -> Commit | None:
-        """The first commit of this very chain: for a fork, the one that names its parent."""
+        """The first commit of this very chain: for a fork, the one that names its parent. One with a body elsewhere has no events."""
         first = await self._first_or_none(session)
-        return None if first is None else self._codec.open_record(session, first)
+        return None if first is None else self._codec.open_record(session, first, partial=True)
 
     async def root(self, session: SessionKey) -> Commit | None:
         """The first commit that is left of what this chain goes on from, through forks to their parents."""
@@ -269,11 +318,11 @@ class Reader:
             first = parent
         return first
 
-    async def own(self, session: SessionKey) -> AsyncGenerator[Commit, None]:
-        """The commits of this very chain, whatever came before it."""
+    async def own(self, session: SessionKey, need: Need) -> AsyncGenerator[Commit, None]:
+        """The commits of this very chain, whatever came before it. One whose body lies elsewhere and is not needed comes without events."""
         first = await self._first_or_none(session)
         if first is not None:
-            async for commit in self.commits(session, after=first.head.version - 1):
+            async for commit in self.commits(session, after=first.head.version - 1, need=need):
                 yield commit
 
     async def _first_or_none(self, session: SessionKey) -> Record | None:
@@ -291,7 +340,7 @@ class Reader:
 
         `child`: the first version of a fork for which this chain is read: the first that is left may be its own.
         """
-        commit = self._codec.open_record(session, first)
+        commit = self._codec.open_record(session, first, partial=True)
         if not is_forked(commit):
             left = commit.version if child is None else min(commit.version, child)
             raise Truncated(
@@ -314,11 +363,12 @@ class Reader:
             after = page[-1].head.version
             if after >= head.version:
                 break
-        if not records or self._codec.prev(records[0]) != cached.head.hash:
+        if not records or records[0].is_stub or self._codec.prev(records[0]) != cached.head.hash:  # A stub: it was purged meanwhile.
             self._cache.drop(session)
             return None
+        bodies = await self._bodies.fetch(session, records, operations)
         with ROOM:
-            advanced = self._fold(session, cached, cached.head.hash, (cached.head.status, cached.head.data), records)
+            advanced = self._fold(session, cached, cached.head.hash, (cached.head.status, cached.head.data), records, bodies)
         self._cache.put(session, advanced)
         return advanced
 
@@ -331,26 +381,28 @@ class Reader:
             hashes.append(prev)
             session, loaded = await self._load_at(parent, loaded.records[0].head.version - 1)
             chains.append((session, loaded))
-        cached = self._folded(*chains.pop(), None)
+        session, loaded = chains.pop()
+        cached = self._folded(session, loaded, None, await self._bodies.fetch(session, loaded.records, operations))
         while chains:
             session, loaded = chains.pop()
             if cached.head.hash != hashes.pop():
                 raise Rewound(f"Session {session.id!r} was forked from a commit that its parent no longer holds.")
-            cached = self._folded(session, loaded, cached)
+            cached = self._folded(session, loaded, cached, await self._bodies.fetch(session, loaded.records, operations))
         return cached
 
-    def _folded(self, session: SessionKey, loaded: Loaded, base: CachedState | None) -> CachedState:
+    def _folded(self, session: SessionKey, loaded: Loaded, base: CachedState | None, bodies: Mapping[int, bytes]) -> CachedState:
         """What was loaded of one chain, which goes on from `base` if it is a fork's."""
         row, snapshot, records = loaded.row, loaded.snapshot, loaded.records
-        state: Any = {}
+        start = CachedState(row.head, {}, 0, 0, row.tags, row.created_at)
         prev: bytes | None = GENESIS
         stand: DerivedStatus | None = None
-        log_bytes = snapshot_bytes = 0
         if base is not None:
-            state, prev, log_bytes = base.state, base.head.hash, base.log_bytes + base.snapshot_bytes
+            log_bytes, prev = base.log_bytes + base.snapshot_bytes, base.head.hash
+            start = msgspec.structs.replace(start, state=base.state, log_bytes=log_bytes, state_bytes=base.state_bytes)
         elif snapshot is not None:
-            state = self._codec.decode_snapshot(session, snapshot)
-            prev, snapshot_bytes = snapshot.hash, len(snapshot.body)
+            state, size = self._codec.decode_snapshot(session, snapshot), payload_bytes(snapshot.body)
+            start = msgspec.structs.replace(start, state=state, snapshot_bytes=len(snapshot.body), state_bytes=size)
+            prev = snapshot.hash
             if not records and snapshot.version == row.head.version and snapshot.hash != row.head.hash:
                 raise Rewound(f"The snapshot of session {session.id!r} belongs to a commit that the chain no longer holds.")
         elif records and records[0].is_stub:
@@ -364,36 +416,49 @@ class Reader:
         elif snapshot is not None and snapshot.version != row.head.version:
             head = row.head
             row = msgspec.structs.replace(row, head=Head(snapshot.version, snapshot.hash, head.at, head.epoch, head.status, head.data))
-        control = decode_control(row.control)
-        start = CachedState(row.head, state, log_bytes, snapshot_bytes, row.tags, row.created_at, row.size_bytes, control)
+        start = msgspec.structs.replace(start, head=row.head, size_bytes=row.size_bytes, control=decode_control(row.control))
         with ROOM:
-            folded = self._fold(session, start, prev, stand, records)
-        if folded.head == loaded.row.head:  # The row says more than its commits: what sweepers saw is written without one.
-            folded = msgspec.structs.replace(folded, control=control)
+            folded = self._fold(session, start, prev, stand, records, bodies)
+        if folded.head == loaded.row.head:
+            folded = msgspec.structs.replace(folded, control=with_look_of(start.control, folded.control))
         return folded
 
     def _fold(
-        self, session: SessionKey, start: CachedState, prev: bytes | None, stand: DerivedStatus | None, records: Sequence[Record]
+        self,
+        session: SessionKey,
+        start: CachedState,
+        prev: bytes | None,
+        stand: DerivedStatus | None,
+        records: Sequence[Record],
+        bodies: Mapping[int, bytes],
     ) -> CachedState:
         """What `start` becomes with these records, which follow the commit whose hash is `prev`."""
-        tags, log_bytes, control = start.tags, start.log_bytes, start.control
+        tags, log_bytes, state_bytes, control = start.tags, start.log_bytes, start.state_bytes, start.control
+        began: int | None = None
         fold = Fold(start.state)
         for record in records:
-            commit = self._codec.open_record(session, record, prev)
+            body = bodies.get(record.head.version, b"")
+            commit = self._codec.open_record(session, record, prev, body=body or None, partial=True)
             prev = commit.hash
-            log_bytes += record.stored_bytes
+            log_bytes += record.stored_bytes + len(body)
             stand = derive_status(record.kind, record.head.version, stand)
             stand = check_standing(session, record.head, stand)
             if commit.kind is Kind.data:
-                apply_events(session, fold, commit)
+                if apply_events(session, fold, commit):
+                    state_bytes += payload_bytes(body or record.body)
             else:
                 control = control.after_commit(commit)
+                said = life_said(commit)
+                began = began if said is None else said
                 if commit.kind is Kind.tombstone:
-                    fold, tags = Fold({}), {}
+                    fold, tags, state_bytes = Fold({}), {}, 0
                 elif commit.kind is Kind.configure:
                     tags = configured(commit.events).get("tags", tags)
         head = records[-1].head if records else start.head
-        return msgspec.structs.replace(start, head=head, state=fold.state, log_bytes=log_bytes, tags=tags, control=control)
+        self.note_start(session, head, control, began)
+        return msgspec.structs.replace(
+            start, head=head, state=fold.state, log_bytes=log_bytes, tags=tags, state_bytes=state_bytes, control=control
+        )
 
 
 def is_forked(commit: Commit) -> bool:
@@ -411,14 +476,17 @@ def check_standing(session: SessionKey, head: Head, stand: DerivedStatus | None)
     return head.status, head.data
 
 
-def apply_events(session: SessionKey, fold: Fold, commit: Commit) -> None:
-    """Fold one commit. Operations were validated when they were written, so one that does not fit is `Corrupt`."""
+def apply_events(session: SessionKey, fold: Fold, commit: Commit) -> bool:
+    """Fold one commit; whether it has operations. They were validated when they were written, so one that does not fit is `Corrupt`."""
+    changes = False
     for event in commit.events:
         if event.ops:
+            changes = True
             try:
                 fold.apply(event.ops)
             except (Invalid, TestFailed) as error:
                 raise Corrupt(f"Version {commit.version} of session {session.id!r} does not fit the state before it: {error}") from error
+    return changes
 
 
 def configured(events: Iterable[Event]) -> dict[str, Any]:

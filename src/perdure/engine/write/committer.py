@@ -19,19 +19,26 @@ from perdure.codec.records import Proposal
 from perdure.concurrency.replies import Reply
 from perdure.config import Settings
 from perdure.engine.live.watch import Watchers
+from perdure.engine.read.bodies import Bodies, StoredBody, nothing
 from perdure.engine.read.cache import Cache, CachedState
 from perdure.engine.read.reader import Reader
+from perdure.engine.read.sizes import StateSizes
 from perdure.engine.views import Receipt
+from perdure.engine.write.fence import is_undecided
 from perdure.engine.write.keys import Keys, digest_of
 from perdure.engine.write.prefixes import PrefixPolicies
-from perdure.engine.write.request import NOTHING, Mode, WriteRequest, check_head
+from perdure.engine.write.quotas import Quotas
+from perdure.engine.write.request import NOTHING, Mode, WriteRequest, has_ops
 from perdure.engine.write.resolve import (
     RECREATED,
     Incarnation,
+    OtherLife,
     Plan,
     applied,
+    check_writable,
     conflict,
     finisher,
+    fits,
     missing_after,
     resolve,
     rewound,
@@ -40,14 +47,19 @@ from perdure.engine.write.session_queue import SessionQueue, Slot
 from perdure.engine.write.snapshots import Snapshots
 from perdure.engine.write.starting import Start, first_state, refusing_start, start_with, starting
 from perdure.engine.write.writer import Writer
-from perdure.errors import Busy, Conflict, Error, Unknown
+from perdure.errors import AlreadyExists, Busy, Conflict, Deleted, Error, Fenced, KeyReused, Moved, NotFound, Rewound, Unknown
 from perdure.model.commit import Kind
+from perdure.model.epoch import raised
 from perdure.model.ids import SessionKey, life_key, uuid7
 from perdure.model.state import MISSING
 from perdure.telemetry import Telemetry, traceparent
 
 CONFLICT_COMMITS_MAX = 100
 """Most commits that a `Conflict` carries."""
+UNDECIDED_PAUSE = 0.05
+"""Seconds until a write is tried again that came while its lease was taking its next grant."""
+_REFUSALS = (AlreadyExists, Conflict, Deleted, Fenced, Moved, NotFound, Rewound)
+"""What a head answers that a commit does not fit: then it was certainly not stored."""
 
 
 class _Tries:
@@ -66,12 +78,22 @@ class _Tries:
     """Whether what the session begins with was looked up."""
     refuses_start = False
     """Whether the try may not start a session, because that has to be looked up."""
+    body: StoredBody | None = None
+    """What is sent in place of the proposal, whose body is stored out of line."""
+    sent = False
+    """Whether a try may have been stored that was not answered."""
+    counted = False
+    """Whether it was counted against the tenant's quota."""
     lost = 0
     since = began = 0.0
 
     def __init__(self, request: WriteRequest, id: bytes) -> None:
         self.request, self.id = request, id
         self.seen, self.expected = request.base, request.expected_version
+        self.life = 0
+        """The session's grant, as far as it is known."""
+        self.bodies: list[str] = []
+        """The names of all bodies that were stored out of line."""
 
     @property
     def key(self) -> str | None:
@@ -82,7 +104,7 @@ class _Tries:
     def take(self, plan: Plan) -> None:
         """Go on with the plan. What was encoded for other events is encoded again."""
         if plan.request.events is not self.request.events:
-            self.proposal = None
+            self.proposal = self.body = None
         self.request, self.seen, self.state = plan
 
 
@@ -103,10 +125,14 @@ class Committer:
         clock: Clock,
         settings: Settings,
         telemetry: Telemetry,
+        bodies: Bodies,
+        quotas: Quotas | None,
+        sizes: StateSizes,
     ) -> None:
         self._backend, self._codec, self._writer, self._reader, self._cache = backend, codec, writer, reader, cache
         self._keys, self._snapshots, self._prefixes, self._watchers = keys, snapshots, prefixes, watchers
         self._clock, self._settings, self._telemetry = clock, settings, telemetry
+        self._bodies, self._quotas, self._sizes = bodies, quotas, sizes
         self._queue = SessionQueue(clock.monotonic)
         self._pacing = Pacing(clock.monotonic, clock.bits)
 
@@ -149,18 +175,46 @@ class Committer:
         message = f"{tries} tries in {seconds:.1f} s to write to session {session.id!r} were overtaken by other writers."
         return Busy(message, session=session.id, tries=tries, seconds=seconds)
 
-    async def _commit(self, request: WriteRequest) -> Receipt:
-        session, tries = request.session, _Tries(request, self.new_id())
+    def _commit(self, request: WriteRequest) -> Coroutine[Any, Any, Receipt]:
+        return self._with_bodies(request) if self._bodies.stores else self._try(request, _Tries(request, self.new_id()))
+
+    async def _with_bodies(self, request: WriteRequest) -> Receipt:
+        """Store it, and remove the bodies out of line that were stored for tries which were refused."""
+        tries = _Tries(request, self.new_id())
+        if (known := self._cache.get(request.session)) is not None:
+            tries.life = raised(known.head.epoch, 0)
+        try:
+            receipt = await self._try(request, tries)
+        except Error as error:
+            if not tries.sent or isinstance(error, KeyReused):
+                await self._bodies.remove(tries.bodies)
+            raise
+        if receipt.id == tries.id and tries.sent:
+            await self._bodies.remove([name for name in tries.bodies if tries.body is None or name != tries.body.name])
+        elif receipt.id not in (b"", tries.id):  # Else the commit that has the key may be this one.
+            await self._bodies.remove(tries.bodies)
+        return receipt
+
+    async def _try(self, request: WriteRequest, tries: _Tries) -> Receipt:
+        session = request.session
         while True:
             if request.mode is not Mode.events:
                 if (receipt := await self._resolve(request, tries)) is not None:
                     return receipt
                 if tries.seen is None and tries.start is None:
                     await self._begin(tries)
-            append = self._append_of(request, tries)
+            proposal = self._proposed(request, tries)
+            if self._bodies.is_large(proposal.body):
+                proposal = await self._out_of_line(tries, proposal)
+            append = self._append_of(request, tries, proposal)
             try:
+                tries.sent = True
                 outcome = await self._writer.submit(append)
+                if isinstance(outcome, OtherLife):
+                    self._enter_life(tries, outcome.life)
+                    continue
                 if isinstance(outcome, BaseException):
+                    tries.sent = not isinstance(outcome, _REFUSALS)
                     raise outcome
             except Unknown as lost_answer:
                 receipt = None if "settled" in lost_answer.facts else await self._find(request, tries)
@@ -176,11 +230,15 @@ class Committer:
                 head = outcome.head
                 self._telemetry.committed(request.operation, tries.lost)
                 self._pacing.won(session)
+                if request.options.fence is not None:
+                    request.options.fence.wrote(head)
                 self._watchers.notify(session, head.version)
                 if tries.state is not MISSING or session in self._cache:
                     await self._remember(tries, outcome)
-                return Receipt(head.version, tries.id, head.hash, head.at, outcome.durability)
+                level = outcome.durability if tries.body is None else min(outcome.durability, self._bodies.durability)
+                return Receipt(head.version, tries.id, head.hash, head.at, level)
             if isinstance(outcome, Refused):
+                tries.sent = False
                 if outcome.head is None and tries.refuses_start:
                     await self._begin(tries)
                 else:
@@ -190,7 +248,8 @@ class Committer:
             incarnation = await self._keys.later_incarnation(session, outcome)
             if incarnation is None:
                 return await self._keys.replayed(request, outcome, str(append.key))
-            tries.incarnation, tries.proposal = incarnation, None
+            tries.incarnation, tries.proposal, tries.body = incarnation, None, None
+            tries.bodies.clear()  # One may be that of the commit which has the key.
 
     async def _resolve(self, request: WriteRequest, tries: _Tries) -> Receipt | None:
         """Bring the request onto the newest state, or find that its key was applied before. What is refused, the newest state refuses."""
@@ -218,7 +277,7 @@ class Committer:
         if seen is not None and seen is not NOTHING and request.mode is not Mode.any_state:
             current = await self._require_seen(request, seen.head, current)
         if request.decide is not None:
-            check_head(request.session, None if current is None else current.head, request.options)
+            check_writable(request, None if current is None else current.head)
             events = await request.decide(current or NOTHING)
             return applied(msgspec.structs.replace(request, events=events), current)
         after = missing_after(request, seen, current)
@@ -248,27 +307,23 @@ class Committer:
             return None
         return newest
 
-    def _append_of(self, request: WriteRequest, tries: _Tries) -> Append:
-        """The next try, for the engine. What was encoded for an earlier one is used again where it is the same."""
-        key, now = tries.key, self._clock.now()
-        if tries.proposal is None:
-            tries.proposal = self._codec.propose(
+    def _proposed(self, request: WriteRequest, tries: _Tries) -> Proposal:
+        """The next try, encoded; what was encoded for an earlier one is used again where it is the same. Raises `QuotaExceeded`."""
+        proposal = tries.proposal
+        if proposal is None:
+            proposal = tries.proposal = self._codec.propose(
                 request.session,
                 tries.request.events,
                 id=tries.id,
                 actor=request.options.actor,
-                key=key,
+                key=tries.key,
                 request=digest_of(request.options, request.asked or request.events),
-                trace=traceparent(),
+                trace=request.trace or traceparent(),
             )
-        finish = finisher(request, tries.seen, tries.expected, tries.incarnation, tries.proposal, now)
-        if tries.start is None:
-            tries.refuses_start = request.mode is Mode.events and not tries.begun and self._prefixes.may_apply(request.session)
-            if tries.refuses_start:
-                finish = refusing_start(finish)
-            return Append(request.session, finish, key, None, request.durability)
-        finish = starting(finish, tries.start, tries.proposal, now)
-        return Append(request.session, finish, key, tries.start.index, request.durability)
+            if self._quotas is not None and not tries.counted:
+                self._quotas.take(request.session.tenant, len(proposal.body))
+                tries.counted = True
+        return proposal
 
     async def _begin(self, tries: _Tries) -> None:
         """Look up what the session begins with, if this write starts it."""
@@ -277,6 +332,32 @@ class Committer:
         policy = await self._prefixes.begins(request.session)
         if policy is not None:
             tries.start = start_with(self._codec, request.session, policy, self.new_id(), self._clock.now())
+
+    async def _out_of_line(self, tries: _Tries, proposal: Proposal) -> Proposal:
+        """The try with a reference to its body, which is stored before it is sent."""
+        if tries.body is None:
+            tries.body = await self._bodies.store(tries.request.session, proposal, tries.request.events, tries.life)
+            tries.bodies.append(tries.body.name)
+        return tries.body.proposal
+
+    def _enter_life(self, tries: _Tries, life: int) -> None:
+        """The session was deleted, and perhaps purged, since the body was stored: it has to be stored again. Raises `Busy`."""
+        tries.life, tries.body, tries.sent = life, None, False
+        tries.lost, tries.since = tries.lost + 1, tries.since or tries.began or self.now()
+        if tries.lost >= self._settings.attempts:
+            raise self.busy(tries.request.session, tries.lost, tries.since)
+
+    def _append_of(self, request: WriteRequest, tries: _Tries, proposal: Proposal) -> Append:
+        """The next try, for the engine."""
+        life, now = None if tries.body is None else tries.body.life, self._clock.now()
+        finish = finisher(request, tries.seen, tries.expected, tries.incarnation, proposal, now, life)
+        if tries.start is not None:
+            finish = starting(finish, tries.start, proposal, now)
+            return Append(request.session, finish, tries.key, tries.start.index, request.durability)
+        tries.refuses_start = request.mode is Mode.events and not tries.begun and self._prefixes.may_apply(request.session)
+        if tries.refuses_start:
+            finish = refusing_start(finish)
+        return Append(request.session, finish, tries.key, None, request.durability)
 
     async def _remember(self, tries: _Tries, outcome: Appended) -> None:
         """Keep the state that this commit made; store a snapshot when the log outweighs the last one."""
@@ -291,9 +372,14 @@ class Committer:
         state = tries.state
         if state is MISSING:
             state = {} if previous is not None and previous.status != outcome.head.status else known.state
-        log_bytes = known.log_bytes + len(proposal.body) + len(proposal.meta) + 128
-        made = msgspec.structs.replace(known, head=outcome.head, state=state, log_bytes=log_bytes)
+        changes = has_ops(tries.request.events)
+        body = proposal.body if tries.body is None or changes else tries.body.proposal.body
+        log_bytes = known.log_bytes + len(body) + len(proposal.meta) + 128
+        state_bytes = known.state_bytes + proposal.payload_bytes if changes else known.state_bytes
+        made = msgspec.structs.replace(known, head=outcome.head, state=state, log_bytes=log_bytes, state_bytes=state_bytes)
         self._cache.put(session, made)
+        if changes:
+            self._sizes.check(session, made)
         if self._snapshots.is_due(made):
             await self._snapshots.store(session, made)
 
@@ -305,17 +391,32 @@ class Committer:
         if request.mode is not Mode.events:
             self._pacing.lost(session, self.now() - tries.began)
             self._queue.reserve(session)
-        if request.mode is Mode.exact or (request.options.on_conflict == "raise" and request.expected_version is not None):
+        if head is None and tries.incarnation is not None:
+            raise await self._explained(request, head, conflict(request, head, RECREATED))
+        if head is not None and fits(request, head, tries.seen, tries.expected):
+            await self._await_grant(tries, head)
+        elif request.mode is Mode.exact or (request.options.on_conflict == "raise" and request.expected_version is not None):
             raise await self._explained(request, head, conflict(request, head))
-        if request.mode is Mode.events and head is not None and tries.expected is not None:
+        elif request.mode is Mode.events and head is not None and tries.expected is not None:
             await self._require_same_incarnation(request, tries.expected, head)
             tries.expected = head.version
         if tries.lost >= self._settings.attempts:
             raise self.busy(session, tries.lost, tries.since)
 
+    async def _await_grant(self, tries: _Tries, head: Head) -> None:
+        """The head has what the write was made for, but another grant. A lease that was taken or released has changed nothing else; a
+        tombstone ended the life that the write was meant for: raises `Conflict`."""
+        request, grant = tries.request, raised(head.epoch, 0)
+        if tries.incarnation is not None and tries.incarnation.grant != grant:
+            if await self._reader.incarnation_start(request.session, head) != tries.incarnation.tombstone:
+                raise await self._explained(request, head, conflict(request, head, RECREATED))
+            tries.incarnation = Incarnation(tries.incarnation.tombstone, grant)
+        if is_undecided(head, request.options.fence):
+            await Reply[None]().within(UNDECIDED_PAUSE)
+
     async def _require_same_incarnation(self, request: WriteRequest, since: int, head: Head) -> None:
         """Raise `Conflict` if the session was deleted, and created again, after the version that the caller decided on."""
-        async with aclosing(self._reader.commits(request.session, after=since, before=head.version + 1)) as commits:
+        async with aclosing(self._reader.commits(request.session, after=since, before=head.version + 1, need=nothing)) as commits:
             async for commit in commits:
                 if commit.kind is Kind.tombstone:
                     raise await self._explained(request, head, conflict(request, head, RECREATED))
@@ -323,11 +424,14 @@ class Committer:
     async def _find(self, request: WriteRequest, tries: _Tries) -> Receipt | None:
         """After a lost answer: is the commit in the chain, at the durability asked for? Only its id proves it."""
         with suppress(Error):
-            async with aclosing(self._reader.commits(request.session, newest_first=True)) as commits:
+            async with aclosing(self._reader.commits(request.session, newest_first=True, need=nothing)) as commits:
                 async for commit in commits:
                     if commit.id == tries.id:
                         level = self._backend.capabilities.proven(request.durability)
-                        return None if level < request.durability else Receipt(commit.version, commit.id, commit.hash, commit.at, level)
+                        if level < request.durability:
+                            return None
+                        level = level if tries.body is None else min(level, self._bodies.durability)
+                        return Receipt(commit.version, commit.id, commit.hash, commit.at, level)
                     if tries.seen is not None and commit.version <= tries.seen.head.version:
                         break
         return None

@@ -11,17 +11,19 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from perdure.backends.spi import Append, Appended, Backend, Durability, Head, Index, Record
+from perdure.backends.spi import Append, Appended, Backend, Durability, Head, Index, Record, Refused
 from perdure.clock import Clock
 from perdure.codec.codec import Codec
 from perdure.codec.records import Base, Proposal
+from perdure.concurrency.replies import Reply
 from perdure.config import Settings
 from perdure.engine.live.watch import Watchers
 from perdure.engine.options import Options
 from perdure.engine.read.cache import Cache
 from perdure.engine.read.reader import Reader, configured
 from perdure.engine.views import Receipt
-from perdure.engine.write.committer import Committer
+from perdure.engine.write.committer import UNDECIDED_PAUSE, Committer
+from perdure.engine.write.fence import Fence, epoch_after, is_undecided
 from perdure.engine.write.request import NOTHING, check_head
 from perdure.engine.write.resolve import RECREATED
 from perdure.engine.write.writer import Writer
@@ -31,6 +33,7 @@ from perdure.model.control import NOTHING_SET, Control
 from perdure.model.epoch import GRANT_STEP_BITS, raised
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
+from perdure.model.lease import LeaseSection
 from perdure.telemetry import traceparent
 
 
@@ -39,6 +42,13 @@ class Basis(NamedTuple):
 
     head: Head
     control: Control
+    life: int
+    """The version of the tombstone that the session's life began after; 0 in a first life."""
+    holder: LeaseSection | None
+    """Who holds the session's lease; `None`: nobody."""
+
+
+_NO_SESSION = Basis(NOTHING.head, NOTHING_SET, 0, None)
 
 
 class ControlCommit(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,25 +108,49 @@ class ControlCommits:
         durability: Durability,
         base: Base | None = None,
         seen: Head | None = None,
+        fence: Fence | None = None,
     ) -> Receipt:
-        """Write a control commit after any live head, of the same life as `seen`; with `base`, as the first commit of a fork."""
+        """Write a control commit after any live head, of the same life as `seen`; with `base`, as the first commit of a fork.
+
+        Raises `Fenced` for a configure commit in a session that somebody holds for himself, unless it is made under the lease of `fence`.
+        """
         proposal = self._propose(session, kind, event, actor)
         options = Options(expect=0 if base is not None else None, create=False)
-        now = self._clock.now()
+        now, since = self._clock.now(), self._committer.now()
         step = self.grant_step() if kind is Kind.tombstone else 0
 
-        def finish(head: Head | None) -> Sequence[Record]:
+        def finish(head: Head | None) -> Sequence[Record] | None:
             check_head(session, head, options, starting=base is not None)
             if seen is not None and head is not None and raised(head.epoch, 0) != raised(seen.epoch, 0):
-                raise Conflict(f"{RECREATED}nothing was written to session {session.id!r}.", session=session.id)
+                return None
             epoch = raised(head.epoch, step) if step and head is not None else None
+            if kind is Kind.configure and base is None:
+                if is_undecided(head, fence):
+                    return None
+                epoch = epoch_after(session, head, fence)
             return (proposal.finish(head, now, status=status, base=base, epoch=epoch),)
 
         outcome = await self._append(Append(session, finish, None, index, durability))
-        if outcome is None:
-            raise Conflict(f"Session {session.id!r} moved on.", session=session.id)
+        tries = 1
+        while not isinstance(outcome, Appended):
+            if tries >= self._settings.attempts:
+                raise self._committer.busy(session, tries, since)
+            if is_undecided(outcome.head, fence):
+                await Reply[None]().within(UNDECIDED_PAUSE)
+            else:
+                seen = await self._require_same_life(session, seen, outcome.head)
+            outcome = await self._append(Append(session, finish, None, index, durability))
+            tries += 1
         self._remember(session, outcome, ((kind, event),))
         return Receipt(outcome.head.version, outcome.id, outcome.head.hash, outcome.head.at, outcome.durability)
+
+    async def _require_same_life(self, session: SessionKey, seen: Head | None, head: Head | None) -> Head | None:
+        """The newer head, in place of the one that was seen: its grant is another. Raises `Conflict` if a tombstone lies between."""
+        if seen is None or head is None:
+            return head
+        if await self._reader.incarnation_start(session, seen) != await self._reader.incarnation_start(session, head):
+            raise Conflict(f"{RECREATED}nothing was written to session {session.id!r}.", session=session.id)
+        return head
 
     async def change(
         self,
@@ -127,12 +161,14 @@ class ControlCommits:
         durability: Durability,
         create: bool = False,
         basis: Basis | None = None,
+        fence: Fence | None = None,
     ) -> Appended | None:
         """Write what `decide` makes of how the session stands; `None` if it decides that nothing is to be written.
 
         `decide` is pure. It is called on the newest head, and again for each head that won a race. `basis` is what the caller read
         just now: the first try goes by it, and a refusal of the head is decided again. With `create` a session that does not exist stands
-        at version 0. Raises `NotFound`, `Deleted`, `Moved`, `Busy` after `attempts` lost races, and what `decide` raises.
+        at version 0. A plan that begins with a configure commit is `Fenced` as in `write`. Raises `NotFound`, `Deleted`, `Moved`, `Busy`
+        after `attempts` lost races, and what `decide` raises.
         """
         tries, since = 0, self._committer.now()
         async with self._committer.slot(session):
@@ -142,8 +178,8 @@ class ControlCommits:
                 plan = decide(basis)
                 if plan is None:
                     return None
-                outcome = await self._append(self._append_of(session, basis, plan, actor, durability, create=create))
-                if outcome is not None:
+                outcome = await self._append(self._append_of(session, basis, plan, actor, durability, fence, create=create))
+                if isinstance(outcome, Appended):
                     self._remember(session, outcome, [(commit.kind, commit.event) for commit in plan.commits])
                     return outcome
                 tries, basis = tries + 1, None
@@ -154,12 +190,23 @@ class ControlCommits:
     async def _read_basis(self, session: SessionKey, *, create: bool) -> Basis:
         current = await self._reader.read_head(session)
         if current is None and create:
-            return Basis(NOTHING.head, NOTHING_SET)
+            return _NO_SESSION
         check_head(session, None if current is None else current.head, Options(create=False))
-        return Basis(NOTHING.head, NOTHING_SET) if current is None else Basis(current.head, current.control)
+        if current is None:
+            return _NO_SESSION
+        life = await self._reader.incarnation_start(session, current.head)
+        return Basis(current.head, current.control, life, await self._reader.holder(session, current))
 
     def _append_of(
-        self, session: SessionKey, basis: Basis, plan: ControlChange, actor: str | None, durability: Durability, *, create: bool
+        self,
+        session: SessionKey,
+        basis: Basis,
+        plan: ControlChange,
+        actor: str | None,
+        durability: Durability,
+        fence: Fence | None,
+        *,
+        create: bool,
     ) -> Append:
         """The next try. Each commit of the plan follows the one before it."""
         seen, now, options = basis.head, self._clock.now(), Options(create=create)
@@ -176,13 +223,18 @@ class ControlCommits:
         def finish(head: Head | None) -> Sequence[Record] | None:
             check_head(session, head, options)
             found = head or NOTHING.head
+            answer = None
+            if plan.commits[0].kind is Kind.configure:
+                if is_undecided(head, fence):
+                    return None
+                answer = epoch_after(session, head, fence)
             if exact and (found.version, found.hash) != (seen.version, seen.hash):
                 return None
             if (found.epoch, found.status) != (seen.epoch, seen.status):
                 return None
             records: list[Record] = []
             for commit, proposal in proposals:
-                epoch = None if commit.epoch is None else commit.epoch(found.epoch)
+                epoch = answer if commit.epoch is None else commit.epoch(found.epoch)
                 records.append(proposal.finish(head, now, status=commit.status, epoch=epoch))
                 head = found = records[-1].head
             return records
@@ -192,8 +244,8 @@ class ControlCommits:
     def _propose(self, session: SessionKey, kind: Kind, event: Event, actor: str | None) -> Proposal:
         return self._codec.propose(session, (event,), id=self._committer.new_id(), kind=kind, actor=actor, trace=traceparent())
 
-    async def _append(self, append: Append) -> Appended | None:
-        """What was stored; `None` if the head was refused."""
+    async def _append(self, append: Append) -> Appended | Refused:
+        """What was stored, or the head that was refused."""
         try:
             outcome = await self._writer.append(append)
         except Error:
@@ -202,7 +254,7 @@ class ControlCommits:
             self._reader.doubt(append.session)
             raise
         if not isinstance(outcome, Appended):
-            return None
+            return Refused(outcome.head)
         self._watchers.notify(append.session, outcome.head.version)
         return outcome
 
@@ -222,3 +274,5 @@ class ControlCommits:
         log_bytes = known.log_bytes + 256 * len(commits)
         made = msgspec.structs.replace(known, head=outcome.head, state=state, log_bytes=log_bytes, tags=tags, control=control)
         self._cache.put(session, made)
+        tombstone = outcome.head.version if outcome.head.status == Status.deleted else None
+        self._reader.note_start(session, outcome.head, control, tombstone)

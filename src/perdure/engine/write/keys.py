@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from perdure.backends.spi import Backend, Durability, Known
+from perdure.codec.out_of_line import is_reference
 from perdure.codec.records import request_digest
 from perdure.engine.options import Options
+from perdure.engine.read.bodies import Bodies
 from perdure.engine.read.reader import Reader
 from perdure.engine.views import Receipt
 from perdure.engine.write.request import WriteRequest
@@ -25,8 +27,8 @@ def digest_of(options: Options, events: Sequence[Event]) -> bytes:
 class Keys:
     """Looks up the keys of one connection's sessions. Safe from any thread and loop."""
 
-    def __init__(self, backend: Backend, reader: Reader) -> None:
-        self._backend, self._reader = backend, reader
+    def __init__(self, backend: Backend, reader: Reader, bodies: Bodies) -> None:
+        self._backend, self._reader, self._bodies = backend, reader, bodies
 
     async def find(self, session: SessionKey, key: str, *, include_deleted: bool = False) -> tuple[Known, str] | None:
         """Where this key was applied in the session's present life, and how it is stored there. With `include_deleted` its first use in an
@@ -79,4 +81,6 @@ class Keys:
             return Receipt(known.version, b"", b"", 0, durability, duplicate=True)
         if (record.key, record.request) != (key, known.request):
             raise Corrupt(f"Version {known.version} of session {session.id!r} is not what its key was applied by.", session=session.id)
+        if is_reference(record.body):
+            durability = min(durability, self._bodies.durability)
         return Receipt(known.version, record.id, record.head.hash, record.head.at, durability, duplicate=True)

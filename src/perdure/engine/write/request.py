@@ -58,6 +58,10 @@ class WriteRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Whether a call that repeats the key must ask for the same."""
     asked: Sequence[Event] | None = None
     """What a call that repeats the key must ask for, where that is not `events`."""
+    trace: str | None = None
+    """The W3C traceparent of the caller, where the write is made outside of the call."""
+    grant: int | None = None
+    """The fencing token of the life that it is meant for: on a head with another one it is a conflict."""
     decide: Callable[[CachedState], Awaitable[tuple[Event, ...]]] | None = None
     """Makes the events for the state that they are committed on. It is called again for each head that is tried."""
 

@@ -16,8 +16,9 @@ from perdure.backends.spi import Head, Record
 from perdure.codec.records import Proposal
 from perdure.engine.options import ask
 from perdure.engine.read.cache import CachedState
+from perdure.engine.write.fence import epoch_after, is_undecided
 from perdure.engine.write.request import NOTHING, Mode, WriteRequest, check_head
-from perdure.errors import Conflict, Rewound
+from perdure.errors import Conflict, Error, Rewound
 from perdure.model.commit import Commit, Kind, Status
 from perdure.model.epoch import raised
 from perdure.model.events import Event
@@ -67,7 +68,7 @@ def resolve(request: WriteRequest, seen: CachedState | None, current: CachedStat
     if a `test` does not hold, and what the caller's policy raises.
     """
     if current is not None:
-        check_head(request.session, current.head, request.options)
+        check_writable(request, current.head)
         deleted = current.head.status == _DELETED and seen is not None and seen.head.status != _DELETED
         if deleted and request.mode is not Mode.any_state and request.ops:
             return conflict(request, current.head)
@@ -88,6 +89,13 @@ def resolve(request: WriteRequest, seen: CachedState | None, current: CachedStat
     if changed:
         return conflict(request, current.head, paths=changed)
     return _rebased(request, seen, current, ops)
+
+
+def check_writable(request: WriteRequest, head: Head | None) -> None:
+    """Raise what a head forbids, whatever the policy: see `check_head`; and `Fenced`."""
+    check_head(request.session, head, request.options)
+    if not is_undecided(head, request.options.fence):
+        epoch_after(request.session, head, request.options.fence)
 
 
 def applied(request: WriteRequest, seen: CachedState | None) -> Plan:
@@ -160,25 +168,57 @@ def _with_answer(events: Sequence[Event], ops: tuple[Op, ...]) -> tuple[Event, .
     return tuple(Event(event.type, event.data, ops if index == last else ()) for index, event in enumerate(events))
 
 
+class OtherLife(Error):
+    """The session's grant is not the one that the commit's body was stored under: nothing was written. Store the body again."""
+
+
 def finisher(
-    request: WriteRequest, seen: CachedState | None, expected: int | None, incarnation: Incarnation | None, proposal: Proposal, now: int
+    request: WriteRequest,
+    seen: CachedState | None,
+    expected: int | None,
+    incarnation: Incarnation | None,
+    proposal: Proposal,
+    now: int,
+    life: int | None = None,
 ) -> Callable[[Head | None], Sequence[Record] | None]:
-    """What an engine calls with the head that the commit would follow: it gives the record, or refuses the head. See `spi.Append`."""
-    session, options, events_only = request.session, request.options, request.mode is Mode.events
+    """What an engine calls with the head that the commit would follow: it gives the record, or refuses the head. See `spi.Append`.
+
+    `life`: the grant under which the body was stored out of line; on a head with another one it raises `OtherLife`.
+    """
+    session, options, fence = request.session, request.options, request.options.fence
 
     def finish(head: Head | None) -> Sequence[Record] | None:
         check_head(session, head, options)
-        if incarnation is not None and (head is None or raised(head.epoch, 0) != incarnation.grant):
-            raise conflict(request, head, RECREATED)
-        if head is None:
-            if seen is not None and not events_only:
-                raise rewound(request, seen.head)
-            return (proposal.finish(None, now),)
-        if (expected is not None and head.data > expected) if events_only else not _has_state(head, seen):
+        if is_undecided(head, fence):
             return None
-        return (proposal.finish(head, now, status=_ACTIVE if head.status == _DELETED else None),)
+        if request.grant is not None and request.grant != (0 if head is None else raised(head.epoch, 0)):
+            raise conflict(request, head, RECREATED)
+        epoch = epoch_after(session, head, fence)
+        if incarnation is not None and (head is None or raised(head.epoch, 0) != incarnation.grant):
+            return None
+        if head is None:
+            if seen is not None and request.mode is not Mode.events:
+                raise rewound(request, seen.head)
+            _require_life(life, 0)
+            return (proposal.finish(None, now),)
+        if not fits(request, head, seen, expected):
+            return None
+        _require_life(life, raised(head.epoch, 0))
+        return (proposal.finish(head, now, status=_ACTIVE if head.status == _DELETED else None, epoch=epoch),)
 
     return finish
+
+
+def fits(request: WriteRequest, head: Head, seen: CachedState | None, expected: int | None) -> bool:
+    """Whether a head has what the commit was made for: no later data commit, or the very state."""
+    if request.mode is Mode.events:
+        return expected is None or head.data <= expected
+    return _has_state(head, seen)
+
+
+def _require_life(life: int | None, grant: int) -> None:
+    if life is not None and life != grant:
+        raise OtherLife(life=grant)
 
 
 def _has_state(head: Head, seen: CachedState | None) -> bool:

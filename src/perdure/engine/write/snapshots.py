@@ -8,6 +8,7 @@ import msgspec
 
 from perdure.backends.spi import Backend, Snapshot, indexed
 from perdure.codec.codec import Codec
+from perdure.codec.envelope import payload_bytes
 from perdure.engine.read.cache import Cache, CachedState
 from perdure.errors import Error
 from perdure.model.ids import SessionKey
@@ -35,6 +36,7 @@ class Snapshots:
         with suppress(Error):
             snapshot = self._codec.encode_snapshot(session, head.version, head.hash, cached.state)
             size = len(snapshot.body)
+            cached = msgspec.structs.replace(cached, state_bytes=payload_bytes(snapshot.body))
             await self._put(session, snapshot, total)
         if keep:
             self._cache.put(session, msgspec.structs.replace(cached, log_bytes=0, snapshot_bytes=size, size_bytes=total))

@@ -11,6 +11,7 @@ import msgspec
 from perdure.backends.common.checks import check_records, fits, matches
 from perdure.backends.common.refusals import no_store
 from perdure.backends.common.schema import check_index, check_migration, check_writer, read_due_cursor, write_due_cursor
+from perdure.backends.memory.chain import Chain, check_keys
 from perdure.backends.spi import (
     APPENDS_MAX,
     NEVER,
@@ -36,11 +37,10 @@ from perdure.backends.spi import (
 )
 from perdure.clock import Clock
 from perdure.concurrency.critical_section import CriticalSection
-from perdure.errors import Closed, Corrupt, Invalid, Unsupported
+from perdure.errors import Closed, Invalid, Unsupported
 from perdure.model.commit import Kind, Status
 from perdure.model.ids import SessionKey, uuid7
 
-PAGE_BYTES = 4 << 20
 RECORD_BYTES_MAX = 64 << 20
 
 
@@ -55,32 +55,6 @@ async def open(url: str, *, clock: Clock, create: bool = True) -> MemoryBackend:
 
 _Due = tuple[int, str, str]
 """When a session is due, its tenant and its id."""
-
-
-class _Chain(msgspec.Struct):
-    """One session: records by version, oldest first; what its keys gave; snapshots by version; the cells of its index row."""
-
-    records: list[Record]
-    keys: dict[str, tuple[int, bytes]]
-    snapshots: dict[int, Snapshot]
-    tags: dict[str, str]
-    created_at: int
-    due_at: int | None = None
-    control: bytes = b""
-    size_bytes: int = 0
-
-    @property
-    def head(self) -> Head:
-        return self.records[-1].head
-
-    def after(self, version: int) -> int:
-        """The place of the first record after `version`."""
-        return bisect_left(self.records, version + 1, key=lambda record: record.head.version)
-
-    def find(self, version: int) -> Record | None:
-        place = self.after(version - 1)
-        found = self.records[place] if place < len(self.records) else None
-        return found if found is not None and found.head.version == version else None
 
 
 class MemoryBackend:
@@ -101,7 +75,7 @@ class MemoryBackend:
 
     def __init__(self, clock: Clock) -> None:
         self.store_id = uuid7(clock.now(), clock.bits(74)).hex()
-        self._chains: dict[SessionKey, _Chain] = {}
+        self._chains: dict[SessionKey, Chain] = {}
         self._feed: dict[int, Change] = {}
         self._due: list[_Due] = []
         """What is due, in the order of `due`."""
@@ -151,7 +125,7 @@ class MemoryBackend:
                 return Refused(head)
             check_records(append.session, head, records, RECORD_BYTES_MAX)
             check_index(append.session, append.index, schema=SCHEMA_VERSION)
-            _check_keys(append.session, chain, records)
+            check_keys(append.session, chain, records)
         except Exception as error:  # noqa: BLE001 - the outcome of this append alone
             return error
         index = append.index
@@ -162,7 +136,7 @@ class MemoryBackend:
         return Appended(records[-1].head, head, records[-1].id, Durability.memory)
 
     def _store(self, session: SessionKey, records: Sequence[Record], index: Index | None, position: int) -> None:
-        chain = self._chains.get(session) or _Chain([], {}, {}, {}, records[0].head.at)
+        chain = self._chains.get(session) or Chain([], {}, {}, {}, records[0].head.at)
         for place, record in enumerate(records, position + 1):
             if not chain.records or chain.records[-1].head.version < record.head.version:
                 chain.records.append(record)
@@ -174,7 +148,7 @@ class MemoryBackend:
             self._set_cells(session, chain, index)
         self._position = position + len(records)
 
-    def _set_cells(self, session: SessionKey, chain: _Chain, index: Index) -> None:
+    def _set_cells(self, session: SessionKey, chain: Chain, index: Index) -> None:
         if index.tags is not None:
             chain.tags = dict(index.tags)
         if index.control is not None:
@@ -236,7 +210,7 @@ class MemoryBackend:
             records = chain.records[chain.after(version or 0) : chain.after(upto)]
             return Loaded(self._row(session, chain), snapshot, records)
 
-    def _row(self, session: SessionKey, chain: _Chain) -> Row:
+    def _row(self, session: SessionKey, chain: Chain) -> Row:
         return Row(session, chain.head, dict(chain.tags), chain.created_at, chain.due_at, chain.control, chain.size_bytes)
 
     async def read(
@@ -249,17 +223,7 @@ class MemoryBackend:
             chain = self._chains.get(session)
             if chain is None:
                 return []
-            records = chain.records[chain.after(after) : None if before is None else chain.after(before - 1)]
-        page: list[Record] = []
-        size = 0
-        for record in reversed(records) if reverse else records:
-            if len(page) == limit:
-                break
-            page.append(record)
-            size += record.stored_bytes
-            if size > PAGE_BYTES:
-                break
-        return page
+            return chain.page(after, before, limit, reverse=reverse)
 
     async def find_key(self, session: SessionKey, key: str) -> Known | None:
         """See `spi.Backend.find_key`."""
@@ -352,7 +316,7 @@ class MemoryBackend:
                 raise Invalid(f"Session {session.id!r} has no anchor commit at version {anchor[0]} with this hash, or {below} is above it.")
             self._change(lambda: self._truncate(session, chain, below, snapshot=snapshot))
 
-    def _truncate(self, session: SessionKey, chain: _Chain, below: int, *, snapshot: bool) -> None:
+    def _truncate(self, session: SessionKey, chain: Chain, below: int, *, snapshot: bool) -> None:
         chain.records = chain.records[chain.after(below - 1) :]
         self._forget(session, below)
         chain.snapshots = {} if snapshot else {version: kept for version, kept in chain.snapshots.items() if version >= below - 1}
@@ -371,7 +335,7 @@ class MemoryBackend:
 
     def _purge(self, session: SessionKey, stub: Record, created_at: int) -> None:
         self._set_cells(session, self._chains[session], Index(due_at=NEVER))
-        self._chains[session] = _Chain([stub], {}, {}, {}, created_at)
+        self._chains[session] = Chain([stub], {}, {}, {}, created_at)
         self._forget(session, stub.head.version)
         (last,) = (position for position, change in self._feed.items() if change.session == session)
         self._feed[last] = Change(session, stub)
@@ -396,10 +360,3 @@ class MemoryBackend:
     async def close(self) -> None:
         """See `spi.Backend.close`. The data is gone."""
         self._closed = True
-
-
-def _check_keys(session: SessionKey, chain: _Chain | None, records: Sequence[Record]) -> None:
-    """Raise `Corrupt` for a record whose key is taken: its append named no key, or another, so nothing has looked it up."""
-    for record in records:
-        if chain is not None and record.key in chain.keys:
-            raise Corrupt(f"A record of session {session.id!r} has an idempotency key that was applied before: {record.key!r}.")

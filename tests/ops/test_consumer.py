@@ -1,0 +1,439 @@
+"""Consumers: every change is handled at least once and in order, whatever fails, restarts or runs twice; keys make effects happen once."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import perdure
+import perdure.sync
+from perdure import Change, Event, Store, ops
+from perdure.backends.memory import MemoryBackend
+from perdure.backends.spi import Append
+from perdure.clock import SystemClock
+from perdure.engine.store import system_store
+from tests.support.engine.following import versions
+from tests.support.engine.watchers import on, until
+from tests.support.ops.consumers import Recorder, effects_happen_once, handled_in_order, parked, quick, until_true
+
+__all__ = ["quick"]
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A fresh store on each engine in turn."""
+    return "memory:" if request.param == "memory" else f"sqlite:///{tmp_path}/store.db"
+
+
+async def write(store: Store, sessions: str, commits: int = 1) -> None:
+    """So many commits to each of these sessions in turn."""
+    for number in range(commits):
+        for session in sessions:
+            await store.append(session, Event("n", number))
+
+
+async def checkpoint(store: Store, name: str = "indexer") -> perdure.View:
+    """The session that is a consumer's checkpoint."""
+    return await system_store(store).read(f"consumer/{name}")
+
+
+async def test_a_consumer_goes_on_where_it_was(url: str) -> None:
+    """Each run handles, in order and in batches of the size asked for, what came since the one before; nothing twice if nothing fails."""
+    async with perdure.open(url) as store:
+        seen = Recorder()
+        for commits in (3, 0, 1, 4):
+            await write(store, "abc", commits)
+            done = await ops.consume(store, "indexer", seen, batch=5, follow=False)
+            assert done == ops.Consumed(handled=3 * commits, parked=0)
+        assert versions(seen.changes) == {session: list(range(1, 9)) for session in "abc"}
+        assert max(seen.batches) <= 5
+        (info,) = await ops.consumers(store)
+        assert (info.name, info.code, info.handled, info.waiting, info.parked) == ("indexer", "Recorder", 24, 0, ())
+
+
+async def test_handlers_get_what_comes_while_they_run(url: str) -> None:
+    """A consumer that follows handles what is committed while it waits; when it is cancelled, the next run goes on."""
+    async with perdure.open(url) as store:
+        seen = Recorder()
+        for turn in range(2):
+            running = asyncio.create_task(ops.consume(store, "indexer", seen))
+            await write(store, "ab", 2)
+            await until(lambda: len(seen.changes) == 4 * (turn + 1))  # noqa: B023 - it is waited for here
+            await until_saved(store, seen.changes[-1])
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+        assert versions(seen.changes) == {"a": [1, 2, 3, 4], "b": [1, 2, 3, 4]}
+
+
+async def until_saved(store: Store, change: Change) -> None:
+    """Wait until the checkpoint says that this change was handled."""
+
+    async def saved() -> bool:
+        return (await ops.consumers(store, "indexer"))[0].at == change.commit.time
+
+    await until_true(saved)
+
+
+async def two_are_parked(store: Store) -> bool:
+    """Whether something of two sessions is parked."""
+    return await parked(store) == 2
+
+
+async def test_a_checkpoint_does_not_make_the_next(url: str) -> None:
+    """Nothing is written for what is passed over: other sessions, other tenants, other types, the checkpoint itself; and nothing is seen
+    of it by users."""
+    async with perdure.open(url) as store:
+        seen = Recorder()
+        await write(store, "a")
+        running = asyncio.create_task(ops.consume(store, "indexer", seen, prefix="a", types={"n"}))
+        await until(lambda: len(seen.changes) == 1)
+        await until_saved(store, seen.changes[-1])
+        before = (await checkpoint(store)).version
+        await write(store, "b", 5)
+        await write(store.for_tenant("another"), "a", 5)
+        await store.append("a", Event("other"))
+        await write(store, "a")
+        await until(lambda: len(seen.changes) == 2)
+        await until_saved(store, seen.changes[-1])
+        assert (await checkpoint(store)).version == before + 1
+        await write(store, "b", 3)
+        assert (await ops.consume(store, "second", seen, prefix="nothing", follow=False)).handled == 0
+        assert (await checkpoint(store, "second")).version == 1
+        assert (await checkpoint(store)).version == before + 1
+        running.cancel()
+        assert {info.session async for info in store.list()} == {"a", "b"}
+        assert {change.session async for change in store.changes(follow=False)} == {"a", "b"}
+
+
+async def test_what_fails_again_and_again_is_parked(url: str) -> None:
+    """The commit that a handler fails on, and all later ones of its session, in this run and in others, are parked; the others are handled.
+    `retry` hands them over in order, and what fails again stays parked."""
+    async with perdure.open(url) as store:
+        seen = Recorder(bad={("b", 2)})
+        await write(store, "abc", 3)
+        assert await ops.consume(store, "indexer", seen, attempts=3, follow=False) == ops.Consumed(7, 1)
+        assert seen.failures == 1 + 3  # together, and three times alone
+        await write(store, "ab", 2)
+        assert await ops.consume(store, "indexer", seen, follow=False) == ops.Consumed(2, 1)
+        assert handled_in_order(seen.changes) == {"a": [1, 2, 3, 4, 5], "b": [1], "c": [1, 2, 3]}
+        (info,) = await ops.consumers(store)
+        (one,) = info.parked
+        assert (one.session, one.first, one.last, one.retry) == ("b", 2, 5, False)
+        assert one.error == "ValueError: not ('b', 2)"
+        assert info.waiting == 0
+
+        assert await ops.retry(store, "indexer") == 1
+        assert (await ops.consumers(store))[0].parked[0].retry
+        assert await ops.consume(store, "indexer", seen, attempts=2, follow=False) == ops.Consumed(0, 1)
+        assert not (await ops.consumers(store))[0].parked[0].retry
+        seen.bad = {("b", 4)}
+        await ops.retry(store, "indexer", "b")
+        assert await ops.consume(store, "indexer", seen, attempts=2, follow=False) == ops.Consumed(2, 1)
+        assert (await ops.consumers(store))[0].parked[0].first == 4
+        seen.bad = set()
+        await ops.retry(store, "indexer", "b")
+        await write(store, "b")
+        assert await ops.consume(store, "indexer", seen, follow=False) == ops.Consumed(3, 0)
+        assert handled_in_order(seen.changes)["b"] == [1, 2, 3, 4, 5, 6]
+
+
+async def test_what_is_dropped_is_not_handled(url: str) -> None:
+    """`drop` gives up what is parked and no more: what came later is handled, also what a consumer at work has parked since."""
+    async with perdure.open(url) as store:
+        seen = Recorder(bad={("a", 2)})
+        running = asyncio.create_task(ops.consume(store, "indexer", seen, attempts=1))
+        await write(store, "a", 3)
+        await until(lambda: seen.failures >= 1)
+        await until_true(lambda: parked(store))
+        last = (await ops.consumers(store))[0].parked[0].last
+        await write(store, "a", 2)
+        await asyncio.sleep(0.1)  # Passed over, so not in the checkpoint, or not yet read: both must come out right.
+        assert await ops.drop(store, "indexer") == 1
+        await until(lambda: [change.commit.version for change in seen.changes][-1:] == [5])
+        assert handled_in_order(seen.changes)["a"] == [1, *range(last + 1, 6)]
+        await write(store, "a")
+        await until(lambda: seen.changes[-1].commit.version == 6)
+        running.cancel()
+
+
+async def test_a_consumer_at_work_is_asked_to_retry(url: str) -> None:
+    """`retry` and `drop` from elsewhere do not take a consumer for two: it goes on, and does what it was asked for."""
+    async with perdure.open(url) as store:
+        seen = Recorder(bad={("a", 1), ("b", 1)})
+        await write(store, "abc")
+        running = asyncio.create_task(ops.consume(store, "indexer", seen, attempts=1))
+        await until_true(lambda: two_are_parked(store))
+        seen.bad = set()
+        await ops.retry(store, "indexer", "a")
+        await ops.drop(store, "indexer", "b")
+        await write(store, "c", 3)
+        await until(lambda: len(seen.changes) == 5)
+        assert handled_in_order(seen.changes) == {"a": [1], "c": [1, 2, 3, 4]}
+
+        async def saved() -> bool:
+            (info,) = await ops.consumers(store)
+            return (info.handled, info.parked) == (5, ())
+
+        await until_true(saved)
+        assert not running.done()
+        running.cancel()
+
+
+async def test_retryable_errors_park_nothing(url: str) -> None:
+    """An error of Perdure that may go away is waited out, however often it comes; the batch then comes again as a whole."""
+    async with perdure.open(url) as store:
+        await write(store, "ab", 2)
+        calls: list[int] = []
+
+        async def handler(changes: list[Change]) -> None:
+            calls.append(len(changes))
+            if len(calls) < 12:
+                raise perdure.Unavailable("The index is away.")
+
+        assert await ops.consume(store, "indexer", handler, attempts=2, follow=False) == ops.Consumed(4, 0)
+        assert calls == [4] * 12
+
+
+async def test_a_handler_that_fails_on_everything_stops(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above the most sessions that may be parked the consumer stops with `TooLarge`, and nothing is passed over: after the handler was
+    corrected, all is handled in order."""
+    monkeypatch.setattr("perdure.ops.consumer.PARKED_MAX", 2)
+    async with perdure.open(url) as store:
+        await write(store, "abcde", 2)
+        seen = Recorder(bad={(session, 1) for session in "abcd"})
+        with pytest.raises(perdure.TooLarge, match="consumers --retry indexer"):
+            await ops.consume(store, "indexer", seen, attempts=1, batch=1, follow=False)
+        assert len((await ops.consumers(store))[0].parked) == 2
+        seen.bad = set()
+        await ops.retry(store, "indexer")
+        await ops.consume(store, "indexer", seen, follow=False)
+        assert handled_in_order(seen.changes) == {session: [1, 2] for session in "abcde"}
+
+
+async def test_what_was_purged_is_not_retried(url: str) -> None:
+    """What is parked of a session that was purged since is gone: a retry ends, and the next life is handled."""
+    async with perdure.open(url) as store:
+        seen = Recorder(bad={("a", 2)})
+        await write(store, "a", 3)
+        await ops.consume(store, "indexer", seen, attempts=1, follow=False)
+        await store.delete("a")
+        await store.purge("a")
+        await ops.retry(store, "indexer")
+        await ops.consume(store, "indexer", seen, attempts=1, follow=False)
+        await store.append("a", Event("n"), recreate=True)
+        await ops.consume(store, "indexer", seen, attempts=1, follow=False)
+        assert (await ops.consumers(store))[0].parked == ()
+        assert versions(seen.changes)["a"] == [1, 4, 5]
+
+
+async def test_of_two_at_once_one_steps_back(url: str) -> None:
+    """See `consumers.effects_happen_once`: two runs of one name, in two stores or in one."""
+    async with perdure.open(url) as store:
+        if url == "memory:":
+            await effects_happen_once(store, store)
+        else:
+            async with perdure.open(url) as other:
+                await effects_happen_once(store, other)
+
+
+@pytest.mark.parametrize("stored", [True, False])
+async def test_a_lost_answer_of_a_checkpoint(stored: bool) -> None:
+    """Where the answer of a checkpoint's write is lost, whether or not it was stored, the consumer goes on, and does not step back."""
+
+    class Loses(MemoryBackend):
+        left = 3
+
+        async def append(self, appends: Sequence[Append]) -> Any:
+            mine = appends[0].session.id == "consumer/indexer" and appends[0].key is not None
+            if mine and self.left:
+                self.left -= 1
+                if stored:
+                    await super().append(appends)
+                raise perdure.Unknown("The connection broke.")
+            return await super().append(appends)
+
+    backend = Loses(SystemClock())
+    async with on(backend) as store:
+        await write(store, "ab", 6)
+        seen = Recorder()
+        assert await ops.consume(store, "indexer", seen, batch=2, follow=False) == ops.Consumed(12, 0)
+        assert versions(seen.changes) == {session: list(range(1, 7)) for session in "ab"}
+        assert (await ops.consumers(store))[0].handled == 12
+        assert (await checkpoint(store)).version == 1 + 6
+
+
+async def test_a_checkpoint_waits_for_an_engine_that_is_away() -> None:
+    """`Unavailable` at the checkpoint's write is waited out: the changes are not handled again."""
+
+    class Away(MemoryBackend):
+        left = 2
+
+        async def append(self, appends: Sequence[Append]) -> Any:
+            if appends[0].session.tenant == "~default" and appends[0].key is not None and self.left:
+                self.left -= 1
+                raise perdure.Unavailable("It is away.")
+            return await super().append(appends)
+
+    async with on(Away(SystemClock())) as store:
+        await write(store, "a", 2)
+        seen = Recorder()
+        assert await ops.consume(store, "indexer", seen, follow=False) == ops.Consumed(2, 0)
+        assert versions(seen.changes) == {"a": [1, 2]}
+
+
+async def test_a_name_belongs_to_one_registration(url: str) -> None:
+    """A consumer of a name that was registered for other changes, or another function, is refused and handles nothing; `code` says that
+    it is the same after all. A forgotten one begins at the start, or after a cursor."""
+
+    async def other(changes: list[Change]) -> None:
+        raise AssertionError
+
+    async with perdure.open(url) as store:
+        await write(store, "abc")
+        seen = Recorder()
+        await ops.consume(store, "indexer", seen, follow=False, prefix="a", types={"n"})
+        same: dict[str, Any] = {"prefix": "a", "types": ["n"]}
+        for handler, options, words in (
+            (seen, {"prefix": "b", "types": {"n"}}, "prefix='a', not 'b'"),
+            (seen, {"prefix": "a"}, r"types=\['n'\], not None"),
+            (seen, same | {"tags": {"x": "y"}}, "tags="),
+            (seen, same | {"control": True}, "control=False, not True"),
+            (other, same, "code='Recorder', not 'other'"),
+        ):
+            with pytest.raises(perdure.Invalid, match=words):
+                await ops.consume(store, "indexer", handler, follow=False, **options)
+        await write(store, "a")
+        assert await ops.consume(store, "indexer", other, follow=False, code="Recorder", attempts=1, **same) == ops.Consumed(0, 1)
+        await ops.forget(store, "indexer")
+        assert await ops.consumers(store) == []
+        first = [change async for change in store.changes(follow=False)][1]
+        fresh = Recorder()
+        await ops.consume(store, "indexer", fresh, follow=False, after=first.cursor)
+        assert versions(fresh.changes) == {"c": [1], "a": [2]}
+
+
+async def test_a_consumer_that_was_forgotten_stops(url: str) -> None:
+    """`forget` ends a consumer at work with `Fenced` at its next checkpoint, also when the name was registered again."""
+    async with perdure.open(url) as store:
+        for again in (False, True):
+            seen = Recorder()
+            running = asyncio.create_task(ops.consume(store, "indexer", seen))
+            await write(store, "a")
+            await until(lambda: bool(seen.changes))  # noqa: B023 - it is waited for here
+            await until_saved(store, [change async for change in store.changes(follow=False)][-1])
+            await ops.forget(store, "indexer")
+            if again:
+                await ops.consume(store, "indexer", Recorder(), follow=False)
+            await write(store, "a")
+            with pytest.raises(perdure.Fenced):
+                await running
+
+
+def test_blocking_stores_have_consumers_too(url: str) -> None:
+    """With `perdure.sync.Store` the same functions block; a handler may write with the same store."""
+    with perdure.sync.open(url) as store:
+        index = store.for_tenant("index")
+        store.append("a", Event("n", 1))
+        store.append("b", Event("n", 2))
+
+        def handler(changes: list[Change]) -> None:
+            for change in changes:
+                index.append("all", *change.commit.events, key=change.key("indexer"))
+
+        assert ops.consume(store, "indexer", handler, follow=False) == ops.Consumed(2, 0)
+        assert [event.data for commit in index.history("all") for event in commit.events] == [1, 2]
+        (info,) = ops.consumers(store)
+        assert (info.name, info.handled) == ("indexer", 2)
+        assert ops.retry(store, "indexer") == 0
+        ops.forget(store, "indexer")
+        assert ops.consumers(store) == []
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"name": ""}, "must not be empty"),
+    ({"name": "x" * 201}, "at most 200 bytes"),
+    ({"name": "a\nb"}, "control characters"),
+    ({"name": 7}, "must be a string"),
+    ({"batch": 0}, "from 1 to 1,000"),
+    ({"batch": 1_001}, "from 1 to 1,000"),
+    ({"batch": 1.5}, "from 1 to 1,000"),
+    ({"batch": True}, "from 1 to 1,000"),
+    ({"attempts": 0}, "from 1"),
+    ({"handler": None}, "a function"),
+    ({"code": ""}, "must not be empty"),
+    ({"types": "message"}, "a collection of event types"),
+    ({"prefix": "a\nb"}, "control characters"),
+    ({"tags": {"a": 1}}, "must be a string"),
+    ({"after": "nonsense"}, "no cursor"),
+]
+
+
+@pytest.mark.parametrize(("options", "words"), BAD, ids=[f"{next(iter(options))} {number}" for number, (options, _) in enumerate(BAD)])
+async def test_bad_input(options: dict[str, Any], words: str) -> None:
+    """What cannot be is `Invalid`, and nothing is registered."""
+    async with perdure.open("memory:") as store:
+        given = {"name": "indexer", "handler": Recorder(), "follow": False} | options
+        with pytest.raises(perdure.Invalid, match=words):
+            await ops.consume(store, **given)
+        assert await ops.consumers(store) == []
+        for missing in (ops.retry, ops.drop, ops.forget, ops.consumers):
+            with pytest.raises(perdure.NotFound, match="no consumer 'nobody'"):
+                await missing(store, "nobody")
+        await ops.consume(store, "indexer", Recorder(), follow=False)
+        with pytest.raises(perdure.NotFound, match="nothing parked of session 's'"):
+            await ops.retry(store, "indexer", "s")
+    with pytest.raises(perdure.Invalid, match="an open store"):
+        ops.consume(perdure.open("memory:"), "indexer", Recorder())  # type: ignore[call-overload]
+    with perdure.sync.open("memory:") as blocking, pytest.raises(perdure.Invalid, match="a plain function"):
+        await asyncio.to_thread(ops.consume, blocking, "indexer", _coroutine, follow=False)
+
+
+async def _coroutine(changes: list[Change]) -> None: ...
+
+
+METRICS = """
+import asyncio
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+reader = InMemoryMetricReader()
+metrics.set_meter_provider(MeterProvider([reader]))
+
+import perdure
+from perdure import Event, ops
+
+async def main():
+    async with perdure.open("memory:") as store:
+        for session in "abc":
+            await store.append(session, Event("n"))
+
+        def handler(changes):
+            if any(change.session == "b" for change in changes):
+                raise ValueError
+
+        await ops.consume(store, "indexer", handler, attempts=1, follow=False)
+    found = {
+        metric.name: metric.data.data_points[0]
+        for resource in reader.get_metrics_data().resource_metrics for scope in resource.scope_metrics for metric in scope.metrics
+    }
+    handled, lag, parked = (found["perdure.consumer." + name] for name in ("handled", "lag", "parked"))
+    assert (handled.value, lag.value, parked.value) == (2, 0, 1), found
+    assert dict(handled.attributes) == {"perdure.tenant": "default", "perdure.consumer": "indexer"}
+
+asyncio.run(main())
+"""
+
+
+def test_metrics() -> None:
+    """With an SDK what was handled, the lag and what is parked are measured, for each consumer."""
+    pytest.importorskip("opentelemetry.sdk", reason="the OpenTelemetry SDK is not installed")
+    run = subprocess.run([sys.executable, "-W", "error", "-c", METRICS], capture_output=True, text=True, timeout=120, check=False)
+    assert run.returncode == 0, run.stderr
