@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from _harness import machine, run
+from _life_archive import archive
 from _life_leases import leases
+from _life_reads import reads
 from _life_spool import spool
 
 
@@ -11,7 +13,9 @@ def main() -> None:
     """Print the table of each part."""
     machine()
     leases()
+    reads()
     spool()
+    archive()
 
 
 if __name__ == "__main__":

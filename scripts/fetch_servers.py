@@ -139,6 +139,7 @@ SERVERS: dict[str, Callable[[Path, Path], None]] = {
     "etcd": debian("etcd-server"),
     "etcd-3.6": go("go.etcd.io/etcd/server/v3", "v3.6.16", "etcd"),
     "libfaketime": debian("libfaketime"),
+    "memcached": debian("memcached", libraries=True),
     "ministack": python("ministack==1.5.33"),
     "pgbouncer": debian("pgbouncer", libraries=True),
     "redis": debian("redis-server", "redis-tools", libraries=True),

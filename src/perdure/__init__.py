@@ -10,7 +10,20 @@ from perdure.engine.leasing.lease import Lease, Leasing
 from perdure.engine.leasing.lease_end import LeaseEnd
 from perdure.engine.opening import Opening, open
 from perdure.engine.store import Store
-from perdure.engine.views import Change, Info, LeaseInfo, Part, Receipt, Sizes, Spooled, Verified, View
+from perdure.engine.views import (
+    Archived,
+    CacheInfo,
+    Change,
+    Info,
+    LeaseInfo,
+    Part,
+    Receipt,
+    SharedCacheInfo,
+    Sizes,
+    Spooled,
+    Verified,
+    View,
+)
 from perdure.engine.write.drafts import Draft
 from perdure.errors import (
     AlreadyExists,
@@ -45,7 +58,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AlreadyExists",
+    "Archived",
     "Busy",
+    "CacheInfo",
     "Capabilities",
     "Change",
     "Clash",
@@ -80,6 +95,7 @@ __all__ = [
     "Receipt",
     "Rewound",
     "Settings",
+    "SharedCacheInfo",
     "Sizes",
     "Spooled",
     "Status",

@@ -34,6 +34,11 @@ class SystemClock:
     monotonic = staticmethod(time.monotonic)
 
 
+def secret_bytes(count: int) -> bytes:
+    """So many random bytes for a key, from the operating system: never from a seed."""
+    return os.urandom(count)
+
+
 class SeededClock:
     """Time that moves a fixed step at each look, and randomness from a seed: the same seed gives the same run."""
 

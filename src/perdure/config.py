@@ -11,10 +11,14 @@ import msgspec
 from perdure.errors import Invalid
 from perdure.redaction import shown_url
 
-__all__ = ["ENVIRONMENT_URL", "URL_DEFAULT", "Settings", "default_url", "make_settings", "shown_url"]
+__all__ = ["ENVIRONMENT_ARCHIVE", "ENVIRONMENT_URL", "URL_DEFAULT", "Settings", "default_url", "make_settings", "shown_url"]
 
 URL_DEFAULT = "sqlite:///perdure.db"
 ENVIRONMENT_URL = "PERDURE_URL"
+ENVIRONMENT_ARCHIVE = "PERDURE_ARCHIVE"
+"""Where the command line finds the place of archived commits."""
+SECONDS_MAX = 86_400
+"""Longest `cache_ttl` and `max_staleness`: a day."""
 ENVIRONMENT_BLOBS = "PERDURE_BLOBS"
 """Where the commands look for the place of large bodies; a program passes `blobs=`."""
 BLOB_BYTES_MIN = 1 << 10
@@ -32,6 +36,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """How new commits and snapshots are written; any format is read."""
     cache_bytes: int = 64 << 20
     """About how much memory the states of hot sessions may take, as encoded."""
+    cache_ttl: float = 60.0
+    """Seconds for which a state that was known to be the newest answers eventual reads from memory; then they look at the head."""
+    cache_timeout: float = 0.02
+    """Seconds for which a read waits for the shared cache, before it loads from the engine."""
     snapshot_bytes_min: int = 64 << 10
     """A snapshot is due when the log since the last one weighs more than this and more than the snapshot."""
     attempts: int = 64
@@ -81,6 +89,8 @@ def make_settings(**options: object) -> Settings:
         raise Invalid("watch_every must be 0.01 to 3,600 seconds, watch_outage must not be negative.")
     if settings.spool_bytes < 1 or not 0 <= settings.spool_wait < float("inf"):
         raise Invalid("spool_bytes must be at least 1, spool_wait must not be negative.")
+    if not 0.001 <= settings.cache_ttl <= SECONDS_MAX or not 0.001 <= settings.cache_timeout <= 10:
+        raise Invalid(f"cache_ttl must be 0.001 to {SECONDS_MAX:,} seconds, cache_timeout 0.001 to 10 seconds.")
     if settings.blob_bytes < BLOB_BYTES_MIN or settings.warn_bytes < 1:
         raise Invalid(f"blob_bytes must be at least {BLOB_BYTES_MIN:,}, warn_bytes at least 1.")
     rates = settings.quota_commits_per_second, settings.quota_bytes_per_second

@@ -18,7 +18,7 @@ class LruMap(Generic[K, V]):
     is weighed when it is put, so one that has grown is put again. An interrupt between two steps leaves the size right.
     """
 
-    __slots__ = ("_items", "_keep_newest", "_size", "_weigh", "_weights", "size_max")
+    __slots__ = ("_items", "_keep_newest", "_size", "_weigh", "_weights", "evictions", "size_max")
 
     def __init__(self, size_max: int, weigh: Callable[[V], int] | None = None, *, keep_newest: bool = False) -> None:
         """`keep_newest`: the value that was put last stays, even where it alone exceeds `size_max`."""
@@ -27,6 +27,8 @@ class LruMap(Generic[K, V]):
         self._items: OrderedDict[K, V] = OrderedDict()
         self._weights: dict[K, int] = {}
         self._size = 0
+        self.evictions = 0
+        """How many values were forgotten because there was no room."""
 
     @property
     def size(self) -> int:
@@ -63,10 +65,17 @@ class LruMap(Generic[K, V]):
             self._put_weighed(key, value, self._weigh(value))
             return
         items = self._items
-        items.pop(key, None)
-        items[key] = value
+        items[key] = value  # In one step: other threads see the old value or this one.
+        try:
+            items.move_to_end(key)
+        except KeyError:  # Another thread has just removed it.
+            return
         if len(items) > self.size_max:
             self._evict()
+
+    def oldest(self) -> V | None:
+        """The least recently used value, which stays as it is; `None` where there is none."""
+        return next(iter(self._items.values()), None)
 
     def pop(self, key: K) -> V | None:
         """Forget a key. Its value, or `None` where there was none."""
@@ -97,6 +106,7 @@ class LruMap(Generic[K, V]):
             while self.size > self.size_max and len(self._items) > kept:
                 key, _ = self._items.popitem(last=False)
                 self._size -= self._weights.pop(key, 0)
+                self.evictions += 1
 
     def _recount(self) -> None:
         weigh = self._weigh

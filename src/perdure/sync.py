@@ -6,7 +6,7 @@ Made by scripts/make_sync.py from engine/store.py: change that, then run it. Do 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import MappingProxyType, TracebackType
 from typing import Any, Literal, Self, TypeVar, cast, overload
 
@@ -22,7 +22,7 @@ from perdure.engine.leasing.lease import Lease as _AsyncLease
 from perdure.engine.leasing.lease import Leasing as _AsyncLeasing
 from perdure.engine.leasing.lease_end import LeaseEnd as _AsyncLeaseEnd
 from perdure.engine.unentered import Blocking
-from perdure.engine.views import Change, Info, LeaseInfo, Receipt, Sizes, Spooled, Verified, View
+from perdure.engine.views import Archived, CacheInfo, Change, Info, LeaseInfo, Receipt, Sizes, Spooled, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.model.commit import Commit, Status
 from perdure.model.events import Event
@@ -354,15 +354,25 @@ class Store:
         *,
         at: int | datetime | None = None,
         consistency: Literal["strong", "eventual"] = "strong",
+        max_staleness: float | None = None,
+        at_least: str | None = None,
         include_deleted: bool = False,
     ) -> View:
         """The session's state at its head, at a version, or at a time (the last version not later; an aware datetime).
 
-        `strong` sees every commit acknowledged before the call, by any process; `eventual` may answer from memory.
+        `strong` sees every commit acknowledged before the call, by any process. `eventual` answers from memory where this process knew
+        the state to be the newest within the last `max_staleness` seconds (default and most: the setting `cache_ttl`), by its own
+        monotonic clock; else it looks at the head. It never answers with less than this store has acknowledged, or shown by `read`,
+        `history` or `watch`.
+        `at_least` is the `token` of a `View`, of any process: an answer that would be older looks at the head first.
         `include_deleted` reads a deleted session, and with `at` what was before a deletion, for audit.
-        Raises `NotFound`, `Deleted`, `Truncated`, `Invalid`.
+        Raises `NotFound`, `Deleted`, `Truncated`, `Invalid`, and `Rewound` where the chain has lost the token's commit.
         """
-        return run_blocking(self._store.read(session, at=at, consistency=consistency, include_deleted=include_deleted))
+        return run_blocking(
+            self._store.read(
+                session, at=at, consistency=consistency, max_staleness=max_staleness, at_least=at_least, include_deleted=include_deleted
+            )
+        )
 
     def history(
         self,
@@ -566,12 +576,41 @@ class Store:
         """
         return run_blocking(self._store.delete(session, actor=actor))
 
+    def archive(self, session: str, *, actor: str | None = None) -> Archived:
+        """Move all of a session to the store's archive: only its index row, its idempotency keys and one commit stay in the engine.
+
+        `read`, `history`, `find` and `fork` go on as before, through the archive. The first write restores the session by itself. Nothing
+        happens where it is archived already. A crash at any point leaves the session whole; the next call goes on with it.
+        Raises `NotFound`, `Deleted`, `Busy` while somebody writes to the session or holds its lease, `Unsupported` without
+        `open(archive=...)`, `Unavailable`, and `Corrupt` for a segment that does not read as it was written.
+        """
+        return run_blocking(self._store.archive(session, actor=actor))
+
+    def restore(self, session: str, *, actor: str | None = None) -> bool:
+        """Make an archived session live again, as its first write does; whether it was archived. Its older commits stay in the archive.
+
+        Raises `NotFound`, `Deleted`, `Unsupported` without `open(archive=...)`, `Unavailable`, and `Corrupt` for a segment that is missing
+        or damaged.
+        """
+        return run_blocking(self._store.restore(session, actor=actor))
+
+    def compact(self, session: str, *, keep: int | timedelta, drop: bool = False, actor: str | None = None) -> Archived:
+        """Move commits to the archive but for the newest: so many, or those of so long a time. With `drop` they go for good.
+
+        What is in the archive reads as before. What was dropped is `Truncated`; the state at the head stays, and idempotency keys stay
+        known. What is in the archive already is dropped once all of it is older. `drop` is refused with `Invalid` while a fork reads its
+        past from this session. Nothing happens where there is nothing older.
+        Raises as `archive`, and `Invalid` for a negative `keep`.
+        """
+        return run_blocking(self._store.compact(session, keep=keep, drop=drop, actor=actor))
+
     def purge(self, session: str) -> None:
         """Remove all bytes of a deleted session, of every life it had, but a stub: its id, and the tombstone's version, hash and time.
 
         The stub keeps the id dead and refuses late writers; `recreate=True` goes on from it. What may remain elsewhere (free pages,
         backups, replicas, the server's logs) is in the docs of each engine. Raises `NotFound`, and `Invalid` when the session is not
-        deleted, or has a fork that is alive or not purged, which reads its past here.
+        deleted, or has a fork that is alive or not purged, which reads its past here. Segments of the archive go first: `Unsupported`
+        where there are some and the store was opened without `archive`.
         """
         run_blocking(self._store.purge(session))
 
@@ -587,6 +626,10 @@ class Store:
         out of line. Reads all records, and no body that it does not have to fold. Raises `NotFound`, `Deleted`, `Invalid`.
         """
         return run_blocking(self._store.sizes(session, parts=parts, include_deleted=include_deleted))
+
+    def cache_info(self) -> CacheInfo:
+        """What is in memory, of all tenants, and how often that was enough; and what the shared cache did."""
+        return self._store.cache_info()
 
     def close(self) -> Spooled | None:
         """Finish what was handed over and let go of every file and thread. Calling it twice is calling it once.
@@ -606,6 +649,8 @@ def open(
     clock: Clock | None = None,
     upcasters: Mapping[str, Upcaster] = MappingProxyType({}),
     blobs: str | None = None,
+    shared_cache: str | None = None,
+    archive: str | None = None,
     **settings: Any,
 ) -> Store:
     """Open a store: `with perdure.sync.open("sqlite:///agents.db") as store`.
@@ -616,7 +661,10 @@ def open(
     there and makes nothing: no file, schema, table or key; where there is no store it raises `NotFound`. `upcasters` say, by event type,
     how old events read today; `history` applies them. `blobs` is the URL of a place for large bodies (`file:///folder`,
     `s3://bucket/prefix`, `gs://`, `az://`): a stored body above `blob_bytes` goes there, and a store that has such bodies is always opened
-    with it. `settings` are the fields of `perdure.Settings`.
+    with it. `shared_cache` is a `redis://`, `rediss://` or `memcached://` URL: states that one process has loaded save others the load. It
+    is never needed, and never trusted. `archive` is the URL of a place for archived commits, of the same kinds as `blobs`: one for each
+    store. It is proven now that it can be written; with `create=False` that it can be read. `settings` are the fields of
+    `perdure.Settings`.
 
     Raises `Invalid`, `NotFound`, `Unauthorized`, `Unsupported`, `Unavailable`, `Corrupt`.
     """
@@ -631,6 +679,8 @@ def open(
                 clock=clock,
                 upcasters=upcasters,
                 blobs=blobs,
+                shared_cache=shared_cache,
+                archive=archive,
                 **settings,
             )._open()
         )

@@ -18,6 +18,12 @@ COMMITS = "perdure.commits"
 CONFLICTS = "perdure.conflicts"
 DURATION = "perdure.operation.duration"
 SPOOL_ENTRIES, SPOOL_BYTES, SPOOL_AGE = "perdure.spool.entries", "perdure.spool.bytes", "perdure.spool.age"
+CACHE_HITS = "perdure.cache.hits"
+CACHE_MISSES = "perdure.cache.misses"
+CACHE_EVICTIONS = "perdure.cache.evictions"
+CACHE_BYTES = "perdure.cache.bytes"
+SHARED_CACHE = "perdure.shared_cache.requests"
+"""Requests to the shared cache, with the attribute `outcome`: a field of `perdure.SharedCacheInfo`."""
 LEASES_HELD, LEASES_LOST = "perdure.leases.held", "perdure.leases.lost"
 LEASE_CHALLENGES, LEASE_TAKEOVERS = "perdure.leases.challenges", "perdure.leases.takeovers"
 LARGE_STATES = "perdure.state.large"
@@ -99,10 +105,14 @@ class Telemetry:
         if conflicts:
             self._instruments.conflicts.add(conflicts, {"operation": operation})
 
+    def count(self, name: str, number: int = 1, **attributes: str) -> None:
+        """Add to one of the counters of the caches."""
+        if self._instruments is not None:
+            self._instruments.caches[name].add(number, attributes)
+
     @property
     def measures(self) -> bool:
         """Whether an SDK collects metrics."""
-        self._look()
         return self._instruments is not None
 
     def spool(self, place: str, entries: int, bytes: int, age: float) -> None:
@@ -175,6 +185,13 @@ class _Instruments:
         self.spool_entries = meter.create_gauge(SPOOL_ENTRIES, unit="{entry}", description="Writes in the spool.")
         self.spool_bytes = meter.create_gauge(SPOOL_BYTES, unit="By", description="What the writes in the spool take.")
         self.spool_age = meter.create_gauge(SPOOL_AGE, unit="s", description="How long the oldest write is in the spool.")
+        self.caches: dict[str, metrics.Counter | metrics.UpDownCounter] = {
+            CACHE_HITS: meter.create_counter(CACHE_HITS, unit="{read}", description="States that were in memory."),
+            CACHE_MISSES: meter.create_counter(CACHE_MISSES, unit="{read}", description="States that were not in memory."),
+            CACHE_EVICTIONS: meter.create_counter(CACHE_EVICTIONS, unit="{state}", description="States that made room for others."),
+            CACHE_BYTES: meter.create_up_down_counter(CACHE_BYTES, unit="By", description="About how much the states in memory take."),
+            SHARED_CACHE: meter.create_counter(SHARED_CACHE, unit="{request}", description="Requests to the shared cache, by outcome."),
+        }
         self.leases_held = meter.create_up_down_counter(LEASES_HELD, unit="{lease}", description="Leases held.")
         self.leases_lost = meter.create_counter(LEASES_LOST, unit="{lease}", description="Leases that ended before they were released.")
         self.lease_challenges = meter.create_counter(LEASE_CHALLENGES, unit="{commit}", description="Holders asked whether they are alive.")

@@ -58,10 +58,11 @@ def test_every_folder_of_the_package_is_in_its_tree() -> None:
     """The tree leaves out no folder, and has none that is not there."""
     tree = re.search(r"```text\n(.*?)```", PAGE.read_text(), re.DOTALL)
     assert tree
-    shown, parent = set(), ""
+    shown: set[str] = set()
+    path: list[str] = []
     for indent, folder in re.findall(r"^( *)(\w+)/ ", tree[1], re.MULTILINE):
-        parent = parent if indent else folder
-        shown.add(f"{parent}/{folder}" if indent else folder)
+        path = [*path[: len(indent) // 2], folder]
+        shown.add("/".join(path))
     folders = {path.parent.relative_to(ROOT / "src" / "perdure").as_posix() for path in (ROOT / "src" / "perdure").rglob("__init__.py")} - {
         "."
     }

@@ -148,6 +148,10 @@ TABLE: dict[str, tuple[Call, Any, Any]] = {
     "list by the first life's tags": (lambda s, t: listed(s, tags={"life": "first"}), [], []),
     "list deleted": (lambda s, t: listed(s, status="deleted"), ["s"], []),
     "delete": (lambda s, t: number(s.delete("s")), D, 6),
+    "archive": (lambda s, t: s.archive("s"), D, perdure.Archived),
+    "compact": (lambda s, t: s.compact("s", keep=0), D, perdure.Archived),
+    "compact drop": (lambda s, t: s.compact("s", keep=0, drop=True), D, INVALID),  # The first life's fork reads through it.
+    "restore": (lambda s, t: s.restore("s"), D, False),
     "purge": (lambda s, t: s.purge("s"), INVALID, INVALID),  # Its fork still reads through it; then it is not deleted.
     "lease": (lambda s, t: leased(s), D, "s"),
     "leases": (lambda s, t: holders(s), ["other"], ["other"]),
@@ -164,7 +168,8 @@ async def test_every_call_meets_the_life_of_today(tmp_path: Any, again: bool, fr
     for place, (name, (call, deleted, anew)) in enumerate(TABLE.items()):
         expected = anew if again else deleted
         url = f"sqlite:///{tmp_path}/{place}.db"
-        async with perdure.open(url) as store, perdure.open(url) as other:
+        archive = f"file://{tmp_path}/archive-{place}"
+        async with perdure.open(url, archive=archive) as store, perdure.open(url, archive=archive) as other:
             moment = await lives(store, again=again)
             user = other if fresh else store
             if isinstance(expected, type) and issubclass(expected, perdure.Error):

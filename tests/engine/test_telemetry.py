@@ -44,6 +44,8 @@ async def main(url):
                 draft.state["a"] = 1
             await store.update("s", lambda draft: draft.add("/n", 1))
             await store.read("s")
+            await store.read("s", consistency="eventual")
+            info = store.cache_info()
             [commit async for commit in store.history("s")]
             [info async for info in store.list()]
             await store.configure("s", tags={"a": "b"})
@@ -83,6 +85,10 @@ async def main(url):
                 found[metric.name] = metric
     total = sum(point.value for point in found["perdure.commits"].data.data_points)
     assert total >= 5, total
+    cached = {name: sum(point.value for point in found["perdure.cache." + name].data.data_points) for name in ("hits", "misses", "bytes")}
+    assert cached["hits"] >= info.hits - 1 > 0, (cached, info)
+    assert cached["misses"] > 0, cached
+    assert cached["bytes"] == 0, "the store is closed"
     assert "perdure.operation.duration" in found, sorted(found)
     print("seen", len(inside))
 

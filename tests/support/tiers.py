@@ -28,7 +28,7 @@ FOLDERS = {
     "redis": "valkey",
 }
 """The folders of tests/backends, and the kind of server that most of their tests ask for."""
-FETCHED = {"azurite", "cassandra", "etcd", "ministack", "pgbouncer", "versions"}
+FETCHED = {"azurite", "cassandra", "etcd", "memcached", "ministack", "pgbouncer", "versions"}
 """Kinds of servers, by their module in tests/servers, that are no wheels."""
 
 

@@ -80,6 +80,11 @@ async def following(store: perdure.Store, blocking: perdure.sync.Store) -> None:
 
 
 async def reading(store: perdure.Store, blocking: perdure.sync.Store) -> None:
+    view = await store.read("s", consistency="eventual", max_staleness=0.5, at_least="token")
+    assert_type(view.token, str)
+    assert_type(blocking.read("s", consistency="eventual", max_staleness=5, at_least=view.token), View)
+    assert_type(store.cache_info(), perdure.CacheInfo)
+    assert_type(blocking.cache_info().shared, perdure.SharedCacheInfo | None)
     assert_type(await store.read("s"), View)
     assert_type(blocking.read("s"), View)
     view = await store.read("s", at=datetime.now(UTC), consistency="eventual")

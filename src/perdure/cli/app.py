@@ -10,6 +10,7 @@ from cyclopts import App
 import perdure
 from perdure.cli.commands import (
     append,
+    archive,
     bench,
     changes,
     consumers,
@@ -36,7 +37,7 @@ from perdure.cli.commands import (
 from perdure.cli.exits import table
 from perdure.cli.output.terminal import make_console
 
-VALUES, FLAGS = ("--url", "--tenant"), ("--json", "--no-json", "--quiet", "-q")
+VALUES, FLAGS = ("--url", "--tenant", "--archive"), ("--json", "--no-json", "--quiet", "-q")
 """The common options, with a value and without."""
 
 app = App(
@@ -50,7 +51,8 @@ app = App(
 )
 for command in (
     tour.tour, ls.ls, show.show, log.log, messages.messages, watch.watch, changes.changes, diff.diff, append.append, find.find, tag.tag,
-    fork.fork, merge.merge, delete.delete, purge.purge, lease.leases, lease.lease, verify.verify, consumers.consumers, spool.spool,
+    fork.fork, merge.merge, delete.delete, purge.purge, archive.archive, archive.restore,
+    lease.leases, lease.lease, verify.verify, consumers.consumers, spool.spool,
     doctor.doctor, upgrade.upgrade, bench.bench,
 ):  # fmt: skip
     app.command(command, help_epilogue="")

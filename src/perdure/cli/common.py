@@ -19,7 +19,7 @@ from perdure.backends.sqlite.schema import parse_url
 from perdure.cli.exits import UsageError
 from perdure.cli.output.terminal import Terminal, write_error
 from perdure.cli.output.text import json_line, one_line
-from perdure.config import ENVIRONMENT_BLOBS, ENVIRONMENT_URL, default_url, shown_url
+from perdure.config import ENVIRONMENT_ARCHIVE, ENVIRONMENT_BLOBS, ENVIRONMENT_URL, default_url, shown_url
 from perdure.engine.options import VERSION_MAX
 from perdure.errors import Invalid, NotFound, Unsupported
 
@@ -36,6 +36,8 @@ class Common:
     """Which store. Without it: the environment's PERDURE_URL, else sqlite:///perdure.db."""
     tenant: str = "default"
     """Whose sessions."""
+    archive: Annotated[str | None, Parameter(show_default=False)] = None
+    """The place of archived commits, such as file:///folder or s3://bucket/prefix. Without it: the environment's PERDURE_ARCHIVE."""
     blobs: Annotated[str | None, Parameter(show_default=False)] = None
     """The place of large bodies: file:///folder, s3://bucket/prefix, as it is opened with. Without it: the environment's PERDURE_BLOBS."""
     json: Annotated[bool | None, Parameter(negative="--no-json", show_default=False)] = None
@@ -53,6 +55,11 @@ class Common:
         """The URL of the place for large bodies."""
         return os.environ.get(ENVIRONMENT_BLOBS) or None if self.blobs is None else self.blobs
 
+    @property
+    def archive_place(self) -> str | None:
+        """The URL of the archive; `None`: there is none."""
+        return os.environ.get(ENVIRONMENT_ARCHIVE) or None if self.archive is None else self.archive
+
     def terminal(self) -> Terminal:
         """Where the answer goes."""
         return Terminal(json=not sys.stdout.isatty() if self.json is None else self.json, quiet=self.quiet)
@@ -60,19 +67,37 @@ class Common:
     def open(self) -> perdure.sync.Store:
         """The store, which has to be there: nothing is made. Raises `NotFound`."""
         try:
-            return perdure.sync.open(self.address, tenant=self.tenant, blobs=self.place, create=False)
+            return self._opened(create=False)
         except NotFound as error:
             raise not_there(error) from None
+
+    def open_archive(self, *, write: bool) -> perdure.sync.Store:
+        """The store, which has to be there, and its archive, which is made where it is not there and `write` is true.
+
+        Raises `NotFound`, `Unsupported`.
+        """
+        if not write:
+            return self.open()
+        if self.archive_place is None:
+            raise Unsupported(f"There is no archive: name a folder or a bucket with --archive or {ENVIRONMENT_ARCHIVE}.")
+        try:
+            perdure.sync.open(self.address, tenant=self.tenant, blobs=self.place, create=False).close()
+        except NotFound as error:
+            raise not_there(error) from None
+        return self._opened()
+
+    def _opened(self, *, create: bool = True) -> perdure.sync.Store:
+        return perdure.sync.open(self.address, tenant=self.tenant, blobs=self.place, archive=self.archive_place, create=create)
 
     @contextmanager
     def open_or_make(self) -> Iterator[perdure.sync.Store]:
         """The store; one that is not there is made, and said to have been when the block has done its work."""
         made = False
         try:
-            store = perdure.sync.open(self.address, tenant=self.tenant, blobs=self.place, create=False)
+            store = self._opened(create=False)
         except (NotFound, Unsupported) as error:
             made = isinstance(error, NotFound) and error.facts.get("missing") != "place"
-            store = perdure.sync.open(self.address, tenant=self.tenant, blobs=self.place)
+            store = self._opened()
         with store:
             yield store
         if made and not self.quiet:

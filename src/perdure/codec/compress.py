@@ -18,7 +18,7 @@ COMPRESS_ABOVE = 512
 """Bytes above which a payload is compressed, if that makes it smaller."""
 DICTIONARY_UPTO = 4 << 10
 """Bytes up to which the dictionary is used: what is larger has enough of its own to repeat."""
-PLAIN_LEVEL, DICTIONARY_LEVEL = 1, 4
+PLAIN_LEVEL, DICTIONARY_LEVEL, FRAME_LEVEL = 1, 4, 5
 
 
 @functools.cache
@@ -34,8 +34,8 @@ def _plain() -> zstd.ZstdCompressor:
     return zstd.ZstdCompressor(level=PLAIN_LEVEL)
 
 
-def _small() -> zstd.ZstdCompressor:
-    options: dict[int, int] = {zstd.CompressionParameter.compression_level: DICTIONARY_LEVEL, zstd.CompressionParameter.dict_id_flag: 0}
+def _with_dictionary(level: int) -> zstd.ZstdCompressor:
+    options: dict[int, int] = {zstd.CompressionParameter.compression_level: level, zstd.CompressionParameter.dict_id_flag: 0}
     return zstd.ZstdCompressor(options=options, zstd_dict=dictionary().as_digested_dict)
 
 
@@ -61,7 +61,8 @@ class _Idle:
         return frame
 
 
-_idle = {DICTIONARY: _Idle(_small), PLAIN: _Idle(_plain)}
+_idle = {DICTIONARY: _Idle(lambda: _with_dictionary(DICTIONARY_LEVEL)), PLAIN: _Idle(_plain)}
+_idle_frames = _Idle(lambda: _with_dictionary(FRAME_LEVEL))
 
 
 def compress(payload: bytes) -> tuple[bytes, int]:
@@ -72,6 +73,11 @@ def compress(payload: bytes) -> tuple[bytes, int]:
     code = DICTIONARY if size <= DICTIONARY_UPTO else PLAIN
     frame = _idle[code].compress(payload)
     return (frame, code) if len(frame) < size else (payload, NONE)
+
+
+def compress_frame(payload: bytes) -> bytes:
+    """A frame of a pack, whatever its size, made with the dictionary; `decompress` reads it as `DICTIONARY`."""
+    return _idle_frames.compress(payload)
 
 
 def decompressed_bytes(stored: bytes, code: int) -> int:

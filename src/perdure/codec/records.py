@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -97,3 +97,8 @@ def decode_meta(meta: bytes) -> tuple[str | None, str | None, int]:
 def request_digest(events: Sequence[Event]) -> bytes:
     """What a keyed call asked for, in 16 bytes: object order does not count, a changed value does."""
     return hashlib.sha256(msgspec.json.encode(events, order="sorted")).digest()[:16]
+
+
+def state_digest(state: Any) -> bytes:
+    """SHA-256 of a state, whatever format a snapshot has it in: object order does not count, a changed value does."""
+    return hashlib.sha256(msgspec.json.encode(state, order="sorted")).digest()

@@ -114,8 +114,12 @@ class Reply(Generic[T]):
         future: asyncio.Future[None] = loop.create_future()
 
         def resolve() -> None:
-            if not future.done():
-                future.set_result(None)
+            try:
+                if not future.done():
+                    future.set_result(None)
+            except BaseException:  # Interrupted: the loop's next run wakes the caller.
+                loop.call_soon(resolve)
+                raise
 
         def wake() -> None:
             # The loop may be closed while the call was served: then nothing waits for the answer.

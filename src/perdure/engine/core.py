@@ -13,16 +13,24 @@ from perdure.clock import Clock
 from perdure.codec.codec import Codec
 from perdure.concurrency.replies import FORKED
 from perdure.config import Settings, shown_url
+from perdure.engine.archive.archiver import Archiver
+from perdure.engine.archive.retention import Retention
 from perdure.engine.leasing.leases import Leases
 from perdure.engine.live.watch import Watchers
 from perdure.engine.read.bodies import Bodies
 from perdure.engine.read.cache import Cache
+from perdure.engine.read.chains import Chains
 from perdure.engine.read.reader import Reader
+from perdure.engine.read.segments import Segments
+from perdure.engine.read.shared.client import CacheClient
+from perdure.engine.read.shared.tier import SharedTier
 from perdure.engine.read.sizes import StateSizes
+from perdure.engine.views import CacheInfo
 from perdure.engine.write.committer import Committer
 from perdure.engine.write.controls import ControlCommits
 from perdure.engine.write.keys import Keys
 from perdure.engine.write.quotas import make_quotas
+from perdure.engine.write.shared_secret import load_secret
 from perdure.engine.write.snapshots import Snapshots
 from perdure.engine.write.writer import Writer
 from perdure.errors import Closed
@@ -41,16 +49,26 @@ class Core:
     """What the stores of all tenants on one connection share."""
 
     def __init__(
-        self, backend: Backend, url: str, clock: Clock, settings: Settings, durability: Durability, codec: Codec, place: Place | None = None
+        self,
+        backend: Backend,
+        url: str,
+        clock: Clock,
+        settings: Settings,
+        durability: Durability,
+        codec: Codec,
+        place: Place | None = None,
+        archive: Place | None = None,
     ) -> None:
-        """`place` is for bodies out of line; it is closed with the store."""
+        """`place` is for bodies out of line, `archive` for segments; both are closed with the store."""
         self.backend, self.url, self.clock, self.settings, self.durability, self.codec = backend, url, clock, settings, durability, codec
         self.telemetry = Telemetry(clock.monotonic)
         if isinstance(backend, Proving):
             backend.prove_with(codec.check_record)
-        self.cache = Cache(settings.cache_bytes)
-        self.bodies = Bodies(backend, place, settings.blob_bytes)
-        self.reader = Reader(backend, codec, self.cache, self.bodies)
+        self.cache = Cache(settings.cache_bytes, settings.cache_ttl, clock.monotonic, self.telemetry)
+        self.segments = Segments(archive)
+        self.chains = Chains(backend, codec, self.segments)
+        self.bodies = Bodies(self.chains, place, settings.blob_bytes)
+        self.reader = Reader(self.chains, codec, self.cache, self.bodies)
         self.sizes = StateSizes(codec, settings.warn_bytes, self.telemetry)
         self.writer = Writer(backend)
         self.watchers = Watchers(backend, self.reader, clock, settings)
@@ -73,9 +91,13 @@ class Core:
             self.sizes,
         )
         self.controls = ControlCommits(backend, codec, self.writer, self.reader, self.cache, self.committer, self.watchers, clock, settings)
+        self.archiver = Archiver(backend, codec, self.reader, self.chains, self.segments, self.controls, self.snapshots, clock, durability)
+        self.retention = Retention(backend, codec, self.reader, self.chains, self.segments, self.archiver, clock)
+        self.committer.restore = self.archiver.restore
         self.leases = Leases(backend, self.controls, self.cache, self.snapshots, self.watchers, clock, durability, self.telemetry)
         self.spool: Spool | None = None
         self.spool_left: Spooled | None = None
+        self.shared: SharedTier | None = None
         self.pid = os.getpid()
         self.closed = False
 
@@ -92,6 +114,19 @@ class Core:
         """A caller was given this version: what it enqueues next is meant for the life that has it."""
         if self.spool is not None:
             self.spool.saw(session, version)
+
+    def cache_info(self) -> CacheInfo:
+        """See `Store.cache_info`."""
+        cache = self.cache
+        shared = None if self.shared is None else self.shared.info()
+        return CacheInfo(cache.hits, cache.misses, cache.evictions, len(cache), cache.size, cache.size_max, shared)
+
+    async def share(self, client: CacheClient, *, create: bool) -> None:
+        """Read through a shared cache from now on. Without `create` the store must have a key for it: else `NotFound`."""
+        secret = await load_secret(self.reader, self.committer, self.durability, create=create)
+        timeout = self.settings.cache_timeout
+        self.shared = SharedTier(client, self.backend, self.codec, secret, timeout, self.clock, self.telemetry)
+        self.reader.share(self.shared)
 
     def check_open(self) -> None:
         """Raise `Closed` after `close`, and in a forked child."""
@@ -113,6 +148,7 @@ class Core:
             if sys.is_finalizing():
                 return
             self.watchers.close()
+            self.cache.close()
             try:
                 await self.leases.close()
                 if self.spool is not None:
@@ -123,9 +159,12 @@ class Core:
     async def _close_engine(self) -> None:
         await self.writer.drain()
         try:
+            if self.shared is not None:
+                await self.shared.close()
             await self.backend.close()
         finally:
             await self.bodies.close()
+            await self.segments.close()
 
     def __del__(self) -> None:
         try:

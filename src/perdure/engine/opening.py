@@ -14,7 +14,9 @@ from perdure.codec.upcast import Upcaster
 from perdure.config import default_url, make_settings
 from perdure.engine.core import Core
 from perdure.engine.options import check_durability, parse_durability
+from perdure.engine.read import segments
 from perdure.engine.read.bodies import claim
+from perdure.engine.read.shared.client import open_client
 from perdure.engine.store import Store
 from perdure.engine.unentered import Asynchronous
 from perdure.errors import Invalid
@@ -38,13 +40,17 @@ class Opening(Asynchronous):
         durability: Durability | str | None,
         upcasters: Mapping[str, Upcaster],
         blobs: str | None,
+        shared_cache: str | None,
+        archive: str | None,
         settings: dict[str, Any],
         *,
         spool: str | None,
         create: bool,
     ) -> None:
+        self._shared_cache = shared_cache
         self._url, self._tenant, self._clock, self._durability, self._create = url, tenant, clock, durability, create
         self._upcasters, self._blobs, self._settings, self._spool = upcasters, blobs, settings, spool
+        self._archive = archive
         self._store: Store | None = None
 
     async def _open(self) -> Store:
@@ -57,8 +63,13 @@ class Opening(Asynchronous):
         if self._blobs is None and "blob_bytes" in self._settings:
             raise Invalid("blob_bytes is for a store with a place for large bodies: pass blobs= too, or leave it out.")
         clock = self._clock or SystemClock()
-        place = None if self._blobs is None else await _open_blobs(self._blobs, clock, create=self._create)
+        client = None if self._shared_cache is None else open_client(self._shared_cache, settings.cache_timeout)
+        place = archive = None
         try:
+            if self._blobs is not None:
+                place = await _open_place(self._blobs, clock, "blobs", create=self._create)
+            if self._archive is not None:
+                archive = await _open_place(self._archive, clock, "archive", create=self._create)
             backend = await open_backend(url, clock=clock, create=self._create)
             try:
                 strongest = backend.capabilities.durability
@@ -66,14 +77,23 @@ class Opening(Asynchronous):
                 durability = check_durability(self._durability, min(Durability.local, strongest), backend.capabilities, bodies)
                 if place is not None:
                     await claim(place, backend.store_id, create=self._create)
+                if archive is not None:
+                    await segments.claim(archive, backend.store_id, create=self._create)
             except BaseException:
                 await backend.close()
                 raise
         except BaseException:
-            if place is not None:
-                await place.close()
+            for each in (place, archive):
+                if each is not None:
+                    await each.close()
             raise
-        core = Core(backend, url, clock, settings, durability, codec, place)
+        core = Core(backend, url, clock, settings, durability, codec, place, archive)
+        if client is not None:
+            try:
+                await core.share(client, create=self._create)
+            except BaseException:
+                await core.close()
+                raise
         if file is not None:
             await _open_spool(core, file, create=self._create)
         return Store(core, tenant)
@@ -126,10 +146,10 @@ async def _open_spool(core: Core, file: SpoolFile, *, create: bool) -> None:
     core.spool = spool
 
 
-async def _open_blobs(url: str, clock: Clock, *, create: bool) -> Place:
+async def _open_place(url: str, clock: Clock, option: str, *, create: bool) -> Place:
     from perdure.places.opening import open_place  # loads the buckets of the engines, which most stores do not need
 
-    return await open_place(url, clock=clock, option="blobs", create=create)
+    return await open_place(url, clock=clock, option=option, create=create)
 
 
 def open(
@@ -142,6 +162,8 @@ def open(
     clock: Clock | None = None,
     upcasters: Mapping[str, Upcaster] = MappingProxyType({}),
     blobs: str | None = None,
+    shared_cache: str | None = None,
+    archive: str | None = None,
     **settings: Any,
 ) -> Opening:
     """Open a store: `async with perdure.open("sqlite:///agents.db") as store`.
@@ -152,8 +174,11 @@ def open(
     there and makes nothing: no file, schema, table or key; where there is no store it raises `NotFound`. `upcasters` say, by event type,
     how old events read today; `history` applies them. `blobs` is the URL of a place for large bodies (`file:///folder`,
     `s3://bucket/prefix`, `gs://`, `az://`): a stored body above `blob_bytes` goes there, and a store that has such bodies is always opened
-    with it. `settings` are the fields of `perdure.Settings`.
+    with it. `shared_cache` is a `redis://`, `rediss://` or `memcached://` URL: states that one process has loaded save others the load. It
+    is never needed, and never trusted. `archive` is the URL of a place for archived commits, of the same kinds as `blobs`: one for each
+    store. It is proven now that it can be written; with `create=False` that it can be read. `settings` are the fields of
+    `perdure.Settings`.
 
     Raises `Invalid`, `NotFound`, `Unauthorized`, `Unsupported`, `Unavailable`, `Corrupt`.
     """
-    return Opening(url, tenant, clock, durability, upcasters, blobs, settings, spool=spool, create=create)
+    return Opening(url, tenant, clock, durability, upcasters, blobs, shared_cache, archive, settings, spool=spool, create=create)

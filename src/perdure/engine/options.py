@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from perdure.backends.spi import Capabilities, Durability
+from perdure.config import SECONDS_MAX
 from perdure.errors import Invalid, Unsupported
 from perdure.model.events import Event, check_event_type
 from perdure.model.fence import Fence
@@ -52,6 +53,21 @@ def check_count(name: str, value: object) -> None:
     """Raise `Invalid` unless it is a version or a count that can be asked for."""
     if type(value) is not int or not 0 <= value <= VERSION_MAX:
         raise Invalid(f"{name} must be a whole number, 0 or more, not {value!r}.")
+
+
+def check_staleness(consistency: object, max_staleness: object) -> None:
+    """Raise `Invalid` for a consistency that there is not, and for a staleness that does not fit it."""
+    if consistency not in ("strong", "eventual"):
+        raise Invalid(f"consistency must be 'strong' or 'eventual', not {consistency!r}.")
+    if max_staleness is None:
+        return
+    if consistency == "strong":
+        raise Invalid("A strong read is never stale: leave max_staleness out, or pass consistency='eventual'.")
+    if type(max_staleness) not in (int, float) or not 0 < max_staleness <= SECONDS_MAX:  # type: ignore[operator]
+        raise Invalid(
+            f"max_staleness must be more than 0 and at most {SECONDS_MAX:,} seconds, not {max_staleness!r}; "
+            "for the newest state pass consistency='strong'."
+        )
 
 
 def check_time(name: str, value: object) -> datetime:

@@ -6,7 +6,7 @@ A store belongs to no loop and no thread: calls from any of them are served.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Literal, Self, overload
 
@@ -15,6 +15,7 @@ from perdure.config import shown_url
 from perdure.engine.branch.fork import fork, purge
 from perdure.engine.branch.merge import merge
 from perdure.engine.calls.append import append, find
+from perdure.engine.calls.archive import archive, compact, restore
 from perdure.engine.calls.changes import changes, watch_many
 from perdure.engine.calls.control import configure, delete
 from perdure.engine.calls.edit import Edit, edit, update
@@ -30,7 +31,7 @@ from perdure.engine.context import Context
 from perdure.engine.core import Core
 from perdure.engine.leasing.lease import Lease, Leasing
 from perdure.engine.options import Options
-from perdure.engine.views import Change, Info, LeaseInfo, Receipt, Sizes, Spooled, Verified, View
+from perdure.engine.views import Archived, CacheInfo, Change, Info, LeaseInfo, Receipt, Sizes, Spooled, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.model.commit import Commit, Status
 from perdure.model.events import Event
@@ -184,15 +185,21 @@ class Store:
         *,
         at: int | datetime | None = None,
         consistency: Literal["strong", "eventual"] = "strong",
+        max_staleness: float | None = None,
+        at_least: str | None = None,
         include_deleted: bool = False,
     ) -> View:
         """The session's state at its head, at a version, or at a time (the last version not later; an aware datetime).
 
-        `strong` sees every commit acknowledged before the call, by any process; `eventual` may answer from memory.
+        `strong` sees every commit acknowledged before the call, by any process. `eventual` answers from memory where this process knew
+        the state to be the newest within the last `max_staleness` seconds (default and most: the setting `cache_ttl`), by its own
+        monotonic clock; else it looks at the head. It never answers with less than this store has acknowledged, or shown by `read`,
+        `history` or `watch`.
+        `at_least` is the `token` of a `View`, of any process: an answer that would be older looks at the head first.
         `include_deleted` reads a deleted session, and with `at` what was before a deletion, for audit.
-        Raises `NotFound`, `Deleted`, `Truncated`, `Invalid`.
+        Raises `NotFound`, `Deleted`, `Truncated`, `Invalid`, and `Rewound` where the chain has lost the token's commit.
         """
-        return await read(self._context, session, at, consistency, include_deleted=include_deleted)
+        return await read(self._context, session, at, consistency, max_staleness, at_least, include_deleted=include_deleted)
 
     def history(
         self,
@@ -394,12 +401,41 @@ class Store:
         """
         return await delete(self._context, session, actor)
 
+    async def archive(self, session: str, *, actor: str | None = None) -> Archived:
+        """Move all of a session to the store's archive: only its index row, its idempotency keys and one commit stay in the engine.
+
+        `read`, `history`, `find` and `fork` go on as before, through the archive. The first write restores the session by itself. Nothing
+        happens where it is archived already. A crash at any point leaves the session whole; the next call goes on with it.
+        Raises `NotFound`, `Deleted`, `Busy` while somebody writes to the session or holds its lease, `Unsupported` without
+        `open(archive=...)`, `Unavailable`, and `Corrupt` for a segment that does not read as it was written.
+        """
+        return await archive(self._context, session, actor)
+
+    async def restore(self, session: str, *, actor: str | None = None) -> bool:
+        """Make an archived session live again, as its first write does; whether it was archived. Its older commits stay in the archive.
+
+        Raises `NotFound`, `Deleted`, `Unsupported` without `open(archive=...)`, `Unavailable`, and `Corrupt` for a segment that is missing
+        or damaged.
+        """
+        return await restore(self._context, session, actor)
+
+    async def compact(self, session: str, *, keep: int | timedelta, drop: bool = False, actor: str | None = None) -> Archived:
+        """Move commits to the archive but for the newest: so many, or those of so long a time. With `drop` they go for good.
+
+        What is in the archive reads as before. What was dropped is `Truncated`; the state at the head stays, and idempotency keys stay
+        known. What is in the archive already is dropped once all of it is older. `drop` is refused with `Invalid` while a fork reads its
+        past from this session. Nothing happens where there is nothing older.
+        Raises as `archive`, and `Invalid` for a negative `keep`.
+        """
+        return await compact(self._context, session, keep, actor, drop=drop)
+
     async def purge(self, session: str) -> None:
         """Remove all bytes of a deleted session, of every life it had, but a stub: its id, and the tombstone's version, hash and time.
 
         The stub keeps the id dead and refuses late writers; `recreate=True` goes on from it. What may remain elsewhere (free pages,
         backups, replicas, the server's logs) is in the docs of each engine. Raises `NotFound`, and `Invalid` when the session is not
-        deleted, or has a fork that is alive or not purged, which reads its past here.
+        deleted, or has a fork that is alive or not purged, which reads its past here. Segments of the archive go first: `Unsupported`
+        where there are some and the store was opened without `archive`.
         """
         await purge(self._context, session)
 
@@ -415,6 +451,10 @@ class Store:
         out of line. Reads all records, and no body that it does not have to fold. Raises `NotFound`, `Deleted`, `Invalid`.
         """
         return await sizes(self._context, session, parts, include_deleted=include_deleted)
+
+    def cache_info(self) -> CacheInfo:
+        """What is in memory, of all tenants, and how often that was enough; and what the shared cache did."""
+        return self._core.cache_info()
 
     async def close(self) -> Spooled | None:
         """Finish what was handed over and let go of every file and thread. Calling it twice is calling it once.

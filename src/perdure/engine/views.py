@@ -17,9 +17,24 @@ from perdure.model.epoch import grant_of, is_challenged, is_exclusive
 from perdure.model.ids import NAME_BYTES_MAX, check_name, uuid_text
 from perdure.model.lease import LeaseSection
 from perdure.model.timestamps import moment, rfc3339, shown, to_datetime, to_nanoseconds
+from perdure.model.token import Token, write_token
 from perdure.model.values import ROOM, thaw
 
-__all__ = ["Change", "Info", "LeaseInfo", "Receipt", "Spooled", "Verified", "View", "only", "to_datetime", "to_nanoseconds"]
+__all__ = [
+    "Archived",
+    "CacheInfo",
+    "Change",
+    "Info",
+    "LeaseInfo",
+    "Receipt",
+    "SharedCacheInfo",
+    "Spooled",
+    "Verified",
+    "View",
+    "only",
+    "to_datetime",
+    "to_nanoseconds",
+]
 
 
 class Receipt(msgspec.Struct, frozen=True):
@@ -163,6 +178,50 @@ class Change(msgspec.Struct, frozen=True):
         return f"<Change {self.session} {self.commit!r}>"
 
 
+class SharedCacheInfo(msgspec.Struct, frozen=True):
+    """What the shared cache did for this store, in numbers of requests since it was opened."""
+
+    hits: int
+    """Values that were used in place of a load."""
+    misses: int
+    """There was no value."""
+    stale: int
+    """Values of an older version than the head."""
+    forged: int
+    """Values that this store did not write for that session, or that were damaged."""
+    failures: int
+    """Requests that failed, or took longer than `cache_timeout`."""
+    skipped: int
+    """Requests that were not sent: the cache had failed just before, or too many were under way."""
+    stored: int
+    """Values that were sent to be stored."""
+    too_large: int
+    """States that were not sent, because the cache would not take them."""
+
+
+class CacheInfo(msgspec.Struct, frozen=True):
+    """What is in the memory of a store, of all its tenants, and how often that was enough. Counts begin when the store is opened."""
+
+    hits: int
+    """States that were in memory, perhaps without their newest commits."""
+    misses: int
+    """States that were not in memory."""
+    evictions: int
+    """States that made room for others."""
+    sessions: int
+    """Sessions whose state is in memory."""
+    bytes: int
+    """About how many bytes they take, as encoded."""
+    bytes_max: int
+    """How many they may take: the setting `cache_bytes`."""
+    shared: SharedCacheInfo | None = None
+    """The shared cache's; `None` without one."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can say it."""
+        return msgspec.structs.asdict(self) | {"shared": None if self.shared is None else msgspec.structs.asdict(self.shared)}
+
+
 class Verified(msgspec.Struct, frozen=True):
     """What `verify` proved: how many commits hang together, up to which version and hash, and how many snapshots equal the fold."""
 
@@ -229,6 +288,22 @@ class Spooled(msgspec.Struct, frozen=True):
         return self.queued + self.parked + self.failed
 
 
+class Archived(msgspec.Struct, frozen=True):
+    """What `archive` or `compact` did: how many commits left the engine, and how many bytes their segment has (0: there is none).
+
+    `version` is that of the session's newest commit. Where there was nothing to do, `commits` is 0.
+    """
+
+    session: str
+    version: int
+    commits: int
+    segment_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can say it."""
+        return {"session": self.session, "version": self.version, "commits": self.commits, "segment_bytes": self.segment_bytes}
+
+
 class View:
     """A session as of one version: `version`, `hash`, `time` and `state` are of the version asked for; `status`, `tags`, `created_at` and
     `updated_at` are the session's today. `state` is yours: a plain JSON value, made at first access, which nothing else sees.
@@ -246,8 +321,9 @@ class View:
         *,
         at: int,
         owned: bool = False,
+        place: tuple[str, str] = ("", ""),
     ) -> None:
-        """`newest` is the session's head today; `created_at` and `at` are in nanoseconds."""
+        """`newest` is the session's head today; `created_at` and `at` are in nanoseconds; `place` is the store's id and the tenant."""
         self.session = session
         self.version = version
         self.hash = hash
@@ -257,6 +333,7 @@ class View:
         self._newest = newest
         self._created_at = created_at
         self._owned = owned
+        self._place = place
 
     @property
     def status(self) -> Status:
@@ -272,6 +349,12 @@ class View:
     def updated_at(self) -> datetime:
         """When the session's newest commit was made: an aware datetime (UTC)."""
         return to_datetime(self._newest.at)
+
+    @property
+    def token(self) -> str:
+        """This version as an opaque string: `read(…, at_least=token)` in any process answers with no older state than this one. It holds
+        the session's name, and no secret."""
+        return write_token(Token(*self._place, self.session, self.version, self.hash))
 
     @cached_property
     def state(self) -> Any:

@@ -25,7 +25,7 @@ _STATIC = msgspec.msgpack.Encoder()
 class Kind(IntEnum):
     """What a commit does: `data` carries the caller's events, the others are control commits. Numbers are stored: never reuse one.
 
-    `anchor` and `moved` are reserved: nothing in this version writes them."""
+    `moved` is reserved: nothing in this version writes it."""
 
     data = 0
     configure = 1
@@ -39,7 +39,7 @@ class Kind(IntEnum):
 class Status(IntEnum):
     """Where a session stands in its life. Numbers are stored: never reuse one.
 
-    `idle`, `archived` and `moved` are reserved: nothing in this version sets them."""
+    `idle` and `moved` are reserved: nothing in this version sets them."""
 
     active = 0
     idle = 1
@@ -104,14 +104,23 @@ DerivedStatus = tuple[int, int]
 """What no hash covers of a head, because it follows from the commits before: its status and the version of the newest data commit."""
 
 
-def derive_status(kind: int, version: int, before: DerivedStatus | None) -> DerivedStatus | None:
-    """The status after a commit of this kind and version; `None` where it depends on the one before, and that is not known."""
+_ENDS = {int(Kind.tombstone): int(Status.deleted), int(Kind.moved): int(Status.moved)}
+_ANCHORS = {"archived": int(Status.archived), "restored": int(Status.active)}
+"""The status after an anchor commit with an event of this type. With another one it stays."""
+
+
+def derive_status(kind: int, version: int, before: DerivedStatus | None, event: str = "") -> DerivedStatus | None:
+    """The status after a commit of this kind and version; `None` where it depends on the one before, and that is not known.
+
+    `event` is the type of an anchor commit's event.
+    """
     if kind == Kind.data:
         return int(Status.active), version
     if before is None:
         return None
-    status = int(Status.deleted) if kind == Kind.tombstone else int(Status.moved) if kind == Kind.moved else before[0]
-    return status, before[1]
+    if kind == Kind.anchor:
+        return _ANCHORS.get(event, before[0]), before[1]
+    return _ENDS.get(kind, before[0]), before[1]
 
 
 def static_header(

@@ -27,6 +27,10 @@ _FEW = 4
 """So many values are looked for in a list one by one before its keys are made."""
 
 
+FOLD_VERSION = 1
+"""Raised when the same commits give another state than before: states that were kept outside of the store count for nothing then."""
+
+
 class TestFailed(Exception):
     """A `test` did not hold at `path`. It stays inside the model: the code that applies operations raises its own error for it."""
 

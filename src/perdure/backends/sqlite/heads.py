@@ -79,6 +79,10 @@ def _is_stub(record: Record) -> bool:
     return record.kind == Kind.tombstone and not record.body
 
 
+_ANCHORED = (int(Status.active), int(Status.archived))
+"""What a session can be after an anchor commit."""
+
+
 def _standing(records: Iterator[Record], head: Head, first: int, first_kind: Any) -> tuple[int, int]:
     """The status and the version of the newest data commit, by the commits themselves."""
     status: int | None = None
@@ -89,6 +93,8 @@ def _standing(records: Iterator[Record], head: Head, first: int, first_kind: Any
             return int(Status.active) if status is None else status, record.head.version
         if status is None and record.kind in (Kind.tombstone, Kind.moved):
             status = int(Status.deleted if record.kind == Kind.tombstone else Status.moved)
+        elif status is None and record.kind == Kind.anchor and record.head.status in _ANCHORED:
+            status = record.head.status  # Its event decides, and an engine does not look into it: readers do.
     # No data commit is left. A fork's chain goes on from its parent's; what was truncated may have held one.
     below = first - 1
     data = below if first == 1 or first_kind == Kind.configure else min(head.data, below)

@@ -6,6 +6,9 @@ from cyclopts import CoercionError, CycloptsError, MissingArgumentError, UnusedC
 
 from perdure.errors import AlreadyExists, Conflict, Deleted, Error, Invalid, NotFound, Unavailable, Unknown, Unsupported
 
+_PLACE = ": open the store with archive="
+"""What the library says to do about commits that are elsewhere."""
+
 
 def advised(error: Error) -> str:
     """What happened, and what to do next where there is something to do."""
@@ -13,6 +16,8 @@ def advised(error: Error) -> str:
     if not detail:
         return str(error)
     match error:
+        case Unsupported() if _PLACE in detail:
+            return f"{detail.partition(_PLACE)[0]}: name it with --archive or PERDURE_ARCHIVE."
         case Invalid() | Unsupported():
             return detail  # it names what is wrong, and what would be right
         case NotFound():

@@ -61,6 +61,25 @@ def _configured(event: EventRow) -> list[Line]:
     return [Line("tags", ", ".join(f"{name}={value}" for name, value in tags.items()) or "none")]
 
 
+def _archive(event: EventRow) -> list[Line]:
+    """What happened between a session and its archive."""
+    (control,) = _member(event, "control")
+    anchor, preparing = (control.get(name) if isinstance(control, dict) else None for name in ("anchor", "preparing"))
+    match event.type:
+        case "preparing" if isinstance(preparing, dict):
+            return [Line("archive", f"versions {preparing.get('first')} to {preparing.get('last')} are about to move")]
+        case "voided" if isinstance(control, dict):
+            return [Line("archive", "the move was given up")]
+        case "compacted" if isinstance(anchor, dict):
+            what = "moved to the archive" if anchor.get("segment") else "dropped"
+            return [Line("archive", f"versions up to {anchor.get('version')} were {what}")]
+        case "archived" if isinstance(anchor, dict):
+            return [Line("archived", f"all {anchor.get('version')} versions so far")]
+        case "restored" if event.data is None and not event.ops:
+            return [Line("restored", "the session is live again")]
+    return any_event(event)
+
+
 def _leased(event: EventRow) -> list[Line]:
     """A commit of a lease; a caller's own event of that name has no such sections."""
     sections, owner = _member(event, "control", "owner")
@@ -82,7 +101,9 @@ def _cleared(event: EventRow) -> list[Line]:
 
 
 def _compacted(event: EventRow) -> list[Line]:
-    start, until = _member(event, "from", "until")
+    start, until, control = _member(event, "from", "until", "control")
+    if control is not None:
+        return _archive(event)
     if not isinstance(start, list) or not start:
         return any_event(event)
     ends = f" to {until[0]}" if isinstance(until, list) and until else " on"
@@ -160,6 +181,7 @@ _KNOWN: dict[str, Callable[[EventRow], list[Line]]] = {
     "forked": _forked,
     "merged": _merged_fork,
     "configured": _configured,
+    **dict.fromkeys(("preparing", "voided", "archived", "restored"), _archive),
     **dict.fromkeys(("leased", "challenged", "released", "broken"), _leased),
     "popped": _popped,
     "cleared": _cleared,

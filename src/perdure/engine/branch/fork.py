@@ -11,9 +11,11 @@ from perdure.engine.context import Context
 from perdure.engine.core import Core
 from perdure.engine.options import VERSION_MAX, Options, check_options
 from perdure.engine.read.bodies import Need
-from perdure.engine.read.reader import FORKED, Reader
+from perdure.engine.read.chains import FORKED
+from perdure.engine.read.reader import Reader
 from perdure.engine.write.request import check_incarnation
-from perdure.errors import AlreadyExists, Invalid, NotFound
+from perdure.errors import AlreadyExists, Invalid, NotFound, Truncated
+from perdure.model.anchor import PREPARED, anchor_of
 from perdure.model.commit import Commit, Kind, Status
 from perdure.model.epoch import raised
 from perdure.model.events import Event
@@ -49,7 +51,33 @@ async def _start(core: Core, session: SessionKey, head: Head, at: int, child: Se
     await controls.write(session, Kind.pin, pinned, actor=actor, durability=durability, seen=head)
     event = Event(FORKED, {"session": session.id, "version": at, "hash": parent.hash.hex()})
     base = Base(at, parent.hash, parent.at, parent.epoch)
+    dropped = await _require_left(core, session, at)
     await controls.write(child, Kind.configure, event, actor=actor, durability=durability, base=base)
+    if dropped:
+        await _keep_snapshot(core, child)
+
+
+async def _require_left(core: Core, session: SessionKey, at: int) -> bool:
+    """Judge the pin again: commits may have been dropped after the version was looked at and before the pin, which they then did not see.
+
+    Whether the parent's chain has lost commits. Raises `Truncated`.
+    """
+    anchor = anchor_of((await read_live(core, session)).control)
+    if anchor is None:
+        return False
+    if not anchor.dropped:
+        return await core.chains.dropped_below(session) is not None
+    if at <= anchor.version:
+        first = anchor.version + 1
+        message = f"Version {at} of session {session.id!r} was dropped; the first that is left is {first}."
+        raise Truncated(message, session=session.id, first=first)
+    return True
+
+
+async def _keep_snapshot(core: Core, child: SessionKey) -> None:
+    """Give a fork a snapshot of its own: the one that its parent's states are folded from does not stay for ever."""
+    state = await read_live(core, child)
+    await core.backend.put_snapshot(child, core.codec.encode_snapshot(child, state.head.version, state.head.hash, state.state))
 
 
 async def _commit_at(reader: Reader, session: SessionKey, version: int) -> Commit:
@@ -64,8 +92,12 @@ async def purge(context: Context, session: str) -> None:
     with core.telemetry.span("purge", *target):
         await core.settled(target)
         head = await _check_purge(core, target)
+        if core.segments.has_place:  # First these: a row that is left names them, an object that is left is named by nothing.
+            await core.segments.remove(target, await core.segments.list(target))
         await core.backend.purge(target)
         core.cache.drop(target)
+        if core.shared is not None:
+            core.shared.forget(target)
         await core.bodies.purge(target, raised(head.epoch, 0))
 
 
@@ -76,7 +108,7 @@ async def _check_purge(core: Core, session: SessionKey) -> Head:
         raise NotFound(f"There is no session {session.id!r}.", session=session.id)
     if head.status != Status.deleted:
         raise Invalid(f"Session {session.id!r} is not deleted: delete it before it is purged.", session=session.id)
-    if forks := [name async for name in _forks(core.reader, session, core.bodies.refuse_unreachable)]:
+    if forks := [name async for name in _forks(core, session, core.bodies.refuse_unreachable)]:
         raise Invalid(
             f"Session {session.id!r} has forks that read their past from it: delete and purge {', '.join(map(repr, forks))} first.",
             session=session.id,
@@ -84,9 +116,15 @@ async def _check_purge(core: Core, session: SessionKey) -> Head:
     return head
 
 
-async def _forks(reader: Reader, session: SessionKey, need: Need) -> AsyncGenerator[str, None]:
-    """The forks of a session that still read through it: those that were not purged, and go on from it in their first record."""
+async def _forks(core: Core, session: SessionKey, need: Need) -> AsyncGenerator[str, None]:
+    """The forks of a session that still read through it: those that were not purged, and go on from it in their first record.
+
+    Raises `Unsupported` for a session that may have segments, where there is no place for them.
+    """
+    reader = core.reader
     async for commit in reader.own(session, need):
+        if commit.kind is Kind.anchor and any(event.type == PREPARED for event in commit.events):
+            core.segments.place(session)
         for event in commit.events if commit.kind is Kind.pin else ():
             child = SessionKey(session.tenant, event.data["fork"])
             first = await reader.own_first(child)

@@ -22,7 +22,8 @@ from perdure.engine.core import Core
 from perdure.engine.leasing.lease import Lease
 from perdure.engine.options import Options, ask, check_options
 from perdure.engine.read.cache import CachedState
-from perdure.engine.read.reader import FORKED, Reader
+from perdure.engine.read.chains import FORKED
+from perdure.engine.read.reader import Reader
 from perdure.engine.views import Receipt
 from perdure.engine.write.request import Mode, WriteRequest
 from perdure.errors import Conflict, Deleted, Invalid, NotFound, Rewound

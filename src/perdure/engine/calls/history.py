@@ -51,6 +51,7 @@ async def history(
                 raise Deleted(f"Session {session!r} was deleted at version {commit.version}.", session=session)
             if commit.kind is Kind.lease and not control:
                 continue
+            core.reader.saw(target, commit.version)
             chosen = only(core.codec.upcast(commit), types)
             if chosen is not None:
                 yield chosen

@@ -6,8 +6,9 @@ from datetime import datetime
 
 from perdure.engine.context import Context
 from perdure.engine.core import Core
-from perdure.engine.options import VERSION_MAX, check_time
+from perdure.engine.options import VERSION_MAX, check_staleness, check_time
 from perdure.engine.read.cache import CachedState
+from perdure.engine.read.tokens import parse_token, require_commit
 from perdure.engine.views import View, to_nanoseconds
 from perdure.engine.write.request import check_incarnation
 from perdure.errors import Deleted, Invalid, NotFound
@@ -17,14 +18,31 @@ from perdure.model.ids import SessionKey
 _DELETED = int(Status.deleted)
 
 
-async def read(context: Context, session: str, at: int | datetime | None, consistency: str, *, include_deleted: bool) -> View:
+async def read(
+    context: Context,
+    session: str,
+    at: int | datetime | None,
+    consistency: str,
+    max_staleness: float | None,
+    at_least: str | None,
+    *,
+    include_deleted: bool,
+) -> View:
     """See `Store.read`."""
     core, target = context.opened(), context.key(session)
-    if consistency not in ("strong", "eventual"):
-        raise Invalid(f"consistency must be 'strong' or 'eventual', not {consistency!r}.")
+    if consistency != "strong" or max_staleness is not None:
+        check_staleness(consistency, max_staleness)
+    token = None if at_least is None else parse_token(at_least, core.backend.store_id, target)
     with core.telemetry.span("read", *target):
         reader = core.reader
-        found, owned = await reader.load_uncached(target) if consistency == "strong" else (await reader.cached(target), False)
+        if consistency == "strong":
+            found, owned = await reader.load_uncached(target)
+        else:
+            found, owned = await reader.eventual(target, core.cache.ttl if max_staleness is None else max_staleness), False
+        if token is not None:
+            if consistency == "eventual" and (found is None or found.head.version < token.version):
+                found, owned = await reader.load_uncached(target)
+            await require_commit(reader, core.cache, target, found, token)
         if found is not None:
             core.saw(target, found.head.version)
         now = require_live(target, found, include_deleted=include_deleted)
@@ -32,8 +50,11 @@ async def read(context: Context, session: str, at: int | datetime | None, consis
         if core.snapshots.is_due(now):
             await core.snapshots.store(target, now, keep=not owned)
         if at is None:
-            return _view(target, now, now, owned=owned)
-        return _view(target, now, await _past(core, target, now, at, include_deleted=include_deleted), owned=True)
+            return _view(core, target, now, now, owned=owned)
+        then = await _past(core, target, now, at, include_deleted=include_deleted)
+        if then.head.version > now.head.version:
+            reader.saw(target, then.head.version)
+        return _view(core, target, now, then, owned=True)
 
 
 async def read_live(core: Core, session: SessionKey) -> CachedState:
@@ -63,6 +84,6 @@ async def _past(core: Core, session: SessionKey, now: CachedState, at: int | dat
     return (await core.reader.at(session, at))[0]
 
 
-def _view(session: SessionKey, now: CachedState, then: CachedState, *, owned: bool) -> View:
-    head = then.head
-    return View(session.id, head.version, head.hash, then.state, now.head, now.tags, now.created_at, at=head.at, owned=owned)
+def _view(core: Core, session: SessionKey, now: CachedState, then: CachedState, *, owned: bool) -> View:
+    head, place = then.head, (core.backend.store_id, session.tenant)
+    return View(session.id, head.version, head.hash, then.state, now.head, now.tags, now.created_at, at=head.at, owned=owned, place=place)

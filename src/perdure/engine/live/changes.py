@@ -21,7 +21,7 @@ from perdure.config import Settings
 from perdure.engine.live.cursor import HASH_BYTES, Cursors, Place, Proof, all_passed, passed
 from perdure.engine.live.watch import POLL_SELDOM, RETRY_AFTER, Watchers
 from perdure.engine.read.bodies import Bodies
-from perdure.engine.read.reader import FORKED
+from perdure.engine.read.chains import FORKED
 from perdure.engine.views import Change, only
 from perdure.errors import Deleted, Error, Rewound, Truncated, Unavailable
 from perdure.lru import LruMap

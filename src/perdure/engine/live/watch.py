@@ -162,6 +162,7 @@ class Watchers:
                     async with aclosing(self._reader.commits(session, after=before, need=need)) as commits:
                         async for commit in commits:
                             watch.see(commit)
+                            self._reader.saw(session, commit.version)
                             yield commit
                             if commit.kind is Kind.tombstone and not include_deleted:
                                 return

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from perdure.backends.spi import Backend, Durability, Record
+from perdure.backends.spi import Durability, Record
 from perdure.codec.out_of_line import BodyReference, check_body, is_reference, unwrap_reference
 from perdure.codec.records import Proposal
+from perdure.engine.read.chains import Chains
 from perdure.errors import Corrupt, Deleted, Error, Invalid, Unsupported
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
@@ -75,9 +76,9 @@ async def claim(place: Place, store_id: str, *, create: bool) -> None:
 class Bodies:
     """Stores and fetches the bodies out of line of one connection. Without a place it stores none, and refuses to read any."""
 
-    def __init__(self, backend: Backend, place: Place | None, bytes_max: int) -> None:
+    def __init__(self, chains: Chains, place: Place | None, bytes_max: int) -> None:
         """`bytes_max`: larger bodies are stored out of line."""
-        self._backend, self._place = backend, place
+        self._chains, self._place = chains, place
         self._bytes_max = bytes_max if place is not None else -1
 
     @property
@@ -176,7 +177,7 @@ class Bodies:
     async def _check_there(self, session: SessionKey, record: Record) -> None:
         """Raise `Deleted` unless the record is still in the chain: the session was purged while it was read."""
         version = record.head.version
-        records = await self._backend.read(session, after=version - 1, before=version + 1, limit=1)
+        records = await self._chains.read(session, after=version - 1, before=version + 1, limit=1)
         if not records or records[0].head.hash != record.head.hash:
             raise Deleted(f"Session {session.id!r} was deleted and purged while it was read.", session=session.id)
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any
 
 import msgspec
 
-from perdure.backends.spi import Backend, Head, Loaded, Record, Settling
+from perdure.backends.spi import Head, Loaded, Record
 from perdure.codec.codec import Codec
 from perdure.codec.envelope import payload_bytes
 from perdure.engine.read.bodies import Bodies, Need, everything, nothing, operations
-from perdure.engine.read.cache import Cache, CachedState
-from perdure.errors import Corrupt, Invalid, NotFound, Rewound, Truncated
+from perdure.engine.read.cache import NEVER, Cache, CachedState
+from perdure.engine.read.chains import FORKED, PAGE, Chains
+from perdure.engine.read.folding import apply_events, check_standing, configured, event_of
+from perdure.engine.read.loads import Loads, StateSource
+from perdure.errors import Corrupt, NotFound, Rewound, Truncated
 from perdure.lru import LruMap
 from perdure.model.commit import GENESIS, Commit, DerivedStatus, Kind, Status, derive_status
 from perdure.model.control import Control, decode_control
@@ -21,29 +23,31 @@ from perdure.model.epoch import is_held, raised
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
 from perdure.model.lease import LeaseSection, holder, holder_said, life_of, life_said
-from perdure.model.state import Fold, TestFailed
+from perdure.model.state import Fold
 from perdure.model.values import ROOM
 
 INCARNATIONS_MAX = 4_096
 """Sessions with earlier lives of which it is remembered where the last one ended."""
-PAGE = 256
-"""Records in one read."""
 TAIL_PAGE = 16
 """Records in the first read from the end, which is often the only one: each next read takes twice as many, up to `PAGE`."""
-FORKED = "forked"
-"""The event of a fork's first commit: data {session, version, hash} name the parent's commit that it goes on from."""
 
 
 class Reader:
     """Reads sessions of any tenant. States it returns are shared and read-only."""
 
-    def __init__(self, backend: Backend, codec: Codec, cache: Cache, bodies: Bodies) -> None:
+    def __init__(self, backend: Chains, codec: Codec, cache: Cache, bodies: Bodies) -> None:
         self._backend = backend
         self._codec = codec
         self._cache = cache
+        self._loads = Loads()
+        self._shared: StateSource | None = None
         self._bodies = bodies
         self._doubtful: set[SessionKey] = set()
         self._incarnations = LruMap[tuple[SessionKey, int], int](INCARNATIONS_MAX)
+
+    def share(self, shared: StateSource) -> None:
+        """Look for states of sessions that are only read in a shared cache first, from now on."""
+        self._shared = shared
 
     def doubt(self, session: SessionKey) -> None:
         """A write of this session was cancelled while it was in progress: the next read waits for it to end."""
@@ -51,7 +55,7 @@ class Reader:
 
     async def settled(self, session: SessionKey) -> None:
         """Wait for cancelled writes of the session. Raises `Unknown` when one has not ended within the engine's time-out."""
-        if not self._doubtful or session not in self._doubtful or not isinstance(self._backend, Settling):
+        if not self._doubtful or session not in self._doubtful:
             return
         self._doubtful.discard(session)
         try:
@@ -136,44 +140,96 @@ class Reader:
                 return commit
         return None
 
-    async def cached(self, session: SessionKey, *, head: Head | None = None) -> CachedState | None:
-        """The newest state known, from memory if it is there; at least as new as `head`, when given. `None`: no such session."""
-        cached = self._cache.get(session)
+    async def cached(self, session: SessionKey, *, head: Head | None = None, head_at: float = NEVER) -> CachedState | None:
+        """The newest state known, from memory if it is there; at least as new as `head`, when given, which was the head at the moment
+        `head_at` of the cache's clock. `None`: no such session. Fit to be the base of an edit."""
+        cached = await self._in_memory(session, self._cache.base)
         if cached is not None and head is not None and cached.head.hash != head.hash:
-            cached = await self._advance(session, cached, head)
-        if cached is None:
-            loaded = await self._backend.load(session)
-            if loaded is None:
-                return None
-            cached = await self._state_of(session, loaded)
-            self._cache.put(session, cached)
-        return cached
+            cached = await self._advance(session, cached, head, head_at)
+        if cached is not None:
+            self._cache.hit()
+            return cached
+        return (await self._load(session, keep=True))[0]
+
+    async def _in_memory(self, session: SessionKey, get: Callable[[SessionKey], CachedState | None]) -> CachedState | None:
+        """What is in memory, or will be when another caller's load has ended. It may be older than this call."""
+        known = get(session)
+        if known is None and await self._loads.wait(session):
+            known = get(session)
+        return known
 
     async def read_head(self, session: SessionKey) -> CachedState | None:
-        """The newest state: the head is read from the engine, and what is missing is loaded."""
+        """The newest state: the head is read from the engine, and what is missing is loaded. Fit to be the base of an edit."""
         if self._doubtful:
             await self.settled(session)
-        known = self._cache.get(session)
-        return await self.cached(session) if known is None else await self._newest(session, known)
+        known = await self._in_memory(session, self._cache.base)
+        return (await self._load(session, keep=True))[0] if known is None else await self._newest(session, known)
 
     async def _newest(self, session: SessionKey, known: CachedState) -> CachedState | None:
+        head_at = self._cache.now()
         head = (await self._backend.heads((session,)))[0]
         if head is None:
             self._cache.drop(session)
+            self._cache.put_absent(session, head_at)
             return None
-        return known if head.hash == known.head.hash else await self.cached(session, head=head)
+        if head.hash != known.head.hash:
+            return await self.cached(session, head=head, head_at=head_at)
+        self._cache.confirm(session, head.hash, head_at)
+        self._cache.hit()
+        return known
 
     async def load_uncached(self, session: SessionKey) -> tuple[CachedState | None, bool]:
         """As `read_head`, for a caller that only reads; and whether the state is the caller's own, because it is not cached."""
         if self._doubtful:
             await self.settled(session)
-        known = self._cache.get(session)
+        known = await self._in_memory(session, self._cache.get)
         if known is not None:
             return await self._newest(session, known), False
-        if self._cache.second_hit(session):
-            return await self.cached(session), False
-        loaded = await self._backend.load(session)
-        return (None if loaded is None else await self._state_of(session, loaded)), True
+        return await self._load(session, keep=self._cache.second_hit(session), shared=self._shared)
+
+    async def eventual(self, session: SessionKey, max_staleness: float) -> CachedState | None:
+        """For a caller that only reads: the state in memory if it is fresh, else the newest one, which is kept in memory."""
+        known = self._cache.fresh(session, max_staleness)
+        if known is not None:
+            self._cache.hit()
+            return known
+        if self._cache.is_absent(session, max_staleness):
+            return None
+        if self._doubtful:
+            await self.settled(session)
+        known = await self._in_memory(session, self._cache.get)
+        if known is None:
+            return (await self._load(session, keep=True, shared=self._shared))[0]
+        return self._cache.fresh(session, max_staleness) or await self._newest(session, known)
+
+    async def _load(self, session: SessionKey, *, keep: bool, shared: StateSource | None = None) -> tuple[CachedState | None, bool]:
+        """Load a session that is not in memory, and whether the state is the caller's own: it is cached if it is to be kept, or if others
+        wait for it. For a caller that only reads, `shared` may have it."""
+        self._cache.miss()
+        load = self._loads.begin(session)
+        try:
+            found = None if shared is None else await shared.load(session)
+            if found is not None:
+                self._cache.put(session, *found)
+                return found[0], False
+            head_at = self._cache.now()
+            loaded = await self._backend.load(session)
+            if loaded is None:
+                self._cache.put_absent(session, head_at)
+                return None, True
+            cached = await self._state_of(session, loaded)
+            offered = shared is not None and shared.offer(session, cached)
+            if keep or offered or load.waiting:
+                self._cache.put(session, cached, head_at)
+                return cached, False
+            self._cache.saw(session, cached.head.version)
+            return cached, True
+        finally:
+            self._loads.end(session, load)
+
+    def saw(self, session: SessionKey, version: int) -> None:
+        """A version was acknowledged or shown to a caller: no eventual read may answer with an older one."""
+        self._cache.saw(session, version)
 
     async def at(self, session: SessionKey, version: int) -> tuple[CachedState, bytes]:
         """The state as of `version` and the hash of that commit. Raises `NotFound`, `Truncated`."""
@@ -295,13 +351,6 @@ class Reader:
         first = await self._first_or_none(session)
         return None if first is None else self._codec.open_record(session, first, partial=True)
 
-    async def root(self, session: SessionKey) -> Commit | None:
-        """The first commit that is left of what this chain goes on from, through forks to their parents."""
-        first = await self.own_first(session)
-        while first is not None and first.kind is Kind.configure and first.events[0].type == FORKED:
-            first = await self.own_first(SessionKey(session.tenant, first.events[0].data["session"]))
-        return first
-
     async def own(self, session: SessionKey, need: Need) -> AsyncGenerator[Commit, None]:
         """The commits of this very chain, whatever came before it. One whose body lies elsewhere and is not needed comes without events."""
         first = await self._first_or_none(session)
@@ -331,7 +380,7 @@ class Reader:
             )
         return SessionKey(session.tenant, event.data["session"]), bytes.fromhex(event.data["hash"])
 
-    async def _advance(self, session: SessionKey, cached: CachedState, head: Head) -> CachedState | None:
+    async def _advance(self, session: SessionKey, cached: CachedState, head: Head, head_at: float) -> CachedState | None:
         """Fold what came after `cached`; `None` if it is no longer on the chain (the caller loads it again)."""
         records: list[Record] = []
         after = cached.head.version
@@ -349,7 +398,7 @@ class Reader:
         bodies = await self._bodies.fetch(session, records, operations)
         with ROOM:
             advanced = self._fold(session, cached, cached.head.hash, (cached.head.status, cached.head.data), records, bodies)
-        self._cache.put(session, advanced)
+        self._cache.put(session, advanced, head_at)
         return advanced
 
     async def _state_of(self, session: SessionKey, loaded: Loaded) -> CachedState:
@@ -418,7 +467,7 @@ class Reader:
             commit = self._codec.open_record(session, record, prev, body=body or None, partial=True)
             prev = commit.hash
             log_bytes += record.stored_bytes + len(body)
-            stand = derive_status(record.kind, record.head.version, stand)
+            stand = derive_status(record.kind, record.head.version, stand, event_of(commit))
             stand = check_standing(session, record.head, stand)
             if commit.kind is Kind.data:
                 if apply_events(session, fold, commit):
@@ -436,35 +485,3 @@ class Reader:
         return msgspec.structs.replace(
             start, head=head, state=fold.state, log_bytes=log_bytes, tags=tags, state_bytes=state_bytes, control=control
         )
-
-
-def check_standing(session: SessionKey, head: Head, stand: DerivedStatus | None) -> DerivedStatus:
-    """The standing of a head, if it is the one that its commits give (`None`: that is not known). Raises `Corrupt`."""
-    if stand is not None and stand != (head.status, head.data):
-        raise Corrupt(
-            f"Version {head.version} of session {session.id!r} has another status or data version than its commits give.",
-            session=session.id,
-        )
-    return head.status, head.data
-
-
-def apply_events(session: SessionKey, fold: Fold, commit: Commit) -> bool:
-    """Fold one commit; whether it has operations. They were validated when they were written, so one that does not fit is `Corrupt`."""
-    changes = False
-    for event in commit.events:
-        if event.ops:
-            changes = True
-            try:
-                fold.apply(event.ops)
-            except (Invalid, TestFailed) as error:
-                raise Corrupt(f"Version {commit.version} of session {session.id!r} does not fit the state before it: {error}") from error
-    return changes
-
-
-def configured(events: Iterable[Event]) -> dict[str, Any]:
-    """What the events of a configure commit set."""
-    settings: dict[str, Any] = {}
-    for event in events:
-        if event.type == "configured" and isinstance(event.data, dict):
-            settings |= event.data
-    return settings

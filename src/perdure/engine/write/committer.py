@@ -5,7 +5,7 @@ A control commit (tags, a pin, a fork's start) changes no state, so nothing conf
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import aclosing, suppress
 from typing import Any
 
@@ -45,7 +45,7 @@ from perdure.engine.write.session_queue import SessionQueue, Slot
 from perdure.engine.write.snapshots import Snapshots
 from perdure.engine.write.writer import Writer
 from perdure.errors import AlreadyExists, Busy, Conflict, Deleted, Error, Fenced, KeyReused, Moved, NotFound, Rewound, Unknown
-from perdure.model.commit import Kind
+from perdure.model.commit import Kind, Status
 from perdure.model.epoch import raised
 from perdure.model.fence import is_undecided
 from perdure.model.ids import SessionKey, life_key, uuid7
@@ -123,6 +123,8 @@ class Committer:
         self._backend, self._codec, self._writer, self._reader, self._cache = backend, codec, writer, reader, cache
         self._keys, self._snapshots, self._watchers = keys, snapshots, watchers
         self._clock, self._settings, self._telemetry = clock, settings, telemetry
+        self.restore: Callable[[SessionKey], Awaitable[object]] | None = None
+        """Makes an archived session live. It is set where the parts of a connection are put together, for it writes commits itself."""
         self._bodies, self._quotas, self._sizes = bodies, quotas, sizes
         self._queue = SessionQueue(clock.monotonic)
         self._pacing = Pacing(clock.monotonic, clock.bits)
@@ -195,6 +197,7 @@ class Committer:
             if self._bodies.is_large(proposal.body):
                 proposal = await self._out_of_line(tries, proposal)
             append = self._append_of(request, tries, proposal)
+            sent = self.now()
             try:
                 tries.sent = True
                 outcome = await self._writer.submit(append)
@@ -221,12 +224,16 @@ class Committer:
                 if request.options.fence is not None:
                     request.options.fence.wrote(head)
                 self._watchers.notify(session, head.version)
+                self._cache.saw(session, head.version)
                 if tries.state is not MISSING or session in self._cache:
-                    await self._remember(tries, outcome)
+                    await self._remember(tries, outcome, sent)
                 level = outcome.durability if tries.body is None else min(outcome.durability, self._bodies.durability)
                 return Receipt(head.version, tries.id, head.hash, head.at, level)
             if isinstance(outcome, Refused):
                 tries.sent = False
+                if self.restore is not None and outcome.head is not None and outcome.head.status == Status.archived:
+                    await self.restore(session)
+                    continue
                 await self._lost(tries, outcome.head)
                 continue
             incarnation = await self._keys.later_incarnation(session, outcome)
@@ -329,8 +336,8 @@ class Committer:
         finish = finisher(request, tries.seen, tries.expected, tries.incarnation, proposal, self._clock.now(), life)
         return Append(request.session, finish, tries.key, None, request.durability)
 
-    async def _remember(self, tries: _Tries, outcome: Appended) -> None:
-        """Keep the state that this commit made; store a snapshot when the log outweighs the last one."""
+    async def _remember(self, tries: _Tries, outcome: Appended, sent: float) -> None:
+        """Keep the state that this commit made; it was sent at `sent` of `now`. Store a snapshot when the log outweighs the last one."""
         session, proposal, previous = tries.request.session, tries.proposal, outcome.previous
         known = self._cache.get(session)
         if proposal is None or (known is None and tries.state is MISSING):
@@ -347,7 +354,7 @@ class Committer:
         log_bytes = known.log_bytes + len(body) + len(proposal.meta) + 128
         state_bytes = known.state_bytes + proposal.payload_bytes if changes else known.state_bytes
         made = msgspec.structs.replace(known, head=outcome.head, state=state, log_bytes=log_bytes, state_bytes=state_bytes)
-        self._cache.put(session, made)
+        self._cache.put(session, made, sent)
         if changes:
             self._sizes.check(session, made)
         if self._snapshots.is_due(made):
@@ -398,6 +405,7 @@ class Committer:
                 async for commit in commits:
                     if commit.id == tries.id:
                         level = self._backend.capabilities.proven(request.durability)
+                        self._reader.saw(request.session, commit.version)
                         if level < request.durability:
                             return None
                         level = level if tries.body is None else min(level, self._bodies.durability)

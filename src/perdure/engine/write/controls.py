@@ -2,6 +2,7 @@
 
 write    a commit that fits any live head
 change   a commit that was decided on what control commits say now: it is decided again for each head that is tried
+attempt  one try of such a commit
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from perdure.config import Settings
 from perdure.engine.live.watch import Watchers
 from perdure.engine.options import Options
 from perdure.engine.read.cache import Cache
-from perdure.engine.read.reader import Reader, configured
+from perdure.engine.read.folding import configured
+from perdure.engine.read.reader import Reader
 from perdure.engine.views import Receipt
 from perdure.engine.write.committer import UNDECIDED_PAUSE, Committer
 from perdure.engine.write.request import NOTHING, check_head
@@ -137,7 +139,7 @@ class ControlCommits:
                 seen = await self._require_same_life(session, seen, outcome.head)
             outcome = await self._append(Append(session, finish, None, index, durability))
             tries += 1
-        self._remember(session, outcome, ((kind, event),))
+        self._remember(session, outcome, ((kind, event),), since)
         return Receipt(outcome.head.version, outcome.id, outcome.head.hash, outcome.head.at, outcome.durability)
 
     async def _require_same_life(self, session: SessionKey, seen: Head | None, head: Head | None) -> Head | None:
@@ -174,14 +176,33 @@ class ControlCommits:
                 plan = decide(basis)
                 if plan is None:
                     return None
-                outcome = await self._append(self._append_of(session, basis, plan, actor, durability, fence, create=create))
-                if isinstance(outcome, Appended):
-                    self._remember(session, outcome, [(commit.kind, commit.event) for commit in plan.commits])
+                outcome = await self.attempt(session, basis, plan, actor=actor, durability=durability, create=create, fence=fence)
+                if outcome is not None:
                     return outcome
                 tries, basis = tries + 1, None
                 if tries >= self._settings.attempts:
                     raise self._committer.busy(session, tries, since)
                 await self._committer.pause(session)
+
+    async def attempt(
+        self,
+        session: SessionKey,
+        basis: Basis,
+        plan: ControlChange,
+        *,
+        actor: str | None = None,
+        durability: Durability,
+        create: bool = False,
+        fence: Fence | None = None,
+    ) -> Appended | None:
+        """Write a change that was decided on this basis, once; `None` where the head has moved on. For callers that decide again, and for
+        those who have the session's slot. Raises as `change`."""
+        since = self._committer.now()
+        outcome = await self._append(self._append_of(session, basis, plan, actor, durability, fence, create=create))
+        if not isinstance(outcome, Appended):
+            return None
+        self._remember(session, outcome, [(commit.kind, commit.event) for commit in plan.commits], since)
+        return outcome
 
     async def _read_basis(self, session: SessionKey, *, create: bool) -> Basis:
         current = await self._reader.read_head(session)
@@ -251,11 +272,13 @@ class ControlCommits:
         if not isinstance(outcome, Appended):
             return Refused(outcome.head)
         self._watchers.notify(append.session, outcome.head.version)
+        self._cache.saw(append.session, outcome.head.version)
         return outcome
 
-    def _remember(self, session: SessionKey, outcome: Appended, commits: Sequence[tuple[Kind, Event]]) -> None:
-        """Bring the cached state onto the new head: a control commit leaves the state as it is, a tombstone empties it."""
-        known = self._cache.get(session)
+    def _remember(self, session: SessionKey, outcome: Appended, commits: Sequence[tuple[Kind, Event]], since: float) -> None:
+        """Bring the cached state onto the new head: a control commit leaves the state as it is, a tombstone empties it. `since` is a
+        moment of the cache's clock before it was written."""
+        known = self._cache.base(session)
         if known is None or outcome.previous is None or known.head.hash != outcome.previous.hash:
             return
         state, tags, control = known.state, known.tags, known.control
@@ -268,6 +291,6 @@ class ControlCommits:
                 tags = said.get("tags", tags)
         log_bytes = known.log_bytes + 256 * len(commits)
         made = msgspec.structs.replace(known, head=outcome.head, state=state, log_bytes=log_bytes, tags=tags, control=control)
-        self._cache.put(session, made)
-        tombstone = outcome.head.version if outcome.head.status == Status.deleted else None
-        self._reader.note_start(session, outcome.head, control, tombstone)
+        self._cache.put(session, made, since)
+        ended = outcome.head.version if outcome.head.status == Status.deleted else None
+        self._reader.note_start(session, outcome.head, control, ended)

@@ -76,6 +76,7 @@ class Keys:
     async def _receipt(self, session: SessionKey, known: Known, key: str, durability: Durability) -> Receipt:
         """The receipt of the commit that a key was applied by. Raises `Corrupt` if that commit does not have the key."""
         record = await self._reader.record(session, known.version)
+        self._reader.saw(session, known.version)
         durability = self._backend.capabilities.proven(durability)
         if record is None:  # It was truncated.
             return Receipt(known.version, b"", b"", 0, durability, duplicate=True)

@@ -30,7 +30,7 @@ from perdure.model.values import same
 
 RECREATED = "It was deleted and created again in between; "
 """What a conflict says first when a tombstone lies between."""
-_ACTIVE, _DELETED = int(Status.active), int(Status.deleted)
+_ACTIVE, _ARCHIVED, _DELETED = int(Status.active), int(Status.archived), int(Status.deleted)
 
 
 class Plan(NamedTuple):
@@ -189,7 +189,7 @@ def finisher(
 
     def finish(head: Head | None) -> Sequence[Record] | None:
         check_head(session, head, options)
-        if is_undecided(head, fence):
+        if is_undecided(head, fence) or (head is not None and head.status == _ARCHIVED):
             return None
         if request.grant is not None and request.grant != (0 if head is None else raised(head.epoch, 0)):
             raise conflict(request, head, RECREATED)
@@ -228,7 +228,7 @@ def _has_state(head: Head, seen: CachedState | None) -> bool:
     mine = seen.head
     if head.version == mine.version:
         return head.hash == mine.hash
-    return head.version > mine.version and head.data <= mine.data and head.status == mine.status
+    return head.version > mine.version and head.data <= mine.data and (head.status == _DELETED) == (mine.status == _DELETED)
 
 
 def conflict(request: WriteRequest, head: Head | None, why: str = "", paths: Sequence[str] = ()) -> Conflict:

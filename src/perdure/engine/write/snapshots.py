@@ -11,6 +11,7 @@ from perdure.codec.codec import Codec
 from perdure.codec.envelope import payload_bytes
 from perdure.engine.read.cache import Cache, CachedState
 from perdure.errors import Error
+from perdure.model.commit import Status
 from perdure.model.ids import SessionKey
 from perdure.model.policy import snapshot_due
 
@@ -23,7 +24,10 @@ class Snapshots:
         self._backend, self._codec, self._cache, self._bytes_min = backend, codec, cache, bytes_min
 
     def is_due(self, cached: CachedState) -> bool:
-        """Whether the log outweighs the last snapshot."""
+        """Whether the log outweighs the last snapshot. That of an archived session is in the archive; a state from the shared cache is
+        never stored."""
+        if cached.from_shared or cached.head.status == Status.archived:
+            return False
         return snapshot_due(cached.log_bytes, cached.snapshot_bytes, self._bytes_min)
 
     async def store(self, session: SessionKey, cached: CachedState, *, keep: bool = True) -> None:
