@@ -15,7 +15,8 @@ from perdure import Event, Store, op
 from perdure.backends.memory import MemoryBackend
 from perdure.clock import SystemClock
 from perdure.model.ids import SessionKey
-from perdure.places import Place, open_place
+from perdure.places.opening import open_place
+from perdure.places.place import Place
 from tests.support.engine.gates import Death, Gate, process
 
 S = "s"

@@ -14,7 +14,7 @@ from perdure.codec.codec import Codec
 from perdure.config import make_settings
 from perdure.engine.core import Core
 from perdure.engine.store import Store
-from perdure.places import Place
+from perdure.places.place import Place
 
 T = TypeVar("T")
 
