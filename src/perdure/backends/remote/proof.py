@@ -3,7 +3,7 @@
 An engine that sees both in one request compares them itself: `ProvingDriver`, `HeadMismatch.proven`. For the others the newest
 record is read where a head that nobody has compared would decide: it refuses an append, it is the first that this process meets of a
 session, it answers for an idempotency key, or a snapshot stands at it. A head that another process made since is taken as it comes:
-whoever reads what came in between compares it.
+the next reader of what came in between compares it.
 """
 
 from __future__ import annotations

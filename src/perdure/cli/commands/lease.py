@@ -53,8 +53,9 @@ def leases(prefix: str = "", /, *, common: Common = COMMON) -> None:
 def lease(action: Literal["show", "break"], session: str, /, *, actor: str | None = None, common: Common = COMMON) -> None:
     """Show who holds a session, or take it from them by force.
 
-    `break` is for a holder that is known to be dead, or must be stopped: what it still writes under its lease is refused, and the session
-    is free. A commit records it. Who merely waits uses `store.lease(…, wait=)`, which takes over from a holder that is silent.
+    `break` is for a holder that is known to be dead, or must be stopped: what it still writes is refused.
+
+    A commit records it. To wait for a holder use `store.lease(…, wait=)`, which takes over from one that is silent.
 
     Parameters
     ----------

@@ -92,8 +92,9 @@ def spool(
 ) -> None:
     """List the writes that wait in a spool; send those again that the store refused, or drop them: `perdure spool ls sqlite:///spool.db`.
 
-    The store is not asked, so this works while it is away. What is queued is shipped by itself, by any process that has a store open with
-    this spool.
+    The store is not asked, so this works while it is away.
+
+    What is queued is shipped by itself, by any process that has a store open with this spool.
 
     Parameters
     ----------

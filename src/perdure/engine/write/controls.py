@@ -297,5 +297,5 @@ class ControlCommits:
         log_bytes = known.log_bytes + 256 * len(commits)
         made = msgspec.structs.replace(known, head=outcome.head, state=state, log_bytes=log_bytes, tags=tags, control=control)
         self._cache.put(session, made, since)
-        ended = outcome.head.version if outcome.head.status == Status.deleted else None
-        self._reader.note_start(session, outcome.head, control, ended)
+        tombstone = outcome.head.version if outcome.head.status == Status.deleted else None
+        self._reader.note_start(session, outcome.head, control, tombstone)

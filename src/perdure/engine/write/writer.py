@@ -123,6 +123,7 @@ class Writer:
         while queue is not None and (queue.tasks or queue.waiting):
             self._submit(asyncio.get_running_loop(), queue)
             await asyncio.gather(*queue.tasks) if queue.tasks else await asyncio.sleep(0)
+            queue.tasks -= {task for task in queue.tasks if task.done()}  # An interrupt may have come before one was noted to be done.
 
 
 def _ended(queue: _Queue, task: asyncio.Task[None], batch: Sequence[_Waiting]) -> None:
