@@ -172,3 +172,24 @@ async def test_a_death_at_each_await(tmp_path: Path, policy: dict[str, object], 
 def on(backend: object, clock: SimulatedClock, segments: Segments) -> perdure.Store:
     """Another process on the same data, with the same archive."""
     return store_on(backend, clock, archive=segments._place)
+
+
+async def test_a_fork_that_is_about_to_start_stops_a_drop() -> None:
+    """`compact(drop=True)` beside a fork that has pinned its parent and is not there yet: refused for ten minutes, as it may start."""
+    clock = SimulatedClock()
+    backend = MemoryBackend(clock)
+    store = store_on(backend, clock)
+    await filled(store, "s")
+    calls = CountedCalls(backend)
+    await store_on(calls, clock).fork("s", at=3, id="f")
+    forking = store_on(CountedCalls(backend, die_at=calls.count), clock)  # Its last call starts the fork.
+    await store.delete("f")
+    await store.purge("f")
+    with pytest.raises(Died):
+        await forking.fork("s", at=3, id="g")
+    with pytest.raises(perdure.Invalid, match="'g'"):
+        await store.compact("s", keep=2, drop=True)
+    clock.advance(minutes=11)
+    assert (await store.compact("s", keep=2, drop=True)).commits > 0
+    assert len((await store.read("s")).state) == 12
+    await store.verify("s")
