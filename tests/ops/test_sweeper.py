@@ -124,6 +124,30 @@ async def test_what_is_left_out_stays_and_none_removes() -> None:
         assert await store.policy("s") == perdure.Policy()
 
 
+async def test_a_dead_holder_does_not_keep_a_session(tmp_path: Path) -> None:
+    """The sweeper asks the holder. A dead worker never answers, so it loses the lease and the session expires; a live one keeps it."""
+    clock, url = SimulatedClock(), f"sqlite:///{tmp_path}/s.db"
+    async with perdure.open(url, clock=clock) as store:
+        worker = await perdure.open(url, clock=clock)
+        for name in ("dead", "alive"):
+            await store.append(name, Event("start"))
+            await store.configure(name, expire_after=DAY)
+        await worker.lease("dead", owner="w", ttl=60, wait=0).__aenter__()
+        await worker.close()  # A lease that was not released stays held, as after a kill.
+        async with store.lease("alive", owner="v", ttl=60, wait=0) as lease:
+            found = []
+            for _ in range(8):
+                found += await swept(store)
+                await lease.confirm()
+                clock.advance(days=1)
+            assert ("dead", "expired") in found
+            assert ("alive", "held") in found
+            assert ("alive", "expired") not in found
+            await store.append("alive", Event("under"), lease=lease)
+        with pytest.raises(perdure.Deleted):
+            await store.read("dead")
+
+
 async def test_a_session_that_is_leased_is_left_alone() -> None:
     """While a lease is held it does not expire, and while it is exclusive nothing is done to it; afterwards it is."""
     clock = SimulatedClock()

@@ -17,6 +17,8 @@ ACTOR = "perdure sweep"
 """The actor of a sweeper's commits."""
 HELD_DELAY = 300 * SECOND
 """How long a session is left alone on which a lease is held, in nanoseconds."""
+LEASE_TTL = 60.0
+"""The ttl of the lease, in seconds, that a sweeper takes from a holder that does not answer. It lets go of it at once."""
 FORKED_DELAY = DAY
 """How long a deleted session is left alone that a fork still reads through, in nanoseconds."""
 UNFINISHED_DELAY = 600 * SECOND

@@ -9,12 +9,14 @@ import msgspec
 
 from perdure.backends.spi import NEVER, Row
 from perdure.engine.branch.fork import purge_deleted
+from perdure.engine.leasing.rules import Claim
 from perdure.engine.write.controls import Basis, ControlChange, ControlCommit
 from perdure.errors import Deleted, Fenced, Invalid, Moved, NotFound
 from perdure.model.commit import Kind, Status
 from perdure.model.control import CONTROL, decode_control
 from perdure.model.epoch import raised
 from perdure.model.events import Event
+from perdure.model.ids import uuid_text
 from perdure.model.lifecycle import (
     GRACE_PERIOD,
     LOOK,
@@ -37,6 +39,7 @@ from perdure.ops.rows import (
     FAILED_DELAY,
     FORKED_DELAY,
     HELD_DELAY,
+    LEASE_TTL,
     UNFINISHED_DELAY,
     Sweep,
     action,
@@ -70,7 +73,7 @@ async def look_at(sweep: Sweep, row: Row) -> Action:
     else:
         unused = is_idle_for(policy.archive_after, last, row.head, sweep.now)
     if idle or forbidden or (unused and ending):
-        return await move_on(sweep, row, sweep.now + HELD_DELAY, what="held", detail="a lease is held")
+        return await _ask_holder(sweep, row)
     if alarm is not None and not _needs_look(policy, last, sweep.now):
         return action(row, "waiting", "for a worker that claims it")
     if unused:
@@ -78,6 +81,26 @@ async def look_at(sweep: Sweep, row: Row) -> Action:
     if policy.keeps:
         return await trim(sweep, row, policy, last, look, NEVER if due_at is None else due_at)
     return await move_on(sweep, row, NEVER if due_at is None else due_at, look=look, control=control)
+
+
+async def _ask_holder(sweep: Sweep, row: Row) -> Action:
+    """A lease is in the way: leave the session alone for a while, and ask the holder whether it is alive. One that has not answered for its
+    whole ttl, as this store object has seen it, loses the lease, so that a dead worker does not keep a session for ever."""
+    held = await move_on(sweep, row, sweep.now + HELD_DELAY, what="held", detail="a lease is held")
+    if sweep.dry_run or held.action == "overtaken":
+        return held
+    leases, claim = sweep.core.leases, Claim(uuid_text(sweep.core.committer.new_id()), ACTOR, LEASE_TTL)
+    try:
+        attempt = await leases.attempt(row.session, claim, ask=True)
+        if attempt.fence is None:
+            return held
+        await leases.hold(attempt.fence, claim, None).release()
+    except (Deleted, Moved, NotFound, Fenced):
+        return action(row, "overtaken")
+    except BaseException:  # The lease may have been taken, or may be soon.
+        leases.abandon(row.session, claim)
+        raise
+    return action(row, "held", "its holder did not answer, and has lost the lease")
 
 
 def _expired_before(policy: Policy, last: Look | None, alarm: Wake) -> bool:
