@@ -237,7 +237,7 @@ def method(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
         body = f"return self._store.{node.name}"
     elif returns.startswith("AsyncIterator"):
         returns = returns.replace("AsyncIterator", "Iterator")
-        body = f"return _iterate({call})"
+        body = f"return map(Lease, _iterate({call}))" if returns == "Iterator[Lease]" else f"return _iterate({call})"
         if " | " in returns:  # The call fits none of the overloads, but all of them together.
             body = body.replace("self._store", 'cast("Any", self._store)')
     elif isinstance(node, ast.AsyncFunctionDef):

@@ -553,6 +553,29 @@ class Store:
         """
         return Leasing(self._store.lease(session, owner=owner, ttl=ttl, wait=wait, exclusive=exclusive, max_hold=max_hold))
 
+    def claim(
+        self,
+        *,
+        owner: str,
+        prefix: str = "",
+        tags: Mapping[str, str] | None = None,
+        ttl: float = 30,
+        limit: int | None = None,
+        exclusive: bool = False,
+    ) -> Iterator[Lease]:
+        """`async for lease in store.claim(owner="worker-7")`: sessions whose alarm is due, set with `wake="claim"`, each to one worker.
+
+        Ends when nothing is due any more, or after `limit` sessions: call it again after a pause. Each session is held while the loop's
+        body runs: pass `lease=` to what is written. The next turn of the loop releases it. With that its alarm is used up, and the next one
+        of `wake_every` stands; an alarm that was set meanwhile stays. Where the body raises, or breaks before `lease.release()`, or the
+        worker dies, the session stays due: so work is done at least once. A session that somebody else holds is passed over, and its holder
+        is asked whether it is alive. Sessions by id prefix and tags (all must match); what was due first comes first, by this machine's
+        clock.
+
+        Raises `Invalid`, `Unsupported` on a store of schema 1, `Busy`, `Unavailable`, `Unknown`.
+        """
+        return map(Lease, _iterate(self._store.claim(owner=owner, prefix=prefix, tags=tags, ttl=ttl, limit=limit, exclusive=exclusive)))
+
     def leases(self, *, prefix: str = "") -> Iterator[LeaseInfo]:
         """Who holds which of this tenant's sessions, ordered by session, from the index rows: all of them with this prefix are read."""
         return _iterate(self._store.leases(prefix=prefix))

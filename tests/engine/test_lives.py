@@ -73,6 +73,10 @@ async def leased(store: perdure.Store) -> str:
         return lease.session
 
 
+async def claimed(store: perdure.Store) -> list[str]:
+    return [lease.session async for lease in store.claim(owner="w")]
+
+
 async def holders(store: perdure.Store) -> list[str]:
     async with store.lease("other", owner="w", wait=0):
         return [info.session async for info in store.leases()]
@@ -160,6 +164,7 @@ TABLE: dict[str, tuple[Call, Any, Any]] = {
     "restore": (lambda s, t: s.restore("s"), D, False),
     "purge": (lambda s, t: s.purge("s"), INVALID, INVALID),  # Its fork still reads through it; then it is not deleted.
     "lease": (lambda s, t: leased(s), D, "s"),
+    "claim": (lambda s, t: claimed(s), [], []),
     "leases": (lambda s, t: holders(s), ["other"], ["other"]),
     "break_lease": (lambda s, t: s.break_lease("s"), D, None),
     "changes": (lambda s, t: changed(s), [1, 2, 3, 4], [1, 2, 3, 4, 5]),

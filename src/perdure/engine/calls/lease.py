@@ -30,16 +30,20 @@ HOLD_MAX = 366 * 86_400.0
 def lease(context: Context, session: str, owner: str, ttl: float, wait: float, max_hold: float | None, *, exclusive: bool) -> Leasing:
     """See `Store.lease`."""
     core, target = context.opened(), context.key(session)
+    wait = _seconds("wait", wait, 0.0, WAIT_MAX)
+    max_hold = None if max_hold is None else _seconds("max_hold", max_hold, 0.0, HOLD_MAX)
+    return Leasing(core.leases, target, make_claim(core, owner, ttl, exclusive=exclusive), wait, max_hold)
+
+
+def make_claim(core: Core, owner: str, ttl: float, *, exclusive: bool) -> Claim:
+    """A claim to hold one session. Raises `Invalid`, `Unsupported`."""
     check_name("An owner", owner)
     least = TTL_MIN if core.backend.capabilities.notification else TTL_MIN_POLLED
     ttl = _seconds("ttl", ttl, least, TTL_MAX)
-    wait = _seconds("wait", wait, 0.0, WAIT_MAX)
-    max_hold = None if max_hold is None else _seconds("max_hold", max_hold, 0.0, HOLD_MAX)
     if type(exclusive) is not bool:
         raise Invalid(f"exclusive must be true or false, not {exclusive!r}.")
     _check_place(core)
-    claim = Claim(uuid_text(core.committer.new_id()), owner, ttl, exclusive)
-    return Leasing(core.leases, target, claim, wait, max_hold)
+    return Claim(uuid_text(core.committer.new_id()), owner, ttl, exclusive)
 
 
 def _check_place(core: Core) -> None:

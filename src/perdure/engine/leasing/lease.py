@@ -21,7 +21,7 @@ from perdure.model.lease import LeaseSection
 from perdure.model.timestamps import shown, to_datetime
 
 if TYPE_CHECKING:
-    from perdure.engine.leasing.leases import Leases
+    from perdure.engine.leasing.leases import Extend, Leases
 
 LOOK_PAUSE = 0.2
 """Seconds, at least, between two looks of one who waits: a busy session moves all the time."""
@@ -48,6 +48,8 @@ class Lease:
         """Since when the engine has not answered."""
         self._watch = _Hints(self)
         self._over = self._released = self._abandoned = False
+        self._at_release: Extend | None = None
+        """What the release writes besides."""
         self.lost = LeaseEnd(self._seconds_left, leases.monotonic)
 
     @property

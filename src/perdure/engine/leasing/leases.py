@@ -6,7 +6,7 @@ A holder asks nobody for permission to go on. It looks at its heads now and then
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
@@ -37,6 +37,10 @@ SEEN_MAX = 4_096
 ASK_PAUSE = 0.5
 """A holder that has answered is asked again after so much of its ttl."""
 _JITTER_BITS = 16
+
+
+Extend = Callable[[Basis, ControlChange], ControlChange]
+"""What adds to the commits of a take, or of a release. Pure."""
 
 
 class Attempt(NamedTuple):
@@ -85,9 +89,10 @@ class Leases:
         """Between 0.8 and 1.0 times as many seconds, so that processes which began together do not go on together."""
         return seconds * (1 - self._clock.bits(_JITTER_BITS) / (1 << _JITTER_BITS) / 5)
 
-    async def attempt(self, session: SessionKey, claim: Claim, *, ask: bool) -> Attempt:
+    async def attempt(self, session: SessionKey, claim: Claim, *, ask: bool, extend: Extend | None = None) -> Attempt:
         """Look once, and take the lease if that is allowed; else challenge its holder, with `ask`, if that is due. Nothing is waited for.
 
+        `extend` adds to the append that takes it; what it raises stops the attempt.
         Raises `Deleted`, `Moved`, `Busy`, `Unavailable`, `Unknown`: then the next attempt with the same claim knows whether it has taken.
         """
         looked: list[tuple[Basis, bool]] = []
@@ -98,7 +103,8 @@ class Leases:
             taking = not rules.is_own(basis, claim) and rules.may_take(basis, seen, now)
             looked.append((basis, taking))
             if taking:
-                return rules.take(basis, claim, step, at)
+                change = rules.take(basis, claim, step, at)
+                return change if extend is None else extend(basis, change)
             if ask and not rules.is_own(basis, claim) and rules.may_challenge(basis, seen, now, ASK_PAUSE):
                 return rules.challenge(basis, claim.owner)
             return None
@@ -191,7 +197,8 @@ class Leases:
         def decide(basis: Basis) -> ControlChange:
             if not rules.is_own(basis, lease._claim):
                 raise lost(lease._fence.session, lease.token, basis.head)
-            return rules.let_go(basis, step)
+            change = rules.let_go(basis, step)
+            return change if lease._at_release is None else lease._at_release(basis, change)
 
         await self._controls.change(lease._fence.session, decide, actor=lease.owner, durability=self._durability)
         lease._released = True
