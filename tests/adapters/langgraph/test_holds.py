@@ -57,7 +57,7 @@ def counting(calls: list[str], name: str) -> Callable[[Any], Any]:
 
 @pytest.mark.parametrize("begun", [True, False], ids=["a thread that is there", "a new thread"])
 def test_a_second_worker_is_refused_and_follows(stores: Pair, begun: bool) -> None:
-    """With wait=0 the second worker gets Held, with the first one's name, and nothing is written; after the release it goes on from there."""
+    """With wait=0 the second worker gets Held, with the first one's name, and nothing is written; after the release it goes on."""
     one, two = map(PerdureSaver, stores)
     if begun:
         chat(one).invoke(say("hello"), config())
@@ -125,7 +125,7 @@ def test_a_worker_that_lost_the_thread_stores_nothing(stores: Pair, way: str, du
         async def run() -> None:
             async with one.hold("trip-42", owner="one", ttl=3):
                 with pytest.raises(Fenced, match="no longer holds"):
-                    await chat(one, lambda state: model(state)).ainvoke(say("from one"), config(), durability=durability)
+                    await chat(one, model).ainvoke(say("from one"), config(), durability=durability)
 
         asyncio.run(run())
     assert there == [commits(stores[1])]
@@ -192,7 +192,7 @@ def test_without_exclusive_others_write(stores: Pair) -> None:
 
 
 def test_calls_of_a_holder_and_of_others_share_no_commit(stores: Pair) -> None:
-    """Many threads write at once through one saver, half of them in the block's context: all of these are stored, and none of the others."""
+    """Threads write at once through one saver, half of them in the block's context: these are stored, and none of the others."""
     saver = PerdureSaver(stores[0])
     chat(saver).invoke(say("hello"), config())
     here = saver.get_tuple(config())
@@ -237,6 +237,23 @@ async def test_subgraphs_and_parallel_nodes_are_covered(url: str) -> None:
         namespaces = {found.config["configurable"]["checkpoint_ns"] async for found in saver.alist(config())}
         assert namespaces == {"", "left", "right"}
         await store.verify(SESSION)
+
+
+def test_nodes_at_once_in_threads_are_covered(stores: Pair) -> None:
+    """A blocking run that is resumed, whose nodes run at once: what each wrote is stored under the lease, and that of a stranger is not."""
+    saver, both = PerdureSaver(stores[0]), StateGraph(Chat)
+    for name in ("left", "right"):
+        both.add_node(name, lambda state, name=name: {"notes": [name]})  # type: ignore[misc]
+        both.add_edge(START, name)
+    graph = both.compile(checkpointer=saver, interrupt_before=["left", "right"])
+    graph.invoke(say("hello"), config())
+    with saver.hold("trip-42", owner="one"), ThreadPoolExecutor() as pool:
+        before = commits(stores[0])
+        with pytest.raises(Fenced, match="exclusive"):
+            pool.submit(graph.invoke, None, config()).result(60)
+        assert commits(stores[0]) == before
+        assert graph.invoke(None, config())["notes"] == ["left", "right"]
+    assert graph.get_state(config()).next == ()
 
 
 def test_several_threads_are_held_at_once(stores: Pair) -> None:

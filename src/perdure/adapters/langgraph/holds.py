@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextvars import ContextVar
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -16,7 +17,12 @@ from perdure.engine.leasing.lease import Lease, Leasing
 from perdure.engine.store import Store
 from perdure.engine.unentered import Unentered
 from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, NotFound
+from perdure.lru import LruMap
 
+RUNS_MAX = 4_096
+"""Runs in blocks that are known by their config, subgraphs included. What older ones write without a context is not under the lease."""
+RUNTIME = "__pregel_runtime"
+"""What the framework's configs call an object that each run has of its own."""
 _now = SystemClock.monotonic
 
 
@@ -34,7 +40,9 @@ class _HeldThread:
 
     def __init__(self, store: Store, session: str, lease: Lease) -> None:
         self.store, self.session, self.lease = store, session, lease
-        self.ended = False
+        self.is_over = False
+        self.runs: set[int] = set()
+        """Keys of `_runs`."""
 
     def is_of(self, store: Store, session: str) -> bool:
         return self.store is store and self.session == session
@@ -44,9 +52,33 @@ _held: ContextVar[tuple[_HeldThread, ...]] = ContextVar("perdure_langgraph_held"
 """What this context holds, and what it held when it was copied from another one."""
 
 
-def lease_of(store: Store, session: str) -> Lease | None:
-    """The lease that this context's writes to a thread's session are made under. After the end of its block it refuses them."""
-    return next((held.lease for held in _held.get() if held.is_of(store, session)), None)
+_runs = LruMap[int, tuple[object, _HeldThread]](RUNS_MAX)
+"""By the identity of their runtime, which is kept with it, the runs that began in a block. Where nodes run at once in threads, the
+framework stores what they wrote from a callback that has no context."""
+
+
+def _held_thread(store: Store, session: str) -> _HeldThread | None:
+    return next((held for held in _held.get() if held.is_of(store, session)), None)
+
+
+def note_run(store: Store, session: str, config: Mapping[str, Any]) -> None:
+    """A run with this config loads the thread: if it is in a block, so is what is written with the config."""
+    held, runtime = _held_thread(store, session), config["configurable"].get(RUNTIME)
+    if held is not None and runtime is not None and not held.is_over:
+        held.runs.add(id(runtime))
+        _runs.put(id(runtime), (runtime, held))
+
+
+def lease_of(store: Store, session: str, config: Mapping[str, Any] | None = None) -> Lease | None:
+    """The lease that writes to a thread's session are made under, by the context or else by the run's config. After the end of its block it
+    refuses them."""
+    held = _held_thread(store, session)
+    if held is None and config is not None:
+        runtime = config["configurable"].get(RUNTIME)
+        known = _runs.get(id(runtime))
+        if known is not None and known[0] is runtime and known[1].is_of(store, session):
+            held = known[1]
+    return None if held is None else held.lease
 
 
 class Hold(Unentered):
@@ -83,7 +115,7 @@ class Hold(Unentered):
     def _check(self) -> None:
         if self._entered:
             raise Invalid("A hold is entered once: call saver.hold again.")
-        if any(held.is_of(self._store, self._session) and not held.ended for held in _held.get()):
+        if any(held.is_of(self._store, self._session) and not held.is_over for held in _held.get()):
             raise Invalid(f"Thread {self._thread!r} is held here already, and would wait for itself: use the lease of the outer block.")
         self._entered = True
 
@@ -95,7 +127,9 @@ class Hold(Unentered):
 
     def _end(self) -> None:
         if self._held is not None:
-            self._held.ended = True
+            self._held.is_over = True
+            for run in self._held.runs.copy():
+                _runs.pop(run)
             # No token of the variable: a block may end in another context than it began in.
             _held.set(tuple(held for held in _held.get() if held is not self._held))
 

@@ -102,7 +102,7 @@ async def put(writer: Writer, config: RunnableConfig, checkpoint: Checkpoint, me
     """
     here = place(config)
     call = Put(here, config, metadata, encode_checkpoint(writer.codec, config, here.id, checkpoint, metadata), orphan=orphan)
-    await _submit(writer, call)
+    await _submit(writer, call, config)
     return {"configurable": {"thread_id": config["configurable"]["thread_id"], "checkpoint_ns": here.ns, "checkpoint_id": call.id}}
 
 
@@ -118,7 +118,7 @@ async def put_writes(writer: Writer, config: RunnableConfig, writes: Sequence[tu
     special = replaces(writes)
     entries = encode_writes(writer.codec, writes, task_path)
     recent = writer.recent if is_run(config) and not special else None
-    await _submit(writer, Writes(here, here.id, task_id, entries, replace=special, recent=recent))
+    await _submit(writer, Writes(here, here.id, task_id, entries, replace=special, recent=recent), config)
 
 
 async def put_entries(writer: Writer, here: Place, id: str, task_id: str, entries: dict[str, Any], *, replace: bool) -> None:
@@ -126,9 +126,9 @@ async def put_entries(writer: Writer, here: Place, id: str, task_id: str, entrie
     await _submit(writer, Writes(here, id, task_id, entries, replace=replace, recent=None))
 
 
-async def _submit(writer: Writer, call: Put | Writes) -> None:
-    # The lease of the caller's context: another caller's may store it.
-    call.lease = lease_of(writer.store, call.here.session)
+async def _submit(writer: Writer, call: Put | Writes, config: RunnableConfig | None = None) -> None:
+    # Here, in the caller's context: another caller may store it.
+    call.lease = lease_of(writer.store, call.here.session, config)
     await writer.batcher.store(call.here.session, call, _choose, partial(_store, writer))
 
 
