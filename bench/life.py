@@ -7,6 +7,7 @@ from _life_archive import archive
 from _life_leases import leases
 from _life_reads import reads
 from _life_spool import spool
+from _life_sweep import sweeping
 
 
 def main() -> None:
@@ -16,6 +17,7 @@ def main() -> None:
     leases()
     spool()
     archive()
+    sweeping()
 
 
 if __name__ == "__main__":

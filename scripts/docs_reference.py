@@ -43,6 +43,7 @@ GROUPS = {
         "Spooled",
         "View",
         "Info",
+        "Policy",
         "LeaseInfo",
         "Verified",
         "Archived",

@@ -24,6 +24,8 @@ from datetime import datetime, timedelta
 from types import MappingProxyType, TracebackType
 from typing import Any, Literal, Self, TypeVar, cast, overload
 
+from msgspec import UNSET, UnsetType
+
 from perdure.backends.spi import Capabilities, Durability
 from perdure.clock import Clock
 from perdure.codec.upcast import Upcaster
@@ -36,7 +38,7 @@ from perdure.engine.leasing.lease import Lease as _AsyncLease
 from perdure.engine.leasing.lease import Leasing as _AsyncLeasing
 from perdure.engine.leasing.lease_end import LeaseEnd as _AsyncLeaseEnd
 from perdure.engine.unentered import Blocking
-from perdure.engine.views import Archived, CacheInfo, Change, Info, LeaseInfo, Receipt, Sizes, Spooled, Verified, View
+from perdure.engine.views import Archived, CacheInfo, Change, Info, LeaseInfo, Policy, Receipt, Sizes, Spooled, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.model.commit import Commit, Status
 from perdure.model.events import Event

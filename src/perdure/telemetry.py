@@ -17,6 +17,13 @@ SPAN_PREFIX = "perdure."
 COMMITS = "perdure.commits"
 CONFLICTS = "perdure.conflicts"
 DURATION = "perdure.operation.duration"
+SWEPT = "perdure.swept"
+"""Counts what sweepers did, by `action`: see `perdure.ops.Action`."""
+SWEEP_DUE = "perdure.sweep.due"
+"""How many sessions the last round found due."""
+SWEEP_OVERDUE = "perdure.sweep.overdue"
+"""For how long the one had been due that waited longest, in seconds."""
+
 SPOOL_ENTRIES, SPOOL_BYTES, SPOOL_AGE = "perdure.spool.entries", "perdure.spool.bytes", "perdure.spool.age"
 CACHE_HITS = "perdure.cache.hits"
 CACHE_MISSES = "perdure.cache.misses"
@@ -110,6 +117,19 @@ class Telemetry:
         if self._instruments is not None:
             self._instruments.caches[name].add(number, attributes)
 
+    def swept(self, action: str) -> None:
+        """Count what a sweeper did to one session."""
+        self._look()
+        if self._instruments is not None:
+            self._instruments.swept.add(1, {"action": action})
+
+    def sweep_round(self, due: int, overdue: float) -> None:
+        """Note how many sessions a round found due, and for how many seconds the longest had been."""
+        self._look()
+        if self._instruments is not None:
+            self._instruments.due.set(due)
+            self._instruments.overdue.set(overdue)
+
     @property
     def measures(self) -> bool:
         """Whether an SDK collects metrics."""
@@ -200,6 +220,10 @@ class _Instruments:
             LARGE_STATES, unit="{session}", description="Sessions whose state was found to have more than warn_bytes."
         )
         self.duration = meter.create_histogram(DURATION, unit="s", description="How long public calls took.")
+        self.swept = meter.create_counter(SWEPT, unit="{session}", description="Sessions that a sweeper handled, by action.")
+        self.due = meter.create_gauge(SWEEP_DUE, unit="{session}", description="Sessions that the last round found due.")
+        self.overdue = meter.create_gauge(SWEEP_OVERDUE, unit="s", description="For how long the longest of them had been due.")
+
         self.handled = meter.create_counter(HANDLED, unit="{commit}", description="Commits that a consumer has handled.")
         self.lag = meter.create_gauge(LAG, unit="s", description="How long ago the newest commit that a consumer has handled was made.")
         self.parked = meter.create_gauge(PARKED, unit="{session}", description="Sessions of which a consumer has parked commits.")

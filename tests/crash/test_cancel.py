@@ -35,6 +35,7 @@ CALLS: dict[str, Callable[[perdure.Store], Awaitable[Any]]] = {
     "update": lambda store: store.update("s", lambda draft: draft.state["list"].append("x"), key="the-call"),
     "fork": lambda store: store.fork("s", id="child"),
     "configure": lambda store: store.configure("s", tags={"a": "b"}),
+    "configure a policy": lambda store: store.configure("s", expire_after=60, tags={"a": "b"}),
     "read": lambda store: store.read("s"),
     "history": history,
     "verify": lambda store: store.verify("s"),

@@ -148,6 +148,8 @@ TABLE: dict[str, tuple[Call, Any, Any]] = {
     "find, key of the second life": (lambda s, t: number(s.find("s", "k2")), None, 5),
     "find for audit": (lambda s, t: number(s.find("s", "k1", include_deleted=True)), 1, 1),
     "configure": (lambda s, t: number(s.configure("s", tags={})), D, 6),
+    "configure expire_after": (lambda s, t: number(s.configure("s", expire_after=60)), D, 6),
+    "policy": (lambda s, t: s.policy("s"), D, perdure.Policy()),
     "list": (lambda s, t: listed(s), [], ["s"]),
     "list by the first life's tags": (lambda s, t: listed(s, tags={"life": "first"}), [], []),
     "list deleted": (lambda s, t: listed(s, status="deleted"), ["s"], []),

@@ -8,7 +8,7 @@ from typing import Any, assert_type
 
 import perdure
 import perdure.sync
-from perdure import Change, Clash, Commit, Durability, Event, Info, Op, Receipt, Sizes, Status, Verified, View, op, ops
+from perdure import Change, Clash, Commit, Durability, Event, Info, Op, Policy, Receipt, Sizes, Status, Verified, View, op, ops
 
 
 async def opening() -> None:
@@ -51,6 +51,9 @@ async def writing(store: perdure.Store, blocking: perdure.sync.Store) -> None:
 
     assert_type(await store.configure("s", tags={"team": "ops"}), Receipt)
     assert_type(blocking.configure("s", tags={"team": "ops"}), Receipt)
+    assert_type(await store.configure("s", expire_after=60, keep=100, drop=True, wake_every=None), Receipt)
+    assert_type(await store.policy("s"), Policy)
+    assert_type(blocking.policy(prefix="trip-"), Policy)
     assert_type(await store.delete("s"), Receipt)
     assert_type(blocking.delete("s"), Receipt)
 

@@ -13,10 +13,12 @@ from perdure.cli.commands import (
     archive,
     bench,
     changes,
+    configure,
     consumers,
     delete,
     diff,
     doctor,
+    due,
     find,
     fork,
     import_,
@@ -28,6 +30,7 @@ from perdure.cli.commands import (
     purge,
     show,
     spool,
+    sweep,
     tag,
     tour,
     upgrade,
@@ -51,7 +54,7 @@ app = App(
 )
 for command in (
     tour.tour, ls.ls, show.show, log.log, messages.messages, watch.watch, changes.changes, diff.diff, append.append, find.find, tag.tag,
-    fork.fork, merge.merge, delete.delete, purge.purge, archive.archive, archive.restore,
+    configure.configure, due.due, sweep.sweep, fork.fork, merge.merge, delete.delete, purge.purge, archive.archive, archive.restore,
     lease.leases, lease.lease, verify.verify, consumers.consumers, spool.spool,
     doctor.doctor, upgrade.upgrade, bench.bench,
 ):  # fmt: skip

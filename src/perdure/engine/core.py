@@ -29,6 +29,7 @@ from perdure.engine.views import CacheInfo
 from perdure.engine.write.committer import Committer
 from perdure.engine.write.controls import ControlCommits
 from perdure.engine.write.keys import Keys
+from perdure.engine.write.prefixes import PrefixPolicies
 from perdure.engine.write.quotas import make_quotas
 from perdure.engine.write.shared_secret import load_secret
 from perdure.engine.write.snapshots import Snapshots
@@ -74,6 +75,7 @@ class Core:
         self.watchers = Watchers(backend, self.reader, clock, settings)
         self.keys = Keys(backend, self.reader, self.bodies)
         self.snapshots = Snapshots(backend, codec, self.cache, settings.snapshot_bytes_min)
+        self.prefixes = PrefixPolicies(backend, clock)
         self.committer = Committer(
             backend,
             codec,
@@ -82,6 +84,7 @@ class Core:
             self.cache,
             self.keys,
             self.snapshots,
+            self.prefixes,
             self.watchers,
             clock,
             settings,
@@ -91,8 +94,10 @@ class Core:
             self.sizes,
         )
         self.controls = ControlCommits(backend, codec, self.writer, self.reader, self.cache, self.committer, self.watchers, clock, settings)
-        self.archiver = Archiver(backend, codec, self.reader, self.chains, self.segments, self.controls, self.snapshots, clock, durability)
-        self.retention = Retention(backend, codec, self.reader, self.chains, self.segments, self.archiver, clock)
+        self.archiver = Archiver(
+            backend, codec, self.reader, self.chains, self.segments, self.controls, self.snapshots, clock, durability, self.bodies
+        )
+        self.retention = Retention(backend, codec, self.reader, self.chains, self.segments, self.archiver, clock, self.bodies)
         self.committer.restore = self.archiver.restore
         self.leases = Leases(backend, self.controls, self.cache, self.snapshots, self.watchers, clock, durability, self.telemetry)
         self.spool: Spool | None = None

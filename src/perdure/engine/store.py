@@ -10,6 +10,8 @@ from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Literal, Self, overload
 
+from msgspec import UNSET, UnsetType
+
 from perdure.backends.spi import Capabilities, Durability
 from perdure.config import shown_url
 from perdure.engine.branch.fork import fork, purge
@@ -17,7 +19,8 @@ from perdure.engine.branch.merge import merge
 from perdure.engine.calls.append import append, find
 from perdure.engine.calls.archive import archive, compact, restore
 from perdure.engine.calls.changes import changes, watch_many
-from perdure.engine.calls.control import configure, delete
+from perdure.engine.calls.configure import configure, policy, wanted
+from perdure.engine.calls.delete import delete
 from perdure.engine.calls.edit import Edit, edit, update
 from perdure.engine.calls.enqueue import Queued, enqueue, flush, queued
 from perdure.engine.calls.history import history
@@ -31,7 +34,7 @@ from perdure.engine.context import Context
 from perdure.engine.core import Core
 from perdure.engine.leasing.lease import Lease, Leasing
 from perdure.engine.options import Options
-from perdure.engine.views import Archived, CacheInfo, Change, Info, LeaseInfo, Receipt, Sizes, Spooled, Verified, View
+from perdure.engine.views import Archived, CacheInfo, Change, Info, LeaseInfo, Policy, Receipt, Sizes, Spooled, Verified, View
 from perdure.engine.write.drafts import Draft
 from perdure.model.commit import Commit, Status
 from perdure.model.events import Event
@@ -386,12 +389,47 @@ class Store:
         return await break_lease(self._context, session, actor)
 
     async def configure(
-        self, session: str, *, tags: Mapping[str, str] | None = None, actor: str | None = None, lease: Lease | None = None
+        self,
+        session: str | None = None,
+        *,
+        prefix: str | None = None,
+        expire_after: timedelta | float | UnsetType | None = UNSET,
+        archive_after: timedelta | float | UnsetType | None = UNSET,
+        wake_at: datetime | UnsetType | None = UNSET,
+        wake_every: timedelta | float | UnsetType | None = UNSET,
+        wake: Literal["sweep", "claim"] | UnsetType | None = UNSET,
+        keep: timedelta | int | UnsetType | None = UNSET,
+        drop: bool | UnsetType | None = UNSET,
+        grace: timedelta | float | UnsetType | None = UNSET,
+        tags: Mapping[str, str] | UnsetType | None = UNSET,
+        actor: str | None = None,
+        lease: Lease | None = None,
     ) -> Receipt:
-        """Set the session's tags: all of them, in place of those it had. Tags are indexed; see `list`. `lease` as in `append`.
+        """Set a session's tags, and what is to become of it by itself, which `perdure sweep` then does. What is left out stays as it is;
+        `None` removes. Durations: a `timedelta` or seconds, from 1 second to 100 years. One commit.
 
-        Raises `NotFound`, `Deleted`, `Fenced`."""
-        return await configure(self._context, session, tags, actor, lease)
+        `tags`: all of them, in place of those it had; they are indexed, see `list`. `expire_after`: so long after its last data commit the
+        session is deleted, and after `grace` (7 days) purged. `wake_at`, an aware datetime, and `wake_every`: when it is woken, by a commit
+        with the event `woken`; `wake="claim"` leaves that to a worker that claims it. `keep`: the age, as a `timedelta`, or the number of
+        the commits that it keeps; with `drop=True` older ones are removed, without it they go to the archive. `archive_after`: so long
+        after its last data commit all of the session goes there, and its next write brings it back. Both need `open(archive=...)`.
+
+        With `prefix` in place of the session: what this tenant's sessions begin with whose ids begin so. Writers learn it within 30
+        seconds, and a sweeper gives it to sessions that were started meanwhile. Older ones stay as they are: see `perdure sweep
+        --existing`. The longest prefix decides; `tags` and `wake_at` are a session's own.
+
+        `lease` as in `append`. Raises `NotFound`, `Deleted`, `Fenced`, `Invalid`, `Busy`, and `Unsupported` where the engine, or the
+        store's schema, has no place for it.
+        """
+        asked = wanted(expire_after, archive_after, wake_at, wake_every, wake, keep, drop, grace)
+        return await configure(self._context, session, prefix, tags, asked, actor, lease)
+
+    async def policy(self, session: str | None = None, *, prefix: str | None = None) -> Policy:
+        """What is to become of a session by itself, or of those that begin with a prefix: what `configure` set. Strongly consistent.
+
+        Raises `NotFound`, `Deleted`, `Invalid`.
+        """
+        return await policy(self._context, session, prefix)
 
     async def delete(self, session: str, *, actor: str | None = None) -> Receipt:
         """Close the session with a tombstone: later calls raise `Deleted`, a late writer too; versions never start again.

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from perdure.backends.spi import Durability, Head, Row
+from perdure.model import lifecycle
 from perdure.model.commit import Commit, Status
 from perdure.model.epoch import grant_of, is_challenged, is_exclusive
 from perdure.model.ids import NAME_BYTES_MAX, check_name, uuid_text
@@ -26,6 +27,7 @@ __all__ = [
     "Change",
     "Info",
     "LeaseInfo",
+    "Policy",
     "Receipt",
     "SharedCacheInfo",
     "Spooled",
@@ -106,6 +108,71 @@ class Info(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"<Info [{self.status.name}] {self.session} version={self.version} {shown(self.updated_at)}{_tags(self.tags)}>"
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to become of a session by itself: see `Store.configure`. `None`: it is not to happen."""
+
+    expire_after: timedelta | None = None
+    """How long it may be idle before it is deleted."""
+    grace: timedelta | None = None
+    """How long it can be read for audit after that, before it is purged; `None`: 7 days."""
+    archive_after: timedelta | None = None
+    """How long it may be idle before it goes to the archive."""
+    wake_at: datetime | None = None
+    """When it is woken next."""
+    wake_every: timedelta | None = None
+    """How long after that again."""
+    wake: Literal["sweep", "claim"] = "sweep"
+    """Who wakes it."""
+    keep: timedelta | int | None = None
+    """How old, or how many, the commits are that it keeps; `None`: all."""
+    drop: bool = False
+    """Whether older ones are removed; else they go to the archive."""
+    prefix: str | None = None
+    """The prefix whose policy this is; `None`: it was set for this session, or for the prefix that was asked for."""
+
+    @classmethod
+    def of(cls, policy: lifecycle.Policy | None) -> Policy:
+        """From what is stored; without it, a policy by which nothing happens."""
+        if policy is None:
+            return cls()
+        return cls(
+            expire_after=_duration(policy.expire_after),
+            grace=_duration(policy.grace),
+            archive_after=_duration(policy.archive_after),
+            wake_at=None if policy.wake_at is None else to_datetime(policy.wake_at),
+            wake_every=_duration(policy.wake_every),
+            wake="claim" if policy.wake == "claim" else "sweep",
+            keep=policy.keep_commits if policy.keep_for is None else _duration(policy.keep_for),
+            drop=policy.drop,
+            prefix=policy.prefix,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON can say it: durations in seconds, `keep` as {"seconds": …} or {"commits": …}, the time as RFC 3339."""
+        keep: Any = {"commits": self.keep} if isinstance(self.keep, int) else None
+        if isinstance(self.keep, timedelta):
+            keep = {"seconds": self.keep.total_seconds()}
+        return {
+            "expire_after": _seconds(self.expire_after),
+            "grace": _seconds(self.grace),
+            "archive_after": _seconds(self.archive_after),
+            "wake_at": None if self.wake_at is None else moment(self.wake_at),
+            "wake_every": _seconds(self.wake_every),
+            "wake": self.wake,
+            "keep": keep,
+            "drop": self.drop,
+            "prefix": self.prefix,
+        }
+
+
+def _duration(nanoseconds: int | None) -> timedelta | None:
+    return None if nanoseconds is None else timedelta(microseconds=nanoseconds // 1000)
+
+
+def _seconds(duration: timedelta | None) -> float | None:
+    return None if duration is None else duration.total_seconds()
 
 
 class LeaseInfo(msgspec.Struct, frozen=True):

@@ -483,3 +483,33 @@ def test_keys_are_apart() -> None:
     assert Change("trip-42", commit, "").key("indexer") == "indexer:trip-42:7"
     with pytest.raises(perdure.Invalid):
         Change("s", commit, "").key("")
+
+
+@pytest.mark.parametrize("move", ["archive", "compact"])
+async def test_changes_begin_with_what_the_archive_has(tmp_path: Path, move: str) -> None:
+    """From the start every commit comes, also those that went to the archive; a cursor from the midst of them goes on with the next."""
+    archive = f"file://{tmp_path}/archive"
+    async with perdure.open(f"sqlite:///{tmp_path}/s.db", archive=archive) as store:
+        for number in range(30):
+            await store.append("s", Event("n", number))
+        await (store.archive("s") if move == "archive" else store.compact("s", keep=5))
+        await store.fork("s", at=10, id="t")
+        await store.append("s", Event("n", 30))
+        changes = [change async for change in store.changes(follow=False)]
+        of_s = [change.commit for change in changes if change.session == "s"]
+        assert [commit.hash for commit in of_s] == [commit.hash async for commit in store.history("s")]
+        assert [event.data for commit in of_s for event in commit.events if event.type == "n"] == list(range(31))
+        twelfth = next(change for change in changes if change.session == "s" and change.commit.version == 12)
+        rest = [change.commit.version async for change in store.changes(after=twelfth.cursor, prefix="s", follow=False)]
+        assert rest[:3] == [13, 14, 15]
+        assert max(len(change.cursor) for change in changes) < 1_000
+
+
+async def test_what_was_dropped_is_truncated_for_a_follower(tmp_path: Path) -> None:
+    """Commits that no archive has are not passed over in silence."""
+    async with perdure.open(f"sqlite:///{tmp_path}/s.db") as store:
+        for number in range(30):
+            await store.append("s", Event("n", number))
+        await store.compact("s", keep=5, drop=True)
+        with pytest.raises(perdure.Truncated):
+            _ = [change async for change in store.changes(follow=False)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from rich.padding import Padding
 from rich.text import Text
@@ -14,6 +14,8 @@ from perdure.cli.output.shapes import Line, change
 from perdure.cli.output.speech import compact
 from perdure.cli.output.terminal import WIDE, Column, Terminal
 from perdure.cli.output.text import clean, one_line
+from perdure.errors import Truncated
+from perdure.model.commit import Commit
 
 LIMIT = 20
 """Commits shown to people who do not say how many."""
@@ -73,6 +75,8 @@ def log(
             include_deleted=include_deleted,
             control=control,
         )
+        if cut and not oldest_first:
+            found = _until_truncated(terminal, found)
         rows = [CommitRow.of(commit) for commit in found] if cut else map(CommitRow.of, found)
         shown = rows[:LIMIT] if isinstance(rows, list) else rows
         count = _full(terminal, shown) if full and not terminal.json else _table(terminal, shown)
@@ -81,6 +85,14 @@ def log(
     elif isinstance(rows, list) and len(rows) > LIMIT:
         more = f"--after {rows[LIMIT - 1].version}" if oldest_first else f"--before {rows[LIMIT - 1].version}"
         terminal.note(f"There are more: {more}, or --limit.")
+
+
+def _until_truncated(terminal: Terminal, commits: Iterable[Commit]) -> Iterator[Commit]:
+    """The commits that are left; where older ones were dropped, people are shown which is the first that is left."""
+    try:
+        yield from commits
+    except Truncated as error:
+        terminal.note(f"Commits before version {error.first} were dropped.")
 
 
 def _table(terminal: Terminal, rows: Iterable[CommitRow]) -> int:

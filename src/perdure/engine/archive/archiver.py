@@ -22,6 +22,7 @@ from perdure.clock import Clock
 from perdure.codec.codec import Codec
 from perdure.engine.archive.making import TooLongError, make_segment, prove_segment
 from perdure.engine.options import Options
+from perdure.engine.read.bodies import Bodies, nothing
 from perdure.engine.read.cache import CachedState
 from perdure.engine.read.chains import FORKED, Chains
 from perdure.engine.read.reader import Reader
@@ -50,6 +51,7 @@ from perdure.model.control import CONTROL
 from perdure.model.epoch import is_exclusive, is_held
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
+from perdure.model.lifecycle import first_due, policy_of
 
 ROUNDS = 64
 """How often a step is decided again because other commits came first."""
@@ -82,9 +84,11 @@ class Archiver:
         snapshots: Snapshots,
         clock: Clock,
         durability: Durability,
+        bodies: Bodies,
     ) -> None:
         self._backend, self._codec, self._reader, self._chains, self._segments = backend, codec, reader, chains, segments
         self._controls, self._snapshots, self._clock, self._durability = controls, snapshots, clock, durability
+        self._bodies = bodies
 
     async def archive(self, session: SessionKey, actor: str | None) -> Archived:
         """See `Store.archive`."""
@@ -119,7 +123,8 @@ class Archiver:
             head = state.head
             with suppress(TooLarge):  # Then reads go on from the segment's.
                 await self._backend.put_snapshot(session, self._codec.encode_snapshot(session, head.version, head.hash, state.state))
-            if await self.commit(session, state, Event(RESTORED), actor, status=Status.active) is not None:
+            due_at = first_due(policy_of(state.control), self._clock.now())  # Sweepers had no more to do here.
+            if await self.commit(session, state, Event(RESTORED), actor, status=Status.active, due_at=due_at) is not None:
                 return True
         raise self._overtaken(session)
 
@@ -193,7 +198,7 @@ class Archiver:
         """What became of a segment that was prepared, by the commits since."""
         stands = True
         with suppress(Truncated):
-            async with aclosing(self._reader.commits(session, newest_first=True)) as commits:
+            async with aclosing(self._reader.commits(session, newest_first=True, need=nothing)) as commits:
                 async for commit in commits:
                     event = commit.events[0] if commit.events else Event("")
                     said = event.data.get(CONTROL) if isinstance(event.data, dict) and commit.kind is Kind.anchor else None
@@ -270,10 +275,16 @@ class Archiver:
         return await self.commit(session, state, event, actor, status=Status.archived if whole else None)
 
     async def commit(
-        self, session: SessionKey, state: CachedState, event: Event, actor: str | None, status: Status | None = None
+        self,
+        session: SessionKey,
+        state: CachedState,
+        event: Event,
+        actor: str | None,
+        status: Status | None = None,
+        due_at: int | None = None,
     ) -> Appended | None:
         """Write an anchor commit after the head of `state`; `None` where another commit came first."""
-        plan = ControlChange((ControlCommit(kind=Kind.anchor, event=event, status=status),))
+        plan = ControlChange((ControlCommit(kind=Kind.anchor, event=event, status=status),), due_at)
         basis = Basis(state.head, state.control, 0, None)  # The plan is made: only the head and the cell are compared.
         return await self._controls.attempt(session, basis, plan, actor=actor, durability=self._durability)
 
@@ -295,7 +306,7 @@ class Archiver:
     async def finish_truncation(self, session: SessionKey, anchor: Anchor, *, whole: bool) -> None:
         """Let go of the records that an anchor covers, if the engine still holds some, and of the snapshots of a whole session."""
         with suppress(Truncated):  # The commit itself has gone, and so has what it covers.
-            async with aclosing(self._reader.commits(session, after=anchor.version, newest_first=True)) as commits:
+            async with aclosing(self._reader.commits(session, after=anchor.version, newest_first=True, need=nothing)) as commits:
                 async for commit in commits:
                     found = anchored(commit.events[0]) if commit.kind is Kind.anchor and commit.events else None
                     if found is not None and found.version == anchor.version:
@@ -304,11 +315,20 @@ class Archiver:
 
     async def _truncate(self, session: SessionKey, version: int, hash: bytes, anchor: Anchor, *, whole: bool) -> None:
         backend = indexed(self._backend)
+        if anchor.dropped:
+            await self._drop_bodies(session, anchor.version)
         with suppress(Invalid):  # The anchor is gone: another archiver has anchored more, or the session was purged.
             if whole and backend is not None:
                 await backend.truncate(session, version, (version, hash), snapshot=True)
             else:
                 await self._backend.truncate(session, anchor.version + 1, (version, hash))
+
+    async def _drop_bodies(self, session: SessionKey, last: int) -> None:
+        """Remove what lies out of line of the records up to a version, which are about to go. Doing it again changes nothing."""
+        after = 0
+        while records := await self._backend.read(session, after=after, before=last + 1):
+            await self._bodies.drop(session, records)
+            after = records[-1].head.version
 
     async def collect(self, session: SessionKey) -> None:
         """Remove segments that nothing names: an archiver stopped after it was voided, or their records were dropped."""

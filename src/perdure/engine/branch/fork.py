@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
+from typing import Any
 
 from perdure.backends.spi import Head
 from perdure.codec.records import Base
@@ -11,15 +12,20 @@ from perdure.engine.context import Context
 from perdure.engine.core import Core
 from perdure.engine.options import VERSION_MAX, Options, check_options
 from perdure.engine.read.bodies import Need
+from perdure.engine.read.cache import CachedState
 from perdure.engine.read.chains import FORKED
 from perdure.engine.read.reader import Reader
 from perdure.engine.write.request import check_incarnation
+from perdure.engine.write.starting import begin_index
 from perdure.errors import AlreadyExists, Invalid, NotFound, Truncated
 from perdure.model.anchor import PREPARED, anchor_of
 from perdure.model.commit import Commit, Kind, Status
+from perdure.model.control import CONTROL
 from perdure.model.epoch import raised
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey, uuid_text
+from perdure.model.lifecycle import policy_of, policy_sections
+from perdure.model.state import MISSING
 
 PINNED = "pinned"
 """The event on the parent: data {fork, version}."""
@@ -32,29 +38,49 @@ async def fork(context: Context, session: str, at: int | None, id: str | None, a
     check_options(Options(actor=actor))
     with core.telemetry.span("fork", *parent):
         await core.settled(parent, child)
-        head = (await read_live(core, parent)).head
+        now = await read_live(core, parent)
+        head = now.head
         version = head.version if at is None else at
         if type(version) is not int or not 1 <= version <= VERSION_MAX:
             raise Invalid(f"at must be a version from 1, not {at!r}.")
         if child == parent or (await core.backend.heads([child]))[0] is not None:
             raise AlreadyExists(f"Session {child.id!r} is there already.", session=child.id)
         check_incarnation(parent, await core.reader.incarnation_start(parent, head), version)
-        await _start(core, parent, head, version, child, actor)
+        await _start(core, parent, now, version, child, actor)
     return child.id
 
 
-async def _start(core: Core, session: SessionKey, head: Head, at: int, child: SessionKey, actor: str | None) -> None:
-    """Pin the parent at `at`, in the life of `head`, then start the child. A crash in between leaves only a pin, which is harmless."""
+async def _start(core: Core, session: SessionKey, now: CachedState, at: int, child: SessionKey, actor: str | None) -> None:
+    """Pin the parent at `at`, in the life of `now`, then start the child. A crash in between leaves only a pin, which is harmless.
+
+    Where commits of the parent go, or went, the child gets a snapshot of its own at once.
+    """
     parent = await _commit_at(core.reader, session, at)
+    state = await _state_to_keep(core, session, now, at)
     controls, durability = core.controls, core.durability
     pinned = Event(PINNED, {"fork": child.id, "version": at})
-    await controls.write(session, Kind.pin, pinned, actor=actor, durability=durability, seen=head)
-    event = Event(FORKED, {"session": session.id, "version": at, "hash": parent.hash.hex()})
+    await controls.write(session, Kind.pin, pinned, actor=actor, durability=durability, seen=now.head)
+    said: dict[str, Any] = {"session": session.id, "version": at, "hash": parent.hash.hex()}
+    index = None
+    if (policy := await core.prefixes.begins(child)) is not None:
+        index, _ = begin_index(policy, core.clock.now())
+        said[CONTROL] = policy_sections(policy)
     base = Base(at, parent.hash, parent.at, parent.epoch)
     dropped = await _require_left(core, session, at)
-    await controls.write(child, Kind.configure, event, actor=actor, durability=durability, base=base)
-    if dropped:
+    event = Event(FORKED, said)
+    started = await controls.write(child, Kind.configure, event, index=index, actor=actor, durability=durability, base=base)
+    if state is not MISSING:
+        await core.backend.put_snapshot(child, core.codec.encode_snapshot(child, started.version, started.hash, state))
+    elif dropped:
         await _keep_snapshot(core, child)
+
+
+async def _state_to_keep(core: Core, session: SessionKey, now: CachedState, at: int) -> Any:
+    """The state that a fork at this version keeps a snapshot of; `MISSING` where its parent keeps all commits. Raises `Truncated`."""
+    policy, anchor = policy_of(now.control), anchor_of(now.control)
+    if (policy is None or not policy.drop) and (anchor is None or not anchor.dropped):
+        return MISSING
+    return now.state if at == now.head.version else (await core.reader.at(session, at))[0].state
 
 
 async def _require_left(core: Core, session: SessionKey, at: int) -> bool:
@@ -91,14 +117,19 @@ async def purge(context: Context, session: str) -> None:
     core, target = context.opened(), context.key(session)
     with core.telemetry.span("purge", *target):
         await core.settled(target)
-        head = await _check_purge(core, target)
-        if core.segments.has_place:  # First these: a row that is left names them, an object that is left is named by nothing.
-            await core.segments.remove(target, await core.segments.list(target))
-        await core.backend.purge(target)
-        core.cache.drop(target)
-        if core.shared is not None:
-            core.shared.forget(target)
-        await core.bodies.purge(target, raised(head.epoch, 0))
+        await purge_deleted(core, target)
+
+
+async def purge_deleted(core: Core, session: SessionKey) -> None:
+    """Remove a deleted session's bytes. See `Store.purge`."""
+    head = await _check_purge(core, session)
+    if core.segments.has_place:  # First these: a row that is left names them, an object that is left is named by nothing.
+        await core.segments.remove(session, await core.segments.list(session))
+    await core.backend.purge(session)
+    core.cache.drop(session)
+    if core.shared is not None:
+        core.shared.forget(session)
+    await core.bodies.purge(session, raised(head.epoch, 0))
 
 
 async def _check_purge(core: Core, session: SessionKey) -> Head:
@@ -112,6 +143,7 @@ async def _check_purge(core: Core, session: SessionKey) -> Head:
         raise Invalid(
             f"Session {session.id!r} has forks that read their past from it: delete and purge {', '.join(map(repr, forks))} first.",
             session=session.id,
+            forks=tuple(forks),
         )
     return head
 

@@ -21,7 +21,7 @@ from perdure.config import Settings
 from perdure.engine.live.cursor import HASH_BYTES, Cursors, Place, Proof, all_passed, passed
 from perdure.engine.live.watch import POLL_SELDOM, RETRY_AFTER, Watchers
 from perdure.engine.read.bodies import Bodies
-from perdure.engine.read.chains import FORKED
+from perdure.engine.read.chains import FORKED, Chains
 from perdure.engine.views import Change, only
 from perdure.errors import Deleted, Error, Rewound, Truncated, Unavailable
 from perdure.lru import LruMap
@@ -58,6 +58,7 @@ class Follower:
         backend: Backend,
         codec: Codec,
         bodies: Bodies,
+        chains: Chains,
         watchers: Watchers,
         clock: Clock,
         settings: Settings,
@@ -67,7 +68,7 @@ class Follower:
         page: int = PAGE,
     ) -> None:
         """`page` is the most records that the engine is asked for at once. Raises `Invalid` for a cursor of another store or tenant."""
-        self._backend, self._codec, self._bodies, self._watchers = backend, codec, bodies, watchers
+        self._backend, self._codec, self._bodies, self._chains, self._watchers = backend, codec, bodies, chains, watchers
         self._clock, self._settings, self._tenant, self._selection = clock, settings, tenant, selection
         self._cursors = Cursors(backend.store_id, tenant)
         place = Place(None, None, b"") if after is None else self._cursors.read(after)
@@ -145,9 +146,10 @@ class Follower:
         try:
             for entry in page.items:
                 if entry.session.tenant == self._tenant:
-                    commit = await self._next(entry.session, entry.record)
-                    if commit is not None:
-                        found.append(Change(entry.session.id, commit, self._cursor()))
+                    async for record in self._with_archived(entry.session, entry.record):
+                        commit = await self._next(entry.session, record)
+                        if commit is not None:
+                            found.append(Change(entry.session.id, commit, self._cursor()))
         except Error as error:
             return found, error
         size = sum(entry.record.stored_bytes for entry in page.items)
@@ -178,9 +180,36 @@ class Follower:
             elif is_reference(record.body):
                 commit = await self._with_body(session, record)
             self._seen.put(mark, (head.version, hash))
-            self._passed += passed(mark, head.version, hash)
+            self._pass(mark, head.version, hash)
         self._proof = Proof(session.id, head.version, hash)
         return None if commit is None else self._selection.of(self._codec.upcast(commit))
+
+    async def _with_archived(self, session: SessionKey, record: Record) -> AsyncGenerator[Record, None]:
+        """The record, and before it those of its session that the archive has and that were not passed yet."""
+        version = record.head.version
+        first = self._first_missing(session, record) if session.id.startswith(self._selection.prefix) else version
+        while first < version and not record.is_stub:
+            archived = await self._chains.read(session, after=first - 1, before=version, limit=self._limit_max)
+            if not archived or archived[0].head.version != first:
+                break  # They are gone, or those of a fork's parent.
+            for each in archived:
+                yield each
+            first = archived[-1].head.version + 1
+        yield record
+
+    def _first_missing(self, session: SessionKey, record: Record) -> int:
+        """The version of the first commit that should have come before this record, or its own."""
+        known = self._seen.get(self._cursors.mark(session.id))
+        if known is not None:
+            return min(known[0] + 1, record.head.version)
+        return 1 if self._is_whole() else record.head.version
+
+    def _pass(self, mark: bytes, version: int, hash: bytes) -> None:
+        """Note the newest commit of a session that was passed in this page, once."""
+        entry = passed(mark, version, hash)
+        if self._passed[-len(entry) :].startswith(mark):
+            self._passed = self._passed[: -len(entry)]
+        self._passed += entry
 
     def _open(self, session: SessionKey, record: Record, mark: bytes) -> Commit | None:
         """The commit, checked; `None` if it was passed before. Raises `Corrupt`, `Rewound`, `Truncated`."""

@@ -19,7 +19,9 @@ from perdure.backends.spi import Durability, Record
 from perdure.codec.out_of_line import BodyReference, check_body, is_reference, unwrap_reference
 from perdure.codec.records import Proposal
 from perdure.engine.read.chains import Chains
-from perdure.errors import Corrupt, Deleted, Error, Invalid, Unsupported
+from perdure.errors import Corrupt, Deleted, Error, Invalid, Truncated, Unsupported
+from perdure.model.anchor import anchor_of
+from perdure.model.control import decode_control
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
 from perdure.places.names import object_name
@@ -109,6 +111,12 @@ class Bodies:
             with suppress(Error):
                 await self._required().delete_many(names)
 
+    async def drop(self, session: SessionKey, records: Sequence[Record]) -> None:
+        """Remove the bodies of records that are about to be dropped. Raises `Unavailable`, and `Unsupported` without a place."""
+        names = [_name(session, record.id, _reference(session, record)) for record in records if is_reference(record.body)]
+        if names:
+            await self._required().delete_many(names)
+
     async def purge(self, session: SessionKey, life: int) -> None:
         """Remove the bodies of the session's lives before this one. Raises `Unavailable`: call it again."""
         if self._place is None:
@@ -175,8 +183,14 @@ class Bodies:
         return found
 
     async def _check_there(self, session: SessionKey, record: Record) -> None:
-        """Raise `Deleted` unless the record is still in the chain: the session was purged while it was read."""
+        """Raise `Deleted` unless the record is still in the chain: the session was purged while it was read. Raise `Truncated` where an
+        anchor says that it may go."""
         version = record.head.version
+        loaded = await self._chains.load(session)
+        anchor = None if loaded is None else anchor_of(decode_control(loaded.row.control))
+        if anchor is not None and anchor.dropped and version <= anchor.version:
+            message = f"Version {version} of session {session.id!r} is being dropped; the first that is left is {anchor.version + 1}."
+            raise Truncated(message, session=session.id, first=anchor.version + 1)
         records = await self._chains.read(session, after=version - 1, before=version + 1, limit=1)
         if not records or records[0].head.hash != record.head.hash:
             raise Deleted(f"Session {session.id!r} was deleted and purged while it was read.", session=session.id)

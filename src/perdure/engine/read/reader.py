@@ -23,6 +23,7 @@ from perdure.model.epoch import is_held, raised
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
 from perdure.model.lease import LeaseSection, holder, holder_said, life_of, life_said
+from perdure.model.lifecycle import with_look_of
 from perdure.model.state import Fold
 from perdure.model.values import ROOM
 
@@ -447,7 +448,10 @@ class Reader:
             row = msgspec.structs.replace(row, head=Head(snapshot.version, snapshot.hash, head.at, head.epoch, head.status, head.data))
         start = msgspec.structs.replace(start, head=row.head, size_bytes=row.size_bytes, control=decode_control(row.control))
         with ROOM:
-            return self._fold(session, start, prev, stand, records, bodies)
+            folded = self._fold(session, start, prev, stand, records, bodies)
+        if folded.head == loaded.row.head:
+            folded = msgspec.structs.replace(folded, control=with_look_of(start.control, folded.control))
+        return folded
 
     def _fold(
         self,

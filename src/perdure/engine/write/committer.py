@@ -25,6 +25,7 @@ from perdure.engine.read.reader import Reader
 from perdure.engine.read.sizes import StateSizes
 from perdure.engine.views import Receipt
 from perdure.engine.write.keys import Keys, digest_of
+from perdure.engine.write.prefixes import PrefixPolicies
 from perdure.engine.write.quotas import Quotas
 from perdure.engine.write.request import NOTHING, Mode, WriteRequest, has_ops
 from perdure.engine.write.resolve import (
@@ -43,6 +44,7 @@ from perdure.engine.write.resolve import (
 )
 from perdure.engine.write.session_queue import SessionQueue, Slot
 from perdure.engine.write.snapshots import Snapshots
+from perdure.engine.write.starting import Start, first_state, refusing_start, start_with, starting
 from perdure.engine.write.writer import Writer
 from perdure.errors import AlreadyExists, Busy, Conflict, Deleted, Error, Fenced, KeyReused, Moved, NotFound, Rewound, Unknown
 from perdure.model.commit import Kind, Status
@@ -70,6 +72,12 @@ class _Tries:
     incarnation: Incarnation | None = None
     """Set where an earlier life has used the key."""
     proposal: Proposal | None = None
+    start: Start | None = None
+    """What the session begins with, if this is to start it."""
+    begun = False
+    """Whether what the session begins with was looked up."""
+    refuses_start = False
+    """Whether the try may not start a session, because that has to be looked up."""
     body: StoredBody | None = None
     """What is sent in place of the proposal, whose body is stored out of line."""
     sent = False
@@ -112,6 +120,7 @@ class Committer:
         cache: Cache,
         keys: Keys,
         snapshots: Snapshots,
+        prefixes: PrefixPolicies,
         watchers: Watchers,
         clock: Clock,
         settings: Settings,
@@ -121,7 +130,7 @@ class Committer:
         sizes: StateSizes,
     ) -> None:
         self._backend, self._codec, self._writer, self._reader, self._cache = backend, codec, writer, reader, cache
-        self._keys, self._snapshots, self._watchers = keys, snapshots, watchers
+        self._keys, self._snapshots, self._prefixes, self._watchers = keys, snapshots, prefixes, watchers
         self._clock, self._settings, self._telemetry = clock, settings, telemetry
         self.restore: Callable[[SessionKey], Awaitable[object]] | None = None
         """Makes an archived session live. It is set where the parts of a connection are put together, for it writes commits itself."""
@@ -191,8 +200,11 @@ class Committer:
     async def _try(self, request: WriteRequest, tries: _Tries) -> Receipt:
         session = request.session
         while True:
-            if request.mode is not Mode.events and (receipt := await self._resolve(request, tries)) is not None:
-                return receipt
+            if request.mode is not Mode.events:
+                if (receipt := await self._resolve(request, tries)) is not None:
+                    return receipt
+                if tries.seen is None and tries.start is None:
+                    await self._begin(tries)
             proposal = self._proposed(request, tries)
             if self._bodies.is_large(proposal.body):
                 proposal = await self._out_of_line(tries, proposal)
@@ -233,8 +245,11 @@ class Committer:
                 tries.sent = False
                 if self.restore is not None and outcome.head is not None and outcome.head.status == Status.archived:
                     await self.restore(session)
-                    continue
-                await self._lost(tries, outcome.head)
+                elif outcome.head is None and tries.refuses_start:
+                    await self._begin(tries)
+                else:
+                    tries.start = None
+                    await self._lost(tries, outcome.head)
                 continue
             incarnation = await self._keys.later_incarnation(session, outcome)
             if incarnation is None:
@@ -316,6 +331,14 @@ class Committer:
                 tries.counted = True
         return proposal
 
+    async def _begin(self, tries: _Tries) -> None:
+        """Look up what the session begins with, if this write starts it."""
+        request = tries.request
+        tries.begun = True
+        policy = await self._prefixes.begins(request.session)
+        if policy is not None:
+            tries.start = start_with(self._codec, request.session, policy, self.new_id(), self._clock.now())
+
     async def _out_of_line(self, tries: _Tries, proposal: Proposal) -> Proposal:
         """The try with a reference to its body, which is stored before it is sent."""
         if tries.body is None:
@@ -332,8 +355,14 @@ class Committer:
 
     def _append_of(self, request: WriteRequest, tries: _Tries, proposal: Proposal) -> Append:
         """The next try, for the engine."""
-        life = None if tries.body is None else tries.body.life
-        finish = finisher(request, tries.seen, tries.expected, tries.incarnation, proposal, self._clock.now(), life)
+        life, now = None if tries.body is None else tries.body.life, self._clock.now()
+        finish = finisher(request, tries.seen, tries.expected, tries.incarnation, proposal, now, life)
+        if tries.start is not None:
+            finish = starting(finish, tries.start, proposal, now)
+            return Append(request.session, finish, tries.key, tries.start.index, request.durability)
+        tries.refuses_start = request.mode is Mode.events and not tries.begun and self._prefixes.may_apply(request.session)
+        if tries.refuses_start:
+            finish = refusing_start(finish)
         return Append(request.session, finish, tries.key, None, request.durability)
 
     async def _remember(self, tries: _Tries, outcome: Appended, sent: float) -> None:
@@ -343,7 +372,7 @@ class Committer:
         if proposal is None or (known is None and tries.state is MISSING):
             return  # Events alone need no state: nothing is kept for a session that only appends.
         if previous is None:
-            known = CachedState(outcome.head, {}, 0, 0, {}, outcome.head.at)
+            known = first_state(outcome.head, tries.start)
         elif known is None or known.head.hash != previous.hash:
             return
         state = tries.state

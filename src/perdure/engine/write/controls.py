@@ -65,11 +65,15 @@ class ControlCommit(msgspec.Struct, frozen=True, kw_only=True):
 
 class ControlChange(msgspec.Struct, frozen=True):
     """The commits of one append, and what they do to the index row. It follows the very head it was decided on; where it changes no cell of
-    the row, any head with the same epoch and status."""
+    the row, and does not ask for it, any head with the same epoch and status."""
 
     commits: tuple[ControlCommit, ...]
     due_at: int | None = None
     """See `spi.Index.due_at`."""
+    tags: Mapping[str, str] | None = None
+    """All tags of the index row; `None` leaves them. The event of a commit says the same."""
+    exact: bool = False
+    """Whether it follows the very head it was decided on in any case."""
 
 
 class ControlCommits:
@@ -233,8 +237,9 @@ class ControlCommits:
             control = control.after(commit.kind, (commit.event,))
             proposals.append((commit, self._propose(session, commit.kind, commit.event, actor)))
         cell = None if control == basis.control else control.encode()
-        exact = cell is not None or plan.due_at is not None
-        index = Index(due_at=plan.due_at, control=cell) if exact else None
+        changes = cell is not None or plan.due_at is not None or plan.tags is not None
+        index = Index(plan.tags, plan.due_at, cell) if changes else None
+        exact = changes or plan.exact
 
         def finish(head: Head | None) -> Sequence[Record] | None:
             check_head(session, head, options)
