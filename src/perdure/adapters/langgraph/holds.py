@@ -129,7 +129,9 @@ class Hold(Unentered):
         if self._held is not None:
             self._held.is_over = True
             for run in self._held.runs.copy():
-                _runs.pop(run)
+                known = _runs.get(run)
+                if known is not None and known[1] is self._held:
+                    _runs.pop(run)
             # No token of the variable: a block may end in another context than it began in.
             _held.set(tuple(held for held in _held.get() if held is not self._held))
 
