@@ -35,6 +35,8 @@ LAYOUT = 1
 """The version of the layout that this adapter writes, and the newest that it reads."""
 CHECKPOINT, VALUES, WRITES, LATE = "checkpoint", "values", "writes", "late"
 """Types of events: a checkpoint, what it did to the channels, what tasks wrote on it, and the mark that they wrote late."""
+BEGUN = "begun"
+"""The type of the event that starts a thread which is held before it has a checkpoint."""
 SECTIONS = ("checkpoint", "versions", "seen")
 """The parts of a checkpoint of which each step changes a little."""
 
@@ -48,6 +50,14 @@ def check_layout(state: Mapping[str, Any], session: str) -> None:
         raise Unsupported(
             f"Session {session!r} was written by a newer adapter (layout {layout}; this one knows {LAYOUT}): upgrade perdure."
         )
+
+
+def begun_event(life: str | None) -> Event:
+    """The start of a thread without a checkpoint. `life` as in `put_events`."""
+    root: dict[str, Any] = {"langgraph": LAYOUT}
+    if life is not None:
+        root["life"] = life
+    return Event(BEGUN, None, (Op("merge", "", root),))
 
 
 def slot_of(ns: str) -> str:

@@ -15,6 +15,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from perdure.adapters.common.sync_async import AnyStore, asynchronous, wait
 from perdure.adapters.langgraph import reading, thread_admin, writing
+from perdure.adapters.langgraph.holds import Hold, HoldOptions, note_run
 from perdure.adapters.langgraph.memory import KnownVersions, MessageCache, RecentCheckpoints
 from perdure.adapters.langgraph.threads import PREFIX, place, thread_of
 from perdure.adapters.langgraph.values import Codec, serialiser
@@ -67,9 +68,29 @@ class PerdureSaver(BaseCheckpointSaver[Any]):
     def _writer(self) -> Writer:
         return Writer(self._store, self._codec, self._recent, self._seen, self._batcher, self._on_race)
 
+    def hold(self, thread_id: str, *, owner: str, ttl: float = 30, wait: float = 60, exclusive: bool = True) -> Hold:
+        """`async with saver.hold("trip-42", owner="worker-7") as lease`, or `with`: hold a thread while its runs are in the block.
+
+        A second worker waits, or is refused with `Held`, before its model is called. What savers on this store object write to the thread
+        in the block, with all its namespaces, is written under the lease: a worker that lost it is `Fenced`, and nothing is stored. "In
+        the block" goes by the context (`contextvars`): tasks, `asyncio.to_thread` and the framework's threads take it along, a thread of
+        yours does not, unless you copy it. Work that outlives the block is `Fenced`.
+
+        `owner`, `ttl` and `wait` (seconds) as in `Store.lease`. `exclusive`: who does not hold the thread is refused too, with `Fenced`, in
+        this process as in others. It is the default, because a hold that binds only those who use it keeps out no worker that forgot to.
+        When its holder has died, an exclusive thread is closed to those until somebody holds it or `perdure lease break` is called.
+        A thread that is not there is begun, without a checkpoint. Reading, copying and deleting are not refused; a delete ends the lease.
+
+        Raises `Invalid` for bad options and, on entry, for a thread that this context holds already; and what `Store.lease` raises, but
+        not `Deleted`: a thread that was deleted is begun again.
+        """
+        return Hold(self._store, str(thread_id), HoldOptions(owner, ttl, wait, exclusive))
+
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that the config names, or the newest of its namespace; `None` if there is none."""
-        return await reading.get(self._store, self._codec, self._seen, place(config))
+        here = place(config)
+        note_run(self._store, here.session, config)
+        return await reading.get(self._store, self._codec, self._seen, here)
 
     def get_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """As `aget_tuple`, blocking."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from perdure.adapters.common.transactions import delete_if_there, lost_race, read_or_none, transact
 from perdure.adapters.langgraph.history import FoldedRange, StoredCheckpoint, fold_range, is_removed
+from perdure.adapters.langgraph.holds import lease_of
 from perdure.adapters.langgraph.layout import SECTIONS, check_layout, current_checkpoint, slot_of
 from perdure.adapters.langgraph.threads import PREFIX, session_of
 from perdure.engine.store import Store
@@ -80,7 +81,7 @@ async def _change(store: Store, session: str, decide: Any) -> None:
         event = await decide(store, session, view)
         if event is not None:
             with lost_race(Conflict, Deleted):
-                await store.append(session, event, expect=view.version, on_conflict="raise")
+                await store.append(session, event, expect=view.version, on_conflict="raise", lease=lease_of(store, session))
 
     await transact(session, attempt)
 

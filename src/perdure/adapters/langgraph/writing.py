@@ -12,6 +12,7 @@ from langgraph.checkpoint.base import Checkpoint
 from perdure.adapters.common.transactions import lost_race, transact
 from perdure.adapters.langgraph.compare import compare
 from perdure.adapters.langgraph.history import LATE_WRITE_WINDOW, find_version, fold_range, is_removed, read_older
+from perdure.adapters.langgraph.holds import lease_of
 from perdure.adapters.langgraph.layout import (
     LATE,
     check_layout,
@@ -30,6 +31,7 @@ from perdure.adapters.langgraph.threads import Place, is_run, place
 from perdure.adapters.langgraph.tuples import decode_checkpoint, encode_checkpoint, encode_writes, replaces
 from perdure.adapters.langgraph.values import Codec
 from perdure.adapters.langgraph.write_batching import PendingCall, WriteBatcher
+from perdure.engine.leasing.lease import Lease
 from perdure.engine.store import Store
 from perdure.errors import AlreadyExists, Conflict, Deleted, Error, Invalid, NotFound, Unavailable, Unknown
 from perdure.model.events import Event
@@ -41,7 +43,9 @@ OnRace = Literal["refuse", "branch"]
 
 
 class Put(PendingCall):
-    """A checkpoint to be stored. `orphan` lets it name a parent that is not there."""
+    """A checkpoint to be stored. `orphan` lets it name a parent that is not there. `lease`: see `_submit`."""
+
+    lease: Lease | None = None
 
     def __init__(self, here: Place, config: RunnableConfig, metadata: Any, new: dict[str, Any], *, orphan: bool) -> None:
         super().__init__()
@@ -52,8 +56,10 @@ class Put(PendingCall):
 class Writes(PendingCall):
     """What a task wrote on the checkpoint `id`, to be stored; with `replace` in place of what is there.
 
-    `recent` is given for what may wait for the checkpoint that follows, as long as that one has not been put.
+    `recent` is given for what may wait for the checkpoint that follows, as long as that one has not been put. `lease`: see `_submit`.
     """
+
+    lease: Lease | None = None
 
     def __init__(
         self, here: Place, id: str, task: str, entries: dict[str, Any], *, replace: bool, recent: RecentCheckpoints | None
@@ -96,7 +102,7 @@ async def put(writer: Writer, config: RunnableConfig, checkpoint: Checkpoint, me
     """
     here = place(config)
     call = Put(here, config, metadata, encode_checkpoint(writer.codec, config, here.id, checkpoint, metadata), orphan=orphan)
-    await _submit(writer, call)
+    await _submit(writer, call, config)
     return {"configurable": {"thread_id": config["configurable"]["thread_id"], "checkpoint_ns": here.ns, "checkpoint_id": call.id}}
 
 
@@ -112,7 +118,7 @@ async def put_writes(writer: Writer, config: RunnableConfig, writes: Sequence[tu
     special = replaces(writes)
     entries = encode_writes(writer.codec, writes, task_path)
     recent = writer.recent if is_run(config) and not special else None
-    await _submit(writer, Writes(here, here.id, task_id, entries, replace=special, recent=recent))
+    await _submit(writer, Writes(here, here.id, task_id, entries, replace=special, recent=recent), config)
 
 
 async def put_entries(writer: Writer, here: Place, id: str, task_id: str, entries: dict[str, Any], *, replace: bool) -> None:
@@ -120,14 +126,19 @@ async def put_entries(writer: Writer, here: Place, id: str, task_id: str, entrie
     await _submit(writer, Writes(here, id, task_id, entries, replace=replace, recent=None))
 
 
-async def _submit(writer: Writer, call: Put | Writes) -> None:
+async def _submit(writer: Writer, call: Put | Writes, config: RunnableConfig | None = None) -> None:
+    # Here, in the caller's context: another caller may store it.
+    call.lease = lease_of(writer.store, call.here.session, config)
     await writer.batcher.store(call.here.session, call, _choose, partial(_store, writer))
 
 
 def _choose(waiting: Sequence[Put | Writes]) -> list[Put | Writes]:
-    """The first checkpoint with the writes that came before it, without those on itself and later ones, which go with the next ones."""
+    """The first checkpoint with the writes that came before it, without those on itself and later ones, which go with the next ones.
+
+    One commit has one lease: calls of a context that holds the thread do not go with those of one that does not.
+    """
     chosen: list[Put | Writes] = []
-    for call in waiting:
+    for call in (call for call in waiting if call.lease is waiting[0].lease):
         chosen.append(call)
         if isinstance(call, Put):
             return [other for other in chosen if other is call or other.here.ns != call.here.ns or _is_on_earlier(other, call)]
@@ -164,7 +175,7 @@ async def _commit(writer: Writer, writes: Sequence[Writes], put: Put | None) -> 
 
 
 async def _try_commit(writer: Writer, writes: Sequence[Writes], put: Put | None, again: bool) -> None:
-    store, here = writer.store, (put or writes[0]).here
+    store, here, lease = writer.store, (put or writes[0]).here, (put or writes[0]).lease
     now = await _now(store, here, strong=again)
     state = now.state
     events: list[Event] = []
@@ -182,7 +193,7 @@ async def _try_commit(writer: Writer, writes: Sequence[Writes], put: Put | None,
     expect = None if now.version and (not made or is_guarded(made)) else now.version
     try:
         with lost_race(Conflict, AlreadyExists, Deleted, NotFound):
-            receipt = await store.append(here.session, *events, *made, expect=expect, key=key, recreate=now.life is not None)
+            receipt = await store.append(here.session, *events, *made, expect=expect, key=key, recreate=now.life is not None, lease=lease)
     except Invalid:
         if put is None or key is None or writes or not await _is_there(store, writer.codec, put.here, put.id, put.new):
             raise
@@ -227,7 +238,7 @@ async def _mark_late(writer: Writer, now: _Now, calls: Sequence[Writes], version
         here, id = call.here, call.id
         if not await _is_late(writer, here, now.state, id) and await _is_late(writer, here, state, id):
             marked = Op("merge", "", {"late": {here.ns: {id: True}}})
-            await writer.store.append(here.session, Event(LATE, {"version": version}, (marked,)))
+            await writer.store.append(here.session, Event(LATE, {"version": version}, (marked,)), lease=call.lease)
 
 
 async def _is_late(writer: Writer, here: Place, state: Mapping[str, Any], id: str) -> bool:
