@@ -6,6 +6,7 @@ apply   the section that says since when it stands like this: a sweeper gives it
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -13,6 +14,7 @@ import msgspec
 
 from perdure.backends.spi import Backend, Query, Row, indexed
 from perdure.clock import Clock
+from perdure.errors import Unauthorized
 from perdure.lru import LruMap
 from perdure.model.control import Control, decode_control
 from perdure.model.ids import NAME_BYTES_MAX, SessionKey, is_system, system_tenant
@@ -30,6 +32,8 @@ BEGINS, APPLY = "begins", "apply"
 """The sections of the control cell."""
 PAGE = 100
 """Rows that an engine is asked for at once."""
+
+_log = logging.getLogger("perdure")
 
 
 class Apply(msgspec.Struct, frozen=True):
@@ -81,6 +85,7 @@ class PrefixPolicies:
         self._backend, self._clock = backend, clock
         self._able = indexed(backend) is not None
         self._known = LruMap[str, tuple[float, list[PrefixPolicy]]](TENANTS_CACHED)
+        self._warned = LruMap[str, bool](TENANTS_CACHED)
 
     def may_apply(self, session: SessionKey) -> bool:
         """Whether a session that is started now may have to begin with a policy: `False` only if it is known to begin without."""
@@ -92,16 +97,27 @@ class PrefixPolicies:
         return longest(known[1], session.id) is not None
 
     async def begins(self, session: SessionKey) -> Policy | None:
-        """The policy that a session begins with that is started now."""
+        """The policy that a session begins with that is started now. Who may not read the system tenant starts sessions without one."""
         if not self._able or is_system(session.tenant):
             return None
         known = self._known.get(session.tenant)
         now = self._clock.monotonic()
         if known is None or now >= known[0]:
-            known = now + CACHED_SECONDS, [found async for found in self.read(session.tenant)]
+            known = now + CACHED_SECONDS, await self._readable(session.tenant)
             self._known.put(session.tenant, known)
         found = longest(known[1], session.id)
         return None if found is None or found.policy is None else started(found.policy, self._clock.now())
+
+    async def _readable(self, tenant: str) -> list[PrefixPolicy]:
+        try:
+            return [found async for found in self.read(tenant)]
+        except Unauthorized as error:
+            if tenant not in self._warned:
+                self._warned.put(tenant, True)
+                _log.warning(
+                    "Sessions of tenant %r begin without the policies of prefixes, which this user may not read: %s", tenant, error
+                )
+            return []
 
     def forget(self, tenant: str) -> None:
         """Read the tenant's policies before the next session starts."""
