@@ -100,7 +100,8 @@ async def test_a_shard_whose_keys_are_on_two_nodes_waits(servers: Servers[Valkey
         refused = await asyncio.gather(
             hasty.append("s0", Event("b")), hasty.append(fresh.id, Event("b")), hasty.history("s0").__anext__(), return_exceptions=True
         )
-        assert all(isinstance(error, perdure.Unavailable) and "moving" in str(error) for error in refused), refused
+        assert all(isinstance(error, perdure.Unavailable) for error in refused), refused
+        assert any("moving" in str(error) for error in refused), refused  # One may have waited for the other, and was not sent.
         backend = store._core.backend
         assert [head and head.version for head in await backend.heads([session, fresh])] == [3, None]
         assert (await backend.find_key(session, "k1")).version == 2

@@ -114,9 +114,7 @@ class PrefixPolicies:
         except Unauthorized as error:
             if tenant not in self._warned:
                 self._warned.put(tenant, True)
-                _log.warning(
-                    "Sessions of tenant %r begin without the policies of prefixes, which this user may not read: %s", tenant, error
-                )
+                _log.warning("Sessions of tenant %r begin without policies of prefixes: this user may not read them. %s", tenant, error)
             return []
 
     def forget(self, tenant: str) -> None:
