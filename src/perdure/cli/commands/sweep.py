@@ -49,7 +49,7 @@ def sweep(
     existing: bool = False,
     common: Common = COMMON,
 ) -> int:
-    """Do what the policies of sessions ask for, in all tenants: expire, wake, drop old commits. Any number of sweepers may run at once.
+    """Do what the policies of sessions ask for, in all tenants: expire, archive, wake, drop old commits. Any number may run at once.
 
     It runs until Ctrl-C or SIGTERM. It goes by this machine's clock, so keep that right. `perdure due` shows what is to come.
 

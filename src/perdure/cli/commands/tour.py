@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import shutil
+import signal
 import tempfile
 import textwrap
 import time
@@ -50,7 +51,7 @@ class StepRow(msgspec.Struct, frozen=True):
 
 
 def tour(folder: Path | None = None, /, *, keep: bool = False, pause: float = 0.0, common: Common = COMMON) -> int:
-    """Watch a session survive: a crash, a retry, two writers, time travel, a fork, tampering.
+    """Watch a session survive: a crash, a retry, two writers, a paused worker, time travel, a fork, tampering, the archive.
 
     Each step shows the code that it runs and what happened. Leaves with 0 only if every claim held. Text, unless --json is given.
 
@@ -117,7 +118,10 @@ def _end(terminal: Terminal, url: str, *, held: bool, keep: bool) -> None:
 def _code(step: Callable[..., Any]) -> str:
     """The body of the function, as it stands in its file, without its docstring; for the child's step, the child's program too."""
     body = textwrap.dedent(inspect.getsource(step).split('"""\n', 1)[1]).rstrip()
-    return f'WRITER = """{steps.WRITER}"""\n{body}' if "WRITER" in body else body
+    for name in ("WRITER", "HOLDER"):
+        if name in body:
+            return f'{name} = """{getattr(steps, name)}"""\n{body}'
+    return body
 
 
 def _session(answer: Any, _: dict[str, Any]) -> Claims:
@@ -178,6 +182,20 @@ def _refused(answer: Any, _: dict[str, Any]) -> Claims:
     yield status == "cancelled", f"status: {status!r}; nothing of the refused edit was written"
 
 
+def _taken_over(answer: Any, _: dict[str, Any]) -> Claims:
+    first, second, said, newest = answer
+    yield second > first, f"the fencing token rose from {first} to {second}; no clock was compared"
+    yield said.strip() == "fenced", f"the first one's late write: {said.strip()}"
+    yield newest, "nothing of it is in the session"
+
+
+def _asleep(answer: Any, _: dict[str, Any]) -> Claims:
+    archived, same, version, commits = answer
+    yield archived.commits > 0, f"{archived.commits} commits went to the archive: {archived.segment_bytes:,} bytes"
+    yield same, "its history reads the same, hash by hash"
+    yield commits == version, f"it woke at version {version}, and the chain of {commits} is proved, through the archive"
+
+
 def _past(answer: Any, memory: dict[str, Any]) -> Claims:
     state, history = answer
     memory["past"] = state
@@ -209,9 +227,11 @@ STEPS: tuple[tuple[Callable[[str], Any], Callable[..., Claims]], ...] = (
     (steps.sent_again, _sent_again),
     (steps.two_writers, _merged),
     (steps.two_that_do_not_combine, _refused),
+    *([(steps.taken_over, _taken_over)] if hasattr(signal, "SIGSTOP") else []),
     (steps.back_in_time, _past),
     (steps.what_if, _forked),
     (steps.proved, _proved),
     (steps.tampered, _found),
+    (steps.asleep, _asleep),
 )
 """What is run and shown, and what is claimed of its answer."""

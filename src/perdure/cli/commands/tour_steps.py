@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import apsw
@@ -81,6 +83,31 @@ def two_that_do_not_combine(url: str) -> Any:
             return conflict, one.read("trip-42").state["status"]
 
 
+HOLDER = """
+import sys, perdure.sync
+with perdure.sync.open(sys.argv[1]) as store, store.lease("nightly", owner="first", ttl=3) as lease:
+    print(lease.token, flush=True)
+    sys.stdin.readline()                        # paused here, and told to go on
+    try:
+        store.append("nightly", perdure.Event("late"), lease=lease)
+    except perdure.Fenced as fenced:
+        print(fenced.code, flush=True)
+"""
+
+
+def taken_over(url: str) -> Any:
+    """A worker that holds a session is paused. Another one takes over, and what the first one writes then is refused."""
+    child: Any = subprocess.Popen([sys.executable, "-c", HOLDER, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    token = int(child.stdout.readline())
+    child.send_signal(signal.SIGSTOP)  # as if its machine slept
+    with perdure.sync.open(url) as store, store.lease("nightly", owner="second", ttl=3, wait=60) as lease:
+        receipt = store.append("nightly", Event("taken over"), lease=lease)
+        child.send_signal(signal.SIGCONT)
+        said = child.communicate("go on")[0]
+        newest = next(iter(store.history("nightly", newest_first=True, limit=1)))
+        return token, lease.token, said, newest.version == receipt.version
+
+
 def back_in_time(url: str) -> Any:
     """Any version can be read, and who made it."""
     with perdure.sync.open(url) as store:
@@ -118,3 +145,14 @@ def tampered(url: str) -> Any:
             return [store.verify(info.session) for info in store.list()]
         except Corrupt as corrupt:
             return corrupt
+
+
+def asleep(url: str) -> Any:
+    """A session sleeps in the archive: it is read there, and wakes when it is written to."""
+    archive = Path(url.removeprefix("sqlite:///")).with_name("archive").as_uri()
+    with perdure.sync.open(url, archive=archive) as store:
+        before = [commit.hash for commit in store.history("trip-42")]
+        archived = store.archive("trip-42")
+        sleeping = [commit.hash for commit in store.history("trip-42") if commit.version <= len(before)]
+        receipt = store.append("trip-42", Event("woken"))
+        return archived, sleeping == before, receipt.version, store.verify("trip-42").commits
