@@ -139,7 +139,8 @@ def test_the_tour_for_machines(run: Run, tmp_path: Path) -> None:
     assert all(claim["held"] for row in ran.rows for claim in row["claims"])
     assert all(row["code"] and row["claims"] for row in ran.rows)
     (folder,) = tmp_path.iterdir()
-    assert run("verify", "--url", f"sqlite:///{folder}/agents.db").status == 0
+    archive = (folder / "archive").as_uri()
+    assert run("verify", "--url", f"sqlite:///{folder}/agents.db", "--archive", archive).status == 0
     assert run("verify", "--url", f"sqlite:///{folder}/agents.db.copy").status == 7
 
 

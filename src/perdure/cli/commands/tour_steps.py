@@ -87,7 +87,7 @@ HOLDER = """
 import sys, perdure.sync
 with perdure.sync.open(sys.argv[1]) as store, store.lease("nightly", owner="first", ttl=3) as lease:
     print(lease.token, flush=True)
-    sys.stdin.readline()                        # paused here, and told to go on
+    sys.stdin.readline()                        # it is paused here
     try:
         store.append("nightly", perdure.Event("late"), lease=lease)
     except perdure.Fenced as fenced:
@@ -151,8 +151,10 @@ def asleep(url: str) -> Any:
     """A session sleeps in the archive: it is read there, and wakes when it is written to."""
     archive = Path(url.removeprefix("sqlite:///")).with_name("archive").as_uri()
     with perdure.sync.open(url, archive=archive) as store:
-        before = [commit.hash for commit in store.history("trip-42")]
-        archived = store.archive("trip-42")
-        sleeping = [commit.hash for commit in store.history("trip-42") if commit.version <= len(before)]
-        receipt = store.append("trip-42", Event("woken"))
-        return archived, sleeping == before, receipt.version, store.verify("trip-42").commits
+        for number in range(20):
+            store.append("trip-7", Event("message", {"role": "user", "content": f"wish {number}"}))
+        before = [commit.hash for commit in store.history("trip-7")]
+        archived = store.archive("trip-7")
+        sleeping = [commit.hash for commit in store.history("trip-7") if commit.version <= len(before)]
+        receipt = store.append("trip-7", Event("woken"))
+        return archived, sleeping == before, receipt.version, store.verify("trip-7").commits
