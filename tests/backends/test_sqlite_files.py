@@ -92,6 +92,7 @@ def test_a_file_that_goes_away_during_a_commit_is_unknown(path: Path, monkeypatc
 
     store = perdure.sync.open(f"sqlite:///{path}")
     store.append("s", Event("a"))
+    store.read("s")  # A connection that reads is open, and stays with the old file.
     commit = BatchWriter._commit
 
     def then_unlink(writer: BatchWriter) -> None:

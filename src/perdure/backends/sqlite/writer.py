@@ -105,8 +105,11 @@ class BatchWriter:
         """Look once more before anyone gets an answer: a file that went away meanwhile took what was committed with it."""
         try:
             self._files.check(Unknown)
-        except Unknown:
+        except Unknown as error:
             self._places.clear()
+            error.facts["settled"] = (
+                True  # A connection that reads the old file would find the commit, and it is in no file that has a name.
+            )
             raise
 
     def _commit(self) -> None:
