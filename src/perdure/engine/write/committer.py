@@ -78,6 +78,8 @@ class _Tries:
     """Whether what the session begins with was looked up."""
     refuses_start = False
     """Whether the try may not start a session, because that has to be looked up."""
+    now: int | None = None
+    """The time of such a try, which the next one has too."""
     body: StoredBody | None = None
     """What is sent in place of the proposal, whose body is stored out of line."""
     sent = False
@@ -355,14 +357,15 @@ class Committer:
 
     def _append_of(self, request: WriteRequest, tries: _Tries, proposal: Proposal) -> Append:
         """The next try, for the engine."""
-        life, now = None if tries.body is None else tries.body.life, self._clock.now()
+        life, now = None if tries.body is None else tries.body.life, self._clock.now() if tries.now is None else tries.now
+        tries.now = None
         finish = finisher(request, tries.seen, tries.expected, tries.incarnation, proposal, now, life)
         if tries.start is not None:
             finish = starting(finish, tries.start, proposal, now)
             return Append(request.session, finish, tries.key, tries.start.index, request.durability)
         tries.refuses_start = request.mode is Mode.events and not tries.begun and self._prefixes.may_apply(request.session)
         if tries.refuses_start:
-            finish = refusing_start(finish)
+            finish, tries.now = refusing_start(finish), now
         return Append(request.session, finish, tries.key, None, request.durability)
 
     async def _remember(self, tries: _Tries, outcome: Appended, sent: float) -> None:
