@@ -72,6 +72,8 @@ async def _upgrade(url: str, terminal: Terminal) -> UpgradeRow:
 
     async def migrate(backend: Versioned) -> None:
         schema = backend.schema
+        if schema >= SCHEMA_VERSION:
+            return  # Another upgrade was faster.
         terminal.note(
             f"Upgrading {shown_url(url)} from schema {schema} to {schema + 1}. Nothing else should use it now: what has it open can read,"
             " and cannot write."

@@ -19,6 +19,8 @@ CURSOR_CHARACTERS_MAX = 1 << 20
 """Longest text that is looked into as a cursor. Those of a usual page have at most 5,000 characters."""
 HASH_BYTES = 8
 """So much of a commit's hash stands in a cursor: enough to see by accident alone that it is another one."""
+_MARK = "c1."
+"""What each begins with: a text that begins with a hyphen would be an option in a shell."""
 _FORMAT = 1
 _CHECK_BYTES = 8
 _PASSED = struct.Struct(f">8sQ{HASH_BYTES}s")
@@ -59,14 +61,15 @@ class Cursors:
     def write(self, place: Place) -> str:
         """The place as a text."""
         body = _ENCODE(place)
-        return urlsafe_b64encode(self._check(body) + body).rstrip(b"=").decode()
+        return _MARK + urlsafe_b64encode(self._check(body) + body).rstrip(b"=").decode()
 
     def read(self, cursor: object) -> Place:
         """The place of a text. Raises `Invalid`."""
         if not isinstance(cursor, str):
             raise Invalid(f"after must be a cursor of `changes`, which is a string, not {type(cursor).__name__}.")
         try:
-            data = urlsafe_b64decode(cursor[:CURSOR_CHARACTERS_MAX] + "=" * (-len(cursor) % 4))
+            coded = cursor[:CURSOR_CHARACTERS_MAX].removeprefix(_MARK)
+            data = urlsafe_b64decode(coded + "=" * (-len(coded) % 4)) if cursor.startswith(_MARK) else b""
             check, body = data[:_CHECK_BYTES], data[_CHECK_BYTES:]
             place = _DECODE(body)
         except (ValueError, msgspec.MsgspecError):
