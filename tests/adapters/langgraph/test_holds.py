@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,18 @@ def counting(calls: list[str], name: str) -> Callable[[Any], Any]:
         return answer(state)
 
     return model
+
+
+@contextmanager
+def refused() -> Iterator[None]:
+    """Inside, a run is Fenced. An older LangGraph stores once more while that goes up, and raises what it meets then, with the first error
+    as its context."""
+    with pytest.raises(perdure.Error) as raised:
+        yield
+    error: BaseException | None = raised.value
+    while error is not None and not isinstance(error, Fenced):
+        error = error.__cause__ or error.__context__
+    assert error is not None, raised.value
 
 
 @pytest.mark.parametrize("begun", [True, False], ids=["a thread that is there", "a new thread"])
@@ -168,7 +181,7 @@ def test_who_does_not_hold_is_refused_before_the_model(stores: Pair, same: bool)
         return chat(saver, counting(calls, "stranger")).invoke(say("stranger"), config(), durability="sync")
 
     with one.hold("trip-42", owner="one"), ThreadPoolExecutor() as pool:
-        with pytest.raises(Fenced, match="exclusive"):
+        with refused():
             pool.submit(stranger).result(60)
         assert calls == []
         run = lambda: chat(one, counting(calls, "holder")).invoke(say("mine"), config())  # noqa: E731
@@ -262,7 +275,7 @@ def test_several_threads_are_held_at_once(stores: Pair) -> None:
     with one.hold("trip-42", owner="one"), one.hold("trip-43", owner="one"):
         for thread in ("trip-42", "trip-43"):
             chat(one).invoke(say("hello"), config(thread))
-            with pytest.raises(Fenced):
+            with refused():
                 chat(two).invoke(say("hello"), config(thread), durability="sync")
     chat(two).invoke(say("hello"), config("trip-43"))
 
