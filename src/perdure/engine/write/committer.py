@@ -6,6 +6,7 @@ A control commit (tags, a pin, a fork's start) changes no state, so nothing conf
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -43,7 +44,7 @@ from perdure.engine.write.resolve import (
 )
 from perdure.engine.write.session_queue import SessionQueue, Slot
 from perdure.engine.write.snapshots import Snapshots
-from perdure.engine.write.starting import first_state, refusing_start, start_with, starting
+from perdure.engine.write.starting import first_state, start_with, starting
 from perdure.engine.write.tries import Tries
 from perdure.engine.write.writer import Writer
 from perdure.errors import AlreadyExists, Busy, Conflict, Deleted, Error, Fenced, KeyReused, Moved, NotFound, Rewound, Unknown
@@ -152,25 +153,24 @@ class Committer:
 
     async def _try(self, request: WriteRequest, tries: Tries) -> Receipt:
         session = request.session
+        tries.trace = request.trace or traceparent()
         while True:
             if request.mode is not Mode.events:
                 if (receipt := await self._resolve(request, tries)) is not None:
                     return receipt
                 if tries.seen is None and tries.start is None:
                     await self._begin(tries)
-            proposal = self._proposed(request, tries)
-            if self._bodies.is_large(proposal.body):
-                proposal = await self._out_of_line(tries, proposal)
-            append = self._append_of(request, tries, proposal)
+            if self._bodies.stores:
+                await self._out_of_line(tries)
             sent = self.now()
             try:
-                tries.sent = True
-                outcome = await self._writer.submit(append)
+                outcome = await self._writer.submit(partial(self._append_of, request, tries))
                 if isinstance(outcome, OtherLife):
                     self._enter_life(tries, outcome.life)
                     continue
                 if isinstance(outcome, BaseException):
-                    tries.sent = not isinstance(outcome, _REFUSALS)
+                    if isinstance(outcome, _REFUSALS):
+                        tries.sent = False
                     raise outcome
             except Unknown as lost_answer:
                 receipt = None if "settled" in lost_answer.facts else await self._lookups.find(request, tries)
@@ -189,7 +189,6 @@ class Committer:
                 if request.options.fence is not None:
                     request.options.fence.wrote(head)
                 self._watchers.notify(session, head.version)
-                self._cache.saw(session, head.version)
                 if tries.state is not MISSING or session in self._cache:
                     await self._remember(tries, outcome, sent)
                 level = outcome.durability if tries.body is None else min(outcome.durability, self._bodies.durability)
@@ -198,7 +197,8 @@ class Committer:
                 tries.sent = False
                 if self.restore is not None and outcome.head is not None and outcome.head.status == Status.archived:
                     await self.restore(session)
-                elif outcome.head is None and tries.refuses_start:
+                elif outcome.head is None and request.mode is Mode.events and not tries.begun:
+                    tries.now = tries.at
                     await self._begin(tries)
                 else:
                     tries.start = None
@@ -206,7 +206,7 @@ class Committer:
                 continue
             incarnation = await self._keys.later_incarnation(session, outcome)
             if incarnation is None:
-                return await self._keys.replayed(request, outcome, str(append.key))
+                return await self._keys.replayed(request, outcome, str(tries.key))
             tries.incarnation, tries.proposal, tries.body = incarnation, None, None
             tries.bodies.clear()  # One may be that of the commit which has the key.
 
@@ -257,7 +257,7 @@ class Committer:
                 actor=request.options.actor,
                 key=tries.key,
                 request=digest_of(request.options, request.asked or request.events),
-                trace=request.trace or traceparent(),
+                trace=tries.trace,
             )
             if self._quotas is not None and not tries.counted:
                 self._quotas.take(request.session.tenant, len(proposal.body))
@@ -272,12 +272,12 @@ class Committer:
         if policy is not None:
             tries.start = start_with(self._codec, request.session, policy, self.new_id(), self._clock.now())
 
-    async def _out_of_line(self, tries: Tries, proposal: Proposal) -> Proposal:
-        """The try with a reference to its body, which is stored before it is sent."""
-        if tries.body is None:
+    async def _out_of_line(self, tries: Tries) -> None:
+        """Store the body of the next try, if it is large: a reference to it is sent."""
+        proposal = self._proposed(tries.request, tries)
+        if tries.body is None and self._bodies.is_large(proposal.body):
             tries.body = await self._bodies.store(tries.request.session, proposal, tries.request.events, tries.life)
             tries.bodies.append(tries.body.name)
-        return tries.body.proposal
 
     def _enter_life(self, tries: Tries, life: int) -> None:
         """The session was deleted, and perhaps purged, since the body was stored: it has to be stored again. Raises `Busy`."""
@@ -286,18 +286,19 @@ class Committer:
         if tries.lost >= self._settings.attempts:
             raise self.busy(tries.request.session, tries.lost, tries.since)
 
-    def _append_of(self, request: WriteRequest, tries: Tries, proposal: Proposal) -> Append:
+    def _append_of(self, request: WriteRequest, tries: Tries) -> Append:
         """The next try, for the engine."""
-        life, now = None if tries.body is None else tries.body.life, self._clock.now() if tries.now is None else tries.now
+        body, start = tries.body, tries.start
+        proposal = self._proposed(request, tries) if body is None else body.proposal
+        tries.at = now = self._clock.now() if tries.now is None else tries.now
         tries.now = None
-        finish = finisher(request, tries.seen, tries.expected, tries.incarnation, proposal, now, life)
-        if tries.start is not None:
-            finish = starting(finish, tries.start, proposal, now)
-            return Append(request.session, finish, tries.key, tries.start.index, request.durability)
-        tries.refuses_start = request.mode is Mode.events and not tries.begun and self._prefixes.may_apply(request.session)
-        if tries.refuses_start:
-            finish, tries.now = refusing_start(finish), now
-        return Append(request.session, finish, tries.key, None, request.durability)
+        begins = None if tries.begun or request.mode is not Mode.events else self._prefixes.may_apply
+        life = None if body is None else body.life
+        finish = finisher(request, tries.seen, tries.expected, tries.incarnation, proposal, now, life, begins)
+        if start is not None:
+            finish = starting(finish, start, proposal, now)
+        tries.sent = True
+        return Append(request.session, finish, tries.key, None if start is None else start.index, request.durability)
 
     async def _remember(self, tries: Tries, outcome: Appended, sent: float) -> None:
         """Keep the state that this commit made; it was sent at `sent` of `now`. Store a snapshot when the log outweighs the last one."""

@@ -22,6 +22,7 @@ from perdure.model.commit import Commit, Kind, Status
 from perdure.model.epoch import raised
 from perdure.model.events import Event
 from perdure.model.fence import epoch_after, is_undecided
+from perdure.model.ids import SessionKey
 from perdure.model.merge import rebase
 from perdure.model.ops import Op
 from perdure.model.policy import Clash
@@ -180,16 +181,18 @@ def finisher(
     proposal: Proposal,
     now: int,
     life: int | None = None,
+    begins: Callable[[SessionKey], bool] | None = None,
 ) -> Callable[[Head | None], Sequence[Record] | None]:
     """What an engine calls with the head that the commit would follow: it gives the record, or refuses the head. See `spi.Append`.
 
-    `life`: the grant under which the body was stored out of line; on a head with another one it raises `OtherLife`.
+    `life`: the grant under which the body was stored out of line; on a head with another one it raises `OtherLife`. `begins`: asked before
+    it starts a session, whether what the session begins with has to be looked up first: then it refuses.
     """
     session, options, fence = request.session, request.options, request.options.fence
 
     def finish(head: Head | None) -> Sequence[Record] | None:
         check_head(session, head, options)
-        if is_undecided(head, fence) or (head is not None and head.status == _ARCHIVED):
+        if (fence is not None and is_undecided(head, fence)) or (head is not None and head.status == _ARCHIVED):
             return None
         if request.grant is not None and request.grant != (0 if head is None else raised(head.epoch, 0)):
             raise conflict(request, head, RECREATED)
@@ -199,11 +202,13 @@ def finisher(
         if head is None:
             if seen is not None and request.mode is not Mode.events:
                 raise rewound(request, seen.head)
-            _require_life(life, 0)
-            return (proposal.finish(None, now),)
+            if life:
+                raise OtherLife(life=0)
+            return None if begins is not None and begins(session) else (proposal.finish(None, now),)
         if not fits(request, head, seen, expected):
             return None
-        _require_life(life, raised(head.epoch, 0))
+        if life is not None and life != (grant := raised(head.epoch, 0)):
+            raise OtherLife(life=grant)
         return (proposal.finish(head, now, status=_ACTIVE if head.status == _DELETED else None, epoch=epoch),)
 
     return finish
@@ -214,11 +219,6 @@ def fits(request: WriteRequest, head: Head, seen: CachedState | None, expected: 
     if request.mode is Mode.events:
         return expected is None or head.data <= expected
     return _has_state(head, seen)
-
-
-def _require_life(life: int | None, grant: int) -> None:
-    if life is not None and life != grant:
-        raise OtherLife(life=grant)
 
 
 def _has_state(head: Head, seen: CachedState | None) -> bool:

@@ -28,10 +28,12 @@ class Tries:
     """What the session begins with, if this is to start it."""
     begun = False
     """Whether what the session begins with was looked up."""
-    refuses_start = False
-    """Whether the try may not start a session, because that has to be looked up."""
+    at = 0
+    """The time of the last try."""
     now: int | None = None
-    """The time of such a try, which the next one has too."""
+    """The time of the next try, if it is to be that of the one before, which only asked what the session begins with."""
+    trace: str | None = None
+    """The W3C traceparent of the call."""
     body: StoredBody | None = None
     """What is sent in place of the proposal, whose body is stored out of line."""
     sent = False
