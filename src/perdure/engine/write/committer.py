@@ -6,7 +6,6 @@ A control commit (tags, a pin, a fork's start) changes no state, so nothing conf
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Coroutine
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -31,13 +30,13 @@ from perdure.engine.write.quotas import Quotas
 from perdure.engine.write.request import NOTHING, Mode, WriteRequest, has_ops
 from perdure.engine.write.resolve import (
     RECREATED,
+    Finish,
     Incarnation,
     OtherLife,
     Plan,
     applied,
     check_writable,
     conflict,
-    finisher,
     fits,
     missing_after,
     resolve,
@@ -164,7 +163,7 @@ class Committer:
                 await self._out_of_line(tries)
             sent = self.now()
             try:
-                outcome = await self._writer.submit(partial(self._append_of, request, tries))
+                outcome = await self._writer.submit(self._append_of, tries)
                 if isinstance(outcome, OtherLife):
                     self._enter_life(tries, outcome.life)
                     continue
@@ -246,10 +245,11 @@ class Committer:
             raise await self._lookups.explained(request, None if current is None else current.head, found)
         return found
 
-    def _proposed(self, request: WriteRequest, tries: Tries) -> Proposal:
+    def _proposed(self, tries: Tries) -> Proposal:
         """The next try, encoded; what was encoded for an earlier one is used again where it is the same. Raises `QuotaExceeded`."""
         proposal = tries.proposal
         if proposal is None:
+            request = tries.asked
             proposal = tries.proposal = self._codec.propose(
                 request.session,
                 tries.request.events,
@@ -274,7 +274,7 @@ class Committer:
 
     async def _out_of_line(self, tries: Tries) -> None:
         """Store the body of the next try, if it is large: a reference to it is sent."""
-        proposal = self._proposed(tries.request, tries)
+        proposal = self._proposed(tries)
         if tries.body is None and self._bodies.is_large(proposal.body):
             tries.body = await self._bodies.store(tries.request.session, proposal, tries.request.events, tries.life)
             tries.bodies.append(tries.body.name)
@@ -286,19 +286,19 @@ class Committer:
         if tries.lost >= self._settings.attempts:
             raise self.busy(tries.request.session, tries.lost, tries.since)
 
-    def _append_of(self, request: WriteRequest, tries: Tries) -> Append:
+    def _append_of(self, tries: Tries) -> Append:
         """The next try, for the engine."""
-        body, start = tries.body, tries.start
-        proposal = self._proposed(request, tries) if body is None else body.proposal
+        request, body, start = tries.request, tries.body, tries.start
+        proposal = self._proposed(tries) if body is None else body.proposal
         tries.at = now = self._clock.now() if tries.now is None else tries.now
         tries.now = None
         begins = None if tries.begun or request.mode is not Mode.events else self._prefixes.may_apply
         life = None if body is None else body.life
-        finish = finisher(request, tries.seen, tries.expected, tries.incarnation, proposal, now, life, begins)
-        if start is not None:
-            finish = starting(finish, start, proposal, now)
+        finish = Finish(request, tries.seen, tries.expected, tries.incarnation, proposal, now, life, begins)
         tries.sent = True
-        return Append(request.session, finish, tries.key, None if start is None else start.index, request.durability)
+        if start is None:
+            return Append(request.session, finish, tries.key, None, request.durability)
+        return Append(request.session, starting(finish, start, proposal, now), tries.key, start.index, request.durability)
 
     async def _remember(self, tries: Tries, outcome: Appended, sent: float) -> None:
         """Keep the state that this commit made; it was sent at `sent` of `now`. Store a snapshot when the log outweighs the last one."""

@@ -45,6 +45,8 @@ class Tries:
 
     def __init__(self, request: WriteRequest, id: bytes) -> None:
         self.request, self.id = request, id
+        self.asked = request
+        """The request as it was made. The other one has the events as they are after rebasing."""
         self.seen, self.expected = request.base, request.expected_version
         self.life = 0
         """The session's grant, as far as it is known."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
 from perdure.backends.spi import APPENDS_MAX, Append, Appended, Backend, Outcome
 from perdure.concurrency.critical_section import CriticalSection
@@ -18,8 +19,8 @@ from perdure.concurrency.replies import is_blocking
 from perdure.errors import Unknown
 from perdure.model.ids import SessionKey
 
-Make = Callable[[], Append]
-"""Makes an append where it is about to be passed on. What it raises, its caller gets."""
+T = TypeVar("T")
+
 Answer = Outcome | BaseException
 Stored = Callable[[Sequence[tuple[SessionKey, int]]], None]
 """Called with the sessions and versions that the engine has just stored, before any caller is answered."""
@@ -31,7 +32,7 @@ class _Batch:
     __slots__ = ("calls", "sender")
 
     def __init__(self) -> None:
-        self.calls: list[tuple[Make, asyncio.Future[Answer]]] = []
+        self.calls: list[tuple[Callable[[Any], Append], Any, asyncio.Future[Answer]]] = []
         self.sender: asyncio.Task[None] | None = None
         """The task that sends it."""
 
@@ -59,33 +60,34 @@ class Writer:
 
     async def append(self, append: Append) -> Outcome:
         """One session's append. Raises what its `finish` raised, and what the engine raises."""
-        outcome = await self.submit(lambda: append)
+        outcome = await self.submit(_itself, append)
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
 
-    def submit(self, make: Make) -> Awaitable[Answer]:
-        """As `append`, for what `make` makes. What its `finish` raised, and what a whole batch met, is an outcome too."""
+    def submit(self, make: Callable[[T], Append], subject: T) -> Awaitable[Answer]:
+        """As `append`, for what `make(subject)` makes where it is about to be passed on. What that raises is an outcome too, and so is what
+        its `finish` raised, and what a whole batch met."""
         if is_blocking():
-            return self._alone(make)
+            return self._alone(make(subject))
         loop = asyncio.get_running_loop()
         last, queue = self._last
         if last() is not loop:
             queue = self._queue(loop)
         waiting = queue.waiting
         if not self._backend.capabilities.batched or not (queue.calls or waiting or queue.batching):
-            return self._alone(make, queue)
+            return self._alone(make(subject), queue)
         if not waiting:
             loop.call_soon(self._submit, loop, queue)
         if not waiting or waiting[-1].sender is not None or len(waiting[-1].calls) == APPENDS_MAX:
             waiting.append(_Batch())
         future: asyncio.Future[Answer] = loop.create_future()
-        waiting[-1].calls.append((make, future))
+        waiting[-1].calls.append((make, subject, future))
         return future
 
-    async def _alone(self, make: Make, queue: _Queue | None = None) -> Answer:
+    async def _alone(self, append: Append, queue: _Queue | None = None) -> Answer:
         """An append that waits for no other one."""
-        appends = (make(),)
+        appends = (append,)
         if queue is None:
             outcomes = await self._backend.append(appends)
         else:
@@ -128,11 +130,11 @@ class Writer:
             return
         batch.sender = asyncio.current_task()
         appends, futures = [], []
-        for make, future in batch.calls:
+        for make, subject, future in batch.calls:
             if future.done():  # Its caller was cancelled.
                 continue
             try:
-                appends.append(make())
+                appends.append(make(subject))
             except Exception as error:  # noqa: BLE001 - the caller gets it
                 future.set_result(error)
             else:
@@ -162,6 +164,10 @@ class Writer:
             queue.tasks -= {task for task in queue.tasks if task.done()}  # An interrupt may have come before one was noted to be done.
 
 
+def _itself(append: Append) -> Append:
+    return append
+
+
 def _ended(queue: _Queue, task: asyncio.Task[None], batch: _Batch) -> None:
     """A task has ended, perhaps by an interrupt. A caller that it did not answer gets `Unknown`."""
     queue.tasks.discard(task)
@@ -169,6 +175,6 @@ def _ended(queue: _Queue, task: asyncio.Task[None], batch: _Batch) -> None:
         task.exception()
     if batch.sender in (None, task):
         lost = Unknown("The task that wrote this append was interrupted.")
-        for _, future in batch.calls:
+        for *_, future in batch.calls:
             if not future.done():
                 future.set_result(lost)
