@@ -21,6 +21,7 @@ from perdure.backends.spi import Appended, Backend, Durability, indexed
 from perdure.clock import Clock
 from perdure.codec.codec import Codec
 from perdure.engine.archive.making import TooLongError, make_segment, prove_segment
+from perdure.engine.archive.unread import Unread
 from perdure.engine.options import Options
 from perdure.engine.read.bodies import Bodies, nothing
 from perdure.engine.read.cache import CachedState
@@ -85,10 +86,11 @@ class Archiver:
         clock: Clock,
         durability: Durability,
         bodies: Bodies,
+        unread: Unread,
     ) -> None:
         self._backend, self._codec, self._reader, self._chains, self._segments = backend, codec, reader, chains, segments
         self._controls, self._snapshots, self._clock, self._durability = controls, snapshots, clock, durability
-        self._bodies = bodies
+        self._bodies, self._unread = bodies, unread
 
     async def archive(self, session: SessionKey, actor: str | None) -> Archived:
         """See `Store.archive`."""
@@ -99,6 +101,7 @@ class Archiver:
             began = began or state.head.version
             if state.head.status == _ARCHIVED:
                 return await self._finished(session, state, began)
+            await self._unread.require_none(session, state.head.version)
             preparing = await self.prepare(session, None, actor)
             if preparing is not None:
                 await self.move(session, preparing, actor)
