@@ -454,3 +454,27 @@ def test_blocking(tmp_path: Path) -> None:
         assert store.restore(S)
         assert store.compact(S, keep=0).commits == 2
         store.verify(S)
+
+
+async def test_a_programming_error_is_not_taken_for_a_race(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is no `perdure.Error` comes out of `archive` and `compact` as it is: nobody looks whether others were faster, nothing is voided,
+    and the next call goes on with what was begun."""
+    async with perdure.open("memory:", archive=place(tmp_path)) as store:
+        await turns(store, 12)
+        before = await history(store)
+
+        async def broken(*_: Any) -> None:
+            raise ZeroDivisionError("a mistake")
+
+        async def overtaken(*_: Any) -> Any:
+            raise AssertionError("It was asked whether others were faster.")
+
+        for call in (lambda: store.compact(S, keep=3), lambda: store.archive(S)):
+            with monkeypatch.context() as patched:
+                patched.setattr("perdure.engine.archive.archiver.make_segment", broken)
+                patched.setattr("perdure.engine.archive.archiver.Archiver.void", overtaken)
+                with pytest.raises(ZeroDivisionError):
+                    await call()
+            await call()
+        assert [commit.hash for commit in await history(store)][:12] == [commit.hash for commit in before]
+        await store.verify(S)

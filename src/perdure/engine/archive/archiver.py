@@ -185,7 +185,7 @@ class Archiver:
             if shorter is not None:
                 await self.move(session, shorter, actor)
             return
-        except Exception:
+        except Error:
             if await self._fate(session, preparing) is not _Fate.pending:
                 await self.void(session, preparing, actor)
                 return  # Whatever went wrong, it did because others were faster: the caller looks again.
