@@ -52,7 +52,7 @@ from perdure.model.control import CONTROL
 from perdure.model.epoch import is_exclusive, is_held
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
-from perdure.model.lifecycle import first_due, policy_of
+from perdure.model.lifecycle import LOOK, first_due, policy_of
 
 ROUNDS = 64
 """How often a step is decided again because other commits came first."""
@@ -268,6 +268,7 @@ class Archiver:
         """
         life = await self._reader.incarnation_start(session, state.head)
         sections: dict[str, Any] = {**state.control.sections, ANCHOR: msgspec.to_builtins(msgspec.structs.replace(anchor, life=life))}
+        sections.pop(LOOK, None)  # No commit has said it, and the index row may know a newer one.
         if PREPARING in sections:
             sections[PREPARING] = None
         data: dict[str, Any] = {CONTROL: sections, "tags": dict(state.tags)}
@@ -288,7 +289,8 @@ class Archiver:
     ) -> Appended | None:
         """Write an anchor commit after the head of `state`; `None` where another commit came first."""
         plan = ControlChange((ControlCommit(kind=Kind.anchor, event=event, status=status),), due_at)
-        basis = Basis(state.head, state.control, 0, None)  # The plan is made: only the head and the cell are compared.
+        # The plan is made: only the head and the cell are compared.
+        basis = await self._controls.with_look(session, Basis(state.head, state.control, 0, None))
         return await self._controls.attempt(session, basis, plan, actor=actor, durability=self._durability)
 
     async def void(self, session: SessionKey, preparing: Preparing, actor: str | None) -> None:

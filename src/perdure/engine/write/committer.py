@@ -46,8 +46,22 @@ from perdure.engine.write.session_queue import SessionQueue, Slot
 from perdure.engine.write.snapshots import Snapshots
 from perdure.engine.write.starting import Start, first_state, refusing_start, start_with, starting
 from perdure.engine.write.writer import Writer
-from perdure.errors import AlreadyExists, Busy, Conflict, Deleted, Error, Fenced, KeyReused, Moved, NotFound, Rewound, Unknown
-from perdure.model.commit import Kind, Status
+from perdure.errors import (
+    AlreadyExists,
+    Busy,
+    Conflict,
+    Deleted,
+    Error,
+    Fenced,
+    KeyReused,
+    Moved,
+    NotFound,
+    Rewound,
+    Truncated,
+    Unknown,
+    Unsupported,
+)
+from perdure.model.commit import Commit, Status
 from perdure.model.epoch import raised
 from perdure.model.fence import is_undecided
 from perdure.model.ids import SessionKey, life_key, uuid7
@@ -425,10 +439,8 @@ class Committer:
 
     async def _require_same_incarnation(self, request: WriteRequest, since: int, head: Head) -> None:
         """Raise `Conflict` if the session was deleted, and created again, after the version that the caller decided on."""
-        async with aclosing(self._reader.commits(request.session, after=since, before=head.version + 1, need=nothing)) as commits:
-            async for commit in commits:
-                if commit.kind is Kind.tombstone:
-                    raise await self._explained(request, head, conflict(request, head, RECREATED))
+        if await self._reader.incarnation_start(request.session, head) > since:
+            raise await self._explained(request, head, conflict(request, head, RECREATED))
 
     async def _find(self, request: WriteRequest, tries: _Tries) -> Receipt | None:
         """After a lost answer: is the commit in the chain, at the durability asked for? Only its id proves it."""
@@ -454,11 +466,20 @@ class Committer:
         seen = request.expected_version or 0
         if head is not None:
             seen = max(seen, await self._reader.incarnation_start(request.session, head) - 1)  # The tombstone itself counts.
-        unseen = []
-        async with aclosing(self._reader.commits(request.session, after=seen)) as commits:
-            async for commit in commits:
-                unseen.append(commit)
-                if len(unseen) == CONFLICT_COMMITS_MAX:
-                    break
-        error.facts["commits"] = tuple(unseen)
+        error.facts["commits"] = tuple(await self._newer(request.session, seen))
         return error
+
+    async def _newer(self, session: SessionKey, seen: int) -> list[Commit]:
+        """The commits after version `seen`, as far as they are left and within reach, and not too many."""
+        found: list[Commit] = []
+        try:
+            async with aclosing(self._reader.commits(session, after=seen)) as commits:
+                async for commit in commits:
+                    found.append(commit)
+                    if len(found) == CONFLICT_COMMITS_MAX:
+                        break
+        except Truncated as error:
+            return await self._newer(session, error.first - 1) if error.first - 1 > seen else found
+        except Unsupported:  # They are in an archive that this store was opened without.
+            pass
+        return found
