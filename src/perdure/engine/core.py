@@ -15,7 +15,9 @@ from perdure.concurrency.replies import FORKED
 from perdure.config import Settings, shown_url
 from perdure.engine.archive.archiver import Archiver
 from perdure.engine.archive.retention import Retention
+from perdure.engine.archive.unread import Unread
 from perdure.engine.leasing.leases import Leases
+from perdure.engine.live.changes import PAGE, Follower, Selection
 from perdure.engine.live.watch import Watchers
 from perdure.engine.read.bodies import Bodies
 from perdure.engine.read.cache import Cache
@@ -71,7 +73,7 @@ class Core:
         self.bodies = Bodies(self.chains, place, settings.blob_bytes)
         self.reader = Reader(self.chains, codec, self.cache, self.bodies)
         self.sizes = StateSizes(codec, settings.warn_bytes, self.telemetry)
-        self.writer = Writer(backend)
+        self.writer = Writer(backend, self.cache.saw_all)
         self.watchers = Watchers(backend, self.reader, clock, settings)
         self.keys = Keys(backend, self.reader, self.bodies)
         self.snapshots = Snapshots(backend, codec, self.cache, settings.snapshot_bytes_min)
@@ -94,10 +96,21 @@ class Core:
             self.sizes,
         )
         self.controls = ControlCommits(backend, codec, self.writer, self.reader, self.cache, self.committer, self.watchers, clock, settings)
+        self.unread = Unread(backend, self.reader, clock, self.follower)
         self.archiver = Archiver(
-            backend, codec, self.reader, self.chains, self.segments, self.controls, self.snapshots, clock, durability, self.bodies
+            backend,
+            codec,
+            self.reader,
+            self.chains,
+            self.segments,
+            self.controls,
+            self.snapshots,
+            clock,
+            durability,
+            self.bodies,
+            self.unread,
         )
-        self.retention = Retention(backend, codec, self.reader, self.chains, self.segments, self.archiver, clock, self.bodies)
+        self.retention = Retention(backend, codec, self.reader, self.chains, self.segments, self.archiver, clock, self.bodies, self.unread)
         self.committer.restore = self.archiver.restore
         self.leases = Leases(backend, self.controls, self.cache, self.snapshots, self.watchers, clock, durability, self.telemetry)
         self.spool: Spool | None = None
@@ -119,6 +132,11 @@ class Core:
         """A caller was given this version: what it enqueues next is meant for the life that has it."""
         if self.spool is not None:
             self.spool.saw(session, version)
+
+    def follower(self, tenant: str, selection: Selection, after: str | None, page: int = PAGE) -> Follower:
+        """A follower of a tenant's changes. Raises `Invalid` for a cursor of another store or tenant."""
+        parts = self.backend, self.codec, self.bodies, self.chains, self.watchers, self.clock, self.settings
+        return Follower(*parts, tenant, selection, after, page)
 
     def cache_info(self) -> CacheInfo:
         """See `Store.cache_info`."""

@@ -45,16 +45,6 @@ def start_with(codec: Codec, session: SessionKey, policy: Policy, id: bytes, now
     return Start(codec.propose(session, (begin_event(policy),), id=id, kind=Kind.configure), index, control)
 
 
-def refusing_start(finish: Finish) -> Finish:
-    """Refuse to start a session. What forbids it in any case is raised."""
-
-    def refuse(head: Head | None) -> Sequence[Record] | None:
-        records = finish(head)
-        return None if head is None else records
-
-    return refuse
-
-
 def starting(finish: Finish, start: Start, proposal: Proposal, now: int) -> Finish:
     """Start the session, and refuse to write to one that is there: the index row would be changed as that of a new one."""
 
