@@ -44,7 +44,7 @@ from perdure.engine.write.resolve import (
 )
 from perdure.engine.write.session_queue import SessionQueue, Slot
 from perdure.engine.write.snapshots import Snapshots
-from perdure.engine.write.starting import Start, first_state, refusing_start, start_with, starting
+from perdure.engine.write.starting import Finish, Start, first_state, refusing_start, start_with, started_at, starting, starts
 from perdure.engine.write.writer import Writer
 from perdure.errors import AlreadyExists, Busy, Conflict, Deleted, Error, Fenced, KeyReused, Moved, NotFound, Rewound, Unknown
 from perdure.model.commit import Kind, Status
@@ -74,6 +74,8 @@ class _Tries:
     proposal: Proposal | None = None
     start: Start | None = None
     """What the session begins with, if this is to start it."""
+    finish: Finish | None = None
+    """What gives the commit without that."""
     begun = False
     """Whether what the session begins with was looked up."""
     refuses_start = False
@@ -102,6 +104,11 @@ class _Tries:
         """The idempotency key as it is stored."""
         key = self.request.options.key
         return key if key is None or self.incarnation is None else life_key(key, self.incarnation.tombstone)
+
+    @property
+    def starts_again(self) -> bool:
+        """Whether the session begins with a policy in a later life too."""
+        return self.request.options.begin is not None
 
     def take(self, plan: Plan) -> None:
         """Go on with the plan. What was encoded for other events is encoded again."""
@@ -205,7 +212,7 @@ class Committer:
             if request.mode is not Mode.events:
                 if (receipt := await self._resolve(request, tries)) is not None:
                     return receipt
-                if tries.seen is None and tries.start is None:
+                if tries.start is None and starts(None if tries.seen is None else tries.seen.head, again=tries.starts_again):
                     await self._begin(tries)
             proposal = self._proposed(request, tries)
             if self._bodies.is_large(proposal.body):
@@ -242,15 +249,17 @@ class Committer:
                 if tries.state is not MISSING or session in self._cache:
                     await self._remember(tries, outcome, sent)
                 level = outcome.durability if tries.body is None else min(outcome.durability, self._bodies.durability)
+                if tries.finish is not None and tries.start is not None:
+                    head = started_at(outcome, tries.finish)
                 return Receipt(head.version, tries.id, head.hash, head.at, level)
             if isinstance(outcome, Refused):
                 tries.sent = False
                 if self.restore is not None and outcome.head is not None and outcome.head.status == Status.archived:
                     await self.restore(session)
-                elif outcome.head is None and tries.refuses_start:
+                elif tries.refuses_start and starts(outcome.head, again=tries.starts_again):
                     await self._begin(tries)
                 else:
-                    tries.start = None
+                    tries.begun, tries.start = tries.begun and tries.start is None, None
                     await self._lost(tries, outcome.head)
                 continue
             incarnation = await self._keys.later_incarnation(session, outcome)
@@ -337,7 +346,7 @@ class Committer:
         """Look up what the session begins with, if this write starts it."""
         request = tries.request
         tries.begun = True
-        policy = await self._prefixes.begins(request.session)
+        policy = await self._prefixes.begins(request.session, request.options.begin)
         if policy is not None:
             tries.start = start_with(self._codec, request.session, policy, self.new_id(), self._clock.now())
 
@@ -361,11 +370,12 @@ class Committer:
         tries.now = None
         finish = finisher(request, tries.seen, tries.expected, tries.incarnation, proposal, now, life)
         if tries.start is not None:
-            finish = starting(finish, tries.start, proposal, now)
+            tries.finish, finish = finish, starting(finish, tries.start, proposal, now, again=tries.starts_again)
             return Append(request.session, finish, tries.key, tries.start.index, request.durability)
-        tries.refuses_start = request.mode is Mode.events and not tries.begun and self._prefixes.may_apply(request.session)
+        may_begin = request.mode is Mode.events and not tries.begun
+        tries.refuses_start = may_begin and self._prefixes.may_apply(request.session, request.options.begin)
         if tries.refuses_start:
-            finish, tries.now = refusing_start(finish), now
+            finish, tries.now = refusing_start(finish, again=tries.starts_again), now
         return Append(request.session, finish, tries.key, None, request.durability)
 
     async def _remember(self, tries: _Tries, outcome: Appended, sent: float) -> None:
@@ -385,7 +395,10 @@ class Committer:
         body = proposal.body if tries.body is None or changes else tries.body.proposal.body
         log_bytes = known.log_bytes + len(body) + len(proposal.meta) + 128
         state_bytes = known.state_bytes + proposal.payload_bytes if changes else known.state_bytes
-        made = msgspec.structs.replace(known, head=outcome.head, state=state, log_bytes=log_bytes, state_bytes=state_bytes)
+        control = known.control if tries.start is None else tries.start.control
+        made = msgspec.structs.replace(
+            known, head=outcome.head, state=state, log_bytes=log_bytes, state_bytes=state_bytes, control=control
+        )
         self._cache.put(session, made, sent)
         if changes:
             self._sizes.check(session, made)
