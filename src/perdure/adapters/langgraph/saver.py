@@ -15,7 +15,7 @@ from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from perdure.adapters.common.sync_async import AnyStore, asynchronous, wait
 from perdure.adapters.langgraph import reading, thread_admin, writing
-from perdure.adapters.langgraph.holds import Hold, HoldOptions, note_run
+from perdure.adapters.langgraph.holds import HoldOptions, ThreadHold, note_run
 from perdure.adapters.langgraph.memory import KnownVersions, MessageCache, RecentCheckpoints
 from perdure.adapters.langgraph.threads import PREFIX, place, thread_of
 from perdure.adapters.langgraph.values import Codec, serialiser
@@ -68,7 +68,7 @@ class PerdureSaver(BaseCheckpointSaver[Any]):
     def _writer(self) -> Writer:
         return Writer(self._store, self._codec, self._recent, self._seen, self._batcher, self._on_race)
 
-    def hold(self, thread_id: str, *, owner: str, ttl: float = 30, wait: float = 60, exclusive: bool = True) -> Hold:
+    def hold(self, thread_id: str, *, owner: str, ttl: float = 30, wait: float = 60, exclusive: bool = True) -> ThreadHold:
         """`async with saver.hold("trip-42", owner="worker-7") as lease`, or `with`: hold a thread while its runs are in the block.
 
         A second worker waits, or is refused with `Held`, before its model is called. What savers on this store object write to the thread
@@ -84,7 +84,7 @@ class PerdureSaver(BaseCheckpointSaver[Any]):
         Raises `Invalid` for bad options and, on entry, for a thread that this context holds already; and what `Store.lease` raises, but
         not `Deleted`: a thread that was deleted is begun again.
         """
-        return Hold(self._store, str(thread_id), HoldOptions(owner, ttl, wait, exclusive))
+        return ThreadHold(self._store, str(thread_id), HoldOptions(owner, ttl, wait, exclusive))
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that the config names, or the newest of its namespace; `None` if there is none."""

@@ -99,6 +99,11 @@ class Lease:
         `Unknown`, `Closed`; a second call does nothing."""
         await self._leases.release(self)
 
+    def _give_up(self) -> None:
+        """Release it soon, as at the end of `max_hold`. Nothing is waited for: a finaliser may call this."""
+        self._until = -math.inf
+        self._leases.keeper.look_now(self)
+
     def looking(self, now: float, next: float) -> None:
         """The keeper looks at it now, and will look at `next`."""
         self._looked, self._look_at = now, next if self._until <= now else min(next, self._until)
