@@ -38,7 +38,7 @@ class RunLease(msgspec.Struct, frozen=True, kw_only=True):
     max_hold: float | None = None
 
 
-def run_lease(asked: bool | RunLease) -> RunLease | None:
+def run_lease(asked: object) -> RunLease | None:
     """What `lease=` says; `None`: no lease. Raises `Invalid` for what is neither a bool nor a `RunLease`."""
     if isinstance(asked, RunLease):
         return asked if asked.owner else msgspec.structs.replace(asked, owner=f"{platform.node() or 'process'}:{os.getpid()}")
