@@ -71,7 +71,7 @@ class OwnLease:
         if self._held is not None:
             return False
         async with self._queue.slot(SessionKey(self._store.tenant, self._session)):
-            if self._held is not None:
+            if self.lease is not None:  # Another task has taken it meanwhile.
                 return False
             leasing = self._leasing()
             lease = await leasing.__aenter__()

@@ -41,10 +41,10 @@ class PerdureSaver(BaseCheckpointSaver[Any]):
 
     `expire_after`, `keep` and `drop` are the policy that threads begin with, as in `Store.configure`: a thread that was not written to for
     so long (a `timedelta` or seconds) is deleted by a sweeper, and is then no thread to the graph; the next run begins it again. Of the
-    others only so many commits, or those of a time, are kept; a step writes one or two. Older checkpoints go to the store's archive and are
-    read as before, or with `drop` for good: then time travel, `get_state_history` and branches end at the oldest checkpoint that is left,
-    and a delta channel whose stored value was dropped is `Truncated`. The newest checkpoint of the graph, and of each of its subgraphs, always stays. Threads that
-    are there keep the policy that they have.
+    others only so many commits, or those of a time, are kept; a step writes one or two. Older checkpoints go to the store's archive and
+    are read as before, or with `drop` for good: then time travel, `get_state_history` and branches end at the oldest checkpoint that is
+    left, and a delta channel whose stored value was dropped is `Truncated`. The newest checkpoint of the graph, and of each of its
+    subgraphs, always stays. Threads that are there keep the policy that they have.
     """
 
     def __init__(

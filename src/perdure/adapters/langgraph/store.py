@@ -55,9 +55,9 @@ class PerdureStore(BaseStore):
     compares all of the namespace. `ttl` sets what the framework's `TTLConfig` says: an item that has expired is no longer found, and
     `sweep_ttl` removes it. `allow`: the classes of yours that values may contain; without it any data type that the program has imported.
 
-    `expire_after`, `keep` and `drop` are the policy that namespaces begin with, as in `Store.configure`: a namespace that was not written to
-    for so long (a `timedelta` or seconds) is deleted by a sweeper as a whole, whatever the `ttl` of its items; a read that refreshes a
-    `ttl` is a write. `keep` and `drop` are about the history of changes: no item goes with it.
+    `expire_after`, `keep` and `drop` are the policy that namespaces begin with, as in `Store.configure`: a namespace that was not written
+    to for so long (a `timedelta` or seconds) is deleted by a sweeper as a whole, whatever the `ttl` of its items; a read that refreshes
+    a `ttl` is a write. `keep` and `drop` are about the history of changes: no item goes with it.
     """
 
     supports_ttl = True
