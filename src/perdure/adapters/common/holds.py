@@ -1,4 +1,4 @@
-"""Holding a session around runs: `async with adapter.hold(...)`. What the adapter writes in the block's context is written under its lease."""
+"""Holding a session around runs: `async with adapter.hold(...)`. What the block writes is written under its lease."""
 
 from __future__ import annotations
 
