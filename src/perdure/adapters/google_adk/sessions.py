@@ -85,9 +85,9 @@ class PerdureSessionService(BaseSessionService):
     An append to a session that others changed since it was loaded raises `StaleSessionError`, whatever the clocks say.
 
     `expire_after`, `keep` and `drop` are the policy that sessions begin with, as in `Store.configure`: one that was not written to for so
-    long (a `timedelta` or seconds) is deleted by a sweeper, is `None` to `get_session`, and may be created again. Of the others only so many
-    commits, or those of a time, are kept; an event is one. Older events go to the store's archive and are read as before, or with `drop`
-    for good: then a session has the events that are left, and all of its state. A session that is there keeps the policy that it has.
+    long (a `timedelta` or seconds) is deleted by a sweeper, is `None` to `get_session`, and may be created again. Of the others only so
+    many commits, or those of a time, are kept; an event is one. Older events go to the store's archive and are read as before, or with
+    `drop` for good: then a session has the events that are left, and all of its state. One that is there keeps the policy that it has.
     State that sessions share (`app:`, `user:`) has no policy, for it is not any one session's.
 
     One worker at a time: `hold`, or a `PerdureLeasePlugin` in the app.
