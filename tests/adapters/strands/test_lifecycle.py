@@ -260,7 +260,7 @@ async def test_a_worker_that_lost_its_session_stores_nothing() -> None:
             await store.break_lease(NAME)
             await ask(other, "from two")
 
-        with pytest.raises((perdure.Fenced, EventLoopException), match="another writer|no longer holds"):
+        with pytest.raises((perdure.Fenced, EventLoopException), match=r"another writer|no longer holds"):
             await ask(clerk(PerdureSessionManager("s", store, lease=True), Counting(meanwhile)), "from one")
         assert stored(store) == ["from one", "from two", "saw 2"]
 
