@@ -11,7 +11,7 @@ import pytest
 import perdure
 from perdure import Event, Kind, op
 from perdure.adapters.common.beginning import with_policy
-from perdure.adapters.common.expired import append_or_begin, expired_at
+from perdure.adapters.common.expired import append_or_begin, expired_at, follows_expiry
 from perdure.backends.memory import MemoryBackend
 from tests.backends.test_old_engine import OldEngine
 from tests.support.ops.backend_calls import CountedCalls, Died, store_on
@@ -212,4 +212,22 @@ async def test_only_what_expired_begins_again() -> None:
     with pytest.raises(perdure.Deleted):
         await append_or_begin(own, "deleted", Event("b"))
     assert (await store.policy("expired")).expire_after == DAY
+    assert await follows_expiry(store, "expired")
     await store.verify("expired")
+
+
+async def test_what_was_purged_begins_again() -> None:
+    """After its grace nothing is left of an expired session but a stub: what is written begins it again, with its policy."""
+    clock = SimulatedClock()
+    store = store_on(MemoryBackend(clock), clock)
+    own = with_policy(store, **{**NONE, "expire_after": DAY})
+    await append_or_begin(own, "s", Event("a"))
+    await swept(store)
+    clock.advance(days=2)
+    assert await swept(store) == [("s", "expired")]
+    clock.advance(days=8)
+    assert await swept(store) == [("s", "purged")]
+    assert (await append_or_begin(own, "s", Event("b"))).version == 4
+    assert (await store.policy("s")).expire_after == DAY
+    assert await swept(store) == [("s", "looked")]
+    await store.verify("s")

@@ -1,6 +1,7 @@
 """Sessions that have expired: to a framework they are not there, and what it writes begins them again.
 
-A session that somebody deleted stays deleted: a worker that still writes to it is refused.
+A session that somebody deleted stays deleted: a worker that still writes to it is refused. When its bytes are purged, which a sweeper
+does after the grace of one that has expired, nothing says any more why it went: then it may begin again in any case.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any, cast
 
 from perdure.engine.store import Store
 from perdure.engine.views import Receipt
-from perdure.errors import Deleted, NotFound
+from perdure.errors import Deleted, NotFound, Truncated
 from perdure.model.commit import Commit, Kind
 from perdure.model.events import Event
 
@@ -20,16 +21,33 @@ EXPIRED = "expired"
 
 
 async def expired_at(store: Store, session: str) -> int | None:
-    """The version of the tombstone, if the session has expired; `None` if it lives, is not there, or somebody deleted it."""
+    """The version of the tombstone, if the session has expired, or was purged; `None` if it lives, is not there, or somebody deleted it."""
     history = store.history(session, newest_first=True, limit=1, include_deleted=True)
     try:
         async with aclosing(cast(AsyncGenerator[Commit, None], history)) as commits:
             async for commit in commits:
-                said = [event.data for event in commit.events if commit.kind is Kind.tombstone]
-                return commit.version if any(isinstance(data, dict) and EXPIRED in data for data in said) else None
+                return commit.version if _says_expired(commit) else None
     except (NotFound, Deleted):
         pass
     return None
+
+
+async def follows_expiry(store: Store, session: str) -> bool:
+    """Whether the session's present life began after an earlier one had expired. Reads the life's log."""
+    history = store.history(session, newest_first=True, include_deleted=True)
+    try:
+        async with aclosing(cast(AsyncGenerator[Commit, None], history)) as commits:
+            async for commit in commits:
+                if commit.kind is Kind.tombstone:
+                    return _says_expired(commit)
+    except (NotFound, Deleted, Truncated):
+        pass
+    return False
+
+
+def _says_expired(commit: Commit) -> bool:
+    said = [event.data for event in commit.events]
+    return commit.kind is Kind.tombstone and (not said or any(isinstance(data, dict) and EXPIRED in data for data in said))
 
 
 async def append_or_begin(store: Store, session: str, *events: Event, **options: Any) -> Receipt:

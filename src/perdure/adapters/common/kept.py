@@ -39,13 +39,13 @@ async def kept(
             after = error.first - 1
 
 
-async def first_kept(store: Store, session: str) -> int:
-    """The first version that can be read. The state of the version before it can be read too. Raises `NotFound`, `Deleted`."""
+async def dropped_until(store: Store, session: str) -> int:
+    """The newest version that was dropped, whose state can still be read; 0 where nothing was dropped. Raises `NotFound`, `Deleted`."""
     try:
         history = store.history(session, limit=1, control=True)
         async with aclosing(cast(AsyncGenerator[Commit, None], history)) as commits:
-            async for commit in commits:
-                return commit.version
+            async for _ in commits:
+                break
     except Truncated as error:
-        return int(error.first)
-    return 1
+        return int(error.first) - 1
+    return 0

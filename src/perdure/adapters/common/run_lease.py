@@ -96,6 +96,50 @@ class OwnLease:
         return self._store.lease(self._session, **msgspec.structs.asdict(self._options))
 
 
+class RunLeases:
+    """The leases that runs have taken by themselves, by an object that each run has of its own. With that object a lease ends too."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._held: dict[int, tuple[weakref.ref[Any], OwnLease]] = {}
+        """By the identity of the run's object, which may be no key of a dict itself."""
+
+    def lease_of(self, run: object) -> Lease | None:
+        """The lease of a run, if it has taken one."""
+        own = self._own(run)
+        return None if own is None else own.lease
+
+    async def take(self, run: object, session: str, options: RunLease) -> bool:
+        """Take the lease of a session for a run, unless the run has it. Whether it was taken now."""
+        if self._own(run) is not None:
+            return False
+        own = OwnLease(self._store, session, options)
+        await own.take()
+        self._held[id(run)] = weakref.ref(run, self._forgetting(id(run))), own
+        return True
+
+    async def release(self, run: object) -> None:
+        """Release the lease of a run, if it has one."""
+        own = self._own(run)
+        if own is not None:
+            self._held.pop(id(run), None)
+            await own.release()
+
+    def _own(self, run: object) -> OwnLease | None:
+        known = self._held.get(id(run))
+        return known[1] if known is not None and known[0]() is run else None
+
+    def _forgetting(self, key: int) -> Callable[[weakref.ref[Any]], None]:
+        held = self._held
+
+        def forget(gone: weakref.ref[Any]) -> None:
+            known = held.get(key)
+            if known is not None and known[0] is gone:
+                del held[key]
+
+        return forget
+
+
 def _ending(owner: OwnLease, lease: Lease) -> Callable[[], None]:
     """Let the lease go when the present task ends, or its owner is forgotten; what is to be called if it was released before."""
     task: asyncio.Task[Any] | None = None

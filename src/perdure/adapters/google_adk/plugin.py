@@ -8,6 +8,7 @@ from google.adk.errors.session_not_found_error import SessionNotFoundError
 from google.adk.plugins.base_plugin import BasePlugin
 from google.genai import types
 
+from perdure.adapters.common.holds import lease_of
 from perdure.adapters.common.run_lease import RunLease, run_lease
 from perdure.adapters.google_adk.names import Names
 from perdure.adapters.google_adk.sessions import PerdureSessionService
@@ -56,8 +57,8 @@ class PerdureLeasePlugin(BasePlugin):
 
     async def _take(self, context: InvocationContext) -> None:
         service, session = _service(context), context.session
-        found = Names(session.app_name, session.user_id, session.id)
-        if await service._runs.take(session, found, self._options):
+        name = Names(session.app_name, session.user_id, session.id).session
+        if lease_of(service._store, name) is None and await service._runs.take(session, name, self._options):
             config = None if context.run_config is None else context.run_config.get_session_config
             try:
                 if not await service._renew(session, config):

@@ -18,15 +18,16 @@ from google.adk.sessions import BaseSessionService, Session
 from google.adk.sessions.base_session_service import GetSessionConfig, ListSessionsResponse
 
 from perdure.adapters.common.beginning import with_policy
-from perdure.adapters.common.holds import HoldOptions
+from perdure.adapters.common.holds import HoldOptions, lease_of
 from perdure.adapters.common.incarnation import start_incarnation
-from perdure.adapters.common.kept import first_kept, kept
+from perdure.adapters.common.kept import dropped_until, kept
+from perdure.adapters.common.run_lease import RunLeases
 from perdure.adapters.common.session_ids import actor_name
 from perdure.adapters.common.surrogates import unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
 from perdure.adapters.common.transactions import delete_if_there
 from perdure.adapters.google_adk import events, names
-from perdure.adapters.google_adk.holds import RunLeases, SessionHold
+from perdure.adapters.google_adk.holds import SessionHold
 from perdure.adapters.google_adk.names import Names
 from perdure.adapters.google_adk.shared import SharedState
 from perdure.engine.leasing.lease import Lease
@@ -214,7 +215,7 @@ class PerdureSessionService(BaseSessionService):
         async with self._queue.slot(SessionKey(self._store.tenant, found.session)):
             known = await self._known(found, session)
             data = events.as_json(event)
-            receipt = await self._append(found, data, known, self._runs.lease_of(session, found))
+            receipt = await self._append(found, data, known, self._runs.lease_of(session) or lease_of(self._store, found.session))
             await self._shared.write(found, events.delta_of(data), receipt.id)
             if receipt.version <= known.version:
                 return event  # It was appended before the session was loaded.
@@ -304,7 +305,7 @@ class PerdureSessionService(BaseSessionService):
                 count += len(mine)
                 if began or (newest is not None and _satisfied(config, count, mine)):
                     break
-        if newest is None and await first_kept(self._store, found.session) == 1:
+        if newest is None and not await dropped_until(self._store, found.session):
             raise _foreign(found)
         return _Tail(commits[::-1], newest, updated)
 
