@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 
@@ -139,3 +140,19 @@ async def test_the_callers_context_is_stored_without_an_sdk(url: str, flags: int
         found = [commit.trace async for commit in store.history("s")]
         assert found == [f"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-0{flags}"] * 3 + [None]
         await store.verify("s")
+
+
+async def test_commits_of_one_batch_keep_the_contexts_of_their_callers(url: str) -> None:
+    """What is encoded together belongs to different calls: each commit has the trace of its own."""
+    contexts = [SpanContext(number, number, is_remote=True) for number in range(1, 9)]
+
+    async def write(store: perdure.Store, context: SpanContext) -> None:
+        with trace.use_span(NonRecordingSpan(context)):
+            for _ in range(3):
+                await store.append(f"s{context.trace_id}", Event("x"))
+
+    async with perdure.open(url) as store:
+        await asyncio.gather(*[write(store, context) for context in contexts])
+        for context in contexts:
+            found = {commit.trace async for commit in store.history(f"s{context.trace_id}")}
+            assert found == {f"00-{context.trace_id:032x}-{context.span_id:016x}-00"}

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perdure.errors import Invalid, TooLarge
-from perdure.model.values import DEPTH_MAX, INT_END, VALUES_MAX, FrozenDict, FrozenList, check, freeze, same, spoken, thaw
+from perdure.model.values import DEPTH_MAX, INT_END, VALUES_MAX, FrozenDict, FrozenList, are_sound, check, freeze, same, spoken, thaw
 
 JSONS = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -44,6 +44,7 @@ def test_what_json_can_say_is_sound(value: Any) -> None:
     """Every JSON value passes, plain or frozen, and passes as part of another."""
     check(value)
     check([freeze(value), {"é": value}])
+    assert are_sound([value, freeze(value)])
 
 
 def nested(depth: int) -> Any:
@@ -89,6 +90,7 @@ def test_what_json_cannot_say_is_refused_by_place_and_name(value: Any, path: str
     assert caught.value.path == path
     assert words in str(caught.value)
     assert str(caught.value).startswith("The answer holds ")
+    assert not are_sound(["fine", value])
 
 
 def test_a_place_is_told_from_where_the_value_stands() -> None:
@@ -105,7 +107,9 @@ def test_a_place_is_told_from_where_the_value_stands() -> None:
 def test_depth_is_bounded(depth: int) -> None:
     """One hundred containers inside one another are sound, one more is not, and any number of them is no crash."""
     check(nested(DEPTH_MAX))
+    assert are_sound([nested(DEPTH_MAX)])
     value = nested(depth)
+    assert not are_sound([value])
     with pytest.raises(Invalid, match="more than 100 containers"):
         check(value)
     while isinstance(value, (dict, list)):  # Taken apart by hand: to free it at once would overflow the C stack of older Pythons.

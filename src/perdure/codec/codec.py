@@ -30,6 +30,9 @@ BODY_BYTES_MAX = 16 << 20
 STATE_BYTES_MAX = 256 << 20
 """Largest encoded state in a snapshot, before compression: 256 MiB."""
 
+Payload = tuple[bytes, int]
+"""Events as bytes, and the code of the format."""
+
 
 class Codec:
     """Commits and states to stored bytes and back. It keeps nothing of a session, so all threads may share it."""
@@ -54,8 +57,23 @@ class Codec:
         trace: str | None = None,
     ) -> Proposal:
         """Encode a commit's events and the fixed part of its header. Raises `TooLarge`, `Invalid`."""
-        body = self.encode_events(events)
-        format = body[envelope.FORMAT]
+        payload = self.encode(events)
+        return self.propose_encoded(session, payload, id=id, kind=kind, actor=actor, key=key, request=request, trace=trace)
+
+    def propose_encoded(
+        self,
+        session: SessionKey,
+        payload: Payload,
+        *,
+        id: bytes,
+        kind: Kind = Kind.data,
+        actor: str | None = None,
+        key: str | None = None,
+        request: bytes = b"",
+        trace: str | None = None,
+    ) -> Proposal:
+        """As `propose`, for events that are encoded already."""
+        body, format = envelope.wrap_events(*payload), payload[1]
         static = static_header(session.tenant, session.id, id, kind, actor, key, request, trace, format)
         return Proposal(id, kind, key, request, body, hashlib.sha256(body).digest(), static, encode_meta(actor, trace, format))
 
@@ -113,13 +131,17 @@ class Codec:
         """The hash of the commit that this record says it follows. Nothing is checked."""
         return record.meta[:PREV_BYTES]
 
-    def encode_events(self, events: Sequence[Event]) -> bytes:
-        """A commit's body. Raises `TooLarge` over `BODY_BYTES_MAX`, `Invalid` for what no format can hold."""
+    def encode(self, events: Sequence[Event]) -> Payload:
+        """What a commit's body holds, not compressed. Raises `TooLarge` over `BODY_BYTES_MAX`, `Invalid` for what no format can hold."""
         payload, format = formats.encode(events, self._format)
         if len(payload) > BODY_BYTES_MAX:
             message = f"This commit has {len(payload):,} bytes; the limit is {BODY_BYTES_MAX:,}."
             raise TooLarge(message, size=len(payload), limit=BODY_BYTES_MAX)
-        return envelope.wrap_events(payload, format)
+        return payload, format
+
+    def encode_events(self, events: Sequence[Event]) -> bytes:
+        """A commit's body. Raises as `encode`."""
+        return envelope.wrap_events(*self.encode(events))
 
     def decode_events(self, body: bytes) -> tuple[Event, ...]:
         """The events of a body; none of an erased one. Raises `Corrupt`."""

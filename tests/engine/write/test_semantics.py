@@ -367,3 +367,20 @@ async def test_users_may_call_their_events_as_they_like(url: str) -> None:
         assert (await store.merge(fork, into="s")).version == 9
         assert (await store.read("s")).state == {"a": 1, "b": 2}
         assert await store.merge(fork, into="s") is None
+
+
+async def test_data_is_stored_as_it_was_when_the_append_began(url: str) -> None:
+    """A caller may go on with its objects while an append waits for others: what was checked is what is stored."""
+
+    async with perdure.open(url) as store:
+        data = [{"n": number} for number in range(8)]
+        for _ in range(2):  # In the second round those who were answered together go together again.
+            tasks = [asyncio.create_task(store.append(f"s{number}", Event("x", item))) for number, item in enumerate(data)]
+            await asyncio.sleep(0)
+            for item in data:
+                item["late"] = object()  # type: ignore[assignment]
+            await asyncio.gather(*tasks)
+            for item in data:
+                del item["late"]
+        for number in range(8):
+            assert [commit.events[0].data async for commit in store.history(f"s{number}")] == [{"n": number}] * 2

@@ -13,6 +13,7 @@ from perdure.backends.memory import MemoryBackend
 from perdure.backends.spi import Append, Appended, Capabilities, Outcome
 from perdure.clock import SeededClock
 from perdure.engine.write.writer import Writer
+from perdure.errors import TooLarge
 from perdure.model.ids import SessionKey
 
 FIRST, SLOW = SessionKey("acme", "first"), SessionKey("acme", "slow")
@@ -83,3 +84,86 @@ async def test_those_who_were_answered_together_go_together_again() -> None:
     await writer.append(behind(FIRST))
     assert backend.sizes == [1, 1]
     assert not writer._queue(asyncio.get_running_loop()).batching
+
+
+class Held(MemoryBackend):
+    """An engine whose first call waits for a gate; it remembers what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__(SeededClock(1))
+        self.gate = asyncio.Event()
+        self.given: list[list[SessionKey]] = []
+
+    async def append(self, appends: Sequence[Append]) -> Sequence[Outcome | BaseException]:
+        self.given.append([append.session for append in appends])
+        if len(self.given) == 1:
+            await self.gate.wait()
+        return await super().append(appends)
+
+
+async def held_up(writer: Writer) -> asyncio.Task[Outcome]:
+    """An append that has to wait, so that the next ones go as a batch."""
+    lone = asyncio.create_task(writer.append(behind(FIRST)))
+    await asyncio.sleep(0)
+    return lone
+
+
+async def test_what_cannot_be_made_fails_for_its_caller_alone() -> None:
+    """An append that is too large is refused when the batch is made; the others of the batch are stored."""
+    backend = Held()
+    writer = Writer(backend)
+    lone = await held_up(writer)
+
+    def make(session: SessionKey) -> Append:
+        if session == SLOW:
+            raise TooLarge(size=2, limit=1)
+        return behind(session)
+
+    sessions = [SessionKey("acme", "a"), SLOW, SessionKey("acme", "b")]
+    first, failed, last = await asyncio.gather(*[writer.submit(make, session) for session in sessions])
+    assert isinstance(failed, TooLarge)
+    assert isinstance(first, Appended)
+    assert isinstance(last, Appended)
+    assert backend.given[1] == [sessions[0], sessions[2]]
+    backend.gate.set()
+    await lone
+
+
+async def test_a_cancelled_caller_is_neither_waited_for_nor_sent() -> None:
+    """Whoever is cancelled before the batch goes writes nothing, and nothing is made for it."""
+    backend = Held()
+    writer = Writer(backend)
+    lone = await held_up(writer)
+    made: list[SessionKey] = []
+
+    def make(session: SessionKey) -> Append:
+        made.append(session)
+        return behind(session)
+
+    stays, goes = [asyncio.ensure_future(writer.submit(make, session)) for session in (SessionKey("acme", "stays"), SLOW)]
+    goes.cancel()
+    assert isinstance(await stays, Appended)
+    assert made == [SessionKey("acme", "stays")]
+    backend.gate.set()
+    await lone
+
+
+async def test_what_was_stored_is_noted_once_a_batch_before_anyone_is_answered() -> None:
+    """Sessions and versions of all that was stored, in one call; what was refused is not among them."""
+    noted: list[dict[SessionKey, int]] = []
+    backend = Held()
+    writer = Writer(backend, lambda versions: noted.append(dict(versions)))
+    lone = await held_up(writer)
+    refused = Append(SLOW, lambda head: None)
+
+    async def append(session: SessionKey) -> int:
+        await writer.append(behind(session))
+        return len(noted)
+
+    sessions = [SessionKey("acme", "a"), SessionKey("acme", "b")]
+    *counts, _ = await asyncio.gather(*[append(session) for session in sessions], writer.append(refused))
+    assert noted == [dict.fromkeys(sessions, 1)]
+    assert counts == [1, 1]
+    backend.gate.set()
+    await lone
+    assert noted[1] == {FIRST: 1}

@@ -13,7 +13,7 @@ import msgspec
 from perdure.backends.common.pacing import Pacing
 from perdure.backends.spi import Append, Appended, Backend, Head, Refused
 from perdure.clock import Clock
-from perdure.codec.codec import Codec
+from perdure.codec.codec import Codec, Payload
 from perdure.codec.records import Proposal
 from perdure.concurrency.replies import Reply
 from perdure.config import Settings
@@ -153,12 +153,14 @@ class Committer:
     async def _try(self, request: WriteRequest, tries: Tries) -> Receipt:
         session = request.session
         tries.trace = request.trace or traceparent()
+        tries.digest = digest_of(request.options, request.asked or request.events)
         while True:
             if request.mode is not Mode.events:
                 if (receipt := await self._resolve(request, tries)) is not None:
                     return receipt
                 if tries.start is None and starts(None if tries.seen is None else tries.seen.head, again=tries.starts_again):
                     await self._begin(tries)
+            self._encoded(tries)  # Now, and not when it is sent: the caller may change its data while it waits.
             if self._bodies.stores:
                 await self._out_of_line(tries)
             sent = self.now()
@@ -247,18 +249,24 @@ class Committer:
             raise await self._lookups.explained(request, None if current is None else current.head, found)
         return found
 
+    def _encoded(self, tries: Tries) -> Payload:
+        """The events of the next try, encoded once. Raises `TooLarge`, `Invalid`."""
+        if tries.payload is None:
+            tries.payload = self._codec.encode(tries.request.events)
+        return tries.payload
+
     def _proposed(self, tries: Tries) -> Proposal:
-        """The next try, encoded; what was encoded for an earlier one is used again where it is the same. Raises `QuotaExceeded`."""
+        """The next try; what was made for an earlier one is used again where it is the same. Raises `QuotaExceeded`."""
         proposal = tries.proposal
         if proposal is None:
-            request = tries.asked
-            proposal = tries.proposal = self._codec.propose(
+            request = tries.request
+            proposal = tries.proposal = self._codec.propose_encoded(
                 request.session,
-                tries.request.events,
+                self._encoded(tries),
                 id=tries.id,
                 actor=request.options.actor,
                 key=tries.key,
-                request=digest_of(request.options, request.asked or request.events),
+                request=tries.digest,
                 trace=tries.trace,
             )
             if self._quotas is not None and not tries.counted:

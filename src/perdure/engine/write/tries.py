@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from perdure.backends.spi import Head
+from perdure.codec.codec import Payload
 from perdure.codec.records import Proposal
 from perdure.engine.read.bodies import StoredBody
 from perdure.engine.write.request import WriteRequest
@@ -23,6 +24,8 @@ class Tries:
     """The head that refused the last try."""
     incarnation: Incarnation | None = None
     """Set where an earlier life has used the key."""
+    payload: Payload | None = None
+    """The events, encoded."""
     proposal: Proposal | None = None
     start: Start | None = None
     """What the session begins with, if this is to start it."""
@@ -34,6 +37,8 @@ class Tries:
     """The time of the last try."""
     now: int | None = None
     """The time of the next try, if it is to be that of the one before, which only asked what the session begins with."""
+    digest = b""
+    """What is stored beside the key, of what was asked for."""
     trace: str | None = None
     """The W3C traceparent of the call."""
     body: StoredBody | None = None
@@ -47,8 +52,6 @@ class Tries:
 
     def __init__(self, request: WriteRequest, id: bytes) -> None:
         self.request, self.id = request, id
-        self.asked = request
-        """The request as it was made. The other one has the events as they are after rebasing."""
         self.seen, self.expected = request.base, request.expected_version
         self.life = 0
         """The session's grant, as far as it is known."""
@@ -69,5 +72,5 @@ class Tries:
     def take(self, plan: Plan) -> None:
         """Go on with the plan. What was encoded for other events is encoded again."""
         if plan.request.events is not self.request.events:
-            self.proposal = self.body = None
+            self.payload = self.proposal = self.body = None
         self.request, self.seen, self.state = plan

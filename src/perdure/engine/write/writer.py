@@ -1,9 +1,10 @@
-"""Group commit: appends that are ready in one iteration of an event loop are made and passed to the engine together.
+"""Group commit: appends that are ready in one iteration of an event loop are passed to the engine together.
 
 A lone append is passed on at once. While one is in progress, others wait for the end of the iteration. So does the first append after a
 batch: callers that were answered together are about to append again. This holds only for engines that make one write of a batch.
 
-What waits is a function that makes the append: encoding runs one commit after another, while the processor still has the code at hand.
+What waits is a function that makes the append: compressing and hashing run for one commit after another, which finds the code and its
+tables in the processor's cache.
 """
 
 from __future__ import annotations
