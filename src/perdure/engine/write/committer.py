@@ -370,6 +370,7 @@ class Committer:
         tries.now = None
         finish = finisher(request, tries.seen, tries.expected, tries.incarnation, proposal, now, life)
         if tries.start is not None:
+            tries.refuses_start = False
             tries.finish, finish = finish, starting(finish, tries.start, proposal, now, again=tries.starts_again)
             return Append(request.session, finish, tries.key, tries.start.index, request.durability)
         may_begin = request.mode is Mode.events and not tries.begun
