@@ -12,7 +12,7 @@ from tests.support.ops.simulated_clock import SimulatedClock
 
 
 async def test_a_transcript_begins_with_the_policy_and_expires() -> None:
-    """It is in the first append, and what is set by hand stays; an expired transcript is begun again, and a deleted one is not."""
+    """It is in the first append, what is set by hand stays; an expired transcript is `None`, and begins again; a deleted one does not."""
     clock = SimulatedClock()
     async with perdure.open("memory:", clock=clock) as store:
         sessions = PerdureSessionStore(store, expire_after=DAY)

@@ -11,6 +11,7 @@ from perdure.clock import Clock
 from perdure.codec.codec import Codec
 from perdure.codec.records import state_digest
 from perdure.engine.archive.archiver import ROUNDS, Archiver
+from perdure.engine.archive.unread import Unread
 from perdure.engine.options import VERSION_MAX
 from perdure.engine.read.bodies import Bodies
 from perdure.engine.read.cache import CachedState
@@ -65,9 +66,10 @@ class Retention:
         archiver: Archiver,
         clock: Clock,
         bodies: Bodies,
+        unread: Unread,
     ) -> None:
         self._backend, self._codec, self._reader, self._chains, self._segments = backend, codec, reader, chains, segments
-        self._archiver, self._clock, self._bodies = archiver, clock, bodies
+        self._archiver, self._clock, self._bodies, self._unread = archiver, clock, bodies, unread
 
     async def compact(
         self,
@@ -101,12 +103,13 @@ class Retention:
             if state.head.status == Status.archived or last < 1 or unwanted:
                 return Archived(session.id, state.head.version, 0, 0)
             if not drop:
+                await self._unread.require_none(session, last)
                 await self._move(session, last, actor)
                 continue
             try:
                 await self._drop(session, state, last, actor, settled)
-            except Error:
-                if (await self._archiver.live(session)).head == state.head:
+            except Error as error:
+                if "consumers" in error.facts or (await self._archiver.live(session)).head == state.head:
                     raise
         raise Busy(f"Session {session.id!r} was written to again and again while it was compacted; nothing was lost.", session=session.id)
 
@@ -137,6 +140,7 @@ class Retention:
             message = f"Session {session.id!r} has forks that read their past from it: {names}."
             advice = "Purge them first, or leave drop out: then its commits go to an archive."
             raise Invalid(f"{message} {advice}", session=session.id, forks=tuple(seen.forks))
+        await self._unread.require_none(session, last)
         if seen.archived:  # Who archived it may still be about to remove all snapshots: not while that commit is gone.
             await self._move_past(session, seen.archived, actor)
             state = await self._archiver.live(session)

@@ -31,8 +31,8 @@ HOLD_MAX = 366 * 86_400.0
 def lease(context: Context, session: str, owner: str, ttl: float, wait: float, max_hold: float | None, *, exclusive: bool) -> Leasing:
     """See `Store.lease`."""
     core, target = context.opened(), context.key(session)
-    wait = _seconds("wait", wait, 0.0, WAIT_MAX)
-    max_hold = None if max_hold is None else _seconds("max_hold", max_hold, 0.0, HOLD_MAX)
+    wait = seconds("wait", wait, 0.0, WAIT_MAX)
+    max_hold = None if max_hold is None else seconds("max_hold", max_hold, 0.0, HOLD_MAX)
     begins = None
     if core.prefixes.may_apply(target, context.begin):
         begins = partial(core.prefixes.begins, target, context.begin)
@@ -43,7 +43,7 @@ def make_claim(core: Core, owner: str, ttl: float, *, exclusive: bool) -> Claim:
     """A claim to hold one session. Raises `Invalid`, `Unsupported`."""
     check_name("An owner", owner)
     least = TTL_MIN if core.backend.capabilities.notification else TTL_MIN_POLLED
-    ttl = _seconds("ttl", ttl, least, TTL_MAX)
+    ttl = seconds("ttl", ttl, least, TTL_MAX)
     if type(exclusive) is not bool:
         raise Invalid(f"exclusive must be true or false, not {exclusive!r}.")
     _check_place(core)
@@ -60,7 +60,8 @@ def _check_place(core: Core) -> None:
         )
 
 
-def _seconds(name: str, value: object, least: float, most: float) -> float:
+def seconds(name: str, value: object, least: float, most: float) -> float:
+    """A number of seconds within bounds. Raises `Invalid`."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not least <= value <= most:
         raise Invalid(f"{name} must be {least:g} to {most:,.0f} seconds on this engine, not {value!r}.")
     return float(value)

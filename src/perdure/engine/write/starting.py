@@ -51,16 +51,6 @@ def starts(head: Head | None, *, again: bool) -> bool:
     return head is None or (again and head.status == _DELETED)
 
 
-def refusing_start(finish: Finish, *, again: bool) -> Finish:
-    """Refuse to start a session (see `starts`). What forbids it in any case is raised."""
-
-    def refuse(head: Head | None) -> Sequence[Record] | None:
-        records = finish(head)
-        return None if starts(head, again=again) else records
-
-    return refuse
-
-
 def starting(finish: Finish, start: Start, proposal: Proposal, now: int, *, again: bool) -> Finish:
     """Start the session (see `starts`), and refuse to write to one that is there: the index row would be changed as that of a new one.
 
