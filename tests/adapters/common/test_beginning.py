@@ -208,7 +208,9 @@ async def test_only_what_expired_begins_again() -> None:
     clock.advance(days=2)
     assert await swept(store) == [("expired", "expired")]
     assert [await expired_at(store, name) for name in ("expired", "deleted", "alive", "none")] == [3, None, None, None]
-    assert (await append_or_begin(own, "expired", Event("b"))).version == 4
+    with pytest.raises(perdure.Conflict):
+        await own.append("expired", Event("b"), expect=0, on_conflict="raise", recreate=True)
+    assert (await append_or_begin(own, "expired", Event("b"), expect=0, on_conflict="raise")).version == 4
     with pytest.raises(perdure.Deleted):
         await append_or_begin(own, "deleted", Event("b"))
     assert (await store.policy("expired")).expire_after == DAY

@@ -53,8 +53,8 @@ class PerdureCheckpointStorage:
     `expire_after`, `keep` and `drop` are the policy that runs begin with, as in `Store.configure`: one that was not written to for so long
     (a `timedelta` or seconds) is deleted by a sweeper, and its checkpoints are not there any more. Of the others only so many commits, or
     those of a time, are kept; a checkpoint is one. Older checkpoints go to the store's archive and are read as before, or with `drop` for
-    good: they are not listed or loaded, and no run can continue from them. A run's newest checkpoint can always be loaded. A run that is
-    there keeps the policy that it has.
+    good: they are not listed or loaded, and what continues from one of them is a run of its own. A run's newest checkpoint can always be
+    loaded. A run that is there keeps the policy that it has.
     """
 
     def __init__(
@@ -244,11 +244,14 @@ class PerdureCheckpointStorage:
         view = await self._view(session)
         if view is None:
             return
-        first = first or await dropped_until(self._store, session)
-        if not first:
+        dropped = 0 if first else await dropped_until(self._store, session)
+        if not first and not dropped:
             return
+        first = first or dropped
         state = (await self._store.read(session, at=first)).frozen_state
         found = {state["checkpoint"]["checkpoint_id"]: state["checkpoint"]}
+        if dropped and view.frozen_state["checkpoint"]["checkpoint_id"] not in found:
+            found.clear()  # It was dropped. The newest one can be loaded without its commit.
         async for commit in self._store.history(session, after=first, before=view.version + 1):
             for event in commit.events:
                 state = apply(state, event.ops)

@@ -23,7 +23,7 @@ from perdure.adapters.common.run_lease import RunLease, RunLeases, run_lease
 from perdure.adapters.common.session_ids import compose
 from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
-from perdure.adapters.common.transactions import lost_race, transact
+from perdure.adapters.common.transactions import lost_race, read_or_none, transact
 from perdure.engine.leasing.lease import Lease
 from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, NotFound, TooLarge, Unsupported
 from perdure.model.commit import Commit
@@ -147,6 +147,8 @@ class PerdureHistoryProvider(HistoryProvider):
             tail.append(message)
             if len(tail) == count:
                 break
+        if not version and (view := await read_or_none(self._store, session)) is not None:
+            version = view.version  # A lease has started it, or all messages were dropped.
         return version, tail[::-1]
 
     async def _messages(self, session: str, *, newest_first: bool = False) -> AsyncIterator[tuple[Commit, Message]]:

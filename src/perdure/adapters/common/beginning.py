@@ -12,7 +12,7 @@ def with_policy(store: Store, *, keep: int | timedelta | None, expire_after: tim
     """The same store, whose sessions begin with this policy: those that it starts, by an append, a fork or a lease, also again after a
     deletion. The policy is in the append that starts the session, so none is there without it.
 
-    What is `None` stays as the policy of the session's prefix says. A session that is there keeps the policy that it has, whoever set it.
+    What is `None` stays as the policy of the session's prefix says. A session that is there keeps the policy that it has.
     Raises `Invalid` for values that `Store.configure` does not take, and `Unsupported` where the store has no place for policies, or
     `keep` would move commits to an archive and the store was opened without one.
     """

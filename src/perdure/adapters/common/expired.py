@@ -55,6 +55,9 @@ async def append_or_begin(store: Store, session: str, *events: Event, **options:
     try:
         return await store.append(session, *events, **options)
     except Deleted:
-        if await expired_at(store, session) is None:
+        tombstone = await expired_at(store, session)
+        if tombstone is None:
             raise
+    if options.get("expect") == 0 and not any(event.ops for event in events):
+        options["expect"] = tombstone  # Events alone are refused after data commits that they do not know, of an earlier life too.
     return await store.append(session, *events, recreate=True, **options)

@@ -27,7 +27,7 @@ class RunLease(msgspec.Struct, frozen=True, kw_only=True):
     """How a run holds its session: the options of `Store.lease`, in seconds, with their defaults.
 
     `owner`: what others see, by default the machine's name and the process's number. `wait`: how long a second worker waits, then it
-    gets `Held`. `exclusive`: whoever writes to the session without the lease is refused too, with `Fenced`. `max_hold`: after so long
+    gets `Held`. `exclusive`: writes to the session without the lease are refused too, with `Fenced`. `max_hold`: after so long
     the lease is released, whatever the run does; `None`: never.
     """
 
@@ -147,24 +147,24 @@ def _ending(owner: OwnLease, lease: Lease) -> Callable[[], None]:
         task = asyncio.current_task()
     forgotten = weakref.ref(owner)
 
-    def ended(_task: Any) -> None:
+    def task_is_done(_task: Any) -> None:
         found = forgotten()
         if found is not None and found.lease is lease:
             found.let_go()
 
     def gone() -> None:
         if task is not None:
-            task.remove_done_callback(ended)
+            task.remove_done_callback(task_is_done)
         lease._give_up()
 
     finalizer = weakref.finalize(owner, gone)
     finalizer.atexit = False
     if task is not None:
-        task.add_done_callback(ended)
+        task.add_done_callback(task_is_done)
 
     def over() -> None:
         finalizer.detach()
         if task is not None:
-            task.remove_done_callback(ended)
+            task.remove_done_callback(task_is_done)
 
     return over

@@ -45,7 +45,7 @@ class _Known:
     def __init__(self, version: int = 0) -> None:
         """A life that begins after this version: 0, or the one at which the session was deleted."""
         self.version = version
-        self.ended = False
+        self.has_expired = False
         """Whether the session is not there since: it has expired, and the next append begins it again."""
         self.numbers: dict[bytes, int] = {}
         self.count = version * EVENTS_MAX
@@ -100,13 +100,13 @@ class Conversations:
         try:
             with lost_race(AlreadyExists, Conflict):
                 receipt = await self._store.append(
-                    session, *events, expect=expected, on_conflict="raise", actor=actor, recreate=known.ended
+                    session, *events, expect=expected, on_conflict="raise", actor=actor, recreate=known.has_expired
                 )
         except Deleted:
             if again or await expired_at(self._store, session) is None:
                 raise
             return await self._append_some(session, wanted, actor, again=True)
-        known.ended = False
+        known.has_expired = False
         for key, event in zip(missing, events, strict=False):
             known.numbers.setdefault(key, event.data["number"])
             known.count = max(known.count, event.data["number"] + 1)
@@ -165,7 +165,7 @@ class Conversations:
             if tombstone is None:
                 raise
             known = _Known(tombstone)
-            known.ended = True
+            known.has_expired = True
             self._known.put(session, known)
         return known
 

@@ -115,12 +115,13 @@ class Retention:
 
     async def _cut(self, session: SessionKey, state: CachedState, keep: int | timedelta, upto: int) -> int:
         """The last version that is not kept; 0 where all are."""
-        head = state.head
+        head, anchor = state.head, anchor_of(state.control)
         if isinstance(keep, int):
             last = head.version - keep
         else:
-            last = await self._reader.at_time(session, head, self._clock.now() - int(keep.total_seconds() * 1_000_000_000))
-        last, anchor = min(last, upto), anchor_of(state.control)
+            limit = self._clock.now() - int(keep.total_seconds() * 1_000_000_000)
+            last = await self._reader.at_time(session, head, limit, anchor.version if anchor else 0)
+        last = min(last, upto)
         while last > (anchor.version if anchor else 0):
             # An engine takes a chain that begins with a configure commit for a fork's: such a commit does not become the first.
             following = await self._backend.read(session, after=last, before=last + 2, limit=1)

@@ -38,7 +38,7 @@ class Beginning:
     """Makes the policy of a session that begins now."""
 
     def __init__(self, asked: Wanted) -> None:
-        self._asked = asked
+        self._wanted = asked
 
     def __call__(self, policy: Policy | None, now: int) -> Policy:
-        return changed(policy or Policy(), self._asked, now)
+        return changed(policy or Policy(), self._wanted, now)
