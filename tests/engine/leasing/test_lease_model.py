@@ -39,7 +39,8 @@ def test_long_plays(seed: int) -> None:
     play(seed, random_steps(seed, 300))
 
 
-@pytest.mark.slow  # Minutes: 100,000 steps.
+@pytest.mark.slow("minutes: 100,000 steps")
+@pytest.mark.timeout(3_000)
 def test_a_hundred_thousand_steps() -> None:
     """The same for more plays than a commit has to wait for."""
     for seed in range(1000, 1200):
