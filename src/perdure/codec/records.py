@@ -36,7 +36,7 @@ class Base(NamedTuple):
 _BEFORE_FIRST = Head(0, GENESIS, 0, 0, int(Status.active), 0)
 
 
-class Proposal(msgspec.Struct, frozen=True):
+class Proposal(msgspec.Struct, frozen=True, gc=False):
     """A commit before it has a position: everything that a lost race does not change, encoded once.
 
     `digest` is the body's, `static` the header's fixed part; `meta` is the record's without the hash of the commit before.
@@ -70,7 +70,7 @@ class Proposal(msgspec.Struct, frozen=True):
         """
         if head is None:
             head = _BEFORE_FIRST if base is None else _parent(base)
-        version, at = head.version + 1, max(now, head.at + 1)
+        version, at = head.version + 1, now if now > head.at else head.at + 1
         epoch = head.epoch if epoch is None else epoch
         if not -AT_MAX <= at <= AT_MAX:
             raise Invalid(f"The clock says {now} ns since 1970, or a commit before did: a commit's time ends in the year 2262.")

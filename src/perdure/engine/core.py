@@ -6,6 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from perdure.backends.spi import Backend, Durability, Proving
@@ -17,7 +18,7 @@ from perdure.engine.archive.archiver import Archiver
 from perdure.engine.archive.retention import Retention
 from perdure.engine.archive.unread import Unread
 from perdure.engine.leasing.leases import Leases
-from perdure.engine.live.changes import PAGE, Follower, Selection
+from perdure.engine.live.changes import Follower
 from perdure.engine.live.watch import Watchers
 from perdure.engine.read.bodies import Bodies
 from perdure.engine.read.cache import Cache
@@ -73,7 +74,7 @@ class Core:
         self.bodies = Bodies(self.chains, place, settings.blob_bytes)
         self.reader = Reader(self.chains, codec, self.cache, self.bodies)
         self.sizes = StateSizes(codec, settings.warn_bytes, self.telemetry)
-        self.writer = Writer(backend)
+        self.writer = Writer(backend, self.cache.saw_all)
         self.watchers = Watchers(backend, self.reader, clock, settings)
         self.keys = Keys(backend, self.reader, self.bodies)
         self.snapshots = Snapshots(backend, codec, self.cache, settings.snapshot_bytes_min)
@@ -96,6 +97,9 @@ class Core:
             self.sizes,
         )
         self.controls = ControlCommits(backend, codec, self.writer, self.reader, self.cache, self.committer, self.watchers, clock, settings)
+        self.follower = partial(Follower, backend, codec, self.bodies, self.chains, self.watchers, clock, settings)
+        """Makes a follower of a tenant's changes, of a selection, after a cursor. It does not refer to this object, which warns when it is
+        forgotten unclosed."""
         self.unread = Unread(backend, self.reader, clock, self.follower)
         self.archiver = Archiver(
             backend,
@@ -133,11 +137,6 @@ class Core:
         """A caller was given this version: what it enqueues next is meant for the life that has it."""
         if self.spool is not None:
             self.spool.saw(session, version)
-
-    def follower(self, tenant: str, selection: Selection, after: str | None, page: int = PAGE) -> Follower:
-        """A follower of a tenant's changes. Raises `Invalid` for a cursor of another store or tenant."""
-        parts = self.backend, self.codec, self.bodies, self.chains, self.watchers, self.clock, self.settings
-        return Follower(*parts, tenant, selection, after, page)
 
     def cache_info(self) -> CacheInfo:
         """See `Store.cache_info`."""

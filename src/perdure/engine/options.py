@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 
 from perdure.backends.spi import Capabilities, Durability
 from perdure.config import SECONDS_MAX
 from perdure.errors import Invalid, Unsupported
-from perdure.model.events import Event, check_event_type
+from perdure.model.events import Event, check_event_type, is_event_type
 from perdure.model.fence import Fence
 from perdure.model.ids import check_name
+from perdure.model.lifecycle import Begin
 from perdure.model.ops import Op, TakingOp, check_op
 from perdure.model.policy import Clash, OnConflict, check_on_conflict
-from perdure.model.values import check
+from perdure.model.values import are_sound, check
 from perdure.redaction import shown_value
 
 VERSION_MAX = (1 << 62) - 1
@@ -35,6 +36,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     recreate: bool = False
     create: bool = True
     fence: Fence | None = None
+    begin: Begin | None = None
+    """What the session begins with, if this starts it, in place of what its prefix says alone; in a later life too."""
 
 
 def check_options(options: Options) -> Options:
@@ -114,7 +117,17 @@ def check_events(events: Sequence[object]) -> tuple[Event, ...]:
         raise Invalid("There is nothing to append: pass at least one Event.")
     if len(events) > EVENTS_MAX:
         raise Invalid(f"One commit takes at most {EVENTS_MAX:,} events, not {len(events):,}.")
-    return tuple([_check_event(event) for event in events])
+    return tuple(events) if _are_plain(events) else tuple([_check_event(event) for event in events])
+
+
+def _are_plain(events: Sequence[object]) -> TypeGuard[Sequence[Event]]:
+    """Whether all are sound and have no operations, found in one walk. Else each is looked at alone, which names the first culprit."""
+    data = []
+    for event in events:
+        if type(event) is not Event or event.ops or not is_event_type(event.type):
+            return False
+        data.append(event.data)
+    return are_sound(data)
 
 
 def _check_event(event: object) -> Event:

@@ -25,9 +25,14 @@ class Event(msgspec.Struct, frozen=True, array_like=True):
     ops: tuple[Op, ...] = ()
 
 
+def is_event_type(name: object) -> bool:
+    """Whether `name` is a string of 1 to 255 bytes without control characters."""
+    return type(name) is str and len(name) > 0 and name.isprintable() and (len(name) <= 63 or len(name.encode()) <= TYPE_BYTES_MAX)
+
+
 def check_event_type(name: object) -> None:
-    """Raise `Invalid` unless `name` is a string of 1 to 255 bytes without control characters."""
+    """Raise `Invalid` unless `is_event_type`."""
     if type(name) is not str or not name:
         raise Invalid(f"An event's type must be a non-empty string, not {name!r}.")
-    if not name.isprintable() or (len(name) > 63 and len(name.encode()) > TYPE_BYTES_MAX):
+    if not is_event_type(name):
         raise Invalid(f"An event's type must have at most {TYPE_BYTES_MAX} bytes and no control characters; this one starts {name[:40]!r}.")

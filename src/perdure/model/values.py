@@ -7,7 +7,7 @@ copied is what an encoder written in C would see.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import copysign, isfinite
 from operator import is_, length_hint
 from types import TracebackType
@@ -50,7 +50,7 @@ def check(value: object, *, what: str = "data", at: str = "", depth: int = DEPTH
     each time, and a value that grows beyond `VALUES_MAX` by that is `TooLarge`. Time is linear in what is there, not in what is written.
     """
     try:
-        left = _sound_container(value, depth, trust, _FEW) if isinstance(value, CONTAINERS) else _sound([value], 1, trust, _FEW)
+        left = _sound((value,), depth + 1, trust, _FEW)
     except RecursionError:  # The caller has little room left on its stack; the slow walk needs none.
         left = _MANY
     if left < 0:
@@ -66,20 +66,17 @@ def check(value: object, *, what: str = "data", at: str = "", depth: int = DEPTH
             )
 
 
-def _sound_container(node: dict[Any, Any] | list[Any], room: int, trust: tuple[type, ...], left: int) -> int:
-    """How many more values may be walked when these are; `_UNSOUND` or `_MANY` otherwise."""
-    if room <= 0:
-        return _UNSOUND
-    if isinstance(node, list):
-        return _sound(node if type(node) is list else list.__iter__(node), room, trust, left - list.__len__(node))
-    for key in node if type(node) is dict else dict.__iter__(node):
-        if type(key) is not str or not (key.isascii() or _is_text(key)):
-            return _UNSOUND
-    return _sound(dict.values(node), room, trust, left - dict.__len__(node))
+def are_sound(values: Iterable[object]) -> bool:
+    """Whether `check` would let each of these pass, found in one walk. `False` may also mean that there is too much to say so quickly."""
+    try:
+        return _sound(values, DEPTH_MAX + 1, (), _FEW) >= 0
+    except RecursionError:
+        return False
 
 
 def _sound(values: Any, room: int, trust: tuple[type, ...], left: int) -> int:
-    """The same for all values that stand in a container that has `room` levels. On the hot path of every write."""
+    """How many more values may be walked when these are, which stand in a container that has `room` levels; `_UNSOUND` or `_MANY`
+    otherwise. On the hot path of every write."""
     if left < 0:
         return _MANY
     for value in values:
@@ -95,12 +92,19 @@ def _sound(values: Any, room: int, trust: tuple[type, ...], left: int) -> int:
                 return _UNSOUND
         elif kind is bool or value is None or kind in trust:
             continue
-        elif not isinstance(value, CONTAINERS):
+        elif room <= 1:
             return _UNSOUND
+        elif kind is dict or isinstance(value, dict):
+            for key in value if kind is dict else dict.__iter__(value):
+                if type(key) is not str or not (key.isascii() or _is_text(key)):
+                    return _UNSOUND
+            left = _sound(dict.values(value), room - 1, trust, left - dict.__len__(value))
+        elif isinstance(value, list):
+            left = _sound(value if kind is list else list.__iter__(value), room - 1, trust, left - list.__len__(value))
         else:
-            left = _sound_container(value, room - 1, trust, left)
-            if left < 0:
-                return left
+            return _UNSOUND
+        if left < 0:
+            return left
     return left
 
 

@@ -15,7 +15,7 @@ from perdure.codec.codec import Codec
 from perdure.engine.options import Options
 from perdure.engine.read.cache import CachedState
 from perdure.engine.write.request import Mode, WriteRequest
-from perdure.engine.write.resolve import Incarnation, Plan, finisher, missing_after, resolve
+from perdure.engine.write.resolve import Finish, Incarnation, Plan, missing_after, resolve
 from perdure.model.commit import GENESIS, Commit, Kind, Status
 from perdure.model.ids import SessionKey
 from perdure.model.ops import Op
@@ -203,7 +203,7 @@ def test_a_test_is_decided_on_the_newest_state() -> None:
 
 def finish(wanted: WriteRequest, seen: CachedState | None, incarnation: Incarnation | None = None) -> Callable[[Head | None], Any]:
     proposal = Codec().propose(S, wanted.events, id=bytes(16))
-    return finisher(wanted, seen, wanted.expected_version, incarnation, proposal, SeededClock(1).now())
+    return Finish(wanted, seen, wanted.expected_version, incarnation, proposal, SeededClock(1).now())
 
 
 def test_events_alone_follow_any_head_that_they_may() -> None:

@@ -22,9 +22,10 @@ def check_records(session: SessionKey, head: Head | None, records: Sequence[Reco
     version = records[0].head.version - 1 if head is None else head.version
     for record in records:
         version += 1
-        if record.head.version != version or version < 1:
-            raise Corrupt(f"An append to session {session.id!r} has version {record.head.version} where {version} must follow.")
-        if max(version, record.head.at, record.head.epoch) >= _INTEGER_END or not 0 <= record.kind < _KINDS_END:
+        made = record.head
+        if made.version != version or version < 1:
+            raise Corrupt(f"An append to session {session.id!r} has version {made.version} where {version} must follow.")
+        if version >= _INTEGER_END or made.at >= _INTEGER_END or made.epoch >= _INTEGER_END or not 0 <= record.kind < _KINDS_END:
             raise Invalid(
                 f"A record of session {session.id!r} has a number that engines cannot store: they hold 64 bits, and 8 of the kind."
             )

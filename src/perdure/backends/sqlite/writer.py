@@ -185,7 +185,8 @@ class BatchWriter:
                 f"SQLite reaches the durability 'local', not {append.durability.name!r}: ask for less, or use a replicated engine."
             )
         try:
-            place = self.place(append.session)
+            session = append.session
+            place = self._places.get(session) or self.place(session)
             head = place.head
             if append.key is not None and head is not None:
                 known = self.connection.execute(_KEY, (place.n, append.key)).fetchone()
@@ -194,31 +195,31 @@ class BatchWriter:
             records = append.finish(head)
             if records is None:
                 return Refused(head)
-            check_records(append.session, head, records, RECORD_BYTES_MAX)
-            check_index(append.session, append.index, schema=self._schema)
-            old = self._old_tags(append, place)
+            check_records(session, head, records, RECORD_BYTES_MAX)
+            old = None if append.index is None else self._old_tags(session, append.index, place)
         except apsw.Error:
             raise
         except Exception as error:  # noqa: BLE001 - the outcome of this append alone: nothing of it was written
             return error
-        self._store(append, place, records, old, rows)
+        self._store(append, place, records, rows)
+        if append.index is not None:
+            self._set_index(session, place.n, append.index, old or {})
         return Appended(records[-1].head, head, records[-1].id, self._synchronous)
 
-    def _old_tags(self, append: Append, place: Place) -> dict[str, str]:
-        """The tags that an append takes the place of."""
-        if not place.n or append.index is None or append.index.tags is None:
+    def _old_tags(self, session: SessionKey, index: Index, place: Place) -> dict[str, str]:
+        """The tags that a change of the index row takes the place of. Raises what `check_index` does."""
+        check_index(session, index, schema=self._schema)
+        if not place.n or index.tags is None:
             return {}
         return make_tags(self.connection.execute("SELECT tags FROM session WHERE n = ?", (place.n,)).get)
 
-    def _store(
-        self, append: Append, place: Place, records: Sequence[Record], old: Mapping[str, str], rows: list[tuple[object, ...]]
-    ) -> None:
-        connection, session, last = self.connection, append.session, records[-1].head
+    def _store(self, append: Append, place: Place, records: Sequence[Record], rows: list[tuple[object, ...]]) -> None:
+        """Add the records' rows to `rows`, and write what stands in other tables."""
+        last = records[-1].head
         if not place.n:
-            first = records[0].head
-            place.n = connection.execute(_ADD_SESSION, (*session, first.at, last.status)).get
+            place.n = self.connection.execute(_ADD_SESSION, (*append.session, records[0].head.at, last.status)).get
         elif place.head is not None and place.head.status != last.status:
-            connection.execute("UPDATE session SET status = ? WHERE n = ?", (last.status, place.n))
+            self.connection.execute("UPDATE session SET status = ? WHERE n = ?", (last.status, place.n))
         n = place.n
         for record in records:
             head = record.head
@@ -229,12 +230,14 @@ class BatchWriter:
                 )
             )  # fmt: skip
             if record.key is not None:
-                connection.execute(_ADD_KEY, (n, record.key, head.version, record.request))
-        if append.index is not None:
-            self.set_cells(n, append.index)
-            if append.index.tags is not None:
-                self._set_tags(session, n, append.index.tags, old)
+                self.connection.execute(_ADD_KEY, (n, record.key, head.version, record.request))
         place.head = last
+
+    def _set_index(self, session: SessionKey, n: int, index: Index, old: Mapping[str, str]) -> None:
+        """Change the index row. `old`: the tags that it had."""
+        self.set_cells(n, index)
+        if index.tags is not None:
+            self._set_tags(session, n, index.tags, old)
 
     def _set_tags(self, session: SessionKey, n: int, tags: Mapping[str, str], old: Mapping[str, str]) -> None:
         tenant, id = session

@@ -9,7 +9,7 @@ floor   The newest version of a session that was seen. Floors are kept for the l
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -142,7 +142,7 @@ class Cache:
                     head_at = max(head_at, entry.head_at)
                     if cached.from_shared and not known.from_shared:
                         cached = known
-            self._see(session, cached.head.version)
+            self._see(session, cached.head.version, self.now())
             before = self._entries.evictions
             self._entries.put(session, _Entry(cached, head_at))
             self._report(self._entries.evictions - before)
@@ -162,16 +162,22 @@ class Cache:
 
     def saw(self, session: SessionKey, version: int) -> None:
         """A version was acknowledged or shown: from now on an older state is not fresh."""
-        with self._section:
-            self._see(session, version)
+        self.saw_all(((session, version),))
 
-    def _see(self, session: SessionKey, version: int) -> None:
+    def saw_all(self, versions: Iterable[tuple[SessionKey, int]]) -> None:
+        """As `saw`, for each of these."""
+        with self._section:
+            now = self.now()
+            for session, version in versions:
+                self._see(session, version, now)
+
+    def _see(self, session: SessionKey, version: int, now: float) -> None:
         floor = self._floors.get(session)
         if floor is not None and floor[0] >= version:
             return
         if floor is None and len(self._floors) >= FLOORS_MAX and (oldest := self._floors.oldest()) is not None:
             self._horizon = max(self._horizon, oldest[1])
-        self._floors.put(session, (version, self.now()))
+        self._floors.put(session, (version, now))
 
     def put_absent(self, session: SessionKey, at: float) -> None:
         """There was no such session at this moment of `now`."""

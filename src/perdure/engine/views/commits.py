@@ -15,7 +15,7 @@ from perdure.model.ids import NAME_BYTES_MAX, check_name, uuid_text
 from perdure.model.timestamps import rfc3339, shown, to_datetime
 
 
-class Receipt(msgspec.Struct, frozen=True):
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """The proof of a commit: where it stands, and what it survives.
 
     `id` is the commit's (16 bytes), `at` its time in nanoseconds since 1970. `duplicate` is true when the idempotency key had

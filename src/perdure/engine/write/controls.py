@@ -297,7 +297,6 @@ class ControlCommits:
         if not isinstance(outcome, Appended):
             return Refused(outcome.head)
         self._watchers.notify(append.session, outcome.head.version)
-        self._cache.saw(append.session, outcome.head.version)
         return outcome
 
     def _remember(self, session: SessionKey, outcome: Appended, commits: Sequence[tuple[Kind, Event]], since: float) -> None:

@@ -22,6 +22,8 @@ from perdure.model.commit import Commit, Kind, Status
 from perdure.model.epoch import raised
 from perdure.model.events import Event
 from perdure.model.fence import epoch_after, is_undecided
+from perdure.model.ids import SessionKey
+from perdure.model.lifecycle import Begin
 from perdure.model.merge import rebase
 from perdure.model.ops import Op
 from perdure.model.policy import Clash
@@ -172,24 +174,29 @@ class OtherLife(Error):
     """The session's grant is not the one that the commit's body was stored under: nothing was written. Store the body again."""
 
 
-def finisher(
-    request: WriteRequest,
-    seen: CachedState | None,
-    expected: int | None,
-    incarnation: Incarnation | None,
-    proposal: Proposal,
-    now: int,
-    life: int | None = None,
-) -> Callable[[Head | None], Sequence[Record] | None]:
+class Finish(msgspec.Struct, frozen=True):
     """What an engine calls with the head that the commit would follow: it gives the record, or refuses the head. See `spi.Append`.
 
-    `life`: the grant under which the body was stored out of line; on a head with another one it raises `OtherLife`.
+    An object, and no function inside of one: that would be a dozen objects for each write.
     """
-    session, options, fence = request.session, request.options, request.options.fence
 
-    def finish(head: Head | None) -> Sequence[Record] | None:
+    request: WriteRequest
+    seen: CachedState | None
+    expected: int | None
+    incarnation: Incarnation | None
+    proposal: Proposal
+    now: int
+    life: int | None = None
+    """The grant under which the body was stored out of line; on a head with another one it raises `OtherLife`."""
+    begins: Callable[[SessionKey, Begin | None], bool] | None = None
+    """Asked before it starts a session, whether what the session begins with has to be looked up first: then it refuses."""
+
+    def __call__(self, head: Head | None) -> Sequence[Record] | None:
+        request, proposal = self.request, self.proposal
+        session, options, incarnation, life = request.session, request.options, self.incarnation, self.life
+        fence = options.fence
         check_head(session, head, options)
-        if is_undecided(head, fence) or (head is not None and head.status == _ARCHIVED):
+        if (fence is not None and is_undecided(head, fence)) or (head is not None and head.status == _ARCHIVED):
             return None
         if request.grant is not None and request.grant != (0 if head is None else raised(head.epoch, 0)):
             raise conflict(request, head, RECREATED)
@@ -197,16 +204,21 @@ def finisher(
         if incarnation is not None and (head is None or raised(head.epoch, 0) != incarnation.grant):
             return None
         if head is None:
-            if seen is not None and request.mode is not Mode.events:
-                raise rewound(request, seen.head)
-            _require_life(life, 0)
-            return (proposal.finish(None, now),)
-        if not fits(request, head, seen, expected):
+            if self.seen is not None and request.mode is not Mode.events:
+                raise rewound(request, self.seen.head)
+            if life:
+                raise OtherLife(life=0)
+            return None if self._must_ask() else (proposal.finish(None, self.now),)
+        if not fits(request, head, self.seen, self.expected):
             return None
-        _require_life(life, raised(head.epoch, 0))
-        return (proposal.finish(head, now, status=_ACTIVE if head.status == _DELETED else None, epoch=epoch),)
+        if life is not None and life != (grant := raised(head.epoch, 0)):
+            raise OtherLife(life=grant)
+        if head.status == _DELETED and options.begin is not None and self._must_ask():
+            return None
+        return (proposal.finish(head, self.now, status=_ACTIVE if head.status == _DELETED else None, epoch=epoch),)
 
-    return finish
+    def _must_ask(self) -> bool:
+        return self.begins is not None and self.begins(self.request.session, self.request.options.begin)
 
 
 def fits(request: WriteRequest, head: Head, seen: CachedState | None, expected: int | None) -> bool:
@@ -214,11 +226,6 @@ def fits(request: WriteRequest, head: Head, seen: CachedState | None, expected: 
     if request.mode is Mode.events:
         return expected is None or head.data <= expected
     return _has_state(head, seen)
-
-
-def _require_life(life: int | None, grant: int) -> None:
-    if life is not None and life != grant:
-        raise OtherLife(life=grant)
 
 
 def _has_state(head: Head, seen: CachedState | None) -> bool:

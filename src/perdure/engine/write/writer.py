@@ -1,7 +1,9 @@
-"""Group commit: appends that are ready in one iteration of an event loop are passed to the engine together.
+"""Group commit: appends that are ready in one iteration of an event loop are made and passed to the engine together.
 
 A lone append is passed on at once. While one is in progress, others wait for the end of the iteration. So does the first append after a
 batch: callers that were answered together are about to append again. This holds only for engines that make one write of a batch.
+
+What waits is a function that makes the append: encoding runs one commit after another, while the processor still has the code at hand.
 """
 
 from __future__ import annotations
@@ -9,28 +11,38 @@ from __future__ import annotations
 import asyncio
 import weakref
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
 
-from perdure.backends.spi import APPENDS_MAX, Append, Backend, Outcome
+from perdure.backends.spi import APPENDS_MAX, Append, Appended, Backend, Outcome
 from perdure.concurrency.critical_section import CriticalSection
 from perdure.concurrency.replies import is_blocking
 from perdure.errors import Unknown
+from perdure.model.ids import SessionKey
+
+T = TypeVar("T")
+
+Answer = Outcome | BaseException
+Stored = Callable[[Sequence[tuple[SessionKey, int]]], None]
+"""Called with the sessions and versions that the engine has just stored, before any caller is answered."""
 
 
-class _Waiting:
-    """An append that waits for its batch, and the task that sends it."""
+class _Batch:
+    """Appends that go together, each with the future of its caller."""
 
-    __slots__ = ("append", "future", "sender")
+    __slots__ = ("calls", "sender")
 
-    def __init__(self, append: Append, future: asyncio.Future[Outcome | BaseException]) -> None:
-        self.append, self.future = append, future
+    def __init__(self) -> None:
+        self.calls: list[tuple[Callable[[Any], Append], Any, asyncio.Future[Answer]]] = []
         self.sender: asyncio.Task[None] | None = None
+        """The task that sends it."""
 
 
 class _Queue:
     """What one loop has collected, and how many calls it has in progress."""
 
     def __init__(self) -> None:
-        self.waiting: list[_Waiting] = []
+        self.waiting: list[_Batch] = []
+        """Batches that no task sends yet. The last one takes what comes."""
         self.calls = 0
         self.batching = False
         """Whether several appends went as one batch the last time."""
@@ -40,44 +52,59 @@ class _Queue:
 class Writer:
     """Passes appends to the backend. Called from any loop, or from a thread inside `run_blocking`."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self, backend: Backend, stored: Stored = lambda _: None) -> None:
+        self._backend, self._stored = backend, stored
         self._queues: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Queue] = weakref.WeakKeyDictionary()
         self._last: tuple[Callable[[], object], _Queue] = (lambda: None, _Queue())
         self._section = CriticalSection()
 
     async def append(self, append: Append) -> Outcome:
         """One session's append. Raises what its `finish` raised, and what the engine raises."""
-        outcome = await self.submit(append)
+        outcome = await self.submit(_itself, append)
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
 
-    def submit(self, append: Append) -> Awaitable[Outcome | BaseException]:
-        """As `append`. What its `finish` raised, and what a whole batch met, is an outcome too."""
+    def submit(self, make: Callable[[T], Append], subject: T) -> Awaitable[Answer]:
+        """As `append`, for what `make(subject)` makes where it is about to be passed on. What that raises is an outcome too, and so is what
+        its `finish` raised, and what a whole batch met."""
         if is_blocking():
-            return self._alone(append)
+            return self._alone(make(subject))
         loop = asyncio.get_running_loop()
         last, queue = self._last
         if last() is not loop:
             queue = self._queue(loop)
-        if not self._backend.capabilities.batched or not (queue.calls or queue.waiting or queue.batching):
-            return self._alone(append, queue)
-        future: asyncio.Future[Outcome | BaseException] = loop.create_future()
-        if not queue.waiting:
+        waiting = queue.waiting
+        if not self._backend.capabilities.batched or not (queue.calls or waiting or queue.batching):
+            return self._alone(make(subject), queue)
+        if not waiting:
             loop.call_soon(self._submit, loop, queue)
-        queue.waiting.append(_Waiting(append, future))
+        if not waiting or waiting[-1].sender is not None or len(waiting[-1].calls) == APPENDS_MAX:
+            waiting.append(_Batch())
+        future: asyncio.Future[Answer] = loop.create_future()
+        waiting[-1].calls.append((make, subject, future))
         return future
 
-    async def _alone(self, append: Append, queue: _Queue | None = None) -> Outcome | BaseException:
+    async def _alone(self, append: Append, queue: _Queue | None = None) -> Answer:
         """An append that waits for no other one."""
+        appends = (append,)
         if queue is None:
-            return (await self._backend.append((append,)))[0]
-        queue.calls += 1
-        try:
-            return (await self._backend.append((append,)))[0]
-        finally:
-            queue.calls -= 1
+            outcomes = await self._backend.append(appends)
+        else:
+            queue.calls += 1
+            try:
+                outcomes = await self._backend.append(appends)
+            finally:
+                queue.calls -= 1
+        self._note(appends, outcomes)
+        return outcomes[0]
+
+    def _note(self, appends: Sequence[Append], outcomes: Sequence[Answer]) -> None:
+        """Say what was stored."""
+        pairs = zip(appends, outcomes, strict=True)
+        stored = [(append.session, outcome.head.version) for append, outcome in pairs if type(outcome) is Appended]
+        if stored:
+            self._stored(stored)
 
     def _queue(self, loop: asyncio.AbstractEventLoop) -> _Queue:
         with self._section:
@@ -87,33 +114,44 @@ class Writer:
 
     def _submit(self, loop: asyncio.AbstractEventLoop, queue: _Queue) -> None:
         try:
-            queue.batching = len(queue.waiting) > 1
             while queue.waiting:
-                batch = queue.waiting[:APPENDS_MAX]
+                batch = queue.waiting[0]
+                queue.batching = len(batch.calls) > 1
                 task = loop.create_task(self._send(queue, batch))
                 queue.tasks.add(task)
                 task.add_done_callback(lambda task, batch=batch: _ended(queue, task, batch))  # type: ignore[misc]
-                del queue.waiting[: len(batch)]
-        except BaseException:  # Interrupted: what was submitted is marked, and the rest is submitted again.
+                del queue.waiting[0]
+        except BaseException:  # Interrupted: a batch that has its task already is not sent twice.
             loop.call_soon(self._submit, loop, queue)
             raise
 
-    async def _send(self, queue: _Queue, batch: Sequence[_Waiting]) -> None:
-        batch = [each for each in batch if each.sender is None and not each.future.done()]
-        if not batch:
+    async def _send(self, queue: _Queue, batch: _Batch) -> None:
+        if batch.sender is not None:
             return
-        for each in batch:
-            each.sender = asyncio.current_task()
+        batch.sender = asyncio.current_task()
+        appends, futures = [], []
+        for make, subject, future in batch.calls:
+            if future.done():  # Its caller was cancelled.
+                continue
+            try:
+                appends.append(make(subject))
+            except Exception as error:  # noqa: BLE001 - the caller gets it
+                future.set_result(error)
+            else:
+                futures.append(future)
+        if not appends:
+            return
         queue.calls += 1
         try:
-            outcomes: Sequence[Outcome | BaseException] = await self._backend.append([each.append for each in batch])
+            outcomes: Sequence[Answer] = await self._backend.append(appends)
         except Exception as error:  # noqa: BLE001 - every caller of the batch gets it
-            outcomes = [error] * len(batch)
+            outcomes = [error] * len(appends)
         finally:
             queue.calls -= 1
-        for each, outcome in zip(batch, outcomes, strict=True):
-            if not each.future.done():
-                each.future.set_result(outcome)
+        self._note(appends, outcomes)
+        for future, outcome in zip(futures, outcomes, strict=True):
+            if not future.done():
+                future.set_result(outcome)
 
     async def drain(self) -> None:
         """Wait for the appends that this loop has submitted."""
@@ -126,12 +164,17 @@ class Writer:
             queue.tasks -= {task for task in queue.tasks if task.done()}  # An interrupt may have come before one was noted to be done.
 
 
-def _ended(queue: _Queue, task: asyncio.Task[None], batch: Sequence[_Waiting]) -> None:
+def _itself(append: Append) -> Append:
+    return append
+
+
+def _ended(queue: _Queue, task: asyncio.Task[None], batch: _Batch) -> None:
     """A task has ended, perhaps by an interrupt. A caller that it did not answer gets `Unknown`."""
     queue.tasks.discard(task)
     if not task.cancelled():
         task.exception()
-    lost = Unknown("The task that wrote this append was interrupted.")
-    for each in batch:
-        if each.sender in (None, task) and not each.future.done():
-            each.future.set_result(lost)
+    if batch.sender in (None, task):
+        lost = Unknown("The task that wrote this append was interrupted.")
+        for *_, future in batch.calls:
+            if not future.done():
+                future.set_result(lost)
