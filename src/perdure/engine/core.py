@@ -113,6 +113,7 @@ class Core:
             durability,
             self.bodies,
             self.unread,
+            self.telemetry,
         )
         self.retention = Retention(backend, codec, self.reader, self.chains, self.segments, self.archiver, clock, self.bodies, self.unread)
         self.committer.restore = self.archiver.restore

@@ -33,6 +33,7 @@ from perdure.errors import Closed, Deleted, Error, Fenced, Held, Invalid, NotFou
 from perdure.model.ids import check_name
 from perdure.ops.checkpoint import Checkpoint, forgotten
 from perdure.ops.either import Either
+from perdure.redaction import shown_value
 
 Handler = Callable[[list[Change]], Awaitable[None] | None]
 """What a consumer calls with changes, oldest first: a coroutine function or a plain one. It has handled all of them when it returns."""
@@ -356,9 +357,9 @@ def _shown_host() -> str:
 def _check(batch: object, attempts: object, handler: object) -> None:
     """Raise `Invalid` for what cannot be."""
     if type(batch) is not int or not 1 <= batch <= BATCH_MAX:
-        raise Invalid(f"batch must be a whole number from 1 to {BATCH_MAX:,}, not {batch!r}.")
+        raise Invalid(f"batch must be a whole number from 1 to {BATCH_MAX:,}, not {shown_value(batch)}.")
     if type(attempts) is not int or attempts < 1:
-        raise Invalid(f"attempts must be a whole number from 1, not {attempts!r}.")
+        raise Invalid(f"attempts must be a whole number from 1, not {shown_value(attempts)}.")
     if not callable(handler):
         raise Invalid(f"A handler is a function that takes a list of changes, not {type(handler).__name__}.")
     if is_blocking() and inspect.iscoroutinefunction(handler):

@@ -51,7 +51,8 @@ def test_long_plays(seed: int) -> None:
     play_well(seed, random_steps(seed, 300))
 
 
-@pytest.mark.slow  # Minutes: 100,000 steps.
+@pytest.mark.slow("minutes: 100,000 steps")
+@pytest.mark.timeout(3_000)
 @pytest.mark.parametrize("actions", [ACTIONS, SWEPT_ACTIONS], ids=["workers", "and a sweeper"])
 def test_a_hundred_thousand_steps(soon_again: None, actions: Sequence[str]) -> None:
     """The same for more plays than a commit has to wait for, without a sweeper and with one."""

@@ -53,6 +53,7 @@ from perdure.model.epoch import is_exclusive, is_held
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
 from perdure.model.lifecycle import LOOK, first_due, policy_of
+from perdure.telemetry import Telemetry
 
 ROUNDS = 64
 """How often a step is decided again because other commits came first."""
@@ -87,10 +88,11 @@ class Archiver:
         durability: Durability,
         bodies: Bodies,
         unread: Unread,
+        telemetry: Telemetry,
     ) -> None:
         self._backend, self._codec, self._reader, self._chains, self._segments = backend, codec, reader, chains, segments
         self._controls, self._snapshots, self._clock, self._durability = controls, snapshots, clock, durability
-        self._bodies, self._unread = bodies, unread
+        self._bodies, self._unread, self._telemetry = bodies, unread, telemetry
 
     async def archive(self, session: SessionKey, actor: str | None) -> Archived:
         """See `Store.archive`."""
@@ -250,6 +252,7 @@ class Archiver:
             if not preparing.whole:
                 await self._keep_snapshot(session, state, anchor)
             if await self.commit_anchor(session, state, anchor, actor, whole=preparing.whole) is not None:
+                self._telemetry.archived(anchor.size, anchor.version - anchor.first + 1)
                 return anchor
         raise self._overtaken(session)
 

@@ -24,6 +24,7 @@ from perdure.model.anchor import ARCHIVED, Anchor, anchor_of, preparing_of
 from perdure.model.commit import Commit, Kind, Status
 from perdure.model.control import Control
 from perdure.model.ids import SessionKey
+from perdure.redaction import shown_value
 
 KEEP_MAX = timedelta(days=36_500)
 """Longest time that commits can be kept for: a hundred years."""
@@ -50,7 +51,7 @@ def check_keep(keep: object) -> int | timedelta:
     if type(keep) is int and 0 <= keep <= VERSION_MAX:
         return keep
     most = f"{KEEP_MAX.days:,} days"
-    raise Invalid(f"keep must be a number of commits, 0 or more, or a timedelta from zero to {most}, not {keep!r}.")
+    raise Invalid(f"keep must be a number of commits, 0 or more, or a timedelta from zero to {most}, not {shown_value(keep)}.")
 
 
 class Retention:

@@ -30,6 +30,7 @@ from perdure.model.fence import Fence
 from perdure.model.ids import SessionKey, check_name
 from perdure.model.lifecycle import COMMITS_KEPT_MAX, DURATION_MAX, DURATION_MIN, SYSTEM_POLICY, first_due, policy_of, policy_sections
 from perdure.model.timestamps import to_nanoseconds
+from perdure.redaction import shown_value
 
 _TIME_END = 1 << 63
 
@@ -90,13 +91,8 @@ def _duration(name: str, value: object) -> int | UnsetType | None:
         found = -1
     if not DURATION_MIN <= found <= DURATION_MAX:
         years = DURATION_MAX // lifecycle.YEAR
-        raise Invalid(f"{name} takes a timedelta or seconds, from 1 second to {years} years of 365 days, not {_shown(value)}.")
+        raise Invalid(f"{name} takes a timedelta or seconds, from 1 second to {years} years of 365 days, not {shown_value(value)}.")
     return round(found)
-
-
-def _shown(value: object) -> str:
-    """A value for a message. Python writes no number of many thousand digits."""
-    return "so large a number" if isinstance(value, int) and value.bit_length() > 200 else repr(value)
 
 
 def _time(name: str, value: object) -> int | UnsetType | None:
@@ -115,7 +111,8 @@ def _keep(value: object) -> int | timedelta | UnsetType | None:
         _duration("keep", value)
         return value
     if type(value) is not int or not 1 <= value <= COMMITS_KEPT_MAX:
-        raise Invalid(f"keep takes a timedelta, from 1 second, or a number of commits from 1 to {COMMITS_KEPT_MAX:,}, not {_shown(value)}.")
+        most = f"{COMMITS_KEPT_MAX:,}"
+        raise Invalid(f"keep takes a timedelta, from 1 second, or a number of commits from 1 to {most}, not {shown_value(value)}.")
     return value
 
 

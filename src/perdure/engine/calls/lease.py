@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncGenerator
 from functools import partial
 
@@ -19,6 +18,7 @@ from perdure.model.control import decode_control
 from perdure.model.epoch import is_held
 from perdure.model.ids import check_name, uuid_text
 from perdure.model.lease import holder
+from perdure.redaction import shown_value
 
 TTL_MIN, TTL_MIN_POLLED, TTL_MAX = 3.0, 10.0, 86_400.0
 """Shortest ttl in seconds, on an engine that notifies and on one that does not, and longest: a day."""
@@ -62,8 +62,8 @@ def _check_place(core: Core) -> None:
 
 def seconds(name: str, value: object, least: float, most: float) -> float:
     """A number of seconds within bounds. Raises `Invalid`."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not least <= value <= most:
-        raise Invalid(f"{name} must be {least:g} to {most:,.0f} seconds on this engine, not {value!r}.")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise Invalid(f"{name} must be {least:g} to {most:,.0f} seconds on this engine, not {shown_value(value)}.")
     return float(value)
 
 
