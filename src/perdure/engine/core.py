@@ -6,6 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from perdure.backends.spi import Backend, Durability, Proving
@@ -17,7 +18,7 @@ from perdure.engine.archive.archiver import Archiver
 from perdure.engine.archive.retention import Retention
 from perdure.engine.archive.unread import Unread
 from perdure.engine.leasing.leases import Leases
-from perdure.engine.live.changes import PAGE, Follower, Selection
+from perdure.engine.live.changes import Follower
 from perdure.engine.live.watch import Watchers
 from perdure.engine.read.bodies import Bodies
 from perdure.engine.read.cache import Cache
@@ -96,6 +97,9 @@ class Core:
             self.sizes,
         )
         self.controls = ControlCommits(backend, codec, self.writer, self.reader, self.cache, self.committer, self.watchers, clock, settings)
+        self.follower = partial(Follower, backend, codec, self.bodies, self.chains, self.watchers, clock, settings)
+        """Makes a follower of a tenant's changes, of a selection, after a cursor. It does not refer to this object, which warns when it is
+        forgotten unclosed."""
         self.unread = Unread(backend, self.reader, clock, self.follower)
         self.archiver = Archiver(
             backend,
@@ -132,11 +136,6 @@ class Core:
         """A caller was given this version: what it enqueues next is meant for the life that has it."""
         if self.spool is not None:
             self.spool.saw(session, version)
-
-    def follower(self, tenant: str, selection: Selection, after: str | None, page: int = PAGE) -> Follower:
-        """A follower of a tenant's changes. Raises `Invalid` for a cursor of another store or tenant."""
-        parts = self.backend, self.codec, self.bodies, self.chains, self.watchers, self.clock, self.settings
-        return Follower(*parts, tenant, selection, after, page)
 
     def cache_info(self) -> CacheInfo:
         """See `Store.cache_info`."""

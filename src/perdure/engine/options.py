@@ -14,6 +14,7 @@ from perdure.errors import Invalid, Unsupported
 from perdure.model.events import Event, check_event_type, is_event_type
 from perdure.model.fence import Fence
 from perdure.model.ids import check_name
+from perdure.model.lifecycle import Begin
 from perdure.model.ops import Op, TakingOp, check_op
 from perdure.model.policy import Clash, OnConflict, check_on_conflict
 from perdure.model.values import are_sound, check
@@ -34,6 +35,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     recreate: bool = False
     create: bool = True
     fence: Fence | None = None
+    begin: Begin | None = None
+    """What the session begins with, if this starts it, in place of what its prefix says alone; in a later life too."""
 
 
 def check_options(options: Options) -> Options:

@@ -40,14 +40,15 @@ from perdure.engine.write.drafts import Draft
 from perdure.model.commit import Commit, Status
 from perdure.model.events import Event
 from perdure.model.ids import check_tenant, system_tenant, uuid_text
+from perdure.model.lifecycle import Begin
 from perdure.model.policy import OnConflict
 
 
 class Store:
     """Sessions of one tenant. Made by `perdure.open`; safe from any thread and event loop."""
 
-    def __init__(self, core: Core, tenant: str) -> None:
-        self._context = Context(core, tenant)
+    def __init__(self, core: Core, tenant: str, begin: Begin | None = None) -> None:
+        self._context = Context(core, tenant, begin)
         self._core = core
 
     def __repr__(self) -> str:

@@ -26,7 +26,7 @@ from perdure.model.control import CONTROL, Control, decode_control
 from perdure.model.epoch import raised
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey, uuid_text
-from perdure.model.lifecycle import policy_of, policy_sections
+from perdure.model.lifecycle import Begin, policy_of, policy_sections
 from perdure.model.state import MISSING
 
 BEGIN_TRIES = 16
@@ -50,11 +50,13 @@ async def fork(context: Context, session: str, at: int | None, id: str | None, a
         if child == parent or (await core.backend.heads([child]))[0] is not None:
             raise AlreadyExists(f"Session {child.id!r} is there already.", session=child.id)
         check_incarnation(parent, await core.reader.incarnation_start(parent, head), version)
-        await _start(core, parent, now, version, child, actor)
+        await _start(core, parent, now, version, child, actor, context.begin)
     return child.id
 
 
-async def _start(core: Core, session: SessionKey, now: CachedState, at: int, child: SessionKey, actor: str | None) -> None:
+async def _start(
+    core: Core, session: SessionKey, now: CachedState, at: int, child: SessionKey, actor: str | None, begin: Begin | None
+) -> None:
     """Pin the parent at `at`, in the life of `now`, then start the child. A crash in between leaves only a pin, which is harmless.
 
     Where commits of the parent go, or went, the child gets a snapshot of its own at once.
@@ -66,7 +68,7 @@ async def _start(core: Core, session: SessionKey, now: CachedState, at: int, chi
     await controls.write(session, Kind.pin, pinned, actor=actor, durability=durability, seen=now.head)
     said: dict[str, Any] = {"session": session.id, "version": at, "hash": parent.hash.hex()}
     index = None
-    if (policy := await core.prefixes.begins(child)) is not None:
+    if (policy := await core.prefixes.begins(child, begin)) is not None:
         index, _ = begin_index(policy, core.clock.now())
         said[CONTROL] = policy_sections(policy)
     base = Base(at, parent.hash, parent.at, parent.epoch)

@@ -149,7 +149,7 @@ def changed(policy: lifecycle.Policy, asked: Wanted, now: int) -> lifecycle.Poli
     )
 
 
-def _require_archive(core: Core, made: lifecycle.Policy, asked: Wanted) -> None:
+def require_archive(core: Core, made: lifecycle.Policy, asked: Wanted) -> None:
     """Raise `Unsupported` where what is asked for needs an archive, and the store was opened without one."""
     if core.segments.has_place:
         return
@@ -195,7 +195,7 @@ async def configure(
                 "tags, wake_at and a lease are a session's own: a prefix takes expire_after, grace, archive_after, wake_every, wake,"
                 " keep and drop."
             )
-        _require_able(core)
+        require_able(core)
         with core.telemetry.span("configure", context.tenant, target.id):
             receipt = await _change_prefix(core, target, asked, actor)
             core.prefixes.forget(context.tenant)
@@ -210,7 +210,7 @@ async def configure(
                 target, Kind.configure, event, index=Index(checked), actor=actor, durability=core.durability, fence=fence
             )
             return await core.in_order(target, work)
-        _require_able(core)
+        require_able(core)
         return await core.in_order(target, _change_session(core, target, asked, checked, actor, fence))
 
 
@@ -245,7 +245,7 @@ def _prefix_key(context: Context, prefix: object) -> SessionKey:
     return target
 
 
-def _require_able(core: Core) -> None:
+def require_able(core: Core) -> None:
     """Raise `Unsupported` where the engine has no place for policies."""
     backend: Backend = core.backend
     if indexed(backend) is not None:
@@ -267,7 +267,7 @@ async def _change_session(
 
     def decide(basis: Basis) -> ControlChange:
         made = changed(policy_of(basis.control) or lifecycle.Policy(), asked, now)
-        _require_archive(core, made, asked)
+        require_archive(core, made, asked)
         event = Event("configured", {**said, CONTROL: policy_sections(made)})
         due_at = first_due(made, now)
         return ControlChange((ControlCommit(kind=Kind.configure, event=event),), NEVER if due_at is None else due_at, tags)
@@ -281,7 +281,7 @@ async def _change_prefix(core: Core, session: SessionKey, asked: Wanted, actor: 
     def decide(basis: Basis) -> ControlChange:
         found = PrefixPolicy.of(session, basis.control)
         made = changed(found.policy or lifecycle.Policy(), asked, now)
-        _require_archive(core, made, asked)
+        require_archive(core, made, asked)
         begins = None if made.says_nothing else msgspec.to_builtins(msgspec.structs.replace(made, prefix=found.prefix, wake_at=None))
         since = now if found.apply is None else min(found.apply.since, now)
         sections = {BEGINS: begins, APPLY: msgspec.to_builtins(Apply(since))} | policy_sections(SYSTEM_POLICY)

@@ -65,7 +65,7 @@ def edit(context: Context, session: str, options: Options, durability: Durabilit
 
 def _under(context: Context, lease: Lease | None, session: SessionKey, options: Options) -> Options:
     fence = context.fence(lease, session)
-    return options if fence is None else msgspec.structs.replace(options, fence=fence)
+    return options if fence is None and context.begin is None else msgspec.structs.replace(options, fence=fence, begin=context.begin)
 
 
 async def update(

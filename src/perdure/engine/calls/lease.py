@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator
+from functools import partial
 
 from perdure.backends.spi import Query, indexed
 from perdure.engine.calls.listing import PAGE, check_id_part
@@ -32,7 +33,10 @@ def lease(context: Context, session: str, owner: str, ttl: float, wait: float, m
     core, target = context.opened(), context.key(session)
     wait = seconds("wait", wait, 0.0, WAIT_MAX)
     max_hold = None if max_hold is None else seconds("max_hold", max_hold, 0.0, HOLD_MAX)
-    return Leasing(core.leases, target, make_claim(core, owner, ttl, exclusive=exclusive), wait, max_hold)
+    begins = None
+    if core.prefixes.may_apply(target, context.begin):
+        begins = partial(core.prefixes.begins, target, context.begin)
+    return Leasing(core.leases, target, make_claim(core, owner, ttl, exclusive=exclusive), wait, max_hold, begins)
 
 
 def make_claim(core: Core, owner: str, ttl: float, *, exclusive: bool) -> Claim:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import sys
 import threading
@@ -69,6 +70,11 @@ class Keeper:
         if soon < lease._look_at:
             lease._look_at = soon
             self._wake.put(None)
+
+    def look_now(self, lease: Lease) -> None:
+        """Look at this lease at once, if it is held. From a finaliser too."""
+        lease._look_at = -math.inf
+        self._wake.put(None)
 
     def due(self, now: float) -> list[Lease]:
         """The leases that are to be looked at now, and those that are looked at with them for nothing."""
