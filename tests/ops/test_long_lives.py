@@ -26,7 +26,7 @@ async def lives(url: Callable[[str], str], count: int, place: Path, size: Callab
     clock, started = SimulatedClock(running=running), time.perf_counter()
     team = agents(transcripts(count), seed)
     async with perdure.open(url("live"), clock=clock, archive=f"file://{place}/archive") as store:
-        life = Life(store, clock, team, seed, killing=0.2)
+        life = Life(store, clock, team, seed, killing=0.5)
         await life.live()
         await life.judge()
     async with perdure.open(url("all"), clock=clock) as store:

@@ -11,6 +11,7 @@ import perdure
 from perdure.clock import Clock
 from perdure.places.place import Place
 from tests.support.ops.backend_calls import CALLS, CountedCalls, Died, store_on
+from tests.support.ops.simulated_clock import SimulatedClock
 
 T = TypeVar("T")
 WAYS = ("before", "after", "cancel")
@@ -81,9 +82,10 @@ for _name in PLACE_CALLS:
 
 
 class Machine:
-    """Runs work in processes that are killed by chance, each time in a new one, until it is done."""
+    """Runs work in processes that are killed by chance, each time in a new one, until it is done. A new one starts eleven minutes later: a
+    sweeper goes on with what another one began after ten."""
 
-    def __init__(self, store: perdure.Store, clock: Clock, chance: random.Random, killing: float) -> None:
+    def __init__(self, store: perdure.Store, clock: SimulatedClock, chance: random.Random, killing: float) -> None:
         """`store` is on the data, and open; `killing`: how likely it is that a process is killed."""
         self._core, self._clock, self._chance, self._killing = store._core, clock, chance, killing
         self.kills = 0
@@ -97,6 +99,7 @@ class Machine:
                 return await process.run(work)
             except Died:
                 self.kills += 1
+                self._clock.advance(minutes=11)
                 await asyncio.sleep(0)
 
     @property
