@@ -9,6 +9,7 @@ import pytest
 
 import perdure
 from perdure import Event, op
+from perdure.adapters.common.beginning import with_policy
 from perdure.ops import Action, Swept, due, sweep
 from tests.support.ops.simulated_clock import SimulatedClock
 
@@ -158,4 +159,33 @@ async def sessions_of_a_prefix_begin_with_its_policy(store: perdure.Store, clock
     assert "trip-long-1" not in expired
 
 
-SCENARIOS = (an_idle_session_expires, an_alarm_goes_off_once, old_commits_are_dropped, sessions_of_a_prefix_begin_with_its_policy)
+async def sessions_of_a_writer_begin_with_its_policy(store: perdure.Store, clock: SimulatedClock) -> None:
+    """By an append, an edit and a fork, and again in the life after a deletion; one that is there keeps the policy that it has."""
+    await store.append("old", Event("start"))
+    writer = with_policy(store, keep=None, expire_after=30 * DAY, drop=False)
+    await writer.append("old", Event("more"))
+    await writer.append("new", Event("start", None, (op.set("/n", 1),)))
+    async with writer.edit("edited") as draft:
+        draft.state["a"] = 1
+    await writer.fork("old", id="fork")
+    ages = {name: (await store.policy(name)).expire_after for name in ("old", "new", "edited", "fork")}
+    assert ages == {"old": None, "new": 30 * DAY, "edited": 30 * DAY, "fork": 30 * DAY}
+    await store.delete("new")
+    receipt = await writer.append("new", Event("again", None, (op.set("/n", 2),)), recreate=True)
+    assert (await store.policy("new")).expire_after == 30 * DAY
+    assert (await store.read("new")).state == {"n": 2}
+    assert [commit.id async for commit in store.history("new") if commit.version == receipt.version] == [receipt.id]
+    for name in ages:
+        await store.verify(name)
+    await swept(store)
+    clock.advance(days=31)
+    assert {("new", "expired"), ("edited", "expired"), ("fork", "expired")} == {*await swept(store)}
+
+
+SCENARIOS = (
+    an_idle_session_expires,
+    an_alarm_goes_off_once,
+    old_commits_are_dropped,
+    sessions_of_a_prefix_begin_with_its_policy,
+    sessions_of_a_writer_begin_with_its_policy,
+)
