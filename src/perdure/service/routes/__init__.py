@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from perdure.service.routes import commits, health, lifecycle, sessions, state
+from perdure.service.routes import commits, health, lifecycle, patch, sessions, state
 from perdure.service.table import Route
 
 ROUTES: tuple[Route, ...] = (
     *commits.ROUTES,
     *state.ROUTES,
+    *patch.ROUTES,
     *sessions.ROUTES,
     *lifecycle.ROUTES,
     *health.ROUTES,
