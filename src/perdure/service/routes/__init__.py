@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perdure.service.routes import commits, health, lifecycle, patch, sessions, state
+from perdure.service.routes import commits, health, lifecycle, patch, sessions, state, watching
 from perdure.service.table import Route
 
 ROUTES: tuple[Route, ...] = (
@@ -11,5 +11,6 @@ ROUTES: tuple[Route, ...] = (
     *patch.ROUTES,
     *sessions.ROUTES,
     *lifecycle.ROUTES,
+    *watching.ROUTES,
     *health.ROUTES,
 )
