@@ -155,11 +155,13 @@ ROUTES = (
         about="Every request that bears the lease confirms it; this one also asks the engine: nobody takes the lease over within a ttl from"
         " its start. 409 (`fenced`) where it no longer holds the session.",
         headers=(_NAMED, TRACE), replies=(Reply(200, "It holds.", LeaseOut, headers=(HEADER_LEASE,)),),
+        example="""-X PUT $URL/v1/sessions/trip-42/lease -H "Perdure-Lease: $LEASE\"""",
     ),
     Route(
         method="DELETE", path="/v1/sessions/{id}/lease", scope=Scope.lease, handle=release, name="releaseLease", summary="Release a lease",
         about="Others need not wait. The alarm of a session that was claimed is used up.",
         headers=(_NAMED, TRACE), replies=(Reply(204, "It is free."),),
+        example="""-X DELETE $URL/v1/sessions/trip-42/lease -H "Perdure-Lease: $LEASE\"""",
     ),
     Route(
         method="POST", path="/v1/claims", scope=Scope.lease, handle=claim, name="claimSessions", summary="Claim sessions that are due",
