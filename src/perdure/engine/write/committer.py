@@ -38,6 +38,7 @@ from perdure.engine.write.resolve import (
     check_writable,
     conflict,
     fits,
+    following,
     missing_after,
     resolve,
 )
@@ -160,6 +161,8 @@ class Committer:
                     return receipt
                 if tries.start is None and starts(None if tries.seen is None else tries.seen.head, again=tries.starts_again):
                     await self._begin(tries)
+                if request.options.expect_hash is not None and tries.seen is not None:
+                    await self._lookups.require_on_chain(tries, tries.seen.head)
             self._encoded(tries)  # Now, and not when it is sent: the caller may change its data while it waits.
             if self._bodies.stores:
                 await self._out_of_line(tries)
@@ -304,7 +307,8 @@ class Committer:
         tries.now = None
         begins = None if tries.begun or request.mode is not Mode.events else self._prefixes.may_apply
         life = None if body is None else body.life
-        finish = Finish(request, tries.seen, tries.expected, tries.incarnation, proposal, now, life, begins)
+        exact = Finish(request, tries.seen, tries.expected, tries.incarnation, proposal, now, life, begins)
+        finish = exact if request.options.expect_hash is None else following(request, tries.proven, exact)
         tries.sent = True
         if start is None:
             return Append(request.session, finish, tries.key, None, request.durability)
@@ -347,6 +351,8 @@ class Committer:
         if request.mode is not Mode.events:
             self._pacing.lost(session, self.now() - tries.began)
             self._queue.reserve(session)
+        if head is not None and request.options.expect_hash is not None:
+            await self._lookups.require_on_chain(tries, head)
         if head is None and tries.incarnation is not None:
             raise await self._lookups.explained(request, head, conflict(request, head, RECREATED))
         if head is not None and fits(request, head, tries.seen, tries.expected):

@@ -10,7 +10,7 @@ from perdure.engine.read.cache import Cache, CachedState
 from perdure.engine.read.reader import Reader
 from perdure.engine.views import Receipt
 from perdure.engine.write.request import WriteRequest
-from perdure.engine.write.resolve import RECREATED, conflict, rewound
+from perdure.engine.write.resolve import RECREATED, conflict, lost_commit, rewound
 from perdure.engine.write.tries import Tries
 from perdure.errors import Conflict, Error, Truncated, Unsupported
 from perdure.model.commit import Commit
@@ -50,6 +50,21 @@ class Lookups:
         """Raise `Conflict` if the session was deleted, and created again, after the version that the caller decided on."""
         if await self._reader.incarnation_start(request.session, head) > since:
             raise await self.explained(request, head, conflict(request, head, RECREATED))
+
+    async def require_on_chain(self, tries: Tries, head: Head) -> None:
+        """Note that the commit on which the caller decided is on the chain of this head. Raises `Rewound` if it is not."""
+        session, expect, hash = tries.request.session, tries.request.options.expect or 0, tries.request.options.expect_hash
+        if (head.version, head.hash) == tries.proven:
+            return
+        first, last = (hash, head.hash) if head.version == expect else (None, None)
+        if head.version > expect:
+            async with aclosing(self._reader.commits(session, after=expect, before=head.version + 1, need=nothing)) as commits:
+                async for commit in commits:
+                    first, last = commit.prev if first is None else first, commit.hash
+        if first != hash or (head.version == expect and head.hash != hash):
+            raise lost_commit(tries.request)
+        if last == head.hash:  # Else the chain has moved on to another one meanwhile, and the next head is looked at.
+            tries.proven = head.version, head.hash
 
     async def find(self, request: WriteRequest, tries: Tries) -> Receipt | None:
         """After a lost answer: is the commit in the chain, at the durability asked for? Only its id proves it."""

@@ -9,8 +9,8 @@ from perdure.codec.codec import Payload
 from perdure.codec.records import Proposal
 from perdure.engine.read.bodies import StoredBody
 from perdure.engine.write.request import WriteRequest
-from perdure.engine.write.resolve import Finish, Incarnation, Plan
-from perdure.engine.write.starting import Start
+from perdure.engine.write.resolve import Incarnation, Plan
+from perdure.engine.write.starting import Finish, Start
 from perdure.model.ids import life_key
 from perdure.model.state import MISSING
 
@@ -45,6 +45,8 @@ class Tries:
     """What is sent in place of the proposal, whose body is stored out of line."""
     sent = False
     """Whether a try may have been stored that was not answered."""
+    proven: tuple[int, bytes] | None = None
+    """The head on whose chain the expected commit is known to be, where its hash matters."""
     counted = False
     """Whether it was counted against the tenant's quota."""
     lost = 0
