@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import platform
 import statistics
@@ -54,7 +53,6 @@ def processor_time(measure: Callable[[Path], object], turns: int) -> Callable[[P
     """Microseconds of processor time a turn, in all threads, opening and closing included: what else the machine does moves it little."""
 
     def measured(place: Path) -> float:
-        gc.collect()  # What another system left is not counted here.
         start = time.process_time()
         measure(place)
         return (time.process_time() - start) / turns * 1e6
