@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import os
 import platform
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import apsw
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tests.servers.process import Missing
+from tests.servers.process import Missing, Server
+
+S = TypeVar("S", bound=Server)
 
 MISSING = 3
 """The exit code of a benchmark whose server is not installed."""
@@ -53,6 +58,7 @@ def processor_time(measure: Callable[[Path], object], turns: int) -> Callable[[P
     """Microseconds of processor time a turn, in all threads, opening and closing included: what else the machine does moves it little."""
 
     def measured(place: Path) -> float:
+        gc.collect()  # What another system left is not counted here.
         start = time.process_time()
         measure(place)
         return (time.process_time() - start) / turns * 1e6
@@ -83,9 +89,23 @@ def table(title: str, rows: list[tuple[str, ...]]) -> None:
 
 
 def versus(title: str, unit: str, figures: Mapping[str, float]) -> None:
-    """Print one table: what a framework's own stores do, and Perdure, in times of each."""
+    """Print one table: what other systems do, and Perdure, in times of each."""
     mine = figures["Perdure"]
     table(title, [(unit, "", "Perdure is"), *[(name, f"{figure:,.0f}", f"{mine / figure:.2f} x") for name, figure in figures.items()]])
+
+
+def served(kind: Callable[[Path], S], measure: Callable[[S], Coroutine[Any, Any, float]]) -> Callable[[Path], float]:
+    """The measurement beside a server of its own, which is started for it."""
+
+    def measured(place: Path) -> float:
+        server = kind(place)
+        server.start()
+        try:
+            return asyncio.run(measure(server))
+        finally:
+            server.stop()
+
+    return measured
 
 
 def disk_bytes(place: Path) -> int:

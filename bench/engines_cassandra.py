@@ -9,23 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-import time
-from collections.abc import Awaitable, Callable
 from typing import Any
 from uuid import uuid4
 
 import msgspec
 from _harness import folder, machine, run, small, table, turn
+from _turns import perdure_turns, warmed
 from cassandra import ConsistencyLevel
 from cassandra.cluster import EXEC_PROFILE_DEFAULT, Cluster, ExecutionProfile
 from cassandra.policies import FallthroughRetryPolicy, RoundRobinPolicy
 from cassandra.query import tuple_factory
 
-import perdure
-from perdure import Event
 from tests.servers.cassandra import Cassandra
 
-SESSIONS = 64
 TURNS = 3 if small() else 60
 WARM = 1 if small() else 30
 ROUNDS = 1 if small() else 7
@@ -37,23 +33,9 @@ class Modern(Cassandra):
     paxos = "v2"
 
 
-async def together(session: Callable[[int, int], Awaitable[None]], turns: int) -> float:
-    """Turns a second of all sessions."""
-    start = time.perf_counter()
-    await asyncio.gather(*[session(number, turns) for number in range(SESSIONS)])
-    return SESSIONS * turns / (time.perf_counter() - start)
-
-
-async def perdure_turns(server: Cassandra, turns: int) -> float:
-    """Ours, through the public API."""
-    async with perdure.open(f"{server.url}&namespace=b{uuid4().hex[:12]}") as store:
-
-        async def session(number: int, turns: int) -> None:
-            for count in range(turns):
-                await store.append(f"s{number}", *[Event("message", message) for message in turn(count)])
-
-        await together(session, 2)
-        return await together(session, turns)
+async def fresh_turns(server: Cassandra, turns: int) -> float:
+    """Ours, in a namespace of its own."""
+    return await perdure_turns(f"{server.url}&namespace=b{uuid4().hex[:12]}", turns)
 
 
 async def bare_turns(server: Cassandra, turns: int) -> float:
@@ -84,13 +66,12 @@ async def bare_turns(server: Cassandra, turns: int) -> float:
             assert applied
             heads[number] = head
 
-    await together(session, 2)
-    figure = await together(session, turns)
+    figure = await warmed(session, turns)
     await asyncio.to_thread(cluster.shutdown)
     return figure
 
 
-SYSTEMS = {"Perdure": perdure_turns, "bare cassandra-driver": bare_turns}
+SYSTEMS = {"Perdure": fresh_turns, "bare cassandra-driver": bare_turns}
 
 
 def main() -> None:

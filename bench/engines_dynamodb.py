@@ -8,43 +8,19 @@ for each, over as many connections.
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
 
 import msgspec
-from _harness import alternate, machine, run, small, table, turn
+from _harness import alternate, machine, run, served, small, turn, versus
+from _turns import SESSIONS, perdure_turns, warmed
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 
-import perdure
-from perdure import Event
 from tests.servers.ministack import MiniStack
 
-SESSIONS = 64
 CONNECTIONS = 32
 TURNS = 2 if small() else 40
 ROUNDS = 1 if small() else 5
-
-
-async def together(session: Callable[[int, int], Awaitable[None]], turns: int) -> float:
-    """Turns a second of all sessions."""
-    start = time.perf_counter()
-    await asyncio.gather(*[session(number, turns) for number in range(SESSIONS)])
-    return SESSIONS * turns / (time.perf_counter() - start)
-
-
-async def perdure_turns(server: MiniStack) -> float:
-    """Ours, through the public API."""
-    async with perdure.open(f"{server.url}&pool={CONNECTIONS}") as store:
-
-        async def session(number: int, turns: int) -> None:
-            for count in range(turns):
-                await store.append(f"s{number}", *[Event("message", message) for message in turn(count)])
-
-        await together(session, 2)
-        return await together(session, TURNS)
 
 
 async def bare_turns(server: MiniStack) -> float:
@@ -72,32 +48,17 @@ async def bare_turns(server: MiniStack) -> float:
                     await client.put_item(TableName="bare", Item=item, **condition)
                 done[number] = version + 1
 
-        await together(session, 2)
-        return await together(session, TURNS)
-
-
-SYSTEMS = {"Perdure": perdure_turns, "bare aiobotocore, a conditional put": bare_turns}
+        return await warmed(session, TURNS)
 
 
 def main() -> None:
     """Print the table."""
     machine()
-
-    def measured(name: str) -> Callable[[Path], float]:
-        def measure(place: Path) -> float:
-            server = MiniStack(place)
-            server.start()
-            try:
-                return asyncio.run(SYSTEMS[name](server))
-            finally:
-                server.stop()
-
-        return measure
-
-    figures = alternate({name: measured(name) for name in SYSTEMS}, ROUNDS)
-    mine = figures["Perdure"]
-    rows = [(name, f"{figure:,.0f}", f"{mine / figure:.2f} x") for name, figure in figures.items()]
-    table("DynamoDB (MiniStack), 64 sessions at once", [("turns/s", "", "Perdure is"), *rows])
+    systems = {
+        "Perdure": served(MiniStack, lambda server: perdure_turns(f"{server.url}&pool={CONNECTIONS}", TURNS)),
+        "bare aiobotocore, a conditional put": served(MiniStack, bare_turns),
+    }
+    versus("DynamoDB (MiniStack), 64 sessions at once", "turns/s", alternate(systems, ROUNDS))
 
 
 if __name__ == "__main__":

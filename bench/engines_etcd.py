@@ -8,45 +8,22 @@ Perdure has; etcd syncs for all that wait. Perdure's requests carry up to 64 ses
 from __future__ import annotations
 
 import asyncio
-import time
 from base64 import b64encode
-from collections.abc import Awaitable, Callable
 from itertools import count
 from typing import Any
 
 import httpx
 import msgspec
-from _harness import alternate, folder, machine, run, small, table, turn
+from _harness import alternate, folder, machine, run, small, turn, versus
+from _turns import SESSIONS, perdure_turns, together
 
-import perdure
-from perdure import Event
 from tests.servers.etcd import Etcd
 
-SESSIONS = 64
 CONNECTIONS = 8
 TURNS = 2 if small() else 40
 ROUNDS = 1 if small() else 5
 
 rounds = count()
-
-
-async def together(session: Callable[[int, int], Awaitable[None]], turns: int) -> float:
-    """Turns a second of all sessions."""
-    start = time.perf_counter()
-    await asyncio.gather(*[session(number, turns) for number in range(SESSIONS)])
-    return SESSIONS * turns / (time.perf_counter() - start)
-
-
-async def perdure_turns(server: Etcd) -> float:
-    """Ours, through the public API."""
-    async with perdure.open(f"{server.url}?namespace=n{next(rounds)}&pool={CONNECTIONS}") as store:
-
-        async def session(number: int, turns: int) -> None:
-            for turned in range(turns):
-                await store.append(f"s{number}", *[Event("message", message) for message in turn(turned)])
-
-        await together(session, 2)
-        return await together(session, TURNS)
 
 
 def _text(value: bytes) -> str:
@@ -87,15 +64,12 @@ def main() -> None:
         server.start()
         try:
             systems = {
-                "Perdure": lambda _: asyncio.run(perdure_turns(server)),
+                "Perdure": lambda _: asyncio.run(perdure_turns(f"{server.url}?namespace=n{next(rounds)}&pool={CONNECTIONS}", TURNS)),
                 "bare httpx, a conditional transaction": lambda _: asyncio.run(bare_turns(server)),
             }
-            figures = alternate(systems, ROUNDS)
+            versus("etcd, one member, 64 sessions at once", "turns/s", alternate(systems, ROUNDS))
         finally:
             server.stop()
-    mine = figures["Perdure"]
-    rows = [(name, f"{figure:,.0f}", f"{mine / figure:.2f} x") for name, figure in figures.items()]
-    table("etcd, one member, 64 sessions at once", [("turns/s", "", "Perdure is"), *rows])
 
 
 if __name__ == "__main__":

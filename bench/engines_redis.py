@@ -5,20 +5,14 @@ The server is the tests' own, with `appendfsync always`. A turn is one append of
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import Awaitable, Callable
-from pathlib import Path
+from collections.abc import Sequence
 
-import msgspec
-from _harness import alternate, machine, run, small, table, turn
+from _harness import alternate, machine, run, served, small, versus
+from _turns import Grouped, perdure_turns
 from redis.asyncio import Redis
 
-import perdure
-from perdure import Event
 from tests.servers.valkey import Valkey
 
-SESSIONS = 64
 TURNS = 3 if small() else 300
 ROUNDS = 1 if small() else 5
 LIBRARY = """#!lua name=bare
@@ -38,89 +32,36 @@ end)
 """
 
 
-async def together(session: Callable[[int, int], Awaitable[None]], turns: int) -> float:
-    """Turns a second of all sessions."""
-    start = time.perf_counter()
-    await asyncio.gather(*[session(number, turns) for number in range(SESSIONS)])
-    return SESSIONS * turns / (time.perf_counter() - start)
-
-
-async def perdure_turns(url: str) -> float:
-    """Ours, through the public API."""
-    async with perdure.open(url) as store:
-
-        async def session(number: int, turns: int) -> None:
-            for count in range(turns):
-                await store.append(f"s{number}", *[Event("message", message) for message in turn(count)])
-
-        await together(session, 2)
-        return await together(session, TURNS)
-
-
-class Bare:
-    """A client that sends what waits in one call: a head that is compared and set, a record and an entry of a feed for each session."""
+class Bare(Grouped[tuple[str, str, str, bytes]]):
+    """One call of a function: a head that is compared and set, a record and an entry of a feed for each session."""
 
     def __init__(self, client: Redis) -> None:
+        super().__init__()
         self.client = client
-        self.waiting: list[tuple[str, str, str, bytes, asyncio.Future[None]]] = []
-        self.flushing: asyncio.Task[None] | None = None
 
-    async def append(self, id: str, version: int, messages: list[dict[str, str]]) -> None:
-        """Store one turn after the version expected."""
-        done = asyncio.get_running_loop().create_future()
-        self.waiting.append((id, str(version) if version else "", str(version + 1), msgspec.json.encode(messages), done))
-        if self.flushing is None:
-            self.flushing = asyncio.create_task(self.flush())
-        await done
+    def write(self, id: str, expected: int, body: bytes) -> tuple[str, str, str, bytes]:
+        return id, str(expected) if expected else "", str(expected + 1), body
 
-    async def flush(self) -> None:
-        """Send what waits until nothing does."""
-        while self.waiting:
-            batch, self.waiting = self.waiting, []
-            lost = await self.client.fcall("bare_append", 0, *[word for *words, _ in batch for word in words])
-            assert lost == 0
-            for *_, future in batch:
-                future.set_result(None)
-        self.flushing = None
+    async def send(self, batch: Sequence[tuple[str, str, str, bytes]]) -> None:
+        lost = await self.client.fcall("bare_append", 0, *[word for words in batch for word in words])
+        assert lost == 0
 
 
-async def bare_turns(url: str) -> float:
+async def bare_turns(server: Valkey) -> float:
     """The bare client."""
-    async with Redis.from_url(url) as client:
+    async with Redis.from_url(server.url) as client:
         await client.function_load(LIBRARY)
-        bare, done = Bare(client), [0] * SESSIONS
-
-        async def session(number: int, turns: int) -> None:
-            for count in range(turns):
-                await bare.append(f"s{number}", done[number], turn(count))
-                done[number] += 1
-
-        await together(session, 2)
-        return await together(session, TURNS)
-
-
-SYSTEMS = {"Perdure": perdure_turns, "bare redis-py, grouped": bare_turns}
+        return await Bare(client).turns(TURNS)
 
 
 def main() -> None:
     """Print the table."""
     machine()
-
-    def measured(name: str) -> Callable[[Path], float]:
-        def measure(place: Path) -> float:
-            server = Valkey(place)
-            server.start()
-            try:
-                return asyncio.run(SYSTEMS[name](server.url))
-            finally:
-                server.stop()
-
-        return measure
-
-    figures = alternate({name: measured(name) for name in SYSTEMS}, ROUNDS)
-    mine = figures["Perdure"]
-    rows = [(name, f"{figure:,.0f}", f"{mine / figure:.2f} x") for name, figure in figures.items()]
-    table("Valkey, appendfsync always, 64 sessions at once", [("turns/s", "", "Perdure is"), *rows])
+    systems = {
+        "Perdure": served(Valkey, lambda server: perdure_turns(server.url, TURNS)),
+        "bare redis-py, grouped": served(Valkey, bare_turns),
+    }
+    versus("Valkey, appendfsync always, 64 sessions at once", "turns/s", alternate(systems, ROUNDS))
 
 
 if __name__ == "__main__":

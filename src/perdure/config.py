@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_type_hints
 import msgspec
 
 from perdure.errors import Invalid
-from perdure.redaction import shown_url
+from perdure.redaction import shown_url, shown_value
 
 __all__ = ["ENVIRONMENT_ARCHIVE", "ENVIRONMENT_URL", "URL_DEFAULT", "Settings", "default_url", "make_settings", "shown_url"]
 
@@ -117,5 +117,5 @@ def mistake(kind: type[msgspec.Struct], given: Mapping[str, Any], *, strict: boo
             msgspec.convert(given[name], wanted, strict=strict)
         except msgspec.ValidationError:
             words = _WORDS.get(wanted) or f"one of {', '.join(map(repr, get_args(wanted)))}"
-            return f"{name} must be {words}" + (f", not {given[name]!r}" if show else "")
+            return f"{name} must be {words}" + (f", not {shown_value(given[name])}" if show else "")
     return "values do not fit together"

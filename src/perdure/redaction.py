@@ -96,6 +96,11 @@ def option_named(url: str, query: Sequence[tuple[str, str]], number: int) -> str
     return f"like number {number + 1} of its query"
 
 
+def shown_value(value: object) -> str:
+    """A value for a message. Python writes no number of many thousand digits."""
+    return "so large a number" if isinstance(value, int) and value.bit_length() > 200 else repr(value)
+
+
 class Secrets:
     """What may be a secret in a URL, to be taken out of texts and errors."""
 

@@ -656,8 +656,9 @@ class Store:
 
         `read`, `history`, `find` and `fork` go on as before, through the archive. The first write restores the session by itself. Nothing
         happens where it is archived already. A crash at any point leaves the session whole; the next call goes on with it.
-        Raises `NotFound`, `Deleted`, `Busy` while somebody writes to the session or holds its lease, `Unsupported` without
-        `open(archive=...)`, `Unavailable`, and `Corrupt` for a segment that does not read as it was written.
+        Raises `NotFound`, `Deleted`, `Busy` while somebody writes to the session or holds its lease, or a consumer has not read it
+        (`error.consumers` names them), `Unsupported` without `open(archive=...)`, `Unavailable`, and `Corrupt` for a segment that does not
+        read as it was written.
         """
         return run_blocking(self._store.archive(session, actor=actor))
 

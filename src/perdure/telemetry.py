@@ -26,6 +26,7 @@ SWEEP_OVERDUE = "perdure.sweep.overdue"
 
 SPOOL_ENTRIES, SPOOL_BYTES, SPOOL_AGE = "perdure.spool.entries", "perdure.spool.bytes", "perdure.spool.age"
 CACHE_HITS = "perdure.cache.hits"
+"""By `tier`: memory, or shared, where the shared cache saved the load that a miss in memory asks for."""
 CACHE_MISSES = "perdure.cache.misses"
 CACHE_EVICTIONS = "perdure.cache.evictions"
 CACHE_BYTES = "perdure.cache.bytes"
@@ -33,6 +34,8 @@ SHARED_CACHE = "perdure.shared_cache.requests"
 """Requests to the shared cache, with the attribute `outcome`: a field of `perdure.SharedCacheInfo`."""
 LEASES_HELD, LEASES_LOST = "perdure.leases.held", "perdure.leases.lost"
 LEASE_CHALLENGES, LEASE_TAKEOVERS = "perdure.leases.challenges", "perdure.leases.takeovers"
+ARCHIVE_BYTES, ARCHIVE_COMMITS = "perdure.archive.bytes", "perdure.archive.commits"
+"""What went to segments: bytes as they are stored there, and commits."""
 LARGE_STATES = "perdure.state.large"
 HANDLED = "perdure.consumer.handled"
 LAG = "perdure.consumer.lag"
@@ -163,6 +166,13 @@ class Telemetry:
         if self._instruments is not None:
             self._instruments.lease_takeovers.add(1)
 
+    def archived(self, bytes: int, commits: int) -> None:
+        """Count a segment that was stored and anchored."""
+        self._look()
+        if self._instruments is not None:
+            self._instruments.archive_bytes.add(bytes)
+            self._instruments.archive_commits.add(commits)
+
     def large_state(self) -> None:
         """Count a session whose state has grown large."""
         if self._instruments is None:
@@ -206,7 +216,7 @@ class _Instruments:
         self.spool_bytes = meter.create_gauge(SPOOL_BYTES, unit="By", description="What the writes in the spool take.")
         self.spool_age = meter.create_gauge(SPOOL_AGE, unit="s", description="How long the oldest write is in the spool.")
         self.caches: dict[str, metrics.Counter | metrics.UpDownCounter] = {
-            CACHE_HITS: meter.create_counter(CACHE_HITS, unit="{read}", description="States that were in memory."),
+            CACHE_HITS: meter.create_counter(CACHE_HITS, unit="{read}", description="States that a cache had, by tier."),
             CACHE_MISSES: meter.create_counter(CACHE_MISSES, unit="{read}", description="States that were not in memory."),
             CACHE_EVICTIONS: meter.create_counter(CACHE_EVICTIONS, unit="{state}", description="States that made room for others."),
             CACHE_BYTES: meter.create_up_down_counter(CACHE_BYTES, unit="By", description="About how much the states in memory take."),
@@ -216,6 +226,8 @@ class _Instruments:
         self.leases_lost = meter.create_counter(LEASES_LOST, unit="{lease}", description="Leases that ended before they were released.")
         self.lease_challenges = meter.create_counter(LEASE_CHALLENGES, unit="{commit}", description="Holders asked whether they are alive.")
         self.lease_takeovers = meter.create_counter(LEASE_TAKEOVERS, unit="{lease}", description="Leases taken from silent holders.")
+        self.archive_bytes = meter.create_counter(ARCHIVE_BYTES, unit="By", description="Segments that went to the archive.")
+        self.archive_commits = meter.create_counter(ARCHIVE_COMMITS, unit="{commit}", description="Commits that went to the archive.")
         self.large_states = meter.create_counter(
             LARGE_STATES, unit="{session}", description="Sessions whose state was found to have more than warn_bytes."
         )

@@ -57,7 +57,7 @@ def test_writers_are_followed(engine: Engine, servers: Servers[Server]) -> None:
 
 
 @EVERY_ENGINE
-def test_of_two_consumers_at_once_one_steps_back(engine: Engine, servers: Servers[Server]) -> None:
+def test_of_two_consumers_at_once_one_works(engine: Engine, servers: Servers[Server]) -> None:
     """See `consumers.effects_happen_once`."""
     url = engine.url(servers(engine.server))
 

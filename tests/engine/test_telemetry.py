@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from opentelemetry import metrics, trace
@@ -86,6 +87,8 @@ async def main(url):
                 found[metric.name] = metric
     total = sum(point.value for point in found["perdure.commits"].data.data_points)
     assert total >= 5, total
+    tiers = {point.attributes["tier"] for point in found["perdure.cache.hits"].data.data_points}
+    assert tiers == {"memory"}, tiers
     cached = {name: sum(point.value for point in found["perdure.cache." + name].data.data_points) for name in ("hits", "misses", "bytes")}
     assert cached["hits"] >= info.hits - 1 > 0, (cached, info)
     assert cached["misses"] > 0, cached
@@ -156,3 +159,40 @@ async def test_commits_of_one_batch_keep_the_contexts_of_their_callers(url: str)
         for context in contexts:
             found = {commit.trace async for commit in store.history(f"s{context.trace_id}")}
             assert found == {f"00-{context.trace_id:032x}-{context.span_id:016x}-00"}
+
+
+ARCHIVING = """
+import asyncio, sys
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+import perdure
+from perdure import Event
+
+async def main(url, place):
+    reader = InMemoryMetricReader()
+    metrics.set_meter_provider(MeterProvider(metric_readers=[reader]))
+    async with perdure.open(url, archive=place) as store:
+        for number in range(20):
+            await store.append("s", Event("x", number))
+        first = await store.compact("s", keep=5)
+        second = await store.archive("s")
+        await store.archive("s")
+    found = {}
+    for resource in reader.get_metrics_data().resource_metrics:
+        for scope in resource.scope_metrics:
+            for metric in scope.metrics:
+                found[metric.name] = sum(point.value for point in metric.data.data_points if hasattr(point, "value"))
+    assert found["perdure.archive.bytes"] == first.segment_bytes + second.segment_bytes > 0, (found, first, second)
+    assert found["perdure.archive.commits"] == first.commits + second.commits, (found, first, second)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def test_what_goes_to_the_archive_is_metered(url: str, tmp_path: Path) -> None:
+    """With an SDK the bytes and the commits of segments are counted, once each."""
+    pytest.importorskip("opentelemetry.sdk", reason="the OpenTelemetry SDK is not installed")
+    command = [sys.executable, "-W", "error", "-c", ARCHIVING, url, f"file://{tmp_path}/archive"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert run.returncode == 0, run.stderr

@@ -105,7 +105,7 @@ async def test_a_checkpoint_does_not_make_the_next(url: str) -> None:
         assert (await checkpoint(store)).version == before + 1
         await write(store, "b", 3)
         assert (await ops.consume(store, "second", seen, prefix="nothing", follow=False)).handled == 0
-        assert (await checkpoint(store, "second")).version == 1
+        assert (await checkpoint(store, "second")).version == 1 + 2, "It was registered, and its lease was taken and released."
         assert (await checkpoint(store)).version == before + 1
         running.cancel()
         assert {info.session async for info in store.list()} == {"a", "b"}
@@ -233,7 +233,7 @@ async def test_what_was_purged_is_not_retried(url: str) -> None:
         assert versions(seen.changes)["a"] == [1, 4, 5]
 
 
-async def test_of_two_at_once_one_steps_back(url: str) -> None:
+async def test_of_two_at_once_one_works(url: str) -> None:
     """See `consumers.effects_happen_once`: two runs of one name, in two stores or in one."""
     async with perdure.open(url) as store:
         if url == "memory:":
@@ -241,6 +241,101 @@ async def test_of_two_at_once_one_steps_back(url: str) -> None:
         else:
             async with perdure.open(url) as other:
                 await effects_happen_once(store, other)
+
+
+async def test_a_run_that_lost_its_lease_waits_for_it(url: str) -> None:
+    """A run that is overtaken while its handler is busy writes no checkpoint: it waits for the run that took over, and goes on after it.
+    What both have handled counts once."""
+    async with perdure.open(url) as store:
+        await write(store, "ab", 3)
+        busy, go_on = asyncio.Event(), asyncio.Event()
+        first, second = Recorder(), Recorder()
+
+        async def slow(changes: list[Change]) -> None:
+            if not busy.is_set():
+                busy.set()
+                await go_on.wait()
+            await first(changes)
+
+        running = asyncio.create_task(ops.consume(store, "indexer", slow, code="Recorder"))
+        await busy.wait()
+        with pytest.raises(perdure.Held, match="indexer in process"):
+            await ops.consume(store, "indexer", second, follow=False, wait=0)
+        other = asyncio.create_task(ops.consume(store, "indexer", second))
+        assert await system_store(store).break_lease("consumer/indexer") is not None
+        await until(lambda: len(second.changes) == 6)
+        await until_saved(store, second.changes[-1])
+        go_on.set()
+        await until(lambda: len(first.changes) == 6)
+        await write(store, "a")
+        await until(lambda: len(second.changes) == 7)
+        await until_saved(store, second.changes[-1])
+        other.cancel()
+        await write(store, "b")
+        await until(lambda: len(first.changes) == 7)
+        await until_saved(store, first.changes[-1])
+        assert (await ops.consumers(store))[0].handled == 8
+        assert not running.done()
+        running.cancel()
+
+
+async def test_without_leases_the_second_steps_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a store of schema 1, which has no leases, two runs may work at once: the one that writes its checkpoint second is `Fenced`, and
+    what it has handled is not lost."""
+    monkeypatch.setattr("perdure.ops.consumer.indexed", lambda _: None)
+    async with perdure.open("memory:") as store:
+        await write(store, "ab", 3)
+        both = asyncio.Barrier(2)
+        seen = Recorder()
+
+        async def handler(changes: list[Change]) -> None:
+            await both.wait()
+            await seen(changes)
+
+        runs = (ops.consume(store, "indexer", handler, follow=False) for _ in range(2))
+        done = await asyncio.gather(*runs, return_exceptions=True)
+        assert sorted(type(one).__name__ for one in done) == ["Consumed", "Fenced"]
+        assert (await ops.consumers(store))[0].handled == 6
+
+
+async def test_a_checkpoint_keeps_its_newest_commits(url: str) -> None:
+    """However much is handled, a checkpoint has a few hundred commits at most, and the consumer goes on where it was."""
+    async with perdure.open(url) as store:
+        system, seen = system_store(store), Recorder()
+        await write(store, "a", 330)
+        await ops.consume(store, "indexer", seen, batch=1, follow=False)
+        with pytest.raises(perdure.Truncated) as caught:
+            [commit async for commit in system.history("consumer/indexer", control=True)]
+        left = [commit async for commit in system.history("consumer/indexer", control=True, after=caught.value.first - 1)]
+        assert 100 <= len(left) <= 260
+        await write(store, "a", 2)
+        assert (await ops.consume(store, "indexer", seen, follow=False)).handled == 2
+        assert versions(seen.changes) == {"a": list(range(1, 333))}
+
+
+async def test_a_checkpoint_is_cut_though_nothing_is_handled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answers to those who wait for the lease do not let the checkpoint of an idle consumer grow."""
+    monkeypatch.setattr("perdure.ops.consumer.CUT_SECONDS", 0.0)
+    async with perdure.open("memory:") as store:
+        system = system_store(store)
+        running = asyncio.create_task(ops.consume(store, "indexer", Recorder()))
+
+        async def at_work() -> bool:
+            return [info.session async for info in system.leases()] == ["consumer/indexer"]
+
+        await until_true(at_work)
+        for number in range(220):
+            await system.configure("consumer/indexer", tags={"n": str(number)})
+        await write(store, "a")  # It wakes the consumer.
+
+        async def is_cut() -> bool:
+            try:
+                return not [commit async for commit in system.history("consumer/indexer")]
+            except perdure.Truncated:
+                return True
+
+        await until_true(is_cut)
+        running.cancel()
 
 
 @pytest.mark.parametrize("stored", [True, False])
@@ -266,7 +361,7 @@ async def test_a_lost_answer_of_a_checkpoint(stored: bool) -> None:
         assert await ops.consume(store, "indexer", seen, batch=2, follow=False) == ops.Consumed(12, 0)
         assert versions(seen.changes) == {session: list(range(1, 7)) for session in "ab"}
         assert (await ops.consumers(store))[0].handled == 12
-        assert (await checkpoint(store)).version == 1 + 6
+        assert (await checkpoint(store)).version == 1 + 6 + 2, "It was registered, written six times, and its lease taken and released."
 
 
 async def test_a_checkpoint_waits_for_an_engine_that_is_away() -> None:
@@ -366,6 +461,12 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"batch": 1.5}, "from 1 to 1,000"),
     ({"batch": True}, "from 1 to 1,000"),
     ({"attempts": 0}, "from 1"),
+    ({"ttl": 0}, "ttl must be 3 to 86,400 seconds"),
+    ({"ttl": float("nan")}, "ttl must be"),
+    ({"ttl": "30"}, "ttl must be"),
+    ({"wait": -1}, "wait must be 0 to 86,400 seconds"),
+    ({"wait": float("inf")}, "wait must be"),
+    ({"handler": lambda changes: None}, "pass code="),
     ({"handler": None}, "a function"),
     ({"code": ""}, "must not be empty"),
     ({"types": "message"}, "a collection of event types"),

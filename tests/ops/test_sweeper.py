@@ -409,3 +409,17 @@ async def test_bodies_out_of_line_go_with_their_commits(tmp_path: Path) -> None:
 def bodies(place: Path) -> list[Path]:
     """The objects of bodies."""
     return [path for path in (place / "blobs").rglob("*") if path.is_file()]
+
+
+async def test_an_age_is_kept_again_and_again() -> None:
+    """Commits that were dropped before are not asked for: each round in which some are too old drops them."""
+    clock = SimulatedClock()
+    async with perdure.open("memory:", clock=clock) as store:
+        await store.append("s", Event("start"))
+        await store.configure("s", keep=DAY, drop=True)
+        for _ in range(4):
+            for _ in range(12):
+                await store.append("s", Event("more"))
+            clock.advance(days=3)
+            assert await swept(store) == [("s", "trimmed")]
+        await store.verify("s")

@@ -14,7 +14,7 @@ import contextlib
 import sys
 import threading
 import types
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextvars import ContextVar, copy_context
 from typing import Any, Generic, TypeVar
 
@@ -69,13 +69,17 @@ class Reply(Generic[T]):
         self._finish(None, error)
 
     def _finish(self, value: Any, error: BaseException | None) -> None:
-        if self._done:
-            return
-        self._value, self._error = value, error
-        self._done = True  # Then the waker is read. The other side writes its waker and then reads this: one of them sees the other.
-        wake = self._wake
+        wake = self._answer(value, error)
         if wake is not None:
             wake()
+
+    def _answer(self, value: Any, error: BaseException | None) -> Callable[[], None] | None:
+        """Answer; what wakes the caller, if it waits."""
+        if self._done:
+            return None
+        self._value, self._error = value, error
+        self._done = True  # Then the waker is read. The other side writes its waker and then reads this: one of them sees the other.
+        return self._wake
 
     def __await__(self) -> Generator[Any, None, T]:
         if not self._done:
@@ -121,12 +125,7 @@ class Reply(Generic[T]):
                 loop.call_soon(resolve)
                 raise
 
-        def wake() -> None:
-            # The loop may be closed while the call was served: then nothing waits for the answer.
-            with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(resolve)
-
-        self._wake = wake
+        self._wake = _LoopWake(loop, resolve)
         if self._done:
             return
         timer = None if seconds is None else loop.call_later(seconds, resolve)
@@ -135,3 +134,44 @@ class Reply(Generic[T]):
         finally:
             if timer is not None:
                 timer.cancel()
+
+
+class _LoopWake:
+    """Wakes a coroutine of another thread's loop."""
+
+    __slots__ = ("loop", "resolve")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, resolve: Callable[[], None]) -> None:
+        self.loop, self.resolve = loop, resolve
+
+    def __call__(self) -> None:
+        _run_soon(self.loop, self.resolve)
+
+
+def _run_soon(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: Any) -> None:
+    # The loop may be closed while the call was served: then nothing waits for the answer.
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(function, *arguments)
+
+
+def set_all(answers: Iterable[tuple[Reply[Any], Any]]) -> None:
+    """Answer several calls. A loop in which many of them wait is woken once, which costs it and this thread less."""
+    waiting: dict[asyncio.AbstractEventLoop, list[Callable[[], None]]] = {}
+    for reply, value in answers:
+        wake = reply._answer(value, None)
+        if isinstance(wake, _LoopWake):
+            waiting.setdefault(wake.loop, []).append(wake.resolve)
+        elif wake is not None:
+            wake()
+    for loop, resolves in waiting.items():
+        _run_soon(loop, _resolve_all, loop, resolves)
+
+
+def _resolve_all(loop: asyncio.AbstractEventLoop, resolves: list[Callable[[], None]]) -> None:
+    try:
+        while resolves:
+            resolves[-1]()
+            resolves.pop()
+    except BaseException:  # Interrupted: the loop's next run wakes the others. To wake one twice does no harm.
+        loop.call_soon(_resolve_all, loop, resolves)
+        raise

@@ -11,6 +11,7 @@ from perdure.engine.options import check_durability
 from perdure.errors import Invalid
 from perdure.model.fence import Fence
 from perdure.model.ids import SessionKey, check_name
+from perdure.model.lifecycle import Begin
 
 
 class Context(msgspec.Struct, frozen=True):
@@ -18,6 +19,8 @@ class Context(msgspec.Struct, frozen=True):
 
     core: Core
     tenant: str
+    begin: Begin | None = None
+    """See `Options.begin`."""
 
     def opened(self) -> Core:
         """The parts of the connection. Raises `Closed`, also in a forked child."""

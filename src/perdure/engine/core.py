@@ -6,6 +6,7 @@ import os
 import sys
 import warnings
 from collections.abc import Coroutine
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from perdure.backends.spi import Backend, Durability, Proving
@@ -15,7 +16,9 @@ from perdure.concurrency.replies import FORKED
 from perdure.config import Settings, shown_url
 from perdure.engine.archive.archiver import Archiver
 from perdure.engine.archive.retention import Retention
+from perdure.engine.archive.unread import Unread
 from perdure.engine.leasing.leases import Leases
+from perdure.engine.live.changes import Follower
 from perdure.engine.live.watch import Watchers
 from perdure.engine.read.bodies import Bodies
 from perdure.engine.read.cache import Cache
@@ -94,10 +97,25 @@ class Core:
             self.sizes,
         )
         self.controls = ControlCommits(backend, codec, self.writer, self.reader, self.cache, self.committer, self.watchers, clock, settings)
+        self.follower = partial(Follower, backend, codec, self.bodies, self.chains, self.watchers, clock, settings)
+        """Makes a follower of a tenant's changes, of a selection, after a cursor. It does not refer to this object, which warns when it is
+        forgotten unclosed."""
+        self.unread = Unread(backend, self.reader, clock, self.follower)
         self.archiver = Archiver(
-            backend, codec, self.reader, self.chains, self.segments, self.controls, self.snapshots, clock, durability, self.bodies
+            backend,
+            codec,
+            self.reader,
+            self.chains,
+            self.segments,
+            self.controls,
+            self.snapshots,
+            clock,
+            durability,
+            self.bodies,
+            self.unread,
+            self.telemetry,
         )
-        self.retention = Retention(backend, codec, self.reader, self.chains, self.segments, self.archiver, clock, self.bodies)
+        self.retention = Retention(backend, codec, self.reader, self.chains, self.segments, self.archiver, clock, self.bodies, self.unread)
         self.committer.restore = self.archiver.restore
         self.leases = Leases(backend, self.controls, self.cache, self.snapshots, self.watchers, clock, durability, self.telemetry)
         self.spool: Spool | None = None

@@ -7,15 +7,14 @@ from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from perdure.backends.registry import open_backend
-from perdure.backends.spi import Durability
+from perdure.backends.spi import Backend, Durability
 from perdure.clock import Clock, SystemClock
 from perdure.codec.codec import Codec
 from perdure.codec.upcast import Upcaster
 from perdure.config import default_url, make_settings
 from perdure.engine.core import Core
 from perdure.engine.options import check_durability, parse_durability
-from perdure.engine.read import segments
-from perdure.engine.read.bodies import claim
+from perdure.engine.read import bodies, segments
 from perdure.engine.read.shared.client import open_client
 from perdure.engine.store import Store
 from perdure.engine.unentered import Asynchronous
@@ -73,12 +72,12 @@ class Opening(Asynchronous):
             backend = await open_backend(url, clock=clock, create=self._create)
             try:
                 strongest = backend.capabilities.durability
-                bodies = Durability.quorum if place is None else place.durability
-                durability = check_durability(self._durability, min(Durability.local, strongest), backend.capabilities, bodies)
+                safest = Durability.quorum if place is None else place.durability
+                durability = check_durability(self._durability, min(Durability.local, strongest), backend.capabilities, safest)
                 if place is not None:
-                    await claim(place, backend.store_id, create=self._create)
+                    await _claim(place, bodies.FOLDER, "bodies", backend, create=self._create)
                 if archive is not None:
-                    await segments.claim(archive, backend.store_id, create=self._create)
+                    await _claim(archive, segments.FOLDER, "archive", backend, create=self._create)
             except BaseException:
                 await backend.close()
                 raise
@@ -108,6 +107,12 @@ class Opening(Asynchronous):
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._store is not None:
             await self._store.close()
+
+
+async def _claim(place: Place, folder: str, contents: str, backend: Backend, *, create: bool) -> None:
+    from perdure.places.owner import claim  # places load the buckets of the engines, which most stores do not need
+
+    await claim(place, folder, contents, backend.store_id, create=create)
 
 
 def _spool_file(url: str) -> SpoolFile:

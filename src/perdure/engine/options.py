@@ -14,9 +14,11 @@ from perdure.errors import Invalid, Unsupported
 from perdure.model.events import Event, check_event_type, is_event_type
 from perdure.model.fence import Fence
 from perdure.model.ids import check_name
+from perdure.model.lifecycle import Begin
 from perdure.model.ops import Op, TakingOp, check_op
 from perdure.model.policy import Clash, OnConflict, check_on_conflict
 from perdure.model.values import are_sound, check
+from perdure.redaction import shown_value
 
 VERSION_MAX = (1 << 62) - 1
 """Largest version that can be asked for."""
@@ -34,6 +36,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     recreate: bool = False
     create: bool = True
     fence: Fence | None = None
+    begin: Begin | None = None
+    """What the session begins with, if this starts it, in place of what its prefix says alone; in a later life too."""
 
 
 def check_options(options: Options) -> Options:
@@ -52,7 +56,7 @@ def check_options(options: Options) -> Options:
 def check_count(name: str, value: object) -> None:
     """Raise `Invalid` unless it is a version or a count that can be asked for."""
     if type(value) is not int or not 0 <= value <= VERSION_MAX:
-        raise Invalid(f"{name} must be a whole number, 0 or more, not {value!r}.")
+        raise Invalid(f"{name} must be a whole number, 0 or more, not {shown_value(value)}.")
 
 
 def check_staleness(consistency: object, max_staleness: object) -> None:
@@ -65,7 +69,7 @@ def check_staleness(consistency: object, max_staleness: object) -> None:
         raise Invalid("A strong read is never stale: leave max_staleness out, or pass consistency='eventual'.")
     if type(max_staleness) not in (int, float) or not 0 < max_staleness <= SECONDS_MAX:  # type: ignore[operator]
         raise Invalid(
-            f"max_staleness must be more than 0 and at most {SECONDS_MAX:,} seconds, not {max_staleness!r}; "
+            f"max_staleness must be more than 0 and at most {SECONDS_MAX:,} seconds, not {shown_value(max_staleness)}; "
             "for the newest state pass consistency='strong'."
         )
 
@@ -73,7 +77,7 @@ def check_staleness(consistency: object, max_staleness: object) -> None:
 def check_time(name: str, value: object) -> datetime:
     """The moment itself. Raises `Invalid` unless it is a datetime whose offset from UTC is known."""
     if not isinstance(value, datetime) or value.utcoffset() is None:
-        raise Invalid(f"{name} needs an aware datetime, for instance datetime.now(UTC), not {value!r}.")
+        raise Invalid(f"{name} needs an aware datetime, for instance datetime.now(UTC), not {shown_value(value)}.")
     return value
 
 

@@ -40,14 +40,15 @@ from perdure.engine.write.drafts import Draft
 from perdure.model.commit import Commit, Status
 from perdure.model.events import Event
 from perdure.model.ids import check_tenant, system_tenant, uuid_text
+from perdure.model.lifecycle import Begin
 from perdure.model.policy import OnConflict
 
 
 class Store:
     """Sessions of one tenant. Made by `perdure.open`; safe from any thread and event loop."""
 
-    def __init__(self, core: Core, tenant: str) -> None:
-        self._context = Context(core, tenant)
+    def __init__(self, core: Core, tenant: str, begin: Begin | None = None) -> None:
+        self._context = Context(core, tenant, begin)
         self._core = core
 
     def __repr__(self) -> str:
@@ -468,8 +469,9 @@ class Store:
 
         `read`, `history`, `find` and `fork` go on as before, through the archive. The first write restores the session by itself. Nothing
         happens where it is archived already. A crash at any point leaves the session whole; the next call goes on with it.
-        Raises `NotFound`, `Deleted`, `Busy` while somebody writes to the session or holds its lease, `Unsupported` without
-        `open(archive=...)`, `Unavailable`, and `Corrupt` for a segment that does not read as it was written.
+        Raises `NotFound`, `Deleted`, `Busy` while somebody writes to the session or holds its lease, or a consumer has not read it
+        (`error.consumers` names them), `Unsupported` without `open(archive=...)`, `Unavailable`, and `Corrupt` for a segment that does not
+        read as it was written.
         """
         return await archive(self._context, session, actor)
 

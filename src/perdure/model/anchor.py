@@ -10,7 +10,7 @@ import msgspec
 from perdure.model.control import CONTROL, Control
 from perdure.model.events import Event
 
-ANCHOR, PREPARING = "anchor", "preparing"
+ANCHOR, PREPARING, PURGING = "anchor", "preparing", "purging"
 """The control sections."""
 PREPARED, VOIDED, COMPACTED, ARCHIVED, RESTORED = "preparing", "voided", "compacted", "archived", "restored"
 """The events of anchor commits: a segment is about to be made; it is not to be used; records went to a segment, or went; all of the session
@@ -54,6 +54,13 @@ class Preparing(msgspec.Struct, frozen=True, omit_defaults=True):
     """Whether it takes all of the session. Then `last` is the version of the commit that says this, and nothing may follow it."""
 
 
+class Purging(msgspec.Struct, frozen=True):
+    """The segments of a deleted session are being removed. It stands in the index row alone: a purge that was interrupted goes on by it."""
+
+    version: int
+    """The tombstone's. No fork reads from the commits up to it."""
+
+
 def anchor_of(control: Control) -> Anchor | None:
     """The newest anchor; `None` if there is none. Raises `Corrupt`."""
     return control.section(ANCHOR, Anchor)
@@ -62,6 +69,11 @@ def anchor_of(control: Control) -> Anchor | None:
 def preparing_of(control: Control) -> Preparing | None:
     """The segment that is being made; `None` if there is none. Raises `Corrupt`."""
     return control.section(PREPARING, Preparing)
+
+
+def purging_of(control: Control) -> Purging | None:
+    """The purge that was begun; `None` if none was. Raises `Corrupt`."""
+    return control.section(PURGING, Purging)
 
 
 def anchored(event: Event) -> Anchor | None:

@@ -7,7 +7,7 @@ due     when somebody has to look again. Appends never touch it
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -72,6 +72,8 @@ class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.expire_after is not None or self.archive_after is not None or self.keeps
 
 
+Begin = Callable[[Policy | None, int], Policy]
+"""The policy that a session begins with at a time (ns), from that of its prefix: for writers whose sessions have one of their own."""
 SYSTEM_POLICY = Policy(keep_commits=SYSTEM_COMMITS_KEPT, drop=True)
 """The policy of Perdure's own sessions."""
 

@@ -1,147 +1,89 @@
 """A consumer's checkpoint: a session of the tenant's system tenant that says how far the consumer is, and what is parked.
 
-It is written on the condition that nobody else wrote it since: so of two runs under one name the second one to write sees the other and
-stops, with nothing lost. What `retry` and `drop` change in it meanwhile is adopted.
+The run at work holds its lease, where the store has leases, and writes under it. It writes on the condition that nobody else wrote since,
+too: so without leases the second of two runs under one name sees the other and stops, with nothing lost. What `retry` and `drop` change
+meanwhile is adopted.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 
 import msgspec
 
 from perdure.concurrency.replies import Reply
-from perdure.engine.live.changes import Selection
+from perdure.engine.leasing.lease import Lease
+from perdure.engine.live.consumers import Parked, Position, Registration, State, path_of, session_id, state_of
 from perdure.engine.store import Store, system_store
-from perdure.engine.views import Change, View
-from perdure.errors import AlreadyExists, Busy, Conflict, Deleted, Fenced, Invalid, NotFound, Unavailable, Unknown
+from perdure.engine.views import Change
+from perdure.errors import AlreadyExists, Busy, Conflict, Deleted, Error, Fenced, Invalid, NotFound, Unavailable, Unknown
 from perdure.model import ops as op
+from perdure.model.anchor import anchor_of
 from perdure.model.events import Event
-from perdure.model.ids import check_name
-from perdure.model.pointer import join
+from perdure.model.ids import SessionKey
+from perdure.model.lifecycle import SYSTEM_COMMITS_KEPT
 
-PREFIX = "consumer/"
-"""What the ids of the sessions begin with."""
-NAME_BYTES_MAX = 200
-"""Longest name of a consumer, in bytes of UTF-8."""
+ACTOR = "perdure consume"
+"""The actor of the commits by which a checkpoint is cut."""
+CUT_EVERY = 100
+"""So many commits above the newest `SYSTEM_COMMITS_KEPT` may be there before the older ones go."""
 WRITE_AGAIN_AFTER = 0.5
 """Seconds until a checkpoint is written again where the engine could not be reached."""
 WRITE_TRIES = 120
 """How often that is tried: about a minute."""
 
-
-class Registration(msgspec.Struct, frozen=True):
-    """What a consumer of a name is: the name of its code, and which changes it takes."""
-
-    code: str
-    types: list[str] | None
-    prefix: str
-    tags: Mapping[str, str]
-    control: bool
-
-    @classmethod
-    def of(cls, code: str, selection: Selection) -> Registration:
-        types = None if selection.types is None else sorted(selection.types)
-        return cls(code, types, selection.prefix, selection.tags, selection.control)
-
-    def selection(self) -> Selection:
-        """Which changes it takes."""
-        types = None if self.types is None else frozenset(self.types)
-        return Selection(types=types, prefix=self.prefix, tags=self.tags, control=self.control)
-
-
-class Position(msgspec.Struct, frozen=True):
-    """The newest commit that was handled; `at` in nanoseconds since 1970."""
-
-    session: str
-    version: int
-    at: int
-
-    @classmethod
-    def of(cls, change: Change) -> Position:
-        return cls(change.session, change.commit.version, change.commit.at)
-
-
-class Parked(msgspec.Struct):
-    """What waits of a session whose commit could not be handled: the commits from `first` to `last`."""
-
-    first: int
-    last: int
-    error: str
-    """What the handler raised last."""
-    since: int
-    """When it was parked, in nanoseconds since 1970."""
-    retry: bool = False
-    """Whether the consumer is asked to try again."""
-
-
-class State(msgspec.Struct):
-    """The state of the session."""
-
-    name: str
-    registration: Registration
-    cursor: str | None
-    run: str
-    """The run that wrote it last, and `saves` how often it had written."""
-    saves: int
-    handled: int
-    position: Position | None
-    parked: dict[str, Parked]
-
-
-def session_id(name: object) -> str:
-    """The session of a consumer. Raises `Invalid` for what cannot be a name."""
-    checked = check_name("A consumer's name", name)
-    if len(checked.encode()) > NAME_BYTES_MAX:
-        raise Invalid(f"A consumer's name may have at most {NAME_BYTES_MAX} bytes; this one has {len(checked.encode())}.")
-    return PREFIX + checked
-
-
-def state_of(view: View) -> State:
-    """The state, typed."""
-    return msgspec.convert(view.state, State)
-
-
-def path_of(session: str) -> str:
-    """Where the state has what is parked of a session."""
-    return join(("parked", session))
+_log = logging.getLogger("perdure.ops")
 
 
 class Checkpoint:
     """One run's view of its consumer's checkpoint. `parked` is what this run knows; `save` stores it."""
 
-    def __init__(self, store: Store, id: str, run: str, version: int, state: State) -> None:
-        self._store, self._id, self._run, self._version, self._stored = store, id, run, version, state
+    def __init__(self, store: Store, id: str, run: str, version: int, state: State, lease: Lease | None) -> None:
+        self._store, self._id, self._run, self._version, self._stored, self._lease = store, id, run, version, state, lease
         self._saves = 0
         self.cursor = state.cursor
         self.parked = _copied(state.parked)
 
     @classmethod
-    async def load(cls, store: Store, name: str, registration: Registration, after: str | None) -> Checkpoint:
-        """That of a consumer, which is registered if it is new: then it begins after the cursor `after`.
+    async def register(cls, store: Store, name: str, registration: Registration, after: str | None) -> str:
+        """See that there is a consumer of this name; a new one begins after the cursor `after`. Returns its mark, for `open`.
 
         Raises `Invalid` if a consumer of this name was registered with another registration.
         """
-        id, system, run = session_id(name), system_store(store), store.new_id()
-        new = State(name, registration, after, "", 0, 0, None, {})
+        id, system = session_id(name), system_store(store)
+        new = State(name, registration, after, "", 0, 0, None, {}, store.new_id())
         while True:
             try:
-                view = await system.read(id)
+                state = state_of((await system.read(id)).state)
             except (NotFound, Deleted) as error:
                 made = Event("registered", None, (op.set("", msgspec.to_builtins(new)),))
                 try:
                     await system.append(id, made, expect=0, recreate=isinstance(error, Deleted))
                 except (AlreadyExists, Conflict):
                     continue
-                continue
-            state = state_of(view)
+                return new.registered
             _check_registration(name, state.registration, registration)
-            return cls(system, id, run, view.version, state)
+            return state.registered
+
+    @classmethod
+    async def open(cls, store: Store, name: str, registration: Registration, mark: str, lease: Lease | None) -> Checkpoint:
+        """That of a consumer which `register` has found. Raises `Fenced` if it was forgotten since, `Invalid` as `register`."""
+        id, system = session_id(name), system_store(store)
+        try:
+            view = await system.read(id)
+        except (NotFound, Deleted):
+            raise forgotten(name) from None
+        state = state_of(view.state)
+        if state.registered != mark:
+            raise forgotten(name)
+        _check_registration(name, state.registration, registration)
+        return cls(system, id, store.new_id(), view.version, state, lease)
 
     async def save(self, cursor: str | None, newest: Change | None, handled: int) -> None:
         """So many changes were handled, up to the newest: store that, the place to go on from, and what is parked.
 
-        Waits out an engine that is away, for about a minute. Raises `Fenced` if another run has written the checkpoint.
+        Waits out an engine that is away, for about a minute. Raises `Fenced` if another run has taken the lease, or written the checkpoint.
         """
         self._saves += 1
         for attempt in range(WRITE_TRIES):
@@ -152,6 +94,7 @@ class Checkpoint:
                     expect=self._version,
                     on_conflict="raise",
                     key=f"{self._run}/{self._saves}/{self._version}",
+                    lease=self._lease,
                 )
             except (Conflict, Deleted):
                 if await self.adopt() == self._saves:  # It was stored, and the answer was lost.
@@ -181,13 +124,10 @@ class Checkpoint:
         try:
             view = await self._store.read(self._id)
         except (NotFound, Deleted):
-            raise Fenced(
-                "This consumer was forgotten while it was at work.",
-                session=self._id,
-                token=None,
-                advice="Start it again to begin from the start.",
-            ) from None
-        state = state_of(view)
+            raise forgotten(self._stored.name) from None
+        state = state_of(view.state)
+        if state.registered != self._stored.registered:
+            raise forgotten(self._stored.name)
         mine = state.run == self._run
         if not mine and (state.run, state.saves) != (self._stored.run, self._stored.saves):
             raise Fenced(
@@ -201,6 +141,18 @@ class Checkpoint:
         self._version, self._stored = view.version, state
         return state.saves if mine else 0
 
+    async def cut(self) -> None:
+        """Let the checkpoint's old commits go, if there are many. What stands in the way is logged, and the next call tries again."""
+        core, session = self._store._core, SessionKey(self._store.tenant, self._id)
+        try:
+            current = await core.reader.read_head(session)
+            anchor = None if current is None else anchor_of(current.control)
+            gone = 0 if anchor is None else anchor.version
+            if current is not None and current.head.version - gone >= SYSTEM_COMMITS_KEPT + CUT_EVERY:
+                await core.retention.compact(session, SYSTEM_COMMITS_KEPT, ACTOR, drop=True)
+        except Error as error:
+            _log.warning("The checkpoint of consumer %r could not be cut: %s", self._stored.name, error)
+
     def _adopt_one(self, session: str, last: int, now: Parked | None) -> None:
         parked = self.parked.get(session)
         if parked is None:
@@ -211,6 +163,16 @@ class Checkpoint:
             self.parked[session] = Parked(last + 1, parked.last, parked.error, parked.since, retry=True)
         else:
             del self.parked[session]
+
+
+def forgotten(name: str) -> Fenced:
+    """The error for a run whose consumer was forgotten."""
+    return Fenced(
+        f"Consumer {name!r} was forgotten while it was at work.",
+        session=session_id(name),
+        token=None,
+        advice="Start it again to begin from the start.",
+    )
 
 
 def _check_registration(name: str, registered: Registration, asked: Registration) -> None:

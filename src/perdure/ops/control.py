@@ -10,12 +10,12 @@ from typing import Any
 import msgspec
 
 from perdure.engine.calls.changes import make_follower
+from perdure.engine.live.consumers import PREFIX, Parked, State, session_id, state_of
 from perdure.engine.store import Store, system_store
 from perdure.engine.views import View
 from perdure.engine.write.drafts import Draft
 from perdure.errors import Deleted, Error, NotFound
 from perdure.model.timestamps import moment, to_datetime
-from perdure.ops.checkpoint import PREFIX, Parked, State, session_id, state_of
 from perdure.ops.either import Either
 
 WAITING_MAX = 1_000
@@ -146,7 +146,7 @@ async def _read(store: Store, name: str) -> View:
 
 
 async def _info(store: Store, view: View) -> ConsumerInfo:
-    state = state_of(view)
+    state = state_of(view.state)
     position, parked = state.position, [_parked(session, one) for session, one in sorted(state.parked.items())]
     waiting: int | None = None
     since, problem = None, None

@@ -82,6 +82,9 @@ async def _go(
         moved = await work()
         detail = f"{moved.commits} commits"
     except Busy as error:
+        if "consumers" in error.facts:
+            await _move_newer(sweep, row, look, sweep.now + HELD_DELAY)
+            return action(row, "unread", f"consumers have not read it: {', '.join(map(repr, error.consumers))}")
         newer = await sweep.core.backend.load(row.session)
         leased = newer is not None and (is_held if what == "archived" else is_exclusive)(newer.row.head.epoch)
         went, detail, due_at = ("held" if leased else "overtaken"), str(error), sweep.now + HELD_DELAY

@@ -21,6 +21,7 @@ from perdure.ops.prefix_steps import apply, apply_changed, is_to_apply, prefix_p
 from perdure.ops.rows import Sweep, action
 from perdure.ops.session_steps import look_at, postpone, purge
 from perdure.ops.swept import Action, Swept
+from perdure.redaction import shown_value
 
 EVERY = 30.0
 """Seconds between two rounds, where the caller does not say."""
@@ -58,7 +59,7 @@ async def sweep(
     raised. Raises `Unsupported` where the engine or the store's schema has no place for policies, `Invalid`, `Closed`.
     """
     if isinstance(every, bool) or not isinstance(every, int | float) or not EVERY_MIN <= every <= EVERY_MAX:
-        raise Invalid(f"every takes {EVERY_MIN} to {EVERY_MAX:,.0f} seconds, not {every!r}.")
+        raise Invalid(f"every takes {EVERY_MIN} to {EVERY_MAX:,.0f} seconds, not {shown_value(every)}.")
     if not isinstance(store, Store):
         raise Invalid("sweep takes an open store of the asynchronous API; sweep_blocking takes one of perdure.sync.")
     core = store._context.opened()

@@ -6,7 +6,9 @@ from typing import Any, Literal
 
 import msgspec
 
-What = Literal["looked", "expired", "purged", "woken", "trimmed", "archived", "applied", "held", "forked", "waiting", "overtaken", "failed"]
+What = Literal[
+    "looked", "expired", "purged", "woken", "trimmed", "archived", "applied", "held", "forked", "unread", "waiting", "overtaken", "failed"
+]
 """What was done to a session that was due.
 
 looked     nothing had to be done yet: it is due again later
@@ -18,6 +20,7 @@ archived   all of it went to the archive, because it was not used
 applied    a prefix policy that was changed was given to sessions that began without it
 held       a lease is held on it: it is looked at again later
 forked     a fork still reads its past from it, so nothing was removed: it is looked at again later
+unread     a consumer has not read what is to go, so nothing was moved or dropped: it is looked at again later
 waiting    its alarm is for a worker that claims it
 overtaken  others wrote first, or another sweeper did: it is looked at again in the next round
 failed     the engine, or what is stored, did not allow it; the detail says why
@@ -49,6 +52,7 @@ class Swept(msgspec.Struct):
     applied: int = 0
     held: int = 0
     forked: int = 0
+    unread: int = 0
     waiting: int = 0
     overtaken: int = 0
     failed: int = 0

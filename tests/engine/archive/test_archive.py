@@ -454,3 +454,62 @@ def test_blocking(tmp_path: Path) -> None:
         assert store.restore(S)
         assert store.compact(S, keep=0).commits == 2
         store.verify(S)
+
+
+async def test_a_programming_error_is_not_taken_for_a_race(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is no `perdure.Error` comes out of `archive` and `compact` as it is: nobody looks whether others were faster, nothing is voided,
+    and the next call goes on with what was begun."""
+    async with perdure.open("memory:", archive=place(tmp_path)) as store:
+        await turns(store, 12)
+        before = await history(store)
+
+        async def broken(*_: Any) -> None:
+            raise ZeroDivisionError("a mistake")
+
+        async def overtaken(*_: Any) -> Any:
+            raise AssertionError("It was asked whether others were faster.")
+
+        for call in (lambda: store.compact(S, keep=3), lambda: store.archive(S)):
+            with monkeypatch.context() as patched:
+                patched.setattr("perdure.engine.archive.archiver.make_segment", broken)
+                patched.setattr("perdure.engine.archive.archiver.Archiver.void", overtaken)
+                with pytest.raises(ZeroDivisionError):
+                    await call()
+            await call()
+        assert [commit.hash for commit in await history(store)][:12] == [commit.hash for commit in before]
+        await store.verify(S)
+
+
+@pytest.mark.parametrize("dropped", [False, True])
+@pytest.mark.parametrize("leased", [False, True])
+async def test_a_second_life_is_known_after_its_beginning_went(tmp_path: Path, *, dropped: bool, leased: bool) -> None:
+    """A process that meets a session in its second life, of which neither the tombstone nor the first commits are in the engine, tells the
+    lives apart: a key of the first is new, one of the second is known, and what was read in the first may not be written on. It needs the
+    archive for none of that but the receipt of a known key."""
+    url = f"sqlite:///{tmp_path}/store.db"
+    async with perdure.open(url, archive=place(tmp_path)) as store:
+        await store.append(S, Event("first"), key="old")
+        await store.append(S, Event("first"))
+        await store.delete(S)
+        await store.append(S, Event("second"), key="new", recreate=True)
+        await turns(store, 12)
+        if leased:
+            async with store.lease(S, owner="w", wait=0) as lease:
+                await store.append(S, Event("under"), lease=lease)
+            await turns(store, 6, start=20)
+        await store.compact(S, keep=3, drop=dropped)
+        head = (await store.read(S)).version
+    async with perdure.open(url) as fresh:
+        (found,) = await fresh._core.backend.heads([_KEY])
+        assert found is not None
+        assert await fresh._core.reader.incarnation_start(_KEY, found) == 3
+        with pytest.raises(perdure.Conflict, match="deleted and created again"):
+            await fresh.append(S, Event("late"), expect=2)
+        if dropped:
+            again = await fresh.append(S, Event("second"), key="new")
+            assert (again.version, again.duplicate) == (4, True)
+        receipt = await fresh.append(S, Event("another"), key="old")
+        assert (receipt.version, receipt.duplicate) == (head + 1, False)
+
+
+_KEY = SessionKey("default", S)

@@ -1,8 +1,9 @@
-"""Holders, challengers, lost answers, forced ends and lives, played on simulated clocks; and each rule switched off once, and found."""
+"""Holders, challengers, sweepers, lost answers and lives, played on simulated clocks; each rule switched off once, and found."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -20,9 +21,20 @@ from perdure.model import epoch as epochs
 from perdure.model import fence
 from perdure.model.epoch import is_challenged, is_held
 from perdure.model.fence import Fence
-from tests.support.engine.lease_world import ACTIONS, BrokenRule, World, play, random_steps
+from perdure.model.lifecycle import SECOND
+from perdure.ops import session_steps
+from tests.support.engine import lease_judge
+from tests.support.engine.lease_judge import Judge
+from tests.support.engine.lease_story import BrokenRule
+from tests.support.engine.lease_world import ACTIONS, SWEPT_ACTIONS, play, play_well, random_steps, shortest
 
 STEPS = st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 2), st.integers(0, 59)), max_size=120)
+
+
+@pytest.fixture
+def soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sweeper looks again after five seconds at a session that is held."""
+    monkeypatch.setattr(session_steps, "HELD_DELAY", 5 * SECOND)
 
 
 @settings(max_examples=60)
@@ -36,14 +48,16 @@ def test_every_play_keeps_the_rules(seed: int, steps: list[Any]) -> None:
 @pytest.mark.parametrize("seed", range(30))
 def test_long_plays(seed: int) -> None:
     """The same for plays of 300 steps."""
-    play(seed, random_steps(seed, 300))
+    play_well(seed, random_steps(seed, 300))
 
 
-@pytest.mark.slow  # Minutes: 100,000 steps.
-def test_a_hundred_thousand_steps() -> None:
-    """The same for more plays than a commit has to wait for."""
+@pytest.mark.slow("minutes: 100,000 steps")
+@pytest.mark.timeout(3_000)
+@pytest.mark.parametrize("actions", [ACTIONS, SWEPT_ACTIONS], ids=["workers", "and a sweeper"])
+def test_a_hundred_thousand_steps(soon_again: None, actions: Sequence[str]) -> None:
+    """The same for more plays than a commit has to wait for, without a sweeper and with one."""
     for seed in range(1000, 1200):
-        play(seed, random_steps(seed, 500))
+        play_well(seed, random_steps(seed, 500, actions))
 
 
 @pytest.fixture
@@ -51,13 +65,13 @@ def short_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lease can be challenged three times only, before it needs a new grant."""
     for module in (epochs, rules, fence):
         monkeypatch.setattr(module, "SEQUENCE_MAX", 5)
-    monkeypatch.setattr(World, "sequence_end", 5)
+    monkeypatch.setattr(Judge, "sequence_end", 5)
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_plays_in_which_the_sequence_ends(short_sequence: None, seed: int) -> None:
     """A holder whose sequence is used up takes a new grant, and keeps its lease."""
-    play(seed, random_steps(seed, 200))
+    play_well(seed, random_steps(seed, 200))
 
 
 Patch = pytest.MonkeyPatch
@@ -192,10 +206,63 @@ def test_the_new_grant_at_the_end_of_a_sequence_is_needed(monkeypatch: pytest.Mo
     _broken("no new grant")
 
 
-def _broken(mutant: str) -> None:
+def _broken(mutant: str, actions: Sequence[str] = ACTIONS) -> tuple[int, list[Any], BrokenRule]:
+    """A play that breaks a rule: its seed and steps, and the story."""
     for seed in range(200):
+        steps = random_steps(seed, 200, actions)
         try:
-            play(seed, random_steps(seed, 200))
-        except BrokenRule:
-            return
+            play(seed, steps)
+        except BrokenRule as broken:
+            return seed, steps, broken
     raise AssertionError(f"No play found out: {mutant}.")
+
+
+STORIES = {
+    "a challenge need not stand for a ttl": lease_judge.WHOLE_TTL,
+    "a lease is taken without a challenge": lease_judge.ASKED,
+    "a holder does not answer": lease_judge.ANSWERED,
+    "a write fits any lease": lease_judge.FENCED,
+}
+"""Mutants, and the rule that is broken then."""
+
+
+@pytest.mark.parametrize("mutant", STORIES)
+def test_a_broken_rule_is_told_as_a_story(monkeypatch: pytest.MonkeyPatch, mutant: str) -> None:
+    """Of the steps those are left that are needed; a line says when and who; holder, challenger and tokens have names; at the end stands
+    the rule that was broken, and by whom."""
+    MUTANTS[mutant](monkeypatch)
+    *lines, last = str(shortest(*_broken(mutant))).splitlines()
+    assert len(lines) <= 25
+    assert all(re.fullmatch(r"t= *\d+\.\ds  (ann|bob|cid|an operator|the engine) .+", line) for line in lines), lines
+    end = re.fullmatch(rf"BROKEN RULE: {re.escape(STORIES[mutant])} (\w+) (held|holds) (token \d+)\b.*, and (\w+) .+", last)
+    assert end is not None, last
+    told = "\n".join(lines)
+    holder, held, token, other = end.groups()
+    taken = re.findall(r"(\w+) takes the lease of trip-42(?: from (\w+))?, (token \d+), ttl \d+ s", told)
+    assert (holder, token) in [(who, which) for who, _, which in taken]
+    if held == "held":  # It was taken from its holder.
+        assert (other, holder) in [(who, victim) for who, victim, _ in taken]
+    assert re.search(r"(ann|bob|cid) challenges (ann|bob|cid), who holds token \d+ \[version \d+\]", told)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_plays_with_a_sweeper(soon_again: None, seed: int) -> None:
+    """The session is to expire when nobody uses it. A sweeper asks those who hold it; it ends no session that is held, and deposes no
+    holder that answers."""
+    play_well(seed, random_steps(seed, 300, SWEPT_ACTIONS))
+
+
+def test_the_sweeper_has_its_part_in_the_plays(soon_again: None) -> None:
+    """It challenges, takes leases of the dead, and ends sessions: else the plays would show nothing of it."""
+    told = "\n".join("\n".join(play(seed, random_steps(seed, 300, SWEPT_ACTIONS))) for seed in range(20))
+    for what in ("challenges", "takes the lease of trip-42 from", "releases", "deletes trip-42"):
+        assert f"perdure sweep {what}" in told, what
+
+
+def test_a_sweeper_that_does_not_care_for_leases_is_found(monkeypatch: pytest.MonkeyPatch, soon_again: None) -> None:
+    """With the rule switched off, the story names the holder, and says that the sweeper ended its session."""
+    monkeypatch.setattr(session_steps, "lease_forbids", lambda epoch, *, ending: False)
+    story = str(shortest(*_broken("the sweeper ends what is held", SWEPT_ACTIONS)))
+    last = story.splitlines()[-1]
+    assert re.fullmatch(rf"BROKEN RULE: {re.escape(lease_judge.SWEPT)} \w+ holds token \d+, and the sweeper ended .+", last), story
+    assert re.search(r"perdure sweep deletes trip-42, which (ann|bob|cid) holds with token \d+", story)

@@ -353,16 +353,79 @@ async def test_leases_of_others_are_invalid(file_url: str) -> None:
 @pytest.mark.parametrize(
     "bad",
     [
-        {"ttl": 2.9}, {"ttl": 86_401}, {"ttl": float("nan")}, {"ttl": "30"}, {"ttl": True}, {"wait": -1}, {"wait": float("inf")},
+        {"ttl": 2.9}, {"ttl": 86_401}, {"ttl": 10**400}, {"wait": 10**5_000},
+        {"ttl": float("nan")}, {"ttl": "30"}, {"ttl": True}, {"wait": -1}, {"wait": float("inf")},
         {"max_hold": -1}, {"max_hold": float("inf")}, {"owner": ""}, {"owner": 7}, {"owner": "x" * 256}, {"exclusive": 1},
     ],
-    ids=str,
+    ids=lambda bad: str({name: value if not isinstance(value, int) or value < 10**9 else "huge" for name, value in bad.items()}),
 )  # fmt: skip
 async def test_bad_input(bad: dict[str, Any]) -> None:
     """Each is `Invalid` at the call, before anything is asked."""
     async with perdure.open("memory:") as store:
         with pytest.raises(Invalid):
             store.lease("s", **{"owner": "one", **bad})
+
+
+async def test_a_wait_for_the_end_of_a_lease_is_a_number_of_seconds() -> None:
+    """Anything else is `Invalid`, and not a wait without an end."""
+    async with perdure.open("memory:") as store, store.lease("s", owner="one", ttl=3) as lease:
+        for timeout in (-1, float("nan"), float("inf"), 10**5_000, "30", True):
+            with pytest.raises(Invalid, match="timeout must be"):
+                await lease.lost.wait(timeout)  # type: ignore[arg-type]
+        assert not await lease.lost.wait(0)
+
+
+async def test_an_edit_that_writes_to_its_own_leased_session(url: str) -> None:
+    """Neither waits for the other. What the block writes by other calls stands when they return; the edit is merged with it, or is a
+    `Conflict` of which nothing is stored."""
+    async with perdure.open(url) as store, store.lease("s", owner="one", ttl=30, exclusive=True) as lease:
+        async with asyncio.timeout(30), store.edit("s", lease=lease) as draft:
+            draft.state["outer"] = 1
+            await store.append("s", Event("inner"), lease=lease)
+            async with store.edit("s", lease=lease) as inner:
+                inner.state["inner"] = 1
+        assert (await store.read("s")).state == {"outer": 1, "inner": 1}
+        before = (await store.read("s")).version
+
+
+        async def clash() -> None:
+            async with asyncio.timeout(30), store.edit("s", lease=lease) as draft:
+                draft.state["outer"] = 2
+                await store.append("s", Event("inner", None, (op.set("/outer", 3),)), lease=lease)
+
+        with pytest.raises(perdure.Conflict, match="nothing was written"):
+            await clash()
+        view = await store.read("s")
+        assert (view.state["outer"], view.version) == (3, before + 1)
+        with pytest.raises(perdure.Fenced):
+            async with store.edit("s") as draft:
+                draft.state["outer"] = 4
+        await lease.confirm()
+
+
+async def test_a_lease_of_an_earlier_life_is_fenced(url: str) -> None:
+    """Every call that takes a lease refuses one of a session that was deleted, or created again, since; nothing is written."""
+    async with perdure.open(url) as store, store.lease("s", owner="one", ttl=30) as lease:
+        await store.append("s", OPS, lease=lease)
+        await store.delete("s")
+        with pytest.raises((perdure.Fenced, Deleted)):
+            await store.append("s", OPS, lease=lease)
+        await store.append("s", OPS, recreate=True)
+        before = (await store.read("s")).version
+        await store.append("other", OPS)
+        await store.fork("s", id="fork")
+        before = (await store.read("s")).version
+        for write in (
+            lambda: store.append("s", OPS, lease=lease),
+            lambda: store.update("s", lambda draft: draft.add("/n", 1), lease=lease),
+            lambda: store.configure("s", tags={"a": "b"}, lease=lease),
+            lambda: store.merge("fork", into="s", lease=lease),
+            lease.confirm,
+            lease.release,
+        ):
+            with pytest.raises(perdure.Fenced, match=r"decide again|holds the session|has ended|was released"):
+                await write()
+        assert (await store.read("s")).version == before
 
 
 async def test_a_lease_is_entered_once_and_rightly() -> None:

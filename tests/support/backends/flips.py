@@ -154,6 +154,31 @@ def _firestore(dump: Dump) -> Iterator[Cell]:
             yield from _typed(name, {key: value for key, value in fields.items() if key not in _FOUND_BY}, ("bytesValue", "integerValue"))
 
 
+def _datastore(dump: Dump) -> Iterator[Cell]:
+    for path, properties in dump["entities"]:
+        if path[0]["kind"] == "session":
+            name = "/".join(f"{part['kind']}/{part['name']}" for part in path)
+            cells = {key: value for key, value in properties.items() if key not in _FOUND_BY}
+            yield from _typed(name, cells, ("blobValue", "integerValue"))
+
+
+def _cassandra(dump: Dump) -> Iterator[Cell]:
+    """What a partition's rows share stays with the first of them: the others would write it back."""
+    seen = set()
+    for table in ("log", "sealed_key", "snapshot", "piece"):
+        for names, shared, own in dump["rows"][table]:
+            partition = (table, names["tenant"], names["id"], names.get("bucket"))
+            if partition in seen:
+                shared.clear()
+            seen.add(partition)
+            for column, cell in (*shared.items(), *own.items()):
+                name = f"{table} {names} {column}"
+                if type(cell[0]) is int:
+                    yield name, cell, 0
+                elif "bytes" in cell[0]:
+                    yield name, cell[0], "bytes"
+
+
 _CELLS: dict[str, Callable[[Dump], Iterator[Cell]]] = {
     "postgresql": _postgresql,
     "redis": _redis,
@@ -162,6 +187,8 @@ _CELLS: dict[str, Callable[[Dump], Iterator[Cell]]] = {
     "etcd": _etcd,
     "objects": _objects,
     "firestore": _firestore,
+    "datastore": _datastore,
+    "cassandra": _cassandra,
 }
 LAYOUTS = [*_CELLS]
 """Engines whose dumps this knows to change."""

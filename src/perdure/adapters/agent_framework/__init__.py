@@ -12,11 +12,12 @@ require("agent-framework-core", "1.20", "2", "agent-framework")
 
 from perdure.adapters.agent_framework.checkpoints import PerdureCheckpointStorage
 from perdure.adapters.agent_framework.history import PerdureHistoryProvider
+from perdure.adapters.common.run_lease import RunLease
 
 if TYPE_CHECKING:
     from perdure.adapters.agent_framework.sessions import PerdureSessionStore
 
-__all__ = ["PerdureCheckpointStorage", "PerdureHistoryProvider", "PerdureSessionStore"]
+__all__ = ["PerdureCheckpointStorage", "PerdureHistoryProvider", "PerdureSessionStore", "RunLease"]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,14 +11,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from agent_framework import WorkflowCheckpoint, WorkflowCheckpointException
 
 from perdure.adapters.agent_framework.values import Codec
+from perdure.adapters.common.beginning import with_policy
+from perdure.adapters.common.expired import append_or_begin
 from perdure.adapters.common.id_index import IdIndex
 from perdure.adapters.common.json_diff import diff_json
+from perdure.adapters.common.kept import dropped_until, kept
 from perdure.adapters.common.models import FAILURES
 from perdure.adapters.common.session_ids import compose, decompose
 from perdure.adapters.common.surrogates import escape, unescape
@@ -46,11 +49,26 @@ class PerdureCheckpointStorage:
     one's checkpoints are a branch, listed with the others. A checkpoint saved twice is there once. What was deleted is not listed or
     loaded any more; it stays in the history. Values are stored as data (see `values`), never pickled: classes of the program are allowed
     by the framework's `register_checkpoint_type`, or here by class or "module:qualname".
+
+    `expire_after`, `keep` and `drop` are the policy that runs begin with, as in `Store.configure`: one that was not written to for so long
+    (a `timedelta` or seconds) is deleted by a sweeper, and its checkpoints are not there any more. Of the others only so many commits, or
+    those of a time, are kept; a checkpoint is one. Older checkpoints go to the store's archive and are read as before, or with `drop` for
+    good: they are not listed or loaded, and what continues from one of them is a run of its own. A run's newest checkpoint can always be
+    loaded. A run that is there keeps the policy that it has.
     """
 
-    def __init__(self, store: AnyStore, *, allowed_checkpoint_types: Iterable[type | str] = ()) -> None:
-        self._store = asynchronous(store)
-        self._index = IdIndex(self._store, CHECKPOINTS)
+    def __init__(
+        self,
+        store: AnyStore,
+        *,
+        allowed_checkpoint_types: Iterable[type | str] = (),
+        expire_after: timedelta | float | None = None,
+        keep: int | timedelta | None = None,
+        drop: bool = False,
+    ) -> None:
+        self._plain = asynchronous(store)
+        self._store = with_policy(self._plain, expire_after=expire_after, keep=keep, drop=drop)
+        self._index = IdIndex(self._plain, CHECKPOINTS)
         self._codec = Codec(allowed_checkpoint_types)
         self._known = LruMap[str, str](KNOWN_MAX)
 
@@ -141,7 +159,7 @@ class PerdureCheckpointStorage:
         if view is None:
             event = Event(SAVED, summary, (op.set("", {"checkpoint": encoded, "removed": {}}),))
             with lost_race(AlreadyExists, Conflict):
-                await self._store.append(run, event, expect=0)
+                await append_or_begin(self._store, run, event, expect=0)
             return run
         held = view.frozen_state["checkpoint"]
         if held["checkpoint_id"] not in {id, before}:
@@ -177,7 +195,7 @@ class PerdureCheckpointStorage:
         if entry is None:
             return None
         for session in dict.fromkeys((entry["own"], entry["session"])):
-            if await self._version(session, id) is not None:
+            if await self._holds_id(session, id):
                 self._remember(id, session)
                 return str(session)
         return None
@@ -196,12 +214,19 @@ class PerdureCheckpointStorage:
     async def _version(self, session: str, id: str) -> int | None:
         """Where a session's log has a checkpoint. It is read from its end."""
         try:
-            async for commit in self._store.history(session, types={SAVED}, newest_first=True):
+            async for commit in kept(self._store, session, types={SAVED}, newest_first=True):
                 if any(_id(event) == id for event in commit.events):
                     return commit.version
         except (NotFound, Deleted):
             pass
         return None
+
+    async def _holds_id(self, session: str, id: str) -> bool:
+        """Whether a session has a checkpoint. The commit of its newest one may have been dropped."""
+        if await self._version(session, id) is not None:
+            return True
+        view = await self._view(session)
+        return view is not None and view.frozen_state["checkpoint"]["checkpoint_id"] == id
 
     async def _sessions(self, workflow_name: str) -> AsyncIterator[str]:
         async for info in self._store.list(prefix=_session(workflow_name, "")):
@@ -217,10 +242,16 @@ class PerdureCheckpointStorage:
         parts = decompose(session, 4)
         first = None if parts is None else await self._version(session, parts[3])
         view = await self._view(session)
-        if first is None or view is None:
+        if view is None:
             return
+        dropped = 0 if first else await dropped_until(self._store, session)
+        if not first and not dropped:
+            return
+        first = first or dropped
         state = (await self._store.read(session, at=first)).frozen_state
         found = {state["checkpoint"]["checkpoint_id"]: state["checkpoint"]}
+        if dropped and view.frozen_state["checkpoint"]["checkpoint_id"] not in found:
+            found.clear()  # It was dropped. The newest one can be loaded without its commit.
         async for commit in self._store.history(session, after=first, before=view.version + 1):
             for event in commit.events:
                 state = apply(state, event.ops)

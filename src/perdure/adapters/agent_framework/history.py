@@ -7,17 +7,25 @@ agent-framework/history/<session>/<source id>   those of another provider, an au
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
+from contextvars import ContextVar
+from datetime import timedelta
 from typing import Any, ClassVar
 
-from agent_framework import HistoryProvider, Message
+from agent_framework import HistoryProvider, Message, SessionContext
 from agent_framework._sessions import filter_new_messages
+from msgspec.structs import asdict
 
+from perdure.adapters.common.beginning import with_policy
+from perdure.adapters.common.expired import append_or_begin, expired_at
+from perdure.adapters.common.kept import kept
 from perdure.adapters.common.models import FAILURES
+from perdure.adapters.common.run_lease import RunLease, RunLeases, run_lease
 from perdure.adapters.common.session_ids import compose
 from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
-from perdure.adapters.common.transactions import lost_race, transact
-from perdure.errors import AlreadyExists, Conflict, Invalid, NotFound, TooLarge, Unsupported
+from perdure.adapters.common.transactions import lost_race, read_or_none, transact
+from perdure.engine.leasing.lease import Lease
+from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, NotFound, TooLarge, Unsupported
 from perdure.model.commit import Commit
 from perdure.model.events import Event
 from perdure.model.values import check
@@ -25,6 +33,8 @@ from perdure.model.values import check
 MESSAGE = "message"
 NAMELESS = "default"
 """The session of calls that name none, as in the framework's own providers."""
+_saving: ContextVar[Lease | None] = ContextVar("perdure_agent_framework_saving", default=None)
+"""The lease that a run's messages are stored under."""
 COMMIT_MAX = 1000
 """Most messages of one commit."""
 
@@ -35,6 +45,14 @@ class PerdureHistoryProvider(HistoryProvider):
     One run is one commit, or a few if it is larger than one can be. Messages that the end of the history holds already are not written
     again, by the framework's own rule, so a run that is stored twice is there once. Runs that end at the same time are both kept, one
     after the other. Only what is asked for is read: saving looks at the end of the log, however long it is.
+
+    `expire_after`, `keep` and `drop` are the policy that histories begin with, as in `Store.configure`: one that was not written to for so
+    long (a `timedelta` or seconds) is deleted by a sweeper, and is then empty; the next run begins it again. Of the others only so many
+    commits, or those of a time, are kept; a run is one. Older messages go to the store's archive and are read as before, or with `drop` for
+    good: then the history begins with the oldest message that is left. A history that is there keeps the policy that it has.
+
+    `lease`: with `True`, or a `RunLease` with other options, each run holds the history from before its messages are loaded until they are
+    stored: a second worker waits (60 s), or is refused with `Held`, before its model is called. It needs `load_messages`.
     """
 
     DEFAULT_SOURCE_ID: ClassVar[str] = "perdure"
@@ -50,6 +68,10 @@ class PerdureHistoryProvider(HistoryProvider):
         store_context_from: set[str] | None = None,
         store_outputs: bool = True,
         skip_excluded: bool = False,
+        expire_after: timedelta | float | None = None,
+        keep: int | timedelta | None = None,
+        drop: bool = False,
+        lease: bool | RunLease = False,
     ) -> None:
         """The options are the framework's; `skip_excluded` leaves out messages that compaction marked as excluded."""
         super().__init__(
@@ -61,7 +83,27 @@ class PerdureHistoryProvider(HistoryProvider):
             store_outputs=store_outputs,
         )
         self.skip_excluded = skip_excluded
-        self._store = asynchronous(store)
+        self._store = with_policy(asynchronous(store), expire_after=expire_after, keep=keep, drop=drop)
+        self._lease, self._runs = run_lease(lease), RunLeases(self._store)
+        if self._lease is not None:
+            if not load_messages:
+                raise Invalid("lease= holds a history from the time that its messages are loaded: it needs load_messages=True.")
+            self._store.lease(self._session(None), **asdict(self._lease))
+
+    async def before_run(self, *, context: SessionContext, **kwargs: Any) -> None:
+        """Load the messages, under the lease where there is to be one."""
+        if self._lease is not None:
+            await self._runs.take(context, self._session(context.session_id), self._lease)
+        await super().before_run(context=context, **kwargs)
+
+    async def after_run(self, *, context: SessionContext, **kwargs: Any) -> None:
+        """Store the messages, and release the lease."""
+        token = _saving.set(self._runs.lease_of(context))
+        try:
+            await super().after_run(context=context, **kwargs)
+        finally:
+            _saving.reset(token)
+            await self._runs.release(context)
 
     async def get_messages(self, session_id: str | None, *, state: dict[str, Any] | None = None, **kwargs: Any) -> list[Message]:
         """The session's messages in the order in which they were stored. Raises `Deleted`, `Invalid`, `Unsupported`."""
@@ -72,7 +114,7 @@ class PerdureHistoryProvider(HistoryProvider):
         self, session_id: str | None, messages: Sequence[Message], *, state: dict[str, Any] | None = None, **kwargs: Any
     ) -> None:
         """Append those messages that the end of the history does not hold yet. Raises `Deleted`, `Invalid`, `TooLarge`."""
-        session = self._session(session_id)
+        session, lease = self._session(session_id), _saving.get()
         left, room = _listed(messages), COMMIT_MAX
         data = {id(message): _json(message) for message in left}
 
@@ -83,7 +125,7 @@ class PerdureHistoryProvider(HistoryProvider):
             if left:
                 with lost_race(AlreadyExists, Conflict):
                     events = [Event(MESSAGE, data[id(message)]) for message in left[:room]]
-                    await self._store.append(session, *events, expect=version, on_conflict="raise")
+                    await append_or_begin(self._store, session, *events, expect=version, on_conflict="raise", lease=lease)
                 left = left[room:]
 
         while left:
@@ -105,15 +147,20 @@ class PerdureHistoryProvider(HistoryProvider):
             tail.append(message)
             if len(tail) == count:
                 break
+        if not version and (view := await read_or_none(self._store, session)) is not None:
+            version = view.version  # A lease has started it, or all messages were dropped.
         return version, tail[::-1]
 
     async def _messages(self, session: str, *, newest_first: bool = False) -> AsyncIterator[tuple[Commit, Message]]:
         try:
-            async for commit in self._store.history(session, types={MESSAGE}, newest_first=newest_first):
+            async for commit in kept(self._store, session, types={MESSAGE}, newest_first=newest_first):
                 for event in reversed(commit.events) if newest_first else commit.events:
                     yield commit, _message(event, session)
         except NotFound:
             return
+        except Deleted:
+            if await expired_at(self._store, session) is None:
+                raise
 
     def _session(self, session_id: str | None) -> str:
         parts = [session_id or NAMELESS, *([] if self.source_id == self.DEFAULT_SOURCE_ID else [self.source_id])]

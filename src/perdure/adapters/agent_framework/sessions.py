@@ -6,11 +6,13 @@ agent-framework/sessions/<id>    {"type": "session", "session_id": …, "service
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from agent_framework import AgentSession, SessionStore
 
+from perdure.adapters.common.beginning import with_policy
 from perdure.adapters.common.json_diff import diff_json
 from perdure.adapters.common.models import FAILURES
 from perdure.adapters.common.session_ids import compose
@@ -18,7 +20,7 @@ from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
 from perdure.adapters.common.transactions import delete_if_there, lost_race, read_own, transact
 from perdure.engine.views import View
-from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, Unsupported
+from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, Truncated, Unsupported
 from perdure.model.events import Event
 from perdure.model.values import check, same
 
@@ -34,11 +36,23 @@ class PerdureSessionStore(SessionStore):
     messages of both are kept, and so are changes in different places. If both changed the same place, the later is refused with `Conflict`.
     After a merge the object is out of date: get the session again before it is set once more. A session object that did not come from here
     replaces what is there, as in the framework's own stores; what it replaced stays in the history.
+
+    `expire_after`, `keep` and `drop` are the policy that sessions begin with, as in `Store.configure`: one that was not set for so long (a
+    `timedelta` or seconds) is deleted by a sweeper, is `None` to `get`, and begins again when an object of it is made and set. `keep` and
+    `drop` are about the history of changes: the newest snapshot always stays, and an object that is older than what was dropped is refused
+    with `Conflict`. A session that is there keeps the policy that it has.
     """
 
-    def __init__(self, store: AnyStore) -> None:
+    def __init__(
+        self,
+        store: AnyStore,
+        *,
+        expire_after: timedelta | float | None = None,
+        keep: int | timedelta | None = None,
+        drop: bool = False,
+    ) -> None:
         super().__init__()
-        self._store = asynchronous(store)
+        self._store = with_policy(asynchronous(store), expire_after=expire_after, keep=keep, drop=drop)
         self._seen: WeakKeyDictionary[AgentSession, tuple[str, int]] = WeakKeyDictionary()
 
     async def get(self, session_id: str) -> AgentSession | None:
@@ -75,7 +89,11 @@ class PerdureSessionStore(SessionStore):
     async def _merge(self, name: str, version: int, document: dict[str, Any]) -> int:
         """Write what the object changed since `version`; the version that it then has."""
         now = await self._store.read(name)
-        base = now if now.version == version else await self._store.read(name, at=version)
+        try:
+            base = now if now.version == version else await self._store.read(name, at=version)
+        except Truncated as error:
+            message = f"What session {name!r} held when this object was got was dropped since: get the session again."
+            raise Conflict(message, session=name, expected=version, actual=now.version, commits=(), paths=()) from error
         ops = diff_json(base.frozen_state, document)
         if not ops:
             return version

@@ -20,7 +20,10 @@ from perdure.adapters.claude_agent import names
 from perdure.adapters.claude_agent.names import Place
 from perdure.adapters.claude_agent.seen import Seen, SeenIds
 from perdure.adapters.claude_agent.transcript import Batch, Line, batches, entry_of, id_of
+from perdure.adapters.common.beginning import with_policy
+from perdure.adapters.common.expired import append_or_begin, expired_at
 from perdure.adapters.common.json_diff import diff_json
+from perdure.adapters.common.kept import kept
 from perdure.adapters.common.session_ids import unescape as session_part
 from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous, wait
@@ -43,12 +46,24 @@ class PerdureSessionStore(SessionStore):
     however often it is sent; a batch that is sent again adds nothing. What two processes mirror of one session is kept, in the order of
     their commits. A session that was deleted stays deleted: what an agent still mirrors to it is refused with `Deleted`.
 
+    `expire_after`, `keep` and `drop` are the policy that transcripts begin with, as in `Store.configure`: one that was not written to for
+    so long (a `timedelta` or seconds) is deleted by a sweeper, is `None` to `load`, and begins again with what is mirrored to it. Of the
+    others only so many commits, or those of a time, are kept. Older lines go to the store's archive and are read as before, or with `drop`
+    for good: then a transcript begins with the oldest line that is left. One that is there keeps the policy that it has.
+
     Any number of objects, threads, event loops (of asyncio or trio) and processes may use one store.
     Raises `perdure.Error`s, which the SDK reports as `MirrorErrorMessage`, or as `RuntimeError` on resuming.
     """
 
-    def __init__(self, store: AnyStore) -> None:
-        self._store = asynchronous(store)
+    def __init__(
+        self,
+        store: AnyStore,
+        *,
+        expire_after: timedelta | float | None = None,
+        keep: int | timedelta | None = None,
+        drop: bool = False,
+    ) -> None:
+        self._store = with_policy(asynchronous(store), expire_after=expire_after, keep=keep, drop=drop)
         self._seen = SeenIds()
 
     async def append(self, key: SessionKey, entries: list[SessionStoreEntry]) -> None:
@@ -119,7 +134,7 @@ class PerdureSessionStore(SessionStore):
     async def _sent(self, session: str, events: list[Event], version: int, key: str) -> Receipt | None:
         """One commit on this version; `None` if the batch is there, but was stored on another version, which made it another payload."""
         try:
-            return await self._store.append(session, *events, expect=version, on_conflict="raise", key=key)
+            return await append_or_begin(self._store, session, *events, expect=version, on_conflict="raise", key=key)
         except KeyReused:
             return None
 
@@ -130,14 +145,14 @@ class PerdureSessionStore(SessionStore):
         # What is held here counts, for other transcripts may displace this one in the memory while it is read.
         seen = self._seen.of(session)
         if seen.version < view.version:
-            async for commit in self._store.history(session, after=seen.version, before=view.version + 1):
+            async for commit in kept(self._store, session, after=seen.version, before=view.version + 1, control=True):
                 seen = self._learn(session, seen, commit, _entries(commit))
         return seen
 
     def _learn(self, session: str, seen: Seen, commit: Commit, entries: list[dict[str, Any]]) -> Seen:
         """What is known of a transcript after a commit that has these lines."""
         if commit.version > seen.version:
-            if commit.version > seen.version + 1:  # between them an earlier life ended, of which the history says nothing
+            if commit.version > seen.version + 1:  # between them an earlier life ended, or commits were dropped
                 seen = self._seen.forget(session, life=commit.version - 1)
             ids = [id for entry in entries if (id := id_of(entry))]
             self._seen.add(session, seen, ids, after=commit.version - 1, version=commit.version)
@@ -150,6 +165,8 @@ class PerdureSessionStore(SessionStore):
         except NotFound:
             return
         except Deleted:
+            if await expired_at(self._store, main) is not None:
+                return
             await delete_if_there(self._store, session)
             raise
 
@@ -160,7 +177,7 @@ class PerdureSessionStore(SessionStore):
             return None
         entries: list[dict[str, Any]] = []
         seen = self._seen.of(session)
-        async for commit in self._store.history(session, before=view.version + 1):
+        async for commit in kept(self._store, session, before=view.version + 1, control=True):
             found = _entries(commit)
             seen = self._learn(session, seen, commit, found)
             entries += found

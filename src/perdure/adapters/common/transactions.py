@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from perdure.adapters.common.kept import kept
 from perdure.clock import SystemClock
 from perdure.concurrency.replies import Reply
 from perdure.engine.store import Store
@@ -60,8 +61,8 @@ async def read_own(store: Store, session: str, what: str, is_own: Callable[[Any]
 
 
 async def commit_at(store: Store, session: str, version: int) -> Commit | None:
-    """The commit at a version, if there is one in the session's present life. Raises `NotFound`, `Deleted`."""
-    async for commit in store.history(session, after=version - 1, before=version + 1):
+    """The commit at a version, if there is one in the session's present life, and it was not dropped. Raises `NotFound`, `Deleted`."""
+    async for commit in kept(store, session, after=version - 1, before=version + 1):
         return commit
     return None
 

@@ -9,7 +9,7 @@ timestamp is an event's, in seconds, or a text that the caller gave.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from google.adk.events.event import Event as AdkEvent
@@ -18,6 +18,7 @@ from google.adk.memory.memory_entry import MemoryEntry
 from google.adk.sessions import Session
 from google.genai import types
 
+from perdure.adapters.common.beginning import with_policy
 from perdure.adapters.common.cutting import batches
 from perdure.adapters.common.models import model_json
 from perdure.adapters.common.session_ids import actor_name
@@ -44,10 +45,21 @@ class PerdureMemoryService(BaseMemoryService):
     An event is remembered once by its id, however often it or its session is added, by any number of processes. Events without
     content are left out. A search compares words, as ADK's in-memory service does, and reads all that is remembered of the user;
     it takes about as long as there.
+
+    `expire_after`, `keep` and `drop` are the policy that a user's memory begins with, as in `Store.configure`: one to which nothing was
+    added for so long (a `timedelta` or seconds) is deleted by a sweeper as a whole, and a search is no use of it. `keep` and `drop` are
+    about the history of changes: nothing is forgotten with it.
     """
 
-    def __init__(self, store: AnyStore) -> None:
-        self._store = asynchronous(store)
+    def __init__(
+        self,
+        store: AnyStore,
+        *,
+        expire_after: timedelta | float | None = None,
+        keep: int | timedelta | None = None,
+        drop: bool = False,
+    ) -> None:
+        self._store = with_policy(asynchronous(store), expire_after=expire_after, keep=keep, drop=drop)
         self._memories = SessionTransactions(self._store, "memory of ADK", "sessions")
 
     async def add_session_to_memory(self, session: Session) -> None:

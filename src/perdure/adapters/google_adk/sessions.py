@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 from contextlib import aclosing
+from datetime import timedelta
 from functools import lru_cache
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from google.adk.errors import StaleSessionError
 from google.adk.errors.already_exists_error import AlreadyExistsError
@@ -16,14 +17,20 @@ from google.adk.platform import uuid as platform_uuid
 from google.adk.sessions import BaseSessionService, Session
 from google.adk.sessions.base_session_service import GetSessionConfig, ListSessionsResponse
 
+from perdure.adapters.common.beginning import with_policy
+from perdure.adapters.common.holds import HoldOptions, lease_of
 from perdure.adapters.common.incarnation import start_incarnation
+from perdure.adapters.common.kept import dropped_until, kept
+from perdure.adapters.common.run_lease import RunLeases
 from perdure.adapters.common.session_ids import actor_name
 from perdure.adapters.common.surrogates import unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
 from perdure.adapters.common.transactions import delete_if_there
 from perdure.adapters.google_adk import events, names
+from perdure.adapters.google_adk.holds import SessionHold
 from perdure.adapters.google_adk.names import Names
 from perdure.adapters.google_adk.shared import SharedState
+from perdure.engine.leasing.lease import Lease
 from perdure.engine.views import Receipt, View
 from perdure.engine.write.session_queue import SessionQueue
 from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, KeyReused, NotFound
@@ -61,10 +68,10 @@ class _Known(NamedTuple):
 
 
 class _Tail(NamedTuple):
-    """The end of a session's log: commits, oldest first; the newest that ADK made; the time (s) that its event names."""
+    """The end of a session's log: commits, oldest first; the newest that ADK made, `None` if it was dropped; when that was (s)."""
 
     commits: list[Commit]
-    newest: Commit
+    newest: Commit | None
     updated: float
 
 
@@ -77,10 +84,27 @@ class PerdureSessionService(BaseSessionService):
     the session carries it out (keys that were set again since keep the newer value).
 
     An append to a session that others changed since it was loaded raises `StaleSessionError`, whatever the clocks say.
+
+    `expire_after`, `keep` and `drop` are the policy that sessions begin with, as in `Store.configure`: one that was not written to for so
+    long (a `timedelta` or seconds) is deleted by a sweeper, is `None` to `get_session`, and may be created again. Of the others only so
+    many commits, or those of a time, are kept; an event is one. Older events go to the store's archive and are read as before, or with
+    `drop` for good: then a session has the events that are left, and all of its state. One that is there keeps the policy that it has.
+    State that sessions share (`app:`, `user:`) has no policy, for it is not any one session's.
+
+    One worker at a time: `hold`, or a `PerdureLeasePlugin` in the app.
     """
 
-    def __init__(self, store: AnyStore) -> None:
+    def __init__(
+        self,
+        store: AnyStore,
+        *,
+        expire_after: timedelta | float | None = None,
+        keep: int | timedelta | None = None,
+        drop: bool = False,
+    ) -> None:
         self._store = asynchronous(store)
+        self._starting = with_policy(self._store, expire_after=expire_after, keep=keep, drop=drop)
+        self._runs = RunLeases(self._store)
         self._shared = SharedState(self._store)
         self._queue = SessionQueue()
         self._names = lru_cache(NAMES_KEPT)(Names)
@@ -97,12 +121,35 @@ class PerdureSessionService(BaseSessionService):
         data = {"timestamp": now, "actions": {"state_delta": left}}
         try:
             receipt, document = await start_incarnation(
-                self._store, found.session, events.CREATED, data, {"state": mine}, actor=actor_name(user_id)
+                self._starting, found.session, events.CREATED, data, {"state": mine}, actor=actor_name(user_id)
             )
         except AlreadyExists as error:
             raise AlreadyExistsError(f"Session with id {found.id} already exists. {error}") from error
         await self._shared.write(found, delta, receipt.id)
         return _session(found, mine | await self._shared.seen_by(found), [], now, _Known.of(receipt.version, document))
+
+    def hold(
+        self,
+        *,
+        app_name: str,
+        user_id: str,
+        session_id: str,
+        owner: str,
+        ttl: float = 30,
+        wait: float = 60,
+        exclusive: bool = True,
+    ) -> SessionHold:
+        """`async with service.hold(app_name=…, user_id=…, session_id=…, owner="worker-7"):` hold a session while its runs are in the block.
+
+        A second worker waits, or is refused with `Held`, before its model is called. Load the session, or call the runner, in the block.
+        What this service appends to the session in the block is written under the lease: a worker that lost it is `Fenced`. "In the block"
+        goes by the context (`contextvars`), which tasks and `asyncio.to_thread` take along.
+
+        `owner`, `ttl` and `wait` (seconds) as in `Store.lease`. `exclusive`: who does not hold the session is refused too, with `Fenced`.
+        Raises `Invalid` for bad options; on entry `SessionNotFoundError`, `Held`, and what `Store.lease` raises.
+        """
+        found = Names(app_name, user_id, names.stripped("A session id", session_id))
+        return SessionHold(self._store, found, HoldOptions(owner, ttl, wait, exclusive))
 
     async def get_session(self, *, app_name: str, user_id: str, session_id: str, config: GetSessionConfig | None = None) -> Session | None:
         """The session with its events in the order in which they were appended, or `None`.
@@ -113,11 +160,12 @@ class PerdureSessionService(BaseSessionService):
         found = Names(app_name, user_id, names.stripped("A session id", session_id))
         try:
             view = await self._view(found)
-            tail = await self._tail(found, view.version, config or _ALL)
+            tail = await self._tail(found, view, config or _ALL)
             loaded = await self._events(found, tail.commits, config or _ALL)
         except (NotFound, Deleted):
             return None
-        await self._shared.catch_up(found, tail.newest)
+        if tail.newest is not None:
+            await self._shared.catch_up(found, tail.newest)
         state = view.state["state"] | await self._shared.seen_by(found)
         return _session(found, state, loaded, tail.updated, _Known.of(view.version, view.frozen_state))
 
@@ -131,7 +179,7 @@ class PerdureSessionService(BaseSessionService):
                 continue
             try:
                 view = await self._view(found)
-                tail = await self._tail(found, view.version, _NONE)
+                tail = await self._tail(found, view, _NONE)
             except (NotFound, Deleted):  # since it was listed
                 continue
             if found.user not in seen:
@@ -167,7 +215,7 @@ class PerdureSessionService(BaseSessionService):
         async with self._queue.slot(SessionKey(self._store.tenant, found.session)):
             known = await self._known(found, session)
             data = events.as_json(event)
-            receipt = await self._append(found, data, known)
+            receipt = await self._append(found, data, known, self._runs.lease_of(session) or lease_of(self._store, found.session))
             await self._shared.write(found, events.delta_of(data), receipt.id)
             if receipt.version <= known.version:
                 return event  # It was appended before the session was loaded.
@@ -175,7 +223,28 @@ class PerdureSessionService(BaseSessionService):
             session.last_update_time = event.timestamp
             return self._commit_event_to_session(session, event)
 
-    async def _append(self, found: Names, data: dict[str, Any], known: _Known) -> Receipt:
+    async def _renew(self, session: Session, config: GetSessionConfig | None) -> bool:
+        """Bring a session object up to date, in its place, if others wrote since it was loaded; false if there is no such session."""
+        found = self._names(session.app_name, session.user_id, session.id)
+        known = await self._known(found, session)
+        try:
+            view = await self._view(found)
+        except (NotFound, Deleted):
+            return False
+        since = [commit.version async for commit in kept(self._store, found.session, after=known.version, types=events.TYPES)]
+        if not since and _Known.of(view.version, view.frozen_state).life == known.life:
+            return True
+        fresh = await self.get_session(app_name=session.app_name, user_id=session.user_id, session_id=session.id, config=config)
+        if fresh is None:
+            return False
+        session.events[:] = fresh.events
+        session.state.clear()
+        session.state.update(fresh.state)
+        session.last_update_time = fresh.last_update_time
+        session._storage_update_marker = fresh._storage_update_marker
+        return True
+
+    async def _append(self, found: Names, data: dict[str, Any], known: _Known, lease: Lease | None) -> Receipt:
         try:
             delta = events.delta_of(data)
             mine = events.own(delta) if delta else delta
@@ -187,6 +256,7 @@ class PerdureSessionService(BaseSessionService):
                 key=known.key(data["id"]),
                 actor=actor_name(data["author"]),
                 on_conflict="raise",
+                lease=lease,
             )
         except (NotFound, Deleted) as error:
             raise SessionNotFoundError(f"Session {found.id} not found. {error}") from error
@@ -202,10 +272,10 @@ class PerdureSessionService(BaseSessionService):
             return known
         try:
             view = await self._view(found)
-            tail = await self._tail(found, view.version, GetSessionConfig(num_recent_events=1))
+            tail = await self._tail(found, view, GetSessionConfig(num_recent_events=1))
         except (NotFound, Deleted) as error:
             raise SessionNotFoundError(f"Session {found.id} not found. {error}") from error
-        newest = [event.data["id"] for event in tail.newest.events if events.is_adk(event)]
+        newest = [event.data["id"] for event in (() if tail.newest is None else tail.newest.events) if events.is_adk(event)]
         if newest[-1:] != [event.id for event in session.events[-1:]]:
             raise _stale(found, f"it carries no version, and does not end with the newest event of version {view.version}")
         return _Known.of(view.version, view.frozen_state)
@@ -218,13 +288,14 @@ class PerdureSessionService(BaseSessionService):
             raise _foreign(found)
         return view
 
-    async def _tail(self, found: Names, version: int, config: GetSessionConfig) -> _Tail:
-        """The newest commits as of a version, back to where `config` is satisfied or the session's life began; at least one of ADK's."""
+    async def _tail(self, found: Names, view: View, config: GetSessionConfig) -> _Tail:
+        """The newest commits as of a view, back to where `config` is satisfied, the session's life began, or older ones were dropped; at
+        least one of ADK's, if one is left."""
         commits: list[Commit] = []
         newest: Commit | None = None
-        updated, count = 0.0, 0
-        newest_first = self._store.history(found.session, before=version + 1, newest_first=True)
-        async with aclosing(cast(AsyncGenerator[Commit, None], newest_first)) as history:
+        updated, count = view.updated_at.timestamp(), 0
+        newest_first = kept(self._store, found.session, before=view.version + 1, newest_first=True)
+        async with aclosing(newest_first) as history:
             async for commit in history:
                 mine = [event.data["timestamp"] for event in commit.events if events.is_adk(event)]
                 began = [event.data["timestamp"] for event in commit.events if events.is_created(event)]
@@ -234,7 +305,7 @@ class PerdureSessionService(BaseSessionService):
                 count += len(mine)
                 if began or (newest is not None and _satisfied(config, count, mine)):
                     break
-        if newest is None:
+        if newest is None and not await dropped_until(self._store, found.session):
             raise _foreign(found)
         return _Tail(commits[::-1], newest, updated)
 

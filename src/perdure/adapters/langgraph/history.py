@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from perdure.adapters.langgraph.layout import CHECKPOINT, WRITES, checkpoint_key, slot
+from perdure.adapters.common.kept import kept
+from perdure.adapters.langgraph.layout import CHECKPOINT, WRITES, checkpoint_key, current_checkpoint, slot
 from perdure.engine.store import Store
-from perdure.errors import Corrupt
+from perdure.errors import Corrupt, Truncated
 from perdure.model.commit import Commit, Kind
 from perdure.model.state import Fold, apply
 from perdure.model.values import freeze
@@ -63,7 +64,7 @@ async def find_version_in(
         receipt = await store.find(session, key)
         if receipt is not None:
             return ns, receipt.version
-    async for commit in store.history(session, types={CHECKPOINT}, newest_first=True):
+    async for commit in kept(store, session, types={CHECKPOINT}, newest_first=True):
         if commit.key in keys:
             return keys[commit.key], commit.version
     return None
@@ -74,12 +75,18 @@ async def read_older(store: Store, session: str, state: Mapping[str, Any], ns: s
     version = await find_version(store, session, state, ns, id)
     if version is None or is_removed(state, version, ns, id):
         return None
-    then = (await store.read(session, at=version)).state
+    try:
+        then = (await store.read(session, at=version)).state
+    except Truncated as error:
+        version = error.first - 1
+        then = (await store.read(session, at=version)).state
+        if current_checkpoint(then, ns, id) is None:
+            return None
     late = id in state.get("late", {}).get(ns, ())
     tasks: dict[str, Any] = {}
     _add(tasks, then.get("writes", {}).get(ns, {}).get(id, {}))
     beyond = 0
-    async for commit in store.history(session, after=version):
+    async for commit in kept(store, session, after=version):
         for event in commit.events:
             if event.type == WRITES:
                 made = apply({}, event.ops)
@@ -95,10 +102,27 @@ async def read_older(store: Store, session: str, state: Mapping[str, Any], ns: s
 
 
 async def fold_range(store: Store, session: str, *, after: int, ns: str | None, upto: int | None = None) -> FoldedRange:
-    """Fold the commits with `after < version <= upto` once; `ns` chooses one namespace. States share what did not change."""
+    """Fold the commits with `after < version <= upto` once; `ns` chooses one namespace. States share what did not change.
+
+    Where commits were dropped, it begins with what the last of them left: the checkpoints that were the newest ones then.
+    """
+    left = False
+    while True:
+        try:
+            return await _fold(store, session, after, ns, upto, left=left)
+        except Truncated as error:
+            if error.first - 1 <= after:
+                raise
+            after, left = error.first - 1, True
+
+
+async def _fold(store: Store, session: str, after: int, ns: str | None, upto: int | None, *, left: bool) -> FoldedRange:
+    """`left`: the checkpoints of the state at `after` count too."""
     base: Any = (await store.read(session, at=after)).state if after else {}
     fold = Fold(freeze(base))
     found: list[StoredCheckpoint] = []
+    if left:
+        found += [StoredCheckpoint(after, name, part["checkpoint"]["id"], part) for name, part in _parts(fold.state) if ns in (None, name)]
     writes: dict[tuple[str, str], Tasks] = {}
     _collect(writes, base)
     async for commit in store.history(session, after=after, before=None if upto is None else upto + 1):
@@ -119,13 +143,21 @@ async def fold_range(store: Store, session: str, *, after: int, ns: str | None, 
 
 async def version_before(store: Store, session: str, ns: str, count: int, members: Mapping[str, Any], before: int | None) -> int:
     """The version before the `count`th newest checkpoint of the namespace whose event has these members; 0 if all are needed."""
-    async for commit in store.history(session, types={CHECKPOINT}, newest_first=True, before=before):
+    async for commit in kept(store, session, types={CHECKPOINT}, newest_first=True, before=before):
         put = _put_in(commit, ns)
         if put is not None and not put.get("again") and all(put.get(name) == value for name, value in members.items()):
             count -= 1
             if not count:
                 return commit.version - 1
     return 0
+
+
+def _parts(state: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The newest checkpoints of a document, by namespace."""
+    if "checkpoint" in state:
+        yield "", state
+    for part in state.get("subgraphs", {}).values():
+        yield part.get("ns", ""), part
 
 
 def _add_checkpoint(found: list[StoredCheckpoint], entry: StoredCheckpoint, *, again: bool) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any, NamedTuple
 
+from perdure.adapters.common.kept import kept
 from perdure.adapters.langgraph.history import StoredCheckpoint, find_version_in
 from perdure.adapters.langgraph.layout import CHECKPOINT, checkpoint_key, namespaces_of
 from perdure.engine.store import Store
@@ -55,5 +56,5 @@ async def bound_of(store: Store, session: str, state: Mapping[str, Any], ns: str
         return Bound(id, None, 0, frozenset())
     later: AbstractSet[str | None] = frozenset()
     if place[0] != ns:
-        later = {commit.key async for commit in store.history(session, after=place[1] - 1, types={CHECKPOINT})}
+        later = {commit.key async for commit in kept(store, session, after=place[1] - 1, types={CHECKPOINT})}
     return Bound(id, *place, later)

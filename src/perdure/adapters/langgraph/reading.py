@@ -45,6 +45,12 @@ async def get(store: Store, codec: Codec, seen: KnownVersions, here: Place) -> C
     return decode_checkpoint(codec, here, stored.slot, tasks, given=seen.at(view.version))
 
 
+async def _require_all(store: Store, session: str) -> None:
+    """Raise `Truncated` if the beginning of the thread was dropped."""
+    async for _ in store.history(session, limit=1):
+        return
+
+
 class Listing:
     """Checkpoints that were found, newest first, made into tuples one by one. Tuples of one listing share their messages."""
 
@@ -117,7 +123,7 @@ async def delta_history(store: Store, codec: Codec, here: Place, channels: Seque
     """For each channel the nearest ancestor's value and the writes from there on, oldest first, along the parents of the checkpoint.
 
     The chain is read backwards in growing ranges, until the channels' values are found. Ancestors that were deleted or pruned count, for
-    what was written on them made the value.
+    what was written on them made the value. Raises `Truncated` where those that made it were dropped.
     """
     result: dict[str, Any] = {channel: {"writes": []} for channel in channels}
     view = await read_or_none(store, here.session) if channels else None
@@ -138,6 +144,7 @@ async def delta_history(store: Store, codec: Codec, here: Place, channels: Seque
     while parent is not None and open_channels:
         if parent not in known:
             if not after:
+                await _require_all(store, here.session)
                 break
             after, width = max(0, after - width), width * 2
             part = await fold_range(store, here.session, after=after, ns=here.ns, upto=view.version)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from datetime import timedelta
 from itertools import islice
 from operator import itemgetter
 from typing import Any
@@ -13,9 +14,11 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver, ChannelVersions, Checkpoint, CheckpointMetadata, CheckpointTuple
 from langgraph.checkpoint.serde.base import SerializerProtocol
 
+from perdure.adapters.common.beginning import with_policy
+from perdure.adapters.common.holds import HoldOptions
 from perdure.adapters.common.sync_async import AnyStore, asynchronous, wait
 from perdure.adapters.langgraph import reading, thread_admin, writing
-from perdure.adapters.langgraph.holds import Hold, HoldOptions, note_run
+from perdure.adapters.langgraph.holds import ThreadHold, note_run
 from perdure.adapters.langgraph.memory import KnownVersions, MessageCache, RecentCheckpoints
 from perdure.adapters.langgraph.threads import PREFIX, place, thread_of
 from perdure.adapters.langgraph.values import Codec, serialiser
@@ -35,10 +38,25 @@ class PerdureSaver(BaseCheckpointSaver[Any]):
     schemas. `serde`: a serialiser of the framework in place of the default one; with an encrypted one the store holds its bytes.
     `on_race`: what happens to a checkpoint if another run has continued from its parent since this run loaded it: "refuse" (`Conflict`, the
     default) or "branch".
+
+    `expire_after`, `keep` and `drop` are the policy that threads begin with, as in `Store.configure`: a thread that was not written to for
+    so long (a `timedelta` or seconds) is deleted by a sweeper, and is then no thread to the graph; the next run begins it again. Of the
+    others only so many commits, or those of a time, are kept; a step writes one or two. Older checkpoints go to the store's archive and
+    are read as before, or with `drop` for good: then time travel, `get_state_history` and branches end at the oldest checkpoint that is
+    left, and a delta channel whose stored value was dropped is `Truncated`. The newest checkpoint of the graph, and of each of its
+    subgraphs, always stays. Threads that are there keep the policy that they have.
     """
 
     def __init__(
-        self, store: AnyStore, *, serde: SerializerProtocol | None = None, allow: Sequence[type] | None = None, on_race: OnRace = "refuse"
+        self,
+        store: AnyStore,
+        *,
+        serde: SerializerProtocol | None = None,
+        allow: Sequence[type] | None = None,
+        on_race: OnRace = "refuse",
+        expire_after: timedelta | float | None = None,
+        keep: int | timedelta | None = None,
+        drop: bool = False,
     ) -> None:
         if on_race not in ("refuse", "branch"):
             raise Invalid(f"on_race must be 'refuse' or 'branch', not {on_race!r}.")
@@ -47,7 +65,7 @@ class PerdureSaver(BaseCheckpointSaver[Any]):
         elif allow is not None:
             raise Invalid("allow belongs to the default serialiser: configure the classes on the one that you pass as serde.")
         super().__init__(serde=serde)
-        self._store = asynchronous(store)
+        self._store = with_policy(asynchronous(store), expire_after=expire_after, keep=keep, drop=drop)
         self._on_race: OnRace = on_race
         self._memory, self._recent, self._seen = MessageCache(), RecentCheckpoints(), KnownVersions()
         self._batcher: WriteBatcher[Put | Writes] = WriteBatcher()
@@ -68,7 +86,7 @@ class PerdureSaver(BaseCheckpointSaver[Any]):
     def _writer(self) -> Writer:
         return Writer(self._store, self._codec, self._recent, self._seen, self._batcher, self._on_race)
 
-    def hold(self, thread_id: str, *, owner: str, ttl: float = 30, wait: float = 60, exclusive: bool = True) -> Hold:
+    def hold(self, thread_id: str, *, owner: str, ttl: float = 30, wait: float = 60, exclusive: bool = True) -> ThreadHold:
         """`async with saver.hold("trip-42", owner="worker-7") as lease`, or `with`: hold a thread while its runs are in the block.
 
         A second worker waits, or is refused with `Held`, before its model is called. What savers on this store object write to the thread
@@ -84,7 +102,7 @@ class PerdureSaver(BaseCheckpointSaver[Any]):
         Raises `Invalid` for bad options and, on entry, for a thread that this context holds already; and what `Store.lease` raises, but
         not `Deleted`: a thread that was deleted is begun again.
         """
-        return Hold(self._store, str(thread_id), HoldOptions(owner, ttl, wait, exclusive))
+        return ThreadHold(self._store, str(thread_id), HoldOptions(owner, ttl, wait, exclusive))
 
     async def aget_tuple(self, config: RunnableConfig) -> CheckpointTuple | None:
         """The checkpoint that the config names, or the newest of its namespace; `None` if there is none."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from langgraph.store.base import (
@@ -22,6 +22,7 @@ from langgraph.store.base import (
     tokenize_path,
 )
 
+from perdure.adapters.common.beginning import with_policy
 from perdure.adapters.common.sync_async import AnyStore, asynchronous, wait
 from perdure.adapters.common.transactions import read_or_none
 from perdure.adapters.langgraph import items
@@ -53,14 +54,26 @@ class PerdureStore(BaseStore):
     `index` turns on search by meaning (`dims`, `embed`, `fields`, as in the framework): vectors are stored in the items, and a search
     compares all of the namespace. `ttl` sets what the framework's `TTLConfig` says: an item that has expired is no longer found, and
     `sweep_ttl` removes it. `allow`: the classes of yours that values may contain; without it any data type that the program has imported.
+
+    `expire_after`, `keep` and `drop` are the policy that namespaces begin with, as in `Store.configure`: a namespace that was not written
+    to for so long (a `timedelta` or seconds) is deleted by a sweeper as a whole, whatever the `ttl` of its items; a read that refreshes
+    a `ttl` is a write. `keep` and `drop` are about the history of changes: no item goes with it.
     """
 
     supports_ttl = True
 
     def __init__(
-        self, store: AnyStore, *, index: IndexConfig | None = None, ttl: TTLConfig | None = None, allow: Sequence[type] | None = None
+        self,
+        store: AnyStore,
+        *,
+        index: IndexConfig | None = None,
+        ttl: TTLConfig | None = None,
+        allow: Sequence[type] | None = None,
+        expire_after: timedelta | float | None = None,
+        keep: int | timedelta | None = None,
+        drop: bool = False,
     ) -> None:
-        self._store: Store = asynchronous(store)
+        self._store: Store = with_policy(asynchronous(store), expire_after=expire_after, keep=keep, drop=drop)
         self._codec = Codec(serialiser(allow), MessageCache(), allow)
         self._clock = SystemClock()
         self.ttl_config = ttl

@@ -7,10 +7,12 @@ import hashlib
 import msgspec
 
 from perdure.adapters.common.cutting import COMMIT_BYTES, pieces
+from perdure.adapters.common.expired import append_or_begin
 from perdure.adapters.openai_agents import transcript
+from perdure.engine.leasing.lease import Lease
 from perdure.engine.options import EVENTS_MAX
 from perdure.engine.store import Store
-from perdure.errors import Corrupt, Unknown
+from perdure.errors import Corrupt, Truncated, Unknown
 from perdure.model.events import Event
 from perdure.model.values import check
 
@@ -18,9 +20,10 @@ from perdure.model.values import check
 class Parts:
     """What one call writes in parts. The same items, as after a lost race, are not written again."""
 
-    def __init__(self, store: Store, session: str, key: str | None = None) -> None:
-        """`key`: what the parts' idempotency keys begin with, so that they are written once whatever happens; `None`: random ones."""
-        self._store, self._session, self._key = store, session, key
+    def __init__(self, store: Store, session: str, key: str | None = None, *, lease: Lease | None = None) -> None:
+        """`key`: what the parts' idempotency keys begin with, so that they are written once whatever happens; `None`: random ones. `lease`:
+        what they are written under."""
+        self._store, self._session, self._key, self._lease = store, session, key, lease
         self._written: dict[bytes, Event] = {}
 
     async def fitting(self, events: list[Event]) -> list[Event]:
@@ -46,18 +49,22 @@ class Parts:
     async def _append(self, number: int, piece: str) -> int:
         event = Event(transcript.PART, {"text": piece})
         key = self._store.new_id() if self._key is None else f"{self._key}/part/{number}"
+        options = {"key": key, "lease": self._lease}
         try:
-            return (await self._store.append(self._session, event, key=key)).version
+            return (await append_or_begin(self._store, self._session, event, **options)).version
         except Unknown:
-            return (await self._store.append(self._session, event, key=key)).version
+            return (await append_or_begin(self._store, self._session, event, **options)).version
 
 
 async def fetch(store: Store, session: str, logged: Event) -> list[dict[str, object]]:
-    """The items that an event stands for, as they are stored. Raises `Corrupt` if a part of them is missing."""
+    """The items that an event stands for, as they are stored; none if a part of them was dropped. Raises `Corrupt` if one is missing."""
     texts = []
     for version in logged.data["versions"]:
-        async for commit in store.history(session, after=version - 1, before=version + 1):
-            texts += [event.data["text"] for event in commit.events if event.type == transcript.PART]
+        try:
+            async for commit in store.history(session, after=version - 1, before=version + 1):
+                texts += [event.data["text"] for event in commit.events if event.type == transcript.PART]
+        except Truncated:
+            return []
     try:
         items: list[dict[str, object]] = msgspec.json.decode("".join(texts))
     except msgspec.DecodeError as error:

@@ -5,19 +5,27 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Generator
 from contextvars import ContextVar
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, NamedTuple
+from datetime import timedelta
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from weakref import ReferenceType, ref
 
 from agents import SessionSettings
 from agents.memory.session import SessionABC
 
+from perdure.adapters.common.beginning import with_policy
+from perdure.adapters.common.expired import append_or_begin, expired_at
+from perdure.adapters.common.kept import kept
+from perdure.adapters.common.run_lease import OwnLease, RunLease, run_lease
 from perdure.adapters.common.session_ids import compose
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
 from perdure.adapters.common.transactions import lost_race, transact
 from perdure.adapters.openai_agents import parts, transcript
 from perdure.adapters.openai_agents.parts import Parts
 from perdure.adapters.openai_agents.transcript import Entry
+from perdure.engine.leasing.lease import Lease
 from perdure.engine.options import EVENTS_MAX
-from perdure.errors import Closed, Conflict, Invalid, NotFound, TooLarge, Unknown
+from perdure.errors import AlreadyExists, Closed, Conflict, Deleted, Invalid, NotFound, TooLarge, Unknown
 from perdure.model.events import Event
 
 if TYPE_CHECKING:
@@ -35,7 +43,8 @@ class SessionClosed(Closed):
 class _Reads(NamedTuple):
     """Up to which versions one task read one session object: the read before the last, and the last."""
 
-    session: PerdureSession
+    session: ReferenceType[PerdureSession]
+    """Weakly: a task's context does not keep an object, and its lease, for as long as the task runs."""
     before: int | None
     last: int
 
@@ -62,20 +71,54 @@ class PerdureSession(SessionABC):
     Reading all items costs what came since this object last looked; with a limit, a new object reads the end of the log alone.
     Text is kept as it is, half of a surrogate pair too.
 
+    `expire_after`, `keep` and `drop` are the policy that a conversation begins with, as in `Store.configure`: one that was not written to
+    for so long (a `timedelta` or seconds) is deleted by a sweeper, and is then empty; what is added begins it again. Of the others only so
+    many commits, or those of a time, are kept; a turn is one or two. Older items go to the store's archive and are read as before, or with
+    `drop` for good: then the conversation begins with the oldest item that is left, which may be the result of a call that is gone.
+    A conversation that is there keeps the policy that it has.
+
+    `lease`: with `True`, or a `RunLease` with other options, this object holds the conversation from its first use on: a second worker
+    waits for it (60 s), or is refused with `Held`, before its model is called. It is released by `release()`, at the end of
+    `async with session`, by `close()`, and at the end of the asyncio task that took it. One that was lost refuses with `Fenced` until then.
+
     Raises `perdure.Error`s: `Invalid` for items that are no JSON, `Deleted` once the session was deleted in the store.
     """
 
-    def __init__(self, session_id: str, store: AnyStore, *, session_settings: SessionSettings | dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        session_id: str,
+        store: AnyStore,
+        *,
+        session_settings: SessionSettings | dict[str, Any] | None = None,
+        expire_after: timedelta | float | None = None,
+        keep: int | timedelta | None = None,
+        drop: bool = False,
+        lease: bool | RunLease = False,
+    ) -> None:
         self.session_id = session_id
         self.session_settings = _settings(session_settings)
-        self._store = asynchronous(store)
+        self._store = with_policy(asynchronous(store), expire_after=expire_after, keep=keep, drop=drop)
         self._session = compose("A conversation", ROOT, session_id)
+        options = run_lease(lease)
+        self._own = None if options is None else OwnLease(self._store, self._session, options)
         self._known: _Known | None = None
         self._closed = False
 
+    async def __aenter__(self) -> Self:
+        await self._hold()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    async def release(self) -> None:
+        """Let go of the lease, where there is one, so that others need not wait. The next use takes it again."""
+        if self._own is not None:
+            await self._own.release()
+
     async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
         """The items, oldest first: the newest `limit` of them, or as many as the settings say. A negative limit means all."""
-        self._check_open()
+        await self._hold()
         if limit is None and self.session_settings is not None:
             limit = self.session_settings.limit
         if limit == 0:
@@ -84,7 +127,7 @@ class PerdureSession(SessionABC):
             raise Invalid(f"A limit is a number of items, not {type(limit).__name__}.")
         known = await self._newest(None if limit is None or limit < 0 else limit)
         held = _reads.get()
-        _reads.set(_Reads(self, held.last if held is not None and held.session is self else None, known.version))
+        _reads.set(_Reads(ref(self), held.last if held is not None and held.session() is self else None, known.version))
         return [_copy(entry.item) for entry in known.entries]
 
     async def add_items(self, items: list[TResponseInputItem]) -> None:
@@ -93,7 +136,7 @@ class PerdureSession(SessionABC):
         What one commit cannot hold (10,000 items, 16 MiB) is written before it in parts that no reader sees. If the process dies in
         between, they stay unseen.
         """
-        self._check_open()
+        await self._hold()
         if items:
             await self._add_items([transcript.event(_plain(item)) for item in _listed(items)])
 
@@ -122,7 +165,7 @@ class PerdureSession(SessionABC):
         The SDK's `SQLiteSession` has a `close` to be called, its other sessions one to be awaited: this one may be either. Twice is once.
         """
         self._closed, self._known = True, None
-        return _Done()
+        return _Closing(self._own)
 
     @property
     def _read_compaction_items(self) -> Callable[[int | None], Awaitable[tuple[list[TResponseInputItem], bool]]] | None:
@@ -144,10 +187,11 @@ class PerdureSession(SessionABC):
         """
         if not self._keeps_items_as_they_are():
             return False  # the SDK goes through the subclass's methods then
+        await self._hold()
         output = [transcript.event(_plain(item)) for item in items]
         held = _reads.get()
-        seen = held.before if held is not None and held.session is self else None
-        written = Parts(self._store, self._session)
+        seen = held.before if held is not None and held.session() is self else None
+        written = Parts(self._store, self._session, lease=self._lease)
 
         async def attempt(_again: bool) -> bool:
             nonlocal seen
@@ -170,7 +214,7 @@ class PerdureSession(SessionABC):
     async def _check_all_there(self, seen: int, now: int) -> None:
         if now > seen:
             last = seen
-            async for commit in self._store.history(self._session, after=seen, before=now + 1):
+            async for commit in kept(self._store, self._session, after=seen, before=now + 1, control=True):
                 gap, last = commit.version > last + 1, commit.version
                 if gap or transcript.removes_items(commit):
                     raise Conflict(
@@ -193,7 +237,7 @@ class PerdureSession(SessionABC):
 
         async def replace_suffix(start: int, output: list[TResponseInputItem]) -> bool:
             expected = entries[start:]
-            written = Parts(self._store, self._session)
+            written = Parts(self._store, self._session, lease=self._lease)
 
             async def attempt(_again: bool) -> bool:
                 now = await self._all()
@@ -213,24 +257,34 @@ class PerdureSession(SessionABC):
             known = await self._all()
             return known if count is None else known._replace(entries=known.entries[-count:])
         try:
-            return _Known(*await transcript.newest(self._store.history(self._session, newest_first=True), count, self._fetch))
+            return _Known(*await transcript.newest(kept(self._store, self._session, newest_first=True), count, self._fetch))
         except NotFound:
             return _Known(0, [])
+        except Deleted:
+            return await self._if_expired()
 
     async def _all(self) -> _Known:
         """The conversation as it is now: what is remembered, and what came since."""
-        self._check_open()
+        await self._hold()
         version, entries = self._known or _Known(0, [])
         try:
-            async for commit in self._store.history(self._session, after=version):
-                before = entries if commit.version == version + 1 else []  # an earlier life ended in between
+            async for commit in kept(self._store, self._session, after=version, control=True):
+                before = entries if commit.version == version + 1 else []  # an earlier life ended in between, or commits were dropped
                 version, entries = commit.version, await transcript.forward(before, commit, self._fetch)
         except NotFound:
             return _Known(0, [])
+        except Deleted:
+            return await self._if_expired()
         known = self._known
         if (known is None or known.version <= version) and not self._closed:
             self._known = _Known(version, entries)
         return _Known(version, entries)
+
+    async def _if_expired(self) -> _Known:
+        """A conversation that has expired is empty. Raises `Deleted` for one that somebody deleted."""
+        if await expired_at(self._store, self._session) is None:
+            raise Deleted(f"Session {self._session!r} was deleted.", session=self._session)
+        return _Known(0, [])
 
     async def _fetch(self, logged: Event) -> list[dict[str, Any]]:
         return await parts.fetch(self._store, self._session, logged)
@@ -241,30 +295,49 @@ class PerdureSession(SessionABC):
                 return await self._add(events)
             except TooLarge:
                 pass
-        return await self._add([await Parts(self._store, self._session).instead(events)])
+        return await self._add([await Parts(self._store, self._session, lease=self._lease).instead(events)])
 
     async def _add(self, events: list[Event]) -> None:
         """Commit events after those that are there. If the outcome is unknown it is sent again under its key."""
-        self._check_open()
-        key = self._store.new_id()
-        await _resent(lambda: self._store.append(self._session, *events, key=key))
+        await self._hold()
+        options = {"key": self._store.new_id(), "lease": self._lease}
+        await _resent(lambda: append_or_begin(self._store, self._session, *events, **options))
 
     async def _replace(self, known: _Known, events: list[Event]) -> None:
         """Commit events after this very state. Raises `Overtaken` if it is no longer the newest."""
-        key = self._store.new_id()
-        with lost_race(Conflict):
-            await _resent(lambda: self._store.append(self._session, *events, expect=known.version, on_conflict="raise", key=key))
+        options = {"expect": known.version, "on_conflict": "raise", "key": self._store.new_id(), "lease": self._lease}
+        with lost_race(AlreadyExists, Conflict):
+            await _resent(lambda: append_or_begin(self._store, self._session, *events, **options))
+
+    @property
+    def _lease(self) -> Lease | None:
+        return None if self._own is None else self._own.lease
+
+    async def _hold(self) -> None:
+        """Take the lease, where there is to be one and it was not taken yet. Raises `SessionClosed`."""
+        self._check_open()
+        if self._own is not None:
+            await self._own.take()
 
     def _check_open(self) -> None:
         if self._closed:
             raise SessionClosed(f"This session object of {self.session_id!r} was closed.")
 
 
-class _Done:
-    """An awaitable that need not be awaited."""
+class _Closing:
+    """An awaitable that need not be awaited: the lease is released then, or else soon."""
+
+    def __init__(self, own: OwnLease | None) -> None:
+        self._own = own
 
     def __await__(self) -> Generator[Any, Any, None]:
-        yield from ()
+        own, self._own = self._own, None
+        if own is not None:
+            yield from own.release().__await__()
+
+    def __del__(self) -> None:
+        if self._own is not None:
+            self._own.let_go()
 
 
 def _settings(given: SessionSettings | dict[str, Any] | None) -> SessionSettings:

@@ -15,11 +15,13 @@ from typing import Any
 import msgspec
 from pydantic_ai.messages import ModelMessage, ModelMessagesTypeAdapter
 
+from perdure.adapters.common.expired import expired_at, follows_expiry
+from perdure.adapters.common.kept import kept
 from perdure.adapters.common.models import adapter_json, adapter_value
 from perdure.adapters.common.transactions import lost_race, transact
 from perdure.engine.options import EVENTS_MAX
 from perdure.engine.store import Store
-from perdure.errors import AlreadyExists, Conflict, Corrupt, Invalid, NotFound, Unsupported
+from perdure.errors import AlreadyExists, Conflict, Corrupt, Deleted, Invalid, NotFound, Truncated, Unsupported
 from perdure.lru import LruMap
 from perdure.model.commit import Commit
 from perdure.model.events import Event
@@ -43,6 +45,8 @@ class _Known:
     def __init__(self, version: int = 0) -> None:
         """A life that begins after this version: 0, or the one at which the session was deleted."""
         self.version = version
+        self.has_expired = False
+        """Whether the session is not there since: it has expired, and the next append begins it again."""
         self.numbers: dict[bytes, int] = {}
         self.count = version * EVENTS_MAX
         """The next number. No commit has more events, so it is larger than every number of an earlier life."""
@@ -93,8 +97,16 @@ class Conversations:
                 break
             events.append(Event(MESSAGE, {"number": known.count + len(events), "author": author(message), "message": message}))
             size += length
-        with lost_race(AlreadyExists, Conflict):
-            receipt = await self._store.append(session, *events, expect=expected, on_conflict="raise", actor=actor)
+        try:
+            with lost_race(AlreadyExists, Conflict):
+                receipt = await self._store.append(
+                    session, *events, expect=expected, on_conflict="raise", actor=actor, recreate=known.has_expired
+                )
+        except Deleted:
+            if again or await expired_at(self._store, session) is None:
+                raise
+            return await self._append_some(session, wanted, actor, again=True)
+        known.has_expired = False
         for key, event in zip(missing, events, strict=False):
             known.numbers.setdefault(key, event.data["number"])
             known.count = max(known.count, event.data["number"] + 1)
@@ -102,21 +114,29 @@ class Conversations:
         return known, len(events) < len(missing)
 
     async def load(self, session: str, numbers: Numbers) -> dict[int, ModelMessage]:
-        """The messages of these numbers. The log is read from its end, no further than needed.
+        """The messages of these numbers, without those that were dropped. The log is read from its end, no further than needed.
 
-        Raises `NotFound`, `Deleted`, `Corrupt`, `Unsupported`.
+        None of a life that has expired. Raises `NotFound`, `Deleted`, `Corrupt`, `Unsupported`.
         """
         wanted = set(expand(numbers))
         found: dict[int, Any] = {}
-        if wanted:
-            async for commit in self._store.history(session, types={MESSAGE}, newest_first=True):
-                for event in commit.events:
-                    number, message = parse(event.data, commit)
-                    if number in wanted:
-                        found[number] = message
-                if len(found) == len(wanted):
-                    break
-        if len(found) < len(wanted):
+        dropped = False
+        try:
+            if wanted:
+                async for commit in self._store.history(session, types={MESSAGE}, newest_first=True):
+                    for event in commit.events:
+                        number, message = parse(event.data, commit)
+                        if number in wanted:
+                            found[number] = message
+                    if len(found) == len(wanted):
+                        break
+        except Truncated:
+            dropped = True
+        except Deleted:
+            dropped = await expired_at(self._store, session) is not None
+            if not dropped:
+                raise
+        if len(found) < len(wanted) and not dropped and not await follows_expiry(self._store, session):
             raise Corrupt(f"Session {session!r} lacks message {min(wanted - found.keys())}, which a snapshot names.", session=session)
         order = sorted(found)
         return dict(zip(order, from_json([found[number] for number in order], session), strict=True))
@@ -129,16 +149,23 @@ class Conversations:
         return known
 
     async def _catch_up(self, session: str) -> _Known:
-        """What is known, with the commits that came since. Raises `Deleted`."""
+        """What is known, with the commits that came since. Raises `Deleted`, unless the session has expired."""
         known = self._known_of(session)
         try:
-            async for commit in self._store.history(session, after=known.version):
-                if commit.version > known.version + 1:  # between them an earlier life ended
+            async for commit in kept(self._store, session, after=known.version, control=True):
+                if commit.version > known.version + 1:  # between them an earlier life ended, or commits were dropped
                     known = _Known(commit.version - 1)
                     self._known.put(session, known)
                 known.learn(commit)
         except NotFound:
             known = _Known()
+            self._known.put(session, known)
+        except Deleted:
+            tombstone = await expired_at(self._store, session)
+            if tombstone is None:
+                raise
+            known = _Known(tombstone)
+            known.has_expired = True
             self._known.put(session, known)
         return known
 

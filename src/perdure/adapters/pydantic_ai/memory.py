@@ -7,6 +7,7 @@ pydantic-ai/memory-operations/<2 digits>  in which directory an operation was ca
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
+from datetime import timedelta
 from typing import Any
 
 from pydantic_ai_harness.memory import (
@@ -19,6 +20,8 @@ from pydantic_ai_harness.memory import (
 )
 from pydantic_ai_harness.memory._store import decode_metadata, encode_metadata, lexical_search, validate_store_path, validate_store_prefix
 
+from perdure.adapters.common.beginning import with_policy
+from perdure.adapters.common.expired import append_or_begin, expired_at
 from perdure.adapters.common.id_index import IdIndex
 from perdure.adapters.common.json_diff import diff_json
 from perdure.adapters.common.surrogates import escape, unescape
@@ -43,11 +46,24 @@ class PerdureMemoryStore:
     A change names the version that it was made from: the later of two writers is refused with `MemoryConflictError` and nothing is lost.
     Writers of different notes do not disturb each other. An operation is carried out once: its second call gets the first one's result.
     A change writes the lines that differ; every earlier text stays in the history.
+
+    `expire_after`, `keep` and `drop` are the policy that directories begin with, as in `Store.configure`: one in which no note was changed
+    for so long (a `timedelta` or seconds) is deleted by a sweeper as a whole, and a read is no use of it. `keep` and `drop` are about the
+    history of changes: no note goes with it, but the second call of an operation whose commit was dropped is refused. A directory that is
+    there keeps the policy that it has.
     """
 
-    def __init__(self, store: AnyStore) -> None:
-        self._store = asynchronous(store)
-        self._operations = IdIndex(self._store, OPERATIONS)
+    def __init__(
+        self,
+        store: AnyStore,
+        *,
+        expire_after: timedelta | float | None = None,
+        keep: int | timedelta | None = None,
+        drop: bool = False,
+    ) -> None:
+        self._plain = asynchronous(store)
+        self._store = with_policy(self._plain, expire_after=expire_after, keep=keep, drop=drop)
+        self._operations = IdIndex(self._plain, OPERATIONS)
 
     async def read(self, path: str, *, max_chars: int) -> MemoryFile | None:
         """The note, cut after `max_chars` characters, or `None`. Raises `ValueError` for a path that is none."""
@@ -154,7 +170,7 @@ class PerdureMemoryStore:
             key = None if operation is None else names.key("operation", operation.id)
             try:
                 with lost_race(AlreadyExists, Conflict):
-                    await self._store.append(session, event, expect=0 if view is None else view.version, key=key)
+                    await append_or_begin(self._store, session, event, expect=0 if view is None else view.version, key=key)
             except KeyReused as error:
                 return await self._result_at(session, error.version)
             return MemoryMutation(version=done["version"], replayed=False, existed=done["existed"])
@@ -183,6 +199,10 @@ class PerdureMemoryStore:
         try:
             view = await self._store.read(_session(directory))
         except NotFound:
+            return None
+        except Deleted:
+            if await expired_at(self._store, _session(directory)) is None:
+                raise
             return None
         if not isinstance(view.frozen_state, dict) or not isinstance(view.frozen_state.get("files"), dict):
             raise Invalid(f"Session {view.session!r} holds no memory of Pydantic AI: something else made it.", session=view.session)

@@ -11,13 +11,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, cast
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_ai.messages import ModelMessage
 from pydantic_ai_harness.step_persistence import ContinuableSnapshot, RunRecord, StepEvent, ToolEffectRecord
 
+from perdure.adapters.common.beginning import with_policy
+from perdure.adapters.common.expired import append_or_begin
+from perdure.adapters.common.kept import kept
 from perdure.adapters.common.models import FAILURES, adapter_json
 from perdure.adapters.common.session_ids import actor_name, decompose
 from perdure.adapters.common.surrogates import escape, unescape
@@ -42,10 +45,23 @@ class PerdureStepStore:
     Each call is one commit, durable when it returns (`save_snapshot` two when there are new messages, and the messages come first). A
     step or snapshot whose idempotency key was there before is not written again. A run id is registered once: of two workers that
     register it, one gets `ValueError`. The last record of a tool call counts; earlier ones stay in the history.
+
+    `expire_after`, `keep` and `drop` are the policy that runs and conversations begin with, as in `Store.configure`: one that was not
+    written to for so long (a `timedelta` or seconds) is deleted by a sweeper and is not there any more; what is written to it begins it
+    again. Of the others only so many commits, or those of a time, are kept. Older steps, snapshots and messages go to the store's archive
+    and are read as before, or with `drop` for good: then a run has the steps and snapshots that are left, and a snapshot the messages that
+    are left. One of which none is left is not there. Records of runs and tool calls stay. What is there keeps the policy that it has.
     """
 
-    def __init__(self, store: AnyStore) -> None:
-        self._store = asynchronous(store)
+    def __init__(
+        self,
+        store: AnyStore,
+        *,
+        expire_after: timedelta | float | None = None,
+        keep: int | timedelta | None = None,
+        drop: bool = False,
+    ) -> None:
+        self._store = with_policy(asynchronous(store), expire_after=expire_after, keep=keep, drop=drop)
         self._conversations = Conversations(self._store)
 
     async def register_run(self, record: RunRecord) -> None:
@@ -98,7 +114,7 @@ class PerdureStepStore:
         """The run's steps in the order in which they were appended. Raises `Unsupported` for those of a newer harness."""
         found: list[StepEvent] = []
         try:
-            async for commit in self._store.history(names.run(run_id)):
+            async for commit in kept(self._store, names.run(run_id)):
                 steps = filter(_is_step, commit.events)
                 found += [_loaded(_EVENT, {**event.data, "kind": event.type}, run_id) for event in steps]
         except (NotFound, Deleted):
@@ -119,8 +135,8 @@ class PerdureStepStore:
     async def latest_snapshot(self, *, run_id: str, include_interrupted: bool = False) -> ContinuableSnapshot | None:
         """The newest snapshot that is complete, or the newest of all, or `None`. Only the end of the run's log is read for it."""
         async for data in self._snapshots(run_id, newest_first=True):
-            if include_interrupted or data["state"] == "complete":
-                return (await self._restored(run_id, [data]))[0]
+            if (include_interrupted or data["state"] == "complete") and (found := await self._restored(run_id, [data])):
+                return found[0]
         return None
 
     async def list_snapshots(self, *, run_id: str, include_interrupted: bool = False) -> list[ContinuableSnapshot]:
@@ -159,7 +175,7 @@ class PerdureStepStore:
     async def _once(self, session: str, event: Event, key: str | None, *, actor: str | None = None) -> bool:
         """Append, unless the key was used with other content before: then nothing is written, and the answer is no."""
         try:
-            await self._store.append(session, event, key=key, actor=actor_name(actor))
+            await append_or_begin(self._store, session, event, key=key, actor=actor_name(actor))
         except KeyReused:
             return False
         return True
@@ -185,19 +201,24 @@ class PerdureStepStore:
 
     async def _snapshots(self, run_id: str, *, newest_first: bool = False) -> AsyncIterator[dict[str, Any]]:
         try:
-            async for commit in self._store.history(names.run(run_id), types={SNAPSHOT}, newest_first=newest_first):
+            async for commit in kept(self._store, names.run(run_id), types={SNAPSHOT}, newest_first=newest_first):
                 for event in commit.events:
                     yield _members(event)
         except (NotFound, Deleted):
             return
 
     async def _restored(self, run_id: str, found: list[dict[str, Any]]) -> list[ContinuableSnapshot]:
-        """Snapshots from their events; of each conversation the log is read once."""
+        """Snapshots from their events; of each conversation the log is read once. One is left out whose messages are all gone."""
         messages: dict[str, dict[int, ModelMessage]] = {}
         for session in {self._messages_session(run_id, unescape(data.get("conversation_id"))) for data in found}:
             mine = [_numbers(data) for data in found if self._messages_session(run_id, unescape(data.get("conversation_id"))) == session]
             messages[session] = await self._conversations.load(session, [run for numbers in mine for run in numbers])
-        return [_snapshot(run_id, data, messages[self._messages_session(run_id, unescape(data.get("conversation_id")))]) for data in found]
+        held = [messages[self._messages_session(run_id, unescape(data.get("conversation_id")))] for data in found]
+        return [
+            _snapshot(run_id, data, mine)
+            for data, mine in zip(found, held, strict=True)
+            if not data["messages"] or any(number in mine for number in expand(_numbers(data)))
+        ]
 
     def _messages_session(self, run_id: str, conversation_id: str | None) -> str:
         """The session that holds the messages: the conversation's, or the run's own if it is part of none."""
@@ -252,7 +273,7 @@ def _numbers(data: dict[str, Any]) -> Numbers:
 
 
 def _snapshot(run_id: str, data: dict[str, Any], messages: dict[int, ModelMessage]) -> ContinuableSnapshot:
-    held = [messages[number] for number in expand(_numbers(data))]
+    held = [messages[number] for number in expand(_numbers(data)) if number in messages]
     plain = {name: unescape(data[name]) for name in _PLAIN if name in data}
     try:
         return ContinuableSnapshot(run_id=run_id, messages=held, timestamp=datetime.fromisoformat(data["timestamp"]), **plain)

@@ -10,19 +10,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from strands.session.session_repository import SessionRepository
 from strands.types.exceptions import SessionException
 from strands.types.session import Session, SessionAgent, SessionMessage
 
+from perdure.adapters.common.beginning import with_policy
 from perdure.adapters.common.incarnation import start_incarnation
 from perdure.adapters.common.json_diff import diff_json
+from perdure.adapters.common.kept import kept
 from perdure.adapters.common.models import FAILURES
+from perdure.adapters.common.run_lease import OwnLease, RunLease
 from perdure.adapters.common.session_ids import actor_name, compose
 from perdure.adapters.common.surrogates import escape, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous, wait
 from perdure.adapters.common.transactions import commit_at, lost_race, read_own, transact
+from perdure.engine.leasing.lease import Lease
 from perdure.engine.views import View
 from perdure.errors import AlreadyExists, Busy, Conflict, Deleted, Invalid, KeyReused, NotFound
 from perdure.model import ops as op
@@ -45,10 +50,25 @@ class PerdureSessionRepository(SessionRepository):
     Each call is one commit. A message's id is its idempotency key: the same message created again is there once, and of two
     writers that computed the same next id the later one is refused with `SessionException`, so no message replaces another.
     The last sync of an agent sets its state. Only what changed is written, and what was there stays in the history.
+
+    `expire_after`, `keep` and `drop` are the policy that sessions begin with, as in `Store.configure`: one that was not written to for so
+    long (a `timedelta` or seconds) is deleted by a sweeper, is `None` to `read_session`, and may be created again. Of the others only so
+    many commits, or those of a time, are kept; a message is one or two. Older messages go to the store's archive and are read as before,
+    or with `drop` for good: then an agent has the messages that are left, and all of its state. One that is there keeps the policy that
+    it has. A `PerdureSessionManager` holds a session for each run.
     """
 
-    def __init__(self, store: AnyStore) -> None:
-        self._store = asynchronous(store)
+    def __init__(
+        self,
+        store: AnyStore,
+        *,
+        expire_after: timedelta | float | None = None,
+        keep: int | timedelta | None = None,
+        drop: bool = False,
+    ) -> None:
+        self._store = with_policy(asynchronous(store), expire_after=expire_after, keep=keep, drop=drop)
+        self._own: dict[str, OwnLease] = {}
+        """By session, the lease that its runs take."""
 
     def create_session(self, session: Session, **kwargs: Any) -> Session:
         """Start a session. Raises `SessionException` if it exists."""
@@ -105,6 +125,11 @@ class PerdureSessionRepository(SessionRepository):
         """Set a multi-agent's state; what differs is written. Raises `SessionException` if there is none."""
         wait(self._set_multi_agent(session_id, multi_agent, new=False))
 
+    def state(self, session_id: str) -> Any:
+        """The whole document of a session, to be read only, or `None`. Not part of Strands' interface."""
+        view = wait(self._view(session_id))
+        return None if view is None else view.frozen_state
+
     async def _create_session(self, session: Session) -> Session:
         state = {"session": _dumped(session, Session), "agents": {}, "multi_agents": {}}
         try:
@@ -160,9 +185,21 @@ class PerdureSessionRepository(SessionRepository):
             event = Event(MESSAGE, data, tuple(ops))
             try:
                 with lost_race(Conflict, NotFound, Deleted):
-                    await self._store.append(_name(session_id), event, expect=view.version, key=key, actor=actor_name(agent_id))
+                    await self._store.append(
+                        _name(session_id),
+                        event,
+                        expect=view.version,
+                        key=key,
+                        actor=actor_name(agent_id),
+                        lease=self._lease(session_id),
+                    )
             except KeyReused as error:
-                if await self._first(session_id, error.version) != data:
+                first = await self._first(session_id, error.version)
+                if first is None and number == 0 and not await self._list_messages(session_id, agent_id, None, 0):
+                    # All were dropped, so the manager counts from 0 again. It goes on from this message's id.
+                    session_message.message_id = held
+                    return await self._create_message(session_id, agent_id, session_message)
+                if first != data:
                     raise SessionException(
                         f"Message {number} of agent {agent_id} in session {session_id} was written by another writer: "
                         f"load the session again before you continue. {error}"
@@ -209,7 +246,7 @@ class PerdureSessionRepository(SessionRepository):
             return []
         gaps, count = "gaps" in entry, entry["messages"]
         found: dict[int, dict[str, Any]] = {}
-        async for commit in self._store.history(_name(session_id), before=view.version + 1, newest_first=True):
+        async for commit in kept(self._store, _name(session_id), before=view.version + 1, newest_first=True):
             # Without gaps a message's id is its position, and the log has them in order.
             if len(found) == count or (not gaps and (offset >= count or offset in found)):
                 break
@@ -239,6 +276,14 @@ class PerdureSessionRepository(SessionRepository):
         view = await self._view(session_id)
         found: dict[str, Any] | None = None if view is None else view.state["multi_agents"].get(_id(multi_agent_id))
         return unescape(found)
+
+    def hold_runs(self, session_id: str, options: RunLease) -> OwnLease:
+        """The lease that the runs of a session take, and this object writes to it under. See `PerdureSessionManager`."""
+        return self._own.setdefault(session_id, OwnLease(self._store, _name(session_id), options))
+
+    def _lease(self, session_id: str) -> Lease | None:
+        own = self._own.get(session_id)
+        return None if own is None else own.lease
 
     async def _view(self, session_id: str, *, strong: bool = True) -> View | None:
         """The session as it is now, or else as this process knows it; or `None`. Raises `Invalid` for what something else made."""
@@ -270,7 +315,8 @@ class PerdureSessionRepository(SessionRepository):
                 ops = []
             if ops:
                 with lost_race(Conflict, NotFound, Deleted):
-                    await self._store.append(_name(session_id), Event(type, data, tuple(ops)), expect=view.version)
+                    event = Event(type, data, tuple(ops))
+                    await self._store.append(_name(session_id), event, expect=view.version, lease=self._lease(session_id))
             elif not again:
                 await attempt(again=True)
 

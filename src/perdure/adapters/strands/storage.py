@@ -10,6 +10,7 @@ import base64
 import builtins
 import copy
 import json
+from datetime import timedelta
 from functools import partial
 from typing import Any, Self
 
@@ -18,6 +19,7 @@ from strands.storage.search import KeywordSearchStrategy, SearchStrategy
 from strands.storage.storage import _NAMESPACED, StorageSearchResult, _normalize_key, _normalize_prefix
 from strands.types.exceptions import StorageError
 
+from perdure.adapters.common.beginning import with_policy
 from perdure.adapters.common.json_diff import reuse_equal
 from perdure.adapters.common.session_ids import compose, escape, unescape
 from perdure.adapters.common.sync_async import AnyStore, asynchronous
@@ -45,9 +47,22 @@ class PerdureStorage:
     empty keys, `..` and backslashes are refused. Every failure is a `StorageError`.
     """
 
-    def __init__(self, store: AnyStore, *, search_strategy: SearchStrategy[PerdureStorage] | None = None) -> None:
-        """`search_strategy`: indexes each write and answers `search`; without one `search` reads every key and counts words."""
-        self._store = asynchronous(store)
+    def __init__(
+        self,
+        store: AnyStore,
+        *,
+        search_strategy: SearchStrategy[PerdureStorage] | None = None,
+        expire_after: timedelta | float | None = None,
+        keep: int | timedelta | None = None,
+        drop: bool = False,
+    ) -> None:
+        """`search_strategy`: indexes each write and answers `search`; without one `search` reads every key and counts words.
+
+        `expire_after`, `keep` and `drop` are the policy that keys begin with, as in `Store.configure`: one that was not written for so
+        long (a `timedelta` or seconds) is deleted by a sweeper, and a read is no use of it. `keep` and `drop` are about the history of a
+        key: its value always stays. A key that is there keeps the policy that it has.
+        """
+        self._store = with_policy(asynchronous(store), expire_after=expire_after, keep=keep, drop=drop)
         self._search_strategy = search_strategy
         self._prefix = ""
         self._recent = RecentTexts(RECENT_BYTES)

@@ -199,6 +199,17 @@ class Chain:
                 return rows
             bucket, page = bucket - 1, None
 
+    async def check_layout(self, session: SessionKey, oldest: Record, *, whole: bool) -> None:
+        """See `remote.driver.PartitionedDriver`: all buckets say the same of the session's first record, and it is so."""
+        latest = await self.latest_bucket(session)
+        first, last = self.known(session).dropped, 0 if latest is None else latest[0]
+        headers = [await self.bucket_header(session, bucket) for bucket in {0, *range(first, last + 1)}]
+        said = {(header.base, header.created) for header in headers if header is not None}
+        before = oldest.head.version - 1
+        right = all(base == before and created == oldest.head.at if whole else base <= before for base, created in said)
+        if len(said) > 1 or not right:
+            raise Corrupt(f"The buckets of session {session.id!r} are not where its records are.", session=session.id)
+
     async def record(self, session: SessionKey, row: Row) -> Record:
         """A row's record with its body."""
         if not row.pieces:

@@ -32,6 +32,10 @@ class Reader:
         """A read for each session, all at once."""
         return list(await asyncio.gather(*[self._chain.head(session) for session in sessions]))
 
+    async def check_layout(self, session: SessionKey, oldest: Record, *, whole: bool) -> None:
+        """See `remote.driver.PartitionedDriver`."""
+        await self._chain.check_layout(session, oldest, whole=whole)
+
     async def load(self, session: SessionKey, at: int | None) -> Loaded | None:
         """One round trip of two or three reads, while the newest bucket is known or the only one and the snapshot is no further back
         than 64 records."""

@@ -148,6 +148,15 @@ class ProvingDriver(Protocol):
 
 
 @runtime_checkable
+class PartitionedDriver(Protocol):
+    """A driver that keeps beside a session's records what says where each of them lies."""
+
+    async def check_layout(self, session: SessionKey, oldest: Record, *, whole: bool) -> None:
+        """Compare that with the records, of which `oldest` is the first. `whole`: none was truncated. Raises `Corrupt`."""
+        ...
+
+
+@runtime_checkable
 class SchemaDriver(Protocol):
     """A driver that knows schema 2. Its `capabilities.scan_orders` have `"due"` where the store that it opened does.
 

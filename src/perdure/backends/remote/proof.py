@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from perdure.backends.common.refusals import head_differs
-from perdure.backends.remote.driver import Driver, ProvingDriver
+from perdure.backends.remote.driver import Driver, PartitionedDriver, ProvingDriver
 from perdure.backends.remote.loop import gather_all
 from perdure.backends.spi import Head, Query, Record, Row
 from perdure.errors import Corrupt, NotFound, Unavailable
+from perdure.model.commit import Kind
 from perdure.model.ids import SessionKey
 
 LOOKS = 8
@@ -61,12 +62,15 @@ class HeadProof:
         if loaded is None:
             raise NotFound(f"There is no session {session.id!r}.", session=session.id)
         await self.prove(session, loaded.row.head)
-        after = 0
+        after, oldest, whole = 0, None, True
         while records := await self._driver.read(session, after, None, PAGE, reverse=False):
-            after = records[-1].head.version
+            after, oldest = records[-1].head.version, oldest or records[0]
+            whole = whole and all(record.kind != Kind.anchor and not record.is_stub for record in records)
             keyed = [record for record in records if record.key is not None and not record.is_stub]
             for start in range(0, len(keyed), KEYS_AT_ONCE):
                 await gather_all(*[self._check_key(session, record) for record in keyed[start : start + KEYS_AT_ONCE]])
+        if oldest is not None and isinstance(self._driver, PartitionedDriver):
+            await self._driver.check_layout(session, oldest, whole=whole)
         await self._check_listed(loaded.row)
 
     async def _check_key(self, session: SessionKey, record: Record) -> None:

@@ -15,7 +15,7 @@ from perdure.ops.swept import Action, Swept
 
 QUIET = ("looked", "waiting", "overtaken")
 """Actions that people are not shown: nothing became of the session."""
-TOTALS = ("expired", "purged", "woken", "trimmed", "archived", "applied", "held", "forked", "waiting", "failed")
+TOTALS = ("expired", "purged", "woken", "trimmed", "archived", "applied", "held", "forked", "unread", "waiting", "failed")
 """What a round is summed up by."""
 
 
@@ -27,7 +27,7 @@ class ActionRow(msgspec.Struct, frozen=True):
     session: str
     """Its id."""
     action: str
-    """looked, expired, purged, woken, trimmed, archived, applied, held, forked, waiting, overtaken or failed."""
+    """looked, expired, purged, woken, trimmed, archived, applied, held, forked, unread, waiting, overtaken or failed."""
     detail: str
     """More about it, for people."""
 

@@ -21,6 +21,7 @@ from perdure.backends.spi import Appended, Backend, Durability, indexed
 from perdure.clock import Clock
 from perdure.codec.codec import Codec
 from perdure.engine.archive.making import TooLongError, make_segment, prove_segment
+from perdure.engine.archive.unread import Unread
 from perdure.engine.options import Options
 from perdure.engine.read.bodies import Bodies, nothing
 from perdure.engine.read.cache import CachedState
@@ -51,7 +52,8 @@ from perdure.model.control import CONTROL
 from perdure.model.epoch import is_exclusive, is_held
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
-from perdure.model.lifecycle import first_due, policy_of
+from perdure.model.lifecycle import LOOK, first_due, policy_of
+from perdure.telemetry import Telemetry
 
 ROUNDS = 64
 """How often a step is decided again because other commits came first."""
@@ -85,10 +87,12 @@ class Archiver:
         clock: Clock,
         durability: Durability,
         bodies: Bodies,
+        unread: Unread,
+        telemetry: Telemetry,
     ) -> None:
         self._backend, self._codec, self._reader, self._chains, self._segments = backend, codec, reader, chains, segments
         self._controls, self._snapshots, self._clock, self._durability = controls, snapshots, clock, durability
-        self._bodies = bodies
+        self._bodies, self._unread, self._telemetry = bodies, unread, telemetry
 
     async def archive(self, session: SessionKey, actor: str | None) -> Archived:
         """See `Store.archive`."""
@@ -99,6 +103,7 @@ class Archiver:
             began = began or state.head.version
             if state.head.status == _ARCHIVED:
                 return await self._finished(session, state, began)
+            await self._unread.require_none(session, state.head.version)
             preparing = await self.prepare(session, None, actor)
             if preparing is not None:
                 await self.move(session, preparing, actor)
@@ -182,7 +187,7 @@ class Archiver:
             if shorter is not None:
                 await self.move(session, shorter, actor)
             return
-        except Exception:
+        except Error:
             if await self._fate(session, preparing) is not _Fate.pending:
                 await self.void(session, preparing, actor)
                 return  # Whatever went wrong, it did because others were faster: the caller looks again.
@@ -247,6 +252,7 @@ class Archiver:
             if not preparing.whole:
                 await self._keep_snapshot(session, state, anchor)
             if await self.commit_anchor(session, state, anchor, actor, whole=preparing.whole) is not None:
+                self._telemetry.archived(anchor.size, anchor.version - anchor.first + 1)
                 return anchor
         raise self._overtaken(session)
 
@@ -265,6 +271,7 @@ class Archiver:
         """
         life = await self._reader.incarnation_start(session, state.head)
         sections: dict[str, Any] = {**state.control.sections, ANCHOR: msgspec.to_builtins(msgspec.structs.replace(anchor, life=life))}
+        sections.pop(LOOK, None)  # No commit has said it, and the index row may know a newer one.
         if PREPARING in sections:
             sections[PREPARING] = None
         data: dict[str, Any] = {CONTROL: sections, "tags": dict(state.tags)}
@@ -285,7 +292,8 @@ class Archiver:
     ) -> Appended | None:
         """Write an anchor commit after the head of `state`; `None` where another commit came first."""
         plan = ControlChange((ControlCommit(kind=Kind.anchor, event=event, status=status),), due_at)
-        basis = Basis(state.head, state.control, 0, None)  # The plan is made: only the head and the cell are compared.
+        # The plan is made: only the head and the cell are compared.
+        basis = await self._controls.with_look(session, Basis(state.head, state.control, 0, None))
         return await self._controls.attempt(session, basis, plan, actor=actor, durability=self._durability)
 
     async def void(self, session: SessionKey, preparing: Preparing, actor: str | None) -> None:

@@ -11,6 +11,7 @@ from perdure.clock import Clock
 from perdure.codec.codec import Codec
 from perdure.codec.records import state_digest
 from perdure.engine.archive.archiver import ROUNDS, Archiver
+from perdure.engine.archive.unread import Unread
 from perdure.engine.options import VERSION_MAX
 from perdure.engine.read.bodies import Bodies
 from perdure.engine.read.cache import CachedState
@@ -23,6 +24,7 @@ from perdure.model.anchor import ARCHIVED, Anchor, anchor_of, preparing_of
 from perdure.model.commit import Commit, Kind, Status
 from perdure.model.control import Control
 from perdure.model.ids import SessionKey
+from perdure.redaction import shown_value
 
 KEEP_MAX = timedelta(days=36_500)
 """Longest time that commits can be kept for: a hundred years."""
@@ -49,7 +51,7 @@ def check_keep(keep: object) -> int | timedelta:
     if type(keep) is int and 0 <= keep <= VERSION_MAX:
         return keep
     most = f"{KEEP_MAX.days:,} days"
-    raise Invalid(f"keep must be a number of commits, 0 or more, or a timedelta from zero to {most}, not {keep!r}.")
+    raise Invalid(f"keep must be a number of commits, 0 or more, or a timedelta from zero to {most}, not {shown_value(keep)}.")
 
 
 class Retention:
@@ -65,9 +67,10 @@ class Retention:
         archiver: Archiver,
         clock: Clock,
         bodies: Bodies,
+        unread: Unread,
     ) -> None:
         self._backend, self._codec, self._reader, self._chains, self._segments = backend, codec, reader, chains, segments
-        self._archiver, self._clock, self._bodies = archiver, clock, bodies
+        self._archiver, self._clock, self._bodies, self._unread = archiver, clock, bodies, unread
 
     async def compact(
         self,
@@ -101,23 +104,25 @@ class Retention:
             if state.head.status == Status.archived or last < 1 or unwanted:
                 return Archived(session.id, state.head.version, 0, 0)
             if not drop:
+                await self._unread.require_none(session, last)
                 await self._move(session, last, actor)
                 continue
             try:
                 await self._drop(session, state, last, actor, settled)
-            except Error:
-                if (await self._archiver.live(session)).head == state.head:
+            except Error as error:
+                if "consumers" in error.facts or (await self._archiver.live(session)).head == state.head:
                     raise
         raise Busy(f"Session {session.id!r} was written to again and again while it was compacted; nothing was lost.", session=session.id)
 
     async def _cut(self, session: SessionKey, state: CachedState, keep: int | timedelta, upto: int) -> int:
         """The last version that is not kept; 0 where all are."""
-        head = state.head
+        head, anchor = state.head, anchor_of(state.control)
         if isinstance(keep, int):
             last = head.version - keep
         else:
-            last = await self._reader.at_time(session, head, self._clock.now() - int(keep.total_seconds() * 1_000_000_000))
-        last, anchor = min(last, upto), anchor_of(state.control)
+            limit = self._clock.now() - int(keep.total_seconds() * 1_000_000_000)
+            last = await self._reader.at_time(session, head, limit, anchor.version if anchor else 0)
+        last = min(last, upto)
         while last > (anchor.version if anchor else 0):
             # An engine takes a chain that begins with a configure commit for a fork's: such a commit does not become the first.
             following = await self._backend.read(session, after=last, before=last + 2, limit=1)
@@ -136,6 +141,7 @@ class Retention:
             message = f"Session {session.id!r} has forks that read their past from it: {names}."
             advice = "Purge them first, or leave drop out: then its commits go to an archive."
             raise Invalid(f"{message} {advice}", session=session.id, forks=tuple(seen.forks))
+        await self._unread.require_none(session, last)
         if seen.archived:  # Who archived it may still be about to remove all snapshots: not while that commit is gone.
             await self._move_past(session, seen.archived, actor)
             state = await self._archiver.live(session)

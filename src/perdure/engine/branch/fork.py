@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from perdure.backends.spi import Head
+import msgspec
+
+from perdure.backends.spi import Head, Index, indexed
 from perdure.codec.records import Base
 from perdure.engine.calls.read import read_live
 from perdure.engine.context import Context
@@ -17,16 +19,18 @@ from perdure.engine.read.chains import FORKED
 from perdure.engine.read.reader import Reader
 from perdure.engine.write.request import check_incarnation
 from perdure.engine.write.starting import begin_index
-from perdure.errors import AlreadyExists, Invalid, NotFound, Truncated
-from perdure.model.anchor import PREPARED, anchor_of
+from perdure.errors import AlreadyExists, Busy, Invalid, NotFound, Truncated
+from perdure.model.anchor import PREPARED, PURGING, Purging, anchor_of, purging_of
 from perdure.model.commit import Commit, Kind, Status
-from perdure.model.control import CONTROL
+from perdure.model.control import CONTROL, Control, decode_control
 from perdure.model.epoch import raised
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey, uuid_text
-from perdure.model.lifecycle import policy_of, policy_sections
+from perdure.model.lifecycle import Begin, policy_of, policy_sections
 from perdure.model.state import MISSING
 
+BEGIN_TRIES = 16
+"""How often a purge tries to say that it begins, while the row is changed by others."""
 PINNED = "pinned"
 """The event on the parent: data {fork, version}."""
 
@@ -46,11 +50,13 @@ async def fork(context: Context, session: str, at: int | None, id: str | None, a
         if child == parent or (await core.backend.heads([child]))[0] is not None:
             raise AlreadyExists(f"Session {child.id!r} is there already.", session=child.id)
         check_incarnation(parent, await core.reader.incarnation_start(parent, head), version)
-        await _start(core, parent, now, version, child, actor)
+        await _start(core, parent, now, version, child, actor, context.begin)
     return child.id
 
 
-async def _start(core: Core, session: SessionKey, now: CachedState, at: int, child: SessionKey, actor: str | None) -> None:
+async def _start(
+    core: Core, session: SessionKey, now: CachedState, at: int, child: SessionKey, actor: str | None, begin: Begin | None
+) -> None:
     """Pin the parent at `at`, in the life of `now`, then start the child. A crash in between leaves only a pin, which is harmless.
 
     Where commits of the parent go, or went, the child gets a snapshot of its own at once.
@@ -62,7 +68,7 @@ async def _start(core: Core, session: SessionKey, now: CachedState, at: int, chi
     await controls.write(session, Kind.pin, pinned, actor=actor, durability=durability, seen=now.head)
     said: dict[str, Any] = {"session": session.id, "version": at, "hash": parent.hash.hex()}
     index = None
-    if (policy := await core.prefixes.begins(child)) is not None:
+    if (policy := await core.prefixes.begins(child, begin)) is not None:
         index, _ = begin_index(policy, core.clock.now())
         said[CONTROL] = policy_sections(policy)
     base = Base(at, parent.hash, parent.at, parent.epoch)
@@ -123,8 +129,9 @@ async def purge(context: Context, session: str) -> None:
 async def purge_deleted(core: Core, session: SessionKey) -> None:
     """Remove a deleted session's bytes. See `Store.purge`."""
     head = await _check_purge(core, session)
-    if core.segments.has_place:  # First these: a row that is left names them, an object that is left is named by nothing.
-        await core.segments.remove(session, await core.segments.list(session))
+    if core.segments.has_place and (segments := await core.segments.list(session)):
+        await _begin_purge(core, session, head)
+        await core.segments.remove(session, segments)  # First these: a row that is left names them, an object is named by nothing else.
     await core.backend.purge(session)
     core.cache.drop(session)
     if core.shared is not None:
@@ -139,7 +146,10 @@ async def _check_purge(core: Core, session: SessionKey) -> Head:
         raise NotFound(f"There is no session {session.id!r}.", session=session.id)
     if head.status != Status.deleted:
         raise Invalid(f"Session {session.id!r} is not deleted: delete it before it is purged.", session=session.id)
-    if forks := [name async for name in _forks(core, session, core.bodies.refuse_unreachable)]:
+    judged = await _judged(core, session)
+    if judged == head.version:
+        return head
+    if forks := [name async for name in _forks(core, session, core.bodies.refuse_unreachable, after=judged)]:
         raise Invalid(
             f"Session {session.id!r} has forks that read their past from it: delete and purge {', '.join(map(repr, forks))} first.",
             session=session.id,
@@ -148,13 +158,37 @@ async def _check_purge(core: Core, session: SessionKey) -> Head:
     return head
 
 
-async def _forks(core: Core, session: SessionKey, need: Need) -> AsyncGenerator[str, None]:
-    """The forks of a session that still read through it: those that were not purged, and go on from it in their first record.
+async def _judged(core: Core, session: SessionKey) -> int:
+    """The version up to which an earlier purge has found that no fork reads from the session; 0: none has. Its segments may be gone."""
+    loaded = await core.backend.load(session) if core.segments.has_place else None
+    begun = None if loaded is None else purging_of(decode_control(loaded.row.control))
+    return 0 if begun is None else begun.version
+
+
+async def _begin_purge(core: Core, session: SessionKey, head: Head) -> None:
+    """Say in the index row that segments are removed from now on: one who goes on after a crash cannot read pins in them any more."""
+    backend = indexed(core.backend)
+    for _ in range(BEGIN_TRIES):
+        loaded = await core.backend.load(session)
+        if backend is None or loaded is None or loaded.row.head != head:
+            break
+        control = decode_control(loaded.row.control)
+        if purging_of(control) == Purging(head.version):
+            return
+        cell = Control({**control.sections, PURGING: msgspec.to_builtins(Purging(head.version))}).encode()
+        if await backend.change_index(loaded.row, Index(control=cell)):
+            return
+    raise Busy(f"Session {session.id!r} was written to while its purge began; nothing was removed.", session=session.id)
+
+
+async def _forks(core: Core, session: SessionKey, need: Need, *, after: int) -> AsyncGenerator[str, None]:
+    """The forks of a session that still read through it, by pins after a version: those that were not purged, and go on from it in their
+    first record.
 
     Raises `Unsupported` for a session that may have segments, where there is no place for them.
     """
     reader = core.reader
-    async for commit in reader.own(session, need):
+    async for commit in reader.commits(session, after=after, need=need) if after else reader.own(session, need):
         if commit.kind is Kind.anchor and any(event.type == PREPARED for event in commit.events):
             core.segments.place(session)
         for event in commit.events if commit.kind is Kind.pin else ():

@@ -39,9 +39,13 @@ def append(
     core = context.opened()
     target = context.key(session)
     options = _PLAIN
-    if expect is not None or key is not None or actor is not None or on_conflict != "merge" or recreate or lease is not None:
+    begin = context.begin
+    plain = expect is None and key is None and actor is None and on_conflict == "merge" and not recreate
+    if not plain or lease is not None or begin is not None:
         fence = context.fence(lease, target)
-        options = check_options(Options(expect=expect, key=key, actor=actor, on_conflict=on_conflict, recreate=recreate, fence=fence))
+        options = check_options(
+            Options(expect=expect, key=key, actor=actor, on_conflict=on_conflict, recreate=recreate, fence=fence, begin=begin)
+        )
     level = context.durability(durability)
     checked = check_events(events)
     mode = Mode.events

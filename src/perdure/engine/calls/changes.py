@@ -68,7 +68,4 @@ def make_selection(*, types: Collection[str] | None, prefix: str, tags: Mapping[
 
 def make_follower(context: Context, after: str | None, selection: Selection, page: int = PAGE) -> Follower:
     """A follower of the tenant's changes. Raises `Invalid` for a cursor of another store or tenant."""
-    core = context.opened()
-    return Follower(
-        core.backend, core.codec, core.bodies, core.chains, core.watchers, core.clock, core.settings, context.tenant, selection, after, page
-    )
+    return context.opened().follower(context.tenant, selection, after, page)

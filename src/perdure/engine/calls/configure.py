@@ -30,6 +30,7 @@ from perdure.model.fence import Fence
 from perdure.model.ids import SessionKey, check_name
 from perdure.model.lifecycle import COMMITS_KEPT_MAX, DURATION_MAX, DURATION_MIN, SYSTEM_POLICY, first_due, policy_of, policy_sections
 from perdure.model.timestamps import to_nanoseconds
+from perdure.redaction import shown_value
 
 _TIME_END = 1 << 63
 
@@ -90,13 +91,8 @@ def _duration(name: str, value: object) -> int | UnsetType | None:
         found = -1
     if not DURATION_MIN <= found <= DURATION_MAX:
         years = DURATION_MAX // lifecycle.YEAR
-        raise Invalid(f"{name} takes a timedelta or seconds, from 1 second to {years} years of 365 days, not {_shown(value)}.")
+        raise Invalid(f"{name} takes a timedelta or seconds, from 1 second to {years} years of 365 days, not {shown_value(value)}.")
     return round(found)
-
-
-def _shown(value: object) -> str:
-    """A value for a message. Python writes no number of many thousand digits."""
-    return "so large a number" if isinstance(value, int) and value.bit_length() > 200 else repr(value)
 
 
 def _time(name: str, value: object) -> int | UnsetType | None:
@@ -115,7 +111,8 @@ def _keep(value: object) -> int | timedelta | UnsetType | None:
         _duration("keep", value)
         return value
     if type(value) is not int or not 1 <= value <= COMMITS_KEPT_MAX:
-        raise Invalid(f"keep takes a timedelta, from 1 second, or a number of commits from 1 to {COMMITS_KEPT_MAX:,}, not {_shown(value)}.")
+        most = f"{COMMITS_KEPT_MAX:,}"
+        raise Invalid(f"keep takes a timedelta, from 1 second, or a number of commits from 1 to {most}, not {shown_value(value)}.")
     return value
 
 
@@ -149,7 +146,7 @@ def changed(policy: lifecycle.Policy, asked: Wanted, now: int) -> lifecycle.Poli
     )
 
 
-def _require_archive(core: Core, made: lifecycle.Policy, asked: Wanted) -> None:
+def require_archive(core: Core, made: lifecycle.Policy, asked: Wanted) -> None:
     """Raise `Unsupported` where what is asked for needs an archive, and the store was opened without one."""
     if core.segments.has_place:
         return
@@ -195,7 +192,7 @@ async def configure(
                 "tags, wake_at and a lease are a session's own: a prefix takes expire_after, grace, archive_after, wake_every, wake,"
                 " keep and drop."
             )
-        _require_able(core)
+        require_able(core)
         with core.telemetry.span("configure", context.tenant, target.id):
             receipt = await _change_prefix(core, target, asked, actor)
             core.prefixes.forget(context.tenant)
@@ -210,7 +207,7 @@ async def configure(
                 target, Kind.configure, event, index=Index(checked), actor=actor, durability=core.durability, fence=fence
             )
             return await core.in_order(target, work)
-        _require_able(core)
+        require_able(core)
         return await core.in_order(target, _change_session(core, target, asked, checked, actor, fence))
 
 
@@ -245,7 +242,7 @@ def _prefix_key(context: Context, prefix: object) -> SessionKey:
     return target
 
 
-def _require_able(core: Core) -> None:
+def require_able(core: Core) -> None:
     """Raise `Unsupported` where the engine has no place for policies."""
     backend: Backend = core.backend
     if indexed(backend) is not None:
@@ -267,7 +264,7 @@ async def _change_session(
 
     def decide(basis: Basis) -> ControlChange:
         made = changed(policy_of(basis.control) or lifecycle.Policy(), asked, now)
-        _require_archive(core, made, asked)
+        require_archive(core, made, asked)
         event = Event("configured", {**said, CONTROL: policy_sections(made)})
         due_at = first_due(made, now)
         return ControlChange((ControlCommit(kind=Kind.configure, event=event),), NEVER if due_at is None else due_at, tags)
@@ -281,7 +278,7 @@ async def _change_prefix(core: Core, session: SessionKey, asked: Wanted, actor: 
     def decide(basis: Basis) -> ControlChange:
         found = PrefixPolicy.of(session, basis.control)
         made = changed(found.policy or lifecycle.Policy(), asked, now)
-        _require_archive(core, made, asked)
+        require_archive(core, made, asked)
         begins = None if made.says_nothing else msgspec.to_builtins(msgspec.structs.replace(made, prefix=found.prefix, wake_at=None))
         since = now if found.apply is None else min(found.apply.since, now)
         sections = {BEGINS: begins, APPLY: msgspec.to_builtins(Apply(since))} | policy_sections(SYSTEM_POLICY)

@@ -19,6 +19,7 @@ from perdure.engine.views import Receipt
 from perdure.engine.write.drafts import Draft, finish, start
 from perdure.errors import Conflict, Invalid
 from perdure.model.ids import SessionKey
+from perdure.redaction import shown_value
 
 
 class Edit(Asynchronous):
@@ -65,7 +66,7 @@ def edit(context: Context, session: str, options: Options, durability: Durabilit
 
 def _under(context: Context, lease: Lease | None, session: SessionKey, options: Options) -> Options:
     fence = context.fence(lease, session)
-    return options if fence is None else msgspec.structs.replace(options, fence=fence)
+    return options if fence is None and context.begin is None else msgspec.structs.replace(options, fence=fence, begin=context.begin)
 
 
 async def update(
@@ -83,7 +84,7 @@ async def update(
     if not callable(function):
         raise Invalid(f"update needs a function that takes a draft, not {function!r}.")
     if type(attempts) is not int or attempts < 1:
-        raise Invalid(f"attempts must be at least 1, not {attempts!r}.")
+        raise Invalid(f"attempts must be at least 1, not {shown_value(attempts)}.")
     level = context.durability(durability)
     with core.telemetry.span("update", *target):
         work = _update(core, target, function, options, level, attempts)

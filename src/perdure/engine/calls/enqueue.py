@@ -11,6 +11,7 @@ from perdure.engine.views import Receipt, Spooled
 from perdure.errors import Invalid
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
+from perdure.redaction import shown_value
 
 if TYPE_CHECKING:
     from perdure.engine.spool.spool import Spool
@@ -95,4 +96,4 @@ def check_timeout(timeout: float | None) -> None:
     """Raise `Invalid` unless it is a time that can be waited for."""
     if timeout is None or (type(timeout) in (int, float) and 0 <= timeout <= TIMEOUT_MAX):
         return
-    raise Invalid(f"timeout must be 0 to {TIMEOUT_MAX:,.0f} seconds, not {timeout!r}.")
+    raise Invalid(f"timeout must be 0 to {TIMEOUT_MAX:,.0f} seconds, not {shown_value(timeout)}.")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncGenerator
+from functools import partial
 
 from perdure.backends.spi import Query, indexed
 from perdure.engine.calls.listing import PAGE, check_id_part
@@ -18,6 +18,7 @@ from perdure.model.control import decode_control
 from perdure.model.epoch import is_held
 from perdure.model.ids import check_name, uuid_text
 from perdure.model.lease import holder
+from perdure.redaction import shown_value
 
 TTL_MIN, TTL_MIN_POLLED, TTL_MAX = 3.0, 10.0, 86_400.0
 """Shortest ttl in seconds, on an engine that notifies and on one that does not, and longest: a day."""
@@ -30,16 +31,19 @@ HOLD_MAX = 366 * 86_400.0
 def lease(context: Context, session: str, owner: str, ttl: float, wait: float, max_hold: float | None, *, exclusive: bool) -> Leasing:
     """See `Store.lease`."""
     core, target = context.opened(), context.key(session)
-    wait = _seconds("wait", wait, 0.0, WAIT_MAX)
-    max_hold = None if max_hold is None else _seconds("max_hold", max_hold, 0.0, HOLD_MAX)
-    return Leasing(core.leases, target, make_claim(core, owner, ttl, exclusive=exclusive), wait, max_hold)
+    wait = seconds("wait", wait, 0.0, WAIT_MAX)
+    max_hold = None if max_hold is None else seconds("max_hold", max_hold, 0.0, HOLD_MAX)
+    begins = None
+    if core.prefixes.may_apply(target, context.begin):
+        begins = partial(core.prefixes.begins, target, context.begin)
+    return Leasing(core.leases, target, make_claim(core, owner, ttl, exclusive=exclusive), wait, max_hold, begins)
 
 
 def make_claim(core: Core, owner: str, ttl: float, *, exclusive: bool) -> Claim:
     """A claim to hold one session. Raises `Invalid`, `Unsupported`."""
     check_name("An owner", owner)
     least = TTL_MIN if core.backend.capabilities.notification else TTL_MIN_POLLED
-    ttl = _seconds("ttl", ttl, least, TTL_MAX)
+    ttl = seconds("ttl", ttl, least, TTL_MAX)
     if type(exclusive) is not bool:
         raise Invalid(f"exclusive must be true or false, not {exclusive!r}.")
     _check_place(core)
@@ -56,9 +60,10 @@ def _check_place(core: Core) -> None:
         )
 
 
-def _seconds(name: str, value: object, least: float, most: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or not least <= value <= most:
-        raise Invalid(f"{name} must be {least:g} to {most:,.0f} seconds on this engine, not {value!r}.")
+def seconds(name: str, value: object, least: float, most: float) -> float:
+    """A number of seconds within bounds. Raises `Invalid`."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise Invalid(f"{name} must be {least:g} to {most:,.0f} seconds on this engine, not {shown_value(value)}.")
     return float(value)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import queue
 import sys
 import threading
@@ -10,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from perdure.concurrency.replies import Reply, run_blocking
-from perdure.errors import Unavailable
+from perdure.errors import Error, Unavailable
 
 if TYPE_CHECKING:
     from perdure.engine.leasing.lease import Lease
@@ -23,6 +25,8 @@ TOGETHER = 4.0
 """A lease that is not due is looked at with one that is, unless its ttl is more than so many times as long: it is one request for both."""
 CLOSE_SECONDS = 5.0
 """For how long `close` waits for a look that is in progress."""
+
+LOG = logging.getLogger("perdure")
 
 
 class Keeper:
@@ -67,6 +71,11 @@ class Keeper:
             lease._look_at = soon
             self._wake.put(None)
 
+    def look_now(self, lease: Lease) -> None:
+        """Look at this lease at once, if it is held. From a finaliser too."""
+        lease._look_at = -math.inf
+        self._wake.put(None)
+
     def due(self, now: float) -> list[Lease]:
         """The leases that are to be looked at now, and those that are looked at with them for nothing."""
         held = self.held()
@@ -85,8 +94,12 @@ class Keeper:
                 if self._closed or sys.is_finalizing():
                     break
                 leases = self.due(self._monotonic())
-                with suppress(Exception):  # The next look comes in time; a thread that ends would lose every lease.
+                try:
                     run_blocking(self._look(leases))
+                except Error:
+                    pass  # The next look comes in time.
+                except Exception:  # A thread that ends would lose every lease.
+                    LOG.exception("A look at the leases that are held failed; the next one comes in time.")
         self._ended.set(None)
 
     def stop(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -13,15 +14,17 @@ from perdure.engine.leasing.lease_end import LeaseEnd
 from perdure.engine.leasing.rules import Claim
 from perdure.engine.live.watch import Watch
 from perdure.engine.unentered import Asynchronous
+from perdure.engine.write.controls import Basis, ControlChange
 from perdure.errors import Busy, Deleted, Error, Fenced, Held, Invalid, NotFound, Unavailable, Unknown
 from perdure.model.epoch import is_challenged
 from perdure.model.fence import Fence
 from perdure.model.ids import SessionKey
 from perdure.model.lease import LeaseSection
+from perdure.model.lifecycle import Policy
 from perdure.model.timestamps import shown, to_datetime
 
 if TYPE_CHECKING:
-    from perdure.engine.leasing.leases import Extend, Leases
+    from perdure.engine.leasing.leases import Attempt, Extend, Leases
 
 LOOK_PAUSE = 0.2
 """Seconds, at least, between two looks of one who waits: a busy session moves all the time."""
@@ -96,6 +99,11 @@ class Lease:
         `Unknown`, `Closed`; a second call does nothing."""
         await self._leases.release(self)
 
+    def _give_up(self) -> None:
+        """Release it soon, as at the end of `max_hold`. Nothing is waited for: a finaliser may call this."""
+        self._until = -math.inf
+        self._leases.keeper.look_now(self)
+
     def looking(self, now: float, next: float) -> None:
         """The keeper looks at it now, and will look at `next`."""
         self._looked, self._look_at = now, next if self._until <= now else min(next, self._until)
@@ -153,8 +161,18 @@ class Leasing(Asynchronous):
 
     _right = "async with store.lease(...) as lease"
 
-    def __init__(self, leases: Leases, session: SessionKey, claim: Claim, wait: float, max_hold: float | None) -> None:
+    def __init__(
+        self,
+        leases: Leases,
+        session: SessionKey,
+        claim: Claim,
+        wait: float,
+        max_hold: float | None,
+        begins: Callable[[], Awaitable[Policy | None]] | None,
+    ) -> None:
+        """`begins`: looks up the policy of a session that the take starts; `None`: there is none."""
         self._leases, self._session, self._claim, self._wait, self._max_hold = leases, session, claim, wait, max_hold
+        self._begins, self._policy = begins, Policy()
         self._lease: Lease | None = None
         self._entered = False
 
@@ -179,7 +197,7 @@ class Leasing(Asynchronous):
             while True:
                 looked = leases.monotonic()
                 try:
-                    attempt = await leases.attempt(session, self._claim, ask=self._wait > 0)
+                    attempt = await self._attempt()
                 except (Busy, Unavailable, Unknown) as error:
                     unsure, left = error, until - leases.monotonic()
                     if left <= 0:
@@ -198,6 +216,22 @@ class Leasing(Asynchronous):
                 if rest > 0:
                     await Reply[None]().within(rest)
 
+    async def _attempt(self) -> Attempt:
+        try:
+            return await self._leases.attempt(self._session, self._claim, ask=self._wait > 0, extend=self._begun)
+        except _PolicyNeededError:
+            found = None if self._begins is None else await self._begins()
+            self._policy, self._begins = found or Policy(), None
+            return await self._attempt()
+
+    def _begun(self, basis: Basis, change: ControlChange) -> ControlChange:
+        """The take, with the policy that a session begins with which it starts."""
+        if basis.head.version:
+            return change
+        if self._begins is not None:
+            raise _PolicyNeededError
+        return self._leases.begun(self._policy, change)
+
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         lease = self._lease
         if lease is None:
@@ -211,6 +245,10 @@ class Leasing(Asynchronous):
         except BaseException:
             self._leases.abandon(self._session, self._claim)
             raise
+
+
+class _PolicyNeededError(Exception):
+    """The take would start the session, and it is not known yet what that begins with."""
 
 
 def held(session: SessionKey, holder: LeaseSection) -> Held:

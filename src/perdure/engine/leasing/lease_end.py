@@ -6,6 +6,11 @@ import math
 from collections.abc import Callable
 
 from perdure.concurrency.replies import Reply
+from perdure.errors import Invalid
+from perdure.redaction import shown_value
+
+TIMEOUT_MAX = 1e9
+"""No wait is longer, in seconds: some thirty years."""
 
 
 class LeaseEnd:
@@ -28,7 +33,9 @@ class LeaseEnd:
         return self._set
 
     async def wait(self, timeout: float | None = None) -> bool:
-        """Wait until it is set, `timeout` seconds at most (`None`: as long as it takes); whether it is."""
+        """Wait until it is set, `timeout` seconds at most (`None`: as long as it takes); whether it is. Raises `Invalid`."""
+        if timeout is not None and (type(timeout) not in (int, float) or not 0 <= timeout <= TIMEOUT_MAX):
+            raise Invalid(f"timeout must be None, or 0 to {TIMEOUT_MAX:,.0f} seconds, not {shown_value(timeout)}.")
         until = math.inf if timeout is None else self._monotonic() + timeout
         reply: Reply[None] = Reply()
         self._replies.add(reply)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
+import msgspec
+
 from perdure.backends.spi import Backend, Durability, Head
 from perdure.clock import Clock
 from perdure.concurrency.critical_section import CriticalSection
@@ -21,15 +23,18 @@ from perdure.engine.leasing.rules import Claim, Seen
 from perdure.engine.live.watch import HEADS_MAX, Watch, Watchers
 from perdure.engine.read.cache import Cache
 from perdure.engine.views import LeaseInfo
-from perdure.engine.write.controls import Basis, ControlChange, ControlCommits
+from perdure.engine.write.controls import Basis, ControlChange, ControlCommit, ControlCommits
 from perdure.engine.write.snapshots import Snapshots
+from perdure.engine.write.starting import begin_event
 from perdure.errors import Closed, Corrupt, Deleted, Error, Fenced, NotFound, Unavailable, Unknown
 from perdure.lru import LruMap
+from perdure.model.commit import Kind
 from perdure.model.control import NOTHING_SET
 from perdure.model.epoch import grant_of, is_challenged, is_held
 from perdure.model.fence import Fence, lost
 from perdure.model.ids import SessionKey
 from perdure.model.lease import LeaseSection
+from perdure.model.lifecycle import Policy, first_due
 from perdure.telemetry import Telemetry
 
 SEEN_MAX = 4_096
@@ -126,6 +131,13 @@ class Leases:
         if basis.holder is None:
             raise Corrupt(f"Session {session.id!r} is held, and nothing says by whom.", session=session.id)
         return Attempt(None, basis.holder, head, self._again_in(session, basis.holder, head.epoch))
+
+    def begun(self, policy: Policy, change: ControlChange) -> ControlChange:
+        """The change that starts a session, with the commit that says the policy which it begins with before it."""
+        if policy.says_nothing:
+            return change
+        configured = ControlCommit(kind=Kind.configure, event=begin_event(policy))
+        return msgspec.structs.replace(change, commits=(configured, *change.commits), due_at=first_due(policy, self._clock.now()))
 
     def _again_in(self, session: SessionKey, holder: LeaseSection, epoch: int) -> float:
         """Note what was seen; seconds until it says something new."""

@@ -82,6 +82,11 @@ class Follower:
         self._unproven = True
         self._proven = clock.monotonic()
 
+    def after(self, cursor: str) -> Follower:
+        """Another one that is after the same, from this cursor on. Raises `Invalid`."""
+        parts = self._backend, self._codec, self._bodies, self._chains, self._watchers, self._clock, self._settings
+        return Follower(*parts, self._tenant, self._selection, cursor, self._limit_max)
+
     async def pages(self, *, follow: bool) -> AsyncGenerator[Sequence[Change], None]:
         """The changes, some at a time, and an empty page whenever there are no more; without `follow` that is the end.
 

@@ -19,7 +19,7 @@ from perdure.backends.spi import Durability, Record
 from perdure.codec.out_of_line import BodyReference, check_body, is_reference, unwrap_reference
 from perdure.codec.records import Proposal
 from perdure.engine.read.chains import Chains
-from perdure.errors import Corrupt, Deleted, Error, Invalid, Truncated, Unsupported
+from perdure.errors import Corrupt, Deleted, Error, Truncated, Unsupported
 from perdure.model.anchor import anchor_of
 from perdure.model.control import decode_control
 from perdure.model.events import Event
@@ -35,8 +35,6 @@ FETCH_BYTES = 32 << 20
 """Most bytes of bodies that are fetched at once, unless one alone has more."""
 FOLDER = "blobs"
 """Where bodies lie in a place. Other things that lie beside a store have other folders."""
-OWNER = "blobs.store"
-"""The object that holds the id of the store whose bodies these are."""
 
 Need = Callable[[BodyReference], bool]
 """Whether a reader needs the events of such a body. A commit whose body it does not need comes without events."""
@@ -63,16 +61,6 @@ class StoredBody(msgspec.Struct, frozen=True):
     name: str
     proposal: Proposal
     life: int
-
-
-async def claim(place: Place, store_id: str, *, create: bool) -> None:
-    """Make the place this store's, if it is nobody's. Raises `Invalid` where it is another's, and as `Place`."""
-    mine = store_id.encode()
-    if create and await place.put(OWNER, mine):
-        return
-    found = await place.get(OWNER)
-    if found not in (None, mine):
-        raise Invalid(f"{place.shown} has the bodies of another store: give each store a place of its own.")
 
 
 class Bodies:

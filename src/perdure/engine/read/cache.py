@@ -207,7 +207,7 @@ class Cache:
     def hit(self) -> None:
         """A state was in memory, perhaps without its newest commits."""
         self.hits += 1
-        self._telemetry.count(CACHE_HITS)
+        self._telemetry.count(CACHE_HITS, tier="memory")
 
     def miss(self) -> None:
         """A state was not in memory."""

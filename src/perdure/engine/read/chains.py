@@ -174,8 +174,10 @@ class Chains:
 
     async def newest_anchor(self, session: SessionKey, control_anchor: Anchor | None) -> Anchor | None:
         """The anchor that the next one comes after: that of the control cell, else the one below what the engine holds."""
-        if control_anchor is not None:
-            return control_anchor
+        return await self.lowest_anchor(session) if control_anchor is None else control_anchor
+
+    async def lowest_anchor(self, session: SessionKey) -> Anchor | None:
+        """The anchor below the first record that the engine holds; `None` where nothing lies there. No segment is read."""
         first = await self._first(session)
         return None if first is None or self.is_start(session, first) else await self.anchor_below(session, first)
 

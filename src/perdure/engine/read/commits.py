@@ -185,7 +185,7 @@ class CommitReader:
         """The version of the tombstone that the life of this head began after; 0 for a first life. A deleted head's is its own.
 
         A session that was never deleted and never leased costs nothing, and one whose state was read since its grant rose neither. Another
-        one costs a bisection, once: the commit that raised the grant says it.
+        one costs a bisection, once: the commit that raised the grant says it; where that has gone, the anchor below which it lay.
         """
         if head.status == Status.deleted:
             return head.version
@@ -206,18 +206,21 @@ class CommitReader:
 
     async def _search_start(self, session: SessionKey, high: int, grant: int) -> int:
         """As `incarnation_start`, for a head of this grant at version `high`."""
+        anchor = await self._backend.lowest_anchor(session)
+        floor = 0 if anchor is None else anchor.version
         while grant:
-            high = await self._raised_at(session, high, grant)
+            high = await self._raised_at(session, high, grant, floor)
             raising = await self._commit_or_none(session, high)
             if raising is not None and (began := life_said(raising)) is not None:
                 return began
+            if anchor is not None and high == floor + 1:  # No tombstone lies between the anchor's version and its commit.
+                return anchor.life
             before = await self._commit_or_none(session, high - 1)
             grant, high = 0 if before is None else raised(before.epoch, 0), high - 1
         return 0
 
-    async def _raised_at(self, session: SessionKey, high: int, grant: int) -> int:
-        """The version of the commit with which the grant of version `high` began."""
-        low = 0
+    async def _raised_at(self, session: SessionKey, high: int, grant: int, low: int = 0) -> int:
+        """The version of the commit with which the grant of version `high` began, or the one after `low`, if that has it too."""
         while high - low > 1:
             middle = (low + high) // 2
             commit = await self._commit_or_none(session, middle)

@@ -16,7 +16,7 @@ import msgspec
 from perdure.codec import pack
 from perdure.codec.pack import Frame, PackedSession, PackIndex
 from perdure.concurrency.critical_section import CriticalSection
-from perdure.errors import Corrupt, Invalid, Unsupported
+from perdure.errors import Corrupt, Unsupported
 from perdure.lru import LruMap
 from perdure.model.anchor import Anchor
 from perdure.model.ids import SessionKey
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 FOLDER = "segments"
 """Where segments lie in a place. Other things that lie beside a store have other folders."""
-OWNER = "segments.store"
-"""The object that holds the id of the store whose segments these are."""
 TAIL_BYTES = 32 << 10
 """Bytes of a segment's end that are read first: mostly they hold the footer."""
 INDEXES_MAX = 1_024
@@ -57,16 +55,6 @@ class Segment(msgspec.Struct, frozen=True):
     def first(self) -> int:
         """The version of its first record."""
         return self.packed.first
-
-
-async def claim(place: Place, store_id: str, *, create: bool) -> None:
-    """Make the place this store's, if it is nobody's. Raises `Invalid` where it is another's, and as `Place`."""
-    mine = store_id.encode()
-    if create and await place.put(OWNER, mine):
-        return
-    found = await place.get(OWNER)
-    if found not in (None, mine):
-        raise Invalid(f"{place.shown} has the archive of another store: give each store a place of its own.")
 
 
 class Segments:

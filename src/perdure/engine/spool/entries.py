@@ -23,7 +23,13 @@ OUTCOMES_KEPT = 10_000
 """The newest entries whose outcome stays in the spool after they were shipped or dropped. For older ones the store is asked."""
 
 _SEAL = msgspec.msgpack.Encoder()
-_NEWEST_SEEN = "SELECT seen FROM entry WHERE state = ? AND tenant = ? AND session = ? ORDER BY n DESC LIMIT 1"
+_OF_SESSION = "FROM entry WHERE state = {state} AND tenant = ?1 AND session = ?2"
+_NEWEST_SEEN = f"SELECT seen {_OF_SESSION} ORDER BY n DESC LIMIT 1"
+_BEFORE_ADD = (
+    f"SELECT bytes, last, ({_NEWEST_SEEN.format(state=0)}), EXISTS (SELECT 1 {_OF_SESSION.format(state=1)}), "
+    f"EXISTS (SELECT 1 {_OF_SESSION.format(state=2)}) FROM total"
+)
+"""What an entry needs to know of those before it, in one statement: most sessions have nothing that is parked or failed."""
 _COLUMNS = "n, tenant, session, key, state, seen, at, actor, trace, request, body, seal, error, tombstone"
 
 
@@ -143,26 +149,28 @@ def count(connection: apsw.Connection) -> Count:
     return Count(entries, size, last, held.get(State.parked, 0), held.get(State.failed, 0), oldest)
 
 
-def add(connection: apsw.Connection, entry: Entry, check_room: Callable[[int], None]) -> tuple[int, bool]:
+def add(connection: apsw.Connection, entry: Entry, check_room: Callable[[int], None], *, new_key: bool = False) -> tuple[int, bool]:
     """Store an entry after all others; its number, and whether it was there already. Raises `KeyReused`, and what `check_room` raises
-    for the bytes that the spool holds.
+    for the bytes that the spool holds. `new_key`: its key was just made, so nobody has used it.
 
     It means the newest life that it or an earlier entry of its session knows of, and is parked where a failed one of that life waits.
     """
     target = entry.target
-    newest = [connection.execute(_NEWEST_SEEN, (int(state), *target)).get for state in State]
-    seen = max((version for version in (entry.seen, *newest) if version is not None), default=None)
-    same = _same_key(connection, entry, seen)
+    held, last, *versions, parked, failed = connection.execute(_BEFORE_ADD, target).fetchone() or (0, 0, None, 0, 0)
+    for state, there in ((State.parked, parked), (State.failed, failed)):
+        if there:
+            versions.append(connection.execute(_NEWEST_SEEN.format(state=int(state)), target).get)
+    seen = max((version for version in (entry.seen, *versions) if version is not None), default=None)
+    same = None if new_key else _same_key(connection, entry, seen)
     if same is not None:
         if same[1] != entry.request:
             raise KeyReused(
                 f"The idempotency key {entry.key!r} was enqueued to session {target.id!r} for something else.", session=target.id
             )
         return same[0], True
-    held, last = connection.execute("SELECT bytes, last FROM total").fetchone() or (0, 0)
     check_room(held)
     n = last + 1
-    state = State.parked if _blocked(failures(connection, target), seen) else State.queued
+    state = State.parked if failed and _blocked(failures(connection, target), seen) else State.queued
     connection.execute(
         f"INSERT INTO entry ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)",
         (n, *target, entry.key, state, seen, entry.at, entry.actor, entry.trace, entry.request, entry.body, entry.seal),
@@ -262,6 +270,10 @@ def settle(connection: apsw.Connection, n: int, receipt: Shipped | None) -> None
         (n, stored),
     )
     connection.execute("DELETE FROM entry WHERE n = ?", (n,))
+
+
+def forget(connection: apsw.Connection) -> None:
+    """Remove the outcomes of old entries."""
     connection.execute("DELETE FROM outcome WHERE n <= (SELECT last FROM total) - ?", (OUTCOMES_KEPT,))
 
 
@@ -323,6 +335,7 @@ def drop(connection: apsw.Connection, numbers: Sequence[int]) -> int:
         done += 1
         settle(connection, n, None)
         arrange(connection, SessionKey(*row))
+    forget(connection)
     return done
 
 

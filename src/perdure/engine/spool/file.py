@@ -16,7 +16,7 @@ import apsw
 
 from perdure.backends.sqlite.files import OpenFiles
 from perdure.backends.sqlite.schema import Options, connect, errors, parse_url, settled
-from perdure.concurrency.replies import Reply
+from perdure.concurrency.replies import Reply, set_all
 from perdure.concurrency.workers import WorkerPool
 from perdure.engine.spool.schema import prepare
 from perdure.errors import Unknown
@@ -150,8 +150,7 @@ class SpoolFile:
             for step in steps:
                 step.reply.fail(error)
             return
-        for step, result in zip(steps, results, strict=True):
-            step.reply.set(result)
+        set_all(zip([step.reply for step in steps], results, strict=True))
 
     async def read(self, function: Callable[[apsw.Connection], T]) -> T:
         """Run a function that reads."""

@@ -98,9 +98,12 @@ class Shipper:
         """Start the thread."""
         self._done = self._io.call(self._run())
 
-    def wake(self) -> None:
-        """There is something to ship. From any thread."""
+    def wake(self, target: SessionKey | None = None) -> None:
+        """There is something to ship, of this session. From any thread. Where its entries are being shipped just now, the end of that
+        makes the shipper look again."""
         loop, work = self._loop, self._work
+        if target in self._lanes:
+            return
         if loop is not None and work is not None and not work.is_set():
             with suppress(RuntimeError):  # It has ended.
                 loop.call_soon_threadsafe(work.set)
@@ -220,6 +223,7 @@ class Shipper:
         def mark(connection: apsw.Connection) -> None:
             for entry, receipt in shipped:
                 entries.settle(connection, entry.n, _stored(receipt))
+            entries.forget(connection)
             if refused is not None:
                 entries.fail(connection, refused[0], refused[1].failure, refused[1].tombstone)
 

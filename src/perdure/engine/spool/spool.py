@@ -114,11 +114,11 @@ class Spool:
                 )
 
         try:
-            n, duplicate = await self._file.write(lambda connection: entries.add(connection, entry, check_room))
+            n, duplicate = await self._file.write(lambda connection: entries.add(connection, entry, check_room, new_key=key is None))
         except Unknown as error:
             error.facts.setdefault("key", entry.key)
             raise
-        self._shipper.wake()
+        self._shipper.wake(target)
         return n, entry.key, duplicate
 
     async def receipt(self, target: SessionKey, key: str, n: int | None, timeout: float | None) -> Receipt:

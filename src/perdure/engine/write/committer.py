@@ -43,7 +43,7 @@ from perdure.engine.write.resolve import (
 )
 from perdure.engine.write.session_queue import SessionQueue, Slot
 from perdure.engine.write.snapshots import Snapshots
-from perdure.engine.write.starting import first_state, start_with, starting
+from perdure.engine.write.starting import first_state, start_with, started_at, starting, starts
 from perdure.engine.write.tries import Tries
 from perdure.engine.write.writer import Writer
 from perdure.errors import AlreadyExists, Busy, Conflict, Deleted, Error, Fenced, KeyReused, Moved, NotFound, Rewound, Unknown
@@ -158,7 +158,7 @@ class Committer:
             if request.mode is not Mode.events:
                 if (receipt := await self._resolve(request, tries)) is not None:
                     return receipt
-                if tries.seen is None and tries.start is None:
+                if tries.start is None and starts(None if tries.seen is None else tries.seen.head, again=tries.starts_again):
                     await self._begin(tries)
             self._encoded(tries)  # Now, and not when it is sent: the caller may change its data while it waits.
             if self._bodies.stores:
@@ -193,16 +193,18 @@ class Committer:
                 if tries.state is not MISSING or session in self._cache:
                     await self._remember(tries, outcome, sent)
                 level = outcome.durability if tries.body is None else min(outcome.durability, self._bodies.durability)
+                if tries.finish is not None and tries.start is not None:
+                    head = started_at(outcome, tries.finish)
                 return Receipt(head.version, tries.id, head.hash, head.at, level)
             if isinstance(outcome, Refused):
                 tries.sent = False
                 if self.restore is not None and outcome.head is not None and outcome.head.status == Status.archived:
                     await self.restore(session)
-                elif outcome.head is None and request.mode is Mode.events and not tries.begun:
+                elif request.mode is Mode.events and not tries.begun and starts(outcome.head, again=tries.starts_again):
                     tries.now = tries.at
                     await self._begin(tries)
                 else:
-                    tries.start = None
+                    tries.begun, tries.start = tries.begun and tries.start is None, None
                     await self._lost(tries, outcome.head)
                 continue
             incarnation = await self._keys.later_incarnation(session, outcome)
@@ -276,7 +278,7 @@ class Committer:
         """Look up what the session begins with, if this write starts it."""
         request = tries.request
         tries.begun = True
-        policy = await self._prefixes.begins(request.session)
+        policy = await self._prefixes.begins(request.session, request.options.begin)
         if policy is not None:
             tries.start = start_with(self._codec, request.session, policy, self.new_id(), self._clock.now())
 
@@ -306,7 +308,9 @@ class Committer:
         tries.sent = True
         if start is None:
             return Append(request.session, finish, tries.key, None, request.durability)
-        return Append(request.session, starting(finish, start, proposal, now), tries.key, start.index, request.durability)
+        tries.finish = finish
+        started = starting(finish, start, proposal, now, again=tries.starts_again)
+        return Append(request.session, started, tries.key, start.index, request.durability)
 
     async def _remember(self, tries: Tries, outcome: Appended, sent: float) -> None:
         """Keep the state that this commit made; it was sent at `sent` of `now`. Store a snapshot when the log outweighs the last one."""
@@ -325,7 +329,10 @@ class Committer:
         body = proposal.body if tries.body is None or changes else tries.body.proposal.body
         log_bytes = known.log_bytes + len(body) + len(proposal.meta) + 128
         state_bytes = known.state_bytes + proposal.payload_bytes if changes else known.state_bytes
-        made = msgspec.structs.replace(known, head=outcome.head, state=state, log_bytes=log_bytes, state_bytes=state_bytes)
+        control = known.control if tries.start is None else tries.start.control
+        made = msgspec.structs.replace(
+            known, head=outcome.head, state=state, log_bytes=log_bytes, state_bytes=state_bytes, control=control
+        )
         self._cache.put(session, made, sent)
         if changes:
             self._sizes.check(session, made)

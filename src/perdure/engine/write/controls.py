@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from perdure.backends.spi import Append, Appended, Backend, Durability, Head, Index, Record, Refused
+from perdure.backends.spi import Append, Appended, Backend, Durability, Head, Index, Query, Record, Refused
 from perdure.clock import Clock
 from perdure.codec.codec import Codec
 from perdure.codec.records import Base, Proposal
@@ -30,12 +30,13 @@ from perdure.engine.write.resolve import RECREATED
 from perdure.engine.write.writer import Writer
 from perdure.errors import Conflict, Error
 from perdure.model.commit import Kind, Status
-from perdure.model.control import NOTHING_SET, Control
+from perdure.model.control import CONTROL, NOTHING_SET, Control, decode_control
 from perdure.model.epoch import GRANT_STEP_BITS, raised
 from perdure.model.events import Event
 from perdure.model.fence import Fence, epoch_after, is_undecided
 from perdure.model.ids import SessionKey
 from perdure.model.lease import LeaseSection
+from perdure.model.lifecycle import policy_of, with_look_of
 from perdure.telemetry import traceparent
 
 
@@ -74,6 +75,11 @@ class ControlChange(msgspec.Struct, frozen=True):
     """All tags of the index row; `None` leaves them. The event of a commit says the same."""
     exact: bool = False
     """Whether it follows the very head it was decided on in any case."""
+
+
+def _sets_control(plan: ControlChange) -> bool:
+    """Whether it sets the index row's cell."""
+    return any(isinstance(commit.event.data, Mapping) and CONTROL in commit.event.data for commit in plan.commits)
 
 
 class ControlCommits:
@@ -175,9 +181,13 @@ class ControlCommits:
         tries, since = 0, self._committer.now()
         async with self._committer.slot(session):
             while True:
+                fresh = basis is None
                 if basis is None:
                     basis = await self._read_basis(session, create=create)
                 plan = decide(basis)
+                if plan is not None and fresh and _sets_control(plan):
+                    basis = await self.with_look(session, basis)
+                    plan = decide(basis)
                 if plan is None:
                     return None
                 outcome = await self.attempt(session, basis, plan, actor=actor, durability=durability, create=create, fence=fence)
@@ -207,6 +217,16 @@ class ControlCommits:
             return None
         self._remember(session, outcome, [(commit.kind, commit.event) for commit in plan.commits], since)
         return outcome
+
+    async def with_look(self, session: SessionKey, basis: Basis) -> Basis:
+        """The basis with what a sweeper has seen: that stands in the index row alone, so what is in memory may be older. A commit that sets
+        the row's cell without it would have the sweeper begin anew."""
+        policy = policy_of(basis.control)
+        if policy is None or not policy.needs_looks:
+            return basis
+        page = await self._backend.scan(Query(session.tenant, prefix=session.id), limit=1)
+        row = next((row for row in page.items if row.session == session), None)
+        return basis if row is None else basis._replace(control=with_look_of(decode_control(row.control), basis.control))
 
     async def _read_basis(self, session: SessionKey, *, create: bool) -> Basis:
         current = await self._reader.read_head(session)

@@ -12,8 +12,8 @@ from perdure.engine.views import Receipt
 from perdure.engine.write.request import WriteRequest
 from perdure.engine.write.resolve import RECREATED, conflict, rewound
 from perdure.engine.write.tries import Tries
-from perdure.errors import Conflict, Error
-from perdure.model.commit import Kind
+from perdure.errors import Conflict, Error, Truncated, Unsupported
+from perdure.model.commit import Commit
 from perdure.model.ids import SessionKey
 
 CONFLICT_COMMITS_MAX = 100
@@ -48,10 +48,8 @@ class Lookups:
 
     async def require_same_incarnation(self, request: WriteRequest, since: int, head: Head) -> None:
         """Raise `Conflict` if the session was deleted, and created again, after the version that the caller decided on."""
-        async with aclosing(self._reader.commits(request.session, after=since, before=head.version + 1, need=nothing)) as commits:
-            async for commit in commits:
-                if commit.kind is Kind.tombstone:
-                    raise await self.explained(request, head, conflict(request, head, RECREATED))
+        if await self._reader.incarnation_start(request.session, head) > since:
+            raise await self.explained(request, head, conflict(request, head, RECREATED))
 
     async def find(self, request: WriteRequest, tries: Tries) -> Receipt | None:
         """After a lost answer: is the commit in the chain, at the durability asked for? Only its id proves it."""
@@ -77,11 +75,20 @@ class Lookups:
         seen = request.expected_version or 0
         if head is not None:
             seen = max(seen, await self._reader.incarnation_start(request.session, head) - 1)  # The tombstone itself counts.
-        unseen = []
-        async with aclosing(self._reader.commits(request.session, after=seen)) as commits:
-            async for commit in commits:
-                unseen.append(commit)
-                if len(unseen) == CONFLICT_COMMITS_MAX:
-                    break
-        error.facts["commits"] = tuple(unseen)
+        error.facts["commits"] = tuple(await self._newer(request.session, seen))
         return error
+
+    async def _newer(self, session: SessionKey, seen: int) -> list[Commit]:
+        """The commits after version `seen`, as far as they are left and within reach, and not too many."""
+        found: list[Commit] = []
+        try:
+            async with aclosing(self._reader.commits(session, after=seen)) as commits:
+                async for commit in commits:
+                    found.append(commit)
+                    if len(found) == CONFLICT_COMMITS_MAX:
+                        break
+        except Truncated as error:
+            return await self._newer(session, error.first - 1) if error.first - 1 > seen else found
+        except Unsupported:  # They are in an archive that this store was opened without.
+            pass
+        return found

@@ -18,7 +18,7 @@ from perdure.errors import Unauthorized
 from perdure.lru import LruMap
 from perdure.model.control import Control, decode_control
 from perdure.model.ids import NAME_BYTES_MAX, SessionKey, is_system, system_tenant
-from perdure.model.lifecycle import Policy
+from perdure.model.lifecycle import Begin, Policy
 
 ID = "prefix:"
 """What the ids of these sessions begin with; the prefix follows."""
@@ -87,17 +87,20 @@ class PrefixPolicies:
         self._known = LruMap[str, tuple[float, list[PrefixPolicy]]](TENANTS_CACHED)
         self._warned = LruMap[str, bool](TENANTS_CACHED)
 
-    def may_apply(self, session: SessionKey) -> bool:
+    def may_apply(self, session: SessionKey, begin: Begin | None = None) -> bool:
         """Whether a session that is started now may have to begin with a policy: `False` only if it is known to begin without."""
         if not self._able or is_system(session.tenant):
             return False
+        if begin is not None:
+            return True
         known = self._known.get(session.tenant)
         if known is None or self._clock.monotonic() >= known[0]:
             return True
         return longest(known[1], session.id) is not None
 
-    async def begins(self, session: SessionKey) -> Policy | None:
-        """The policy that a session begins with that is started now. Who may not read the system tenant starts sessions without one."""
+    async def begins(self, session: SessionKey, begin: Begin | None = None) -> Policy | None:
+        """The policy that a session begins with that is started now: that of its prefix, or what `begin` makes of it. Who may not read the
+        system tenant starts sessions without one of a prefix."""
         if not self._able or is_system(session.tenant):
             return None
         known = self._known.get(session.tenant)
@@ -105,8 +108,9 @@ class PrefixPolicies:
         if known is None or now >= known[0]:
             known = now + CACHED_SECONDS, await self._readable(session.tenant)
             self._known.put(session.tenant, known)
-        found = longest(known[1], session.id)
-        return None if found is None or found.policy is None else started(found.policy, self._clock.now())
+        found, moment = longest(known[1], session.id), self._clock.now()
+        policy = None if found is None or found.policy is None else started(found.policy, moment)
+        return policy if begin is None else begin(policy, moment)
 
     async def _readable(self, tenant: str) -> list[PrefixPolicy]:
         try:

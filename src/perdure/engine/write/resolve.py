@@ -23,6 +23,7 @@ from perdure.model.epoch import raised
 from perdure.model.events import Event
 from perdure.model.fence import epoch_after, is_undecided
 from perdure.model.ids import SessionKey
+from perdure.model.lifecycle import Begin
 from perdure.model.merge import rebase
 from perdure.model.ops import Op
 from perdure.model.policy import Clash
@@ -187,7 +188,7 @@ class Finish(msgspec.Struct, frozen=True):
     now: int
     life: int | None = None
     """The grant under which the body was stored out of line; on a head with another one it raises `OtherLife`."""
-    begins: Callable[[SessionKey], bool] | None = None
+    begins: Callable[[SessionKey, Begin | None], bool] | None = None
     """Asked before it starts a session, whether what the session begins with has to be looked up first: then it refuses."""
 
     def __call__(self, head: Head | None) -> Sequence[Record] | None:
@@ -207,12 +208,17 @@ class Finish(msgspec.Struct, frozen=True):
                 raise rewound(request, self.seen.head)
             if life:
                 raise OtherLife(life=0)
-            return None if self.begins is not None and self.begins(session) else (proposal.finish(None, self.now),)
+            return None if self._must_ask() else (proposal.finish(None, self.now),)
         if not fits(request, head, self.seen, self.expected):
             return None
         if life is not None and life != (grant := raised(head.epoch, 0)):
             raise OtherLife(life=grant)
+        if head.status == _DELETED and options.begin is not None and self._must_ask():
+            return None
         return (proposal.finish(head, self.now, status=_ACTIVE if head.status == _DELETED else None, epoch=epoch),)
+
+    def _must_ask(self) -> bool:
+        return self.begins is not None and self.begins(self.request.session, self.request.options.begin)
 
 
 def fits(request: WriteRequest, head: Head, seen: CachedState | None, expected: int | None) -> bool:

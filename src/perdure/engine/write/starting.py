@@ -6,16 +6,17 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from perdure.backends.spi import Head, Index, Record
+from perdure.backends.spi import Appended, Head, Index, Record
 from perdure.codec.codec import Codec
 from perdure.codec.records import Proposal
 from perdure.engine.read.cache import CachedState
-from perdure.model.commit import Kind
+from perdure.model.commit import Kind, Status
 from perdure.model.control import CONTROL, NOTHING_SET, Control
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
 from perdure.model.lifecycle import Policy, first_due, policy_sections
 
+_DELETED = int(Status.deleted)
 Finish = Callable[[Head | None], Sequence[Record] | None]
 """See `spi.Append.finish`."""
 
@@ -45,17 +46,33 @@ def start_with(codec: Codec, session: SessionKey, policy: Policy, id: bytes, now
     return Start(codec.propose(session, (begin_event(policy),), id=id, kind=Kind.configure), index, control)
 
 
-def starting(finish: Finish, start: Start, proposal: Proposal, now: int) -> Finish:
-    """Start the session, and refuse to write to one that is there: the index row would be changed as that of a new one."""
+def starts(head: Head | None, *, again: bool) -> bool:
+    """Whether a write after this head starts the session with its policy. `again`: in a life after a tombstone too."""
+    return head is None or (again and head.status == _DELETED)
+
+
+def starting(finish: Finish, start: Start, proposal: Proposal, now: int, *, again: bool) -> Finish:
+    """Start the session (see `starts`), and refuse to write to one that is there: the index row would be changed as that of a new one.
+
+    The commit with the policy comes first. After a tombstone it comes second, for only a data commit begins a life.
+    """
 
     def begin(head: Head | None) -> Sequence[Record] | None:
         records = finish(head)
-        if head is not None or records is None:
+        if records is None or not starts(head, again=again):
             return None
-        first = start.proposal.finish(None, now)
-        return first, proposal.finish(first.head, now)
+        if head is None:
+            first = start.proposal.finish(None, now)
+            return first, proposal.finish(first.head, now)
+        return *records, start.proposal.finish(records[-1].head, now)
 
     return begin
+
+
+def started_at(outcome: Appended, finish: Finish) -> Head:
+    """Where the commit of the caller's stands in an append of `starting`. `finish`: see there."""
+    records = None if outcome.previous is None else finish(outcome.previous)
+    return outcome.head if records is None else records[-1].head
 
 
 def first_state(head: Head, start: Start | None) -> CachedState:

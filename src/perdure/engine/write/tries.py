@@ -9,7 +9,7 @@ from perdure.codec.codec import Payload
 from perdure.codec.records import Proposal
 from perdure.engine.read.bodies import StoredBody
 from perdure.engine.write.request import WriteRequest
-from perdure.engine.write.resolve import Incarnation, Plan
+from perdure.engine.write.resolve import Finish, Incarnation, Plan
 from perdure.engine.write.starting import Start
 from perdure.model.ids import life_key
 from perdure.model.state import MISSING
@@ -29,6 +29,8 @@ class Tries:
     proposal: Proposal | None = None
     start: Start | None = None
     """What the session begins with, if this is to start it."""
+    finish: Finish | None = None
+    """What gives the commit without that."""
     begun = False
     """Whether what the session begins with was looked up."""
     at = 0
@@ -61,6 +63,11 @@ class Tries:
         """The idempotency key as it is stored."""
         key = self.request.options.key
         return key if key is None or self.incarnation is None else life_key(key, self.incarnation.tombstone)
+
+    @property
+    def starts_again(self) -> bool:
+        """Whether the session begins with a policy in a later life too."""
+        return self.request.options.begin is not None
 
     def take(self, plan: Plan) -> None:
         """Go on with the plan. What was encoded for other events is encoded again."""

@@ -25,7 +25,7 @@ from perdure.errors import Closed, Corrupt, Error
 from perdure.model.commit import Status
 from perdure.model.ids import SessionKey
 from perdure.model.state import FOLD_VERSION
-from perdure.telemetry import SHARED_CACHE, Telemetry
+from perdure.telemetry import CACHE_HITS, SHARED_CACHE, Telemetry
 
 T = TypeVar("T")
 
@@ -89,6 +89,7 @@ class SharedTier:
             self._count("forged")
             return None
         self._count("hits")
+        self._telemetry.count(CACHE_HITS, tier="shared")
         made = CachedState(
             head,
             state,
