@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any, TypeVar
 
 from perdure.engine.store import Store
 from perdure.errors import Error
@@ -12,6 +13,7 @@ from perdure.model.ids import SessionKey, system_tenant
 from perdure.service.hooks import Anonymous, Authenticator, Limits, NoLimits, NoObserver, Observer
 from perdure.service.options import ServeOptions
 
+T = TypeVar("T")
 READY_SECONDS = 2.0
 """Seconds in which the engine has to answer for the node to be ready."""
 _PROBE = SessionKey(system_tenant(), "ready")
@@ -43,7 +45,15 @@ class Node:
         self.closing = asyncio.Event()
         """Set when no new request is to be taken."""
         self.open_requests = 0
+        self._parts: dict[type, Any] = {}
         self.for_tenant: Callable[[str], Store] = lru_cache(TENANTS_MAX)(store.for_tenant)
+
+    def part(self, kind: type[T], make: Callable[[Node], T]) -> T:
+        """What the requests of one kind share on this node. It is made when it is first asked for."""
+        found: T | None = self._parts.get(kind)
+        if found is None:
+            found = self._parts[kind] = make(self)
+        return found
 
     async def ready(self) -> str:
         """Why the node is not ready, or ""."""

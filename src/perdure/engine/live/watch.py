@@ -11,7 +11,7 @@ import math
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 
-from perdure.backends.spi import Backend, Head, Notifying
+from perdure.backends.spi import Backend, Head, Hear, Notifying
 from perdure.clock import Clock
 from perdure.concurrency.critical_section import CriticalSection
 from perdure.concurrency.replies import Reply
@@ -54,6 +54,7 @@ class Watchers:
         self._watches: dict[SessionKey, set[Watch]] = {}
         self._followers: dict[str, set[Signal]] = {}
         """Those who follow the changes of a tenant."""
+        self._taps: tuple[Hear, ...] = ()
         self._section = CriticalSection()
         self._polling: float | None = None
         """When the running poll began. It may never end: its loop may have stopped."""
@@ -113,8 +114,15 @@ class Watchers:
                 if not signals:
                     del self._followers[tenant]
 
+    def tap(self, hear: Hear) -> None:
+        """Have `hear` called with everything that is notified from now on. See `spi.Hear`; `listen` has the engine notify."""
+        with self._section:
+            self._taps = (*self._taps, hear)
+
     def notify(self, session: SessionKey | None, version: int) -> None:
         """A record of this version is there; of `None`, anything may have happened anywhere."""
+        for hear in self._taps:
+            hear(session, version)
         if self._followers:
             with self._section:
                 tenants = list(self._followers) if session is None else [session.tenant]
