@@ -16,12 +16,14 @@ from perdure.backends.http.pool import Pool
 from perdure.backends.remote import RemoteBackend, open_remote, parse_address
 from perdure.backends.spi import Backend, Index, Progress, Row, Snapshot
 from perdure.clock import SystemClock
-from perdure.model.ids import SessionKey
+from perdure.model.ids import SessionKey, system_tenant
 from perdure.service.app import App
+from perdure.service.hooks import Credential
 from perdure.service.node import Node
 from perdure.service.options import ServeOptions
 from perdure.service.records.relay import Relay
 from perdure.service.records.routes import routes
+from perdure.service.records.verified import VerifiedFace
 from perdure.service.server import Server, make_server
 from perdure.wire import HEADER_STORE
 from tests.support.backends.scenarios import opened
@@ -33,9 +35,17 @@ class Serving:
     """A node in a thread. `url` is where it listens; `core` are the parts of its store, `node` is itself."""
 
     def __init__(
-        self, url: str, options: ServeOptions = OPTIONS, *, relay: bool = False, node: dict[str, Any] | None = None, **opening: Any
+        self,
+        url: str,
+        options: ServeOptions = OPTIONS,
+        *,
+        relay: bool = False,
+        tenants: bool = False,
+        node: dict[str, Any] | None = None,
+        **opening: Any,
     ) -> None:
-        """`opening` goes to `perdure.open`, `node` to `Node`."""
+        """`opening` goes to `perdure.open`, `node` to `Node`. `tenants`: callers reach the sessions of every tenant."""
+        self._tenants = tenants
         self._store_url, self._options, self._relay, self._opening, self._node = url, options, relay, opening, node or {}
         self._started = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="node", daemon=True)
@@ -61,6 +71,8 @@ class Serving:
                 self.core = store._context.core
                 self.backend = self.core.backend
                 self._server = make_server(self.node, self._listens)
+                face = EveryTenant if self._tenants else VerifiedFace
+                self.node.part(VerifiedFace, lambda node: face(self.core, node.options.max_body))
                 if self._relay:
                     self.backend = await stack.enter_async_context(opened(self._store_url))
                     self._server.config.loaded_app = relaying(self.node, self.backend)
@@ -83,6 +95,17 @@ class Serving:
     def _end(self) -> None:
         self.node.draining.set()
         self._server.should_exit = True
+
+
+class EveryTenant(VerifiedFace):
+    """As a node's, for tests that use tenants of their own. Perdure's own sessions of the whole store are out of reach here too."""
+
+    def check_tenant(self, caller: Credential | None, tenant: str | None) -> None:
+        if tenant == system_tenant():
+            super().check_tenant(caller, tenant)
+
+    def sees(self, caller: Credential | None, session: SessionKey) -> bool:
+        return session.tenant != system_tenant()
 
 
 def relaying(node: Node, backend: Backend) -> App:

@@ -146,7 +146,9 @@ class VerifiedFace(Face):
             checked = check_attempt(self._core.codec, attempt, self._core.clock.now(), self.record_bytes_max)
             for commit in checked.commits:
                 if credential.actor is not None and commit.actor != credential.actor:
-                    raise Forbidden(f"These credentials write as {credential.actor!r} only.")
+                    raise Forbidden(f"These credentials write as {credential.actor!r} only.", advice="")
+                if commit.kind in (Kind.data, Kind.pin, Kind.lease) and scope_of(commit) not in credential.scopes:
+                    raise out_of_scope(commit.kind, scope_of(commit))
         except Error as error:
             return error
         return checked
@@ -250,7 +252,7 @@ class VerifiedFace(Face):
                 elif checked.attempt.expected is None and commit.version == 1 and await self._begins_so(session, after):
                     scope = Scope.append
             if scope not in credential.scopes:
-                raise Forbidden(f"A {commit.kind.name} commit needs the scope {scope.value!r}, which these credentials do not have.")
+                raise out_of_scope(commit.kind, scope)
 
     async def _begins_so(self, session: SessionKey, control: Control) -> bool:
         """Whether a session that is started now begins with these sections: the policy of its prefix, or none."""
@@ -340,6 +342,11 @@ class VerifiedFace(Face):
 async def _quietly(work: Any) -> None:
     with suppress(Error):
         await work
+
+
+def out_of_scope(kind: Kind, scope: Scope) -> Forbidden:
+    """The error for a commit whose kind asks for a scope that the credentials do not have."""
+    return Forbidden(f"A {kind.name} commit needs the scope {scope.value!r}, which these credentials do not have.", advice="")
 
 
 def _credential(caller: Credential | None) -> Credential:

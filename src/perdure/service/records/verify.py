@@ -18,10 +18,9 @@ from perdure.codec.records import PREV_BYTES, Base, decode_meta, encode_meta
 from perdure.engine.options import check_events
 from perdure.engine.read.chains import FORKED
 from perdure.engine.write.request import has_ops
-from perdure.errors import AlreadyExists, Corrupt, Deleted, Invalid, Moved, TooLarge
+from perdure.errors import Corrupt, Deleted, Invalid, Moved, TooLarge
 from perdure.model.commit import GENESIS, Commit, Kind, Status, derive_status
 from perdure.model.epoch import raised
-from perdure.model.events import Event
 from perdure.model.ids import SessionKey, check_name
 from perdure.model.record import Durability, Head, Record
 from perdure.model.timestamps import rfc3339
@@ -87,6 +86,8 @@ def check_attempt(codec: Codec, attempt: Attempt, now: int, bytes_max: int) -> C
         if version and record.head.version != version + 1:
             raise Invalid(f"Session {session.id!r} has version {record.head.version} where {version + 1} must follow.")
         prev, version = record.head.hash, record.head.version
+    if any(is_fork(commit) for commit in (commits if attempt.expected is not None else commits[1:])):
+        raise Invalid(f"Session {session.id!r} is there: nothing but its first commit says that it is a fork.")
     origin = _check_start(attempt, commits) if attempt.expected is None else None
     return Checked(attempt, tuple(commits), origin)
 
@@ -136,11 +137,16 @@ def _check_columns(record: Record, now: int, bytes_max: int) -> None:
         raise Invalid("A commit is sent with its body. Nodes store large bodies elsewhere by themselves.")
 
 
+def is_fork(commit: Commit) -> bool:
+    """Whether a commit says that the session is a fork."""
+    return commit.kind is Kind.configure and commit.events[0].type == FORKED
+
+
 def _check_start(attempt: Attempt, commits: Sequence[Commit]) -> Origin | None:
     """The first records of a chain: those of a session, or of a fork. Raises `Invalid`."""
     first, session = commits[0], attempt.session
     event = first.events[0]
-    if first.kind is Kind.configure and event.type == FORKED:
+    if is_fork(first):
         origin = origin_of(event)
         if len(commits) > 1 or first.prev.hex() != origin.hash or origin.session == session.id:
             raise Invalid(f"The first commit of the fork {session.id!r} does not follow the commit of its parent that it names.")
@@ -155,7 +161,7 @@ def _check_start(attempt: Attempt, commits: Sequence[Commit]) -> Origin | None:
 def finished(checked: Checked, head: Head | None, base: Base | None) -> tuple[Record, ...]:
     """The records on the true head before them, with what follows from it. `base`: the parent's commit, for a fork.
 
-    Raises `Invalid`, `Deleted`, `Moved`, `AlreadyExists`.
+    Raises `Invalid`, `Deleted`, `Moved`.
     """
     session = checked.session
     if base is not None:
@@ -165,7 +171,7 @@ def finished(checked: Checked, head: Head | None, base: Base | None) -> tuple[Re
     made = []
     for record, commit in zip(checked.attempt.records, checked.commits, strict=True):
         event = commit.events[0]
-        _check_standing(session, before, commit, event)
+        _check_standing(session, before, commit)
         if commit.at <= before.at:
             raise Invalid(f"The time of version {commit.version} of session {session.id!r} is not later than that of the one before.")
         check_epoch(commit.kind, event, before.epoch, commit.epoch)
@@ -176,7 +182,7 @@ def finished(checked: Checked, head: Head | None, base: Base | None) -> tuple[Re
     return tuple(made)
 
 
-def _check_standing(session: SessionKey, before: Head, commit: Commit, event: Event) -> None:
+def _check_standing(session: SessionKey, before: Head, commit: Commit) -> None:
     """Raise what the status of the head forbids."""
     if before.status == Status.moved:
         raise Moved(f"Session {session.id!r} was moved.", session=session.id, to=None)
@@ -184,8 +190,6 @@ def _check_standing(session: SessionKey, before: Head, commit: Commit, event: Ev
         raise Deleted(f"Session {session.id!r} was deleted at version {before.version}.", session=session.id)
     if (before.status == Status.archived) != (commit.kind is Kind.anchor) and commit.kind in (Kind.anchor, Kind.data):
         raise Invalid(f"Session {session.id!r} is {'' if before.status == Status.archived else 'not '}archived.")
-    if commit.kind is Kind.configure and event.type == FORKED and before.version and before.hash != commit.prev:
-        raise AlreadyExists(f"Session {session.id!r} is at version {before.version}.", session=session.id, version=before.version)
 
 
 def scope_of(commit: Commit) -> Scope:
