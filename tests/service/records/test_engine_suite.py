@@ -15,8 +15,8 @@ NOT_FOR_CLIENTS = {
     "bodies out of line are stored by nodes": [
         f"test_bodies.py::{name}[served]"
         for name in (
-            "test_what_is_read_is_what_it_is_without", "test_only_larger_bodies_go_out", "test_a_watcher_gets_them", "test_the_blocking_api",
-            "test_tenants_do_not_meet", "test_a_retry_stores_nothing_new", "test_refused_bodies_are_removed",
+            "test_what_is_read_is_what_it_is_without", "test_only_larger_bodies_go_out", "test_a_watcher_gets_them",
+            "test_the_blocking_api", "test_tenants_do_not_meet", "test_a_retry_stores_nothing_new", "test_refused_bodies_are_removed",
         )
     ] + ["test_sizes.py::test_where_the_bytes_are[served]"],
     "Perdure's own sessions are written by nodes": [
