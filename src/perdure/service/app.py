@@ -14,7 +14,7 @@ from typing import Any
 from opentelemetry import context as otel_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from perdure.errors import Error, Unavailable
+from perdure.errors import Error, Invalid, Unavailable
 from perdure.service.answers import Answer, Stream
 from perdure.service.call import Call, ClientGoneError, Receive, read_headers
 from perdure.service.hooks import Anonymous, Credential, RequestHead
@@ -32,6 +32,8 @@ CLIENT_GONE = 499
 """What is noted of a request whose client went away."""
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?\Z")
 _PROPAGATOR = TraceContextTextMapPropagator()
+_BINDING = ("if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "idempotency-key", "perdure-lease")
+"""Headers by which a write asks to be done once, or under a condition only."""
 _HEADERS = ((b"x-content-type-options", b"nosniff"),)
 """Headers of every answer, besides the store's id."""
 
@@ -97,6 +99,7 @@ class App:
         if node.closing.is_set():
             raise Unavailable("This node is shutting down.")
         credential = await node.authenticator.credential(head)
+        _check_headers(route, head.headers)
         if route.scope not in credential.scopes:
             raise Forbidden(f"This route asks for the scope {route.scope.value!r}, which these credentials do not have.")
         await stack.enter_async_context(node.limits.admit(head, credential))
@@ -112,40 +115,26 @@ class App:
         await send({"type": "http.response.body", "body": b"" if method == "HEAD" else answer.body})
 
     async def _stream(self, answer: Stream, method: str, receive: Receive, send: Send) -> str:
-        """Send the pieces until they end, or the client goes away. The code of the error that ended them, if one did."""
+        """Send the pieces until they end, or the client goes away. The code of the error that ended them, if one did: then the answer stays
+        without its end, so that nobody takes it for whole."""
         await send({"type": "http.response.start", "status": answer.status, "headers": self._headers(answer)})
-        code = ""
         if method != "HEAD":
             gone = asyncio.ensure_future(_gone(receive))
+            gone.add_done_callback(lambda _: answer.ended.set())
             try:
-                code = await self._pieces(answer, gone, send)
+                async for piece in answer.pieces:
+                    if gone.done():
+                        return "client_gone"
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                if gone.done():
+                    return "client_gone"
+            except Error as error:
+                return error.code
             finally:
                 gone.cancel()
                 await answer.pieces.aclose()
-            if gone.done() and not gone.cancelled():
-                return "client_gone"
         await send({"type": "http.response.body", "body": b""})
-        return code
-
-    async def _pieces(self, answer: Stream, gone: asyncio.Future[None], send: Send) -> str:
-        while True:
-            piece = asyncio.ensure_future(anext(answer.pieces, None))
-            try:
-                await asyncio.wait((piece, gone), return_when=asyncio.FIRST_COMPLETED)
-                if gone.done():
-                    return "client_gone"
-            finally:
-                if not piece.done():
-                    piece.cancel()
-                    with contextlib.suppress(asyncio.CancelledError, Exception):
-                        await piece
-            try:
-                found = piece.result()
-            except Error as error:
-                return error.code
-            if found is None:
-                return ""
-            await send({"type": "http.response.body", "body": found, "more_body": True})
+        return ""
 
     def _headers(self, answer: Answer | Stream) -> list[tuple[bytes, bytes]]:
         headers = [*self._common, *((name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers)]
@@ -158,6 +147,16 @@ class App:
 
 _NOBODY = Credential("default", frozenset())
 """The credential of routes that ask for none."""
+
+
+def _check_headers(route: Route, headers: Mapping[str, str]) -> None:
+    """Raise `Invalid` for a condition that the client relies on and that this route does not look at."""
+    if route.method == "GET":
+        return
+    known = {header.name.lower() for header in route.headers}
+    for name in _BINDING:
+        if name in headers and name not in known:
+            raise Invalid(f"{route.method} {route.path} takes no {name}: nothing was done.", advice="")
 
 
 @contextlib.contextmanager

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from perdure.service.routes import health
+from perdure.service.routes import commits, health, lifecycle, sessions, state
 from perdure.service.table import Route
 
-ROUTES: tuple[Route, ...] = (*health.ROUTES,)
+ROUTES: tuple[Route, ...] = (
+    *commits.ROUTES,
+    *state.ROUTES,
+    *sessions.ROUTES,
+    *lifecycle.ROUTES,
+    *health.ROUTES,
+)
