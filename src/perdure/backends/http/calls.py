@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import aiohttp
@@ -16,7 +16,7 @@ import msgspec
 
 from perdure.backends.http.pool import Member, Pool
 from perdure.errors import Error, Invalid, Unauthorized, Unavailable, Unknown, Unsupported
-from perdure.wire import HEADER_DEADLINE, HEADER_STORE, HEADER_WIRE, MSGPACK, WIRE_VERSION
+from perdure.wire import HEADER_DEADLINE, HEADER_STORE, HEADER_WIRE, JSON, MSGPACK, WIRE_VERSION
 from perdure.wire import records as wire
 from perdure.wire.problem import error_of
 
@@ -40,7 +40,7 @@ class Calls:
         self._pool, self._timeout, self._place = pool, timeout, place
         self.store_id = ""
         """The store that nodes have to name; "": the first answer says it."""
-        self._headers = {HEADER_WIRE: str(WIRE_VERSION), "Accept": MSGPACK}
+        self._headers = {HEADER_WIRE: str(WIRE_VERSION)}
         if token is not None:
             self._headers["Authorization"] = f"Bearer {token}"
         self._session = aiohttp.ClientSession(
@@ -66,9 +66,9 @@ class Calls:
                 if (writes and isinstance(error, Unknown)) or len(tried) >= TRIES_MAX or until <= asyncio.get_running_loop().time():
                     raise error if writes else _reading(error) from error
 
-    async def send(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> bytes:
+    async def send(self, method: str, path: str) -> None:
         """A request to a resource route, once: it writes."""
-        return await self._once(self._pool.choose(), path, body, self._timeout, writes=True, method=method, headers=headers)
+        await self._once(self._pool.choose(), path, None, self._timeout, writes=True, method=method, accept=JSON)
 
     async def _once(
         self,
@@ -79,12 +79,12 @@ class Calls:
         *,
         writes: bool,
         method: str = "",
-        headers: Mapping[str, str] | None = None,
+        accept: str = MSGPACK,
     ) -> bytes:
-        sent = {**self._headers, HEADER_DEADLINE: f"{left:.3f}", **(headers or {})}
+        sent = {**self._headers, HEADER_DEADLINE: f"{left:.3f}", "Accept": accept}
         if self.store_id:
             sent[HEADER_STORE] = self.store_id
-        if body is not None and headers is None:
+        if body is not None:
             sent["Content-Type"] = MSGPACK
         self._pool.began(member)
         answered = False

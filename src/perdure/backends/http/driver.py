@@ -11,7 +11,7 @@ from perdure.backends import spi
 from perdure.backends.http.calls import Calls, known_error
 from perdure.backends.remote import Answer, Attempt, HeadMismatch, Notice, Stored
 from perdure.backends.spi import Capabilities, Checkup, Durability, Head, Index, Known, Progress, Query, Record, Row, Snapshot
-from perdure.errors import Error, Unavailable, Unknown, Unsupported
+from perdure.errors import Error, Unauthorized, Unavailable, Unknown, Unsupported
 from perdure.model.ids import SessionKey
 from perdure.wire import BATCH_ATTEMPTS_MAX, BATCH_BYTES_MAX
 from perdure.wire import records as wire
@@ -132,7 +132,9 @@ class HttpDriver:
 
     async def purge(self, session: SessionKey) -> None:
         """See `spi.Backend.purge`: the node's resource route decides and does it."""
-        await self.calls.send("POST", f"/v1/sessions/{segment(session.id)}/purge", None, {})
+        if self.about.tenant is not None and session.tenant != self.about.tenant:
+            raise Unauthorized(f"These credentials reach sessions of the tenant {self.about.tenant!r}, not of {session.tenant!r}.")
+        await self.calls.send("POST", f"/v1/sessions/{segment(session.id)}/purge")
 
     async def require_writer(self, version: int) -> None:  # noqa: ARG002 - as above
         """See `spi.Versioned.require_writer`. Raises `Unsupported`."""
