@@ -19,7 +19,7 @@ from perdure.wire import records as wire
 SHARE = 0.5
 """Of the time that a client waits: in so much of it a node settles a write."""
 SECONDS_MAX = 3600.0
-_HEADERS = [(HEADER_WIRE, str(WIRE_VERSION)), ("cache-control", "no-store")]
+_HEADERS = [(HEADER_WIRE.lower(), str(WIRE_VERSION)), ("cache-control", "no-store")]
 _READS = (
     Header(HEADER_WIRE, "The wire version that the client speaks: 1."),
     Header(HEADER_STORE, "The id of the store that the client means."),

@@ -375,7 +375,8 @@ def _finisher(plan: Plan) -> Callable[[Head | None], Sequence[Record] | None]:
 
 
 def _without_alarm(policy: Policy | None) -> Policy | None:
-    return None if policy is None else msgspec.structs.replace(policy, wake_at=None)
+    rest = None if policy is None else msgspec.structs.replace(policy, wake_at=None)
+    return None if rest is None or rest.says_nothing else rest
 
 
 def _only_alarm(before: Control, after: Control) -> bool:
