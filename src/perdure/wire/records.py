@@ -234,6 +234,8 @@ class Notices(Message, frozen=True):
 
     sessions: tuple[SessionKey, ...] | None = None
     tenants: tuple[str, ...] = ()
+    fresh: tuple[SessionKey, ...] = ()
+    """Those of the sessions of which the newest version is to be said at once."""
 
 
 class Moved(Message, frozen=True):

@@ -130,7 +130,7 @@ class Calls:
         return found
 
     async def stream(self, path: str, message: wire.Message) -> AsyncGenerator[wire.Moved, None]:
-        """The messages of a stream, as they come. Raises `Unavailable` when it ends."""
+        """The messages of a stream, as they come, to the end that the node makes of it. Raises `Unavailable` when it breaks."""
         member = self._pool.choose()
         self._pool.began(member)
         answered = False
@@ -145,7 +145,6 @@ class Calls:
                 async for data in answer.content.iter_any():
                     for found in frames.feed(data):
                         yield found
-            raise Unavailable(f"The node {member.url} has ended a stream of notices.")
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             answered = False
             raise Unavailable(f"The stream of notices of the node {member.url} broke: {type(error).__name__}.") from error

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
 
 import msgspec
 
 from perdure.backends import spi
 from perdure.backends.http.calls import Calls, known_error
+from perdure.backends.http.notices import Interest, notices
 from perdure.backends.remote import Answer, Attempt, HeadMismatch, Notice, Stored
 from perdure.backends.spi import Capabilities, Checkup, Durability, Head, Index, Known, Progress, Query, Record, Row, Snapshot
 from perdure.errors import Error, Unauthorized, Unavailable, Unknown, Unsupported
@@ -30,6 +30,7 @@ class HttpDriver:
 
     def __init__(self, calls: Calls) -> None:
         self.calls = calls
+        self._interest = Interest()
         self.store_id = ""
         self.schema = 0
 
@@ -108,16 +109,13 @@ class HttpDriver:
                 return spi.Page([spi.Change(change.session, change.record) for change in found.changes], found.cursor)
             cursor = found.cursor
 
-    async def notices(self) -> AsyncGenerator[Notice, None]:
+    def notices(self) -> AsyncGenerator[Notice, None]:
         """See `remote.NotificationSource`."""
-        async with aclosing(self.calls.stream(wire.NOTICES, wire.Notices())) as stream:
-            begun = False
-            async for found in stream:
-                if found.lost or not begun:
-                    yield None, 0
-                begun = True
-                for session, version in found.moved:
-                    yield session, version
+        return notices(self.calls, self._interest)
+
+    def attend(self, what: SessionKey | str, *, watched: bool) -> None:
+        """See `spi.Attentive`."""
+        self._interest.change(what, watched=watched)
 
     async def put_snapshot(self, session: SessionKey, snapshot: Snapshot, *, size_bytes: int | None = None) -> None:
         """Nothing: nodes make the snapshots."""

@@ -121,14 +121,25 @@ class Face(ABC):
             self.check_read(caller, session)
         for tenant in asked.tenants:
             self.check_tenant(caller, tenant)
-        if asked.sessions is not None and len(asked.sessions) > wire.WATCHED_MAX:
+        if max(len(asked.sessions or ()), len(asked.fresh)) > wire.WATCHED_MAX:
             raise Invalid(f"One client watches at most {wire.WATCHED_MAX:,} sessions by name.")
+        if not {*asked.fresh} <= {*(asked.sessions or ())}:
+            raise Invalid("Of a session that is not watched nothing is said.")
         sessions, tenants = (None if asked.sessions is None else frozenset(asked.sessions)), frozenset(asked.tenants)
 
         def wanted(session: SessionKey) -> bool:
             return (sessions is None or session in sessions or session.tenant in tenants) and self.sees(caller, session)
 
-        return self.hub.notices(wanted, heartbeat)
+        return self.hub.notices(wanted, heartbeat, lambda: self._versions(asked.fresh))
+
+    async def _versions(self, sessions: Sequence[SessionKey]) -> wire.Moved:
+        """How far these sessions are."""
+        found: list[tuple[SessionKey, int]] = []
+        for start in range(0, len(sessions), wire.HEADS_MAX):
+            part = sessions[start : start + wire.HEADS_MAX]
+            heads = await self.backend.heads(part)
+            found += [(session, head.version) for session, head in zip(part, heads, strict=True) if head is not None]
+        return wire.Moved(tuple(found))
 
     async def _load(self, session: SessionKey, at: int | None) -> spi.Loaded | None:
         return await self.backend.load(session, at)
