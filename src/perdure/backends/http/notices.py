@@ -63,12 +63,12 @@ class _Stream:
     def __init__(
         self, calls: Calls, queue: asyncio.Queue[tuple[_Stream, wire.Moved | Error | None]], asked: wire.Notices
     ) -> None:
-        self._calls, self._queue, self._asked = calls, queue, asked
+        self._calls, self._queue, self._request = calls, queue, asked
         self.task = asyncio.get_running_loop().create_task(self._read())
 
     async def _read(self) -> None:
         try:
-            async with aclosing(self._calls.stream(wire.NOTICES, self._asked)) as stream:
+            async with aclosing(self._calls.stream(wire.NOTICES, self._request)) as stream:
                 async for found in stream:
                     self._queue.put_nowait((self, found))
         except Error as error:
@@ -82,7 +82,7 @@ async def notices(calls: Calls, interest: Interest) -> AsyncGenerator[Notice, No
     changed, queue = interest.listen(), asyncio.Queue[tuple[_Stream, wire.Moved | Error | None]]()
     streams: list[_Stream] = []
     sessions, tenants = interest.wanted()
-    streams.append(_Stream(calls, queue, _asked(sessions, tenants, None)))
+    streams.append(_Stream(calls, queue, _request_of(sessions, tenants, None)))
     waiting: asyncio.Task[bool] | None = None
     begun = False
     try:
@@ -101,7 +101,7 @@ async def notices(calls: Calls, interest: Interest) -> AsyncGenerator[Notice, No
                 changed.clear()
                 before, (sessions, tenants) = (sessions, tenants), interest.wanted()
                 if (sessions, tenants) != before:
-                    streams.append(_Stream(calls, queue, _asked(sessions, tenants, before[0])))
+                    streams.append(_Stream(calls, queue, _request_of(sessions, tenants, before[0])))
             if following.cancelled() or not following.done():
                 continue
             stream, found = following.result()
@@ -109,7 +109,7 @@ async def notices(calls: Calls, interest: Interest) -> AsyncGenerator[Notice, No
                 raise found
             if found is None:
                 if stream is streams[-1]:  # The node has ended it in good order.
-                    streams.append(_Stream(calls, queue, _asked(sessions, tenants, None)))
+                    streams.append(_Stream(calls, queue, _request_of(sessions, tenants, None)))
                 continue
             if not begun or found.lost or (stream is not streams[0] and (tenants or sessions is None)):
                 begun = True
@@ -124,7 +124,7 @@ async def notices(calls: Calls, interest: Interest) -> AsyncGenerator[Notice, No
         await cancel_and_wait(*[stream.task for stream in streams])
 
 
-def _asked(sessions: frozenset[SessionKey] | None, tenants: frozenset[str], before: frozenset[SessionKey] | None) -> wire.Notices:
+def _request_of(sessions: frozenset[SessionKey] | None, tenants: frozenset[str], before: frozenset[SessionKey] | None) -> wire.Notices:
     """What a stream is asked for. `before`: what the one before it heard."""
     if sessions is None:
         return wire.Notices()

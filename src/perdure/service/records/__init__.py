@@ -1,6 +1,7 @@
 """The record face of a node: what a Python client, which does the engine's work itself, asks of the engine that it serves.
 
 verify    what can be known of records alone      rules    what each kind of commit may say
+scopes    which scope a commit asks for           plans    what commits make of a session
 verified  the node's appends: nobody is trusted   relay    the same messages without verification, which `serve` cannot make
 notices   which sessions have news                routes   all of it as HTTP
 """

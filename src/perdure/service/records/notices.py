@@ -75,9 +75,9 @@ class NoticeHub:
             listener.hear(session, version)
 
     async def notices(
-        self, wanted: Wanted, heartbeat: float, standing: Callable[[], Awaitable[Moved]]
+        self, wanted: Wanted, heartbeat: float, versions: Callable[[], Awaitable[Moved]]
     ) -> AsyncGenerator[Moved, None]:
-        """First what `standing` finds, once news is heard. Then what comes, and after `heartbeat` seconds without any a sign of life."""
+        """First what `versions` finds, once news is heard. Then what comes, and after `heartbeat` seconds without any a sign of life."""
         listener = _Listener(wanted)
         self._loop = asyncio.get_running_loop()
         self._listeners.add(listener)
@@ -85,7 +85,7 @@ class NoticeHub:
             if self._listening is None or (self._listening.done() and (self._listening.cancelled() or self._listening.exception())):
                 self._listening = asyncio.ensure_future(self._listen(self.hear))
             await asyncio.shield(self._listening)
-            yield await standing()
+            yield await versions()
             while True:
                 try:
                     async with asyncio.timeout(heartbeat):

@@ -1,42 +1,39 @@
 """Appends of clients that nobody trusts: the node's face.
 
-`verify` says what can be known of the records alone. Here is the rest: whose they are, which scope they need, whether their operations fit
-the state, and what the index row becomes. The state is that of the node's ordinary cache. The engine's own condition decides: the node's
-`finish` accepts the expected head and nothing else, and makes on it what no hash covers.
+`verify` says what can be known of the records alone, `scopes` who may write them, `plans` what they make of the session. The state is that
+of the node's ordinary cache. The engine's own condition decides: the node's `finish` accepts the expected head and nothing else, and makes
+on it what no hash covers.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
 import msgspec
 
 from perdure.backends import spi
-from perdure.backends.spi import NEVER, Durability, Hear, Index
+from perdure.backends.spi import Hear
 from perdure.codec import out_of_line
-from perdure.codec.records import Base, Proposal
-from perdure.engine.calls.claim import HANDLED, WOKEN
+from perdure.codec.records import Proposal
 from perdure.engine.core import Core
 from perdure.engine.read.bodies import everything
 from perdure.engine.read.cache import CachedState
-from perdure.engine.read.folding import configured
-from perdure.engine.write.request import NOTHING, has_ops
+from perdure.engine.write.request import NOTHING
 from perdure.errors import Error, Invalid, TooLarge, Unauthorized
-from perdure.model.commit import Commit, Kind, Status
-from perdure.model.control import Control
+from perdure.model.commit import Kind, Status
 from perdure.model.epoch import raised
 from perdure.model.ids import SessionKey, is_system, system_tenant
-from perdure.model.lifecycle import POLICY, Policy, first_due, look_of, next_due, policy_of
 from perdure.model.record import Head, Record
-from perdure.model.state import TestFailed, apply
-from perdure.service.hooks import Credential, Scope
+from perdure.service.hooks import Credential
 from perdure.service.records import forks
 from perdure.service.records.face import Face, check_batch, entry_of
-from perdure.service.records.rules import CONFIGURED, sections_of
-from perdure.service.records.verify import UNPACKED_MAX, Checked, check_attempt, finished, scope_of, unpacked_bytes
+from perdure.service.records.plans import Plan, after, append_of, index_of
+from perdure.service.records.rules import sections_of
+from perdure.service.records.scopes import check_commit, check_scopes
+from perdure.service.records.verify import UNPACKED_MAX, Checked, check_attempt, unpacked_bytes
 from perdure.service.refusals import Forbidden
 from perdure.wire import BODY_BYTES_MAX
 from perdure.wire import records as wire
@@ -45,32 +42,19 @@ APART_BYTES = 256 << 10
 """Requests with more bytes of bodies are checked in a thread, so that others are served meanwhile."""
 
 
-class Plan(msgspec.Struct, frozen=True):
-    """An attempt that fits what the node knows, and what it makes."""
-
-    checked: Checked
-    records: Sequence[Record]
-    """As they are stored: large bodies lie elsewhere."""
-    after: CachedState | None = None
-    """What the session is after it, but for its head; `None` where only the head was needed."""
-    before: bytes | None = None
-    """The hash of the head that `after` follows."""
-    index: Index | None = None
-    base: Base | None = None
-    """For a fork, the commit that it goes on from."""
-
-
 class VerifiedFace(Face):
     """The record face of a node."""
 
     def __init__(self, core: Core, body_max: int = BODY_BYTES_MAX) -> None:
         """`body_max`: the largest request, in bytes."""
         super().__init__(core.backend, body_max)
-        self._core = core
+        self._core, self._tapped = core, False
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def _listen(self, hear: Hear) -> None:
-        self._core.watchers.tap(hear)
+        if not self._tapped:
+            self._tapped = True
+            self._core.watchers.tap(hear)
         await self._core.watchers.listen()
 
     def about(self, caller: Credential | None) -> wire.About:
@@ -123,9 +107,10 @@ class VerifiedFace(Face):
                 else:
                     answers[number] = plan_or_answer
         if plans:
+            sent = self._core.cache.now()
             outcomes = await self._store([plan for _, plan in plans])
             for (number, plan), outcome in zip(plans, outcomes, strict=True):
-                answers[number] = self._answer(plan, outcome)
+                answers[number] = self._answer(plan, outcome, sent)
                 if plan.checked.origin is not None and isinstance(outcome, spi.Appended):
                     await forks.keep_snapshot(self._core, plan.checked.session, plan.checked.origin)
         return wire.Appended(tuple([answer for answer in answers if answer is not None]))
@@ -145,10 +130,7 @@ class VerifiedFace(Face):
             self.check_tenant(caller, attempt.session.tenant)
             checked = check_attempt(self._core.codec, attempt, self._core.clock.now(), self.record_bytes_max)
             for commit in checked.commits:
-                if credential.actor is not None and commit.actor != credential.actor:
-                    raise Forbidden(f"These credentials write as {credential.actor!r} only.", advice="")
-                if commit.kind in (Kind.data, Kind.pin, Kind.lease) and scope_of(commit) not in credential.scopes:
-                    raise out_of_scope(commit.kind, scope_of(commit))
+                check_commit(credential, commit)
         except Error as error:
             return error
         return checked
@@ -164,7 +146,7 @@ class VerifiedFace(Face):
         elif known is None or known.head.hash != attempt.expected[1]:
             return None if checked.has_ops else Plan(checked, attempt.records)
         with suppress(Error):  # It is judged on the newest state before it is refused.
-            return Plan(checked, attempt.records, self._after(checked, known), known.head.hash)
+            return Plan(checked, attempt.records, after(checked, known))
         return None
 
     async def _planned(self, credential: Credential, checked: Checked) -> Plan | wire.Answer:
@@ -184,42 +166,13 @@ class VerifiedFace(Face):
         base = None
         if checked.origin is not None:
             base = await forks.base(core, session, checked.origin, checked.commits[0])
-        after = self._after(checked, known)
+        made = after(checked, known)
         await self._check_life(session, known, checked)
-        await self._check_scopes(credential, session, known.control, after.control, checked)
+        await check_scopes(credential, checked, known.control, made.control, core.prefixes.begins)
         if checked.commits[0].kind is Kind.anchor:
             await self._keep_restored(session, known)
         records = await self._out_of_line(session, head, checked)
-        index = self._index(known, after, checked)
-        return Plan(checked, records, None if base is not None else after, known.head.hash, index, base)
-
-    def _after(self, checked: Checked, known: CachedState) -> CachedState:
-        """What the commits make of the session: its state, tags and control sections. Raises `Invalid`."""
-        state, tags, control = known.state, known.tags, known.control
-        log_bytes, state_bytes = known.log_bytes, known.state_bytes
-        if known.head.status == Status.deleted:
-            state, tags, state_bytes = {}, {}, 0
-        for record, commit in zip(checked.attempt.records, checked.commits, strict=True):
-            log_bytes += record.stored_bytes
-            if commit.kind is Kind.data:
-                state = self._applied(checked.session, state, commit)
-                state_bytes += len(record.body) if has_ops(commit.events) else 0
-                continue
-            control = control.after_commit(commit)
-            if commit.kind is Kind.tombstone:
-                state, tags, state_bytes = {}, {}, 0
-            elif commit.kind is Kind.configure:
-                tags = configured(commit.events).get("tags", tags)
-        return msgspec.structs.replace(known, state=state, tags=tags or {}, control=control, log_bytes=log_bytes, state_bytes=state_bytes)
-
-    def _applied(self, session: SessionKey, state: Any, commit: Commit) -> Any:
-        ops = [op for event in commit.events for op in event.ops]
-        if not ops:
-            return state
-        try:
-            return apply(state, ops)
-        except TestFailed as error:
-            raise Invalid(f"Version {commit.version} of session {session.id!r} does not fit the state before it. {error}") from error
+        return Plan(checked, records, None if base is not None else made, index_of(known, made, checked, core.clock.now()), base)
 
     async def _check_life(self, session: SessionKey, known: CachedState, checked: Checked) -> None:
         """Raise `Invalid` for a lease commit that names another life of the session than its own."""
@@ -230,34 +183,6 @@ class VerifiedFace(Face):
             began = await self._core.reader.incarnation_start(session, known.head) if known.head.version else 0
             if event.data["life"] != began or sections_of(event)["life"]["began"] != began:
                 raise Invalid(f"The life of session {session.id!r} began after version {began}.")
-
-    async def _check_scopes(
-        self, credential: Credential, session: SessionKey, before: Control, after: Control, checked: Checked
-    ) -> None:
-        """Raise `Forbidden` for a commit whose kind asks for a scope that the credential does not have.
-
-        Less is asked of commits that come with others by themselves: what a prefix policy begins a session with, the alarm that a worker
-        who claims a session uses up, and the end of an archived session's sleep when it is written to.
-        """
-        leasing = any(commit.kind is Kind.lease for commit in checked.commits)
-        for commit in checked.commits:
-            scope, event = scope_of(commit), commit.events[0]
-            if commit.kind is Kind.anchor:
-                scope = Scope.append
-            elif commit.kind is Kind.configure and scope not in credential.scopes:
-                if leasing and event.type in (WOKEN, HANDLED) and _only_alarm(before, after):
-                    scope = Scope.lease
-                elif checked.attempt.expected is None and event.type != CONFIGURED and checked.origin is not None:
-                    scope = Scope.append if await self._begins_so(session, after) else scope
-                elif checked.attempt.expected is None and commit.version == 1 and await self._begins_so(session, after):
-                    scope = Scope.append
-            if scope not in credential.scopes:
-                raise out_of_scope(commit.kind, scope)
-
-    async def _begins_so(self, session: SessionKey, control: Control) -> bool:
-        """Whether a session that is started now begins with these sections: the policy of its prefix, or none."""
-        made, begins = policy_of(control), await self._core.prefixes.begins(session)
-        return _without_alarm(made) == _without_alarm(begins)
 
     async def _keep_restored(self, session: SessionKey, known: CachedState) -> None:
         """An archived session becomes live again: the engine gets a snapshot, so that its reads need the archive no more."""
@@ -279,40 +204,23 @@ class VerifiedFace(Face):
             made.append(stored)
         return made
 
-    def _index(self, before: CachedState, after: CachedState, checked: Checked) -> Index | None:
-        """What the index row becomes: by what configure commits and others say, never by what a client says of it."""
-        if checked.commits[-1].kind is Kind.tombstone:
-            return Index({}, due_at=NEVER, control=b"")
-        tags = after.tags if any("tags" in configured(c.events) for c in checked.commits if c.kind is Kind.configure) else None
-        control = after.control.encode() if after.control != before.control else None
-        said = any(POLICY in sections_of(c.events[0]) for c in checked.commits if c.kind is Kind.configure)
-        due_at = None
-        if said or any(c.kind is Kind.anchor for c in checked.commits):
-            policy, look = policy_of(after.control), look_of(after.control)
-            if policy is not None and look is not None and said:
-                due = next_due(policy, look, look)
-            else:
-                due = first_due(policy, self._core.clock.now())
-            due_at = due if due is not None else NEVER if said else None
-        return None if tags is None and control is None and due_at is None else Index(tags, due_at, control)
-
     async def _store(self, plans: Sequence[Plan]) -> Sequence[spi.Outcome | BaseException]:
-        appends = [_append(plan) for plan in plans]
+        appends = [append_of(plan) for plan in plans]
         if len(appends) == 1:
             return [await self._core.writer.submit(appends[0])]
         if self.backend.capabilities.batched:
             return await self.backend.append(appends)
         return await asyncio.gather(*[self._core.writer.submit(append) for append in appends])
 
-    def _answer(self, plan: Plan, outcome: spi.Outcome | BaseException) -> wire.Answer:
+    def _answer(self, plan: Plan, outcome: spi.Outcome | BaseException, sent: float) -> wire.Answer:
         if isinstance(outcome, spi.Appended):
-            self._remember(plan, outcome)
+            self._remember(plan, outcome, sent)
             if any(out_of_line.is_reference(record.body) for record in plan.records):
                 return wire.Stored(int(min(outcome.durability, self._core.bodies.durability)))
         return entry_of(outcome)
 
-    def _remember(self, plan: Plan, stored: spi.Appended) -> None:
-        """Bring the cached state onto the new head; have a snapshot stored where one is due."""
+    def _remember(self, plan: Plan, stored: spi.Appended, sent: float) -> None:
+        """Bring the cached state onto the new head; have a snapshot stored where one is due. `sent`: before that, by the cache's clock."""
         core, session, head = self._core, plan.checked.session, stored.head
         core.watchers.notify(session, head.version)
         core.cache.saw(session, head.version)
@@ -322,7 +230,7 @@ class VerifiedFace(Face):
             made = msgspec.structs.replace(plan.after, head=head)
             if stored.previous is None:
                 made = msgspec.structs.replace(made, created_at=plan.checked.commits[0].at)
-            core.cache.put(session, made, core.cache.now())
+            core.cache.put(session, made, sent)
             tombstone = head.version if head.status == Status.deleted else None
             core.reader.note_start(session, head, made.control, tombstone)
             if core.snapshots.is_due(made):
@@ -344,41 +252,7 @@ async def _quietly(work: Any) -> None:
         await work
 
 
-def out_of_scope(kind: Kind, scope: Scope) -> Forbidden:
-    """The error for a commit whose kind asks for a scope that the credentials do not have."""
-    return Forbidden(f"A {kind.name} commit needs the scope {scope.value!r}, which these credentials do not have.", advice="")
-
-
 def _credential(caller: Credential | None) -> Credential:
     if caller is None:
         raise Unauthorized("A node asks who writes and reads.")
     return caller
-
-
-def _append(plan: Plan) -> spi.Append:
-    attempt = plan.checked.attempt
-    return spi.Append(attempt.session, _finisher(plan), attempt.key, plan.index, Durability(attempt.durability))
-
-
-def _finisher(plan: Plan) -> Callable[[Head | None], Sequence[Record] | None]:
-    attempt = plan.checked.attempt
-
-    def finish(head: Head | None) -> Sequence[Record] | None:
-        if attempt.expected != (None if head is None else (head.version, head.hash)):
-            return None
-        made = finished(plan.checked, head, plan.base)
-        if plan.records is attempt.records:
-            return made
-        return [msgspec.structs.replace(each, body=stored.body) for each, stored in zip(made, plan.records, strict=True)]
-
-    return finish
-
-
-def _without_alarm(policy: Policy | None) -> Policy | None:
-    rest = None if policy is None else msgspec.structs.replace(policy, wake_at=None)
-    return None if rest is None or rest.says_nothing else rest
-
-
-def _only_alarm(before: Control, after: Control) -> bool:
-    """Whether two control cells differ in the alarm alone, as far as policies go."""
-    return _without_alarm(policy_of(before)) == _without_alarm(policy_of(after)) and look_of(before) == look_of(after)

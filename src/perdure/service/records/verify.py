@@ -24,7 +24,6 @@ from perdure.model.epoch import raised
 from perdure.model.ids import SessionKey, check_name
 from perdure.model.record import Durability, Head, Record
 from perdure.model.timestamps import rfc3339
-from perdure.service.hooks import Scope
 from perdure.service.records.rules import Origin, check_epoch, check_said, origin_of
 from perdure.wire.records import RECORDS_MAX, Attempt
 
@@ -34,7 +33,6 @@ UNPACKED_MAX = 64 << 20
 """Most bytes that the bodies of one request may have, uncompressed."""
 _ID_BYTES, _REQUEST_BYTES, _TRACE_CHARS = 16, (0, 16), 256
 _LIFE_KEY = re.compile(r"[0-9]{1,19}\x1f")
-_SCOPES = {Kind.data: Scope.append, Kind.pin: Scope.append, Kind.lease: Scope.lease}
 _STATE_FREE = (Kind.data, Kind.pin)
 _KINDS, _DURABILITIES = frozenset(map(int, Kind)), frozenset(map(int, Durability))
 
@@ -190,8 +188,3 @@ def _check_standing(session: SessionKey, before: Head, commit: Commit) -> None:
         raise Deleted(f"Session {session.id!r} was deleted at version {before.version}.", session=session.id)
     if (before.status == Status.archived) != (commit.kind is Kind.anchor) and commit.kind in (Kind.anchor, Kind.data):
         raise Invalid(f"Session {session.id!r} is {'' if before.status == Status.archived else 'not '}archived.")
-
-
-def scope_of(commit: Commit) -> Scope:
-    """What a credential needs for a commit, as its kind says. A few configure and anchor commits need less: see `verified`."""
-    return _SCOPES.get(commit.kind, Scope.admin)
