@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
 from opentelemetry import context as otel_context
@@ -19,6 +20,7 @@ from perdure.service.answers import Answer, Stream
 from perdure.service.call import Call, ClientGoneError, Receive, read_headers
 from perdure.service.hooks import Anonymous, Credential, RequestHead
 from perdure.service.node import Node
+from perdure.service.openapi import make_route
 from perdure.service.origin import check_origin
 from perdure.service.problems import answer_for
 from perdure.service.records import ROUTES as RECORDS
@@ -43,7 +45,7 @@ class App:
 
     def __init__(self, node: Node, routes: Sequence[Route] = (*ROUTES, *RECORDS)) -> None:
         self.node = node
-        self.table = Table(routes)
+        self.table = Table((*routes, make_route(routes, version("perdure"))))
         self._common = ((HEADER_STORE.lower().encode(), node.store.id.encode()), *_HEADERS)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -120,7 +122,7 @@ class App:
         await send({"type": "http.response.start", "status": answer.status, "headers": self._headers(answer)})
         if method != "HEAD":
             gone = asyncio.ensure_future(_gone(receive))
-            gone.add_done_callback(lambda _: answer.ended.set())
+            gone.add_done_callback(lambda _: answer.stop())
             try:
                 async for piece in answer.pieces:
                     if gone.done():

@@ -7,17 +7,22 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeVar
 
+from perdure.engine.leasing.lease import Lease
 from perdure.engine.store import Store
 from perdure.errors import Error
+from perdure.lru import LruMap
 from perdure.model.ids import SessionKey, system_tenant
 from perdure.service.hooks import Anonymous, Authenticator, Limits, NoLimits, NoObserver, Observer
 from perdure.service.options import ServeOptions
+from perdure.service.stream.hub import Hub
 
 T = TypeVar("T")
 READY_SECONDS = 2.0
 """Seconds in which the engine has to answer for the node to be ready."""
 _PROBE = SessionKey(system_tenant(), "ready")
 """A session that is asked for to see whether the engine answers; there is none."""
+LEASES_MAX = 65_536
+"""Leases of clients that are remembered; another one is looked up again."""
 TENANTS_MAX = 4_096
 """Stores of tenants that are kept; each is small, and made again when it is asked for."""
 
@@ -45,8 +50,12 @@ class Node:
         self.closing = asyncio.Event()
         """Set when no new request is to be taken."""
         self.open_requests = 0
-        self._parts: dict[type, Any] = {}
+        self.hub = Hub()
+        """Who follows commits."""
+        self.leases = LruMap[tuple[str, str, str], Lease](LEASES_MAX)
+        """Leases of clients that were heard here, by tenant, session and grant."""
         self.for_tenant: Callable[[str], Store] = lru_cache(TENANTS_MAX)(store.for_tenant)
+        self._parts: dict[type, Any] = {}
 
     def part(self, kind: type[T], make: Callable[[Node], T]) -> T:
         """What the requests of one kind share on this node. It is made when it is first asked for."""
@@ -54,6 +63,12 @@ class Node:
         if found is None:
             found = self._parts[kind] = make(self)
         return found
+
+    def close(self) -> None:
+        """Take no new request, and end what follows commits."""
+        self.draining.set()
+        self.closing.set()
+        self.hub.close()
 
     async def ready(self) -> str:
         """Why the node is not ready, or ""."""

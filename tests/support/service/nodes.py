@@ -93,7 +93,7 @@ class Serving:
             self._thread.join(30)
 
     def _end(self) -> None:
-        self.node.draining.set()
+        self.node.close()
         self._server.should_exit = True
 
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from perdure.service.routes import commits, health, lifecycle, sessions, state
+from perdure.service.routes import commits, health, leases, lifecycle, patch, sessions, state, watching
 from perdure.service.table import Route
 
 ROUTES: tuple[Route, ...] = (
     *commits.ROUTES,
     *state.ROUTES,
+    *patch.ROUTES,
     *sessions.ROUTES,
     *lifecycle.ROUTES,
+    *leases.ROUTES,
+    *watching.ROUTES,
     *health.ROUTES,
 )
