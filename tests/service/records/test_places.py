@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Coroutine
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -47,6 +48,35 @@ async def test_large_bodies_lie_where_the_node_puts_them(tmp_path: Path) -> None
             async with store.edit("s") as draft:
                 draft.state["more"] = 1
             assert (await store.read("s")).state["more"] == 1
+
+
+async def test_pages_of_large_bodies_are_short(tmp_path: Path) -> None:
+    """An answer holds about 4 MiB of bodies that lie elsewhere, however many records were asked for: history and changes are whole all the
+    same, and a state is loaded without the bodies that do not change it."""
+    from perdure.service.records.face import BODIES_BYTES
+
+    large = [random.Random(number).randbytes(900_000).hex() for number in range(8)]
+    with serving(f"sqlite:///{tmp_path}/store.db", blobs=f"file://{tmp_path}/blobs", blob_bytes=4096) as node:
+        async with perdure.open(node.url) as store:
+            for text in large:
+                await store.append("s", Event("large", text))
+            await store.append("s", Event("small", None, (op.set("/n", 1),)))
+            driver = store._context.core.backend.driver  # type: ignore[attr-defined]
+            page = await store._context.core.backend.run(driver.read(SessionKey("default", "s"), 0, None, 256, reverse=False))  # type: ignore[attr-defined]
+            assert 1 <= len(page) < 9
+            assert sum(len(record.body) for record in page) <= BODIES_BYTES + 2_000_000
+            assert [commit.events[0].data async for commit in store.history("s")] == [*large, None]
+            found = []
+            async for change in store.changes():
+                found.append(change.commit.events[0].data)
+                if len(found) == 9:
+                    break
+            assert found == [*large, None]
+        async with perdure.open(node.url) as store:
+            loaded = await store._context.core.backend.load(SessionKey("default", "s"))
+            assert loaded is not None
+            assert all(len(record.body) < 4096 for record in loaded.records)
+            assert (await store.read("s")).state == {"n": 1}
 
 
 async def test_an_archived_session_is_read_and_woken_by_clients(tmp_path: Path) -> None:

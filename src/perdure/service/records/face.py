@@ -10,6 +10,8 @@ import msgspec
 
 from perdure.backends import spi
 from perdure.backends.spi import Backend, Hear, Notifying, Versioned
+from perdure.codec import out_of_line
+from perdure.engine.read.bodies import Need, everything, operations
 from perdure.errors import Error, Invalid
 from perdure.model.ids import SessionKey
 from perdure.service.hooks import Credential
@@ -19,6 +21,8 @@ from perdure.wire import records as wire
 
 ENVELOPE_BYTES = 64 << 10
 """What a request may have besides one record."""
+BODIES_BYTES = 4 << 20
+"""About how many bytes of bodies that lie elsewhere go in one answer."""
 _MISMATCHED = "An answer of the engine has no place in the record face."
 
 
@@ -82,7 +86,7 @@ class Face(ABC):
         loaded = await self._load(asked.session, asked.at)
         if loaded is None:
             return wire.Loaded()
-        records = await self._whole(asked.session, loaded.records)
+        records = await self._whole(asked.session, loaded.records, operations)
         return wire.Loaded(_row(loaded.row), loaded.snapshot, tuple(records))
 
     async def read(self, caller: Credential | None, asked: wire.Read) -> wire.RecordsFound:
@@ -90,7 +94,7 @@ class Face(ABC):
         self.check_read(caller, asked.session)
         limit = _limit(asked.limit)
         records = await self._read(asked.session, asked.after, asked.before, limit, reverse=asked.reverse)
-        return wire.RecordsFound(tuple(await self._whole(asked.session, records)))
+        return wire.RecordsFound(tuple(await self._whole(asked.session, _fitting(records))))
 
     async def find_key(self, caller: Credential | None, asked: wire.FindKey) -> wire.KeyFound:
         """See `spi.Backend.find_key`."""
@@ -107,11 +111,15 @@ class Face(ABC):
 
     async def feed(self, caller: Credential | None, asked: wire.Feed) -> wire.ChangesFound:
         """See `spi.Backend.feed`: what others wrote is left out."""
-        page = await self.backend.feed(asked.cursor, _limit(asked.limit))
+        limit = _limit(asked.limit)
+        page = await self.backend.feed(asked.cursor, limit)
+        while len(page.items) > 1 and len(_fitting([change.record for change in page.items])) < len(page.items):
+            limit = max(1, min(limit, len(page.items)) // 4)
+            page = await self.backend.feed(asked.cursor, limit)
         changes = []
         for change in page.items:
             if self.sees(caller, change.session):
-                (record,) = await self._whole(change.session, (change.record,))
+                (record,) = await self._whole(change.session, (change.record,), everything)
                 changes.append(wire.Change(change.session, record))
         return wire.ChangesFound(tuple(changes), page.cursor, more=bool(page.items))
 
@@ -147,8 +155,13 @@ class Face(ABC):
     async def _read(self, session: SessionKey, after: int, before: int | None, limit: int, *, reverse: bool) -> Sequence[spi.Record]:
         return await self.backend.read(session, after=after, before=before, limit=limit, reverse=reverse)
 
-    async def _whole(self, session: SessionKey, records: Sequence[spi.Record]) -> Sequence[spi.Record]:  # noqa: ARG002 - as above
-        """The records with their bodies, where those lie elsewhere."""
+    async def _whole(
+        self,
+        session: SessionKey,  # noqa: ARG002 - as above
+        records: Sequence[spi.Record],
+        need: Need = everything,  # noqa: ARG002 - as above
+    ) -> Sequence[spi.Record]:
+        """The records with their bodies, where those lie elsewhere and are needed."""
         return records
 
 
@@ -188,6 +201,17 @@ def entry_of(outcome: spi.Outcome | BaseException) -> wire.Answer:
         case BaseException():
             raise outcome
     raise TypeError(_MISMATCHED)
+
+
+def _fitting(records: Sequence[spi.Record]) -> Sequence[spi.Record]:
+    """As many of these, at least one, as fit in an answer with the bodies that lie elsewhere."""
+    size = 0
+    for number, record in enumerate(records):
+        if out_of_line.is_reference(record.body):
+            size += out_of_line.unwrap_reference(record.body).size
+            if number and size > BODIES_BYTES:
+                return records[:number]
+    return records
 
 
 def _row(row: spi.Row) -> wire.Row:

@@ -19,7 +19,7 @@ from perdure.backends.spi import Hear
 from perdure.codec import out_of_line
 from perdure.codec.records import Proposal
 from perdure.engine.core import Core
-from perdure.engine.read.bodies import everything
+from perdure.engine.read.bodies import Need, everything
 from perdure.engine.read.cache import CachedState
 from perdure.engine.write.request import NOTHING
 from perdure.errors import Error, Invalid, TooLarge, Unauthorized
@@ -78,10 +78,10 @@ class VerifiedFace(Face):
     async def _read(self, session: SessionKey, after: int, before: int | None, limit: int, *, reverse: bool) -> Sequence[Record]:
         return await self._core.chains.read(session, after=after, before=before, limit=limit, reverse=reverse)
 
-    async def _whole(self, session: SessionKey, records: Sequence[Record]) -> Sequence[Record]:
+    async def _whole(self, session: SessionKey, records: Sequence[Record], need: Need = everything) -> Sequence[Record]:
         if not any(out_of_line.is_reference(record.body) for record in records):
             return records
-        bodies = await self._core.bodies.fetch(session, records, everything)
+        bodies = await self._core.bodies.fetch(session, records, need)
         return [msgspec.structs.replace(each, body=bodies.get(each.head.version, each.body)) for each in records]
 
     async def append(self, caller: Credential | None, asked: wire.Append) -> wire.Appended:
