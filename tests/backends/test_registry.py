@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 BARE = """
 import sys
 
-DRIVERS = ("psycopg", "redis", "pymongo", "cassandra", "aiobotocore", "httpx", "obstore", "grpc", "google.cloud", "google.auth")
+DRIVERS = ("psycopg", "redis", "pymongo", "cassandra", "aiobotocore", "httpx", "obstore", "grpc", "google.cloud", "google.auth", "aiohttp")
 
 class Missing:
     def find_spec(self, name, path=None, target=None):
@@ -46,11 +46,11 @@ def test_an_engine_without_its_driver_names_its_extra(scheme: str) -> None:
 
 def test_one_table_is_what_the_package_says_of_itself() -> None:
     """Every scheme of the table is an entry point to the same function and every entry point is in the table; every engine that needs a
-    driver has an extra of its name, and every extra that is no adapter's and no shared cache's is an engine's."""
+    driver has an extra of its name, and every extra that is no adapter's, no shared cache's and not the service's own is an engine's."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     targets = {scheme: f"perdure.backends.{module}:open" for scheme, module in registry._MODULES.items()}
     assert targets == project["entry-points"][registry.GROUP]
     adapters = {path.name.replace("_", "-") for path in (ROOT / "src/perdure/adapters").iterdir() if path.is_dir()}
     engines = {module.partition(".")[0] for module in registry._MODULES.values()}
     caches = {*client._MODULES.values()} - engines
-    assert {*project["optional-dependencies"]} - adapters - caches == engines - {"memory", "sqlite"}
+    assert {*project["optional-dependencies"]} - adapters - caches - {"service"} == engines - {"memory", "sqlite"}

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+SERVED = os.environ.get("PERDURE_TEST_SERVED") == "1"
+"""Whether the stores are those of nodes in this process: `tests/service/records/test_engine_suite.py` runs the tests so."""
 
-@pytest.fixture(params=["memory", "sqlite"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+
+@pytest.fixture(params=["served"] if SERVED else ["memory", "sqlite"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """A fresh store on each engine in turn."""
-    return "memory:" if request.param == "memory" else f"sqlite:///{tmp_path}/store.db"
+    if request.param == "served":
+        yield from _served(tmp_path)
+    else:
+        yield "memory:" if request.param == "memory" else f"sqlite:///{tmp_path}/store.db"
 
 
 @pytest.fixture
-def file_url(tmp_path: Path) -> str:
+def file_url(tmp_path: Path) -> Iterator[str]:
     """A fresh SQLite file, for what needs several stores on the same data."""
-    return f"sqlite:///{tmp_path}/store.db"
+    if SERVED:
+        yield from _served(tmp_path)
+    else:
+        yield f"sqlite:///{tmp_path}/store.db"
+
+
+def _served(tmp_path: Path) -> Iterator[str]:
+    from tests.support.service.nodes import serving  # it needs the extras of a service
+
+    with serving(f"sqlite:///{tmp_path}/store.db", tenants=True) as node:
+        yield node.url

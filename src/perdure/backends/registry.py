@@ -38,9 +38,20 @@ _MODULES = {
     "rediss+sentinel": "redis",
     "redis+cluster": "redis",
     "rediss+cluster": "redis",
+    "http": "http",
+    "https": "http",
 }
 """The module of each scheme that is shipped, in this package; each has an `open`. The first part of its name is the engine's, and the name
 of the extra that installs its driver."""
+
+
+SERVED = ("http", "https")
+"""The schemes of a service: bodies out of line, archive and caches are the business of its nodes."""
+
+
+def is_served(url: str) -> bool:
+    """Whether a URL is that of a service."""
+    return url.partition(":")[0] in SERVED
 
 
 def schemes() -> list[str]:

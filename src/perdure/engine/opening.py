@@ -6,7 +6,7 @@ from collections.abc import Generator, Mapping
 from types import MappingProxyType, TracebackType
 from typing import TYPE_CHECKING, Any
 
-from perdure.backends.registry import open_backend
+from perdure.backends.registry import is_served, open_backend
 from perdure.backends.spi import Backend, Durability
 from perdure.clock import Clock, SystemClock
 from perdure.codec.codec import Codec
@@ -58,6 +58,8 @@ class Opening(Asynchronous):
         settings = make_settings(**self._settings)
         codec = Codec(settings.format, self._upcasters)
         parse_durability(self._durability)
+        if type(url) is str and is_served(url):
+            self._leave_to_nodes()
         file = None if self._spool is None else _spool_file(self._spool)
         if self._blobs is None and "blob_bytes" in self._settings:
             raise Invalid("blob_bytes is for a store with a place for large bodies: pass blobs= too, or leave it out.")
@@ -96,6 +98,13 @@ class Opening(Asynchronous):
         if file is not None:
             await _open_spool(core, file, create=self._create)
         return Store(core, tenant)
+
+    def _leave_to_nodes(self) -> None:
+        """Raise `Invalid` for options that belong to the nodes of a service."""
+        asked = {"blobs": self._blobs, "shared_cache": self._shared_cache, "archive": self._archive}
+        for name, value in asked.items():
+            if value is not None:
+                raise Invalid(f"{name} is set where a service is started, not in its clients: `perdure serve URL` opens the store with it.")
 
     def __await__(self) -> Generator[Any, Any, Store]:
         return self._open().__await__()

@@ -19,7 +19,9 @@ from perdure.model.epoch import grant_of, is_held
 from perdure.model.events import Event
 
 LEASED, CHALLENGED, RENEWED, RELEASED, BROKEN = "leased", "challenged", "renewed", "released", "broken"
-_LEASE, _LIFE, _BEGAN = "lease", "life", "life"
+LEASE, LIFE = "lease", "life"
+"""The control sections."""
+_BEGAN = "life"
 
 
 class LeaseSection(msgspec.Struct, frozen=True):
@@ -56,19 +58,19 @@ def released(life: int, grant: int, type: str = RELEASED) -> Event:
 
 
 def _raising(type: str, lease: dict[str, Any] | None, life: int, grant: int) -> Event:
-    sections = {_LEASE: lease, _LIFE: {"began": life, "grant": grant}}
+    sections = {LEASE: lease, LIFE: {"began": life, "grant": grant}}
     return Event(type, {_BEGAN: life, CONTROL: sections})
 
 
 def holder(control: Control, epoch: int) -> LeaseSection | None:
     """Who holds a session with this epoch, as far as its control cell says. Raises `Corrupt`."""
-    section = control.section(_LEASE, LeaseSection)
+    section = control.section(LEASE, LeaseSection)
     return section if section is not None and is_held(epoch) and section.grant == grant_of(epoch) else None
 
 
 def life_of(control: Control, epoch: int) -> int | None:
     """The version of the tombstone that the life with this epoch began after, if the control cell says it. Raises `Corrupt`."""
-    section = control.section(_LIFE, LifeSection)
+    section = control.section(LIFE, LifeSection)
     return section.began if section is not None and section.grant == grant_of(epoch) else None
 
 

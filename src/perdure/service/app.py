@@ -23,6 +23,7 @@ from perdure.service.node import Node
 from perdure.service.openapi import make_route
 from perdure.service.origin import check_origin
 from perdure.service.problems import answer_for
+from perdure.service.records import ROUTES as RECORDS
 from perdure.service.refusals import Forbidden
 from perdure.service.routes import ROUTES
 from perdure.service.table import NoQuery, Route, Table
@@ -42,7 +43,7 @@ _HEADERS = ((b"x-content-type-options", b"nosniff"),)
 class App:
     """Answers the requests of one node."""
 
-    def __init__(self, node: Node, routes: Sequence[Route] = ROUTES) -> None:
+    def __init__(self, node: Node, routes: Sequence[Route] = (*ROUTES, *RECORDS)) -> None:
         self.node = node
         self.table = Table((*routes, make_route(routes, version("perdure"))))
         self._common = ((HEADER_STORE.lower().encode(), node.store.id.encode()), *_HEADERS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any, TypeVar
 
 from perdure.engine.leasing.lease import Lease
 from perdure.engine.store import Store
@@ -15,6 +16,7 @@ from perdure.service.hooks import Anonymous, Authenticator, Limits, NoLimits, No
 from perdure.service.options import ServeOptions
 from perdure.service.stream.hub import Hub
 
+T = TypeVar("T")
 READY_SECONDS = 2.0
 """Seconds in which the engine has to answer for the node to be ready."""
 _PROBE = SessionKey(system_tenant(), "ready")
@@ -53,6 +55,14 @@ class Node:
         self.leases = LruMap[tuple[str, str, str], Lease](LEASES_MAX)
         """Leases of clients that were heard here, by tenant, session and grant."""
         self.for_tenant: Callable[[str], Store] = lru_cache(TENANTS_MAX)(store.for_tenant)
+        self._parts: dict[type, Any] = {}
+
+    def part(self, kind: type[T], make: Callable[[Node], T]) -> T:
+        """What the requests of one kind share on this node. It is made when it is first asked for."""
+        found: T | None = self._parts.get(kind)
+        if found is None:
+            found = self._parts[kind] = make(self)
+        return found
 
     def close(self) -> None:
         """Take no new request, and end what follows commits."""

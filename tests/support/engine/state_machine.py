@@ -69,11 +69,15 @@ class StoreWithModel(RuleBasedStateMachine):
         super().__init__()
         self.runner = asyncio.Runner()
         self.folder = Path(tempfile.mkdtemp(prefix="perdure-life-"))
-        self.url = self.scheme if self.scheme == "memory:" else f"sqlite:///{self.folder}/store.db"
+        self.url = self.place()
         self.store = self.wait(self.opened())
         self.other = self.store if self.scheme == "memory:" else self.wait(self.opened())
         self.sessions: dict[str, Session] = {}
         self.forks = 0
+
+    def place(self) -> str:
+        """The URL of a fresh store."""
+        return self.scheme if self.scheme == "memory:" else f"sqlite:///{self.folder}/store.db"
 
     async def opened(self) -> perdure.Store:
         return await perdure.open(self.url, snapshot_bytes_min=600, cache_bytes=6_000)

@@ -19,6 +19,7 @@ from perdure.backends.remote.urls import Address
 from perdure.backends.spi import (
     APPENDS_MAX,
     Append,
+    Attentive,
     Capabilities,
     Change,
     Checkup,
@@ -152,6 +153,11 @@ class RemoteBackend:
         if self._listener is None:
             self._listener = Listener(self._driver)
         await self.run(self._listener.listen(hear, self._timeout))
+
+    def attend(self, what: SessionKey | str, *, watched: bool) -> None:
+        """See `spi.Attentive`. Nothing, where the engine notifies of everything at no cost."""
+        if isinstance(self._driver, Attentive):
+            self._driver.attend(what, watched=watched)
 
     async def heads(self, sessions: Sequence[SessionKey]) -> Sequence[Head | None]:
         """See `spi.Backend.heads`."""

@@ -17,7 +17,19 @@ Errors: only `perdure.errors`. `Unavailable` means that nothing was written, `Un
 
 from __future__ import annotations
 
-from perdure.backends.spi.backend import Backend, Examined, Hear, Indexed, Notifying, Progress, Proving, Settling, Versioned, indexed
+from perdure.backends.spi.backend import (
+    Attentive,
+    Backend,
+    Examined,
+    Hear,
+    Indexed,
+    Notifying,
+    Progress,
+    Proving,
+    Settling,
+    Versioned,
+    indexed,
+)
 from perdure.backends.spi.capabilities import Capabilities, Checkup, Finding
 from perdure.backends.spi.rows import (
     APPENDS_MAX,
@@ -45,6 +57,7 @@ __all__ = [
     "SCHEMA_VERSION",
     "Append",
     "Appended",
+    "Attentive",
     "Backend",
     "Capabilities",
     "Change",

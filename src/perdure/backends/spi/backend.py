@@ -127,6 +127,16 @@ class Notifying(Protocol):
         ...
 
 
+@runtime_checkable
+class Attentive(Protocol):
+    """A backend whose notifications cost something, so that it is asked for no more than is watched."""
+
+    def attend(self, what: SessionKey | str, *, watched: bool) -> None:
+        """A session, or all sessions of a tenant by its name, is watched from now on, or no more. Until the first call everything is.
+        Called from any thread, quick, never raises."""
+        ...
+
+
 class Backend(Protocol):
     """One open engine. Every method is atomic and may be cancelled; see the module for what holds for all of them."""
 

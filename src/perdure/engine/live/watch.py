@@ -11,7 +11,7 @@ import math
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 
-from perdure.backends.spi import Backend, Head, Notifying
+from perdure.backends.spi import Attentive, Backend, Head, Hear, Notifying
 from perdure.clock import Clock
 from perdure.concurrency.critical_section import CriticalSection
 from perdure.concurrency.replies import Reply
@@ -54,6 +54,7 @@ class Watchers:
         self._watches: dict[SessionKey, set[Watch]] = {}
         self._followers: dict[str, set[Signal]] = {}
         """Those who follow the changes of a tenant."""
+        self._taps: tuple[Hear, ...] = ()
         self._section = CriticalSection()
         self._polling: float | None = None
         """When the running poll began. It may never end: its loop may have stopped."""
@@ -73,15 +74,23 @@ class Watchers:
     def add(self, watch: Watch) -> None:
         """From now on the watch is notified."""
         with self._section:
-            self._watches.setdefault(watch.session, set()).add(watch)
+            watches = self._watches.setdefault(watch.session, set())
+            watches.add(watch)
+            if len(watches) == 1:
+                self._attend(watch.session, watched=True)
 
     def remove(self, watch: Watch) -> None:
         """The watch is notified no more. Doing it twice is doing it once."""
         with self._section:
             watches = self._watches.get(watch.session, set())
             watches.discard(watch)
-            if not watches:
-                self._watches.pop(watch.session, None)
+            if not watches and self._watches.pop(watch.session, None) is not None:
+                self._attend(watch.session, watched=False)
+
+    def _attend(self, what: SessionKey | str, *, watched: bool) -> None:
+        """Have an engine whose notifications cost something know what is watched. Called in the order of what is watched."""
+        if isinstance(self._backend, Attentive):
+            self._backend.attend(what, watched=watched)
 
     @contextmanager
     def waiting(self, session: SessionKey) -> Iterator[Watch]:
@@ -103,7 +112,10 @@ class Watchers:
         """Inside, the signal is notified of every commit of the tenant that somebody hears of."""
         signal = Signal()
         with self._section:
-            self._followers.setdefault(tenant, set()).add(signal)
+            signals = self._followers.setdefault(tenant, set())
+            signals.add(signal)
+            if len(signals) == 1:
+                self._attend(tenant, watched=True)
         try:
             yield signal
         finally:
@@ -112,9 +124,17 @@ class Watchers:
                 signals.discard(signal)
                 if not signals:
                     del self._followers[tenant]
+                    self._attend(tenant, watched=False)
+
+    def tap(self, hear: Hear) -> None:
+        """Have `hear` called with everything that is notified from now on. See `spi.Hear`; `listen` has the engine notify."""
+        with self._section:
+            self._taps = (*self._taps, hear)
 
     def notify(self, session: SessionKey | None, version: int) -> None:
         """A record of this version is there; of `None`, anything may have happened anywhere."""
+        for hear in self._taps:
+            hear(session, version)
         if self._followers:
             with self._section:
                 tenants = list(self._followers) if session is None else [session.tenant]

@@ -1,0 +1,91 @@
+"""A Perdure service as an engine: `perdure.open("http://127.0.0.1:8420")`.
+
+Condition   the node's engine's, on the head that the client has seen
+Durability  the node's engine's
+Batches     up to 256 appends or 4 MiB that are ready go in one request
+Nodes       several, with commas; see `pool`
+Notify      a stream of notices, where the engine behind the nodes notifies
+Errors      `calls.Calls`: what no node of this store said leaves a write `Unknown`
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+import time
+from typing import Any
+from urllib.parse import unquote
+
+from perdure.backends.http.calls import Calls
+from perdure.backends.http.driver import HttpDriver
+from perdure.backends.http.pool import Pool
+from perdure.backends.remote import Address, RemoteBackend, open_address, parse_address
+from perdure.backends.remote.urls import count, seconds
+from perdure.clock import Clock
+from perdure.errors import Invalid
+
+TOKEN = "PERDURE_TOKEN"
+"""The environment variable with the bearer token that nodes are shown. It is never a part of a URL."""
+OPTIONS: dict[str, tuple[Any, Any]] = {
+    "timeout": (10.0, seconds),
+    "connect_timeout": (5.0, seconds),
+    "connections": (64, count(1, 4096)),
+    "ca": ("", str),
+}
+"""What stands in a URL: seconds for an answer and for a connection, open connections to one node, a file of certificate authorities."""
+
+
+async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:  # noqa: ARG001 - a node has made its store
+    """Open `http://host:port,host:port/path?option=value`, or https. The token is the environment's `PERDURE_TOKEN`.
+
+    Raises `Invalid`, `Unauthorized`, `Unavailable`, `Unsupported`.
+    """
+    address = parse_address(url, OPTIONS)
+    if address.user is not None or address.password is not None:
+        raise Invalid(f"{address.place!r} has a user or a token: tokens are never a part of a URL. Set the environment variable {TOKEN}.")
+    options = address.options
+    token = os.environ.get(TOKEN) or None
+    if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
+        raise Invalid(f"The environment variable {TOKEN} holds what is no token: letters, digits and the signs of base64.")
+
+    async def connect() -> HttpDriver:
+        pool = Pool(members(address), time.monotonic, clock.bits)
+        calls = Calls(
+            pool,
+            token,
+            _trust(address),
+            timeout=options["timeout"],
+            connect_timeout=options["connect_timeout"],
+            connections=options["connections"],
+            place=address.place,
+        )
+        return HttpDriver(calls)
+
+    return await open_address(address, connect, lambda driver: driver.start())
+
+
+def members(address: Address) -> list[str]:
+    """The URLs of the nodes that an address names."""
+    path = address.path.rstrip("/")
+    hosts = [host for host in address.hosts.split(",") if host]
+    return [f"{address.scheme}://{host if _has_port(host) else f'{host}:{_port(address.scheme)}'}{path}" for host in hosts]
+
+
+def _has_port(host: str) -> bool:
+    return ":" in host.rpartition("]")[2]
+
+
+def _port(scheme: str) -> int:
+    return 443 if scheme == "https" else 80
+
+
+def _trust(address: Address) -> Any:
+    file = unquote(address.options["ca"])
+    if address.scheme != "https":
+        if file:
+            raise Invalid(f"{address.place!r} names a certificate authority, and is no https:// URL.")
+        return True
+    try:
+        return ssl.create_default_context(cafile=file or None)
+    except (OSError, ssl.SSLError) as error:
+        raise Invalid(f"The file of the option ca of {address.place!r} cannot be used: {error}.") from error

@@ -1,0 +1,190 @@
+"""Requests to nodes: to which, for how long, and what may be believed of what comes back.
+
+Only an answer that names the store of this client, and has our form, was given by a node. Anything else that comes back for a write, and
+nothing at all, leaves open whether it was done: `Unknown`. A connection that was never made is `Unavailable`; then another node is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from perdure.backends.http.pool import Member, Pool
+from perdure.errors import Error, Invalid, Unauthorized, Unavailable, Unknown, Unsupported
+from perdure.wire import HEADER_DEADLINE, HEADER_STORE, HEADER_WIRE, JSON, MSGPACK, WIRE_VERSION
+from perdure.wire import records as wire
+from perdure.wire.problem import error_of
+
+TRIES_MAX = 3
+"""Nodes that are asked one after another for what was certainly not done."""
+SILENCE = 50.0
+"""Seconds without a sign of life after which a stream of notices is given up."""
+PIECES_FROM = 1 << 20
+"""Bodies with more bytes go in pieces."""
+_MORE = 0.25
+"""Seconds beyond its deadline that an answer is waited for: a node settles well before."""
+
+
+class Calls:
+    """Sends messages to the nodes of one service. Lives on one event loop."""
+
+    def __init__(
+        self, pool: Pool, token: str | None, trust: Any, *, timeout: float, connect_timeout: float, connections: int, place: str
+    ) -> None:
+        """`trust`: as aiohttp's `ssl`. `timeout`: seconds for an answer. `connections`: most that are open to one node."""
+        self._pool, self._timeout, self._place = pool, timeout, place
+        self.store_id = ""
+        """The store that nodes have to name; "": the first answer says it."""
+        self._headers = {HEADER_WIRE: str(WIRE_VERSION)}
+        if token is not None:
+            self._headers["Authorization"] = f"Bearer {token}"
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit_per_host=connections, limit=0, keepalive_timeout=30, ssl=trust),
+            timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=True,
+            trust_env=False,
+        )
+
+    async def ask(self, path: str, message: wire.Message | None, kind: type[wire.M], *, writes: bool = False) -> wire.M:
+        """The answer to a message. What was certainly not done is asked of other nodes; a read also where no answer came."""
+        body = None if message is None else wire.encode(message)
+        tried: list[Member] = []
+        until = asyncio.get_running_loop().time() + self._timeout
+        while True:
+            member = self._pool.choose(tried)
+            tried.append(member)
+            left = until - asyncio.get_running_loop().time()
+            try:
+                return _decoded(kind, await self._once(member, path, body, max(left, 0.001), writes=writes), member)
+            except (Unavailable, Unknown) as error:
+                if (writes and isinstance(error, Unknown)) or len(tried) >= TRIES_MAX or until <= asyncio.get_running_loop().time():
+                    raise error if writes else _reading(error) from error
+
+    async def send(self, method: str, path: str) -> None:
+        """A request to a resource route, once: it writes."""
+        await self._once(self._pool.choose(), path, None, self._timeout, writes=True, method=method, accept=JSON)
+
+    async def _once(
+        self,
+        member: Member,
+        path: str,
+        body: bytes | None,
+        left: float,
+        *,
+        writes: bool,
+        method: str = "",
+        accept: str = MSGPACK,
+    ) -> bytes:
+        sent = {**self._headers, HEADER_DEADLINE: f"{left:.3f}", "Accept": accept}
+        if self.store_id:
+            sent[HEADER_STORE] = self.store_id
+        if body is not None:
+            sent["Content-Type"] = MSGPACK
+        self._pool.began(member)
+        answered = False
+        try:
+            verb = method or ("GET" if body is None else "POST")
+            request = self._session.request(verb, member.url + path, data=_sendable(body), headers=sent, allow_redirects=False)
+            async with asyncio.timeout(left + _MORE), request as answer:
+                data = await answer.read()
+            answered = self._is_ours(answer, member, writes=writes)
+            if answer.status < 300:
+                return data
+            error = _said(answer, data)
+            answered = not isinstance(error, Unavailable)
+            raise error
+        except aiohttp.ClientConnectorError as error:
+            raise Unavailable(f"The node {member.url} cannot be reached: {error.os_error.strerror or error}.") from error
+        except (aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
+            raise Unavailable(f"The node {member.url} cannot be reached: {type(error).__name__}.") from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            what = f"No answer came from the node {member.url}: {type(error).__name__} {error}".rstrip()
+            raise Unknown(f"{what}.") from error
+        finally:
+            self._pool.done(member, answered=answered)
+
+    def _is_ours(self, answer: aiohttp.ClientResponse, member: Member, *, writes: bool) -> bool:
+        """True. Raises `Unknown` for what no node of this store said."""
+        found = answer.headers.get(HEADER_STORE)
+        if found is None:
+            what = f"What answers at {member.url} with status {answer.status} is no node of a Perdure service, or stands before one."
+            raise Unknown(what) if writes or answer.status >= 500 else Unavailable(what)
+        if self.store_id and found != self.store_id:
+            what = f"The node {member.url} serves another store than the one that was opened at {self._place}."
+            raise Unknown(what) if writes and answer.status < 300 else Unavailable(what)
+        return True
+
+    async def about(self) -> wire.About:
+        """What a node says of itself: from then on all nodes have to be of that store. Raises `Unsupported` for another wire version."""
+        found = await self.ask(wire.ABOUT, None, wire.About)
+        if WIRE_VERSION not in found.wire:
+            spoken = ", ".join(map(str, found.wire))
+            raise Unsupported(f"The nodes at {self._place} speak wire version {spoken}, this client {WIRE_VERSION}: upgrade the older one.")
+        self.store_id = found.store_id
+        return found
+
+    async def stream(self, path: str, message: wire.Message) -> AsyncGenerator[wire.Moved, None]:
+        """The messages of a stream, as they come, to the end that the node makes of it. Raises `Unavailable` when it breaks."""
+        member = self._pool.choose()
+        self._pool.began(member)
+        answered = False
+        frames = wire.Frames()
+        try:
+            sent = {**self._headers, "Content-Type": MSGPACK} | ({HEADER_STORE: self.store_id} if self.store_id else {})
+            limit = aiohttp.ClientTimeout(total=None, connect=self._timeout, sock_read=SILENCE)
+            async with self._session.post(member.url + path, data=wire.encode(message), headers=sent, timeout=limit) as answer:
+                answered = self._is_ours(answer, member, writes=False)
+                if answer.status >= 300:
+                    raise _said(answer, await answer.read())
+                async for data in answer.content.iter_any():
+                    for found in frames.feed(data):
+                        yield found
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            answered = False
+            raise Unavailable(f"The stream of notices of the node {member.url} broke: {type(error).__name__}.") from error
+        finally:
+            self._pool.done(member, answered=answered)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._session.close()
+
+
+def _sendable(body: bytes | None) -> Any:
+    """The body as aiohttp takes it: a large one in pieces, so that the loop is not held up."""
+    return io.BytesIO(body) if body is not None and len(body) > PIECES_FROM else body
+
+
+def _decoded(kind: type[wire.M], data: bytes, member: Member) -> wire.M:
+    """The message. What was asked for may have been done, so what cannot be read is `Unknown`."""
+    try:
+        return wire.decode(kind, data)
+    except Invalid as error:
+        raise Unknown(f"The answer of the node {member.url} cannot be read. {error.detail}") from error
+
+
+def known_error(error: Error, status: int) -> Error:
+    """An error that a node answered with; what only HTTP knows is `Unauthorized`, or stays an `Error`."""
+    return Unauthorized(error.detail, **error.facts) if type(error) is Error and status in (401, 403) else error
+
+
+def _said(answer: aiohttp.ClientResponse, data: bytes) -> Error:
+    """The error that a node answered with."""
+    try:
+        error = error_of(msgspec.json.decode(data))
+    except (msgspec.MsgspecError, UnicodeError):
+        error = None
+    if error is not None:
+        return known_error(error, answer.status)
+    return Unavailable(f"A node answered with status {answer.status} and nothing that says why.")
+
+
+def _reading(error: Error) -> Error:
+    """A read that was not answered has changed nothing."""
+    return Unavailable(error.detail, **error.facts) if isinstance(error, Unknown) else error

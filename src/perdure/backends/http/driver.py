@@ -1,0 +1,188 @@
+"""The driver: an engine whose client is another Perdure. Attempts go to a node in batches, and the node's engine decides."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+
+import msgspec
+
+from perdure.backends import spi
+from perdure.backends.http.calls import Calls, known_error
+from perdure.backends.http.notices import Interest, notices
+from perdure.backends.remote import Answer, Attempt, HeadMismatch, Notice, Stored
+from perdure.backends.spi import Capabilities, Checkup, Durability, Head, Index, Known, Progress, Query, Record, Row, Snapshot
+from perdure.errors import Error, Unauthorized, Unavailable, Unknown, Unsupported
+from perdure.model.ids import SessionKey
+from perdure.wire import BATCH_ATTEMPTS_MAX, BATCH_BYTES_MAX
+from perdure.wire import records as wire
+from perdure.wire.paths import segment
+
+ATTEMPT_BYTES = 256
+"""About what an attempt weighs besides its bodies."""
+_AT_THE_NODE = "An http:// store cannot do that: nodes do it. Run `perdure {}` on the URL of the engine that they serve, or ask a node."
+
+
+class HttpDriver:
+    """A `Driver` on the nodes of one service."""
+
+    lanes = 4
+    batch_max = BATCH_ATTEMPTS_MAX
+
+    def __init__(self, calls: Calls) -> None:
+        self.calls = calls
+        self._interest = Interest()
+        self.store_id = ""
+        self.schema = 0
+
+    async def start(self) -> None:
+        """Ask a node what engine it serves. Raises `Unavailable`, `Unauthorized`, `Unsupported`."""
+        about = await self.calls.about()
+        self.about = about
+        self.store_id, self.schema = about.store_id, about.schema
+        try:
+            self.capabilities = msgspec.convert(about.capabilities, Capabilities)
+        except msgspec.ValidationError as error:
+            raise Unsupported(f"The engine that these nodes serve is one that this client does not know: {error}.") from error
+        proves = self.capabilities.read_proves
+        self.durability_read = self.capabilities.durability if proves is None else proves
+
+    async def write(self, attempts: Sequence[Attempt]) -> Sequence[Answer]:
+        """See `remote.Driver.write`. One request for each `BATCH_BYTES_MAX`."""
+        answers: list[Answer] = []
+        while len(answers) < len(attempts):
+            batch: list[wire.Attempt] = []
+            size = 0
+            for attempt in attempts[len(answers) :]:
+                weight = ATTEMPT_BYTES + sum(len(record.body) + len(record.meta) for record in attempt.records)
+                if batch and size + weight > BATCH_BYTES_MAX:
+                    break
+                batch.append(_message(attempt))
+                size += weight
+            try:
+                answers += await self._send(batch)
+            except Error as error:
+                answers += [error] * len(batch)
+        return answers
+
+    async def _send(self, batch: Sequence[wire.Attempt]) -> Sequence[Answer]:
+        answered = await self.calls.ask(wire.APPEND, wire.Append(tuple(batch)), wire.Appended, writes=True)
+        if len(answered.answers) != len(batch):
+            raise Unknown(f"A node gave {len(answered.answers)} answers to {len(batch)} attempts.")
+        return [_answer(entry) for entry in answered.answers]
+
+    async def heads(self, sessions: Sequence[SessionKey]) -> Sequence[Head | None]:
+        """See `spi.Backend.heads`."""
+        found: list[Head | None] = []
+        for start in range(0, len(sessions), wire.HEADS_MAX):
+            part = tuple(sessions[start : start + wire.HEADS_MAX])
+            heads = (await self.calls.ask(wire.HEADS, wire.Heads(part), wire.HeadsFound)).heads
+            if len(heads) != len(part):
+                raise Unavailable(f"A node gave {len(heads)} heads for {len(part)} sessions.")
+            found += heads
+        return found
+
+    async def load(self, session: SessionKey, at: int | None) -> spi.Loaded | None:
+        """See `spi.Backend.load`."""
+        found = await self.calls.ask(wire.LOAD, wire.Load(session, at), wire.Loaded)
+        return None if found.row is None else spi.Loaded(_row(found.row), found.snapshot, found.records)
+
+    async def read(self, session: SessionKey, after: int, before: int | None, limit: int, *, reverse: bool) -> Sequence[Record]:
+        """See `spi.Backend.read`."""
+        return (await self.calls.ask(wire.READ, wire.Read(session, after, before, limit, reverse), wire.RecordsFound)).records
+
+    async def find_key(self, session: SessionKey, key: str) -> Known | None:
+        """See `spi.Backend.find_key`."""
+        known = (await self.calls.ask(wire.FIND_KEY, wire.FindKey(session, key), wire.KeyFound)).known
+        return None if known is None else Known(known.version, known.request, known.head)
+
+    async def scan(self, query: Query, cursor: str | None, limit: int) -> spi.Page[Row]:
+        """See `spi.Backend.scan`."""
+        asked = wire.Scan(query.tenant, query.prefix, query.tags, query.status, query.order, query.due_before, cursor, limit)
+        found = await self.calls.ask(wire.SCAN, asked, wire.RowsFound)
+        return spi.Page([_row(row) for row in found.rows], found.cursor)
+
+    async def feed(self, cursor: str | None, limit: int) -> spi.Page[spi.Change]:
+        """See `spi.Backend.feed`: the changes that the credentials reach."""
+        while True:
+            found = await self.calls.ask(wire.FEED, wire.Feed(cursor, limit), wire.ChangesFound)
+            if found.changes or not found.more:
+                return spi.Page([spi.Change(change.session, change.record) for change in found.changes], found.cursor)
+            cursor = found.cursor
+
+    def notices(self) -> AsyncGenerator[Notice, None]:
+        """See `remote.NotificationSource`."""
+        return notices(self.calls, self._interest)
+
+    def attend(self, what: SessionKey | str, *, watched: bool) -> None:
+        """See `spi.Attentive`."""
+        self._interest.change(what, watched=watched)
+
+    async def put_snapshot(self, session: SessionKey, snapshot: Snapshot, *, size_bytes: int | None = None) -> None:
+        """Nothing: nodes make the snapshots."""
+
+    async def change_index(self, row: Row, index: Index) -> bool:  # noqa: ARG002 - what it takes is the protocol's
+        """See `spi.Indexed.change_index`. Raises `Unsupported`: sweepers run beside nodes."""
+        raise Unsupported(_AT_THE_NODE.format("sweep"), advice="")
+
+    async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes], *, snapshot: bool = False) -> None:  # noqa: ARG002
+        """See `spi.Indexed.truncate`. Raises `Unsupported`."""
+        raise Unsupported(_AT_THE_NODE.format("compact"), advice="")
+
+    async def purge(self, session: SessionKey) -> None:
+        """See `spi.Backend.purge`: the node's resource route decides and does it."""
+        if self.about.tenant is not None and session.tenant != self.about.tenant:
+            raise Unauthorized(f"These credentials reach sessions of the tenant {self.about.tenant!r}, not of {session.tenant!r}.")
+        await self.calls.send("POST", f"/v1/sessions/{segment(session.id)}/purge")
+
+    async def require_writer(self, version: int) -> None:  # noqa: ARG002 - as above
+        """See `spi.Versioned.require_writer`. Raises `Unsupported`."""
+        raise Unsupported(_AT_THE_NODE.format("upgrade"), advice="")
+
+    async def migrate(self, from_version: int, progress: Progress) -> None:  # noqa: ARG002 - as above
+        """See `spi.Versioned.migrate`. Raises `Unsupported`."""
+        raise Unsupported(_AT_THE_NODE.format("upgrade"), advice="")
+
+    async def checkup(self) -> Checkup:
+        """See `remote.Driver.checkup`: what the node says of itself."""
+        about = await self.calls.about()
+        facts = {
+            "server": "Perdure service",
+            "wire": ", ".join(map(str, about.wire)),
+            "schema": str(about.schema),
+            "durability": Durability(self.capabilities.durability).name,
+            "tenant": about.tenant or "any",
+        }
+        return Checkup(facts, [])
+
+    async def close(self) -> None:
+        """See `remote.Driver.close`."""
+        await self.calls.close()
+
+
+def _message(attempt: Attempt) -> wire.Attempt:
+    expected, cells = attempt.expected, attempt.index
+    return wire.Attempt(
+        attempt.session,
+        None if expected is None else (expected.version, expected.hash),
+        tuple(attempt.records),
+        attempt.key,
+        None if cells is None else wire.IndexCells(cells.tags, cells.due_at, cells.control, cells.size_bytes),
+        int(attempt.durability),
+    )
+
+
+def _answer(entry: wire.Answer) -> Answer:
+    match entry:
+        case wire.Stored():
+            return Stored(Durability(entry.durability))
+        case wire.Mismatch():
+            return HeadMismatch(entry.head, proven=True)
+        case wire.KeyApplied():
+            return Known(entry.version, entry.request, entry.head)
+        case wire.Refusal():
+            status = entry.problem.get("status")
+            return known_error(wire.refused(entry), status if isinstance(status, int) else 0)
+
+
+def _row(row: wire.Row) -> Row:
+    return Row(row.session, row.head, row.tags, row.created_at, row.due_at, row.control, row.size_bytes)
