@@ -95,7 +95,7 @@ class Unknown(Error):
     """The engine could not be asked whether the write arrived. Send the call again with the same idempotency key: it
     is applied once at most."""
 
-    code, retryable, http_status = "unknown", True, 503
+    code, retryable, http_status = "unknown", True, 504
 
 
 class Unavailable(Error):
@@ -127,6 +127,8 @@ class KeyReused(Invalid):
 
     Facts: `session`, `version` (where the key was used first).
     """
+
+    http_status = 422
 
 
 class Corrupt(Error):

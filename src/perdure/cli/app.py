@@ -28,6 +28,7 @@ from perdure.cli.commands import (
     merge,
     messages,
     purge,
+    serve,
     show,
     spool,
     sweep,
@@ -55,7 +56,7 @@ app = App(
 for command in (
     tour.tour, ls.ls, show.show, log.log, messages.messages, watch.watch, changes.changes, diff.diff, append.append, find.find, tag.tag,
     configure.configure, due.due, sweep.sweep, fork.fork, merge.merge, delete.delete, purge.purge, archive.archive, archive.restore,
-    lease.leases, lease.lease, verify.verify, consumers.consumers, spool.spool,
+    lease.leases, lease.lease, verify.verify, consumers.consumers, spool.spool, serve.serve,
     doctor.doctor, upgrade.upgrade, bench.bench,
 ):  # fmt: skip
     app.command(command, help_epilogue="")

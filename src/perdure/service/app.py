@@ -1,0 +1,196 @@
+"""The ASGI application. A request is matched to its route, then credential, scope and limits are asked, then the handler answers.
+
+Each failure becomes a problem document here, whatever raised it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
+from typing import Any
+
+from opentelemetry import context as otel_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from perdure.errors import Error, Unavailable
+from perdure.service.answers import Answer, Stream
+from perdure.service.call import Call, ClientGoneError, Receive, read_headers
+from perdure.service.hooks import Anonymous, Credential, RequestHead
+from perdure.service.node import Node
+from perdure.service.origin import check_origin
+from perdure.service.problems import answer_for
+from perdure.service.refusals import Forbidden
+from perdure.service.routes import ROUTES
+from perdure.service.table import Route, Table
+from perdure.wire import HEADER_STORE
+
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+CLIENT_GONE = 499
+"""What is noted of a request whose client went away."""
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?\Z")
+_PROPAGATOR = TraceContextTextMapPropagator()
+_HEADERS = ((b"x-content-type-options", b"nosniff"),)
+"""Headers of every answer, besides the store's id."""
+
+
+class App:
+    """Answers the requests of one node."""
+
+    def __init__(self, node: Node, routes: Sequence[Route] = ROUTES) -> None:
+        self.node = node
+        self.table = Table(routes)
+        self._common = ((HEADER_STORE.lower().encode(), node.store.id.encode()), *_HEADERS)
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._request(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+
+    async def _request(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """From a request to its answer."""
+        loop = asyncio.get_running_loop()
+        began, method = loop.time(), scope["method"]
+        path, client = _raw_path(scope, self.node.options.root_path), (scope.get("client") or ("",))[0]
+        headers: Mapping[str, str] = {}
+        head, credential, call = RequestHead(method, "", headers, client, None), None, None
+        status, code = CLIENT_GONE, ""
+        self.node.open_requests += 1
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                try:
+                    headers = read_headers(scope["headers"])
+                    trace = _TRACEPARENT.match(headers.get("traceparent", ""))
+                    head = RequestHead(method, "", headers, client, trace and trace[1])
+                    route, names = self.table.find(method, path)
+                    head = RequestHead(method, route.path, headers, client, trace and trace[1])
+                    self.node.observer.began(head)
+                    if trace:
+                        stack.enter_context(_in_trace(headers))
+                    credential = await self._admit(route, head, stack)
+                    call = Call(self.node, head, names, scope["query_string"], receive, credential or _NOBODY)
+                    answer = await route.handle(call)
+                except ClientGoneError:
+                    return
+                except Exception as error:  # noqa: BLE001 - whatever was raised, the client gets a problem document
+                    answer, code = answer_for(error, head.trace_id)
+                if isinstance(answer, Stream):
+                    status = answer.status
+                    code = await self._stream(answer, method, receive, send)
+                else:
+                    await self._send(answer, method, send, close=_has_more(headers, call))
+                    status = answer.status
+        finally:
+            self.node.open_requests -= 1
+            self.node.observer.finished(head, credential, status, code, loop.time() - began)
+
+    async def _admit(self, route: Route, head: RequestHead, stack: contextlib.AsyncExitStack) -> Credential | None:
+        """Ask who it is, whether they may, and whether it is too much."""
+        node = self.node
+        if isinstance(node.authenticator, Anonymous) and node.options.uds is None and node.options.loopback:
+            check_origin(head.headers, node.options)
+        if route.scope is None:
+            return None
+        if node.closing.is_set():
+            raise Unavailable("This node is shutting down.")
+        credential = await node.authenticator.credential(head)
+        if route.scope not in credential.scopes:
+            raise Forbidden(f"This route asks for the scope {route.scope.value!r}, which these credentials do not have.")
+        await stack.enter_async_context(node.limits.admit(head, credential))
+        return credential
+
+    async def _send(self, answer: Answer, method: str, send: Send, *, close: bool) -> None:
+        headers = self._headers(answer)
+        if answer.body or answer.status not in (204, 304):
+            headers.append((b"content-length", str(len(answer.body)).encode()))
+        if close:
+            headers.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if method == "HEAD" else answer.body})
+
+    async def _stream(self, answer: Stream, method: str, receive: Receive, send: Send) -> str:
+        """Send the pieces until they end, or the client goes away. The code of the error that ended them, if one did."""
+        await send({"type": "http.response.start", "status": answer.status, "headers": self._headers(answer)})
+        code = ""
+        if method != "HEAD":
+            gone = asyncio.ensure_future(_gone(receive))
+            try:
+                code = await self._pieces(answer, gone, send)
+            finally:
+                gone.cancel()
+                await answer.pieces.aclose()
+            if gone.done() and not gone.cancelled():
+                return "client_gone"
+        await send({"type": "http.response.body", "body": b""})
+        return code
+
+    async def _pieces(self, answer: Stream, gone: asyncio.Future[None], send: Send) -> str:
+        while True:
+            piece = asyncio.ensure_future(anext(answer.pieces, None))
+            try:
+                await asyncio.wait((piece, gone), return_when=asyncio.FIRST_COMPLETED)
+                if gone.done():
+                    return "client_gone"
+            finally:
+                if not piece.done():
+                    piece.cancel()
+                    with contextlib.suppress(asyncio.CancelledError, Exception):
+                        await piece
+            try:
+                found = piece.result()
+            except Error as error:
+                return error.code
+            if found is None:
+                return ""
+            await send({"type": "http.response.body", "body": found, "more_body": True})
+
+    def _headers(self, answer: Answer | Stream) -> list[tuple[bytes, bytes]]:
+        headers = [*self._common, *((name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers)]
+        if answer.media:
+            headers.append((b"content-type", answer.media.encode()))
+        if self.node.draining.is_set():
+            headers.append((b"connection", b"close"))
+        return headers
+
+
+_NOBODY = Credential("default", frozenset())
+"""The credential of routes that ask for none."""
+
+
+@contextlib.contextmanager
+def _in_trace(headers: Mapping[str, str]) -> Iterator[None]:
+    """Inside, what is written belongs to the caller's trace: commits keep its traceparent."""
+    token = otel_context.attach(_PROPAGATOR.extract(headers))
+    try:
+        yield
+    finally:
+        otel_context.detach(token)
+
+
+def _raw_path(scope: MutableMapping[str, Any], root_path: str) -> str:
+    """The path as it came, without what a proxy in front has put before it."""
+    raw = scope.get("raw_path") or scope["path"].encode()
+    path: str = raw.decode("latin-1")
+    return path.removeprefix(root_path) if root_path and path.startswith(root_path + "/") else path
+
+
+def _has_more(headers: Mapping[str, str], call: Call | None) -> bool:
+    """Whether a body, or a part of it, was not read: the connection is of no more use then."""
+    has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+    return has_body and (call is None or not call.complete)
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    """The store is opened and closed by the one who made the node: nothing is to be done here."""
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

@@ -1,0 +1,97 @@
+"""uvicorn's HTTP/1.1 protocol with bounds: for the time and size of a request's head, for requests sent ahead, for connections."""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from perdure.errors import Error, Invalid, TooLarge, Unavailable
+from perdure.service.options import ServeOptions
+from perdure.service.problems import answer_for
+from perdure.service.refusals import RequestTimeout
+
+PIPELINE_MAX = 32
+"""Most requests that a client may send ahead of the answers."""
+
+
+class HeadTooLarge(TooLarge):
+    """The head of the request is too large and nothing was done. Send fewer or shorter headers, or a shorter URL."""
+
+    code, http_status = "head_too_large", 431
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """One connection. A subclass names its `limits`."""
+
+    limits: ClassVar[ServeOptions] = ServeOptions()
+    _timer: asyncio.TimerHandle | None = None
+    _in_head = False
+    _head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self.limits.max_connections:
+            self._refuse(Unavailable("This node has as many connections as it takes."))
+            return
+        self._start_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        if self._in_head:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and self._head_bytes > self.limits.max_headers:
+            self._refuse(HeadTooLarge(f"The head has more than {self.limits.max_headers:,} bytes.", limit=self.limits.max_headers))
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head, self._head_bytes = True, 0
+        if self._timer is None:
+            self._start_timer()
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._stop_timer()
+        size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+        if size > self.limits.max_headers:
+            self._refuse(HeadTooLarge(f"The head has more than {self.limits.max_headers:,} bytes.", limit=self.limits.max_headers))
+        elif len(self.pipeline) >= PIPELINE_MAX:
+            self._refuse(Invalid(f"At most {PIPELINE_MAX} requests may be sent ahead of the answers.", advice=""))
+        else:
+            super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        if not self.transport.is_closing():
+            self._refuse(Invalid(f"{msg.rstrip('.')}: it is not HTTP/1.1 as RFC 9112 has it.", advice=""))
+
+    def _start_timer(self) -> None:
+        self._timer = self.loop.call_later(self.limits.header_timeout, self._late)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _late(self) -> None:
+        self._timer = None
+        if not self.transport.is_closing():
+            self._refuse(RequestTimeout(f"The head of a request did not arrive within {self.limits.header_timeout:g} seconds."))
+
+    def _refuse(self, error: Error) -> None:
+        """Answer and close, unless an answer is on its way: then only close."""
+        self._stop_timer()
+        if self.cycle is None or self.cycle.response_complete:
+            answer, _ = answer_for(error, None)
+            lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}".encode()]
+            headers: list[tuple[str, Any]] = [*answer.headers, ("content-type", answer.media), ("content-length", len(answer.body))]
+            lines += [f"{name}: {value}".encode("latin-1") for name, value in headers if name != "connection"]
+            self.transport.write(b"\r\n".join([*lines, b"connection: close", b"", answer.body]))
+        self.transport.close()
