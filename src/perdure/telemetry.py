@@ -37,6 +37,17 @@ LARGE_STATES = "perdure.state.large"
 HANDLED = "perdure.consumer.handled"
 LAG = "perdure.consumer.lag"
 PARKED = "perdure.consumer.parked"
+APPENDS = "perdure.appends"
+"""Counts the commits that were asked for, by `outcome`: stored, duplicate, or the code of the error."""
+REBASE_DEPTH, GROUP_SIZE, APPEND_DURATION = "perdure.rebase.depth", "perdure.group.size", "perdure.engine.append.duration"
+
+REQUEST_DURATION, REQUESTS_OPEN = "http.server.request.duration", "http.server.active_requests"
+"""As OpenTelemetry's semantic conventions name them; by `http.route`, never by session or tenant."""
+WATCHERS_OPEN = "perdure.server.watchers"
+TURNS_WAITING, TURNS_FREE = "perdure.server.turns.waiting", "perdure.server.turns.free"
+LIMIT_REFUSED = "perdure.server.limits.refused"
+LOG_DROPPED = "perdure.server.log.dropped"
+"""Lines of the log that were dropped because nobody read them."""
 
 LOOK_EVERY = 64
 """Calls between two looks for an SDK, while there is none: a look costs more than the rest. The first call looks."""

@@ -8,16 +8,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
-from opentelemetry import context as otel_context
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+import msgspec
 
 from perdure.errors import Error, Unavailable
 from perdure.service.answers import Answer, Stream
 from perdure.service.call import Call, ClientGoneError, Receive, read_headers
-from perdure.service.hooks import Anonymous, Credential, RequestHead
+from perdure.service.hooks import Admission, Anonymous, Credential, NoSpan, RequestHead, Scope, Span
 from perdure.service.node import Node
 from perdure.service.origin import check_origin
 from perdure.service.problems import answer_for
@@ -30,7 +29,6 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 CLIENT_GONE = 499
 """What is noted of a request whose client went away."""
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?\Z")
-_PROPAGATOR = TraceContextTextMapPropagator()
 _HEADERS = ((b"x-content-type-options", b"nosniff"),)
 """Headers of every answer, besides the store's id."""
 
@@ -57,6 +55,7 @@ class App:
         headers: Mapping[str, str] = {}
         head, credential, call = RequestHead(method, "", headers, client, None), None, None
         status, code = CLIENT_GONE, ""
+        admission, span = _NO_ADMISSION, _NO_SPAN
         self.node.open_requests += 1
         try:
             async with contextlib.AsyncExitStack() as stack:
@@ -65,41 +64,50 @@ class App:
                     trace = _TRACEPARENT.match(headers.get("traceparent", ""))
                     head = RequestHead(method, "", headers, client, trace and trace[1])
                     route, names = self.table.find(method, path)
-                    head = RequestHead(method, route.path, headers, client, trace and trace[1])
+                    head = RequestHead(method, route.path, headers, client, trace and trace[1], route.watches)
                     self.node.observer.began(head)
-                    if trace:
-                        stack.enter_context(_in_trace(headers))
-                    credential = await self._admit(route, head, stack)
-                    call = Call(self.node, head, names, scope["query_string"], receive, credential or _NOBODY)
+                    span = stack.enter_context(self.node.observer.span(head))
+                    if span.trace_id != head.trace_id:
+                        head = msgspec.structs.replace(head, trace_id=span.trace_id)
+                    credential, admission = await self._admit(route, head, stack)
+                    call = Call(self.node, head, names, scope["query_string"], receive, credential or _NOBODY, admission)
+                    span.admitted(call.credential, names.get("id"))
+                    if method in ("GET", "HEAD") or not _brings_body(headers):
+                        await admission.start()
                     answer = await route.handle(call)
                 except ClientGoneError:
                     return
                 except Exception as error:  # noqa: BLE001 - whatever was raised, the client gets a problem document
                     answer, code = answer_for(error, head.trace_id)
+                admission.done()
                 if isinstance(answer, Stream):
                     status = answer.status
-                    code = await self._stream(answer, method, receive, send)
+                    code = await self._stream(answer, method, receive, send, admission)
                 else:
+                    admission.sent(len(answer.body))
                     await self._send(answer, method, send, close=_has_more(headers, call))
                     status = answer.status
+                span.answered(status, code)
         finally:
             self.node.open_requests -= 1
             self.node.observer.finished(head, credential, status, code, loop.time() - began)
 
-    async def _admit(self, route: Route, head: RequestHead, stack: contextlib.AsyncExitStack) -> Credential | None:
+    async def _admit(self, route: Route, head: RequestHead, stack: contextlib.AsyncExitStack) -> tuple[Credential | None, Admission]:
         """Ask who it is, whether they may, and whether it is too much."""
         node = self.node
         if isinstance(node.authenticator, Anonymous) and node.options.uds is None and node.options.loopback:
             check_origin(head.headers, node.options)
         if route.scope is None:
-            return None
+            return None, _NO_ADMISSION
         if node.closing.is_set():
             raise Unavailable("This node is shutting down.")
         credential = await node.authenticator.credential(head)
         if route.scope not in credential.scopes:
             raise Forbidden(f"This route asks for the scope {route.scope.value!r}, which these credentials do not have.")
-        await stack.enter_async_context(node.limits.admit(head, credential))
-        return credential
+        admission = await stack.enter_async_context(node.limits.admit(head, credential))
+        if route.method != "GET" and route.scope is not Scope.read and not route.charges:
+            admission.charge(commits=1)
+        return credential, admission
 
     async def _send(self, answer: Answer, method: str, send: Send, *, close: bool) -> None:
         headers = self._headers(answer)
@@ -110,14 +118,14 @@ class App:
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if method == "HEAD" else answer.body})
 
-    async def _stream(self, answer: Stream, method: str, receive: Receive, send: Send) -> str:
+    async def _stream(self, answer: Stream, method: str, receive: Receive, send: Send, admission: Admission) -> str:
         """Send the pieces until they end, or the client goes away. The code of the error that ended them, if one did."""
         await send({"type": "http.response.start", "status": answer.status, "headers": self._headers(answer)})
         code = ""
         if method != "HEAD":
             gone = asyncio.ensure_future(_gone(receive))
             try:
-                code = await self._pieces(answer, gone, send)
+                code = await self._pieces(answer, gone, send, admission)
             finally:
                 gone.cancel()
                 await answer.pieces.aclose()
@@ -126,7 +134,7 @@ class App:
         await send({"type": "http.response.body", "body": b""})
         return code
 
-    async def _pieces(self, answer: Stream, gone: asyncio.Future[None], send: Send) -> str:
+    async def _pieces(self, answer: Stream, gone: asyncio.Future[None], send: Send, admission: Admission) -> str:
         while True:
             piece = asyncio.ensure_future(anext(answer.pieces, None))
             try:
@@ -144,6 +152,7 @@ class App:
                 return error.code
             if found is None:
                 return ""
+            admission.sent(len(found))
             await send({"type": "http.response.body", "body": found, "more_body": True})
 
     def _headers(self, answer: Answer | Stream) -> list[tuple[bytes, bytes]]:
@@ -157,16 +166,8 @@ class App:
 
 _NOBODY = Credential("default", frozenset())
 """The credential of routes that ask for none."""
-
-
-@contextlib.contextmanager
-def _in_trace(headers: Mapping[str, str]) -> Iterator[None]:
-    """Inside, what is written belongs to the caller's trace: commits keep its traceparent."""
-    token = otel_context.attach(_PROPAGATOR.extract(headers))
-    try:
-        yield
-    finally:
-        otel_context.detach(token)
+_NO_ADMISSION = Admission()
+_NO_SPAN: Span = NoSpan(None)
 
 
 def _raw_path(scope: MutableMapping[str, Any], root_path: str) -> str:
@@ -178,8 +179,11 @@ def _raw_path(scope: MutableMapping[str, Any], root_path: str) -> str:
 
 def _has_more(headers: Mapping[str, str], call: Call | None) -> bool:
     """Whether a body, or a part of it, was not read: the connection is of no more use then."""
-    has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
-    return has_body and (call is None or not call.complete)
+    return _brings_body(headers) and (call is None or not call.complete)
+
+
+def _brings_body(headers: Mapping[str, str]) -> bool:
+    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
 
 
 async def _gone(receive: Receive) -> None:
