@@ -220,24 +220,26 @@ class Store:
         self,
         session: str,
         *events: Event,
-        expect: int | None = None,
+        expect: int | str | None = None,
         key: str | None = None,
         actor: str | None = None,
         on_conflict: OnConflict = "merge",
         durability: Durability | str | None = None,
         recreate: bool = False,
+        create: bool = True,
         lease: Lease | None = None,
     ) -> Receipt:
         """Append one commit with these events; starts the session if there is none. One round trip.
 
         `expect`: `None` whatever the head is; `0` the session must not exist (`AlreadyExists`); `n` the version on which you
-        decided: what others committed since is merged or refused, as `on_conflict` says. `key`: an idempotency key; a second
-        call with it gets the first one's receipt. `actor`: who did it, for the audit. `durability`: the least level the
-        receipt may name. `recreate`: go on from the tombstone of a deleted session. `lease`: only while this lease holds the session, else
-        `Fenced`; no further round trip.
+        decided: what others committed since is merged or refused, as `on_conflict` says. The `token` of a `View` stands for its version,
+        and for its very commit: `Rewound` where that is not in the chain. `key`: an idempotency key; a second call with it gets the first
+        one's receipt. `actor`: who did it, for the audit. `durability`: the least level the receipt may name. `recreate`: go on from the
+        tombstone of a deleted session. `create=False` makes a missing session `NotFound`. `lease`: only while this lease holds the session,
+        else `Fenced`; no further round trip.
 
         Atomic: all events or none. Raises `Conflict`, `Busy`, `Invalid`, `KeyReused`, `AlreadyExists`, `Deleted`, `Fenced`, `TooLarge`,
-        `Unknown`, `Unavailable`.
+        `Rewound`, `Unknown`, `Unavailable`.
         """
         return run_blocking(
             self._store.append(
@@ -249,6 +251,7 @@ class Store:
                 on_conflict=on_conflict,
                 durability=durability,
                 recreate=recreate,
+                create=create,
                 lease=_asynchronous(lease),
             )
         )
@@ -285,20 +288,22 @@ class Store:
         self,
         session: str,
         *,
-        expect: int | None = None,
+        expect: int | str | None = None,
         key: str | None = None,
         actor: str | None = None,
         on_conflict: OnConflict = "merge",
         durability: Durability | str | None = None,
         recreate: bool = False,
         create: bool = True,
+        payload: Any = None,
         lease: Lease | None = None,
     ) -> Edit:
         """`with store.edit(id) as draft`: change `draft.state` as dicts and lists; the block's end is one commit.
 
         By default writes are merged, not reads: your operations are carried over what others committed meanwhile, or
         `Conflict`. `draft.require(path)` or `on_conflict="raise"` makes it strict. An exception in the block writes nothing; an
-        edit that changes nothing writes nothing. Options as in `append`; `create=False` makes a missing session `NotFound`.
+        edit that changes nothing writes nothing. Options as in `append`. `payload`: a JSON value that stands for what is asked; a call that
+        repeats `key` with another one is `KeyReused`. It is not stored.
         """
         return Edit(
             self._store.edit(
@@ -310,6 +315,7 @@ class Store:
                 durability=durability,
                 recreate=recreate,
                 create=create,
+                payload=payload,
                 lease=_asynchronous(lease),
             )
         )
@@ -319,21 +325,22 @@ class Store:
         session: str,
         function: Callable[[Draft], Any],
         *,
-        expect: int | None = None,
+        expect: int | str | None = None,
         key: str | None = None,
         actor: str | None = None,
         durability: Durability | str | None = None,
         recreate: bool = False,
         create: bool = True,
         attempts: int = 16,
+        payload: Any = None,
         lease: Lease | None = None,
     ) -> tuple[Receipt | None, Any]:
         """Run `function(draft)` and commit on the very state it saw, again on the new state while others win: serializable.
 
         Returns the receipt (`None` when it changed nothing) and what the function returned (`None` when `key` was applied
         before: the function is not run). The function may run several times: keep side effects
-        out of it. From the second time on other writes of this process to the session wait for it, for a second. Raises `Busy` after
-        `attempts` lost races, and as `append`.
+        out of it. From the second time on other writes of this process to the session wait for it, for a second. `payload` as in `edit`.
+        Raises `Busy` after `attempts` lost races, and as `append`.
         """
         return run_blocking(
             self._store.update(
@@ -346,6 +353,7 @@ class Store:
                 recreate=recreate,
                 create=create,
                 attempts=attempts,
+                payload=payload,
                 lease=_asynchronous(lease),
             )
         )
@@ -375,6 +383,10 @@ class Store:
                 session, at=at, consistency=consistency, max_staleness=max_staleness, at_least=at_least, include_deleted=include_deleted
             )
         )
+
+    def token(self, session: str) -> str:
+        """The token of the session's newest version, as `View.token`, without its state. One round trip. Raises `NotFound`, `Deleted`."""
+        return run_blocking(self._store.token(session))
 
     def history(
         self,

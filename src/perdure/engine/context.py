@@ -8,6 +8,7 @@ from perdure.backends.spi import Durability
 from perdure.engine.core import Core
 from perdure.engine.leasing.lease import Lease
 from perdure.engine.options import check_durability
+from perdure.engine.read.tokens import parse_token
 from perdure.errors import Invalid
 from perdure.model.fence import Fence
 from perdure.model.ids import SessionKey, check_name
@@ -43,6 +44,13 @@ class Context(msgspec.Struct, frozen=True):
         if lease._released:
             raise lease.ended_error()
         return lease._fence
+
+    def expected(self, expect: int | str | None, session: SessionKey) -> tuple[int | None, bytes | None]:
+        """The version that a caller decided on, and the hash of its commit where `expect` is a token. Raises `Invalid`."""
+        if not isinstance(expect, str):
+            return expect, None
+        token = parse_token(expect, self.core.backend.store_id, session)
+        return token.version, token.hash
 
     def durability(self, asked: Durability | str | None) -> Durability:
         """The level asked for, else the store's. Raises `Invalid`, and `Unsupported` for one that the engine cannot reach."""

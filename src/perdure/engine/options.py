@@ -28,12 +28,16 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """What `append`, `edit` and `update` share. See `Store.append` for each."""
 
     expect: int | None = None
+    expect_hash: bytes | None = None
+    """The hash that the commit at `expect` has to have."""
     key: str | None = None
     actor: str | None = None
     on_conflict: OnConflict = "merge"
     recreate: bool = False
     create: bool = True
     fence: Fence | None = None
+    payload: tuple[Event, ...] | None = None
+    """What a call that repeats the key must ask for, where that is not the events."""
 
 
 def check_options(options: Options) -> Options:

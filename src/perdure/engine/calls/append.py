@@ -26,37 +26,50 @@ def append(
     context: Context,
     session: str,
     events: tuple[Event, ...],
-    expect: int | None,
+    expect: int | str | None,
     key: str | None,
     actor: str | None,
     on_conflict: OnConflict,
     durability: Durability | str | None,
     *,
     recreate: bool,
+    create: bool,
     lease: Lease | None,
 ) -> Coroutine[Any, Any, Receipt]:
     """See `Store.append`. What was passed is checked at once."""
     core = context.opened()
     target = context.key(session)
     options = _PLAIN
-    if expect is not None or key is not None or actor is not None or on_conflict != "merge" or recreate or lease is not None:
-        fence = context.fence(lease, target)
-        options = check_options(Options(expect=expect, key=key, actor=actor, on_conflict=on_conflict, recreate=recreate, fence=fence))
+    plain = expect is None and key is None and actor is None and on_conflict == "merge" and lease is None
+    if not plain or recreate or not create:
+        expect, hash = context.expected(expect, target)
+        options = check_options(
+            Options(
+                expect=expect,
+                expect_hash=hash,
+                key=key,
+                actor=actor,
+                on_conflict=on_conflict,
+                recreate=recreate,
+                create=create,
+                fence=context.fence(lease, target),
+            )
+        )
     level = context.durability(durability)
     checked = check_events(events)
     mode = Mode.events
     if has_ops(checked):
-        mode = Mode.any_state if expect is None else Mode.rebase
+        mode = Mode.any_state if options.expect is None else Mode.rebase
     request = WriteRequest(
         session=target,
         events=checked,
         mode=mode,
         options=options,
         durability=level,
-        expected_version=expect,
+        expected_version=options.expect,
         compare_request=True,
     )
-    work = _commit_on(core, request) if expect and mode is Mode.rebase else core.committer.commit(request)
+    work = _commit_on(core, request) if options.expect and mode is Mode.rebase else core.committer.commit(request)
     return core.telemetry.spanned("append", target, core.in_order(target, work))
 
 

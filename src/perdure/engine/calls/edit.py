@@ -12,13 +12,17 @@ from perdure.backends.spi import Durability
 from perdure.engine.context import Context
 from perdure.engine.core import Core
 from perdure.engine.leasing.lease import Lease
-from perdure.engine.options import Options, check_options
+from perdure.engine.options import Options, check_events, check_options
 from perdure.engine.read.cache import CachedState
 from perdure.engine.unentered import Asynchronous
 from perdure.engine.views import Receipt
 from perdure.engine.write.drafts import Draft, finish, start
 from perdure.errors import Conflict, Invalid
+from perdure.model.events import Event
 from perdure.model.ids import SessionKey
+
+PAYLOAD = "payload"
+"""The type of what stands for a request whose events differ from try to try. It is compared, never stored."""
 
 
 class Edit(Asynchronous):
@@ -40,7 +44,7 @@ class Edit(Asynchronous):
         await self._core.settled(self._session)
         self._draft, self._base = await start(self._core.reader, self._session, self._options, newest=True)
         if self._options.key is not None:
-            self._draft.receipt = await self._core.keys.find_receipt(self._session, self._options.key, self._durability)
+            self._draft.receipt = await self._core.keys.repeated(self._session, self._options, self._durability)
         return self._draft
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -56,11 +60,26 @@ class Edit(Asynchronous):
             draft.receipt = await self._core.in_order(self._session, work)
 
 
-def edit(context: Context, session: str, options: Options, durability: Durability | str | None, lease: Lease | None) -> Edit:
+def edit(
+    context: Context,
+    session: str,
+    options: Options,
+    expect: int | str | None,
+    payload: Any,
+    durability: Durability | str | None,
+    lease: Lease | None,
+) -> Edit:
     """See `Store.edit`."""
     core, target = context.opened(), context.key(session)
-    check_options(options)
+    options = _asked(context, target, options, expect, payload)
     return Edit(core, target, _under(context, lease, target, options), context.durability(durability))
+
+
+def _asked(context: Context, session: SessionKey, options: Options, expect: int | str | None, payload: Any) -> Options:
+    """The options with what the caller decided on, and what a repeated call must ask for. Raises `Invalid`."""
+    version, hash = context.expected(expect, session)
+    said = None if payload is None else check_events((Event(PAYLOAD, payload),))
+    return check_options(msgspec.structs.replace(options, expect=version, expect_hash=hash, payload=said))
 
 
 def _under(context: Context, lease: Lease | None, session: SessionKey, options: Options) -> Options:
@@ -73,13 +92,15 @@ async def update(
     session: str,
     function: Callable[[Draft], Any],
     options: Options,
+    expect: int | str | None,
+    payload: Any,
     durability: Durability | str | None,
     attempts: int,
     lease: Lease | None,
 ) -> tuple[Receipt | None, Any]:
     """See `Store.update`."""
     core, target = context.opened(), context.key(session)
-    options = _under(context, lease, target, check_options(options))
+    options = _under(context, lease, target, _asked(context, target, options, expect, payload))
     if not callable(function):
         raise Invalid(f"update needs a function that takes a draft, not {function!r}.")
     if type(attempts) is not int or attempts < 1:
@@ -101,7 +122,7 @@ async def _update(
     The first run uses the cached state. From the second run on, the other writes of this process wait, for as long as slots are waited for.
     """
     committer, reader = core.committer, core.reader
-    if options.key is not None and (receipt := await core.keys.find_receipt(session, options.key, durability)) is not None:
+    if options.key is not None and (receipt := await core.keys.repeated(session, options, durability)) is not None:
         return receipt, None
 
     async def run(*, newest: bool) -> tuple[Receipt | None, Any] | Conflict:

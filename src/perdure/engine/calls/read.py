@@ -14,6 +14,7 @@ from perdure.engine.write.request import check_incarnation
 from perdure.errors import Deleted, Invalid, NotFound
 from perdure.model.commit import Status
 from perdure.model.ids import SessionKey
+from perdure.model.token import Token, write_token
 
 _DELETED = int(Status.deleted)
 
@@ -55,6 +56,20 @@ async def read(
         if then.head.version > now.head.version:
             reader.saw(target, then.head.version)
         return _view(core, target, now, then, owned=True)
+
+
+async def newest_token(context: Context, session: str) -> str:
+    """See `Store.token`."""
+    core, target = context.opened(), context.key(session)
+    with core.telemetry.span("token", *target):
+        await core.reader.settled(target)
+        (head,) = await core.backend.heads([target])
+    if head is None:
+        raise NotFound(f"There is no session {session!r} in tenant {context.tenant!r}.", session=session)
+    if head.status == _DELETED:
+        raise Deleted(f"Session {session!r} was deleted at version {head.version}.", session=session)
+    core.reader.saw(target, head.version)
+    return write_token(Token(core.backend.store_id, *target, head.version, head.hash))
 
 
 async def read_live(core: Core, session: SessionKey) -> CachedState:

@@ -38,6 +38,8 @@ from perdure.engine.write.resolve import (
     conflict,
     finisher,
     fits,
+    following,
+    lost_commit,
     missing_after,
     resolve,
     rewound,
@@ -84,6 +86,8 @@ class _Tries:
     """What is sent in place of the proposal, whose body is stored out of line."""
     sent = False
     """Whether a try may have been stored that was not answered."""
+    proven: tuple[int, bytes] | None = None
+    """The head on whose chain the expected commit is known to be, where its hash matters."""
     counted = False
     """Whether it was counted against the tenant's quota."""
     lost = 0
@@ -207,6 +211,8 @@ class Committer:
                     return receipt
                 if tries.seen is None and tries.start is None:
                     await self._begin(tries)
+                if request.options.expect_hash is not None and tries.seen is not None:
+                    await self._require_on_chain(tries, tries.seen.head)
             proposal = self._proposed(request, tries)
             if self._bodies.is_large(proposal.body):
                 proposal = await self._out_of_line(tries, proposal)
@@ -360,6 +366,8 @@ class Committer:
         life, now = None if tries.body is None else tries.body.life, self._clock.now() if tries.now is None else tries.now
         tries.now = None
         finish = finisher(request, tries.seen, tries.expected, tries.incarnation, proposal, now, life)
+        if request.options.expect_hash is not None:
+            finish = following(request, tries.proven, finish)
         if tries.start is not None:
             finish = starting(finish, tries.start, proposal, now)
             return Append(request.session, finish, tries.key, tries.start.index, request.durability)
@@ -400,6 +408,8 @@ class Committer:
         if request.mode is not Mode.events:
             self._pacing.lost(session, self.now() - tries.began)
             self._queue.reserve(session)
+        if head is not None and request.options.expect_hash is not None:
+            await self._require_on_chain(tries, head)
         if head is None and tries.incarnation is not None:
             raise await self._explained(request, head, conflict(request, head, RECREATED))
         if head is not None and fits(request, head, tries.seen, tries.expected):
@@ -411,6 +421,21 @@ class Committer:
             tries.expected = head.version
         if tries.lost >= self._settings.attempts:
             raise self.busy(session, tries.lost, tries.since)
+
+    async def _require_on_chain(self, tries: _Tries, head: Head) -> None:
+        """Note that the commit on which the caller decided is on the chain of this head. Raises `Rewound` if it is not."""
+        session, expect, hash = tries.request.session, tries.request.options.expect or 0, tries.request.options.expect_hash
+        if (head.version, head.hash) == tries.proven:
+            return
+        first, last = (hash, head.hash) if head.version == expect else (None, None)
+        if head.version > expect:
+            async with aclosing(self._reader.commits(session, after=expect, before=head.version + 1, need=nothing)) as commits:
+                async for commit in commits:
+                    first, last = commit.prev if first is None else first, commit.hash
+        if first != hash or (head.version == expect and head.hash != hash):
+            raise lost_commit(tries.request)
+        if last == head.hash:  # Else the chain has moved on to another one meanwhile, and the next head is looked at.
+            tries.proven = head.version, head.hash
 
     async def _await_grant(self, tries: _Tries, head: Head) -> None:
         """The head has what the write was made for, but another grant. A lease that was taken or released has changed nothing else; a

@@ -12,7 +12,7 @@ from perdure.engine.read.cache import CachedState
 from perdure.engine.read.reader import Reader
 from perdure.engine.views import Receipt
 from perdure.engine.write.committer import Committer
-from perdure.engine.write.request import Mode, WriteRequest, check_expected, check_head, has_ops
+from perdure.engine.write.request import Mode, WriteRequest, beyond, check_expected, check_head, has_ops
 from perdure.errors import Deleted, Invalid, NotFound
 from perdure.model import ops as op
 from perdure.model.commit import Status
@@ -141,7 +141,7 @@ async def base_at(reader: Reader, session: SessionKey, options: Options, now: Ca
     if expect > now.head.version:
         now = await reader.read_head(session)
         if now is None or expect > now.head.version:
-            raise Invalid(f"expect={expect}, but session {session.id!r} is at version {now.head.version if now else 0}: read it first.")
+            raise beyond(session, options, now.head.version if now else 0)
         return await base_at(reader, session, options, now)
     return (await reader.at(session, expect))[0]
 
@@ -174,5 +174,7 @@ async def finish(
         after=MISSING if draft._tracker is None else draft._tracker.after,
         requires=tuple(draft._requires),
         operation=operation,
+        compare_request=options.payload is not None,
+        asked=options.payload,
     )
     return await committer.commit(request)

@@ -56,16 +56,23 @@ class Keys:
         known = None if request.options.key is None else await self.find(request.session, request.options.key)
         return None if known is None else await self.replayed(request, *known)
 
+    async def repeated(self, session: SessionKey, options: Options, durability: Durability) -> Receipt | None:
+        """The receipt of the first call with the key of these options, if there was one. Raises `KeyReused` where the caller has said what
+        it asks for, and that call asked for something else."""
+        key, payload = options.key, options.payload
+        known = None if key is None else await self.find(session, key)
+        if known is None:
+            return None
+        receipt = await self._receipt(session, *known, durability)
+        if payload is not None:
+            _require_same(session, options, known[0], payload)
+        return receipt
+
     async def replayed(self, request: WriteRequest, known: Known, key: str) -> Receipt:
         """The receipt of the call that the request repeats. `key` is as it is stored. Raises `KeyReused` if it asked for something else."""
         receipt = await self._receipt(request.session, known, key, request.durability)
-        if request.compare_request and known.request != digest_of(request.options, request.asked or request.events):
-            raise KeyReused(
-                f"The idempotency key {request.options.key!r} was used in session {request.session.id!r} for something else, "
-                f"at version {known.version}.",
-                session=request.session.id,
-                version=known.version,
-            )
+        if request.compare_request:
+            _require_same(request.session, request.options, known, request.asked or request.events)
         return receipt
 
     async def later_incarnation(self, session: SessionKey, known: Known) -> Incarnation | None:
@@ -85,3 +92,13 @@ class Keys:
         if is_reference(record.body):
             durability = min(durability, self._bodies.durability)
         return Receipt(known.version, record.id, record.head.hash, record.head.at, durability, duplicate=True)
+
+
+def _require_same(session: SessionKey, options: Options, known: Known, asked: Sequence[Event]) -> None:
+    """Raise `KeyReused` unless the call that used the key first asked for the same."""
+    if known.request != digest_of(options, asked):
+        raise KeyReused(
+            f"The idempotency key {options.key!r} was used in session {session.id!r} for something else, at version {known.version}.",
+            session=session.id,
+            version=known.version,
+        )

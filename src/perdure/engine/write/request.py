@@ -11,7 +11,7 @@ import msgspec
 from perdure.backends.spi import Durability, Head
 from perdure.engine.options import Options
 from perdure.engine.read.cache import CachedState
-from perdure.errors import AlreadyExists, Conflict, Deleted, Invalid, Moved, NotFound
+from perdure.errors import AlreadyExists, Conflict, Deleted, Error, Invalid, Moved, NotFound, Rewound
 from perdure.model.commit import GENESIS, Status
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
@@ -96,7 +96,13 @@ def check_head(session: SessionKey, head: Head | None, options: Options, *, star
     elif expect == 0:
         raise AlreadyExists(f"Session {session.id!r} is at version {head.version}.", session=session.id, version=head.version)
     if expect is not None and expect > head.version:
-        raise Invalid(f"expect={expect}, but session {session.id!r} is at version {head.version}: read it first.")
+        raise beyond(session, options, head.version)
+
+
+def beyond(session: SessionKey, options: Options, version: int) -> Error:
+    """The error for one who decided on a version above the head: none that the session ever had, or one that the store has lost."""
+    text = f"expect={options.expect}, but session {session.id!r} is at version {version}: read it first."
+    return Invalid(text) if options.expect_hash is None else Rewound(text, session=session.id)
 
 
 def check_incarnation(session: SessionKey, tombstone: int, version: int) -> None:

@@ -109,6 +109,7 @@ def applied(request: WriteRequest, seen: CachedState | None) -> Plan:
         raise Conflict(
             f"A test on {error.path!r} does not hold in session {request.session.id!r}.",
             session=request.session.id,
+            test=error.path,
             expected=request.expected_version or 0,
             actual=0 if seen is None else seen.head.version,
             commits=(),
@@ -207,6 +208,33 @@ def finisher(
         return (proposal.finish(head, now, status=_ACTIVE if head.status == _DELETED else None, epoch=epoch),)
 
     return finish
+
+
+def following(
+    request: WriteRequest, proven: tuple[int, bytes] | None, finish: Callable[[Head | None], Sequence[Record] | None]
+) -> Callable[[Head | None], Sequence[Record] | None]:
+    """The same, for a caller who decided on a commit with a certain hash: a head is refused until that commit is `proven` to be on its
+    chain. Raises `Rewound` where another commit has its place."""
+    expect, hash = request.options.expect, request.options.expect_hash
+
+    def finish_after(head: Head | None) -> Sequence[Record] | None:
+        check_head(request.session, head, request.options)
+        if head is not None and (head.version, head.hash) not in (proven, (expect, hash)):
+            if head.version == expect:
+                raise lost_commit(request)
+            return None
+        return finish(head)
+
+    return finish_after
+
+
+def lost_commit(request: WriteRequest) -> Rewound:
+    """The error for a chain on which the expected version is another commit."""
+    expect, hash = request.options.expect, request.options.expect_hash or b""
+    return Rewound(
+        f"Version {expect} of session {request.session.id!r} is not the commit {hash.hex()[:12]} that you decided on.",
+        session=request.session.id,
+    )
 
 
 def fits(request: WriteRequest, head: Head, seen: CachedState | None, expected: int | None) -> bool:
