@@ -14,6 +14,7 @@ from perdure.backends.spi import Append, Appended, Capabilities, Outcome
 from perdure.clock import SeededClock
 from perdure.engine.write.writer import Writer
 from perdure.model.ids import SessionKey
+from perdure.telemetry import Telemetry
 
 FIRST, SLOW = SessionKey("acme", "first"), SessionKey("acme", "slow")
 
@@ -45,7 +46,7 @@ async def test_appends_of_an_engine_that_writes_each_by_itself_do_not_wait_for_o
 
     backend = Uneven()
     backend.batched = batched
-    writer = Writer(backend)
+    writer = Writer(backend, Telemetry(lambda: 0.0))
     sessions = [SessionKey("acme", f"s{number}") for number in range(5)]
     lone = asyncio.create_task(writer.append(behind(FIRST)))
     tasks = [asyncio.create_task(writer.append(behind(session))) for session in [SLOW, *sessions]]
@@ -69,7 +70,7 @@ async def test_those_who_were_answered_together_go_together_again() -> None:
 
     backend = Counted(SeededClock(1))
     backend.sizes = []
-    writer = Writer(backend)
+    writer = Writer(backend, Telemetry(lambda: 0.0))
 
     async def session(number: int) -> None:
         for _ in range(5):

@@ -14,6 +14,7 @@ from perdure.backends.spi import APPENDS_MAX, Append, Backend, Outcome
 from perdure.concurrency.critical_section import CriticalSection
 from perdure.concurrency.replies import is_blocking
 from perdure.errors import Unknown
+from perdure.telemetry import Telemetry
 
 
 class _Waiting:
@@ -40,8 +41,8 @@ class _Queue:
 class Writer:
     """Passes appends to the backend. Called from any loop, or from a thread inside `run_blocking`."""
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend = backend
+    def __init__(self, backend: Backend, telemetry: Telemetry) -> None:
+        self._backend, self._telemetry = backend, telemetry
         self._queues: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Queue] = weakref.WeakKeyDictionary()
         self._last: tuple[Callable[[], object], _Queue] = (lambda: None, _Queue())
         self._section = CriticalSection()
@@ -71,11 +72,12 @@ class Writer:
 
     async def _alone(self, append: Append, queue: _Queue | None = None) -> Outcome | BaseException:
         """An append that waits for no other one."""
+        call = self._measured if self._telemetry.measures else self._backend.append
         if queue is None:
-            return (await self._backend.append((append,)))[0]
+            return (await call((append,)))[0]
         queue.calls += 1
         try:
-            return (await self._backend.append((append,)))[0]
+            return (await call((append,)))[0]
         finally:
             queue.calls -= 1
 
@@ -106,7 +108,8 @@ class Writer:
             each.sender = asyncio.current_task()
         queue.calls += 1
         try:
-            outcomes: Sequence[Outcome | BaseException] = await self._backend.append([each.append for each in batch])
+            call = self._measured if self._telemetry.measures else self._backend.append
+            outcomes: Sequence[Outcome | BaseException] = await call([each.append for each in batch])
         except Exception as error:  # noqa: BLE001 - every caller of the batch gets it
             outcomes = [error] * len(batch)
         finally:
@@ -114,6 +117,11 @@ class Writer:
         for each, outcome in zip(batch, outcomes, strict=True):
             if not each.future.done():
                 each.future.set_result(outcome)
+
+    async def _measured(self, appends: Sequence[Append]) -> Sequence[Outcome | BaseException]:
+        """The engine's call, with its size and its duration noted."""
+        with self._telemetry.grouped(len(appends)):
+            return await self._backend.append(appends)
 
     async def drain(self) -> None:
         """Wait for the appends that this loop has submitted."""

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from perdure import telemetry
 from perdure.errors import QuotaExceeded, Unavailable
 from perdure.service.hooks import Admission, Credential, RequestHead
 from perdure.service.limits.fair_queue import FairQueue
@@ -22,9 +21,9 @@ class TenantLimits:
     """Knows what each tenant has taken. Belongs to one event loop."""
 
     def __init__(
-        self, options: LimitOptions, monotonic: Callable[[], float], count: Callable[[str, str], None] = lambda _name, _quota: None
+        self, options: LimitOptions, monotonic: Callable[[], float], count: Callable[[str], None] = lambda _quota: None
     ) -> None:
-        """`count` is called with a metric's name and a quota for each refusal."""
+        """`count` is called with the quota at each refusal."""
         self.options, self._monotonic, self._count = options, monotonic, count
         self._rates = {
             name: Rate[str](rate, rate) for name in ("requests", "commits", "bytes") if (rate := getattr(options, name)) > 0
@@ -68,7 +67,7 @@ class TenantLimits:
                 rate.take(tenant, count, now)
 
     def _refused(self, tenant: str, quota: str, wait: float, *, limit: int, window: float | None) -> QuotaExceeded:
-        self._count(telemetry.LIMIT_REFUSED, quota)
+        self._count(quota)
         unit = {"requests": "requests a second", "commits": "commits a second", "bytes": "bytes a second of bodies"}.get(quota)
         what = unit or {"watchers": "event streams at once", "open": "requests at once"}[quota]
         return QuotaExceeded(

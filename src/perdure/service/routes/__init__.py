@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perdure.service.routes import health
+from perdure.service.routes import health, metrics
 from perdure.service.table import Route
 
-ROUTES: tuple[Route, ...] = (*health.ROUTES,)
+ROUTES: tuple[Route, ...] = (*health.ROUTES, *metrics.ROUTES)
