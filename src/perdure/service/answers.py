@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -23,8 +24,17 @@ class Answer:
 class Stream:
     """An answer in pieces. The generator is closed when the client goes away, when the node drains, and at the end."""
 
-    def __init__(self, pieces: AsyncGenerator[bytes, None], media: str, headers: Headers | None = None, status: int = 200) -> None:
+    def __init__(
+        self,
+        pieces: AsyncGenerator[bytes, None],
+        media: str,
+        headers: Headers | None = None,
+        status: int = 200,
+        ended: asyncio.Event | None = None,
+    ) -> None:
+        """`ended` is set when the client has gone away, for a generator that waits."""
         self.status, self.pieces, self.media, self.headers = status, pieces, media, headers or []
+        self.ended = ended or asyncio.Event()
 
 
 def json_answer(value: Any, status: int = 200, headers: Headers | None = None, media: str = JSON) -> Answer:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from perdure.errors import Error, Unavailable
+from perdure.errors import Error, Invalid, Unavailable
 from perdure.service.answers import Answer, Stream
 from perdure.service.call import Call, ClientGoneError, Receive, read_headers
 from perdure.service.hooks import Admission, Anonymous, Credential, NoSpan, RequestHead, Scope, Span
@@ -29,6 +29,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 CLIENT_GONE = 499
 """What is noted of a request whose client went away."""
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?\Z")
+_BINDING = ("if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "idempotency-key", "perdure-lease")
+"""Headers by which a write asks to be done once, or under a condition only."""
 _HEADERS = ((b"x-content-type-options", b"nosniff"),)
 """Headers of every answer, besides the store's id."""
 
@@ -69,7 +71,8 @@ class App:
                     span = stack.enter_context(self.node.observer.span(head))
                     if span.trace_id != head.trace_id:
                         head = msgspec.structs.replace(head, trace_id=span.trace_id)
-                    credential, admission = await self._admit(route, head, stack)
+                    credential = await self._credential(route, head)
+                    admission = await self._admit(route, head, credential, stack)
                     call = Call(self.node, head, names, scope["query_string"], receive, credential or _NOBODY, admission)
                     span.admitted(call.credential, names.get("id"))
                     if method in ("GET", "HEAD") or not _brings_body(headers):
@@ -92,22 +95,30 @@ class App:
             self.node.open_requests -= 1
             self.node.observer.finished(head, credential, status, code, loop.time() - began)
 
-    async def _admit(self, route: Route, head: RequestHead, stack: contextlib.AsyncExitStack) -> tuple[Credential | None, Admission]:
-        """Ask who it is, whether they may, and whether it is too much."""
+    async def _credential(self, route: Route, head: RequestHead) -> Credential | None:
+        """Ask who it is; `None`: the route does not ask."""
         node = self.node
         if isinstance(node.authenticator, Anonymous) and node.options.uds is None and node.options.loopback:
             check_origin(head.headers, node.options)
         if route.scope is None:
-            return None, _NO_ADMISSION
+            return None
         if node.closing.is_set():
             raise Unavailable("This node is shutting down.")
-        credential = await node.authenticator.credential(head)
+        return await node.authenticator.credential(head)
+
+    async def _admit(
+        self, route: Route, head: RequestHead, credential: Credential | None, stack: contextlib.AsyncExitStack
+    ) -> Admission:
+        """Ask whether they may, and whether it is too much."""
+        if route.scope is None or credential is None:
+            return _NO_ADMISSION
+        _check_headers(route, head.headers)
         if route.scope not in credential.scopes:
             raise Forbidden(f"This route asks for the scope {route.scope.value!r}, which these credentials do not have.")
-        admission = await stack.enter_async_context(node.limits.admit(head, credential))
+        admission = await stack.enter_async_context(self.node.limits.admit(head, credential))
         if route.method != "GET" and route.scope is not Scope.read and not route.charges:
             admission.charge(commits=1)
-        return credential, admission
+        return admission
 
     async def _send(self, answer: Answer, method: str, send: Send, *, close: bool) -> None:
         headers = self._headers(answer)
@@ -119,41 +130,27 @@ class App:
         await send({"type": "http.response.body", "body": b"" if method == "HEAD" else answer.body})
 
     async def _stream(self, answer: Stream, method: str, receive: Receive, send: Send, admission: Admission) -> str:
-        """Send the pieces until they end, or the client goes away. The code of the error that ended them, if one did."""
+        """Send the pieces until they end, or the client goes away. The code of the error that ended them, if one did: then the answer stays
+        without its end, so that nobody takes it for whole."""
         await send({"type": "http.response.start", "status": answer.status, "headers": self._headers(answer)})
-        code = ""
         if method != "HEAD":
             gone = asyncio.ensure_future(_gone(receive))
+            gone.add_done_callback(lambda _: answer.ended.set())
             try:
-                code = await self._pieces(answer, gone, send, admission)
+                async for piece in answer.pieces:
+                    if gone.done():
+                        return "client_gone"
+                    admission.sent(len(piece))
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                if gone.done():
+                    return "client_gone"
+            except Error as error:
+                return error.code
             finally:
                 gone.cancel()
                 await answer.pieces.aclose()
-            if gone.done() and not gone.cancelled():
-                return "client_gone"
         await send({"type": "http.response.body", "body": b""})
-        return code
-
-    async def _pieces(self, answer: Stream, gone: asyncio.Future[None], send: Send, admission: Admission) -> str:
-        while True:
-            piece = asyncio.ensure_future(anext(answer.pieces, None))
-            try:
-                await asyncio.wait((piece, gone), return_when=asyncio.FIRST_COMPLETED)
-                if gone.done():
-                    return "client_gone"
-            finally:
-                if not piece.done():
-                    piece.cancel()
-                    with contextlib.suppress(asyncio.CancelledError, Exception):
-                        await piece
-            try:
-                found = piece.result()
-            except Error as error:
-                return error.code
-            if found is None:
-                return ""
-            admission.sent(len(found))
-            await send({"type": "http.response.body", "body": found, "more_body": True})
+        return ""
 
     def _headers(self, answer: Answer | Stream) -> list[tuple[bytes, bytes]]:
         headers = [*self._common, *((name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers)]
@@ -168,6 +165,16 @@ _NOBODY = Credential("default", frozenset())
 """The credential of routes that ask for none."""
 _NO_ADMISSION = Admission()
 _NO_SPAN: Span = NoSpan(None)
+
+
+def _check_headers(route: Route, headers: Mapping[str, str]) -> None:
+    """Raise `Invalid` for a condition that the client relies on and that this route does not look at."""
+    if route.method == "GET":
+        return
+    known = {header.name.lower() for header in route.headers}
+    for name in _BINDING:
+        if name in headers and name not in known:
+            raise Invalid(f"{route.method} {route.path} takes no {name}: nothing was done.", advice="")
 
 
 def _raw_path(scope: MutableMapping[str, Any], root_path: str) -> str:

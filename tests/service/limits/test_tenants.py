@@ -59,9 +59,10 @@ class Engine:
     async def watch(self, call: Call) -> Stream:
         async def pieces() -> Any:
             yield b":\n"
-            await call.node.draining.wait()
+            await answer.ended.wait()
 
-        return Stream(pieces(), "text/event-stream")
+        answer = Stream(pieces(), "text/event-stream")
+        return answer
 
     def routes(self) -> list[Route]:
         said: dict[str, Any] = {"summary": ""}

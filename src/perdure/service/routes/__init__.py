@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from perdure.service.routes import health, metrics
+from perdure.service.routes import commits, health, lifecycle, metrics, sessions, state
 from perdure.service.table import Route
 
-ROUTES: tuple[Route, ...] = (*health.ROUTES, *metrics.ROUTES)
+ROUTES: tuple[Route, ...] = (
+    *commits.ROUTES,
+    *state.ROUTES,
+    *sessions.ROUTES,
+    *lifecycle.ROUTES,
+    *health.ROUTES,
+    *metrics.ROUTES,
+)
