@@ -113,7 +113,7 @@ def _given(flags: Any, environment: Mapping[str, str]) -> dict[str, Any]:
     for field in fields(flags):
         value = getattr(flags, field.name)
         variable = "PERDURE_JWKS_URL" if field.name == "jwt_jwks_url" else f"PERDURE_{field.name.upper()}"
-        if value not in (None, False):
+        if value is not None and value is not False:  # 0 is said: no limit.
             found[field.name] = value
         elif said := environment.get(variable):
             found[field.name] = said
