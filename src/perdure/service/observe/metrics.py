@@ -11,6 +11,9 @@ from perdure import telemetry
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"))
 """Other methods are counted as `_OTHER`: a client could invent any number of them."""
 
+QUOTAS = ("requests", "commits", "bytes", "watchers", "open")
+"""What a tenant can be refused by."""
+
 
 class Metrics:
     """Counts requests, and shows what the node has open."""
@@ -31,6 +34,10 @@ class Metrics:
         self._dropped = self._meter.create_counter(
             telemetry.LOG_DROPPED, unit="{line}", description="Lines of the log that were dropped because nobody read them."
         )
+        for counter in (self._open, self._watchers, self._dropped):  # What is shown from the start has a rate at its first change.
+            counter.add(0)
+        for quota in QUOTAS:
+            self._refused.add(0, {"quota": quota})
 
     def began(self, *, watches: bool) -> None:
         """A request came."""
