@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import msgspec
@@ -30,11 +29,15 @@ class Stream:
         media: str,
         headers: Headers | None = None,
         status: int = 200,
-        ended: asyncio.Event | None = None,
+        stop: Callable[[], None] | None = None,
     ) -> None:
-        """`ended` is set when the client has gone away, for a generator that waits."""
+        """`stop` is called when the client has gone away, for a generator that waits."""
         self.status, self.pieces, self.media, self.headers = status, pieces, media, headers or []
-        self.ended = ended or asyncio.Event()
+        self.stop = stop or _nothing
+
+
+def _nothing() -> None:
+    pass
 
 
 def json_answer(value: Any, status: int = 200, headers: Headers | None = None, media: str = JSON) -> Answer:

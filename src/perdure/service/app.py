@@ -135,7 +135,7 @@ class App:
         await send({"type": "http.response.start", "status": answer.status, "headers": self._headers(answer)})
         if method != "HEAD":
             gone = asyncio.ensure_future(_gone(receive))
-            gone.add_done_callback(lambda _: answer.ended.set())
+            gone.add_done_callback(lambda _: answer.stop())
             try:
                 async for piece in answer.pieces:
                     if gone.done():

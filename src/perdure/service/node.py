@@ -11,6 +11,7 @@ from perdure.errors import Error
 from perdure.model.ids import SessionKey, system_tenant
 from perdure.service.hooks import Anonymous, Authenticator, Limits, NoLimits, NoObserver, Observer
 from perdure.service.options import ServeOptions
+from perdure.service.stream.hub import Hub
 
 READY_SECONDS = 2.0
 """Seconds in which the engine has to answer for the node to be ready."""
@@ -45,7 +46,15 @@ class Node:
         self.closing = asyncio.Event()
         """Set when no new request is to be taken."""
         self.open_requests = 0
+        self.hub = Hub()
+        """Who follows commits."""
         self.for_tenant: Callable[[str], Store] = lru_cache(TENANTS_MAX)(store.for_tenant)
+
+    def close(self) -> None:
+        """Take no new request, and end what follows commits."""
+        self.draining.set()
+        self.closing.set()
+        self.hub.close()
 
     async def ready(self) -> str:
         """Why the node is not ready, or ""."""

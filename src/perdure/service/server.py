@@ -42,8 +42,7 @@ class Server(uvicorn.Server):
             self._notify_started(addresses(self, self._node.options))
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._node.draining.set()
-        self._node.closing.set()
+        self._node.close()
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
@@ -56,7 +55,7 @@ class Server(uvicorn.Server):
 
     async def _end_later(self) -> None:
         await asyncio.sleep(self._node.options.drain_delay)
-        self._node.closing.set()
+        self._node.close()
         self.should_exit = True
 
     @contextlib.contextmanager

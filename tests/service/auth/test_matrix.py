@@ -38,7 +38,7 @@ BODIES: dict[tuple[str, str], Any] = {
 MEDIA = {("PATCH", "/v1/sessions/{id}"): "application/merge-patch+json"}
 MUTABLE = re.compile(rb"[0-9a-f]{64}|[0-9a-f]{32}|[0-9a-f]{8}-[0-9a-f-]{27}|\d{4}-\d\d-\d\dT[0-9:.]+Z")
 """Hashes, ids and times: a write that starts a session of one's own has new ones."""
-V1 = [route for route in ROUTES if route.path.startswith("/v1/") and not route.watches]
+V1 = [route for route in ROUTES if route.path.startswith("/v1/")]
 ABOUT_ONE = [route for route in V1 if "{id}" in route.path]
 
 
@@ -95,7 +95,8 @@ class World:
         self.calls.taken()
         media = MEDIA.get(key) if body is not None else None
         async with asyncio.timeout(60):
-            answer = await self.ask(route.method, route.path.replace("{id}", session), body, headers=headers or [], media=media)
+            target = route.path.replace("{id}", session) + ("?live=long-poll&wait=0" if route.watches else "")
+            answer = await self.ask(route.method, target, body, headers=headers or [], media=media)
         asked = [call.replace(session, "SESSION") for call in self.calls.taken()]
         return answer, asked
 
@@ -184,6 +185,17 @@ async def test_listings_and_cursors_have_ones_own_only(monkeypatch: pytest.Monke
             assert SECRET.encode() not in answer.body
         listed = (await here.ask("GET", "/v1/sessions")).json()
         assert [one["session"] for one in next(value for value in listed.values() if isinstance(value, list))] == ["mine"]
+
+
+async def test_changes_and_their_cursors_have_ones_own_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is followed is the credential's tenant; a cursor that another tenant was given is refused."""
+    async with world(monkeypatch) as here:
+        poll = "/v1/changes?live=long-poll&wait=0"
+        theirs, mine = (await here.other("GET", poll)).json(), (await here.ask("GET", poll)).json()
+        assert {change["session"] for change in theirs["changes"]} == {THEIRS, "trip-fork"}
+        assert {change["session"] for change in mine["changes"]} == {"mine"}
+        borrowed = await here.ask("GET", f"{poll}&after={theirs['cursor']}")
+        assert borrowed.status in (400, 409, 410) and SECRET.encode() not in borrowed.body and b"theirs" not in borrowed.body, borrowed
 
 
 async def test_a_merge_or_fork_reaches_into_no_other_tenant(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,12 +57,13 @@ class Engine:
         return Answer(200, b"x" * 1_000, "text/plain")
 
     async def watch(self, call: Call) -> Stream:
+        ended = asyncio.Event()
+
         async def pieces() -> Any:
             yield b":\n"
-            await answer.ended.wait()
+            await ended.wait()
 
-        answer = Stream(pieces(), "text/event-stream")
-        return answer
+        return Stream(pieces(), "text/event-stream", stop=ended.set)
 
     def routes(self) -> list[Route]:
         said: dict[str, Any] = {"summary": ""}

@@ -156,5 +156,7 @@ class Streamed:
 async def _messages(pieces: Sequence[bytes], *, cut: bool) -> AsyncIterator[Any]:
     for number, part in enumerate(pieces, 1):
         yield {"type": "http.request", "body": part, "more_body": cut or number < len(pieces)}
+    if not cut:
+        await asyncio.Event().wait()  # The client waits for its answer.
     while True:
         yield {"type": "http.disconnect"}

@@ -121,6 +121,10 @@ class Follower:
                     self._unproven = True
                     await Reply[None]().within(RETRY_AFTER)
 
+    def position(self) -> str:
+        """A cursor to go on after what was given so far, for one who was given nothing for a while."""
+        return self._cursor()
+
     async def _prove(self, page: Page[FeedEntry]) -> None:
         """Raise `Rewound` if the store does not have the newest commit that was passed. It is looked up after a page was read."""
         now = self._clock.monotonic()

@@ -59,6 +59,12 @@ class Draft:
     def state(self, value: Any) -> None:
         self._tracked().replace(value)
 
+    @property
+    def base(self) -> Any:
+        """The document that the draft started from, as the store holds it. Only read it: other readers share it."""
+        self._tracked()
+        return self._base
+
     def event(self, type: str, data: Any = None, ops: tuple[Op, ...] = ()) -> None:
         """Record that something happened. Raises `Invalid` at once for what cannot be stored."""
         self._check_open()

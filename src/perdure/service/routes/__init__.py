@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from perdure.service.routes import commits, health, lifecycle, metrics, sessions, state
+from perdure.service.routes import commits, health, lifecycle, metrics, patch, sessions, state, watching
 from perdure.service.table import Route
 
 ROUTES: tuple[Route, ...] = (
     *commits.ROUTES,
     *state.ROUTES,
+    *patch.ROUTES,
     *sessions.ROUTES,
     *lifecycle.ROUTES,
+    *watching.ROUTES,
     *health.ROUTES,
     *metrics.ROUTES,
 )

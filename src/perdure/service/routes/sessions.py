@@ -44,7 +44,7 @@ async def read(call: Call) -> Answer:
         info
         async for info in call.store.list(
             prefix=query.prefix,
-            tags=_tags(query.tag),
+            tags=parse_tags(query.tag),
             status=query.status,
             updated_after=None if query.updated_after is None else parse_time(query.updated_after, "updated_after"),
             updated_before=None if query.updated_before is None else parse_time(query.updated_before, "updated_before"),
@@ -61,7 +61,8 @@ async def read(call: Call) -> Answer:
     return json_answer({"sessions": [info.to_dict() for info in rows], "next": next}, headers=headers)
 
 
-def _tags(words: list[str]) -> dict[str, str]:
+def parse_tags(words: list[str]) -> dict[str, str]:
+    """Tags as NAME=VALUE. Raises `Invalid`."""
     found: dict[str, str] = {}
     for word in words:
         name, equals, value = word.partition("=")
