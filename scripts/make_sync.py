@@ -129,6 +129,11 @@ class Lease:
         """The fencing token: see `perdure.Lease.token`."""
         return self._lease.token
 
+    @property
+    def grant(self) -> str:
+        """By which another process goes on with it: see `perdure.Lease.grant`."""
+        return self._lease.grant
+
     def confirm(self) -> None:
         """Ask the engine whether the lease still holds: see `perdure.Lease.confirm`."""
         run_blocking(self._lease.confirm())
@@ -242,7 +247,7 @@ def method(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
             body = body.replace("self._store", 'cast("Any", self._store)')
     elif isinstance(node, ast.AsyncFunctionDef):
         call = f"run_blocking({call})"
-        body = call if returns == "None" else f"return Queued({call})" if returns == "Queued" else f"return {call}"
+        body = call if returns == "None" else f"return {returns}({call})" if returns in ("Lease", "Queued") else f"return {call}"
     else:
         body = f"return {returns}({call})" if returns in ("Edit", "Leasing", "Queued", "Store") else f"return {call}"
     decorators = "".join(f"@{ast.unparse(decorator)}\n" for decorator in node.decorator_list)

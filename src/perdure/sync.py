@@ -115,6 +115,11 @@ class Lease:
         """The fencing token: see `perdure.Lease.token`."""
         return self._lease.token
 
+    @property
+    def grant(self) -> str:
+        """By which another process goes on with it: see `perdure.Lease.grant`."""
+        return self._lease.grant
+
     def confirm(self) -> None:
         """Ask the engine whether the lease still holds: see `perdure.Lease.confirm`."""
         run_blocking(self._lease.confirm())
@@ -565,6 +570,15 @@ class Store:
         """
         return Leasing(self._store.lease(session, owner=owner, ttl=ttl, wait=wait, exclusive=exclusive, max_hold=max_hold))
 
+    def adopt(self, session: str, grant: str) -> Lease:
+        """A lease that was taken elsewhere, by its `grant`: from now on writes here can be made under it, with `lease=`. Two round trips.
+
+        For processes that serve a holder by turns, such as the nodes of the session service. Challenges of it are answered here for half a
+        ttl, and again so long after each `adopt`: who calls this says that the holder is alive. It is released by `lease.release()`, here
+        or elsewhere. Raises `Fenced` where it no longer holds the session, `Invalid`.
+        """
+        return Lease(run_blocking(self._store.adopt(session, grant)))
+
     def claim(
         self,
         *,
@@ -587,6 +601,20 @@ class Store:
         Raises `Invalid`, `Unsupported` on a store of schema 1, `Busy`, `Unavailable`, `Unknown`.
         """
         return map(Lease, _iterate(self._store.claim(owner=owner, prefix=prefix, tags=tags, ttl=ttl, limit=limit, exclusive=exclusive)))
+
+    def take_due(
+        self,
+        *,
+        owner: str,
+        prefix: str = "",
+        tags: Mapping[str, str] | None = None,
+        ttl: float = 30,
+        limit: int | None = None,
+        exclusive: bool = False,
+    ) -> Iterator[Lease]:
+        """As `claim`, but each lease stays taken until the caller releases it, here or, with `adopt`, in another process: its session
+        is due again where that does not happen. For processes that hand work to others. Raises as `claim`."""
+        return map(Lease, _iterate(self._store.take_due(owner=owner, prefix=prefix, tags=tags, ttl=ttl, limit=limit, exclusive=exclusive)))
 
     def leases(self, *, prefix: str = "") -> Iterator[LeaseInfo]:
         """Who holds which of this tenant's sessions, ordered by session, from the index rows: all of them with this prefix are read."""

@@ -16,10 +16,11 @@ from perdure.backends.spi import Capabilities, Durability
 from perdure.config import shown_url
 from perdure.engine.branch.fork import fork, purge
 from perdure.engine.branch.merge import merge
+from perdure.engine.calls.adopt import adopt
 from perdure.engine.calls.append import append, find
 from perdure.engine.calls.archive import archive, compact, restore
 from perdure.engine.calls.changes import changes, watch_many
-from perdure.engine.calls.claim import claim
+from perdure.engine.calls.claim import claim, take_due
 from perdure.engine.calls.configure import configure, policy, wanted
 from perdure.engine.calls.delete import delete
 from perdure.engine.calls.edit import Edit, edit, update
@@ -391,6 +392,15 @@ class Store:
         """
         return lease(self._context, session, owner, ttl, wait, max_hold, exclusive=exclusive)
 
+    async def adopt(self, session: str, grant: str) -> Lease:
+        """A lease that was taken elsewhere, by its `grant`: from now on writes here can be made under it, with `lease=`. Two round trips.
+
+        For processes that serve a holder by turns, such as the nodes of the session service. Challenges of it are answered here for half a
+        ttl, and again so long after each `adopt`: who calls this says that the holder is alive. It is released by `lease.release()`, here
+        or elsewhere. Raises `Fenced` where it no longer holds the session, `Invalid`.
+        """
+        return await adopt(self._context, session, grant)
+
     def claim(
         self,
         *,
@@ -413,6 +423,20 @@ class Store:
         Raises `Invalid`, `Unsupported` on a store of schema 1, `Busy`, `Unavailable`, `Unknown`.
         """
         return claim(self._context, prefix, tags, owner, ttl, limit, exclusive=exclusive)
+
+    def take_due(
+        self,
+        *,
+        owner: str,
+        prefix: str = "",
+        tags: Mapping[str, str] | None = None,
+        ttl: float = 30,
+        limit: int | None = None,
+        exclusive: bool = False,
+    ) -> AsyncIterator[Lease]:
+        """As `claim`, but each lease stays taken until the caller releases it, here or, with `adopt`, in another process: its session
+        is due again where that does not happen. For processes that hand work to others. Raises as `claim`."""
+        return take_due(self._context, prefix, tags, owner, ttl, limit, exclusive=exclusive)
 
     def leases(self, *, prefix: str = "") -> AsyncIterator[LeaseInfo]:
         """Who holds which of this tenant's sessions, ordered by session, from the index rows: all of them with this prefix are read."""

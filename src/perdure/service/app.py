@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ from perdure.service.answers import Answer, Stream
 from perdure.service.call import Call, ClientGoneError, Receive, read_headers
 from perdure.service.hooks import Admission, Anonymous, Credential, NoSpan, RequestHead, Scope, Span
 from perdure.service.node import Node
+from perdure.service.openapi import make_route
 from perdure.service.origin import check_origin
 from perdure.service.problems import answer_for
 from perdure.service.refusals import Forbidden
@@ -40,7 +42,7 @@ class App:
 
     def __init__(self, node: Node, routes: Sequence[Route] = ROUTES) -> None:
         self.node = node
-        self.table = Table(routes)
+        self.table = Table((*routes, make_route(routes, version("perdure"))))
         self._common = ((HEADER_STORE.lower().encode(), node.store.id.encode()), *_HEADERS)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:

@@ -1,19 +1,56 @@
-"""Leases that clients of a node hold."""
+"""Leases that clients of a node hold. The header `Perdure-Lease` names the grant; every request that bears it says that the holder lives.
+
+Nothing is kept that another node needs: one that does not know a grant looks it up, once.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
 from perdure.engine.leasing.lease import Lease
-from perdure.errors import Unsupported
-from perdure.service.call import Call
+from perdure.service.call import Call, ClientGoneError
+from perdure.service.conditions import parse_version
+from perdure.wire import HEADER_LEASE
+
+T = TypeVar("T")
 
 
 async def lease_of(call: Call, session: str) -> Lease | None:
-    """The lease that a write is made under, by `Perdure-Lease`; `None`: none is named."""
-    return await confirm(call, session)
+    """The lease that a write is made under; `None`: none is named. Raises `Fenced`, `Invalid`."""
+    name = call.once("perdure-lease")
+    return None if name is None else await confirmed(call, session, name)
 
 
-async def confirm(call: Call, session: str) -> Lease | None:  # noqa: ARG001
-    """Note that the holder of the lease that the request bears is alive."""
-    if "perdure-lease" in call.headers:
-        raise Unsupported("Leases are not served yet.", advice="")
-    return None
+async def confirmed(call: Call, session: str, name: str) -> Lease:
+    """The lease of a grant, whose holder has just spoken. Raises `Fenced`, `Invalid`."""
+    key = call.store.tenant, session, str(parse_version(name, HEADER_LEASE))
+    known = call.node.leases.get(key)
+    if known is None or known._over:
+        known = await call.store.adopt(session, key[2])
+        call.node.leases.put(key, known)
+    else:
+        known._leases.hear(known)
+    return known
+
+
+def remember(call: Call, lease: Lease) -> None:
+    """A lease that was taken here for a client."""
+    lease._leases.hear(lease)
+    call.node.leases.put((call.store.tenant, lease.session, lease.grant), lease)
+
+
+async def unless_gone(call: Call, work: Coroutine[Any, Any, T]) -> T:
+    """What the work gives; it is cancelled where the client goes away. The body has to be read before."""
+    task, gone = asyncio.ensure_future(work), asyncio.ensure_future(call.gone())
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ClientGoneError
+    finally:
+        gone.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)

@@ -33,11 +33,12 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/v1/sessions/{id}/merge"): {"into": "mine"},
     ("POST", "/v1/sessions/{id}/configure"): {"tags": {"a": "b"}},
     ("PATCH", "/v1/sessions/{id}"): {"a": 1},
+    ("POST", "/v1/sessions/{id}/lease"): {"owner": "me"},
     ("POST", "/v1/claims"): {"owner": "me", "prefix": "trip-"},
 }
 MEDIA = {("PATCH", "/v1/sessions/{id}"): "application/merge-patch+json"}
-MUTABLE = re.compile(rb"[0-9a-f]{64}|[0-9a-f]{32}|[0-9a-f]{8}-[0-9a-f-]{27}|\d{4}-\d\d-\d\dT[0-9:.]+Z")
-"""Hashes, ids and times: a write that starts a session of one's own has new ones."""
+MUTABLE = re.compile(rb"[0-9a-f]{64}|[0-9a-f]{32}|[0-9a-f]{8}-[0-9a-f-]{27}|\d{4}-\d\d-\d\dT[0-9:.]+Z|(?<=token..)\d+")
+"""Hashes, ids, times and fencing tokens: a write that starts a session of one's own has new ones."""
 V1 = [route for route in ROUTES if route.path.startswith("/v1/")]
 ABOUT_ONE = [route for route in V1 if "{id}" in route.path]
 
@@ -185,6 +186,21 @@ async def test_listings_and_cursors_have_ones_own_only(monkeypatch: pytest.Monke
             assert SECRET.encode() not in answer.body
         listed = (await here.ask("GET", "/v1/sessions")).json()
         assert [one["session"] for one in next(value for value in listed.values() if isinstance(value, list))] == ["mine"]
+
+
+@pytest.mark.parametrize("route", [route for route in ABOUT_ONE if any(each.name == "Perdure-Lease" for each in route.headers)], ids=label)
+async def test_a_lease_of_another_tenant_is_as_one_that_is_not_there(route: Route, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The grant that their worker holds: the same answers and calls as on a session that is not there; the worker holds it still."""
+    async with world(monkeypatch) as here:
+        store = here.node.store
+        async with store.lease(THEIRS, owner="them", ttl=600) as lease:
+            borrowed = [("perdure-lease", lease.grant)]
+            await here.request(route, "trip-warm-up", borrowed)
+            nowhere, asked_nowhere = await here.request(route, NOWHERE, borrowed)
+            theirs, asked = await here.request(route, THEIRS, borrowed)
+            assert plain(theirs, THEIRS) == plain(nowhere, NOWHERE) and theirs.status >= 400
+            assert asked == asked_nowhere
+            await lease.confirm()
 
 
 async def test_changes_and_their_cursors_have_ones_own_only(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ its loop by an error, the session is due still, and the next worker that looks c
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 
 import msgspec
 
@@ -51,6 +51,29 @@ async def claim(
 ) -> AsyncGenerator[Lease, None]:
     """See `Store.claim`."""
     core = context.opened()
+    async with aclosing(take_due(context, prefix, tags, owner, ttl, limit, exclusive=exclusive)) as leases:
+        async for lease in leases:
+            try:
+                yield lease
+            except BaseException:
+                lease._at_release = None  # The work was not done: the alarm stands.
+                await _let_go(core, lease)
+                raise
+            await _let_go(core, lease)
+
+
+async def take_due(
+    context: Context,
+    prefix: str,
+    tags: Mapping[str, str] | None,
+    owner: str,
+    ttl: float,
+    limit: int | None,
+    *,
+    exclusive: bool,
+) -> AsyncGenerator[Lease, None]:
+    """The leases of sessions that are due, at most so many. They are the caller's to release."""
+    core = context.opened()
     check_id_part("prefix", prefix)
     if limit is not None:
         check_count("limit", limit)
@@ -67,13 +90,7 @@ async def claim(
             lease = await _take(core, row, msgspec.structs.replace(asked, id=uuid_text(core.committer.new_id())))
             if lease is None:
                 continue
-            try:
-                yield lease
-            except BaseException:
-                lease._at_release = None  # The work was not done: the alarm stands.
-                await _let_go(core, lease)
-                raise
-            await _let_go(core, lease)
+            yield lease
             given += 1
             if given == limit:
                 return
@@ -102,7 +119,7 @@ async def _take(core: Core, row: Row, claim: Claim) -> Lease | None:
         attempt = await core.leases.attempt(row.session, claim, ask=True, extend=wake)
         if attempt.fence is None:
             return None
-        lease = core.leases.hold(attempt.fence, claim, None)
+        lease = core.leases.hold(attempt.fence, claim, None, attempt.head)
     except (_NotDueError, NotFound, Deleted, Moved):
         return None
     except BaseException:  # It may have been taken, or may be soon; then nobody wants it.
@@ -116,6 +133,16 @@ def _alarm(control: Control, now: int) -> Wake | None:
     """The alarm for workers that is due."""
     policy = policy_of(control)
     return None if policy is None or policy.wake != "claim" else woken(policy, now)
+
+
+def using_up_later(due: str, clock: Clock) -> Callable[[Basis, ControlChange], ControlChange]:
+    """The same for an alarm that another process has handed out; `due` is what the take's event says."""
+
+    def finish(basis: Basis, change: ControlChange) -> ControlChange:
+        alarm = _alarm(basis.control, clock.now())
+        return change if alarm is None or rfc3339(alarm.due) != due else _using_up(alarm, clock)(basis, change)
+
+    return finish
 
 
 def _using_up(alarm: Wake, clock: Clock) -> Callable[[Basis, ControlChange], ControlChange]:

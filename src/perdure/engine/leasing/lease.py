@@ -7,6 +7,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from perdure.backends.spi import Head
 from perdure.concurrency.replies import Reply
 from perdure.engine.leasing.lease_end import LeaseEnd
@@ -48,6 +50,10 @@ class Lease:
         """Since when the engine has not answered."""
         self._watch = _Hints(self)
         self._over = self._released = self._abandoned = False
+        self._name = ""
+        """See `grant`."""
+        self._answers_until = math.inf
+        """Until when challenges are answered here: a holder that speaks to several processes has to be heard by this one."""
         self._at_release: Extend | None = None
         """What the release writes besides."""
         self.lost = LeaseEnd(self._seconds_left, leases.monotonic)
@@ -77,6 +83,12 @@ class Lease:
         """The fencing token: higher than that of every lease of this session before. It rises once more in a lease that was challenged
         about 2,000 times, which then takes itself over."""
         return self._fence.grant
+
+    @property
+    def grant(self) -> str:
+        """The version and the hash of a commit that was made under the lease, by which another process goes on with it: see
+        `Store.adopt`."""
+        return self._name
 
     def __repr__(self) -> str:
         state = "ended" if self._over or self.lost.is_set() else "held"
@@ -158,6 +170,10 @@ class Leasing(Asynchronous):
         self._lease: Lease | None = None
         self._entered = False
 
+    def repeats(self, key: str) -> None:
+        """A second request with this key that wants the lease gets the one that the first has taken, while that holds."""
+        self._claim = msgspec.structs.replace(self._claim, id=f"key {key}")
+
     async def __aenter__(self) -> Lease:
         if self._entered:
             raise Invalid("A lease is entered once: call store.lease again.")
@@ -187,7 +203,7 @@ class Leasing(Asynchronous):
                     await Reply[None]().within(min(left, leases.jitter(AGAIN_AFTER)))
                     continue
                 if attempt.fence is not None:
-                    return leases.hold(attempt.fence, self._claim, self._max_hold)
+                    return leases.hold(attempt.fence, self._claim, self._max_hold, attempt.head)
                 left = until - leases.monotonic()
                 if left <= 0:
                     if isinstance(unsure, Unknown):

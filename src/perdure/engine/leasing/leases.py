@@ -34,6 +34,8 @@ from perdure.telemetry import Telemetry
 
 SEEN_MAX = 4_096
 """Sessions of which it is remembered since when their lease has been seen challenged."""
+HEARD = 0.5
+"""For so much of its ttl a process answers for a holder that it has heard."""
 ASK_PAUSE = 0.5
 """A holder that has answered is asked again after so much of its ttl."""
 _JITTER_BITS = 16
@@ -157,9 +159,10 @@ class Leases:
         except (Unavailable, Unknown):
             await Reply[None]().within(min(seconds, self.jitter(AGAIN_AFTER)))
 
-    def hold(self, fence: Fence, claim: Claim, max_hold: float | None) -> Lease:
-        """The lease of an attempt that has taken it. From now on challenges of it are answered."""
+    def hold(self, fence: Fence, claim: Claim, max_hold: float | None, head: Head | None = None) -> Lease:
+        """The lease of an attempt that has taken it, with the head that the attempt has made. From now on challenges of it are answered."""
         lease = Lease(self, fence, claim, self._clock.now(), max_hold)
+        lease._name = "" if head is None else f"{head.version}-{head.hash.hex()}"
         now = self.monotonic()
         lease.looking(now, now + self.jitter(claim.ttl / LOOKS))
         lease.reached(now)
@@ -175,6 +178,11 @@ class Leases:
         lease._abandoned = True
         with suppress(Unavailable):
             self.keeper.add(lease)
+
+    def hear(self, lease: Lease) -> None:
+        """The holder of this lease has spoken to this process, and may speak to another one next: challenges are answered here for half a
+        ttl from now on. So a holder that has died is found out, whoever it spoke to."""
+        lease._answers_until = self.monotonic() + HEARD * lease.ttl
 
     async def confirm(self, lease: Lease) -> None:
         """See `Lease.confirm`."""
@@ -210,6 +218,8 @@ class Leases:
             if now >= lease._until:
                 self._end(lease)
                 self.abandon(lease._fence.session, lease._claim)
+            elif now >= lease._answers_until:
+                self._drop(lease)
         held = [lease for lease in leases if not lease._over]
         for start in range(0, len(held), HEADS_MAX):
             part = held[start : start + HEADS_MAX]

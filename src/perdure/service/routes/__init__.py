@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perdure.service.routes import commits, health, lifecycle, metrics, patch, sessions, state, watching
+from perdure.service.routes import commits, health, leases, lifecycle, metrics, patch, sessions, state, watching
 from perdure.service.table import Route
 
 ROUTES: tuple[Route, ...] = (
@@ -11,6 +11,7 @@ ROUTES: tuple[Route, ...] = (
     *patch.ROUTES,
     *sessions.ROUTES,
     *lifecycle.ROUTES,
+    *leases.ROUTES,
     *watching.ROUTES,
     *health.ROUTES,
     *metrics.ROUTES,

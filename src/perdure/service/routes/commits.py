@@ -174,6 +174,6 @@ ROUTES = (
             Reply(200, "The commits.", CommitPage, headers=("Link",)),
             Reply(200, "A commit a line.", CommitOut, (NDJSON,)),
         ),
-        example="'$URL/v1/sessions/trip-42/commits?limit=2&newest_first=true'",
+        example='"$URL/v1/sessions/trip-42/commits?limit=2&newest_first=true"',
     ),
 )

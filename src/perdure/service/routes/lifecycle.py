@@ -224,10 +224,12 @@ ROUTES = (
         "archive", Scope.admin, archive, "Move a session to the archive",
         about="Reads go on as before, and the first write brings it back. The node needs an archive, else 501.",
         body=ActorBody, optional_body=True, headers=(TRACE,), replies=(Reply(200, "It is archived.", ArchivedBody),),
+        example="-X POST $URL/v1/sessions/trip-42/archive",
     ),
     _post(
         "restore", Scope.admin, restore, "Bring a session back from the archive",
         body=ActorBody, optional_body=True, headers=(TRACE,), replies=(Reply(200, "It is live.", Restored),),
+        example="-X POST $URL/v1/sessions/trip-42/restore",
     ),
     Route(
         method="DELETE", path="/v1/sessions/{id}", scope=Scope.admin, handle=delete, name="deleteSession", summary="Delete a session",

@@ -83,6 +83,6 @@ ROUTES = (
         about="Ordered by id.",
         query=SessionsQuery,
         replies=(Reply(200, "A page of sessions.", SessionPage, headers=("Link",)),),
-        example="'$URL/v1/sessions?prefix=trip-&limit=10'",
+        example='"$URL/v1/sessions?prefix=trip-&limit=10"',
     ),
 )

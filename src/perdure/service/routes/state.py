@@ -15,7 +15,7 @@ from perdure.service.bodies import StateBody
 from perdure.service.call import Call
 from perdure.service.conditions import Version, etag, none_match, parse_at, parse_version, version_of
 from perdure.service.hooks import Scope
-from perdure.service.leases import confirm
+from perdure.service.leases import lease_of
 from perdure.service.routes.commits import PRIVATE, VARY
 from perdure.service.table import Header, Reply, Route
 
@@ -41,7 +41,7 @@ class StateQuery(msgspec.Struct, frozen=True):
 async def read(call: Call) -> Answer:
     """The state, or that the client has it already."""
     session, query = call.session, call.query(StateQuery)
-    await confirm(call, session)
+    await lease_of(call, session)
     if "if-match" in call.headers:
         raise Invalid("If-Match is for writes: to read a version, name it with `at`.", advice="")
     at = None if query.at is None else parse_at(query.at)

@@ -208,7 +208,7 @@ ROUTES = (
             Reply(200, "A message for each commit.", CommitOut, (EVENT_STREAM,)),
             Reply(200, "With long-poll: what came.", Commits),
         ),
-        example="'$URL/v1/sessions/trip-42/watch?live=long-poll&after=1'",
+        example='"$URL/v1/sessions/trip-42/watch?live=long-poll&after=1"',
     ),
     Route(
         method="GET",
@@ -226,6 +226,6 @@ ROUTES = (
             Reply(200, "A message for each change.", ChangeOut, (EVENT_STREAM,)),
             Reply(200, "With long-poll: what came.", Changes),
         ),
-        example="'$URL/v1/changes?live=long-poll&wait=1'",
+        example='"$URL/v1/changes?live=long-poll&wait=1"',
     ),
 )

@@ -1,0 +1,158 @@
+"""Leases of clients: taken, confirmed and released over HTTP, on any node."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import perdure
+from perdure import Event
+from perdure.service.app import App
+from perdure.service.node import Node
+from tests.support.service.asking import Asker, Response
+
+LEASE = "/v1/sessions/s/lease"
+COMMITS = "/v1/sessions/s/commits"
+NOTE = {"events": [{"type": "note"}]}
+
+
+async def take(ask: Asker, owner: str = "me", key: str | None = None, **more: Any) -> Response:
+    return await ask("POST", LEASE, {"owner": owner, **more}, headers=[] if key is None else [("idempotency-key", key)])
+
+
+async def under(ask: Asker, lease: str, method: str = "POST", target: str = COMMITS) -> Response:
+    return await ask(method, target, NOTE if method == "POST" else None, headers=[("perdure-lease", lease)])
+
+
+async def two_nodes(stack: AsyncExitStack, folder: Path) -> tuple[Asker, Asker]:
+    url = f"sqlite:///{folder}/s.db"
+    first = await stack.enter_async_context(perdure.open(url))
+    second = await stack.enter_async_context(perdure.open(url))
+    return Asker(App(Node(first))), Asker(App(Node(second)))
+
+
+async def test_a_lease_is_held_written_under_and_released(tmp_path: Path) -> None:
+    """On any node: what one gave another knows by the grant alone. A released one is 409, and the next holder has a higher token."""
+    async with AsyncExitStack() as stack:
+        one, two = await two_nodes(stack, tmp_path)
+        taken = await take(one, ttl=30)
+        lease = taken.json()
+        assert taken.status == 201 and taken.headers["perdure-lease"] == lease["lease"]
+        assert (lease["session"], lease["owner"], lease["ttl"], lease["exclusive"]) == ("s", "me", 30, False)
+        for ask in (one, two, one):
+            assert (await under(ask, lease["lease"])).status == 201
+            assert (await under(ask, lease["lease"], "PUT", LEASE)).json() == lease
+            assert (await under(ask, lease["lease"], "GET", "/v1/sessions/s")).status == 200
+        held = await take(two, "other")
+        assert (held.status, held.json()["code"], held.json()["facts"]["owner"]) == (423, "held", "me")
+        assert (await under(two, lease["lease"], "DELETE", LEASE)).status == 204
+        next = (await take(two, "other")).json()
+        assert next["token"] > lease["token"]
+        for ask in (one, two):
+            for method, target in (("POST", COMMITS), ("PUT", LEASE), ("DELETE", LEASE)):
+                refused = await under(ask, lease["lease"], method, target)
+                assert (refused.status, refused.json()["code"]) == (409, "fenced"), (method, refused.body)
+
+
+async def test_an_exclusive_lease_keeps_others_out(serving: Any) -> None:
+    """What is written without it is 409."""
+    async with serving() as ask:
+        lease = (await take(ask, exclusive=True)).json()["lease"]
+        assert (await ask("POST", COMMITS, NOTE)).json()["code"] == "fenced"
+        assert (await under(ask, lease)).status == 201
+
+
+async def test_a_take_that_is_sent_again_finds_its_lease(tmp_path: Path) -> None:
+    """With the same key, on any node; without it the holder is somebody else."""
+    async with AsyncExitStack() as stack:
+        one, two = await two_nodes(stack, tmp_path)
+        first = (await take(one, key="k")).json()
+        again = (await take(two, key="k")).json()
+        assert again["token"] == first["token"]
+        assert (await under(one, again["lease"])).status == 201
+        assert (await take(two, key="other")).status == 423
+
+
+async def test_a_node_answers_for_a_holder_for_half_a_ttl(serving: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After that it forgets it, without releasing it: a holder that died is found out. A request that bears the lease begins it again."""
+    async with serving() as ask:
+        leases = ask.app.node.store._core.leases
+        name = (await take(ask, ttl=30)).json()["lease"]
+        (held,) = leases.keeper.held()
+        assert held._answers_until == pytest.approx(leases.monotonic() + 15, abs=5)
+        held._answers_until = 0.0
+        await leases.look([held])
+        assert leases.keeper.held() == []
+        assert (await ask.app.node.store.read("s")).version == 1
+        assert (await under(ask, name)).status == 201
+        assert len(leases.keeper.held()) == 1
+        assert (await under(ask, name, "PUT", LEASE)).status == 200
+
+
+async def test_a_challenge_is_answered_by_whoever_hears_the_holder(tmp_path: Path) -> None:
+    """One who waits challenges; a confirmation on either node answers it, and the holder keeps its lease."""
+    async with AsyncExitStack() as stack:
+        one, two = await two_nodes(stack, tmp_path)
+        name = (await take(one, ttl=30)).json()["lease"]
+        one.app.node.store._core.leases.keeper.remove(one.app.node.store._core.leases.keeper.held()[0])
+        challenge = await take(two, "other", wait=0.01)
+        assert challenge.status == 423
+        assert (await under(two, name, "PUT", LEASE)).status == 200
+        kinds = [commit.events[0].type async for commit in two.app.node.store.history("s", control=True)]
+        assert kinds == ["leased", "challenged", "renewed"]
+
+
+async def test_sessions_that_are_due_are_claimed(tmp_path: Path) -> None:
+    """Each once; another node releases it, and its alarm is used up; what was not released stays held."""
+    async with AsyncExitStack() as stack:
+        one, two = await two_nodes(stack, tmp_path)
+        store = one.app.node.store
+        for id in ("job/1", "job/2", "later"):
+            await store.append(id, Event("start"))
+        for id in ("job/1", "job/2"):
+            await store.configure(id, wake_at=datetime(2020, 1, 1, tzinfo=UTC), wake="claim")
+        found = (await one("POST", "/v1/claims", {"owner": "w", "limit": 5, "prefix": "job/"})).json()["claims"]
+        assert [claim["session"] for claim in found] == ["job/1", "job/2"]
+        assert (await two("POST", "/v1/claims", {"owner": "w2", "limit": 5})).json() == {"claims": []}
+        first = found[0]
+        path = "/v1/sessions/=am9iLzE"
+        assert (await two("POST", f"{path}/commits", NOTE, headers=[("perdure-lease", first["lease"])])).status == 201
+        assert (await two("DELETE", f"{path}/lease", headers=[("perdure-lease", first["lease"])])).status == 204
+        assert (await store.policy("job/1")).wake_at is None
+        assert (await store.policy("job/2")).wake_at is not None
+
+
+BAD = [{}, {"owner": ""}, {"owner": "x" * 256}, {"owner": 3}, {"owner": "a", "ttl": 0}, {"owner": "a", "ttl": 1e9}]
+BAD += [{"owner": "a", "wait": 61}]
+BAD += [{"owner": "a", "ttl": "30"}, {"owner": "a", "exclusive": 1}, {"owner": "a", "x": 1}, {"owner": "a", "ttl": 0.5}]
+
+
+@pytest.mark.parametrize("body", BAD, ids=str)
+async def test_a_lease_that_is_none_is_refused(serving: Any, body: Any) -> None:
+    """400, and nothing is stored."""
+    async with serving() as ask:
+        for target in (LEASE, "/v1/claims"):
+            answer = await ask("POST", target, body)
+            if target == LEASE or "wait" not in body:
+                assert (answer.status, answer.json()["code"]) == (400, "invalid")
+        assert [info async for info in ask.app.node.store.list()] == []
+
+
+NAMES = ["", "x", "1", "1-ab", "0-" + "00" * 32, "9" * 25 + "-" + "00" * 32, "1-" + "GG" * 32]
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_grant_that_is_none_is_refused(serving: Any, name: str) -> None:
+    """400 for what is no grant, 409 for one that nobody has; nothing is written under it."""
+    async with serving() as ask:
+        await ask.app.node.store.append("s", Event("start"))
+        assert (await under(ask, name)).status == 400
+        for unknown in ("1-" + "00" * 32, "99-" + "00" * 32):
+            assert (await under(ask, unknown)).json()["code"] == "fenced"
+        assert (await ask("PUT", LEASE)).status == 400
+        assert (await ask("PUT", LEASE, {"a": 1}, headers=[("perdure-lease", "1-" + "00" * 32)])).status == 400
+        assert (await ask.app.node.store.read("s")).version == 1
