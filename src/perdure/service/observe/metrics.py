@@ -43,7 +43,7 @@ class Metrics:
         """A request came."""
         (self._watchers if watches else self._open).add(1)
 
-    def ended(self, *, watches: bool) -> None:
+    def finished(self, *, watches: bool) -> None:
         """A request that came is over."""
         (self._watchers if watches else self._open).add(-1)
 

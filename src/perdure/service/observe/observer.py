@@ -26,7 +26,7 @@ class NodeObserver:
 
     def finished(self, head: RequestHead, credential: Credential | None, status: int, code: str, seconds: float) -> None:
         if head.route:
-            self._metrics.ended(watches=head.watches)
+            self._metrics.finished(watches=head.watches)
         self._metrics.answered(head.method, head.route, status, code, seconds)
         if self._access is None:
             return
