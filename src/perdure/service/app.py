@@ -24,7 +24,7 @@ from perdure.service.origin import check_origin
 from perdure.service.problems import answer_for
 from perdure.service.refusals import Forbidden
 from perdure.service.routes import ROUTES
-from perdure.service.table import Route, Table
+from perdure.service.table import NoQuery, Route, Table
 from perdure.wire import HEADER_STORE
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -77,6 +77,8 @@ class App:
                     admission = await self._admit(route, head, credential, stack)
                     call = Call(self.node, head, names, scope["query_string"], receive, credential or _NOBODY, admission)
                     span.admitted(call.credential, names.get("id"))
+                    if route.query is NoQuery and route.scope is not None:
+                        call.query(NoQuery)
                     if method in ("GET", "HEAD") or not _brings_body(headers):
                         await admission.start()
                     answer = await route.handle(call)
