@@ -138,10 +138,13 @@ SERVERS: dict[str, Callable[[Path, Path], None]] = {
     "cassandra": maven("org.apache.cassandra:cassandra-all:5.0.6"),
     "etcd": debian("etcd-server"),
     "etcd-3.6": go("go.etcd.io/etcd/server/v3", "v3.6.16", "etcd"),
+    "haproxy": debian("haproxy", "libopentracing1", libraries=True),
     "libfaketime": debian("libfaketime"),
     "memcached": debian("memcached", libraries=True),
     "ministack": python("ministack==1.5.33"),
+    "nginx": debian("nginx", libraries=True),
     "pgbouncer": debian("pgbouncer", libraries=True),
+    "prometheus": debian("prometheus"),
     "redis": debian("redis-server", "redis-tools", libraries=True),
 }
 """What can be fetched: a function of a folder to work in and the place to fill."""

@@ -40,6 +40,15 @@ LARGE_STATES = "perdure.state.large"
 HANDLED = "perdure.consumer.handled"
 LAG = "perdure.consumer.lag"
 PARKED = "perdure.consumer.parked"
+REBASE_DEPTH, GROUP_SIZE, APPEND_DURATION = "perdure.rebase.depth", "perdure.group.size", "perdure.engine.append.duration"
+
+REQUEST_DURATION, REQUESTS_OPEN = "http.server.request.duration", "http.server.active_requests"
+"""As OpenTelemetry's semantic conventions name them; by `http.route`, never by session or tenant."""
+WATCHERS_OPEN = "perdure.server.watchers"
+TURNS_WAITING, TURNS_FREE = "perdure.server.turns.waiting", "perdure.server.turns.free"
+LIMIT_REFUSED = "perdure.server.limits.refused"
+LOG_DROPPED = "perdure.server.log.dropped"
+"""Lines of the log that were dropped because nobody read them."""
 
 LOOK_EVERY = 64
 """Calls between two looks for an SDK, while there is none: a look costs more than the rest. The first call looks."""
@@ -114,6 +123,22 @@ class Telemetry:
         self._instruments.commits.add(1, {"operation": operation})
         if conflicts:
             self._instruments.conflicts.add(conflicts, {"operation": operation})
+
+    def rebased(self, commits: int) -> None:
+        """Note over how many commits that were not seen a write was brought."""
+        if self._instruments is not None:
+            self._instruments.rebase_depth.record(commits)
+
+    @contextmanager
+    def grouped(self, appends: int) -> Iterator[None]:
+        """Around one call of the engine that appends: note how many went together, and for how long."""
+        start = self._monotonic()
+        try:
+            yield
+        finally:
+            if self._instruments is not None:
+                self._instruments.group_size.record(appends)
+                self._instruments.append_duration.record(self._monotonic() - start)
 
     def count(self, name: str, number: int = 1, **attributes: str) -> None:
         """Add to one of the counters of the caches."""
@@ -212,6 +237,11 @@ class _Instruments:
         meter = metrics.get_meter("perdure")
         self.commits = meter.create_counter(COMMITS, unit="{commit}", description="Commits stored.")
         self.conflicts = meter.create_counter(CONFLICTS, unit="{conflict}", description="Races lost before a commit was stored.")
+        self.rebase_depth = meter.create_histogram(
+            REBASE_DEPTH, unit="{commit}", description="Commits of others over which a write was brought."
+        )
+        self.group_size = meter.create_histogram(GROUP_SIZE, unit="{append}", description="Appends that went to the engine in one call.")
+        self.append_duration = meter.create_histogram(APPEND_DURATION, unit="s", description="How long the engine took for one such call.")
         self.spool_entries = meter.create_gauge(SPOOL_ENTRIES, unit="{entry}", description="Writes in the spool.")
         self.spool_bytes = meter.create_gauge(SPOOL_BYTES, unit="By", description="What the writes in the spool take.")
         self.spool_age = meter.create_gauge(SPOOL_AGE, unit="s", description="How long the oldest write is in the spool.")

@@ -8,7 +8,7 @@ import pytest
 
 import perdure
 from perdure.service.app import App
-from perdure.service.hooks import Anonymous, Credential, RequestHead, Scope
+from perdure.service.hooks import Anonymous, Credential, NoObserver, RequestHead, Scope
 from perdure.service.node import Node
 from tests.servers.node import Nodes
 from tests.support.service.asking import Asker
@@ -102,7 +102,7 @@ async def test_hooks_are_asked_in_their_order() -> None:
             seen.append(("credential", head.route))
             return Credential("acme", frozenset({Scope.read}))
 
-    class Watching:
+    class Watching(NoObserver):
         def began(self, head: RequestHead) -> None:
             seen.append(("began", head.route, head.trace_id))
 

@@ -33,6 +33,7 @@ from perdure.cli.commands import (
     spool,
     sweep,
     tag,
+    tokens,
     tour,
     upgrade,
     verify,
@@ -56,7 +57,7 @@ app = App(
 for command in (
     tour.tour, ls.ls, show.show, log.log, messages.messages, watch.watch, changes.changes, diff.diff, append.append, find.find, tag.tag,
     configure.configure, due.due, sweep.sweep, fork.fork, merge.merge, delete.delete, purge.purge, archive.archive, archive.restore,
-    lease.leases, lease.lease, verify.verify, consumers.consumers, spool.spool, serve.serve,
+    lease.leases, lease.lease, verify.verify, consumers.consumers, spool.spool, serve.serve, tokens.tokens,
     doctor.doctor, upgrade.upgrade, bench.bench,
 ):  # fmt: skip
     app.command(command, help_epilogue="")

@@ -74,7 +74,7 @@ class Core:
         self.bodies = Bodies(self.chains, place, settings.blob_bytes)
         self.reader = Reader(self.chains, codec, self.cache, self.bodies)
         self.sizes = StateSizes(codec, settings.warn_bytes, self.telemetry)
-        self.writer = Writer(backend, self.cache.saw_all)
+        self.writer = Writer(backend, self.telemetry, self.cache.saw_all)
         self.watchers = Watchers(backend, self.reader, clock, settings)
         self.keys = Keys(backend, self.reader, self.bodies)
         self.snapshots = Snapshots(backend, codec, self.cache, settings.snapshot_bytes_min)

@@ -567,3 +567,8 @@ class Store:
 def system_store(store: Store) -> Store:
     """The same store, for Perdure's own sessions about its tenant."""
     return Store(store._core, system_tenant(store.tenant))
+
+
+def global_store(store: Store) -> Store:
+    """The same store, for Perdure's own sessions about all of it."""
+    return Store(store._core, system_tenant())

@@ -8,17 +8,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from opentelemetry import context as otel_context
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+import msgspec
 
 from perdure.errors import Error, Invalid, Unavailable
 from perdure.service.answers import Answer, Stream
 from perdure.service.call import Call, ClientGoneError, Receive, read_headers
-from perdure.service.hooks import Anonymous, Credential, RequestHead
+from perdure.service.hooks import Admission, Anonymous, Credential, NoSpan, RequestHead, Scope, Span
 from perdure.service.node import Node
 from perdure.service.openapi import make_route
 from perdure.service.origin import check_origin
@@ -33,7 +32,6 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 CLIENT_GONE = 499
 """What is noted of a request whose client went away."""
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?\Z")
-_PROPAGATOR = TraceContextTextMapPropagator()
 _BINDING = ("if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "idempotency-key", "perdure-lease")
 """Headers by which a write asks to be done once, or under a condition only."""
 _HEADERS = ((b"x-content-type-options", b"nosniff"),)
@@ -62,6 +60,7 @@ class App:
         headers: Mapping[str, str] = {}
         head, credential, call = RequestHead(method, "", headers, client, None), None, None
         status, code = CLIENT_GONE, ""
+        admission, span = _NO_ADMISSION, _NO_SPAN
         self.node.open_requests += 1
         try:
             async with contextlib.AsyncExitStack() as stack:
@@ -70,31 +69,39 @@ class App:
                     trace = _TRACEPARENT.match(headers.get("traceparent", ""))
                     head = RequestHead(method, "", headers, client, trace and trace[1])
                     route, names = self.table.find(method, path)
-                    head = RequestHead(method, route.path, headers, client, trace and trace[1])
+                    head = RequestHead(method, route.path, headers, client, trace and trace[1], route.watches)
                     self.node.observer.began(head)
-                    if trace:
-                        stack.enter_context(_in_trace(headers))
-                    credential = await self._admit(route, head, stack)
-                    call = Call(self.node, head, names, scope["query_string"], receive, credential or _NOBODY)
+                    span = stack.enter_context(self.node.observer.span(head))
+                    if span.trace_id != head.trace_id:
+                        head = msgspec.structs.replace(head, trace_id=span.trace_id)
+                    credential = await self._credential(route, head)
+                    admission = await self._admit(route, head, credential, stack)
+                    call = Call(self.node, head, names, scope["query_string"], receive, credential or _NOBODY, admission)
+                    span.admitted(call.credential, names.get("id"))
                     if route.query is NoQuery and route.scope is not None:
                         call.query(NoQuery)
+                    if method in ("GET", "HEAD") or not _brings_body(headers):
+                        await admission.start()
                     answer = await route.handle(call)
                 except ClientGoneError:
                     return
                 except Exception as error:  # noqa: BLE001 - whatever was raised, the client gets a problem document
                     answer, code = answer_for(error, head.trace_id)
+                admission.done()
                 if isinstance(answer, Stream):
                     status = answer.status
-                    code = await self._stream(answer, method, receive, send)
+                    code = await self._stream(answer, method, receive, send, admission)
                 else:
+                    admission.sent(len(answer.body))
                     await self._send(answer, method, send, close=_has_more(headers, call))
                     status = answer.status
+                span.answered(status, code)
         finally:
             self.node.open_requests -= 1
             self.node.observer.finished(head, credential, status, code, loop.time() - began)
 
-    async def _admit(self, route: Route, head: RequestHead, stack: contextlib.AsyncExitStack) -> Credential | None:
-        """Ask who it is, whether they may, and whether it is too much."""
+    async def _credential(self, route: Route, head: RequestHead) -> Credential | None:
+        """Ask who it is; `None`: the route does not ask."""
         node = self.node
         if isinstance(node.authenticator, Anonymous) and node.options.uds is None and node.options.loopback:
             check_origin(head.headers, node.options)
@@ -102,12 +109,21 @@ class App:
             return None
         if node.closing.is_set():
             raise Unavailable("This node is shutting down.")
-        credential = await node.authenticator.credential(head)
+        return await node.authenticator.credential(head)
+
+    async def _admit(
+        self, route: Route, head: RequestHead, credential: Credential | None, stack: contextlib.AsyncExitStack
+    ) -> Admission:
+        """Ask whether they may, and whether it is too much."""
+        if route.scope is None or credential is None:
+            return _NO_ADMISSION
         _check_headers(route, head.headers)
         if route.scope not in credential.scopes:
             raise Forbidden(f"This route asks for the scope {route.scope.value!r}, which these credentials do not have.")
-        await stack.enter_async_context(node.limits.admit(head, credential))
-        return credential
+        admission = await stack.enter_async_context(self.node.limits.admit(head, credential))
+        if route.method != "GET" and route.scope is not Scope.read and not route.charges:
+            admission.charge(commits=1)
+        return admission
 
     async def _send(self, answer: Answer, method: str, send: Send, *, close: bool) -> None:
         headers = self._headers(answer)
@@ -118,7 +134,7 @@ class App:
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if method == "HEAD" else answer.body})
 
-    async def _stream(self, answer: Stream, method: str, receive: Receive, send: Send) -> str:
+    async def _stream(self, answer: Stream, method: str, receive: Receive, send: Send, admission: Admission) -> str:
         """Send the pieces until they end, or the client goes away. The code of the error that ended them, if one did: then the answer stays
         without its end, so that nobody takes it for whole."""
         await send({"type": "http.response.start", "status": answer.status, "headers": self._headers(answer)})
@@ -129,6 +145,7 @@ class App:
                 async for piece in answer.pieces:
                     if gone.done():
                         return "client_gone"
+                    admission.sent(len(piece))
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
                 if gone.done():
                     return "client_gone"
@@ -151,6 +168,8 @@ class App:
 
 _NOBODY = Credential("default", frozenset())
 """The credential of routes that ask for none."""
+_NO_ADMISSION = Admission()
+_NO_SPAN: Span = NoSpan(None)
 
 
 def _check_headers(route: Route, headers: Mapping[str, str]) -> None:
@@ -163,16 +182,6 @@ def _check_headers(route: Route, headers: Mapping[str, str]) -> None:
             raise Invalid(f"{route.method} {route.path} takes no {name}: nothing was done.", advice="")
 
 
-@contextlib.contextmanager
-def _in_trace(headers: Mapping[str, str]) -> Iterator[None]:
-    """Inside, what is written belongs to the caller's trace: commits keep its traceparent."""
-    token = otel_context.attach(_PROPAGATOR.extract(headers))
-    try:
-        yield
-    finally:
-        otel_context.detach(token)
-
-
 def _raw_path(scope: MutableMapping[str, Any], root_path: str) -> str:
     """The path as it came, without what a proxy in front has put before it."""
     raw = scope.get("raw_path") or scope["path"].encode()
@@ -182,8 +191,11 @@ def _raw_path(scope: MutableMapping[str, Any], root_path: str) -> str:
 
 def _has_more(headers: Mapping[str, str], call: Call | None) -> bool:
     """Whether a body, or a part of it, was not read: the connection is of no more use then."""
-    has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
-    return has_body and (call is None or not call.complete)
+    return _brings_body(headers) and (call is None or not call.complete)
+
+
+def _brings_body(headers: Mapping[str, str]) -> bool:
+    return headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
 
 
 async def _gone(receive: Receive) -> None:

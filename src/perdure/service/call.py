@@ -14,7 +14,7 @@ import msgspec
 from perdure.engine.store import Store
 from perdure.errors import Invalid, TooLarge
 from perdure.model.ids import check_name
-from perdure.service.hooks import Credential, RequestHead
+from perdure.service.hooks import Admission, Credential, RequestHead
 from perdure.service.node import Node
 from perdure.service.refusals import Forbidden, NotAcceptable, RequestTimeout, UnsupportedMedia
 from perdure.wire import JSON
@@ -41,10 +41,19 @@ class Call:
     """One request, on its way through a handler."""
 
     def __init__(
-        self, node: Node, head: RequestHead, path: Mapping[str, str], query: bytes, receive: Receive, credential: Credential
+        self,
+        node: Node,
+        head: RequestHead,
+        path: Mapping[str, str],
+        query: bytes,
+        receive: Receive,
+        credential: Credential,
+        admission: Admission | None = None,
     ) -> None:
         """`path` has the raw segments that stand for the route's names."""
         self.node, self.head, self.credential = node, head, credential
+        self.admission = admission or Admission()
+        """What the request may take: `charge` what its body asks for before anything is done."""
         self.headers = head.headers
         self.store: Store = node.for_tenant(credential.tenant)
         """The store of the credential's tenant: the only one that a handler may use."""
@@ -119,7 +128,10 @@ class Call:
         return kind.strip().lower()
 
     async def body(self) -> bytes:
-        """All of the body. Raises `TooLarge`, `RequestTimeout`, `Invalid` for a length that it does not have."""
+        """All of the body; then the request waits for its turn before the engine.
+
+        Raises `TooLarge`, `RequestTimeout`, `QuotaExceeded`, `Unavailable`.
+        """
         limit = self.node.options.max_body
         said = self.headers.get("content-length")
         if said is not None and said.isdecimal() and int(said) > limit:
@@ -131,6 +143,9 @@ class Call:
             if size > limit:
                 raise TooLarge(f"The body has more than {limit:,} bytes.", limit=limit)
             parts.append(part)
+        if said is None and size:
+            self.admission.charge(bytes=size)
+        await self.admission.start()
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def _parts(self) -> AsyncGenerator[bytes, None]:

@@ -9,14 +9,18 @@ They are given to `Node`. A request goes through them in that order, between the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, nullcontext
 from enum import Enum
 from typing import Protocol
 
 import msgspec
+from opentelemetry import context as otel_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from perdure.errors import Unauthorized
+
+_PROPAGATOR = TraceContextTextMapPropagator()
 
 
 class Scope(Enum):
@@ -54,6 +58,8 @@ class RequestHead(msgspec.Struct, frozen=True):
     """The client's address."""
     trace_id: str | None
     """The trace that the request belongs to."""
+    watches: bool = False
+    """Whether it is answered by waiting for what happens: an event stream or a long poll."""
 
 
 class Authenticator(Protocol):
@@ -64,12 +70,41 @@ class Authenticator(Protocol):
         ...
 
 
+class Admission:
+    """What one request may take. This one is asked nothing and refuses nothing."""
+
+    async def start(self) -> None:
+        """Wait for a turn before the engine, once the body has arrived: who sends slowly holds no turn. Raises `Unavailable`."""
+
+    def done(self) -> None:
+        """The engine has done its work: the turn ends, before the answer is sent. Calling it twice is calling it once."""
+
+    def charge(self, *, commits: int = 0, bytes: int = 0) -> None:
+        """The request asks for so much more than its head said. Raises `QuotaExceeded`; then nothing may have been done yet."""
+
+    def sent(self, bytes: int) -> None:
+        """So much was answered."""
+
+
 class Limits(Protocol):
     """Says how much may be asked."""
 
-    def admit(self, head: RequestHead, credential: Credential) -> AbstractAsyncContextManager[object]:
-        """Entered before a request's body is read, left when its answer is sent. Entering may wait, or raise `QuotaExceeded` (429)."""
+    def admit(self, head: RequestHead, credential: Credential) -> AbstractAsyncContextManager[Admission]:
+        """Entered before a request's body is read, left when its answer is sent. Entering may raise `QuotaExceeded` (429)."""
         ...
+
+
+class Span(Protocol):
+    """What a trace notes of one request."""
+
+    trace_id: str | None
+    """The trace that it belongs to, also where the request brought none."""
+
+    def admitted(self, credential: Credential, session: str | None) -> None:
+        """Who asks, and for which session."""
+
+    def answered(self, status: int, code: str) -> None:
+        """See `Observer.finished`."""
 
 
 class Observer(Protocol):
@@ -77,6 +112,10 @@ class Observer(Protocol):
 
     def began(self, head: RequestHead) -> None:
         """A request came."""
+
+    def span(self, head: RequestHead) -> AbstractContextManager[Span]:
+        """Entered before the credential is asked, left when the answer is sent: what happens in it belongs to the request's trace."""
+        ...
 
     def finished(self, head: RequestHead, credential: Credential | None, status: int, code: str, seconds: float) -> None:
         """It was answered with this status; `code` is that of the error, or "". Of a stream: it has ended. 499: the client went away."""
@@ -98,15 +137,42 @@ class Anonymous:
 class NoLimits:
     """Everything may be asked."""
 
-    def admit(self, head: RequestHead, credential: Credential) -> AbstractAsyncContextManager[object]:  # noqa: ARG002
-        return nullcontext()
+    def admit(self, head: RequestHead, credential: Credential) -> AbstractAsyncContextManager[Admission]:  # noqa: ARG002
+        return nullcontext(_ADMISSION)
+
+
+_ADMISSION = Admission()
+
+
+class NoSpan:
+    """Of a request that nobody traces."""
+
+    def __init__(self, trace_id: str | None) -> None:
+        self.trace_id = trace_id
+
+    def admitted(self, credential: Credential, session: str | None) -> None:
+        pass
+
+    def answered(self, status: int, code: str) -> None:
+        pass
 
 
 class NoObserver:
-    """Nothing is noted."""
+    """Nothing is noted. What a request writes belongs to the trace that it came with."""
 
     def began(self, head: RequestHead) -> None:
         pass
+
+    @contextmanager
+    def span(self, head: RequestHead) -> Iterator[Span]:
+        if head.trace_id is None:
+            yield NoSpan(None)
+            return
+        token = otel_context.attach(_PROPAGATOR.extract(head.headers))
+        try:
+            yield NoSpan(head.trace_id)
+        finally:
+            otel_context.detach(token)
 
     def finished(self, head: RequestHead, credential: Credential | None, status: int, code: str, seconds: float) -> None:
         pass

@@ -38,13 +38,15 @@ class Node:
         authenticator: Authenticator | None = None,
         limits: Limits | None = None,
         observer: Observer | None = None,
+        exposition: Callable[[str], tuple[bytes, str]] | None = None,
     ) -> None:
-        """The store stays the caller's to close."""
+        """The store stays the caller's to close. `exposition`: from an Accept header to the process's metrics and their media type."""
         self.store = store
         self.options = options or ServeOptions()
         self.authenticator = authenticator or Anonymous(self.options.anonymous_tenant or "default")
         self.limits = limits or NoLimits()
         self.observer = observer or NoObserver()
+        self.exposition = exposition
         self.draining = asyncio.Event()
         """Set when the node is about to stop: streams end, and `/readyz` says no."""
         self.closing = asyncio.Event()

@@ -33,7 +33,7 @@ def headers_for(error: Error) -> Headers:
     headers: Headers = [("cache-control", "no-store")]
     match error:
         case QuotaExceeded():
-            headers.append(("retry-after", str(max(1, math.ceil(error.facts.get("retry_after", 1))))))
+            headers += _quota_headers(error)
         case Unauthorized():
             headers.append(("www-authenticate", "Bearer"))
         case MethodNotAllowed():
@@ -44,4 +44,15 @@ def headers_for(error: Error) -> Headers:
             headers.append(("retry-after", str(RETRY_AFTER)))
         case _:
             pass
+    return headers
+
+
+def _quota_headers(error: QuotaExceeded) -> Headers:
+    """When to come back, and the RateLimit fields (draft-ietf-httpapi-ratelimit-headers) of a quota that a node has."""
+    seconds = max(1, math.ceil(error.facts.get("retry_after", 1)))
+    headers: Headers = [("retry-after", str(seconds))]
+    quota, limit, window = (error.facts.get(name) for name in ("quota", "limit", "window"))
+    if isinstance(quota, str) and isinstance(limit, int):
+        within = f";w={math.ceil(window)}" if isinstance(window, int | float) else ""
+        headers += [("ratelimit-policy", f'"{quota}";q={limit}{within}'), ("ratelimit", f'"{quota}";r=0;t={seconds}')]
     return headers

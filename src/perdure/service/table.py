@@ -62,6 +62,10 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     replies: tuple[Reply, ...] = ()
     example: str = ""
     """Arguments of curl that follow `curl -sS`, with `$URL` for the node; for the docs, where it is run."""
+    watches: bool = False
+    """Whether it is answered by waiting for what happens, as an event stream or a long poll: it takes no turn before the engine."""
+    charges: bool = False
+    """Whether the handler itself charges the commits that its body asks for; another route that writes counts as one."""
     described: bool = True
     """Whether it stands in the OpenAPI document."""
 

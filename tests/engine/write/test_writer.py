@@ -15,6 +15,7 @@ from perdure.clock import SeededClock
 from perdure.engine.write.writer import Writer
 from perdure.errors import TooLarge
 from perdure.model.ids import SessionKey
+from perdure.telemetry import Telemetry
 
 FIRST, SLOW = SessionKey("acme", "first"), SessionKey("acme", "slow")
 
@@ -46,7 +47,7 @@ async def test_appends_of_an_engine_that_writes_each_by_itself_do_not_wait_for_o
 
     backend = Uneven()
     backend.batched = batched
-    writer = Writer(backend)
+    writer = Writer(backend, Telemetry(lambda: 0.0))
     sessions = [SessionKey("acme", f"s{number}") for number in range(5)]
     lone = asyncio.create_task(writer.append(behind(FIRST)))
     tasks = [asyncio.create_task(writer.append(behind(session))) for session in [SLOW, *sessions]]
@@ -70,7 +71,7 @@ async def test_those_who_were_answered_together_go_together_again() -> None:
 
     backend = Counted(SeededClock(1))
     backend.sizes = []
-    writer = Writer(backend)
+    writer = Writer(backend, Telemetry(lambda: 0.0))
 
     async def session(number: int) -> None:
         for _ in range(5):

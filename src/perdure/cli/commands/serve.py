@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import sys
 from dataclasses import replace
@@ -13,18 +12,21 @@ import msgspec
 from cyclopts import Parameter
 
 import perdure
+from perdure.cli.commands.serve_flags import ACCESS, LIMITS, Access, Limits, parse_size
 from perdure.cli.common import COMMON, Common
 from perdure.cli.exits import UsageError
 from perdure.cli.output.terminal import Terminal
 from perdure.config import install, shown_url
-from perdure.errors import Unsupported
+from perdure.errors import Invalid, NotFound, Unsupported
 
 if TYPE_CHECKING:
     from perdure.service.options import ServeOptions
+    from perdure.service.serving import AccessOptions
 
 PREFIX = "PERDURE_"
 """Each option is also read from the environment: `--drain-delay` as PERDURE_DRAIN_DELAY. The port from PORT too."""
-UNITS = {"": 1, "b": 1, "kib": 1 << 10, "mib": 1 << 20, "gib": 1 << 30}
+GROUPS = ("access", "limits", "common")
+"""Parameters that are groups of options."""
 
 
 class ListeningRow(msgspec.Struct, frozen=True):
@@ -52,8 +54,11 @@ def serve(
     max_body: Annotated[str | None, Parameter(show_default=False)] = None,
     drain_delay: Annotated[float | None, Parameter(show_default=False)] = None,
     drain_timeout: Annotated[float | None, Parameter(show_default=False)] = None,
+    metrics_port: int | None = None,
     log_level: Annotated[Literal["critical", "error", "warning", "info", "debug"] | None, Parameter(show_default=False)] = None,
     allow_anonymous: str | None = None,
+    access: Access = ACCESS,
+    limits: Limits = LIMITS,
     common: Common = COMMON,
 ) -> None:
     """Serve a store over HTTP until Ctrl-C or SIGTERM. A store that is not there is made.
@@ -84,6 +89,8 @@ def serve(
         Seconds for which requests are still taken after SIGTERM, while /readyz says no; 5 without it.
     drain_timeout
         Seconds after that for requests in progress; 20 without it.
+    metrics_port
+        Another port for /metrics, which asks for no credential there.
     log_level
         How much is logged; info without it.
     allow_anonymous
@@ -93,58 +100,58 @@ def serve(
         if common.url is not None:
             raise UsageError("Name the store once: as the argument, or with --url.")
         common = replace(common, url=url)
-    given = {name: value for name, value in locals().items() if name not in ("url", "common") and value is not None}
+    given = {name: value for name, value in locals().items() if name not in (*GROUPS, "url") and value is not None}
     try:
         options = make_options(given, os.environ)
-        from perdure.service import server
-        from perdure.service.node import Node
+        who, how_much = access.options(os.environ), limits.options(os.environ)
+        from perdure.service import serving
     except ImportError as error:
         raise Unsupported(f"perdure serve needs {error.name or 'more packages'}: {install('service')}.", advice="") from None
-    logging.basicConfig(level=options.log_level.upper(), stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
     terminal = common.terminal()
+    where: dict[str, Any] = {"tenant": common.tenant, "blobs": common.place, "archive": common.archive_place}
 
     async def main() -> None:
-        opening = perdure.open(common.address, tenant=common.tenant, blobs=common.place, archive=common.archive_place)
-        async with opening as store:
-            await server.run(Node(store, options), lambda urls: _show(terminal, ListeningRow(urls, shown_url(common.address), store.id)))
+        if not (options.loopback or options.anonymous_tenant or who.tokens or who.jwt):
+            await _check_credentials(common.address, where, options, who)  # Before a store is made that would not be served.
+        async with perdure.open(common.address, **where) as store:
+            row = shown_url(common.address), store.id
+            await serving.serve(store, options, who, how_much, lambda urls: _show(terminal, ListeningRow(urls, *row)))
 
     _run(main())
 
 
+async def _check_credentials(url: str, where: dict[str, Any], options: ServeOptions, access: AccessOptions) -> None:
+    """Raise `UsageError` unless the store has tokens: without, nobody but this machine may connect."""
+    from perdure.service import serving
+
+    try:
+        async with perdure.open(url, **where, create=False) as store:
+            await serving.authenticator_for(store, options, access)
+    except NotFound:
+        raise UsageError(serving.not_loopback(options)) from None
+    except Invalid as error:
+        raise UsageError(str(error)) from None
+
+
 def make_options(given: dict[str, Any], environment: Any) -> ServeOptions:
     """The options, from the command line and then from the environment. Raises `UsageError`."""
-    from perdure.errors import Invalid
     from perdure.service.options import ServeOptions, check
 
     found = dict(given)
     for name in serve.__kwdefaults__ or {}:
-        if name not in found and name != "common" and (said := environment.get(PREFIX + name.upper())):
+        if name not in found and name not in GROUPS and (said := environment.get(PREFIX + name.upper())):
             found[name] = said
     if "port" not in found and environment.get("PORT"):
         found["port"] = environment["PORT"]
     if "max_body" in found:
-        found["max_body"] = parse_size(found["max_body"])
+        found["max_body"] = parse_size(found["max_body"], "--max-body")
     if "allow_anonymous" in found:
         found["anonymous_tenant"] = found.pop("allow_anonymous")
     try:
         options = check(msgspec.convert(found, ServeOptions, strict=False))
     except (msgspec.ValidationError, Invalid) as error:
         raise UsageError(f"{str(error).rstrip('.')}.") from None
-    if not options.loopback and options.anonymous_tenant is None:
-        raise UsageError(
-            f"Without credentials this serves loopback only, and {options.host!r} is no loopback address. To let everyone who can connect"
-            " read and write the sessions of one tenant, name it: --allow-anonymous TENANT."
-        )
     return options
-
-
-def parse_size(text: str) -> int:
-    """Bytes, of a number with or without KiB, MiB or GiB. Raises `UsageError`."""
-    digits = text.strip().rstrip("BbGgIiKkMm").strip()
-    unit = text.strip()[len(digits) :].strip().lower()
-    if not digits.isascii() or not digits.isdecimal() or unit not in UNITS:
-        raise UsageError(f"--max-body takes bytes, as a number with KiB, MiB or GiB, not {text!r}.")
-    return int(digits) * UNITS[unit]
 
 
 def _show(terminal: Terminal, row: ListeningRow) -> None:

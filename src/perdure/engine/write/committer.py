@@ -247,6 +247,8 @@ class Committer:
             return applied(msgspec.structs.replace(request, events=events), current)
         after = missing_after(request, seen, current)
         theirs = [] if after is None or current is None else await self._reader.between(request.session, after, current.head.version)
+        if theirs:
+            self._telemetry.rebased(len(theirs))
         found = resolve(request, seen, current, theirs)
         if isinstance(found, Conflict):
             raise await self._lookups.explained(request, None if current is None else current.head, found)

@@ -19,6 +19,7 @@ from perdure.concurrency.critical_section import CriticalSection
 from perdure.concurrency.replies import is_blocking
 from perdure.errors import Unknown
 from perdure.model.ids import SessionKey
+from perdure.telemetry import Telemetry
 
 T = TypeVar("T")
 
@@ -53,8 +54,8 @@ class _Queue:
 class Writer:
     """Passes appends to the backend. Called from any loop, or from a thread inside `run_blocking`."""
 
-    def __init__(self, backend: Backend, stored: Stored = lambda _: None) -> None:
-        self._backend, self._stored = backend, stored
+    def __init__(self, backend: Backend, telemetry: Telemetry, stored: Stored = lambda _: None) -> None:
+        self._backend, self._telemetry, self._stored = backend, telemetry, stored
         self._queues: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Queue] = weakref.WeakKeyDictionary()
         self._last: tuple[Callable[[], object], _Queue] = (lambda: None, _Queue())
         self._section = CriticalSection()
@@ -90,11 +91,11 @@ class Writer:
         """An append that waits for no other one."""
         appends = (append,)
         if queue is None:
-            outcomes = await self._backend.append(appends)
+            outcomes = await self._sent(appends)
         else:
             queue.calls += 1
             try:
-                outcomes = await self._backend.append(appends)
+                outcomes = await self._sent(appends)
             finally:
                 queue.calls -= 1
         self._note(appends, outcomes)
@@ -106,6 +107,9 @@ class Writer:
         stored = [(append.session, outcome.head.version) for append, outcome in pairs if type(outcome) is Appended]
         if stored:
             self._stored(stored)
+
+    def _sent(self, appends: Sequence[Append]) -> Awaitable[Sequence[Answer]]:
+        return self._measured(appends) if self._telemetry.measures else self._backend.append(appends)
 
     def _queue(self, loop: asyncio.AbstractEventLoop) -> _Queue:
         with self._section:
@@ -144,7 +148,7 @@ class Writer:
             return
         queue.calls += 1
         try:
-            outcomes: Sequence[Answer] = await self._backend.append(appends)
+            outcomes: Sequence[Answer] = await self._sent(appends)
         except Exception as error:  # noqa: BLE001 - every caller of the batch gets it
             outcomes = [error] * len(appends)
         finally:
@@ -153,6 +157,11 @@ class Writer:
         for future, outcome in zip(futures, outcomes, strict=True):
             if not future.done():
                 future.set_result(outcome)
+
+    async def _measured(self, appends: Sequence[Append]) -> Sequence[Outcome | BaseException]:
+        """The engine's call, with its size and its duration noted."""
+        with self._telemetry.grouped(len(appends)):
+            return await self._backend.append(appends)
 
     async def drain(self) -> None:
         """Wait for the appends that this loop has submitted."""

@@ -205,12 +205,12 @@ class VerifiedFace(Face):
         return made
 
     async def _store(self, plans: Sequence[Plan]) -> Sequence[spi.Outcome | BaseException]:
-        appends = [append_of(plan) for plan in plans]
-        if len(appends) == 1:
-            return [await self._core.writer.submit(appends[0])]
+        submit = self._core.writer.submit
+        if len(plans) == 1:
+            return [await submit(append_of, plans[0])]
         if self.backend.capabilities.batched:
-            return await self.backend.append(appends)
-        return await asyncio.gather(*[self._core.writer.submit(append) for append in appends])
+            return await self.backend.append([append_of(plan) for plan in plans])
+        return await asyncio.gather(*[submit(append_of, plan) for plan in plans])
 
     def _answer(self, plan: Plan, outcome: spi.Outcome | BaseException, sent: float) -> wire.Answer:
         if isinstance(outcome, spi.Appended):

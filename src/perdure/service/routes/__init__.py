@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perdure.service.routes import commits, health, leases, lifecycle, patch, sessions, state, watching
+from perdure.service.routes import commits, health, leases, lifecycle, metrics, patch, sessions, state, watching
 from perdure.service.table import Route
 
 ROUTES: tuple[Route, ...] = (
@@ -14,4 +14,5 @@ ROUTES: tuple[Route, ...] = (
     *leases.ROUTES,
     *watching.ROUTES,
     *health.ROUTES,
+    *metrics.ROUTES,
 )

@@ -89,6 +89,8 @@ def _answer(lease: Lease, status: int = 200) -> Answer:
 async def take(call: Call) -> Answer:
     """Hold a session."""
     session, body = call.session, await call.json(LeaseBody)
+    if body.wait > 0:
+        call.admission.done()  # Who waits for a holder holds no turn before the engine.
     asked = call.store.lease(session, owner=body.owner, ttl=body.ttl, wait=body.wait, exclusive=body.exclusive)
     if (key := call.key) is not None:
         asked.repeats(key)
