@@ -220,7 +220,7 @@ class ControlCommits:
 
     async def with_look(self, session: SessionKey, basis: Basis) -> Basis:
         """The basis with what a sweeper has seen: that stands in the index row alone, so what is in memory may be older. A commit that sets
-        the row's cell without it would make the sweeper begin again."""
+        the row's cell without it would have the sweeper begin again."""
         policy = policy_of(basis.control)
         if policy is None or not policy.needs_looks:
             return basis
