@@ -68,11 +68,11 @@ class Life:
         self.store, self.clock, self.agents = store, clock, agents
         self.chance = random.Random(seed)
         self.machine = Machine(store, clock, self.chance, killing)
+        self.end = max(agent.visits[-1][0] for agent in agents) + EXPIRE + GRACE + 4 * LATE
 
     async def live(self) -> None:
         """From the first visit until everything that policies say is done."""
-        end = max(agent.visits[-1][0] for agent in self.agents) + EXPIRE + GRACE + 4 * LATE
-        while self.clock.time < end:
+        while self.clock.time < self.end:
             await asyncio.gather(self._visit(), self._sweep())
             await self._look()
             self.clock.advance(seconds=ROUND.total_seconds())
@@ -106,7 +106,7 @@ class Life:
         agent = self.chance.choice(self.agents)
         if agent.sent and agent.tombstone is None and not await self._has_ended(agent):
             assert await messages(self.store, agent.name) == agent.messages[: agent.sent]
-            if self.chance.random() < 0.1:
+            if self.chance.random() < 0.1 and self.clock.time < self.end - ARCHIVE - LATE:  # In the end all have to be archived.
                 await self.machine.run(lambda store: store.restore(agent.name), 5)
         for each in self.agents:
             if each.kind == "expires" and each.sent == len(each.messages) and not each.purged:
