@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,6 +67,41 @@ async def test_a_session_that_is_not_used_is_archived_and_comes_back(tmp_path: P
             assert await swept(store) == []
         assert (await kinds(store, "s")).count("back") == 2
         await store.verify("s")
+
+
+@pytest.mark.parametrize("change", ["message", "policy"])
+async def test_a_session_that_is_used_after_the_look_is_not_archived(tmp_path: Path, change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message, or another policy, that comes between the sweeper's look and its first commit ends the move: `overtaken`."""
+    clock = SimulatedClock()
+    async with perdure.open("memory:", clock=clock, archive=f"file://{tmp_path}") as store:
+        await filled(store, "s")
+        await store.configure("s", archive_after=5 * DAY)
+        assert await swept(store) == [("s", "looked")]
+        clock.advance(days=5, minutes=1)
+        archiver = store._core.archiver
+        archive = archiver.archive
+
+        async def late(*arguments: Any) -> Any:
+            if change == "message":
+                await store.append("s", Event("late"))
+            else:
+                await store.configure("s", archive_after=50 * DAY)
+            return await archive(*arguments)
+
+        monkeypatch.setattr(archiver, "archive", late)
+        assert await swept(store) == [("s", "overtaken")]
+        monkeypatch.undo()
+        assert (await store.read("s")).status is Status.active
+        assert [kind async for kind in _kinds(store)].count(Kind.anchor) == 0
+        clock.advance(days=5, minutes=1)
+        await swept(store)
+        clock.advance(days=5, minutes=1)
+        assert ("s", "archived") in await swept(store) or change == "policy"
+
+
+async def _kinds(store: perdure.Store) -> AsyncIterator[Kind]:
+    async for commit in store.history("s", control=True):
+        yield commit.kind
 
 
 async def test_an_archived_session_expires(tmp_path: Path) -> None:

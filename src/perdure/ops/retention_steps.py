@@ -11,6 +11,7 @@ import msgspec
 from perdure.backends.spi import NEVER, Row
 from perdure.engine.core import Core
 from perdure.engine.read.bodies import nothing
+from perdure.engine.read.cache import CachedState
 from perdure.engine.views import Archived
 from perdure.errors import Busy, Invalid
 from perdure.model.anchor import anchor_of
@@ -60,8 +61,11 @@ async def archive(sweep: Sweep, row: Row, policy: Policy, last: Look | None, loo
         return action(row, "archived")
     due_at = next_due(resting(policy), last, look)
 
+    def is_wanted(state: CachedState) -> bool:
+        return state.head.data == row.head.data and policy_of(state.control) == policy
+
     async def all_of_it() -> Archived:
-        return await sweep.core.archiver.archive(row.session, ACTOR)
+        return await sweep.core.archiver.archive(row.session, ACTOR, is_wanted)
 
     return await _go(sweep, row, look, all_of_it, "archived", NEVER if due_at is None else due_at, needs_place=True)
 

@@ -11,6 +11,7 @@ removed. A name is used once. So an archiver that stops between two of these ste
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import aclosing, suppress
 from enum import Enum
 from typing import Any
@@ -55,6 +56,8 @@ from perdure.model.ids import SessionKey
 from perdure.model.lifecycle import LOOK, first_due, policy_of
 from perdure.telemetry import Telemetry
 
+Wanted = Callable[[CachedState], bool]
+
 ROUNDS = 64
 """How often a step is decided again because other commits came first."""
 _LIVE = Options(create=False)
@@ -94,8 +97,8 @@ class Archiver:
         self._controls, self._snapshots, self._clock, self._durability = controls, snapshots, clock, durability
         self._bodies, self._unread, self._telemetry = bodies, unread, telemetry
 
-    async def archive(self, session: SessionKey, actor: str | None) -> Archived:
-        """See `Store.archive`."""
+    async def archive(self, session: SessionKey, actor: str | None, is_wanted: Wanted | None = None) -> Archived:
+        """See `Store.archive`. `is_wanted` is asked of the very state that the first commit of a move follows: `Busy` where it denies it."""
         self._segments.place(session, "cannot go to an archive")
         began = 0
         for _ in range(ROUNDS):
@@ -104,7 +107,7 @@ class Archiver:
             if state.head.status == _ARCHIVED:
                 return await self._finished(session, state, began)
             await self._unread.require_none(session, state.head.version)
-            preparing = await self.prepare(session, None, actor)
+            preparing = await self.prepare(session, None, actor, is_wanted)
             if preparing is not None:
                 await self.move(session, preparing, actor)
         raise self._overtaken(session)
@@ -142,14 +145,18 @@ class Archiver:
             raise NotFound(f"There is no session {session.id!r}.", session=session.id)
         return state
 
-    async def prepare(self, session: SessionKey, last: int | None, actor: str | None) -> Preparing | None:
+    async def prepare(
+        self, session: SessionKey, last: int | None, actor: str | None, is_wanted: Wanted | None = None
+    ) -> Preparing | None:
         """Say which segment is about to be made: of the records up to `last`; without it, of the whole session. One that is being made
-        already is gone on with. `None`: there is nothing to move. Raises `Busy` where a lease forbids it."""
+        already is gone on with. `None`: there is nothing to move. Raises `Busy` where a lease forbids it, or `is_wanted` denies it."""
         for _ in range(ROUNDS):
             state = await self.live(session)
             head, pending = state.head, preparing_of(state.control)
             if head.status == _ARCHIVED:
                 return None
+            if is_wanted is not None and not is_wanted(state):
+                raise self._written(session)
             self.check_lease(session, head.epoch, whole=last is None)
             if pending is not None and (not pending.whole or pending.last == head.version):
                 return pending
