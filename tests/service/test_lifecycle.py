@@ -41,10 +41,12 @@ async def test_sessions_come_in_pages(serving: Any) -> None:
         later = "2100-01-01T00:00:00Z"
         assert (await ask("GET", f"/v1/sessions?updated_after={later}")).json()["sessions"] == []
         assert len((await ask("GET", f"/v1/sessions?updated_before={later}")).json()["sessions"]) == 4
+        assert (await ask("GET", "/v1/sessions?cursor=null")).json()["sessions"] == []
 
 
 BAD = ["limit=0", "limit=1001", "tag=x", "tag=a=1&tag=a=2", "tag==x", "status=odd", "updated_after=monday", "cursor=%00"]
-BAD += ["prefix=%00", "order=x", "prefix=" + "x" * 300, "cursor=", "updated_before=2026-01-01T00:00:00"]
+BAD += ["prefix=%00", "order=x", "status=null"]
+BAD += ["updated_after=null", "prefix=" + "x" * 300, "cursor=", "updated_before=2026-01-01T00:00:00"]
 
 
 @pytest.mark.parametrize("query", BAD)

@@ -17,6 +17,7 @@ from perdure.service.hooks import Credential, RequestHead
 from perdure.service.node import Node
 from perdure.wire.sse import Message, MessageReader
 from tests.support.service.asking import Asker
+from tests.support.service.listening import until
 
 WATCH = "/v1/sessions/s/watch"
 
@@ -32,12 +33,6 @@ def messages(text: str) -> list[Message]:
 
 def versions(text: str) -> list[int]:
     return [msgspec.json.decode(each.data)["version"] for each in messages(text) if each.data and each.event == "message"]
-
-
-async def until(condition: Any) -> None:
-    """Wait for a condition; the test's own end is the limit."""
-    while not condition():  # noqa: ASYNC110 - what is waited for sets no event
-        await asyncio.sleep(0.005)
 
 
 async def test_a_stream_has_what_is_there_and_what_comes(serving: Any) -> None:

@@ -26,7 +26,7 @@ from perdure.service.problems import answer_for
 from perdure.service.records import ROUTES as RECORDS
 from perdure.service.refusals import Forbidden
 from perdure.service.routes import ROUTES
-from perdure.service.table import Route, Table
+from perdure.service.table import NoQuery, Route, Table
 from perdure.wire import HEADER_STORE
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -76,6 +76,8 @@ class App:
                         stack.enter_context(_in_trace(headers))
                     credential = await self._admit(route, head, stack)
                     call = Call(self.node, head, names, scope["query_string"], receive, credential or _NOBODY)
+                    if route.query is NoQuery and route.scope is not None:
+                        call.query(NoQuery)
                     answer = await route.handle(call)
                 except ClientGoneError:
                     return

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, MutableMapping
-from typing import Any, TypeVar
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -187,23 +189,32 @@ def decode_json(body: bytes, kind: type[T]) -> T:
 
 def read_query(query: bytes, kind: type[T]) -> T:
     """A query string as a struct. Raises `Invalid`."""
-    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}  # type: ignore[arg-type]
+    types: dict[str, Any] = _query_types(kind)  # type: ignore[arg-type]
     found: dict[str, Any] = {}
     for name, value in _pairs(query):
-        field = fields.get(name)
-        if field is None:
-            known = ", ".join(fields) or "none"
+        if name not in types:
+            known = ", ".join(types) or "none"
             raise Invalid(f"There is no query parameter {name[:60]!r} here; there are: {known}.", advice="")
-        if "list" in str(field.type):
+        if get_origin(types[name]) is list:
             found.setdefault(name, []).append(value)
         elif name in found:
             raise Invalid(f"The query parameter {name!r} stands there twice.", advice="")
         else:
             found[name] = value
     try:
-        return msgspec.convert(found, kind, strict=False)
+        return msgspec.convert({name: msgspec.convert(value, types[name], strict=False) for name, value in found.items()}, kind)
     except msgspec.ValidationError as error:
         raise Invalid(f"The query is not as this route takes it: {str(error).rstrip('.')}.", advice="") from None
+
+
+@cache
+def _query_types(kind: Any) -> dict[str, Any]:
+    """The types of a query's parameters. None of them can be null: the word `null` is a word like any other."""
+    found = {}
+    for field in msgspec.structs.fields(kind):
+        options = [option for option in get_args(field.type) if option is not NoneType]
+        found[field.encode_name] = options[0] if len(options) == 1 and get_origin(field.type) in (Union, UnionType) else field.type
+    return found
 
 
 def _pairs(query: bytes) -> Iterable[tuple[str, str]]:

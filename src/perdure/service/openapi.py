@@ -48,7 +48,9 @@ def document(routes: Sequence[Route], version: str) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         if route.described:
-            paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
+            operation = paths.setdefault(route.path, {})[route.method.lower()] = _operation(route)
+            if route.name == "appendCommit":
+                operation["responses"]["201"]["links"] = _links(routes)
     for name, kind in _structs(kinds):
         _describe(components.get(name, {}), kind)
     _describe(components["ProblemBody"], ProblemBody)
@@ -86,6 +88,13 @@ def _operation(route: Route) -> dict[str, Any]:
     if route.scope is not None:
         said["security"] = [{}, {"bearer": [route.scope.value]}]
     return said
+
+
+def _links(routes: Sequence[Route]) -> dict[str, Any]:
+    """What can be asked of a session, once it has a commit."""
+    return {
+        route.name: {"operationId": route.name, "parameters": {"id": "$request.path.id"}} for route in routes if "{id}" in route.path
+    }
 
 
 def _path_parameters(route: Route) -> Iterable[dict[str, Any]]:

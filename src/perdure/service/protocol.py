@@ -86,12 +86,17 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(RequestTimeout(f"The head of a request did not arrive within {self.limits.header_timeout:g} seconds."))
 
     def _refuse(self, error: Error) -> None:
-        """Answer and close, unless an answer is on its way: then only close."""
+        """Answer and close. While a whole request waits for its answer it is only closed: the client would take this for that answer."""
         self._stop_timer()
-        if self.cycle is None or self.cycle.response_complete:
+        cycle = self.cycle
+        half = cycle is not None and cycle.more_body and not cycle.response_started and not self.pipeline
+        if cycle is None or cycle.response_complete or half:
             answer, _ = answer_for(error, None)
             lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}".encode()]
             headers: list[tuple[str, Any]] = [*answer.headers, ("content-type", answer.media), ("content-length", len(answer.body))]
             lines += [f"{name}: {value}".encode("latin-1") for name, value in headers if name != "connection"]
             self.transport.write(b"\r\n".join([*lines, b"connection: close", b"", answer.body]))
+        if half:
+            cycle.disconnected = True
+            cycle.message_event.set()
         self.transport.close()
