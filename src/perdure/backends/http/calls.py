@@ -71,8 +71,8 @@ class Calls:
             try:
                 return _decoded(kind, await self._once(member, path, body, max(left, 0.001), writes=writes), member)
             except (Unavailable, Unknown) as error:
-                ended = len(tried) >= TRIES_MAX or until <= asyncio.get_running_loop().time()
-                if (writes and isinstance(error, Unknown)) or ended or not self._pool.may_retry():
+                last = len(tried) >= TRIES_MAX or until <= asyncio.get_running_loop().time()
+                if (writes and isinstance(error, Unknown)) or last or not self._pool.may_retry():
                     raise error if writes else _reading(error) from error
 
     async def send(self, method: str, path: str) -> None:
