@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from perdure.backends.http import OPTIONS, members
-from perdure.backends.http.pool import AWAY_FIRST, AWAY_MAX, FAILURES_MAX, Pool
+from perdure.backends.http.pool import AWAY_FIRST, AWAY_MAX, BUDGET_MAX, FAILURES_MAX, SLACK, Pool
 from perdure.backends.remote import parse_address
 
 
@@ -109,6 +109,45 @@ def test_members_that_stay_keep_what_is_known_of_them() -> None:
     assert {member.url for member in world.pool.members} == {"a", "c"}
     world.pool.replace([])
     assert {member.url for member in world.pool.members} == {"a", "c"}
+
+
+def homes(world: World, count: int = 300) -> dict[int, str | None]:
+    found = {number: world.pool.home(b"session-%d" % number) for number in range(count)}
+    return {number: None if member is None else member.url for number, member in found.items()}
+
+
+def test_a_session_is_at_home_on_one_node() -> None:
+    """All clients find the same home; sessions are spread; when a node goes, only its own sessions move."""
+    world = World("a", "b", "c")
+    before = homes(world)
+    assert before == homes(World("c", "a", "b"))
+    assert all(60 < count < 140 for count in Counter(before.values()).values())
+    world.fail("b")
+    after = homes(world)
+    assert all(after[number] == home for number, home in before.items() if home != "b")
+    assert set(after.values()) == {"a", "c"}
+    assert set(homes(World("a")).values()) == {None}
+
+
+def test_a_full_home_is_left() -> None:
+    """A session's home with many more requests than the idlest node is no home for the moment."""
+    world = World("a", "b")
+    number = next(number for number, home in homes(world).items() if home == "a")
+    (member,) = [each for each in world.pool.members if each.url == "a"]
+    for _ in range(SLACK):
+        world.pool.began(member)
+    assert homes(world)[number] == "a"
+    world.pool.began(member)
+    assert homes(world)[number] is None
+
+
+def test_second_tries_are_a_share_of_all_requests() -> None:
+    """After the first few, five requests allow one second try."""
+    world = World("a", "b")
+    assert sum(world.pool.may_retry() for _ in range(100)) == BUDGET_MAX
+    for _ in range(50):
+        world.pool.began(world.pool.choose())
+    assert sum(world.pool.may_retry() for _ in range(100)) in (9, 10)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import msgspec
 
 from perdure.backends.http.pool import Member, Pool
 from perdure.errors import Error, Invalid, Unauthorized, Unavailable, Unknown, Unsupported
+from perdure.model.ids import SessionKey
 from perdure.wire import HEADER_DEADLINE, HEADER_STORE, HEADER_WIRE, JSON, MSGPACK, WIRE_VERSION
 from perdure.wire import records as wire
 from perdure.wire.problem import error_of
@@ -51,19 +52,27 @@ class Calls:
             trust_env=False,
         )
 
-    async def ask(self, path: str, message: wire.Message | None, kind: type[wire.M], *, writes: bool = False) -> wire.M:
-        """The answer to a message. What was certainly not done is asked of other nodes; a read also where no answer came."""
+    def home(self, session: SessionKey) -> Member | None:
+        """The node where a session is at home; `None`: any."""
+        return self._pool.home("\0".join(session).encode())
+
+    async def ask(
+        self, path: str, message: wire.Message | None, kind: type[wire.M], *, home: Member | None = None, writes: bool = False
+    ) -> wire.M:
+        """The answer to a message, of the node `home` first. What was certainly not done is asked of other nodes; a read also where no
+        answer came."""
         body = None if message is None else wire.encode(message)
         tried: list[Member] = []
         until = asyncio.get_running_loop().time() + self._timeout
         while True:
-            member = self._pool.choose(tried)
+            member = self._pool.choose(tried) if home is None or tried else home
             tried.append(member)
             left = until - asyncio.get_running_loop().time()
             try:
                 return _decoded(kind, await self._once(member, path, body, max(left, 0.001), writes=writes), member)
             except (Unavailable, Unknown) as error:
-                if (writes and isinstance(error, Unknown)) or len(tried) >= TRIES_MAX or until <= asyncio.get_running_loop().time():
+                last = len(tried) >= TRIES_MAX or until <= asyncio.get_running_loop().time()
+                if (writes and isinstance(error, Unknown)) or last or not self._pool.may_retry():
                     raise error if writes else _reading(error) from error
 
     async def send(self, method: str, path: str) -> None:

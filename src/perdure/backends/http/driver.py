@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
+from itertools import chain
 
 import msgspec
 
 from perdure.backends import spi
 from perdure.backends.http.calls import Calls, known_error
 from perdure.backends.http.notices import Interest, notices
-from perdure.backends.remote import Answer, Attempt, HeadMismatch, Notice, Stored
+from perdure.backends.http.pool import Member
+from perdure.backends.remote import Answer, Attempt, HeadMismatch, Notice, Stored, gather_all
 from perdure.backends.spi import Capabilities, Checkup, Durability, Head, Index, Known, Progress, Query, Record, Row, Snapshot
 from perdure.errors import Error, Unauthorized, Unavailable, Unknown, Unsupported
 from perdure.model.ids import SessionKey
@@ -47,7 +49,18 @@ class HttpDriver:
         self.durability_read = self.capabilities.durability if proves is None else proves
 
     async def write(self, attempts: Sequence[Attempt]) -> Sequence[Answer]:
-        """See `remote.Driver.write`. One request for each `BATCH_BYTES_MAX`."""
+        """See `remote.Driver.write`. Each session's attempt goes to the node where it is at home: one request for each of these nodes, and
+        for each `BATCH_BYTES_MAX`."""
+        groups: dict[Member | None, list[int]] = {}
+        for number, attempt in enumerate(attempts):
+            groups.setdefault(self.calls.home(attempt.session), []).append(number)
+        if len(groups) == 1:
+            return await self._write(attempts, next(iter(groups)))
+        parts = await gather_all(*[self._write([attempts[number] for number in numbers], home) for home, numbers in groups.items()])
+        answers = dict(zip(chain.from_iterable(groups.values()), chain.from_iterable(parts), strict=True))
+        return [answers[number] for number in range(len(attempts))]
+
+    async def _write(self, attempts: Sequence[Attempt], home: Member | None) -> list[Answer]:
         answers: list[Answer] = []
         while len(answers) < len(attempts):
             batch: list[wire.Attempt] = []
@@ -59,13 +72,13 @@ class HttpDriver:
                 batch.append(_message(attempt))
                 size += weight
             try:
-                answers += await self._send(batch)
+                answers += await self._send(batch, home)
             except Error as error:
                 answers += [error] * len(batch)
         return answers
 
-    async def _send(self, batch: Sequence[wire.Attempt]) -> Sequence[Answer]:
-        answered = await self.calls.ask(wire.APPEND, wire.Append(tuple(batch)), wire.Appended, writes=True)
+    async def _send(self, batch: Sequence[wire.Attempt], home: Member | None) -> Sequence[Answer]:
+        answered = await self.calls.ask(wire.APPEND, wire.Append(tuple(batch)), wire.Appended, home=home, writes=True)
         if len(answered.answers) != len(batch):
             raise Unknown(f"A node gave {len(answered.answers)} answers to {len(batch)} attempts.")
         return [_answer(entry) for entry in answered.answers]
@@ -83,7 +96,7 @@ class HttpDriver:
 
     async def load(self, session: SessionKey, at: int | None) -> spi.Loaded | None:
         """See `spi.Backend.load`."""
-        found = await self.calls.ask(wire.LOAD, wire.Load(session, at), wire.Loaded)
+        found = await self.calls.ask(wire.LOAD, wire.Load(session, at), wire.Loaded, home=self.calls.home(session))
         return None if found.row is None else spi.Loaded(_row(found.row), found.snapshot, found.records)
 
     async def read(self, session: SessionKey, after: int, before: int | None, limit: int, *, reverse: bool) -> Sequence[Record]:

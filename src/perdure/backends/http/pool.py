@@ -1,28 +1,37 @@
 """The nodes of a service: which one takes the next request, and which are left alone for a while. Plain state on one loop.
 
 choice    of two nodes taken at random the one with fewer requests in flight
+home      of a session: the same node for all clients that see the same nodes (rendezvous hashing), so that it is in that node's memory;
+          while that node is much fuller than another one, any
 ejection  a node that failed `FAILURES_MAX` times in a row gets no requests for a while, twice as long each time
 probe     after that it gets one request; what becomes of it decides
+budget    second tries are a share of all requests, so that clients do not bury nodes that are about to fail
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from hashlib import blake2b
 
 FAILURES_MAX = 3
 """Failures in a row after which a node is left alone."""
 AWAY_FIRST, AWAY_MAX = 0.5, 30.0
 """Seconds for which it is, at first and at most."""
+FULLER, SLACK = 2, 8
+"""A session's home is left while it has more than so many times the requests of the idlest node, and so many besides."""
+BUDGET_MAX, BUDGET_SHARE = 10.0, 0.2
+"""Second tries that may be made at once, and how many more each request allows."""
 _CHOICE_BITS = 16
 
 
 class Member:
     """One node, by its URL (`http://host:port`, perhaps with a path)."""
 
-    __slots__ = ("away_until", "failures", "in_flight", "probing", "url")
+    __slots__ = ("away_until", "failures", "in_flight", "key", "probing", "url")
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self.key = blake2b(url.encode(), digest_size=16).digest()
         self.in_flight = 0
         self.failures = 0
         """In a row."""
@@ -40,6 +49,7 @@ class Pool:
     def __init__(self, urls: Iterable[str], tick: Callable[[], float], bits: Callable[[int], int]) -> None:
         self._tick, self._bits = tick, bits
         self._members: dict[str, Member] = {}
+        self._budget = BUDGET_MAX
         self.replace(urls)
 
     @property
@@ -52,6 +62,24 @@ class Pool:
         wanted = dict.fromkeys(urls)
         if wanted:
             self._members = {url: self._members.get(url) or Member(url) for url in wanted}
+
+    def home(self, key: bytes) -> Member | None:
+        """The node where a session is at home, by the bytes of its name; `None` where there is one node, or it may be any now."""
+        if len(self._members) < 2:
+            return None
+        now = self._tick()
+        ready = [member for member in self._members.values() if now >= member.away_until and member.failures < FAILURES_MAX]
+        if not ready:
+            return None
+        best = max(ready, key=lambda member: blake2b(key, key=member.key, digest_size=8).digest())
+        return best if best.in_flight <= FULLER * min(member.in_flight for member in ready) + SLACK else None
+
+    def may_retry(self) -> bool:
+        """Whether a second try may be made; it is counted."""
+        if self._budget < 1:
+            return False
+        self._budget -= 1
+        return True
 
     def choose(self, tried: Collection[Member] = ()) -> Member:
         """The node for the next request, if there is one none of those that were tried. Call `began` with it."""
@@ -72,6 +100,7 @@ class Pool:
     def began(self, member: Member) -> None:
         """A request goes to this node."""
         member.in_flight += 1
+        self._budget = min(self._budget + BUDGET_SHARE, BUDGET_MAX)
         member.probing = member.failures >= FAILURES_MAX
 
     def done(self, member: Member, *, answered: bool) -> None:
