@@ -71,11 +71,11 @@ def edit(
 ) -> Edit:
     """See `Store.edit`."""
     core, target = context.opened(), context.key(session)
-    options = _conditioned(context, target, options, expect, payload)
+    options = _with_request(context, target, options, expect, payload)
     return Edit(core, target, _under(context, lease, target, options), context.durability(durability))
 
 
-def _conditioned(context: Context, session: SessionKey, options: Options, expect: int | str | None, payload: Any) -> Options:
+def _with_request(context: Context, session: SessionKey, options: Options, expect: int | str | None, payload: Any) -> Options:
     """The options with what the caller decided on, and what a repeated call must ask for. Raises `Invalid`."""
     version, hash = context.expected(expect, session)
     said = None if payload is None else check_events((Event(PAYLOAD, payload),))
@@ -100,7 +100,7 @@ async def update(
 ) -> tuple[Receipt | None, Any]:
     """See `Store.update`."""
     core, target = context.opened(), context.key(session)
-    options = _under(context, lease, target, _conditioned(context, target, options, expect, payload))
+    options = _under(context, lease, target, _with_request(context, target, options, expect, payload))
     if not callable(function):
         raise Invalid(f"update needs a function that takes a draft, not {function!r}.")
     if type(attempts) is not int or attempts < 1:

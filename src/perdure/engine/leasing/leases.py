@@ -181,7 +181,7 @@ class Leases:
 
     def hear(self, lease: Lease) -> None:
         """The holder of this lease has spoken to this process, and may speak to another one next: challenges are answered here for half a
-        ttl from now on. So a holder that has died is found out, wherever it was heard before."""
+        ttl from now on. So a holder that has died is found out, whichever process it spoke to."""
         lease._answers_until = self.monotonic() + HEARD * lease.ttl
 
     async def confirm(self, lease: Lease) -> None:

@@ -61,10 +61,10 @@ class Listener:
 class Channel:
     """Reads a source for as long as somebody listens."""
 
-    def __init__(self, source: Source, position: str, on_end: Callable[[], None]) -> None:
-        """`position` is where the source begins. `on_end` is called when the channel is of no more use."""
+    def __init__(self, source: Source, position: str, finished: Callable[[], None]) -> None:
+        """`position` is where the source begins. `finished` is called when the channel is of no more use."""
         self.position = position
-        self._source, self._notify_ended = source, on_end
+        self._source, self._notify_ended = source, finished
         self._listeners: set[Listener] = set()
         self._task = asyncio.ensure_future(self._run())
 

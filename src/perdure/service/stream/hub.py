@@ -49,11 +49,11 @@ class Hub:
         if known is not None:
             return known, False
 
-        def on_end() -> None:
+        def finished() -> None:
             if self._channels.get(key) is made:
                 del self._channels[key]
 
-        made = self._channels[key] = Channel(source(), position, on_end)
+        made = self._channels[key] = Channel(source(), position, finished)
         return made, True
 
     def __len__(self) -> int:
