@@ -30,6 +30,8 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What a proxy in front puts before each path, such as `/perdure`."""
     forwarded_allow_ips: str | None = None
     """Addresses of the proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed, with commas; `*`: all."""
+    metrics_port: int | None = None
+    """A port for `/metrics` alone, on the same address and without a credential; `None`: with the rest."""
     max_body: int = BODY_BYTES_MAX
     """Largest body of a request."""
     max_headers: int = 64 << 10

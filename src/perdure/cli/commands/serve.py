@@ -51,6 +51,7 @@ def serve(
     ssl_keyfile: str | None = None,
     root_path: Annotated[str | None, Parameter(show_default=False)] = None,
     forwarded_allow_ips: str | None = None,
+    metrics_port: int | None = None,
     max_body: Annotated[str | None, Parameter(show_default=False)] = None,
     drain_delay: Annotated[float | None, Parameter(show_default=False)] = None,
     drain_timeout: Annotated[float | None, Parameter(show_default=False)] = None,
@@ -83,6 +84,8 @@ def serve(
         What a proxy in front puts before each path, such as /perdure.
     forwarded_allow_ips
         Proxies whose X-Forwarded-For is believed: addresses with commas, or *.
+    metrics_port
+        A port for /metrics alone, without a credential: for a network that only the monitoring reaches.
     max_body
         Largest body of a request, such as 16MiB, which it is without it.
     drain_delay
