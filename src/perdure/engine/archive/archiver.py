@@ -98,7 +98,7 @@ class Archiver:
         self._bodies, self._unread, self._telemetry = bodies, unread, telemetry
 
     async def archive(self, session: SessionKey, actor: str | None, is_wanted: Wanted | None = None) -> Archived:
-        """See `Store.archive`. `is_wanted` is asked of the very state that the first commit of a move follows: `Busy` where it denies it."""
+        """See `Store.archive`. `is_wanted` is asked of the state that the first commit of a move follows: `Busy` where it denies it."""
         self._segments.place(session, "cannot go to an archive")
         began = 0
         for _ in range(ROUNDS):

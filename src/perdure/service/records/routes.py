@@ -49,6 +49,7 @@ def routes(face_of: FaceOf) -> Sequence[Route]:
     async def append(call: Call) -> Answer:
         face, caller = _face(call, face_of)
         asked = wire.decode(wire.Append, await call.body())
+        call.admission.charge(commits=sum(len(attempt.records) for attempt in asked.attempts))
         seconds = _deadline(call)
         try:
             async with asyncio.timeout(None if seconds is None else seconds * SHARE):
@@ -72,18 +73,18 @@ def routes(face_of: FaceOf) -> Sequence[Route]:
             method="GET", path=wire.ABOUT, scope=Scope.read, handle=about, name="recordsAbout", described=False,
             summary="What a node says of the engine that it serves", headers=_READS, replies=_REPLIES,
         ),
-        _post(wire.APPEND, append, Scope.read),
+        _post(wire.APPEND, append, Scope.read, charges=True),
         *read,
-        _post(wire.NOTICES, notices, Scope.read),
+        _post(wire.NOTICES, notices, Scope.read, watches=True),
     )  # fmt: skip
 
 
-def _post(path: str, handle: Callable[[Call], object], scope: Scope) -> Route:
+def _post(path: str, handle: Callable[[Call], object], scope: Scope, *, charges: bool = False, watches: bool = False) -> Route:
     name = path.rpartition("/")[2]
     return Route(
         method="POST", path=path, scope=scope, handle=handle, name="records" + name.title().replace("_", ""), described=False,  # type: ignore[arg-type]
         summary=f"The message {name!r} of the record face", headers=_READS, body=bytes, media=(MSGPACK,),
-        replies=_REPLIES,
+        replies=_REPLIES, charges=charges, watches=watches,
     )  # fmt: skip
 
 
