@@ -52,8 +52,6 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds, from the signal to stop, in which requests are still taken while `/readyz` says no."""
     drain_timeout: float = 20.0
     """Seconds after that for requests in progress to finish."""
-    metrics_port: int | None = None
-    """Another port for `/metrics`; `None`: with the rest."""
     log_level: str = "info"
     """critical, error, warning, info or debug."""
     anonymous_tenant: str | None = None

@@ -55,7 +55,6 @@ def serve(
     max_body: Annotated[str | None, Parameter(show_default=False)] = None,
     drain_delay: Annotated[float | None, Parameter(show_default=False)] = None,
     drain_timeout: Annotated[float | None, Parameter(show_default=False)] = None,
-    metrics_port: int | None = None,
     log_level: Annotated[Literal["critical", "error", "warning", "info", "debug"] | None, Parameter(show_default=False)] = None,
     allow_anonymous: str | None = None,
     access: Access = ACCESS,
@@ -92,8 +91,6 @@ def serve(
         Seconds for which requests are still taken after SIGTERM, while /readyz says no; 5 without it.
     drain_timeout
         Seconds after that for requests in progress; 20 without it.
-    metrics_port
-        Another port for /metrics, which asks for no credential there.
     log_level
         How much is logged; info without it.
     allow_anonymous
