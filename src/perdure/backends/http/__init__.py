@@ -45,7 +45,7 @@ async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
     Raises `Invalid`, `Unauthorized`, `Unavailable`, `Unsupported`.
     """
     address = parse_address(url, OPTIONS)
-    return await open_found(address, clock, lambda: Static(members(address)), secure=address.scheme == "https")
+    return await open_found(address, clock, lambda: Static(members(address)), trust=trusted(address, secure=address.scheme == "https"))
 
 
 async def open_found(
@@ -53,19 +53,18 @@ async def open_found(
     clock: Clock,
     finder: Callable[[], Finder],
     *,
-    secure: bool,
+    trust: Any,
     hostname: str | None = None,
     resolver: Callable[[], AbstractResolver] | None = None,
 ) -> RemoteBackend:
-    """Open the service whose nodes a finder lists. `secure`: they speak TLS, with certificates for `hostname`; `None`: for the host of
-    their URL. `resolver`: who resolves the names of nodes; `None`: the system."""
+    """Open the service whose nodes a finder lists. `trust`: see `trusted`. `hostname`: the name in the certificates of nodes that speak
+    TLS; `None`: the host of their URL. `resolver`: who resolves the names of nodes; `None`: the system."""
     if address.user is not None or address.password is not None:
         raise Invalid(f"{address.place!r} has a user or a token: tokens are never a part of a URL. Set the environment variable {TOKEN}.")
     options = address.options
     token = os.environ.get(TOKEN) or None
     if token is not None and not (token.isascii() and token.isprintable() and " " not in token):
         raise Invalid(f"The environment variable {TOKEN} holds what is no token: letters, digits and the signs of base64.")
-    trust = _trust(address, secure=secure)
 
     async def connect() -> HttpDriver:
         pool = Pool((), time.monotonic, clock.bits)
@@ -78,7 +77,7 @@ async def open_found(
             connect_timeout=options["connect_timeout"],
             connections=options["connections"],
             place=address.place,
-            hostname=hostname if secure else None,
+            hostname=hostname,
             resolver=None if resolver is None else resolver(),
             unreached=discovery.hurry,
         )
@@ -102,7 +101,8 @@ def _port(scheme: str) -> int:
     return 443 if scheme == "https" else 80
 
 
-def _trust(address: Address, *, secure: bool) -> Any:
+def trusted(address: Address, *, secure: bool) -> Any:
+    """Whom a client trusts, as aiohttp's `ssl`. Raises `Invalid` for a file of authorities that is no use: without TLS too."""
     file = unquote(address.options["ca"])
     if not secure:
         if file:

@@ -40,7 +40,8 @@ class Finder(Protocol):
     """Where nodes are listed. Used on one loop."""
 
     async def find(self) -> Found:
-        """The nodes that are there now. May wait until they change. Raises `Unavailable` where there is no answer."""
+        """The nodes that are there now. May wait until they change. Raises `Unavailable` where there is no answer,
+        `Unauthorized`."""
         ...
 
     async def close(self) -> None:
@@ -84,19 +85,21 @@ class Discovery:
         self._soon.set()
 
     async def _follow(self, again: float) -> None:
-        failures = 0
+        failures, listed = 0, True
         while True:
             await self._pause(again)
             try:
                 found = await self._finder.find()
-            except Error as error:
-                _log.warning("The nodes at %s could not be looked up, those that are known stay: %s", self._place, error.detail)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the nodes that are known stay, and it is asked again
+                what = error.detail if isinstance(error, Error) else repr(error)
+                _log.warning("The nodes at %s could not be looked up, those that are known stay: %s", self._place, what)
                 again = min(LOOK_MIN * 2**failures, LOOK_MAX)
                 failures = min(failures + 1, 16)
                 continue
             failures, again = 0, LOOK_MAX if found.again is None else found.again
-            if not found.urls:
+            if listed and not found.urls:
                 _log.warning("No node is listed at %s now, those that are known stay.", self._place)
+            listed = bool(found.urls)
             self._pool.replace(found.urls)
 
     async def _pause(self, seconds: float) -> None:

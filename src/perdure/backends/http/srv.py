@@ -19,7 +19,7 @@ import dns.name
 import dns.resolver
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from perdure.backends.http import OPTIONS, open_found
+from perdure.backends.http import OPTIONS, open_found, trusted
 from perdure.backends.http.discovery import LOOK_MAX, LOOK_MIN, Found
 from perdure.backends.remote import RemoteBackend, parse_address
 from perdure.clock import Clock
@@ -57,7 +57,8 @@ async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
     lifetime = min(options["connect_timeout"], options["timeout"])
     srv = Srv(address.hosts, "https" if secure else "http", address.path.rstrip("/"), options["dns"], lifetime)
     resolver = None if options["dns"] is None else lambda: Resolver(options["dns"], lifetime)
-    return await open_found(address, clock, lambda: srv, secure=secure, hostname=certified(address.hosts), resolver=resolver)
+    hostname = certified(address.hosts) if secure else None
+    return await open_found(address, clock, lambda: srv, trust=trusted(address, secure=secure), hostname=hostname, resolver=resolver)
 
 
 def certified(name: str) -> str:
