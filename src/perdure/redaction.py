@@ -23,7 +23,8 @@ _FILES = ("sqlite", "file")
 """Schemes whose URLs name a path on this machine, which is shown."""
 HARMLESS = frozenset({
     "addressing", "application_name", "appname", "authmechanism", "authsource", "bucket", "busy_timeout", "ca", "cache_kib", "cert",
-    "connect_timeout", "consistency", "create", "datacenter", "dbname", "directconnection", "horizon", "host", "hostaddr", "lanes",
+    "connect_timeout", "connections", "consistency", "create", "datacenter", "dbname", "dc", "directconnection", "dns", "horizon",
+    "host", "hostaddr", "lanes",
     "login", "namespace", "pool", "port", "prepare", "profile", "readconcernlevel", "readers", "readpreference", "region",
     "replicas", "replicaset", "retrywrites", "serial", "sentinel_tls", "shards", "sslmode", "sslrootcert",
     "target_session_attrs", "timeout", "tls", "tlscafile", "vfs", "w",

@@ -40,12 +40,16 @@ _MODULES = {
     "rediss+cluster": "redis",
     "http": "http",
     "https": "http",
+    "http+srv": "http.srv",
+    "https+srv": "http.srv",
+    "consul+http": "http.consul",
+    "consul+https": "http.consul",
 }
 """The module of each scheme that is shipped, in this package; each has an `open`. The first part of its name is the engine's, and the name
 of the extra that installs its driver."""
 
 
-SERVED = ("http", "https")
+SERVED = ("http", "https", "http+srv", "https+srv", "consul+http", "consul+https")
 """The schemes of a service: bodies out of line, archive and caches are the business of its nodes."""
 
 

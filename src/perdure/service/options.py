@@ -32,6 +32,10 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Addresses of the proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed, with commas; `*`: all."""
     metrics_port: int | None = None
     """A port for `/metrics` alone, on the same address and without a credential; `None`: with the rest."""
+    register: str | None = None
+    """The service of Consul that the node is registered in, as `consul+http://127.0.0.1:8500/perdure`."""
+    advertise: str | None = None
+    """The host, or host:port, that clients reach the node by; `None`: where it listens."""
     max_body: int = BODY_BYTES_MAX
     """Largest body of a request."""
     max_headers: int = 64 << 10

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from urllib.parse import urlsplit
 
 import msgspec
 from opentelemetry.sdk.resources import Resource
@@ -27,6 +29,7 @@ from perdure.service.observe.observer import NodeObserver
 from perdure.service.observe.port import metrics_port
 from perdure.service.observe.tracing import Tracing
 from perdure.service.options import ServeOptions
+from perdure.service.registration import Registration
 
 
 class AccessOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +69,7 @@ async def serve(
     store: Store, options: ServeOptions, access: AccessOptions, limits: LimitOptions, started: Callable[[list[str]], None] | None = None
 ) -> None:
     """Serve until a signal ends it. The process's log, metrics and traces are set up for it. Raises `Invalid`, `Unsupported`."""
+    registration = None if options.register is None else Registration(options.register, options.advertise, options)
     resource = Resource.create({"service.name": "perdure", "service.version": perdure.__version__})
     tracing.install(resource)
     exposition.install(resource)
@@ -85,4 +89,23 @@ async def serve(
         )
         if options.metrics_port is not None:
             await stack.enter_async_context(metrics_port(options.host, options.metrics_port, exposition.exposed))
-        await server.run(node, started)
+        await server.run(node, started if registration is None else _registering(registration, node, started, stack))
+
+
+def _registering(
+    registration: Registration, node: Node, started: Callable[[list[str]], None] | None, stack: AsyncExitStack
+) -> Callable[[list[str]], None]:
+    """As `started`; the node is registered from then on, and the stack waits until it is taken out."""
+
+    def registering(urls: list[str]) -> None:
+        keeping = asyncio.ensure_future(registration.keep(node, urlsplit(urls[0]).port or 0))
+
+        async def taken_out() -> None:
+            node.draining.set()
+            await keeping
+
+        stack.push_async_callback(taken_out)
+        if started is not None:
+            started(urls)
+
+    return registering

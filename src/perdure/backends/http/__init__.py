@@ -3,7 +3,7 @@
 Condition   the node's engine's, on the head that the client has seen
 Durability  the node's engine's
 Batches     up to 256 appends or 4 MiB that are ready go in one request
-Nodes       several, with commas; see `pool`
+Nodes       several, with commas, or listed elsewhere; see `discovery` and `pool`
 Notify      a stream of notices, where the engine behind the nodes notifies
 Errors      `calls.Calls`: what no node of this store said leaves a write `Unknown`
 """
@@ -13,10 +13,14 @@ from __future__ import annotations
 import os
 import ssl
 import time
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import unquote
 
+from aiohttp.abc import AbstractResolver
+
 from perdure.backends.http.calls import Calls
+from perdure.backends.http.discovery import Discovery, Finder, Static
 from perdure.backends.http.driver import HttpDriver
 from perdure.backends.http.pool import Pool
 from perdure.backends.remote import Address, RemoteBackend, open_address, parse_address
@@ -41,6 +45,20 @@ async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
     Raises `Invalid`, `Unauthorized`, `Unavailable`, `Unsupported`.
     """
     address = parse_address(url, OPTIONS)
+    return await open_found(address, clock, lambda: Static(members(address)), trust=trusted(address, secure=address.scheme == "https"))
+
+
+async def open_found(
+    address: Address,
+    clock: Clock,
+    finder: Callable[[], Finder],
+    *,
+    trust: Any,
+    hostname: str | None = None,
+    resolver: Callable[[], AbstractResolver] | None = None,
+) -> RemoteBackend:
+    """Open the service whose nodes a finder lists. `trust`: see `trusted`. `hostname`: the name in the certificates of nodes that speak
+    TLS; `None`: the host of their URL. `resolver`: who resolves the names of nodes; `None`: the system."""
     if address.user is not None or address.password is not None:
         raise Invalid(f"{address.place!r} has a user or a token: tokens are never a part of a URL. Set the environment variable {TOKEN}.")
     options = address.options
@@ -49,17 +67,21 @@ async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
         raise Invalid(f"The environment variable {TOKEN} holds what is no token: letters, digits and the signs of base64.")
 
     async def connect() -> HttpDriver:
-        pool = Pool(members(address), time.monotonic, clock.bits)
+        pool = Pool((), time.monotonic, clock.bits)
+        discovery = Discovery(finder(), pool, address.place)
         calls = Calls(
             pool,
             token,
-            _trust(address),
+            trust,
             timeout=options["timeout"],
             connect_timeout=options["connect_timeout"],
             connections=options["connections"],
             place=address.place,
+            hostname=hostname,
+            resolver=None if resolver is None else resolver(),
+            unreached=discovery.hurry,
         )
-        return HttpDriver(calls)
+        return HttpDriver(calls, discovery)
 
     return await open_address(address, connect, lambda driver: driver.start())
 
@@ -79,9 +101,10 @@ def _port(scheme: str) -> int:
     return 443 if scheme == "https" else 80
 
 
-def _trust(address: Address) -> Any:
+def trusted(address: Address, *, secure: bool) -> Any:
+    """Whom a client trusts, as aiohttp's `ssl`. Raises `Invalid` for a file of authorities that is no use: without TLS too."""
     file = unquote(address.options["ca"])
-    if address.scheme != "https":
+    if not secure:
         if file:
             raise Invalid(f"{address.place!r} names a certificate authority, and is no https:// URL.")
         return True

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import aiohttp
 import msgspec
+from aiohttp.abc import AbstractResolver
 
 from perdure.backends.http.pool import Member, Pool
 from perdure.errors import Error, Invalid, Unauthorized, Unavailable, Unknown, Unsupported
@@ -25,6 +26,8 @@ TRIES_MAX = 3
 """Nodes that are asked one after another for what was certainly not done."""
 SILENCE = 50.0
 """Seconds without a sign of life after which a stream of notices is given up."""
+IDLE = 30.0
+"""Seconds after which a connection without requests is closed: the next one is made by the names as they are then."""
 PIECES_FROM = 1 << 20
 """Bodies with more bytes go in pieces."""
 _MORE = 0.25
@@ -35,17 +38,31 @@ class Calls:
     """Sends messages to the nodes of one service. Lives on one event loop."""
 
     def __init__(
-        self, pool: Pool, token: str | None, trust: Any, *, timeout: float, connect_timeout: float, connections: int, place: str
+        self,
+        pool: Pool,
+        token: str | None,
+        trust: Any,
+        *,
+        timeout: float,
+        connect_timeout: float,
+        connections: int,
+        place: str,
+        hostname: str | None = None,
+        resolver: AbstractResolver | None = None,
+        unreached: Callable[[], object] = lambda: None,
     ) -> None:
-        """`trust`: as aiohttp's `ssl`. `timeout`: seconds for an answer. `connections`: most that are open to one node."""
+        """`trust`: as aiohttp's `ssl`. `timeout`: seconds for an answer. `connections`: most that are open to one node. `hostname`: the
+        name that certificates are checked by; `None`: that of the node's URL. `resolver`: who resolves names; `None`: the system.
+        `unreached` is called when no connection to a node can be made."""
         self._pool, self._timeout, self._place = pool, timeout, place
+        self._hostname, self._unreached = hostname, unreached
         self.store_id = ""
         """The store that nodes have to name; "": the first answer says it."""
         self._headers = {HEADER_WIRE: str(WIRE_VERSION)}
         if token is not None:
             self._headers["Authorization"] = f"Bearer {token}"
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit_per_host=connections, limit=0, keepalive_timeout=30, ssl=trust),
+            connector=aiohttp.TCPConnector(limit_per_host=connections, limit=0, keepalive_timeout=IDLE, ssl=trust, resolver=resolver),
             timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=True,
@@ -99,7 +116,9 @@ class Calls:
         answered = False
         try:
             verb = method or ("GET" if body is None else "POST")
-            request = self._session.request(verb, member.url + path, data=_sendable(body), headers=sent, allow_redirects=False)
+            request = self._session.request(
+                verb, member.url + path, data=_sendable(body), headers=sent, allow_redirects=False, server_hostname=self._hostname
+            )
             async with asyncio.timeout(left + _MORE), request as answer:
                 data = await answer.read()
             answered = self._is_ours(answer, member, writes=writes)
@@ -109,8 +128,10 @@ class Calls:
             answered = not isinstance(error, Unavailable)
             raise error
         except aiohttp.ClientConnectorError as error:
+            self._unreached()
             raise Unavailable(f"The node {member.url} cannot be reached: {error.os_error.strerror or error}.") from error
         except (aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
+            self._unreached()
             raise Unavailable(f"The node {member.url} cannot be reached: {type(error).__name__}.") from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             what = f"No answer came from the node {member.url}: {type(error).__name__} {error}".rstrip()
@@ -147,7 +168,10 @@ class Calls:
         try:
             sent = {**self._headers, "Content-Type": MSGPACK} | ({HEADER_STORE: self.store_id} if self.store_id else {})
             limit = aiohttp.ClientTimeout(total=None, connect=self._timeout, sock_read=SILENCE)
-            async with self._session.post(member.url + path, data=wire.encode(message), headers=sent, timeout=limit) as answer:
+            opened = self._session.post(
+                member.url + path, data=wire.encode(message), headers=sent, timeout=limit, server_hostname=self._hostname
+            )
+            async with opened as answer:
                 answered = self._is_ours(answer, member, writes=False)
                 if answer.status >= 300:
                     raise _said(answer, await answer.read())

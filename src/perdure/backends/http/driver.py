@@ -9,6 +9,7 @@ import msgspec
 
 from perdure.backends import spi
 from perdure.backends.http.calls import Calls, known_error
+from perdure.backends.http.discovery import Discovery
 from perdure.backends.http.notices import Interest, notices
 from perdure.backends.http.pool import Member
 from perdure.backends.remote import Answer, Attempt, HeadMismatch, Notice, Stored, gather_all
@@ -30,14 +31,17 @@ class HttpDriver:
     lanes = 4
     batch_max = BATCH_ATTEMPTS_MAX
 
-    def __init__(self, calls: Calls) -> None:
-        self.calls = calls
+    def __init__(self, calls: Calls, discovery: Discovery | None = None) -> None:
+        """`discovery`: what keeps the nodes of `calls` as they are listed; `None`: they stay as they are."""
+        self.calls, self._discovery = calls, discovery
         self._interest = Interest()
         self.store_id = ""
         self.schema = 0
 
     async def start(self) -> None:
         """Ask a node what engine it serves. Raises `Unavailable`, `Unauthorized`, `Unsupported`."""
+        if self._discovery is not None:
+            await self._discovery.start()
         about = await self.calls.about()
         self.about = about
         self.store_id, self.schema = about.store_id, about.schema
@@ -169,6 +173,8 @@ class HttpDriver:
 
     async def close(self) -> None:
         """See `remote.Driver.close`."""
+        if self._discovery is not None:
+            await self._discovery.close()
         await self.calls.close()
 
 

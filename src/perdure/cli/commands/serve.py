@@ -52,6 +52,8 @@ def serve(
     root_path: Annotated[str | None, Parameter(show_default=False)] = None,
     forwarded_allow_ips: str | None = None,
     metrics_port: int | None = None,
+    register: str | None = None,
+    advertise: str | None = None,
     max_body: Annotated[str | None, Parameter(show_default=False)] = None,
     drain_delay: Annotated[float | None, Parameter(show_default=False)] = None,
     drain_timeout: Annotated[float | None, Parameter(show_default=False)] = None,
@@ -85,6 +87,10 @@ def serve(
         Proxies whose X-Forwarded-For is believed: addresses with commas, or *.
     metrics_port
         A port for /metrics alone, without a credential: for a network that only the monitoring reaches.
+    register
+        Register the node in Consul, such as consul+http://127.0.0.1:8500/perdure, until it drains.
+    advertise
+        The host, or host:port, that is registered; where it listens without it.
     max_body
         Largest body of a request, such as 16MiB, which it is without it.
     drain_delay
