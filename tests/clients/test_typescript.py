@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -205,6 +206,80 @@ async def test_values_that_javascript_would_change_are_refused(programs: Program
     """
     found = json.loads(programs.run(source, nodes.url))
     assert found == ["Unsupported", "done", "Invalid", "Invalid", "Invalid", "Invalid", "done"]
+
+
+async def test_a_lease_whose_answer_is_lost_is_taken_once(programs: Programs, nodes: Nodes) -> None:
+    """The request that is sent again finds its lease, and not a holder; a second owner is refused until it is released."""
+    async with Proxy(nodes.port("node0")) as proxy:
+        proxy.cut()
+        source = """
+        const store = new perdure.Store(args[0]);
+        const lease = await store.lease("s", { owner: "a", ttl: 60 });
+        const held = await store.lease("s", { owner: "b" }).catch((error) => error);
+        await lease.confirm();
+        await lease.release();
+        const next = await store.lease("s", { owner: "b" });
+        const fenced = await lease.confirm().catch((error) => error);
+        console.log(JSON.stringify([lease.owner, held.name, held.facts.owner, next.token > lease.token, fenced.name]));
+        """
+        assert json.loads(await through(programs, source, f"http://127.0.0.1:{proxy.port}")) == ["a", "Held", "a", True, "Fenced"]
+        assert proxy.cuts == 1
+
+
+def test_the_other_calls_work(programs: Programs, nodes: Nodes) -> None:
+    """A session that is due is claimed once; one is verified, deleted and purged; a fork without a name gets one; limits and pages."""
+    source = f"""
+    const store = new perdure.Store(args[0]);
+    for (const id of ["job/1", "job/2", "job/3"]) await store.append(id, {ADD});
+    await store.configure("job/1", {{ wakeAt: new Date(0), wake: "claim", tags: {{ kind: "job" }} }});
+    const claims = await store.claim({{ owner: "w", prefix: "job/", limit: 5 }});
+    const again = await store.claim({{ owner: "v", prefix: "job/", limit: 5 }});
+    await claims[0].release();
+    const proof = await store.verify("job/2");
+    const fork = await store.fork("job/2");
+    const first = [];
+    for await (const info of store.list({{ prefix: "job/", limit: 2 }})) first.push(info.session);
+    const page = await store.listPage({{ prefix: "job/", limit: 2 }});
+    const rest = await store.listPage({{ next: page.next }});
+    await store.delete("job/3", {{ actor: "me" }});
+    await store.purge("job/3");
+    console.log(JSON.stringify([
+      claims.map((lease) => lease.session), again.length, proof.commits, (await store.read(fork)).state, first,
+      page.sessions.length, rest.sessions.map((info) => info.session), rest.next, typeof page.sessions[0].createdAt,
+    ]));
+    """
+    assert json.loads(programs.run(source, nodes.url)) == [
+        ["job/1"], 0, 1, {"count": 1}, ["job/1", "job/2"], 2, ["job/3"], None, "string",
+    ]  # fmt: skip
+
+
+def test_a_token_goes_along(programs: Programs, nodes: Nodes) -> None:
+    """As a text, from a function, or from the environment; without one it is `Unauthorized`, without the scope `Forbidden`."""
+    tokens = [made(nodes.store, scope) for scope in ("read,append", "read")]
+    nodes.kill()
+    nodes.start()
+    source = f"""
+    const failed = (promise) => promise.then(() => "done", (error) => error.name);
+    const [url, writer, reader] = args;
+    const found = [
+      await failed(new perdure.Store(url).append("s", {ADD})),
+      await failed(new perdure.Store(url, {{ token: writer }}).append("s", {ADD})),
+      await failed(new perdure.Store(url, {{ token: async () => reader }}).read("s")),
+      await failed(new perdure.Store(url, {{ token: reader }}).append("s", {ADD})),
+    ];
+    process.env.PERDURE_TOKEN = reader;
+    found.push(await failed(new perdure.Store(url).read("s")));
+    found.push(await failed((async () => new perdure.Store(url.replace("//", "//user:secret@")))()));
+    console.log(JSON.stringify(found));
+    """
+    expected = ["Unauthorized", "done", "done", "Forbidden", "done", "Invalid"]
+    assert json.loads(programs.run(source, nodes.url, *tokens)) == expected
+
+
+def made(store: str, scopes: str) -> str:
+    """A token for these scopes."""
+    command = [sys.executable, "-m", "perdure", "tokens", "create", store, "--tenant", "default", "--scope", scopes, "--json"]
+    return str(json.loads(subprocess.check_output(command, text=True))["token"])
 
 
 def test_ids_stand_in_paths_as_the_node_reads_them(programs: Programs) -> None:

@@ -60,8 +60,8 @@ function split(line) {
 /**
  * The data of the messages of a stream, without an end. It comes back where it was cut off.
  * @param {import("./transport.js").Transport} transport
- * @param {{path: string, last?: string, signal?: AbortSignal, giveUpAfter: number}} asked `last`: the id to begin after. `giveUpAfter`: seconds
- *   without an answer of any node.
+ * @param {{path: string, last?: string, signal?: AbortSignal, giveUpAfter: number}} asked `last`: the id to begin after.
+ *   `giveUpAfter`: seconds without an answer of any node.
  * @returns {AsyncGenerator<any, void, void>}
  */
 export async function* messages(transport, { path, last, signal, giveUpAfter }) {
