@@ -306,6 +306,17 @@ def test_each_kind_of_error_is_a_class(programs: Programs) -> None:
     assert declared - {"PerdureError"} == set(expected)
 
 
+def test_the_declared_methods_are_there(programs: Programs) -> None:
+    """`index.d.ts` and the classes have the same methods."""
+    text = (CLIENT / "index.d.ts").read_text()
+    for kind in ("Store", "Lease"):
+        body = re.search(rf"^export class {kind} {{\n(.*?)^}}", text, re.MULTILINE | re.DOTALL)
+        assert body is not None
+        declared = set(re.findall(r"^  (\w+)(?:<[^(]*>)?\(", body[1], re.MULTILINE)) | {"constructor"}
+        found = json.loads(programs.run(f"console.log(JSON.stringify(Object.getOwnPropertyNames(perdure.{kind}.prototype)));"))
+        assert declared == set(found) - {"storeId"}
+
+
 def test_the_package_has_nothing_to_install(programs: Programs) -> None:
     """No dependency, the library's version and licence, and each file that it names is there."""
     package = json.loads((CLIENT / "package.json").read_text())
@@ -316,7 +327,7 @@ def test_the_package_has_nothing_to_install(programs: Programs) -> None:
 
 
 def test_the_types_hold(programs: Programs) -> None:
-    """`index.d.ts` and a program pass the strict compiler, and the program that uses what is not there does not."""
+    """`index.d.ts`, the sources and a program pass the strict compiler, and the program that uses what is not there does not."""
     tsc = shutil.which("tsc")
     if tsc is None:
         pytest.skip("tsc is not installed: npm install --global typescript")
@@ -342,4 +353,7 @@ def test_the_types_hold(programs: Programs) -> None:
         for file in ("good.mts", "bad.mts")
     ]
     assert checked[0].returncode == 0, checked[0].stdout
+    entry = str(CLIENT / "src" / "index.js")
+    inside = subprocess.run([tsc, *options, "--allowJs", "--checkJs", entry], capture_output=True, text=True, check=False, timeout=120)
+    assert inside.returncode == 0, inside.stdout
     assert checked[1].returncode != 0 and "expect" in checked[1].stdout
