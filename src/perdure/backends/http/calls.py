@@ -129,7 +129,7 @@ class Calls:
             raise error
         except aiohttp.ClientConnectorError as error:
             self._unreached()
-            raise Unavailable(f"The node {member.url} cannot be reached: {error.os_error.strerror or error}.") from error
+            raise Unavailable(f"The node {member.url} cannot be reached: {_reason(error)}.") from error
         except (aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
             self._unreached()
             raise Unavailable(f"The node {member.url} cannot be reached: {type(error).__name__}.") from error
@@ -221,3 +221,10 @@ def _said(answer: aiohttp.ClientResponse, data: bytes) -> Error:
 def _reading(error: Error) -> Error:
     """A read that was not answered has changed nothing."""
     return Unavailable(error.detail, **error.facts) if isinstance(error, Unknown) else error
+
+
+def _reason(error: aiohttp.ClientConnectorError) -> object:
+    """Why no connection was made: what the certificate's check says, or the system."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):  # It has no `os_error`, for all that its class says.
+        return error.certificate_error
+    return error.os_error.strerror or error

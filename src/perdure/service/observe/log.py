@@ -62,7 +62,7 @@ def renderer(*, json: bool) -> Callable[[Any, str, MutableMapping[str, Any]], An
     """From an entry to its line."""
     if json:
         return structlog.processors.JSONRenderer(sort_keys=False)
-    return structlog.dev.ConsoleRenderer(colors=False)
+    return structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
 
 
 class _Handler(logging.Handler):
