@@ -1,9 +1,9 @@
 """What each of the team does when it reads an event. Every step has a key, so a worker that starts again repeats nothing.
 
-    planner     asks the searchers, with a fork for each idea; opens the ballot when the blackboard is full
-    ann, bob    search fares and rooms; write to the forks and to the blackboard
-    reviewer    closes the ballot when all have voted
-    all         vote but for the planner; one of them acts, under a lease
+planner     asks the searchers, with a fork for each idea; opens the ballot when the blackboard is full
+ann, bob    search fares and rooms; write to the forks and to the blackboard
+reviewer    closes the ballot when all have voted
+all         vote but for the planner; one of them acts, under a lease
 """
 
 from __future__ import annotations

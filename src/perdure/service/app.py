@@ -111,9 +111,7 @@ class App:
             raise Unavailable("This node is shutting down.")
         return await node.authenticator.credential(head)
 
-    async def _admit(
-        self, route: Route, head: RequestHead, credential: Credential | None, stack: contextlib.AsyncExitStack
-    ) -> Admission:
+    async def _admit(self, route: Route, head: RequestHead, credential: Credential | None, stack: contextlib.AsyncExitStack) -> Admission:
         """Ask whether they may, and whether it is too much."""
         if route.scope is None or credential is None:
             return _NO_ADMISSION

@@ -92,9 +92,7 @@ def _operation(route: Route) -> dict[str, Any]:
 
 def _links(routes: Sequence[Route]) -> dict[str, Any]:
     """What can be asked of a session, once it has a commit."""
-    return {
-        route.name: {"operationId": route.name, "parameters": {"id": "$request.path.id"}} for route in routes if "{id}" in route.path
-    }
+    return {route.name: {"operationId": route.name, "parameters": {"id": "$request.path.id"}} for route in routes if "{id}" in route.path}
 
 
 def _path_parameters(route: Route) -> Iterable[dict[str, Any]]:

@@ -175,5 +175,3 @@ async def test_the_feed_is_read_once_for_many_sessions() -> None:
         assert swept.trimmed == 40
         written = 40 * (10 + 1)
         assert written <= backend.records <= written + 40 * 4, "Each record is read once, and so are the commits of the sweeper."
-
-

@@ -387,7 +387,6 @@ async def test_an_edit_that_writes_to_its_own_leased_session(url: str) -> None:
         assert (await store.read("s")).state == {"outer": 1, "inner": 1}
         before = (await store.read("s")).version
 
-
         async def clash() -> None:
             async with asyncio.timeout(30), store.edit("s", lease=lease) as draft:
                 draft.state["outer"] = 2

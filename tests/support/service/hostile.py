@@ -92,17 +92,13 @@ def rehashed(
     session: str, record: Record, *, actor: str | None = None, trace: str | None = None, tenant: str = TENANT, **columns: Any
 ) -> Record:
     """The record with other columns, and the hash that they give: only its content is false then."""
-    head = msgspec.structs.replace(
-        record.head, **{name: columns.pop(name) for name in ("version", "at", "epoch") if name in columns}
-    )
+    head = msgspec.structs.replace(record.head, **{name: columns.pop(name) for name in ("version", "at", "epoch") if name in columns})
     prev = columns.pop("prev", record.meta[:32])
     record = msgspec.structs.replace(record, **columns)
     format = record.body[2] if len(record.body) > 2 else 1
     static = static_header(tenant, session, record.id, record.kind, actor, record.key, record.request, trace, format)
     hash = commit_hash(prev, head.version, head.at, head.epoch, static, hashlib.sha256(record.body).digest())
-    return msgspec.structs.replace(
-        record, head=msgspec.structs.replace(head, hash=hash), meta=prev + encode_meta(actor, trace, format)
-    )
+    return msgspec.structs.replace(record, head=msgspec.structs.replace(head, hash=hash), meta=prev + encode_meta(actor, trace, format))
 
 
 def only(*scopes: Scope, actor: str | None = None) -> Credential:

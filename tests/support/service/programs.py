@@ -50,8 +50,6 @@ class Programs:
 
     def run(self, source: str, *arguments: str) -> str:
         """What it prints."""
-        done = subprocess.run(
-            self.command(source, *arguments), capture_output=True, text=True, cwd=self.folder, timeout=120, check=False
-        )
+        done = subprocess.run(self.command(source, *arguments), capture_output=True, text=True, cwd=self.folder, timeout=120, check=False)
         assert done.returncode == 0, done.stderr
         return done.stdout

@@ -60,9 +60,7 @@ class Interest:
 class _Stream:
     """One stream, read into a queue."""
 
-    def __init__(
-        self, calls: Calls, queue: asyncio.Queue[tuple[_Stream, wire.Moved | Error | None]], asked: wire.Notices
-    ) -> None:
+    def __init__(self, calls: Calls, queue: asyncio.Queue[tuple[_Stream, wire.Moved | Error | None]], asked: wire.Notices) -> None:
         self._calls, self._queue, self._request = calls, queue, asked
         self.task = asyncio.get_running_loop().create_task(self._read())
 

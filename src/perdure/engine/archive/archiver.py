@@ -145,9 +145,7 @@ class Archiver:
             raise NotFound(f"There is no session {session.id!r}.", session=session.id)
         return state
 
-    async def prepare(
-        self, session: SessionKey, last: int | None, actor: str | None, is_wanted: Wanted | None = None
-    ) -> Preparing | None:
+    async def prepare(self, session: SessionKey, last: int | None, actor: str | None, is_wanted: Wanted | None = None) -> Preparing | None:
         """Say which segment is about to be made: of the records up to `last`; without it, of the whole session. One that is being made
         already is gone on with. `None`: there is nothing to move. Raises `Busy` where a lease forbids it, or `is_wanted` denies it."""
         for _ in range(ROUNDS):

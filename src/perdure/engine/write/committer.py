@@ -336,9 +336,7 @@ class Committer:
         log_bytes = known.log_bytes + len(body) + len(proposal.meta) + 128
         state_bytes = known.state_bytes + proposal.payload_bytes if changes else known.state_bytes
         control = known.control if tries.start is None else tries.start.control
-        made = msgspec.structs.replace(
-            known, head=outcome.head, state=state, log_bytes=log_bytes, state_bytes=state_bytes, control=control
-        )
+        made = msgspec.structs.replace(known, head=outcome.head, state=state, log_bytes=log_bytes, state_bytes=state_bytes, control=control)
         self._cache.put(session, made, sent)
         if changes:
             self._sizes.check(session, made)

@@ -20,9 +20,7 @@ OPEN_RETRY_SECONDS = 1.0
 class TenantLimits:
     """Knows what each tenant has taken. Belongs to one event loop."""
 
-    def __init__(
-        self, options: LimitOptions, monotonic: Callable[[], float], count: Callable[[str], None] = lambda _quota: None
-    ) -> None:
+    def __init__(self, options: LimitOptions, monotonic: Callable[[], float], count: Callable[[str], None] = lambda _quota: None) -> None:
         """`count` is called with the quota at each refusal."""
         self.options, self._monotonic, self._count = options, monotonic, count
         self._rates = {

@@ -74,9 +74,7 @@ class NoticeHub:
         for listener in self._listeners:
             listener.hear(session, version)
 
-    async def notices(
-        self, wanted: Wanted, heartbeat: float, versions: Callable[[], Awaitable[Moved]]
-    ) -> AsyncGenerator[Moved, None]:
+    async def notices(self, wanted: Wanted, heartbeat: float, versions: Callable[[], Awaitable[Moved]]) -> AsyncGenerator[Moved, None]:
         """First what `versions` finds, once news is heard. Then what comes, and after `heartbeat` seconds without any a sign of life."""
         listener = _Listener(wanted)
         self._loop = asyncio.get_running_loop()

@@ -57,7 +57,6 @@ def after(checked: Checked, known: CachedState) -> CachedState:
     return msgspec.structs.replace(known, state=state, tags=tags or {}, control=control, log_bytes=log_bytes, state_bytes=state_bytes)
 
 
-
 def _applied(session: SessionKey, state: Any, commit: Commit) -> Any:
     ops = [op for event in commit.events for op in event.ops]
     if not ops:

@@ -171,9 +171,7 @@ def _tombstone(event: Event, _: int) -> None:
 
 def _anchor(event: Event, _: int) -> None:
     if event.type != RESTORED:
-        raise Unsupported(
-            f"Anchor commits such as {event.type[:60]!r} are made by the node: sweep, archive and compact there.", advice=""
-        )
+        raise Unsupported(f"Anchor commits such as {event.type[:60]!r} are made by the node: sweep, archive and compact there.", advice="")
     _require(event, (RESTORED,), (), ())
 
 

@@ -97,5 +97,3 @@ async def _changes(store: Store, cursor: str) -> AsyncGenerator[tuple[Sequence[E
     async with aclosing(follower.pages(follow=True)) as pages:
         async for page in pages:
             yield [Entry(change.session, change.commit, change.cursor, many=True) for change in page], follower.position()
-
-
