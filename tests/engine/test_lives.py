@@ -73,6 +73,11 @@ async def leased(store: perdure.Store) -> str:
         return lease.session
 
 
+async def due_taken(store: perdure.Store) -> list[str]:
+    """The sessions that `take_due` gives."""
+    return [lease.session async for lease in store.take_due(owner="t", limit=1)]
+
+
 async def claimed(store: perdure.Store) -> list[str]:
     return [lease.session async for lease in store.claim(owner="w")]
 
@@ -165,6 +170,9 @@ TABLE: dict[str, tuple[Call, Any, Any]] = {
     "purge": (lambda s, t: s.purge("s"), INVALID, INVALID),  # Its fork still reads through it; then it is not deleted.
     "lease": (lambda s, t: leased(s), D, "s"),
     "claim": (lambda s, t: claimed(s), [], []),
+    "take_due": (lambda s, t: due_taken(s), [], []),
+    "adopt": (lambda s, t: s.adopt("s", f"1-{'0' * 64}"), perdure.Error, perdure.Error),
+    "token": (lambda s, t: s.token("s"), D, str),
     "leases": (lambda s, t: holders(s), ["other"], ["other"]),
     "break_lease": (lambda s, t: s.break_lease("s"), D, None),
     "changes": (lambda s, t: changed(s), [1, 2, 3, 4], [1, 2, 3, 4, 5]),

@@ -112,7 +112,7 @@ async def held_up(writer: Writer) -> asyncio.Task[Outcome]:
 async def test_what_cannot_be_made_fails_for_its_caller_alone() -> None:
     """An append that is too large is refused when the batch is made; the others of the batch are stored."""
     backend = Held()
-    writer = Writer(backend)
+    writer = Writer(backend, Telemetry(lambda: 0.0))
     lone = await held_up(writer)
 
     def make(session: SessionKey) -> Append:
@@ -133,7 +133,7 @@ async def test_what_cannot_be_made_fails_for_its_caller_alone() -> None:
 async def test_a_cancelled_caller_is_neither_waited_for_nor_sent() -> None:
     """Whoever is cancelled before the batch goes writes nothing, and nothing is made for it."""
     backend = Held()
-    writer = Writer(backend)
+    writer = Writer(backend, Telemetry(lambda: 0.0))
     lone = await held_up(writer)
     made: list[SessionKey] = []
 
@@ -153,7 +153,7 @@ async def test_what_was_stored_is_noted_once_a_batch_before_anyone_is_answered()
     """Sessions and versions of all that was stored, in one call; what was refused is not among them."""
     noted: list[dict[SessionKey, int]] = []
     backend = Held()
-    writer = Writer(backend, lambda versions: noted.append(dict(versions)))
+    writer = Writer(backend, Telemetry(lambda: 0.0), lambda versions: noted.append(dict(versions)))
     lone = await held_up(writer)
     refused = Append(SLOW, lambda head: None)
 

@@ -108,9 +108,9 @@ class PrefixPolicies:
         if known is None or now >= known[0]:
             known = now + CACHED_SECONDS, await self._readable(session.tenant)
             self._known.put(session.tenant, known)
-        found, moment = longest(known[1], session.id), self._clock.now()
-        policy = None if found is None or found.policy is None else started(found.policy, moment)
-        return policy if begin is None else begin(policy, moment)
+        found = longest(known[1], session.id)
+        policy = None if found is None or found.policy is None else started(found.policy, self._clock.now())
+        return policy if begin is None else begin(policy, self._clock.now())
 
     async def _readable(self, tenant: str) -> list[PrefixPolicy]:
         try:
