@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
@@ -44,20 +45,20 @@ async def perdure_turns(url: str, turns: int) -> float:
         return await warmed(session, turns)
 
 
-class Grouped(Generic[W]):
+class Grouped(ABC, Generic[W]):
     """A bare client: what waits goes together in one write, which a subclass makes in `send`."""
 
     def __init__(self) -> None:
         self.waiting: list[tuple[W, asyncio.Future[None]]] = []
         self.flushing: asyncio.Task[None] | None = None
 
+    @abstractmethod
     def write(self, id: str, expected: int, body: bytes) -> W:
         """One session's turn after the version expected, as `send` takes it."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def send(self, batch: Sequence[W]) -> None:
         """Write these turns, each under its head's condition."""
-        raise NotImplementedError
 
     async def append(self, id: str, expected: int, messages: list[dict[str, str]]) -> None:
         """Store one turn."""

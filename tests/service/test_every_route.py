@@ -86,6 +86,15 @@ async def test_a_parameter_that_is_not_known_is_400(route: Route) -> None:
         assert (answer.status, commits) == (400, 1), (query[:20], answer.body)
 
 
+@pytest.mark.parametrize("value", ["-1", "x", "1001"])
+async def test_a_parameter_that_does_not_fit_is_named(value: str) -> None:
+    """The problem says which of them it is."""
+    (listing,) = [route for route in ROUTES if route.path == "/v1/sessions" and route.method == "GET"]
+    answer, commits = await ask(listing, query=f"?prefix=a&limit={value}")
+    assert (answer.status, commits) == (400, 1)
+    assert "'limit'" in answer.json()["detail"]
+
+
 @pytest.mark.parametrize("route", [route for route in ROUTES if route.scope is not None and route.body is None], ids=named)
 async def test_a_body_for_a_route_that_takes_none_is_refused(route: Route) -> None:
     """On writes it asks for something that nobody does; a GET's is not read, and the connection is closed after it."""

@@ -75,3 +75,7 @@ def decode_control(cell: bytes) -> Control:
         return Control(_DECODER.decode(cell))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Corrupt(f"A session's control cell is damaged: {error}.") from error
+
+
+CONFIGURED, DELETED = "configured", "deleted"
+"""The events of a configure commit and of a tombstone."""

@@ -12,7 +12,7 @@ from perdure.engine.write.controls import Basis, ControlChange, ControlCommit
 from perdure.engine.write.prefixes import APPLY, CACHED_SECONDS, ID, PrefixPolicy, is_prefix_session, longest, started
 from perdure.errors import Deleted, Fenced, Moved, NotFound
 from perdure.model.commit import Kind
-from perdure.model.control import CONTROL, Control, decode_control
+from perdure.model.control import CONFIGURED, CONTROL, Control, decode_control
 from perdure.model.events import Event
 from perdure.model.lifecycle import LOOK, SECOND, Look, Policy, first_due, look_of, looked, next_due, policy_of, policy_sections
 from perdure.ops.rows import ACTOR, Sweep, action, basis_of, move_on
@@ -85,7 +85,7 @@ async def _give(sweep: Sweep, row: Row, found: PrefixPolicy) -> bool:
         if not _lacks(basis.control, found):
             return None
         policy = None if found.policy is None else started(found.policy, sweep.now)
-        event = Event("configured", {CONTROL: policy_sections(policy)})
+        event = Event(CONFIGURED, {CONTROL: policy_sections(policy)})
         due_at = first_due(policy, sweep.now)
         return ControlChange((ControlCommit(kind=Kind.configure, event=event),), NEVER if due_at is None else due_at)
 

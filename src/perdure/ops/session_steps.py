@@ -13,7 +13,7 @@ from perdure.engine.leasing.rules import Claim
 from perdure.engine.write.controls import Basis, ControlChange, ControlCommit
 from perdure.errors import Deleted, Fenced, Invalid, Moved, NotFound
 from perdure.model.commit import Kind, Status
-from perdure.model.control import CONTROL, decode_control
+from perdure.model.control import CONTROL, DELETED, decode_control
 from perdure.model.epoch import raised
 from perdure.model.events import Event
 from perdure.model.ids import uuid_text
@@ -150,7 +150,7 @@ async def _expire(sweep: Sweep, row: Row, policy: Policy, look: Look) -> Action:
         if changed or lease_forbids(basis.head.epoch, ending=True):
             return None
         tombstone = ControlCommit(
-            kind=Kind.tombstone, event=Event("deleted", data), status=Status.deleted, epoch=lambda epoch: raised(epoch, step)
+            kind=Kind.tombstone, event=Event(DELETED, data), status=Status.deleted, epoch=lambda epoch: raised(epoch, step)
         )
         return ControlChange((tombstone,), sweep.now + grace, tags={})
 

@@ -216,8 +216,13 @@ def read_query(query: bytes, kind: type[T]) -> T:
             raise Invalid(f"The query parameter {name!r} stands there twice.", advice="")
         else:
             found[name] = value
+    for name, value in found.items():
+        try:
+            found[name] = msgspec.convert(value, types[name], strict=False)
+        except msgspec.ValidationError as error:
+            raise Invalid(f"The query parameter {name!r} is not as this route takes it: {str(error).rstrip('.')}.", advice="") from None
     try:
-        return msgspec.convert({name: msgspec.convert(value, types[name], strict=False) for name, value in found.items()}, kind)
+        return msgspec.convert(found, kind)
     except msgspec.ValidationError as error:
         raise Invalid(f"The query is not as this route takes it: {str(error).rstrip('.')}.", advice="") from None
 

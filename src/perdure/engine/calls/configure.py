@@ -24,7 +24,7 @@ from perdure.engine.write.prefixes import APPLY, BEGINS, PREFIX_BYTES_MAX, Apply
 from perdure.errors import Conflict, Invalid, Unsupported
 from perdure.model import lifecycle
 from perdure.model.commit import Kind
-from perdure.model.control import CONTROL
+from perdure.model.control import CONFIGURED, CONTROL
 from perdure.model.events import Event
 from perdure.model.fence import Fence
 from perdure.model.ids import SessionKey, check_name
@@ -202,7 +202,7 @@ async def configure(
     checked = None if isinstance(tags, UnsetType) else check_tags(tags or {})
     with core.telemetry.span("configure", *target):
         if asked.is_empty:
-            event = Event("configured", {"tags": checked})
+            event = Event(CONFIGURED, {"tags": checked})
             work = core.controls.write(
                 target, Kind.configure, event, index=Index(checked), actor=actor, durability=core.durability, fence=fence
             )
@@ -265,7 +265,7 @@ async def _change_session(
     def decide(basis: Basis) -> ControlChange:
         made = changed(policy_of(basis.control) or lifecycle.Policy(), asked, now)
         require_archive(core, made, asked)
-        event = Event("configured", {**said, CONTROL: policy_sections(made)})
+        event = Event(CONFIGURED, {**said, CONTROL: policy_sections(made)})
         due_at = first_due(made, now)
         return ControlChange((ControlCommit(kind=Kind.configure, event=event),), NEVER if due_at is None else due_at, tags)
 
@@ -282,7 +282,7 @@ async def _change_prefix(core: Core, session: SessionKey, asked: Wanted, actor: 
         begins = None if made.says_nothing else msgspec.to_builtins(msgspec.structs.replace(made, prefix=found.prefix, wake_at=None))
         since = now if found.apply is None else min(found.apply.since, now)
         sections = {BEGINS: begins, APPLY: msgspec.to_builtins(Apply(since))} | policy_sections(SYSTEM_POLICY)
-        event = Event("configured", {CONTROL: sections})
+        event = Event(CONFIGURED, {CONTROL: sections})
         return ControlChange((ControlCommit(kind=Kind.configure, event=event),), first_due(SYSTEM_POLICY, now))
 
     return _receipt(await core.controls.change(session, decide, actor=actor, durability=core.durability, create=True))

@@ -7,6 +7,7 @@ from perdure.engine.context import Context
 from perdure.engine.options import Options, check_options
 from perdure.engine.views import Receipt
 from perdure.model.commit import Kind, Status
+from perdure.model.control import DELETED
 from perdure.model.events import Event
 
 
@@ -17,6 +18,6 @@ async def delete(context: Context, session: str, actor: str | None) -> Receipt:
     nothing = Index({}, due_at=NEVER, control=b"")
     with core.telemetry.span("delete", *target):
         work = core.controls.write(
-            target, Kind.tombstone, Event("deleted"), status=Status.deleted, index=nothing, actor=actor, durability=core.durability
+            target, Kind.tombstone, Event(DELETED), status=Status.deleted, index=nothing, actor=actor, durability=core.durability
         )
         return await core.in_order(target, work)

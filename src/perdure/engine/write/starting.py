@@ -11,7 +11,7 @@ from perdure.codec.codec import Codec
 from perdure.codec.records import Proposal
 from perdure.engine.read.cache import CachedState
 from perdure.model.commit import Kind, Status
-from perdure.model.control import CONTROL, NOTHING_SET, Control
+from perdure.model.control import CONFIGURED, CONTROL, NOTHING_SET, Control
 from perdure.model.events import Event
 from perdure.model.ids import SessionKey
 from perdure.model.lifecycle import Policy, first_due, policy_sections
@@ -31,7 +31,7 @@ class Start(msgspec.Struct, frozen=True):
 
 def begin_event(policy: Policy) -> Event:
     """What the chain says of a policy that a session begins with."""
-    return Event("configured", {CONTROL: policy_sections(policy)})
+    return Event(CONFIGURED, {CONTROL: policy_sections(policy)})
 
 
 def begin_index(policy: Policy, now: int) -> tuple[Index, Control]:

@@ -26,7 +26,7 @@ from perdure.errors import Corrupt, Invalid, Unsupported
 from perdure.model import lease
 from perdure.model.anchor import RESTORED
 from perdure.model.commit import Kind
-from perdure.model.control import CONTROL
+from perdure.model.control import CONFIGURED, CONTROL, DELETED
 from perdure.model.epoch import (
     GRANT_STEP_BITS,
     SEQUENCE_MAX,
@@ -45,7 +45,6 @@ from perdure.model.ids import check_name
 from perdure.model.lease import LEASE, LIFE, LeaseSection, LifeSection
 from perdure.model.lifecycle import COMMITS_KEPT_MAX, DURATION_MAX, LOOK, POLICY, Look, Policy
 
-CONFIGURED, DELETED = "configured", "deleted"
 _TIME_END = 1 << 63
 _CONFIGURES = (CONFIGURED, WOKEN, HANDLED)
 _LEASES = (lease.LEASED, lease.CHALLENGED, lease.RENEWED, lease.RELEASED, lease.BROKEN)

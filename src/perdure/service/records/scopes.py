@@ -8,11 +8,10 @@ import msgspec
 
 from perdure.engine.calls.claim import HANDLED, WOKEN
 from perdure.model.commit import Commit, Kind
-from perdure.model.control import Control
+from perdure.model.control import CONFIGURED, Control
 from perdure.model.ids import SessionKey
 from perdure.model.lifecycle import Policy, look_of, policy_of
 from perdure.service.hooks import Credential, Scope
-from perdure.service.records.rules import CONFIGURED
 from perdure.service.records.verify import Checked
 from perdure.service.refusals import Forbidden
 

@@ -6,6 +6,7 @@ all that was given.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, nullcontext
 
@@ -22,7 +23,7 @@ PAGE = 128
 """Commits that are read at once to catch up."""
 
 
-class Following:
+class Following(ABC):
     """What followers of one session and of all of them share."""
 
     def __init__(self, hub: Hub, store: Store, heartbeat: float) -> None:
@@ -77,20 +78,21 @@ class Following:
         finally:
             self._hub.remove(self.stop)
 
+    @abstractmethod
     def _caught_up(self) -> AsyncGenerator[Sequence[Entry], None]:
         """What there is after the position, until there is no more."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _join(self) -> tuple[Channel, bool]:
         """The channel that goes on after the position, and whether it begins there."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _next(self, listener: Listener) -> list[Entry] | None:
         """What the listener has, in order, without what was given before; `None` where something is missing."""
-        raise NotImplementedError
 
-    def _rest(self, channel: Channel) -> None:
-        """Nothing came for a while."""
+    def _rest(self, channel: Channel) -> None:  # noqa: ARG002 - for who follows many sessions
+        """Nothing came for a while. Who follows one session has nothing to do then."""
+        return
 
 
 class SessionFollowing(Following):
