@@ -12,11 +12,14 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.servers.fixture import server_of_my_own, servers
+from tests.support.scratch import use_memory
 from tests.support.tiers import sort_into_tiers
 
 pytest.register_assert_rewrite("tests.support.backends.scenarios")  # What it asserts is shown with its values, as in a test.
 
 __all__ = ["server_of_my_own", "servers"]
+
+use_memory()
 
 # No deadline: a test never asserts time. In CI the same commit gives the same verdict; elsewhere every run looks somewhere new.
 settings.register_profile("dev", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])

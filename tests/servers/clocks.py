@@ -10,6 +10,7 @@ from itertools import cycle
 from pathlib import Path
 
 from tests.servers.process import Missing
+from tests.support.scratch import open_to_all
 
 CACHE = Path(os.environ.get("PERDURE_TEST_SERVERS") or Path.home() / ".cache" / "perdure-test-servers")
 HOURS = (3, -3, 0)
@@ -24,7 +25,7 @@ class Clocks:
         if library is None:
             raise Missing("libfaketime is not installed: python3 dev.py fetch")
         self._hours = cycle(HOURS)
-        self._folder = Path(tempfile.mkdtemp(prefix="perdure-clocks-", dir="/tmp"))
+        self._folder = Path(tempfile.mkdtemp(prefix="perdure-clocks-", dir=open_to_all()))
         self._folder.chmod(0o755)  # A server's own user reads it too.
         self._library = shutil.copy(library, self._folder)
 

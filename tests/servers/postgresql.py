@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.servers.process import READY_SECONDS, Server
+from tests.support.scratch import open_to_all
 
 SETTINGS = "-c max_connections=60 -c log_min_messages=warning"
 
@@ -36,8 +37,7 @@ class PostgreSQL(Server):
             users = {user.pw_name: user for user in pwd.getpwall()}
             user = users.get("postgres") or users["nobody"]
             self.identity = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
-        # Whatever TMPDIR says: the way to it must be open to the user it runs as.
-        self.home = Path(tempfile.mkdtemp(prefix="perdure-postgresql-", dir="/tmp" if self.identity else None))
+        self.home = Path(tempfile.mkdtemp(prefix="perdure-postgresql-", dir=open_to_all() if self.identity else None))
         self.home.chmod(0o711)
 
     @classmethod
