@@ -6,7 +6,9 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import apsw
 import pytest
 
 import perdure
@@ -119,6 +121,26 @@ def test_a_file_that_is_put_back_is_served_again(path: Path) -> None:
         assert store.append("s", Event("c")).version == 2
     with perdure.sync.open(f"sqlite:///{path}") as store:
         assert [commit.events[0].type for commit in store.history("s")] == ["a", "c"]
+
+
+def test_a_file_that_another_one_makes_meanwhile(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the attempt to open it and the look whether it is there: the store is opened, and both write to it."""
+    url = f"sqlite:///{path}"
+
+    class Late(apsw.Connection):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            try:
+                super().__init__(*arguments, **options)
+            except apsw.CantOpenError:
+                monkeypatch.undo()
+                with perdure.sync.open(url) as other:
+                    other.append("s", Event("theirs"))
+                raise
+
+    monkeypatch.setattr(apsw, "Connection", Late)
+    with perdure.sync.open(url) as store:
+        store.append("s", Event("ours"))
+        assert [commit.events[0].type for commit in store.history("s")] == ["theirs", "ours"]
 
 
 def test_a_link_to_the_file_is_followed(path: Path) -> None:

@@ -128,9 +128,11 @@ def _opened(options: Options, *, create: bool) -> apsw.Connection:
     try:
         return apsw.Connection(options.path, flags=flags, vfs=options.vfs or None)
     except apsw.CantOpenError as error:
-        if create or (not options.vfs and Path(options.path).exists()):
+        if create:
             raise
-        raise NotFound(f"There is no file {options.place}, and nothing was made.", missing="file") from error
+        if options.vfs or not Path(options.path).exists():
+            raise NotFound(f"There is no file {options.place}, and nothing was made.", missing="file") from error
+    return apsw.Connection(options.path, flags=flags)  # Another one may have made it between the two looks.
 
 
 def _prepare_writing(connection: apsw.Connection, path: str) -> None:
