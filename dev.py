@@ -2,7 +2,7 @@
 
 tour            set up, then the two-minute tour
 test [ARGS]     set up, then every check, then the tests with coverage; ARGS go to pytest
-test --quick    the same without servers and without coverage: what to run first
+test --quick    the same without servers, without coverage, and without what takes seconds: what to run first
 test --slow     what takes too long for each change: pauses, partitions, clocks, long kill loops, servers built from source
 check [STEP]    the checks alone, or some of: lint format types rooms sync docs site
 oldest [ARGS]   the tests of adapters on the oldest versions that pyproject.toml allows, in .venv-oldest
@@ -33,7 +33,7 @@ NEEDED = (3, 11)
 AGAIN = 3
 """Most failed tests that CI runs once more."""
 TIERS = {
-    "--quick": "not slow and not server and not fetched",
+    "--quick": "not long and not slow and not server and not fetched",
     "--slow": "slow",
     "--bare": "not slow and (fetched or not server)",
     "--rest": "not slow and (server or fetched)",

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -239,19 +238,32 @@ def _between(page: str, mark: str, lines: list[str]) -> str:
 
 def commands() -> str:
     """docs/cli.md: what `--help` says, for the program and for each command."""
-    program = _help()
+    (program,) = _helps([])
     names = re.findall(r"^│ ([a-z]+) ", program, re.MULTILINE)
-    with ThreadPoolExecutor() as pool:
-        helps = zip(names, pool.map(_help, names), strict=True)
-        return _joined(["# Commands\n", NOTE, SHELL, program, *(f"## `perdure {name}`\n\n{text}" for name, text in helps)])
+    helps = zip(names, _helps(*([name] for name in names)), strict=True)
+    return _joined(["# Commands\n", NOTE, SHELL, program, *(f"## `perdure {name}`\n\n{text}" for name, text in helps)])
 
 
-def _help(*command: str) -> str:
-    """The help as a pipe gets it, in lines of WIDTH."""
+ASK = """
+import sys
+from perdure.cli import main
+for words in sys.argv.pop().split(","):
+    sys.argv[1:] = [*words.split(), "--help"]
+    try:
+        main()
+    except SystemExit:
+        print(end="\\f")
+"""
+
+
+def _helps(*commands: list[str]) -> list[str]:
+    """The help of each as a pipe gets it, in lines of WIDTH. One process says all."""
     environment = {**os.environ, "COLUMNS": str(WIDTH), "NO_COLOR": "1", "TERM": "dumb", "PYTHONPATH": str(ROOT / "src")}
     environment.pop("PERDURE_URL", None)
-    text = subprocess.check_output([sys.executable, "-m", "perdure", *command, "--help"], text=True, env=environment)
-    return "````text\n" + "".join(f"{line.rstrip()}\n" for line in text.strip().splitlines()) + "````\n"
+    asked = ",".join(" ".join(command) for command in commands)
+    said = subprocess.check_output([sys.executable, "-c", ASK, asked], text=True, env=environment)
+    lines = [[line.rstrip() for line in text.strip().splitlines()] for text in said.split("\f")[:-1]]
+    return ["````text\n" + "\n".join(help) + "\n````\n" for help in lines]
 
 
 MAKERS: dict[str, Callable[[], str]] = {

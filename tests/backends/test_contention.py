@@ -65,6 +65,7 @@ def contend(url: str, *, processes: int, tasks: int, commits: int, how: str) -> 
     return sum(answer["tries"] for answer in answers) / wanted
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", HOW)
 def test_processes_on_one_session_all_get_through(url: str, how: str) -> None:
     """Three processes with two tasks each: no error, nothing lost, nothing doubled."""

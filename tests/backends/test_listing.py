@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from tests.servers.valkey import Valkey
 from tests.support.backends.engines import Engine
 from tests.support.backends.scenarios import opened
 
+FewAndMany = tuple[apsw.Connection, apsw.Connection]
 STEP = 50
 """Steps of SQLite's machine between two counts."""
 
@@ -49,6 +52,14 @@ def filled(path: Path, sessions: int) -> apsw.Connection:
     return connection
 
 
+@pytest.fixture(scope="module")
+def few_and_many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FewAndMany]:
+    """A hundred sessions, and a hundred times as many. What a test changes it takes back."""
+    folder = tmp_path_factory.mktemp("stores")
+    with closing(filled(folder / "few.db", 100)) as few, closing(filled(folder / "many.db", 10_000)) as many:
+        yield few, many
+
+
 def steps(connection: apsw.Connection, query: Query, limit: int = 100) -> tuple[int, int]:
     """How many counts a page takes, and how many rows it has."""
     count = 0
@@ -66,30 +77,25 @@ def steps(connection: apsw.Connection, query: Query, limit: int = 100) -> tuple[
 
 @pytest.mark.parametrize("tags", [{"rare": "yes"}, {"team": "ops", "rare": "yes"}, {"rare": "yes", "team": "ops"}, {"none": "no"}])
 @pytest.mark.parametrize("prefix", ["", "s-"])
-def test_a_rare_tag_is_found_without_looking_at_everyone(tmp_path: Path, tags: dict[str, str], prefix: str) -> None:
+def test_a_rare_tag_is_found_without_looking_at_everyone(few_and_many: FewAndMany, tags: dict[str, str], prefix: str) -> None:
     """Among a hundred times as many sessions the five with a tag are found in as many steps, also beside a tag that all have."""
-    few, many = filled(tmp_path / "few.db", 100), filled(tmp_path / "many.db", 10_000)
-    (small, found), (large, found_too) = [steps(connection, Query("default", prefix, tags)) for connection in (few, many)]
+    (small, found), (large, found_too) = [steps(connection, Query("default", prefix, tags)) for connection in few_and_many]
     assert found == found_too == (0 if "none" in tags else 5)
     assert large <= small + 2_000 // STEP * 10  # The rarest is found by counting up to a thousand of each.
-    few.close()
-    many.close()
 
 
-def test_a_page_of_a_common_tag_costs_a_page(tmp_path: Path) -> None:
+def test_a_page_of_a_common_tag_costs_a_page(few_and_many: FewAndMany) -> None:
     """Of ten thousand sessions with a tag, the first ten are read and no others; so they are after a prefix and a cursor."""
-    connection = filled(tmp_path / "a.db", 10_000)
+    _, connection = few_and_many
     assert steps(connection, Query("default", "", {"team": "ops"}), 10)[0] < 20_000 // STEP
     assert [row.session.id for row in scan(connection, Heads(), Query("default", "s-99", {"team": "ops"}), "s-9998", 9).items] == ["s-9999"]
-    connection.close()
 
 
 @pytest.mark.parametrize("query", [Query(None, order="due"), Query("default", "s-", order="due", due_before=9)], ids=["all", "some"])
-def test_what_is_due_is_found_without_looking_at_others(tmp_path: Path, query: Query) -> None:
-    """Of a hundred times as many sessions as many are due: a page of them takes as many steps, also behind a cursor."""
+def test_what_is_due_is_found_without_looking_at_others(few_and_many: FewAndMany, query: Query) -> None:
+    """Of a hundred times as many sessions as many are due: a page of them takes as many steps, also after a cursor."""
     counts = []
-    for name, sessions in (("few", 100), ("many", 10_000)):
-        connection = filled(tmp_path / f"{name}.db", sessions)
+    for connection in few_and_many:
         connection.execute("UPDATE session SET due_at = n WHERE n <= 7")
         count = 0
 
@@ -102,10 +108,10 @@ def test_what_is_due_is_found_without_looking_at_others(tmp_path: Path, query: Q
         page = scan_due(connection, Heads(), query, None, 4)
         rest = scan_due(connection, Heads(), query, page.cursor, 4)
         connection.set_progress_handler(None)
+        connection.execute("UPDATE session SET due_at = NULL")
         assert [row.due_at for row in (*page.items, *rest.items)] == [1, 2, 3, 4, 5, 6, 7]
         assert rest.cursor is None
         counts.append(count)
-        connection.close()
     assert counts[1] <= counts[0] + 5
 
 

@@ -34,6 +34,7 @@ except perdure.Unsupported as error:
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("scheme", sorted({*schemes()} - {"memory", "sqlite", "file"}))
 def test_an_engine_without_its_driver_names_its_extra(scheme: str) -> None:
     """Every engine that needs a driver is `Unsupported` with a `pip install` line, and the extra in it exists."""

@@ -74,6 +74,7 @@ def what_it_says(url: str) -> str:
 
 
 # pymongo leaves some of the sockets that it was connecting when its client is closed.
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("scheme", schemes())
 def test_a_login_is_in_nothing_that_is_shown(scheme: str, capfd: pytest.CaptureFixture[str]) -> None:
@@ -88,6 +89,7 @@ def test_a_login_is_in_nothing_that_is_shown(scheme: str, capfd: pytest.CaptureF
     gc.collect()  # Here, where the warning of pymongo's sockets is ignored, and not in a later test.
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("scheme", schemes())
 def test_an_option_is_in_nothing_that_is_shown(scheme: str, capfd: pytest.CaptureFixture[str]) -> None:

@@ -124,6 +124,7 @@ def test_the_engine_serves_the_shell(copy: Path) -> None:
     assert (receipt["version"], receipt["durability"]) == (1, "memory")
 
 
+@pytest.mark.long
 def test_the_command_counts(copy: Path, tmp_path: Path) -> None:
     """The toy command is in the help, and answers people and machines."""
     url: dict[str, Any] = {"PERDURE_URL": f"sqlite:///{tmp_path}/store.db"}

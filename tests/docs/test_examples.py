@@ -60,6 +60,7 @@ def assert_told(folder: Path) -> None:
                         assert not re.match(r"(merge|set) \(all\)", line.text), (info.session, line)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", SHOWN, ids=name)
 def test_a_page_runs_from_top_to_bottom(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

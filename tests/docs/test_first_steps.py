@@ -45,6 +45,7 @@ def test_readme_and_quick_start_use_files_of_their_own() -> None:
     assert "quickstart.db" not in (ROOT / "README.md").read_text() and "agents.db" not in "".join(quickstart())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", FRAMEWORKS, ids=name)
 def test_a_first_program_runs_when_it_is_saved(page: Path, tmp_path: Path) -> None:
     """The first Python block of a framework's page is a program: saved as a file it prints what the page shows."""

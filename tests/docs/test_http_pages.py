@@ -24,6 +24,7 @@ def test_a_file_of_the_routes_is_up_to_date(file: str) -> None:
     assert (ROOT / file).read_text() == openapi.made()[file], f"{file} is old: run python3 scripts/openapi.py"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("page", PAGES)
 def test_each_curl_of_a_page_works(page: str, tmp_path: Path) -> None:
     """The blocks run in order against a node: each is answered, and with no problem document."""

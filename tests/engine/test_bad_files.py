@@ -214,6 +214,7 @@ async def test_truncated_files(tmp_path: Path) -> None:
     assert found > 10
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [0, 1, 6, 14])
 async def test_bit_flipped_files(seed: int, tmp_path: Path) -> None:
     """One flipped bit anywhere in a file is an error of ours, or changes nothing that is shown: never other data, never a foreign error."""

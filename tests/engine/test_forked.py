@@ -63,6 +63,7 @@ def in_child(work: Callable[[], object]) -> str:
     return answer if status == 0 else f"killed by {status}: it hung"
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore")  # Newer Pythons warn of a fork beside threads, which is what this is about.
 def test_a_child_meets_closed_wherever_it_goes_on(store: sync.Store) -> None:
     """Calls, an edit that is left, a history, a listing and a watch that are gone on with, and `close`: each is `Closed`, at once."""

@@ -182,6 +182,7 @@ TABLE: dict[str, tuple[Call, Any, Any]] = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("again", [False, True], ids=["deleted", "again"])
 @pytest.mark.parametrize("fresh", [False, True], ids=["known", "fresh"])
 async def test_every_call_meets_the_life_of_today(tmp_path: Any, again: bool, fresh: bool) -> None:

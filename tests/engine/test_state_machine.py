@@ -335,6 +335,7 @@ class LifeOnDisk(Life):
     scheme = "sqlite"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("machine", "examples"), [(Life, 120), (LifeOnDisk, 30)], ids=["memory", "sqlite"])
 def test_a_long_life(machine: type[Life], examples: int) -> None:
     """The store and the plain model agree after every call, at every version, in every history, listing and proof."""

@@ -210,6 +210,7 @@ def check_run(seed: int, base: Any) -> bool:
     return True
 
 
+@pytest.mark.long
 def test_elements_keep_who_they_are() -> None:
     """Of some thousand random pairs of edits that change, sort, move, insert and remove, none that combines mixes elements up."""
     base = freeze(document())

@@ -68,6 +68,7 @@ def postgresql_bytes(url: str) -> int:
         return sum(connection.execute("SELECT pg_total_relation_size(%s::regclass)", (name,)).fetchone()[0] for name in names)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_twenty_agents_live_for_months(tmp_path: Path, seed: int) -> None:
     """On SQLite: no message is lost or doubled; archived, woken, expired and purged when the policies say so; the engine's bytes shrink."""

@@ -62,6 +62,7 @@ def schema(node: Listening) -> Any:
     return schemathesis.openapi.from_url(f"http://127.0.0.1:{node.port}/openapi.json")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE], ids=lambda mode: mode.name)
 def test_the_node_keeps_to_its_document(schema: Any, mode: GenerationMode) -> None:
     """Generated requests, allowed ones and others: no 5xx, and only answers that the document names, of the shape it says."""
@@ -92,6 +93,7 @@ def test_the_node_keeps_to_its_document(schema: Any, mode: GenerationMode) -> No
     assert not failures, "\n\n".join(failures)[:6000]
 
 
+@pytest.mark.long
 def test_requests_that_follow_one_another_keep_to_it_too(schema: Any) -> None:
     """Sequences of requests, each with what the ones before were answered."""
     machine = schema.as_state_machine()

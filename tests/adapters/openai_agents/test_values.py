@@ -82,6 +82,7 @@ LARGE = [{"role": "user", "content": f"{number}" + '"\\😀' * (2 << 20)} for nu
 """Each of them alone is more than one commit holds, with what JSON escapes."""
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("items", [MANY, LARGE], ids=["many", "large"])
 async def test_any_number_and_size_is_added_whole(url: str, items: list[Any]) -> None:
     """More items or bytes than a commit may have are added by one call, in one place; popped, cleared and read as others."""

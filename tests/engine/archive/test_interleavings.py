@@ -197,6 +197,7 @@ async def test_cancellation_at_every_step_loses_nothing(archiver: Call, after: b
             await whole(backend, place, dropped=archiver is drop)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("other", OTHERS, ids=lambda call: call.__name__)
 @pytest.mark.parametrize("archiver", ARCHIVERS, ids=lambda call: call.__name__)
 async def test_an_archiver_paused_at_every_step_undoes_nothing(archiver: Call, other: Call, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ def test_the_first_program_runs_on_a_service(tmp_path: Path) -> None:
     assert "[{'id': 7}, {'id': 7}]" in runs[1]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["asynchronous", "blocking"])
 def test_langgraph_keeps_its_checkpoints_on_a_service(kind: str, tmp_path: Path) -> None:
     """The framework's own suite for checkpointers passes on a store behind a node, as it does on a file."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
@@ -25,6 +26,7 @@ class LifeThroughANode(Life):
             self.node.stop()
 
 
+@pytest.mark.long
 def test_a_long_life_through_a_node() -> None:
     """Clients and the plain model agree after every call; the node refuses no honest commit."""
     run_state_machine_as_test(
