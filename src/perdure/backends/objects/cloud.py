@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from obstore.exceptions import (
 )
 
 from perdure.backends.objects import OPTIONS, open_bucket
+from perdure.backends.objects.flights import Flights
 from perdure.backends.objects.settings import Ask, Asking, Settings
 from perdure.backends.remote import RemoteBackend, in_thread, parse_address
 from perdure.backends.remote.urls import Address, Parser, count, seconds
@@ -110,6 +112,7 @@ class Cloud:
             self._store = kind(address.hosts, prefix=prefix or None, config=config, client_options=client, retry_config={"max_retries": 0})
         except (BaseError, OSError, ValueError, TypeError) as error:
             raise Invalid(f"{address.place!r} cannot be opened ({type(error).__name__}): check its options.") from error
+        self._flights = Flights(lambda: repr(self._store))
         self.server = f"{kind.__name__.removesuffix('Store')} by obstore {obstore.__version__}"
 
     async def _read(self, ask: Callable[[], Awaitable[T]]) -> T:
@@ -142,7 +145,7 @@ class Cloud:
 
     async def _put(self, name: str, data: bytes, mode: Any) -> None:
         async with self._pool:
-            await obstore.put_async(self._store, name, data, mode=mode, use_multipart=False)
+            await self._flights.begin(lambda: obstore.put_async(self._store, name, data, mode=mode, use_multipart=False))
 
     async def put(self, name: str, data: bytes) -> None:
         """See `Bucket`."""
@@ -155,9 +158,9 @@ class Cloud:
         """See `Bucket`: on the condition of its tag, or of Google's generation."""
 
         async def tagged() -> tuple[bytes, Any]:
-            found = await obstore.get_async(self._store, name)
+            found = await self._flights.begin(lambda: obstore.get_async(self._store, name))
             tags = {"e_tag": found.meta["e_tag"], "version": found.meta["version"]}
-            return bytes(await found.bytes_async()), {key: tag for key, tag in tags.items() if tag is not None}
+            return bytes(await self._flights.begin(found.bytes_async)), {key: tag for key, tag in tags.items() if tag is not None}
 
         for _ in range(CHANGES_MAX):
             old, tag = await self._read(tagged)
@@ -182,7 +185,8 @@ class Cloud:
 
         async def read() -> bytes | None:
             try:
-                data = bytes(await (await obstore.get_async(self._store, name, options=part)).bytes_async())
+                found = await self._flights.begin(lambda: obstore.get_async(self._store, name, options=part))
+                data = bytes(await self._flights.begin(found.bytes_async))
             except (NotFoundError, FileNotFoundError):
                 return None
             except BaseError:
@@ -199,7 +203,7 @@ class Cloud:
 
     async def _measure(self, name: str) -> int | None:
         try:
-            return int((await obstore.head_async(self._store, name))["size"])
+            return int((await self._flights.begin(lambda: obstore.head_async(self._store, name)))["size"])
         except (NotFoundError, FileNotFoundError):
             return None
 
@@ -208,7 +212,7 @@ class Cloud:
 
         async def remove() -> None:
             try:
-                await obstore.delete_async(self._store, name)
+                await self._flights.begin(lambda: obstore.delete_async(self._store, name))
             except (NotFoundError, FileNotFoundError):
                 return
 
@@ -220,7 +224,7 @@ class Cloud:
         async def names() -> Sequence[str]:
             found: list[str] = []
             offset = f"{folder}/{after}" if after else None
-            async for page in obstore.list(self._store, folder, offset=offset, chunk_size=1000):
+            async for page in self._pages(folder, offset):
                 found += [item["path"].rpartition("/")[2] for item in page]
             return sorted(name for name in found if name > after)
 
@@ -231,18 +235,26 @@ class Cloud:
 
         async def names() -> Sequence[str]:
             found: list[str] = []
-            async for page in obstore.list(self._store, folder or None, offset=after or None, chunk_size=1000):
-                found += [item["path"] for item in page if item["path"] > after]
-                if len(found) >= limit:
-                    break
+            async with aclosing(self._pages(folder or None, after or None)) as pages:
+                async for page in pages:
+                    found += [item["path"] for item in page if item["path"] > after]
+                    if len(found) >= limit:
+                        break
             return sorted(found)[:limit]
 
         return await self._read(names)
+
+    async def _pages(self, folder: str | None, offset: str | None) -> AsyncGenerator[Sequence[Any], None]:
+        pages = obstore.list(self._store, folder, offset=offset, chunk_size=1000)
+        with suppress(StopAsyncIteration):
+            while True:
+                yield await self._flights.begin(pages.__anext__)
 
     async def settings(self) -> Settings:
         """See `Bucket`."""
         return await in_thread(self._ask)
 
     async def close(self) -> None:
-        """See `Bucket`."""
+        """See `Bucket`. Requests that are in flight are cancelled."""
+        await self._flights.close()
         del self._store

@@ -131,12 +131,15 @@ async def purge_deleted(core: Core, session: SessionKey) -> None:
     head = await _check_purge(core, session)
     if core.segments.has_place and (segments := await core.segments.list(session)):
         await _begin_purge(core, session, head)
+        await core.segments.begin_purge(session, head.version)
         await core.segments.remove(session, segments)  # First these: a row that is left names them, an object is named by nothing else.
     await core.backend.purge(session)
     core.cache.drop(session)
     if core.shared is not None:
         core.shared.forget(session)
     await core.bodies.purge(session, raised(head.epoch, 0))
+    if core.segments.has_place:
+        await core.segments.end_purge(session, head.version)
 
 
 async def _check_purge(core: Core, session: SessionKey) -> Head:
@@ -146,7 +149,7 @@ async def _check_purge(core: Core, session: SessionKey) -> Head:
         raise NotFound(f"There is no session {session.id!r}.", session=session.id)
     if head.status != Status.deleted:
         raise Invalid(f"Session {session.id!r} is not deleted: delete it before it is purged.", session=session.id)
-    judged = await _judged(core, session)
+    judged = await core.segments.purged(session) if core.segments.has_place else 0
     if judged == head.version:
         return head
     if forks := [name async for name in _forks(core, session, core.bodies.refuse_unreachable, after=judged)]:
@@ -158,15 +161,8 @@ async def _check_purge(core: Core, session: SessionKey) -> Head:
     return head
 
 
-async def _judged(core: Core, session: SessionKey) -> int:
-    """The version up to which an earlier purge has found that no fork reads from the session; 0: none has. Its segments may be gone."""
-    loaded = await core.backend.load(session) if core.segments.has_place else None
-    begun = None if loaded is None else purging_of(decode_control(loaded.row.control))
-    return 0 if begun is None else begun.version
-
-
 async def _begin_purge(core: Core, session: SessionKey, head: Head) -> None:
-    """Say in the index row that segments are removed from now on: one who goes on after a crash cannot read pins in them any more."""
+    """Say in the index row that segments are removed from now on: proof that the segments listed before are of no later life."""
     backend = indexed(core.backend)
     for _ in range(BEGIN_TRIES):
         loaded = await core.backend.load(session)

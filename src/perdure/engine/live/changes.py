@@ -199,7 +199,7 @@ class Follower:
         first = self._first_missing(session, record) if session.id.startswith(self._selection.prefix) else version
         while first < version and not record.is_stub:
             archived = await self._chains.read(session, after=first - 1, before=version, limit=self._limit_max)
-            if not archived or archived[0].head.version != first:
+            if not archived:
                 break  # They are gone, or those of a fork's parent.
             for each in archived:
                 yield each

@@ -76,9 +76,11 @@ class Chains:
             anchor = await self.anchor_below(session, first)
             archived = () if anchor is None else await self._archived(session, anchor, after, upto, limit, reverse=reverse)
         except Corrupt:
-            if not await self._moved(session, first):
+            if await self._moved(session, first):
+                return await self.read(session, after=after, before=before, limit=limit, reverse=reverse)
+            if not await self._purged(session, first):
                 raise
-            return await self.read(session, after=after, before=before, limit=limit, reverse=reverse)
+            return records
         return archived or records
 
     async def load(self, session: SessionKey, at: int | None = None) -> Loaded | None:
@@ -93,9 +95,11 @@ class Chains:
             try:
                 found = await self._load_below(session, loaded, first, at)
             except Corrupt:
-                if not await self._moved(session, first):
+                if await self._moved(session, first):
+                    continue
+                if not await self._purged(session, first):
                     raise
-                continue
+                return loaded
             if found is not None:
                 return found
         return loaded
@@ -116,6 +120,10 @@ class Chains:
         """Whether the engine's chain begins elsewhere now: what was read below it was removed by those who dropped or purged it."""
         now = await self._first(session)
         return now is None or now.head != first.head
+
+    async def _purged(self, session: SessionKey, first: Record) -> bool:
+        """Whether a purge has begun to remove the segments below a record."""
+        return self._segments.has_place and await self._segments.purged(session) >= first.head.version - 1
 
     async def _ending_at(self, session: SessionKey, newest: Anchor, version: int) -> Segment | None:
         """The segment whose last record has this version. One that ends later may not have been followed by a truncation yet."""
@@ -182,14 +190,13 @@ class Chains:
         return None if first is None or self.is_start(session, first) else await self.anchor_below(session, first)
 
     async def anchors(self, session: SessionKey, control_anchor: Anchor | None) -> Sequence[Anchor]:
-        """All anchors of a session, the newest first, up to one whose records were dropped. Raises `Corrupt`, `Unsupported`."""
-        newest = await self.newest_anchor(session, control_anchor)
-        found = [] if newest is None else [newest]
-        while found and not found[-1].dropped:
-            before = (await self._segments.open(session, found[-1])).note.before
-            if before is None:
-                break
-            found.append(before)
+        """All anchors of a session, the newest first, up to one whose records were dropped or purged. Raises `Corrupt`, `Unsupported`."""
+        anchor = await self.newest_anchor(session, control_anchor)
+        found: list[Anchor] = []
+        while anchor is not None:
+            segment = None if anchor.dropped else await self._segments.find(session, anchor)
+            found.append(anchor if segment is not None else msgspec.structs.replace(anchor, segment=""))
+            anchor = None if segment is None else segment.note.before
         return found
 
     async def dropped_below(self, session: SessionKey) -> Anchor | None:
@@ -252,9 +259,8 @@ class Chains:
 
     async def _snapshot_before(self, segment: Segment) -> Snapshot | None:
         before = segment.note.before
-        if before is None or before.dropped:
-            return None
-        return await self._segments.snapshot(await self._segments.open(segment.session, before))
+        earlier = None if before is None or before.dropped else await self._segments.find(segment.session, before)
+        return None if earlier is None else await self._segments.snapshot(earlier)
 
 
 def _is_at(anchor: Anchor, version: int, hash: bytes) -> bool:

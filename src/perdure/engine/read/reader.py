@@ -15,7 +15,7 @@ from perdure.engine.read.chains import PAGE, Chains
 from perdure.engine.read.commits import CommitReader
 from perdure.engine.read.folding import apply_events, check_standing, configured, event_of
 from perdure.engine.read.loads import Loads, StateSource
-from perdure.errors import Corrupt, NotFound, Rewound
+from perdure.errors import Corrupt, NotFound, Rewound, Truncated
 from perdure.model.commit import GENESIS, DerivedStatus, Kind, Status, derive_status
 from perdure.model.control import decode_control
 from perdure.model.ids import SessionKey
@@ -190,7 +190,14 @@ class Reader(CommitReader):
         chains = [(session, loaded)]
         hashes: list[bytes] = []
         while loaded.snapshot is None and loaded.records and loaded.records[0].head.version > 1 and not loaded.records[0].is_stub:
-            parent, prev = await self._base(session, loaded.records[0], 1)
+            try:
+                parent, prev = await self._base(session, loaded.records[0], 1)
+            except Truncated:
+                since = _since_deleted(loaded)
+                if since is None:
+                    raise
+                chains[-1] = session, since
+                break
             hashes.append(prev)
             session, loaded = await self._load_at(parent, loaded.records[0].head.version - 1)
             chains.append((session, loaded))
@@ -218,7 +225,7 @@ class Reader(CommitReader):
             prev = snapshot.hash
             if not records and snapshot.version == row.head.version and snapshot.hash != row.head.hash:
                 raise Rewound(f"The snapshot of session {session.id!r} belongs to a commit that the chain no longer holds.")
-        elif records and records[0].is_stub:
+        elif records and (records[0].is_stub or records[0].kind == Kind.tombstone):
             prev = None
         if snapshot is None and records and prev is not None:
             stand = int(Status.active), records[0].head.version - 1
@@ -272,3 +279,9 @@ class Reader(CommitReader):
         return msgspec.structs.replace(
             start, head=head, state=fold.state, log_bytes=log_bytes, tags=tags, state_bytes=state_bytes, control=control
         )
+
+
+def _since_deleted(loaded: Loaded) -> Loaded | None:
+    """What was loaded, from the last tombstone on: nothing before it counts. `None` where there is none."""
+    ends = [number for number, record in enumerate(loaded.records) if record.kind == Kind.tombstone]
+    return msgspec.structs.replace(loaded, records=loaded.records[ends[-1] :]) if ends else None

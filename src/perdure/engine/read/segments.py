@@ -1,7 +1,9 @@
 """Segments of the archive: packs of one session each, in a place beside the store, read a frame at a time.
 
-Name  segments/<tenant>/<session>/<first>-<last>-<random>. A name is used once.
-Note  a segment's note names the anchor before it, so that from the newest anchor all segments are found.
+Name   segments/<tenant>/<session>/<first>-<last>-<random>. A name is used once.
+Note   a segment's note names the anchor before it, so that from the newest anchor all segments are found.
+Purge  an object purged-<version> in the same folder, before a segment is removed: those up to that tombstone may be gone. It outlives a
+       purge that is interrupted, whatever is written to the session then.
 
 What is read is checked: the footer with the digest that the anchor commit has, each frame with the digest that the footer has.
 """
@@ -30,6 +32,8 @@ FOLDER = "segments"
 """Where segments lie in a place. Other things that lie beside a store have other folders."""
 TAIL_BYTES = 32 << 10
 """Bytes of a segment's end that are read first: mostly they hold the footer."""
+_PURGED = "purged-"
+"""The last part of such an object's name begins with it."""
 INDEXES_MAX = 1_024
 """Segments of which it is remembered what they hold."""
 FRAMES_BYTES = 16 << 20
@@ -106,6 +110,15 @@ class Segments:
         self._indexes.put(name, segment)
         return segment
 
+    async def find(self, session: SessionKey, anchor: Anchor) -> Segment | None:
+        """As `open`; `None` where a purge has begun to remove it."""
+        try:
+            return await self.open(session, anchor)
+        except Corrupt:
+            if anchor.version > await self.purged(session):
+                raise
+        return None
+
     def _segment(self, session: SessionKey, anchor: Anchor, index: PackIndex) -> Segment:
         """Raises `Corrupt` unless the pack is of this session, up to the anchor's version, with its snapshot."""
         packed = index.sessions[0] if len(index.sessions) == 1 else None
@@ -120,10 +133,12 @@ class Segments:
         return Segment(session, anchor, packed, note)
 
     async def chain(self, session: SessionKey, anchor: Anchor | None) -> AsyncGenerator[Segment, None]:
-        """The segments from this anchor's on, the newest first, up to one whose records were dropped. Raises as `open`."""
+        """The segments from this anchor's on, the newest first, up to one whose records were dropped or purged. Raises as `open`."""
         first: int | None = None
         while anchor is not None and not anchor.dropped:
-            segment = await self.open(session, anchor)
+            segment = await self.find(session, anchor)
+            if segment is None:
+                return
             if first is not None and anchor.version != first - 1:
                 raise self.damaged(session, anchor.segment, Corrupt("It does not end where the next one begins."))
             yield segment
@@ -153,9 +168,13 @@ class Segments:
             raise self.damaged(segment.session, segment.anchor.segment, error) from error
 
     async def check(self, segment: Segment) -> None:
-        """Read the whole segment and compare it with its SHA-256. Raises as `open`."""
+        """Read the whole segment, unless a purge has removed it, and compare it with its SHA-256. Raises as `open`."""
         name = self.name(segment.session, segment.anchor.segment)
         data = await self.place(segment.session).get(name)
+        if data is None:
+            self._indexes.pop(name)
+            if segment.anchor.version <= await self.purged(segment.session):
+                return
         try:
             if data is None or len(data) != segment.anchor.size:
                 raise Corrupt(_MISSING if data is None else f"It has {len(data):,} bytes where the anchor says {segment.anchor.size:,}.")
@@ -182,6 +201,13 @@ class Segments:
 
     async def list(self, session: SessionKey) -> Sequence[str]:
         """The segments of a session that the place holds, as the last parts of their names: those of earlier lives, and orphans, too."""
+        return [name for name in await self._names(session) if not name.startswith(_PURGED)]
+
+    async def purged(self, session: SessionKey) -> int:
+        """The tombstone's version up to which a purge has begun to remove segments, and no fork reads; 0: none has."""
+        return max((_purged(name) for name in await self._names(session)), default=0)
+
+    async def _names(self, session: SessionKey) -> Sequence[str]:
         place, folder = self.place(session), object_name(FOLDER, *session)
         found: list[str] = []
         after = ""
@@ -189,6 +215,14 @@ class Segments:
             after = names[-1]
             found += [name.rpartition("/")[2] for name in names]
         return found
+
+    async def begin_purge(self, session: SessionKey, version: int) -> None:
+        """Say that the segments up to a tombstone may be gone from now on. Raises `Unavailable`."""
+        await self.place(session).put(self.name(session, f"{_PURGED}{version}"), b"purged")
+
+    async def end_purge(self, session: SessionKey, version: int) -> None:
+        """Take that back: the engine has nothing any more that names those segments. Raises `Unavailable`."""
+        await self.remove(session, [name for name in await self._names(session) if 0 < _purged(name) <= version])
 
     async def remove(self, session: SessionKey, segments: Sequence[str]) -> None:
         """Remove segments, where they are there. Raises `Unavailable`: call it again."""
@@ -199,6 +233,11 @@ class Segments:
         """Let go of the place."""
         if self._place is not None:
             await self._place.close()
+
+
+def _purged(name: str) -> int:
+    """The version in the name of an object that says that a purge has begun; 0: it is a segment."""
+    return int(name.removeprefix(_PURGED)) if name.startswith(_PURGED) else 0
 
 
 _MISSING = "It is not there."
