@@ -66,6 +66,10 @@ export interface SessionInfo {
   tags: Record<string, string>;
   createdAt: string;
   updatedAt: string;
+  /** With `due`: when; `null`: at once. */
+  dueAt?: string | null;
+  /** With `due`: `look`, `expire`, `wake`, `claim`, `keep` or `purge`. */
+  why?: string;
 }
 
 export interface Commit {
@@ -150,6 +154,8 @@ export interface ListOptions extends CallOptions {
   status?: Status;
   updatedAfter?: string | Date;
   updatedBefore?: string | Date;
+  /** Those that somebody has to look at before this time, the earliest first. */
+  due?: string | Date;
   /** Most sessions; without it all, or 100 of a page. A page has 1,000 at most. */
   limit?: number;
 }

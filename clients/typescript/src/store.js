@@ -112,20 +112,20 @@ export class Store {
   }
 
   /**
-   * A page of sessions, by id, and the query of the next one.
+   * A page of sessions, by id or with `due` by when they are due, and the query of the next one.
    * @param {Options} [options]
    */
   async listPage(options = {}) {
-    only(options, "prefix tags status updatedAfter updatedBefore limit next signal timeout");
-    const { prefix, tags = {}, status, updatedAfter: updated_after, updatedBefore: updated_before, limit, next } = options;
+    only(options, "prefix tags status updatedAfter updatedBefore due limit next signal timeout");
+    const { prefix, tags = {}, status, updatedAfter: updated_after, updatedBefore: updated_before, due, limit, next } = options;
     const tag = Object.entries(tags).map(([name, value]) => `${name}=${value}`);
-    const asked = next ?? query({ prefix, tag, status, updated_after, updated_before, limit });
+    const asked = next ?? query({ prefix, tag, status, updated_after, updated_before, due, limit });
     const found = page(await this.#get(`/v1/sessions${asked}`, options), "sessions");
     return { ...found, sessions: found.sessions.map(renamed) };
   }
 
   /**
-   * All sessions, or so many as `limit` says, by id.
+   * All sessions, or so many as `limit` says, by id or with `due` by when they are due.
    * @param {Options} [options]
    */
   async *list(options = {}) {
@@ -358,8 +358,9 @@ async function* paged(get, name, limit = Infinity) {
 }
 
 /** @param {any} said */
-function renamed({ created_at: createdAt, updated_at: updatedAt, ...rest }) {
-  return { ...rest, ...(createdAt !== undefined && { createdAt }), ...(updatedAt !== undefined && { updatedAt }) };
+function renamed({ created_at: createdAt, updated_at: updatedAt, due_at: dueAt, ...rest }) {
+  const times = Object.entries({ createdAt, updatedAt, dueAt }).filter(([, time]) => time !== undefined);
+  return { ...rest, ...Object.fromEntries(times) };
 }
 
 /**
