@@ -1,6 +1,6 @@
 /** The sessions of a service. */
 
-import { AlreadyExists, Deleted, Invalid } from "./errors.js";
+import { Deleted, Invalid } from "./errors.js";
 import { Lease, grantOf } from "./lease.js";
 import { StateCache } from "./states.js";
 import { messages } from "./stream.js";
@@ -168,20 +168,14 @@ export class Store {
   }
 
   /**
-   * Fork a session. One whose id is named, and whose answer was lost, may be `AlreadyExists` when it is asked for again.
+   * Fork a session, once.
    * @param {string} session
    * @param {Options} [options]
    */
   async fork(session, options = {}) {
-    only(options, "at id actor traceparent signal timeout");
-    const { at, id = newKey(), actor } = options;
-    const body = { at, id, actor };
-    try {
-      return (await this.#write("POST", session, "/fork", { ...options, body, repeatable: true })).body.session;
-    } catch (error) {
-      if (options.id === undefined && error instanceof AlreadyExists) return id;
-      throw error;
-    }
+    only(options, "key at id actor traceparent signal timeout");
+    const { at, id, actor } = options;
+    return (await this.#write("POST", session, "/fork", { ...options, body: { at, id, actor }, keyed: true })).body.session;
   }
 
   /**
@@ -197,13 +191,13 @@ export class Store {
   }
 
   /**
-   * Delete a session.
+   * Delete a session, once: a retry does not end what others have begun from its tombstone.
    * @param {string} session
    * @param {Options} [options]
    */
   async delete(session, options = {}) {
-    only(options, "actor traceparent signal timeout");
-    return (await this.#write("DELETE", session, query({ actor: options.actor }), options)).body;
+    only(options, "key actor traceparent signal timeout");
+    return (await this.#write("DELETE", session, query({ actor: options.actor }), { ...options, keyed: true })).body;
   }
 
   /**
@@ -217,18 +211,18 @@ export class Store {
   }
 
   /**
-   * Set tags and policies.
+   * Set tags and policies, once.
    * @param {string} session
    * @param {Options} policy
    * @param {Options} [options]
    */
   async configure(session, policy, options = {}) {
     only(policy, "tags expireAfter grace archiveAfter wakeAt wakeEvery wake keep drop actor");
-    only(options, "lease traceparent signal timeout");
+    only(options, "key lease traceparent signal timeout");
     const { expireAfter: expire_after, archiveAfter: archive_after, wakeAt, wakeEvery: wake_every, ...rest } = policy;
     const wake_at = wakeAt instanceof Date ? wakeAt.toISOString() : wakeAt;
     const body = { expire_after, archive_after, wake_at, wake_every, ...rest };
-    return (await this.#write("POST", session, "/configure", { ...options, body })).body;
+    return (await this.#write("POST", session, "/configure", { ...options, body, keyed: true })).body;
   }
 
   /**
