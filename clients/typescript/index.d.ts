@@ -66,6 +66,10 @@ export interface SessionInfo {
   tags: Record<string, string>;
   createdAt: string;
   updatedAt: string;
+  /** With `due`: when; `null`: at once. */
+  dueAt?: string | null;
+  /** With `due`: `look`, `expire`, `wake`, `claim`, `keep` or `purge`. */
+  why?: string;
 }
 
 export interface Commit {
@@ -99,9 +103,12 @@ export interface WriteOptions extends CallOptions {
   traceparent?: string;
 }
 
-export interface KeyedOptions extends WriteOptions {
+export interface OnceOptions extends WriteOptions {
   /** A name for this write: sent again with it, it is applied once. Without it, a new one. */
   key?: string;
+}
+
+export interface KeyedOptions extends OnceOptions {
   lease?: Lease | string;
   durability?: Durability;
 }
@@ -150,6 +157,8 @@ export interface ListOptions extends CallOptions {
   status?: Status;
   updatedAfter?: string | Date;
   updatedBefore?: string | Date;
+  /** Those that somebody has to look at before this time, the earliest first. */
+  due?: string | Date;
   /** Most sessions; without it all, or 100 of a page. A page has 1,000 at most. */
   limit?: number;
 }
@@ -250,12 +259,12 @@ export class Store {
   /** Commits of all sessions, at least once. */
   changes(options?: ChangesOptions): AsyncGenerator<Change, void, void>;
   /** The fork's id. Without `id`, a new one. */
-  fork(session: string, options?: WriteOptions & { at?: number; id?: string; actor?: string }): Promise<string>;
+  fork(session: string, options?: OnceOptions & { at?: number; id?: string; actor?: string }): Promise<string>;
   /** `null`: there is nothing new. */
   merge(session: string, into: string, options?: KeyedOptions & { actor?: string }): Promise<Receipt | null>;
-  delete(session: string, options?: WriteOptions & { actor?: string }): Promise<Receipt>;
+  delete(session: string, options?: OnceOptions & { actor?: string }): Promise<Receipt>;
   purge(session: string, options?: CallOptions): Promise<void>;
-  configure(session: string, policy: Policy, options?: WriteOptions & { lease?: Lease | string }): Promise<Receipt>;
+  configure(session: string, policy: Policy, options?: OnceOptions & { lease?: Lease | string }): Promise<Receipt>;
   verify(session: string, options?: CallOptions): Promise<Verified>;
   lease(session: string, options: LeaseOptions): Promise<Lease>;
   claim(options: ClaimOptions): Promise<Lease[]>;
@@ -273,7 +282,7 @@ export class Lease {
   readonly exclusive: boolean;
   /** Say that the holder lives, and ask whether it still holds; else `Fenced`. */
   confirm(options?: WriteOptions): Promise<void>;
-  release(options?: WriteOptions): Promise<void>;
+  release(options?: OnceOptions): Promise<void>;
 }
 
 /** Something failed. `code` is stable, `retryable` says whether the same call may succeed later, `facts` what it is about. */

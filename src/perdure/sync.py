@@ -524,12 +524,13 @@ class Store:
             )
         )
 
-    def fork(self, session: str, *, at: int | None = None, id: str | None = None, actor: str | None = None) -> str:
+    def fork(self, session: str, *, at: int | None = None, id: str | None = None, key: str | None = None, actor: str | None = None) -> str:
         """A new session that goes on from this one at a version (default: the head); its id. The cost does not grow with history.
 
-        Raises `NotFound`, `Deleted`, `AlreadyExists` when `id` is taken.
+        `key`: an idempotency key of this session; a second call with it gets the id of the first one's fork, and finishes it where that
+        was cut off. Raises `NotFound`, `Deleted`, `KeyReused`, `AlreadyExists` when `id` is taken.
         """
-        return run_blocking(self._store.fork(session, at=at, id=id, actor=actor))
+        return run_blocking(self._store.fork(session, at=at, id=id, key=key, actor=actor))
 
     def merge(
         self,
@@ -639,6 +640,7 @@ class Store:
         drop: bool | UnsetType | None = UNSET,
         grace: timedelta | float | UnsetType | None = UNSET,
         tags: Mapping[str, str] | UnsetType | None = UNSET,
+        key: str | None = None,
         actor: str | None = None,
         lease: Lease | None = None,
     ) -> Receipt:
@@ -655,8 +657,8 @@ class Store:
         seconds, and a sweeper gives it to sessions that were started meanwhile. Older ones stay as they are: see `perdure sweep
         --existing`. The longest prefix decides; `tags` and `wake_at` are a session's own.
 
-        `lease` as in `append`. Raises `NotFound`, `Deleted`, `Fenced`, `Invalid`, `Busy`, and `Unsupported` where the engine, or the
-        store's schema, has no place for it.
+        `key` and `lease` as in `append`; the key of a prefix's policy is its own. Raises `NotFound`, `Deleted`, `Fenced`, `Invalid`,
+        `KeyReused`, `Busy`, and `Unsupported` where the engine, or the store's schema, has no place for it.
         """
         return run_blocking(
             self._store.configure(
@@ -671,6 +673,7 @@ class Store:
                 drop=drop,
                 grace=grace,
                 tags=tags,
+                key=key,
                 actor=actor,
                 lease=_asynchronous(lease),
             )
@@ -683,13 +686,14 @@ class Store:
         """
         return run_blocking(self._store.policy(session, prefix=prefix))
 
-    def delete(self, session: str, *, actor: str | None = None) -> Receipt:
+    def delete(self, session: str, *, key: str | None = None, actor: str | None = None) -> Receipt:
         """Close the session with a tombstone: later calls raise `Deleted`, a late writer too; versions never start again.
 
         Its keys, history, forks and watches end here for ordinary calls, and its tags. Its commits stay in the store until
-        `purge`. Its lease ends too. Raises `NotFound`, `Deleted`.
+        `purge`. Its lease ends too. `key`: an idempotency key; a second call with it gets the first one's receipt, also in a later life of
+        the session, which it does not end. Raises `NotFound`, `Deleted`, `KeyReused`.
         """
-        return run_blocking(self._store.delete(session, actor=actor))
+        return run_blocking(self._store.delete(session, key=key, actor=actor))
 
     def archive(self, session: str, *, actor: str | None = None) -> Archived:
         """Move all of a session to the store's archive: only its index row, its idempotency keys and one commit stay in the engine.

@@ -49,6 +49,37 @@ async def test_a_write_whose_answer_is_lost_is_applied_once(programs: Programs, 
         assert (await store.read("s")).state == {"count": 5}
 
 
+async def test_every_write_is_done_once(programs: Programs, nodes: Nodes) -> None:
+    """The first answer to each is lost. What is sent again gets the first one's fork, receipt and release, also where the same call a
+    second time would be another one, or an error."""
+    source = f"""
+    const store = new perdure.Store(args[0]);
+    await store.append("s", {ADD});
+    const fork = await store.fork("s");
+    const lease = await store.lease("s", {{ owner: "w" }});
+    const tags = await store.configure("s", {{ tags: {{ a: "1" }} }}, {{ lease }});
+    await lease.release();
+    const ended = await store.delete("s");
+    console.log(JSON.stringify([fork, tags.duplicate, ended.duplicate]));
+    """
+    seen: set[bytes] = set()
+
+    def first_is_cut(data: bytes) -> None:
+        line = data.partition(b"\r\n")[0]
+        if line not in seen:
+            seen.add(line)
+            proxy.cut()
+
+    async with Proxy(nodes.port("node0")) as proxy:
+        proxy.reply = first_is_cut
+        fork, *duplicates = json.loads(await through(programs, source, f"http://127.0.0.1:{proxy.port}"))
+        assert duplicates == [True, True] and proxy.cuts == len(seen) == 6
+    async with perdure.open(nodes.url) as store:
+        assert [info.session async for info in store.list()] == [fork]
+        kinds = [commit.kind.name async for commit in store.history("s", include_deleted=True, control=True)]
+        assert kinds == ["data", "pin", "lease", "configure", "lease", "tombstone"]
+
+
 async def test_a_write_that_stays_open_is_unknown_and_its_key_finds_out(programs: Programs, nodes: Nodes) -> None:
     """At the deadline the error has the key; the same call with it, at the node itself, gets the first receipt. A read is `Unavailable`."""
     async with Proxy(nodes.port("node0")) as proxy:

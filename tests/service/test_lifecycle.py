@@ -44,7 +44,31 @@ async def test_sessions_come_in_pages(serving: Any) -> None:
         assert (await ask("GET", "/v1/sessions?cursor=null")).json()["sessions"] == []
 
 
-BAD = ["limit=0", "limit=1001", "tag=x", "tag=a=1&tag=a=2", "tag==x", "status=odd", "updated_after=monday", "cursor=%00"]
+async def test_what_is_due_comes_first_and_in_pages(serving: Any) -> None:
+    """With `due`: what is due before that time, the earliest first, each once, with the reason; the other filters go along."""
+    async with serving() as ask:
+        store = ask.app.node.store
+        for number, id in enumerate(("trip/z", "trip.y", "x", "trip-w", "v")):
+            await store.append(id, Event("start"))
+            await store.configure(id, wake_at=datetime(2030, 1, 1 + number, tzinfo=UTC), wake="claim", tags={"n": str(number)})
+        await store.append("never", Event("start"))
+        await store.append("idle", Event("start"))
+        await store.configure("idle", expire_after=60)
+        found, next = [], "/v1/sessions?due=2030-01-05T00:00:00Z&limit=2"
+        while next:
+            page = (await ask("GET", next)).json()
+            found.append([(info["session"], info["why"]) for info in page["sessions"]])
+            next = page["next"]
+        claim = "claim"
+        assert found == [[("idle", "look"), ("trip/z", claim)], [("trip.y", claim), ("x", claim)], [("trip-w", claim)]]
+        (info,) = (await ask("GET", "/v1/sessions?due=2030-02-01T00:00:00Z&prefix=trip&tag=n=3")).json()["sessions"]
+        assert (info["session"], info["due_at"], info["tags"]) == ("trip-w", "2030-01-04T00:00:00.000000Z", {"n": "3"})
+        assert (await ask("GET", "/v1/sessions?due=2100-01-01T00:00:00Z&updated_after=2090-01-01T00:00:00Z")).json()["sessions"] == []
+
+
+BAD = ["due=monday", "due=2030-01-01T00:00:00Z&cursor=idle", "due=2030-01-01T00:00:00Z&cursor=1.%00", "due=", "due=12"]
+BAD += ["due=2030-01-01T00:00:00Z&cursor=99999999999999999999.a", "due=2030-01-01T00:00:00Z&prefix=%00"]
+BAD += ["limit=0", "limit=1001", "tag=x", "tag=a=1&tag=a=2", "tag==x", "status=odd", "updated_after=monday", "cursor=%00"]
 BAD += ["prefix=%00", "order=x", "status=null"]
 BAD += ["updated_after=null", "prefix=" + "x" * 300, "cursor=", "updated_before=2026-01-01T00:00:00"]
 

@@ -34,6 +34,17 @@ def test_facts_that_json_cannot_say_are_left_out() -> None:
     assert said["facts"] == {"hash": "01", "at": "2026-01-01T00:00:00.000000Z", "inner": {}}
 
 
+def test_advice_is_said_once() -> None:
+    """What goes on after the detail is no fact. One that fits better than the title stands beside it; an empty one, and the title again, do
+    not; and an error that says nothing but its title says it once when it comes back."""
+    better, none = perdure.Busy("It moved.", advice="Ask the planner."), perdure.Busy("It moved.", advice="")
+    assert (problem(better)["advice"], problem(better)["facts"]) == ("Ask the planner.", {})
+    assert str(error_of(problem(better))) == "It moved. Ask the planner."
+    assert "advice" not in problem(none) and problem(none)["facts"] == {}
+    assert "advice" not in problem(perdure.Busy("It moved.", advice=problem(none)["title"]))
+    assert str(error_of(problem(perdure.Closed()))) == str(perdure.Closed())
+
+
 FOREIGN = [None, [], "x", {}, {"type": "about:blank", "detail": "x"}, {"type": "urn:perdure:error:Conflict"}, {"type": 3}]
 
 

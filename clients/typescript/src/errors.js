@@ -26,182 +26,76 @@ export class PerdureError extends Error {
   }
 }
 
+/**
+ * A class for one kind of error. What is left out is as in the class that it extends.
+ * @param {string} name
+ * @param {{code?: string, status?: number, retryable?: boolean}} said
+ * @param {typeof PerdureError} [base]
+ * @returns {typeof PerdureError}
+ */
+function kind(name, said, base = PerdureError) {
+  const made = class extends base {};
+  return Object.assign(Object.defineProperty(made, "name", { value: name }), said);
+}
+
 /** Other commits came first, and the change does not combine with them. Facts: `expected`, `actual`, `commits`, `paths`. */
-export class Conflict extends PerdureError {
-  static code = "conflict";
-  static status = 409;
-}
-
+export const Conflict = kind("Conflict", { code: "conflict", status: 409 });
 /** Another worker holds the session: the write was refused. */
-export class Fenced extends PerdureError {
-  static code = "fenced";
-  static status = 409;
-}
-
+export const Fenced = kind("Fenced", { code: "fenced", status: 409 });
 /** Another worker holds the lease, and answers. Facts: `owner`, `since`, `ttl`. */
-export class Held extends PerdureError {
-  static code = "held";
-  static retryable = true;
-  static status = 423;
-}
-
+export const Held = kind("Held", { code: "held", status: 423, retryable: true });
 /** There is no such session. */
-export class NotFound extends PerdureError {
-  static code = "not_found";
-  static status = 404;
-}
-
+export const NotFound = kind("NotFound", { code: "not_found", status: 404 });
 /** The session was deleted. */
-export class Deleted extends PerdureError {
-  static code = "deleted";
-  static status = 410;
-}
-
+export const Deleted = kind("Deleted", { code: "deleted", status: 410 });
 /** The session exists already. */
-export class AlreadyExists extends PerdureError {
-  static code = "already_exists";
-  static status = 409;
-}
-
+export const AlreadyExists = kind("AlreadyExists", { code: "already_exists", status: 409 });
 /** Nobody knows whether the write was stored. The same call with the key in `facts.key` finds out, and applies it once at most. */
-export class Unknown extends PerdureError {
-  static code = "unknown";
-  static retryable = true;
-  static status = 504;
-}
-
+export const Unknown = kind("Unknown", { code: "unknown", status: 504, retryable: true });
 /** No node could be reached, or none could do it now. Nothing was written. */
-export class Unavailable extends PerdureError {
-  static code = "unavailable";
-  static retryable = true;
-  static status = 503;
-}
-
+export const Unavailable = kind("Unavailable", { code: "unavailable", status: 503, retryable: true });
 /** Other writers were faster again and again. Nothing was written. */
-export class Busy extends PerdureError {
-  static code = "busy";
-  static retryable = true;
-  static status = 503;
-}
-
+export const Busy = kind("Busy", { code: "busy", status: 503, retryable: true });
 /** A limit on size was passed. */
-export class TooLarge extends PerdureError {
-  static code = "too_large";
-  static status = 413;
-}
-
+export const TooLarge = kind("TooLarge", { code: "too_large", status: 413 });
 /** The input was refused. */
-export class Invalid extends PerdureError {
-  static code = "invalid";
-  static status = 400;
-}
-
+export const Invalid = kind("Invalid", { code: "invalid", status: 400 });
 /** The idempotency key belongs to another write. */
-export class KeyReused extends Invalid {
-  static status = 422;
-}
-
+export const KeyReused = kind("KeyReused", { status: 422 }, Invalid);
 /** Stored bytes are not what was written. */
-export class Corrupt extends PerdureError {
-  static code = "corrupt";
-}
-
+export const Corrupt = kind("Corrupt", { code: "corrupt" });
 /** This engine, node or client cannot do that. */
-export class Unsupported extends PerdureError {
-  static code = "unsupported";
-  static status = 501;
-}
-
+export const Unsupported = kind("Unsupported", { code: "unsupported", status: 501 });
 /** The credentials are missing or refused. */
-export class Unauthorized extends PerdureError {
-  static code = "unauthorized";
-  static status = 401;
-}
-
+export const Unauthorized = kind("Unauthorized", { code: "unauthorized", status: 401 });
 /** The tenant is over its quota. Facts: `retry_after` (seconds). */
-export class QuotaExceeded extends PerdureError {
-  static code = "quota_exceeded";
-  static retryable = true;
-  static status = 429;
-}
-
+export const QuotaExceeded = kind("QuotaExceeded", { code: "quota_exceeded", status: 429, retryable: true });
 /** The session lives elsewhere. */
-export class Moved extends PerdureError {
-  static code = "moved";
-  static status = 410;
-}
-
+export const Moved = kind("Moved", { code: "moved", status: 410 });
 /** The commits asked for were truncated. */
-export class Truncated extends PerdureError {
-  static code = "truncated";
-  static status = 410;
-}
-
+export const Truncated = kind("Truncated", { code: "truncated", status: 410 });
 /** The store no longer holds the commit that this version or cursor names. */
-export class Rewound extends PerdureError {
-  static code = "rewound";
-  static status = 409;
-}
-
+export const Rewound = kind("Rewound", { code: "rewound", status: 409 });
 /** The store is closed. */
-export class Closed extends PerdureError {
-  static code = "closed";
-}
-
+export const Closed = kind("Closed", { code: "closed" });
 /** There is nothing at this path. */
-export class NoRoute extends PerdureError {
-  static code = "no_route";
-  static status = 404;
-}
-
+export const NoRoute = kind("NoRoute", { code: "no_route", status: 404 });
 /** The path does not take this method. */
-export class MethodNotAllowed extends PerdureError {
-  static code = "method_not_allowed";
-  static status = 405;
-}
-
+export const MethodNotAllowed = kind("MethodNotAllowed", { code: "method_not_allowed", status: 405 });
 /** The route does not answer in that media type. */
-export class NotAcceptable extends PerdureError {
-  static code = "not_acceptable";
-  static status = 406;
-}
-
+export const NotAcceptable = kind("NotAcceptable", { code: "not_acceptable", status: 406 });
 /** The request did not arrive in time. Nothing was done. */
-export class RequestTimeout extends PerdureError {
-  static code = "request_timeout";
-  static retryable = true;
-  static status = 408;
-}
-
+export const RequestTimeout = kind("RequestTimeout", { code: "request_timeout", status: 408, retryable: true });
 /** The session is not as `ifMatch` or `ifNoneMatch` says. Nothing was written. */
-export class PreconditionFailed extends PerdureError {
-  static code = "precondition_failed";
-  static status = 412;
-}
-
+export const PreconditionFailed = kind("PreconditionFailed", { code: "precondition_failed", status: 412 });
 /** The body is in a media type that the route does not take. */
-export class UnsupportedMedia extends PerdureError {
-  static code = "unsupported_media";
-  static status = 415;
-}
-
+export const UnsupportedMedia = kind("UnsupportedMedia", { code: "unsupported_media", status: 415 });
 /** The node takes requests for its own machine only. */
-export class Misdirected extends PerdureError {
-  static code = "misdirected";
-  static status = 421;
-}
-
+export const Misdirected = kind("Misdirected", { code: "misdirected", status: 421 });
 /** The patch needs `ifMatch` or `base`. */
-export class PreconditionRequired extends PerdureError {
-  static code = "precondition_required";
-  static status = 428;
-}
-
+export const PreconditionRequired = kind("PreconditionRequired", { code: "precondition_required", status: 428 });
 /** The credentials do not allow that. */
-export class Forbidden extends PerdureError {
-  static code = "forbidden";
-  static status = 403;
-}
+export const Forbidden = kind("Forbidden", { code: "forbidden", status: 403 });
 
 /** @type {Record<string, typeof PerdureError>} */
 const KINDS = {
@@ -217,9 +111,10 @@ const TYPE = "urn:perdure:error:";
  * @returns {PerdureError | null} `null` if the document is none of ours.
  */
 export function errorOf(document) {
-  const { type, detail, title, code, retryable, status, facts, trace_id: traceId } = document ?? {};
+  const { type, detail, title: what, advice, code, retryable, status, facts, trace_id: traceId } = document ?? {};
   if (typeof type !== "string" || !type.startsWith(TYPE) || typeof detail !== "string" || typeof code !== "string") return null;
   const name = type.slice(TYPE.length);
   const Kind = Object.hasOwn(KINDS, name) ? KINDS[name] : PerdureError;
+  const title = advice ?? (what === detail ? "" : what);
   return new Kind(detail, { code, retryable: retryable === true, status, title, facts: facts ?? {}, traceId });
 }

@@ -1,6 +1,6 @@
 /** A lease of a session: one holder at a time. */
 
-import { only } from "./values.js";
+import { keyHeader, newKey, only } from "./values.js";
 
 /** @typedef {import("./transport.js").Transport} Transport */
 
@@ -35,29 +35,29 @@ export class Lease {
    * @param {{signal?: AbortSignal, timeout?: number, traceparent?: string}} [options]
    */
   async confirm(options = {}) {
-    await this.#ask("PUT", options, true);
+    await this.#ask("PUT", options, {});
   }
 
   /**
-   * Let go, so that others need not wait. Raises `Fenced` where another one holds it already, or it was released before.
-   * @param {{signal?: AbortSignal, timeout?: number, traceparent?: string}} [options]
+   * Let go, once, so that others need not wait. Raises `Fenced` where another one holds it already, or another call has released it.
+   * @param {{key?: string, signal?: AbortSignal, timeout?: number, traceparent?: string}} [options]
    */
-  async release(options = {}) {
-    await this.#ask("DELETE", options, false);
+  async release({ key = newKey(), ...options } = {}) {
+    await this.#ask("DELETE", options, { "Idempotency-Key": keyHeader(key) });
   }
 
   /**
    * @param {string} method
    * @param {{signal?: AbortSignal, timeout?: number, traceparent?: string}} options
-   * @param {boolean} repeatable
+   * @param {Record<string, string>} more Headers.
    */
-  async #ask(method, options, repeatable) {
+  async #ask(method, options, more) {
     only(options, "traceparent signal timeout");
     const { signal, timeout, traceparent } = options;
     /** @type {Record<string, string>} */
-    const headers = { "Perdure-Lease": this.grant };
+    const headers = { "Perdure-Lease": this.grant, ...more };
     if (traceparent !== undefined) headers.traceparent = traceparent;
-    await this.#transport.ask({ path: this.#path, method, headers, writes: true, repeatable, signal, timeout });
+    await this.#transport.ask({ path: this.#path, method, headers, writes: true, repeatable: true, signal, timeout });
   }
 }
 

@@ -1,6 +1,6 @@
 /** The sessions of a service. */
 
-import { AlreadyExists, Deleted, Invalid } from "./errors.js";
+import { Deleted, Invalid } from "./errors.js";
 import { Lease, grantOf } from "./lease.js";
 import { StateCache } from "./states.js";
 import { messages } from "./stream.js";
@@ -112,20 +112,20 @@ export class Store {
   }
 
   /**
-   * A page of sessions, by id, and the query of the next one.
+   * A page of sessions, by id or with `due` by when they are due, and the query of the next one.
    * @param {Options} [options]
    */
   async listPage(options = {}) {
-    only(options, "prefix tags status updatedAfter updatedBefore limit next signal timeout");
-    const { prefix, tags = {}, status, updatedAfter: updated_after, updatedBefore: updated_before, limit, next } = options;
+    only(options, "prefix tags status updatedAfter updatedBefore due limit next signal timeout");
+    const { prefix, tags = {}, status, updatedAfter: updated_after, updatedBefore: updated_before, due, limit, next } = options;
     const tag = Object.entries(tags).map(([name, value]) => `${name}=${value}`);
-    const asked = next ?? query({ prefix, tag, status, updated_after, updated_before, limit });
+    const asked = next ?? query({ prefix, tag, status, updated_after, updated_before, due, limit });
     const found = page(await this.#get(`/v1/sessions${asked}`, options), "sessions");
     return { ...found, sessions: found.sessions.map(renamed) };
   }
 
   /**
-   * All sessions, or so many as `limit` says, by id.
+   * All sessions, or so many as `limit` says, by id or with `due` by when they are due.
    * @param {Options} [options]
    */
   async *list(options = {}) {
@@ -168,20 +168,14 @@ export class Store {
   }
 
   /**
-   * Fork a session. One whose id is named, and whose answer was lost, may be `AlreadyExists` when it is asked for again.
+   * Fork a session, once.
    * @param {string} session
    * @param {Options} [options]
    */
   async fork(session, options = {}) {
-    only(options, "at id actor traceparent signal timeout");
-    const { at, id = newKey(), actor } = options;
-    const body = { at, id, actor };
-    try {
-      return (await this.#write("POST", session, "/fork", { ...options, body, repeatable: true })).body.session;
-    } catch (error) {
-      if (options.id === undefined && error instanceof AlreadyExists) return id;
-      throw error;
-    }
+    only(options, "key at id actor traceparent signal timeout");
+    const { at, id, actor } = options;
+    return (await this.#write("POST", session, "/fork", { ...options, body: { at, id, actor }, keyed: true })).body.session;
   }
 
   /**
@@ -197,13 +191,13 @@ export class Store {
   }
 
   /**
-   * Delete a session.
+   * Delete a session, once: a retry does not end what others have begun from its tombstone.
    * @param {string} session
    * @param {Options} [options]
    */
   async delete(session, options = {}) {
-    only(options, "actor traceparent signal timeout");
-    return (await this.#write("DELETE", session, query({ actor: options.actor }), options)).body;
+    only(options, "key actor traceparent signal timeout");
+    return (await this.#write("DELETE", session, query({ actor: options.actor }), { ...options, keyed: true })).body;
   }
 
   /**
@@ -217,18 +211,18 @@ export class Store {
   }
 
   /**
-   * Set tags and policies.
+   * Set tags and policies, once.
    * @param {string} session
    * @param {Options} policy
    * @param {Options} [options]
    */
   async configure(session, policy, options = {}) {
     only(policy, "tags expireAfter grace archiveAfter wakeAt wakeEvery wake keep drop actor");
-    only(options, "lease traceparent signal timeout");
+    only(options, "key lease traceparent signal timeout");
     const { expireAfter: expire_after, archiveAfter: archive_after, wakeAt, wakeEvery: wake_every, ...rest } = policy;
     const wake_at = wakeAt instanceof Date ? wakeAt.toISOString() : wakeAt;
     const body = { expire_after, archive_after, wake_at, wake_every, ...rest };
-    return (await this.#write("POST", session, "/configure", { ...options, body })).body;
+    return (await this.#write("POST", session, "/configure", { ...options, body, keyed: true })).body;
   }
 
   /**
@@ -358,8 +352,9 @@ async function* paged(get, name, limit = Infinity) {
 }
 
 /** @param {any} said */
-function renamed({ created_at: createdAt, updated_at: updatedAt, ...rest }) {
-  return { ...rest, ...(createdAt !== undefined && { createdAt }), ...(updatedAt !== undefined && { updatedAt }) };
+function renamed({ created_at: createdAt, updated_at: updatedAt, due_at: dueAt, ...rest }) {
+  const times = Object.entries({ createdAt, updatedAt, dueAt }).filter(([, time]) => time !== undefined);
+  return { ...rest, ...Object.fromEntries(times) };
 }
 
 /**

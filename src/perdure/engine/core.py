@@ -117,7 +117,9 @@ class Core:
         )
         self.retention = Retention(backend, codec, self.reader, self.chains, self.segments, self.archiver, clock, self.bodies, self.unread)
         self.committer.restore = self.archiver.restore
-        self.leases = Leases(backend, self.controls, self.cache, self.snapshots, self.watchers, clock, durability, self.telemetry)
+        self.leases = Leases(
+            backend, self.controls, self.cache, self.snapshots, self.watchers, clock, durability, self.telemetry, self.keys
+        )
         self.spool: Spool | None = None
         self.spool_left: Spooled | None = None
         self.shared: SharedTier | None = None

@@ -351,12 +351,15 @@ class Store:
             cursor=cursor,
         )
 
-    async def fork(self, session: str, *, at: int | None = None, id: str | None = None, actor: str | None = None) -> str:
+    async def fork(
+        self, session: str, *, at: int | None = None, id: str | None = None, key: str | None = None, actor: str | None = None
+    ) -> str:
         """A new session that goes on from this one at a version (default: the head); its id. The cost does not grow with history.
 
-        Raises `NotFound`, `Deleted`, `AlreadyExists` when `id` is taken.
+        `key`: an idempotency key of this session; a second call with it gets the id of the first one's fork, and finishes it where that
+        was cut off. Raises `NotFound`, `Deleted`, `KeyReused`, `AlreadyExists` when `id` is taken.
         """
-        return await fork(self._context, session, at, id, actor)
+        return await fork(self._context, session, at, id, key, actor)
 
     async def merge(
         self,
@@ -462,6 +465,7 @@ class Store:
         drop: bool | UnsetType | None = UNSET,
         grace: timedelta | float | UnsetType | None = UNSET,
         tags: Mapping[str, str] | UnsetType | None = UNSET,
+        key: str | None = None,
         actor: str | None = None,
         lease: Lease | None = None,
     ) -> Receipt:
@@ -478,11 +482,11 @@ class Store:
         seconds, and a sweeper gives it to sessions that were started meanwhile. Older ones stay as they are: see `perdure sweep
         --existing`. The longest prefix decides; `tags` and `wake_at` are a session's own.
 
-        `lease` as in `append`. Raises `NotFound`, `Deleted`, `Fenced`, `Invalid`, `Busy`, and `Unsupported` where the engine, or the
-        store's schema, has no place for it.
+        `key` and `lease` as in `append`; the key of a prefix's policy is its own. Raises `NotFound`, `Deleted`, `Fenced`, `Invalid`,
+        `KeyReused`, `Busy`, and `Unsupported` where the engine, or the store's schema, has no place for it.
         """
         asked = wanted(expire_after, archive_after, wake_at, wake_every, wake, keep, drop, grace)
-        return await configure(self._context, session, prefix, tags, asked, actor, lease)
+        return await configure(self._context, session, prefix, tags, asked, actor, lease, key)
 
     async def policy(self, session: str | None = None, *, prefix: str | None = None) -> Policy:
         """What is to become of a session by itself, or of those that begin with a prefix: what `configure` set. Strongly consistent.
@@ -491,13 +495,14 @@ class Store:
         """
         return await policy(self._context, session, prefix)
 
-    async def delete(self, session: str, *, actor: str | None = None) -> Receipt:
+    async def delete(self, session: str, *, key: str | None = None, actor: str | None = None) -> Receipt:
         """Close the session with a tombstone: later calls raise `Deleted`, a late writer too; versions never start again.
 
         Its keys, history, forks and watches end here for ordinary calls, and its tags. Its commits stay in the store until
-        `purge`. Its lease ends too. Raises `NotFound`, `Deleted`.
+        `purge`. Its lease ends too. `key`: an idempotency key; a second call with it gets the first one's receipt, also in a later life of
+        the session, which it does not end. Raises `NotFound`, `Deleted`, `KeyReused`.
         """
-        return await delete(self._context, session, actor)
+        return await delete(self._context, session, actor, key)
 
     async def archive(self, session: str, *, actor: str | None = None) -> Archived:
         """Move all of a session to the store's archive: only its index row, its idempotency keys and one commit stay in the engine.

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from perdure.backends.spi import Query, Row, indexed
+from perdure.engine.core import Core
 from perdure.engine.options import check_count, check_time
 from perdure.engine.store import Store
 from perdure.errors import Unsupported
@@ -58,17 +59,31 @@ async def due(
     core = store._context.opened()
     if limit is not None:
         check_count("limit", limit)
+    status = int(Status.deleted) if deleted else None
+    query = Query(None if every_tenant else store.tenant, prefix, status=status, order="due", due_before=until(before))
+    left = limit
+    if left == 0:
+        return
+    async for row in due_rows(core, query):
+        yield due_session(row)
+        left = None if left is None else left - 1
+        if left == 0:
+            return
+
+
+def until(before: datetime | None) -> int | None:
+    """`Query.due_before` for a time. Raises `Invalid`."""
+    return None if before is None else to_nanoseconds(check_time("before", before)) - 999
+
+
+async def due_rows(core: Core, query: Query, cursor: str | None = None) -> AsyncGenerator[Row, None]:
+    """The rows of a query in the order `due`, after an engine's cursor. Raises `Unsupported`."""
     if indexed(core.backend) is None:
         raise Unsupported("This store does not list what is due: its engine cannot, or it has schema 1, which `perdure upgrade` changes.")
-    until = None if before is None else to_nanoseconds(check_time("before", before)) - 999
-    status = int(Status.deleted) if deleted else None
-    query = Query(None if every_tenant else store.tenant, prefix, status=status, order="due", due_before=until)
-    cursor, left = None, limit
-    while left is None or left > 0:
-        page = await core.backend.scan(query, cursor=cursor, limit=PAGE if left is None else min(PAGE, left))
+    while True:
+        page = await core.backend.scan(query, cursor=cursor, limit=PAGE)
         for row in page.items:
-            yield due_session(row)
-        left = None if left is None else left - len(page.items)
+            yield row
         cursor = page.cursor
         if cursor is None:
             return

@@ -177,7 +177,8 @@ def _check_headers(route: Route, headers: Mapping[str, str]) -> None:
     known = {header.name.lower() for header in route.headers}
     for name in _BINDING:
         if name in headers and name not in known:
-            raise Invalid(f"{route.method} {route.path} takes no {name}: nothing was done.", advice="")
+            why = f" {route.keyless}" if name == "idempotency-key" else ""
+            raise Invalid(f"{route.method} {route.path} takes no {name}: nothing was done.{why}", advice="")
 
 
 def _raw_path(scope: MutableMapping[str, Any], root_path: str) -> str:

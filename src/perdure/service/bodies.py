@@ -121,6 +121,10 @@ class InfoBody(msgspec.Struct):
     tags: dict[str, str]
     created_at: str
     updated_at: str
+    due_at: str | UnsetType | None = UNSET
+    """In a listing of what is due: when (RFC 3339); null: at once, because no sweeper has looked at it since its policy was set."""
+    why: str | UnsetType = UNSET
+    """In a listing of what is due: `look`, `expire`, `wake`, `claim`, `keep` or `purge`."""
 
 
 class SessionPage(msgspec.Struct):
@@ -145,4 +149,6 @@ class ProblemBody(msgspec.Struct):
     retryable: bool
     """Whether the same request, sent again unchanged, may succeed."""
     facts: dict[str, Any]
+    advice: str | UnsetType = UNSET
+    """What to do in this case, where that is not what the title says."""
     trace_id: str | UnsetType = UNSET

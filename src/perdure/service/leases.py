@@ -35,6 +35,12 @@ async def confirmed(call: Call, session: str, name: str) -> Lease:
     return known
 
 
+async def is_released(call: Call, session: str, name: str, key: str) -> bool:
+    """Whether the lease of a grant was released by a request with this key. Raises `KeyReused`, `Invalid`."""
+    grant = str(parse_version(name, HEADER_LEASE))
+    return await call.store._context.opened().leases.released(call.store._context.key(session), grant, key) is None
+
+
 def remember(call: Call, lease: Lease) -> None:
     """A lease that was taken here for a client."""
     lease._leases.hear(lease)

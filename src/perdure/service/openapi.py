@@ -72,8 +72,8 @@ def document(routes: Sequence[Route], version: str) -> dict[str, Any]:
 
 def _operation(route: Route) -> dict[str, Any]:
     said: dict[str, Any] = {"operationId": route.name, "summary": route.summary}
-    if route.about:
-        said["description"] = route.about
+    if about := " ".join(filter(None, (route.about, route.keyless and f"It takes no `Idempotency-Key`. {route.keyless}"))):
+        said["description"] = about
     parameters = [*_path_parameters(route), *query_parameters(route.query)]
     parameters += [
         {"name": header.name, "in": "header", "required": False, "description": header.meaning, "schema": {"type": "string"}}

@@ -66,6 +66,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it is answered by waiting for what happens, as an event stream or a long poll: it takes no turn before the engine."""
     charges: bool = False
     """Whether the handler itself charges the commits that its body asks for; another route that writes counts as one."""
+    keyless: str = ""
+    """Why a route that writes takes no idempotency key."""
     described: bool = True
     """Whether it stands in the OpenAPI document."""
 

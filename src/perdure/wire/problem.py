@@ -2,6 +2,8 @@
 
 {"type": "urn:perdure:error:Conflict", "title": what the kind means and what to do, "status": 409, "detail": what happened,
  "code": "conflict", "retryable": false, "facts": {"session": …, "expected": 3, …}, "trace_id": "4bf9…"}
+
+`advice` is there where another one than the title fits better: what to do in this case.
 """
 
 from __future__ import annotations
@@ -25,15 +27,18 @@ KINDS: dict[str, type[Error]] = {
 
 def problem(error: Error, trace_id: str | None = None) -> dict[str, Any]:
     """The document for an error. Facts that JSON cannot say are left out."""
+    title, advice = advice_of(type(error)), error.facts.get("advice")
     said: dict[str, Any] = {
         "type": TYPE + type(error).__name__,
-        "title": advice_of(type(error)),
+        "title": title,
         "status": error.http_status,
-        "detail": error.detail or str(error),
+        "detail": error.detail or title,
         "code": error.code,
         "retryable": error.retryable,
-        "facts": {name: plain for name, fact in error.facts.items() if (plain := _plain(fact)) is not _NOTHING},
+        "facts": {name: plain for name, fact in error.facts.items() if name != "advice" and (plain := _plain(fact)) is not _NOTHING},
     }
+    if advice and advice != title:
+        said["advice"] = advice
     if trace_id is not None:
         said["trace_id"] = trace_id
     return said
@@ -47,9 +52,11 @@ def error_of(document: Any) -> Error | None:
     if not isinstance(type_, str) or not type_.startswith(TYPE) or not isinstance(detail, str):
         return None
     named = {name: fact for name, fact in facts.items() if isinstance(name, str)} if isinstance(facts, Mapping) else {}
-    if isinstance(document.get("trace_id"), str):
-        named.setdefault("trace_id", document["trace_id"])
-    return KINDS.get(type_.removeprefix(TYPE), Error)(detail, **named)
+    for name in ("trace_id", "advice"):
+        if isinstance(document.get(name), str):
+            named.setdefault(name, document[name])
+    kind = KINDS.get(type_.removeprefix(TYPE), Error)
+    return kind("" if detail == advice_of(kind) else detail, **named)
 
 
 def advice_of(kind: type[Error]) -> str:

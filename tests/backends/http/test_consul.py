@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import msgspec
 import pytest
@@ -25,6 +25,7 @@ from perdure.service.options import ServeOptions
 from tests.servers.process import HOST
 from tests.servers.tls import Authority
 from tests.support.backends.scenarios import until
+from tests.support.service.leaving import one_leaves_and_one_joins, port
 from tests.support.service.nodes import serving
 
 
@@ -90,10 +91,6 @@ async def finding(answers: Answers, dc: str = "", token: str | None = None) -> A
         yield finder
     finally:
         await finder.close()
-
-
-def port(url: str) -> int:
-    return urlsplit(url).port or 0
 
 
 async def test_services_are_nodes() -> None:
@@ -170,48 +167,23 @@ async def test_the_token_of_consul_is_in_a_header_alone(monkeypatch: pytest.Monk
 
 
 async def test_clients_follow_the_list(tmp_path: Path) -> None:
-    """A node leaves the list and ends while another one joins: no call fails, and an empty list changes nothing."""
+    """A node leaves the list and ends while another one joins. An empty list changes nothing."""
     engine = f"sqlite:///{tmp_path}/store.db"
     async with answering() as answers:
         answers.waits = True
+
+        def show(*ports: int) -> None:
+            answers.change(*[(HOST, "", port) for port in ports])
+
+        async def empty() -> None:
+            seen = len(answers.asked)
+            answers.change()
+            await until(lambda: len(answers.asked) > seen)
+
         with serving(engine) as first, serving(engine) as second:
             answers.nodes = [(HOST, "", port(first.url)), (HOST, "", port(second.url))]
             async with perdure.open(f"consul+{answers.url}/perdure") as store:
-                over, written = asyncio.Event(), dict.fromkeys(range(4), 0)
-
-                async def write(task: int) -> None:
-                    while not over.is_set():
-                        await store.append(f"s{task}", Event("note", written[task]))
-                        written[task] += 1
-
-                async def progress() -> None:
-                    least = {task: count + 5 for task, count in written.items()}
-                    await until(lambda: all(written[task] >= count for task, count in least.items()))
-
-                def listed() -> set[int]:
-                    driver = store._core.backend.driver  # type: ignore[attr-defined]
-                    return {port(member.url) for member in driver.calls._pool.members}
-
-                async with asyncio.TaskGroup() as group:
-                    for task in written:
-                        group.create_task(write(task))
-                    await progress()
-                    with serving(engine) as third:
-                        answers.change((HOST, "", port(second.url)), (HOST, "", port(third.url)))
-                        await until(lambda: listed() == {port(second.url), port(third.url)})
-                        await progress()
-                        await asyncio.to_thread(first.stop)
-                        await progress()
-                        seen = len(answers.asked)
-                        answers.change()
-                        await until(lambda: len(answers.asked) > seen)
-                        assert listed() == {port(second.url), port(third.url)}
-                        await progress()
-                        over.set()
-                        await until(lambda: all(task.done() for task in group._tasks))
-                        for task, count in written.items():
-                            data = [commit.events[0].data async for commit in store.history(f"s{task}")]
-                            assert data == list(range(count))
+                await one_leaves_and_one_joins(store, (first, second), serving(engine), show, (empty,))
 
 
 async def test_a_certificate_is_checked_by_a_name_and_never_by_an_address(tmp_path: Path) -> None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import dns.rcode
 import msgspec
@@ -19,6 +18,7 @@ from perdure.service.options import ServeOptions
 from tests.servers.process import HOST
 from tests.servers.tls import Authority
 from tests.support.backends.scenarios import until
+from tests.support.service.leaving import one_leaves_and_one_joins, port
 from tests.support.service.names import TARGET, Names, authority
 from tests.support.service.nodes import serving
 
@@ -32,10 +32,6 @@ def finder(names: Names, lifetime: float = 5) -> Srv:
 
 def url(names: Names, scheme: str = "http+srv", more: str = "") -> str:
     return f"{scheme}://{NAME}?dns={HOST}:{names.port}{more}"
-
-
-def port(url: str) -> int:
-    return urlsplit(url).port or 0
 
 
 async def test_records_are_nodes() -> None:
@@ -109,54 +105,29 @@ async def test_a_service_without_nodes_is_not_opened() -> None:
 
 
 async def test_clients_follow_the_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A node leaves the answer and ends while another one joins: no call fails, and the work goes to those that are listed."""
+    """A node leaves the answer and ends while another one joins. An empty answer changes nothing, and neither does a failed one."""
     monkeypatch.setattr(discovery, "LOOK_MIN", 0.05)
     monkeypatch.setattr("perdure.backends.http.srv.LOOK_MIN", 0.05)
     engine = f"sqlite:///{tmp_path}/store.db"
     async with authority() as names:
         names.ttl = 0
+
+        async def empty() -> None:
+            names.records = ()
+            await asked_again()
+
+        async def failed() -> None:
+            names.rcode = dns.rcode.SERVFAIL
+            await asked_again()
+
+        async def asked_again() -> None:
+            seen = len(names.asked)
+            await until(lambda: len(names.asked) > seen + 3)
+
         with serving(engine, options=OPTIONS) as first, serving(engine, options=OPTIONS) as second:
             names.nodes(port(first.url), port(second.url))
             async with perdure.open(url(names)) as store:
-                over, written = asyncio.Event(), dict.fromkeys(range(8), 0)
-
-                async def write(task: int) -> None:
-                    while not over.is_set():
-                        await store.append(f"s{task}", Event("note", written[task]))
-                        written[task] += 1
-
-                async def progress() -> None:
-                    least = {task: count + 5 for task, count in written.items()}
-                    await until(lambda: all(written[task] >= count for task, count in least.items()))
-
-                def listed() -> set[int]:
-                    driver = store._core.backend.driver  # type: ignore[attr-defined]
-                    return {port(member.url) for member in driver.calls._pool.members}
-
-                async with asyncio.TaskGroup() as group:
-                    for task in written:
-                        group.create_task(write(task))
-                    await progress()
-                    with serving(engine, options=OPTIONS) as third:
-                        names.nodes(port(second.url), port(third.url))
-                        await until(lambda: listed() == {port(second.url), port(third.url)})
-                        await progress()
-                        await asyncio.to_thread(first.stop)
-                        await progress()
-                        names.records = ()  # An empty answer changes nothing.
-                        seen = len(names.asked)
-                        await until(lambda: len(names.asked) > seen + 3)
-                        assert listed() == {port(second.url), port(third.url)}
-                        names.rcode = dns.rcode.SERVFAIL  # And neither does a failed one.
-                        seen = len(names.asked)
-                        await until(lambda: len(names.asked) > seen + 3)
-                        assert listed() == {port(second.url), port(third.url)}
-                        await progress()
-                        over.set()
-                        await until(lambda: all(task.done() for task in group._tasks))
-                        for task, count in written.items():
-                            data = [commit.events[0].data async for commit in store.history(f"s{task}")]
-                            assert data == list(range(count))
+                await one_leaves_and_one_joins(store, (first, second), serving(engine, options=OPTIONS), names.nodes, (empty, failed))
 
 
 async def test_a_certificate_is_checked_by_the_name_in_the_url(tmp_path: Path) -> None:

@@ -199,6 +199,9 @@ class TwoNodes(Nodes):
         ("http://127.0.0.1:1?token=secret-token", "no option"),
         ("http://127.0.0.1:1?ca=/nowhere.pem", "https"),
         ("https://127.0.0.1:1?ca=/nowhere.pem", "cannot be used"),
+        ("http://", "names no host: it reads http://host:port"),
+        ("http://a b", "it reads http://host:port,host:port"),
+        ("http://127.0.0.1:99999", "ports go from 1 to 65,535"),
     ],
 )
 async def test_urls_that_are_refused(url: str, says: str) -> None:

@@ -30,6 +30,7 @@ from perdure.errors import Invalid
 
 TOKEN = "PERDURE_TOKEN"
 """The environment variable with the bearer token that nodes are shown. It is never a part of a URL."""
+PORT_MAX = 65_535
 OPTIONS: dict[str, tuple[Any, Any]] = {
     "timeout": (10.0, seconds),
     "connect_timeout": (5.0, seconds),
@@ -44,7 +45,7 @@ async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
 
     Raises `Invalid`, `Unauthorized`, `Unavailable`, `Unsupported`.
     """
-    address = parse_address(url, OPTIONS)
+    address = parse_address(url, OPTIONS, reads="it reads http://host:port,host:port/path?option=value, or https")
     return await open_found(address, clock, lambda: Static(members(address)), trust=trusted(address, secure=address.scheme == "https"))
 
 
@@ -87,9 +88,12 @@ async def open_found(
 
 
 def members(address: Address) -> list[str]:
-    """The URLs of the nodes that an address names."""
+    """The URLs of the nodes that an address names. Raises `Invalid`."""
     path = address.path.rstrip("/")
     hosts = [host for host in address.hosts.split(",") if host]
+    for host in hosts:
+        if _has_port(host) and not 1 <= int(host.rpartition(":")[2]) <= PORT_MAX:
+            raise Invalid(f"{address.place!r} names a port that there is not: ports go from 1 to {PORT_MAX:,}.")
     return [f"{address.scheme}://{host if _has_port(host) else f'{host}:{_port(address.scheme)}'}{path}" for host in hosts]
 
 

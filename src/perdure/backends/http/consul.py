@@ -31,6 +31,7 @@ PAUSE = 0.25
 """Seconds between an answer and the next question, for an index that moves without end."""
 PORTS = {"consul+http": 8500, "consul+https": 8501}
 """Where Consul listens."""
+_FORM = "it reads consul+http://host:8500/service, or consul+https"
 _LABEL = re.compile(r"[\w.-]{1,128}", re.ASCII)
 
 
@@ -55,10 +56,10 @@ async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
 
     Raises `Invalid`, `Unauthorized`, `Unavailable`, `Unsupported`.
     """
-    address = parse_address(url, CONSUL_OPTIONS)
+    address = parse_address(url, CONSUL_OPTIONS, reads=_FORM)
     service = address.path.strip("/")
     if "," in address.hosts or not _LABEL.fullmatch(service):
-        raise Invalid(f"{address.place!r} names no service of Consul: it reads consul+http://host:8500/service.")
+        raise Invalid(f"{address.place!r} names no service of Consul: {_FORM}.")
     options, spoken = address.options, address.scheme.removeprefix("consul+")
     nodes = options["nodes"] or spoken
     token = os.environ.get(CONSUL_TOKEN) or None

@@ -50,7 +50,7 @@ async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
 
     Raises `Invalid`, `Unauthorized`, `Unavailable`, `Unsupported`.
     """
-    address = parse_address(url, SRV_OPTIONS)
+    address = parse_address(url, SRV_OPTIONS, reads="it reads http+srv://name?option=value, or https+srv")
     if "," in address.hosts or ":" in address.hosts:
         raise Invalid(f"{address.place!r} names no SRV record: it is one name without a port, such as _perdure._tcp.agents.example.com.")
     secure, options = address.scheme == "https+srv", address.options

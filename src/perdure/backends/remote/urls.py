@@ -42,23 +42,29 @@ class Address:
 
 
 def parse_address(
-    url: str, options: Mapping[str, tuple[Any, Parser]], *, foreign: Container[str] = (), hostless: bool = False, path_any: bool = False
+    url: str,
+    options: Mapping[str, tuple[Any, Parser]],
+    *,
+    foreign: Container[str] = (),
+    hostless: bool = False,
+    path_any: bool = False,
+    reads: str = _READS,
 ) -> Address:
     """Take a URL apart. `options` names ours with default and parser; the query's others are an `Invalid`, unless they are among `foreign`,
     those of the client library (in lower case). `hostless`: a URL may name no host, the library then knows where to look. `path_any`: the
-    path is one of files, which may hold an @. A secret is in no message."""
+    path is one of files, which may hold an @. `reads` says the form of the URL, for messages. A secret is in no message."""
     place = shown_url(url)
     split = _split(url)
     if split is None or not url.isprintable() or split.fragment or ("@" in split.path and not path_any):
-        raise Invalid(f"{place!r} is malformed: {_READS}.")
+        raise Invalid(f"{place!r} is malformed: {reads}.")
     query = _query(split.query)
     if query is None:
         raise Invalid(f"{place!r} is malformed: its options read ?name=value&name=value, where & and = within a value are written %26 %3D.")
     login, at, hosts = split.netloc.rpartition("@")
     if not hosts and not hostless:
-        raise Invalid(f"{place!r} names no host: {_READS}.")
+        raise Invalid(f"{place!r} names no host: {reads}.")
     if hosts and not is_hosts(hosts) and not (hostless and re.fullmatch(r":\d{1,5}", hosts)):
-        raise Invalid(f"{place!r} is malformed: {_READS}.")
+        raise Invalid(f"{place!r} is malformed: {reads}.")
     values = {name: default for name, (default, _) in options.items()}
     others = {}
     for number, (name, text) in enumerate(query):

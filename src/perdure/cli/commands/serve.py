@@ -112,7 +112,7 @@ def serve(
         who, how_much = access.options(os.environ), limits.options(os.environ)
         from perdure.service import serving
     except ImportError as error:
-        raise Unsupported(f"perdure serve needs {error.name or 'more packages'}: {install('service')}.", advice="") from None
+        raise Unsupported(f"perdure serve needs packages that are not installed here: {install('service')}.", advice="") from error
     terminal = common.terminal()
     where: dict[str, Any] = {"tenant": common.tenant, "blobs": common.place, "archive": common.archive_place}
 

@@ -17,6 +17,8 @@ from perdure.engine.read.bodies import Need
 from perdure.engine.read.cache import CachedState
 from perdure.engine.read.chains import FORKED
 from perdure.engine.read.reader import Reader
+from perdure.engine.views import Receipt
+from perdure.engine.write.once import KeyAppliedError, Keyed, look_up
 from perdure.engine.write.request import check_incarnation
 from perdure.engine.write.starting import begin_index
 from perdure.errors import AlreadyExists, Busy, Invalid, NotFound, Truncated
@@ -35,37 +37,89 @@ PINNED = "pinned"
 """The event on the parent: data {fork, version}."""
 
 
-async def fork(context: Context, session: str, at: int | None, id: str | None, actor: str | None) -> str:
+async def fork(context: Context, session: str, at: int | None, id: str | None, key: str | None, actor: str | None) -> str:
     """See `Store.fork`."""
     core = context.opened()
     parent, child = context.key(session), context.key(uuid_text(core.committer.new_id()) if id is None else id)
-    check_options(Options(actor=actor))
+    check_options(Options(key=key, actor=actor))
+    asked = Event(PINNED, {"at": at, "id": id})
     with core.telemetry.span("fork", *parent):
         await core.settled(parent, child)
+        found = None if key is None else await look_up(core.keys, parent, key, asked, core.durability)
+        if isinstance(found, Receipt):
+            return await _repeated(core, parent, found.version, id, actor, context.begin)
         now = await read_live(core, parent)
         head = now.head
         version = head.version if at is None else at
         if type(version) is not int or not 1 <= version <= VERSION_MAX:
             raise Invalid(f"at must be a version from 1, not {at!r}.")
         if child == parent or (await core.backend.heads([child]))[0] is not None:
-            raise AlreadyExists(f"Session {child.id!r} is there already.", session=child.id)
+            raise _taken(child)
         check_incarnation(parent, await core.reader.incarnation_start(parent, head), version)
-        await _start(core, parent, now, version, child, actor, context.begin)
+        try:
+            await _start(core, parent, now, version, child, actor, context.begin, found)
+        except KeyAppliedError:
+            return await fork(context, session, at, id, key, actor)
     return child.id
 
 
-async def _start(
-    core: Core, session: SessionKey, now: CachedState, at: int, child: SessionKey, actor: str | None, begin: Begin | None
-) -> None:
-    """Pin the parent at `at`, in the life of `now`, then start the child. A crash in between leaves only a pin, which is harmless.
+def _taken(child: SessionKey) -> AlreadyExists:
+    return AlreadyExists(f"Session {child.id!r} is there already.", session=child.id)
 
-    Where commits of the parent go, or went, the child gets a snapshot of its own at once.
-    """
+
+async def _repeated(core: Core, parent: SessionKey, pinned: int, id: str | None, actor: str | None, begin: Begin | None) -> str:
+    """The fork of the call that used the key first, by its pin. It is started where that call was cut off. Raises `Truncated`."""
+    pin = await core.reader.commit(parent, pinned)
+    if pin is None or not pin.events:
+        if id is not None:
+            return id
+        raise Truncated(f"The commit that names the fork, version {pinned} of session {parent.id!r}, was dropped.", session=parent.id)
+    child, at = SessionKey(parent.tenant, pin.events[0].data["fork"]), pin.events[0].data["version"]
+    if (await core.backend.heads([child]))[0] is None:
+        now = await read_live(core, parent)
+        try:
+            state = await _state_to_keep(core, parent, now, at)
+            await _start_child(core, parent, await _commit_at(core.reader, parent, at), child, actor, begin, state)
+        except AlreadyExists:  # The call that used the key first was not cut off, only slow.
+            pass
+    first = await core.reader.own_first(child)
+    if first is not None and not _goes_on(first, parent):
+        raise _taken(child)
+    return child.id
+
+
+def _goes_on(first: Commit, parent: SessionKey) -> bool:
+    """Whether a chain that begins with this commit is a fork of this session, or was purged."""
+    event = first.events[0] if first.events else None
+    return event is None or (event.type == FORKED and event.data["session"] == parent.id)
+
+
+async def _start(
+    core: Core,
+    session: SessionKey,
+    now: CachedState,
+    at: int,
+    child: SessionKey,
+    actor: str | None,
+    begin: Begin | None,
+    keyed: Keyed | None,
+) -> None:
+    """Pin the parent at `at`, in the life of `now`, then start the child. A crash in between leaves only a pin, which is harmless."""
     parent = await _commit_at(core.reader, session, at)
     state = await _state_to_keep(core, session, now, at)
-    controls, durability = core.controls, core.durability
     pinned = Event(PINNED, {"fork": child.id, "version": at})
-    await controls.write(session, Kind.pin, pinned, actor=actor, durability=durability, seen=now.head)
+    await core.controls.write(session, Kind.pin, pinned, actor=actor, durability=core.durability, seen=now.head, keyed=keyed)
+    await _start_child(core, session, parent, child, actor, begin, state)
+
+
+async def _start_child(
+    core: Core, session: SessionKey, parent: Commit, child: SessionKey, actor: str | None, begin: Begin | None, state: Any
+) -> None:
+    """Write the first commit of a fork that goes on from this commit of its parent, which is pinned.
+
+    Where commits of the parent go, or went, the child gets a snapshot of its own at once: `state`, unless that is `MISSING`.
+    """
+    at, controls, durability = parent.version, core.controls, core.durability
     said: dict[str, Any] = {"session": session.id, "version": at, "hash": parent.hash.hex()}
     index = None
     if (policy := await core.prefixes.begins(child, begin)) is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import timedelta
 from math import isfinite
 from typing import Any
@@ -20,6 +20,7 @@ from perdure.engine.leasing.lease import Lease
 from perdure.engine.options import Options, check_options, check_time
 from perdure.engine.views import Policy, Receipt
 from perdure.engine.write.controls import Basis, ControlChange, ControlCommit
+from perdure.engine.write.once import Keyed, once
 from perdure.engine.write.prefixes import APPLY, BEGINS, PREFIX_BYTES_MAX, Apply, PrefixPolicy, prefix_session
 from perdure.errors import Conflict, Invalid, Unsupported
 from perdure.model import lifecycle
@@ -177,6 +178,7 @@ async def configure(
     asked: Wanted,
     actor: str | None,
     lease: Lease | None,
+    key: str | None,
 ) -> Receipt:
     """See `Store.configure`."""
     core = context.opened()
@@ -194,21 +196,39 @@ async def configure(
             )
         require_able(core)
         with core.telemetry.span("configure", context.tenant, target.id):
-            receipt = await _change_prefix(core, target, asked, actor)
+            receipt = await _once(core, target, key, asked, UNSET, lambda keyed: _change_prefix(core, target, asked, actor, keyed))
             core.prefixes.forget(context.tenant)
             return receipt
     target = context.key(session)
     fence = context.fence(lease, target)
     checked = None if isinstance(tags, UnsetType) else check_tags(tags or {})
     with core.telemetry.span("configure", *target):
-        if asked.is_empty:
+        if not asked.is_empty:
+            require_able(core)
+
+        def write(keyed: Keyed | None) -> Awaitable[Receipt]:
+            if not asked.is_empty:
+                return _change_session(core, target, asked, checked, actor, fence, keyed)
             event = Event(CONFIGURED, {"tags": checked})
-            work = core.controls.write(
-                target, Kind.configure, event, index=Index(checked), actor=actor, durability=core.durability, fence=fence
+            return core.controls.write(
+                target, Kind.configure, event, index=Index(checked), actor=actor, durability=core.durability, fence=fence, keyed=keyed
             )
-            return await core.in_order(target, work)
-        require_able(core)
-        return await core.in_order(target, _change_session(core, target, asked, checked, actor, fence))
+
+        return await core.in_order(target, _once(core, target, key, asked, UNSET if checked is None else checked, write))
+
+
+async def _once(
+    core: Core,
+    session: SessionKey,
+    key: str | None,
+    asked: Wanted,
+    tags: Mapping[str, str] | UnsetType,
+    write: Callable[[Keyed | None], Awaitable[Receipt]],
+) -> Receipt:
+    said: dict[str, Any] = {name: value for name, value in msgspec.structs.asdict(asked).items() if value is not UNSET}
+    if tags is not UNSET:
+        said["tags"] = tags
+    return await once(core.keys, session, key, Event(CONFIGURED, said), core.durability, write)
 
 
 async def policy(context: Context, session: str | None, prefix: str | None) -> Policy:
@@ -257,7 +277,13 @@ def require_able(core: Core) -> None:
 
 
 async def _change_session(
-    core: Core, session: SessionKey, asked: Wanted, tags: Mapping[str, str] | None, actor: str | None, fence: Fence | None
+    core: Core,
+    session: SessionKey,
+    asked: Wanted,
+    tags: Mapping[str, str] | None,
+    actor: str | None,
+    fence: Fence | None,
+    keyed: Keyed | None,
 ) -> Receipt:
     now = core.clock.now()
     said = {} if tags is None else {"tags": dict(tags)}
@@ -269,10 +295,10 @@ async def _change_session(
         due_at = first_due(made, now)
         return ControlChange((ControlCommit(kind=Kind.configure, event=event),), NEVER if due_at is None else due_at, tags)
 
-    return _receipt(await core.controls.change(session, decide, actor=actor, durability=core.durability, fence=fence))
+    return _receipt(await core.controls.change(session, decide, actor=actor, durability=core.durability, fence=fence, keyed=keyed))
 
 
-async def _change_prefix(core: Core, session: SessionKey, asked: Wanted, actor: str | None) -> Receipt:
+async def _change_prefix(core: Core, session: SessionKey, asked: Wanted, actor: str | None, keyed: Keyed | None) -> Receipt:
     now = core.clock.now()
 
     def decide(basis: Basis) -> ControlChange:
@@ -285,7 +311,7 @@ async def _change_prefix(core: Core, session: SessionKey, asked: Wanted, actor: 
         event = Event(CONFIGURED, {CONTROL: sections})
         return ControlChange((ControlCommit(kind=Kind.configure, event=event),), first_due(SYSTEM_POLICY, now))
 
-    return _receipt(await core.controls.change(session, decide, actor=actor, durability=core.durability, create=True))
+    return _receipt(await core.controls.change(session, decide, actor=actor, durability=core.durability, create=True, keyed=keyed))
 
 
 def _receipt(outcome: Appended | None) -> Receipt:

@@ -106,10 +106,11 @@ class Lease:
         """
         await self._leases.confirm(self)
 
-    async def release(self) -> None:
-        """Let go, so that others need not wait. The end of the block does it too. Raises `Fenced` if the lease was lost, `Unavailable`,
+    async def release(self, *, key: str | None = None) -> None:
+        """Let go, so that others need not wait. The end of the block does it too. `key`: an idempotency key of the session, by which a
+        second call finds the first one, in another process too. Raises `Fenced` if the lease was lost, `KeyReused`, `Unavailable`,
         `Unknown`, `Closed`; a second call does nothing."""
-        await self._leases.release(self)
+        await self._leases.release(self, key)
 
     def _give_up(self) -> None:
         """Release it soon, as at the end of `max_hold`. Nothing is waited for: a finaliser may call this."""

@@ -24,6 +24,8 @@ from perdure.engine.live.watch import HEADS_MAX, Watch, Watchers
 from perdure.engine.read.cache import Cache
 from perdure.engine.views import LeaseInfo
 from perdure.engine.write.controls import Basis, ControlChange, ControlCommit, ControlCommits
+from perdure.engine.write.keys import Keys
+from perdure.engine.write.once import KeyAppliedError, Keyed, look_up
 from perdure.engine.write.snapshots import Snapshots
 from perdure.engine.write.starting import begin_event
 from perdure.errors import Closed, Corrupt, Deleted, Error, Fenced, NotFound, Unavailable, Unknown
@@ -31,9 +33,10 @@ from perdure.lru import LruMap
 from perdure.model.commit import Kind
 from perdure.model.control import NOTHING_SET
 from perdure.model.epoch import grant_of, is_challenged, is_held
+from perdure.model.events import Event
 from perdure.model.fence import Fence, lost
-from perdure.model.ids import SessionKey
-from perdure.model.lease import LeaseSection
+from perdure.model.ids import SessionKey, check_name
+from perdure.model.lease import RELEASED, LeaseSection
 from perdure.model.lifecycle import Policy, first_due
 from perdure.telemetry import Telemetry
 
@@ -74,10 +77,12 @@ class Leases:
         clock: Clock,
         durability: Durability,
         telemetry: Telemetry,
+        keys: Keys,
     ) -> None:
         """`durability` is that of answers and releases; a take has the strongest that the engine reaches."""
         self._backend, self._controls, self._cache, self._snapshots = backend, controls, cache, snapshots
         self._watchers, self._clock, self._durability, self._telemetry = watchers, clock, durability, telemetry
+        self._keys = keys
         self._pid = os.getpid()
         self._seen = LruMap[SessionKey, Seen](SEEN_MAX)
         self._section = CriticalSection()
@@ -206,11 +211,17 @@ class Leases:
             await self._answer(lease, head, always=not reads)
         lease.reached(began)
 
-    async def release(self, lease: Lease) -> None:
+    async def release(self, lease: Lease, key: str | None = None) -> None:
         """See `Lease.release`."""
         self.check_process()
         if lease._released:
             return
+        keyed = None
+        if key is not None:
+            found = await self.released(lease._fence.session, lease.grant, key)
+            if found is None:
+                return
+            keyed = found
         self._drop(lease)
         step = self._controls.grant_step()
 
@@ -220,8 +231,17 @@ class Leases:
             change = rules.let_go(basis, step)
             return change if lease._at_release is None else lease._at_release(basis, change)
 
-        await self._controls.change(lease._fence.session, decide, actor=lease.owner, durability=self._durability)
+        try:
+            await self._controls.change(lease._fence.session, decide, actor=lease.owner, durability=self._durability, keyed=keyed)
+        except KeyAppliedError:
+            await self.released(lease._fence.session, lease.grant, str(key))
         lease._released = True
+
+    async def released(self, session: SessionKey, grant: str, key: str) -> Keyed | None:
+        """`None`: the lease of this grant was released by a call with this key; else how a release keeps the key. Raises `KeyReused`."""
+        check_name("An idempotency key", key)
+        found = await look_up(self._keys, session, key, Event(RELEASED, {"grant": grant}), self._durability)
+        return found if isinstance(found, Keyed) else None
 
     async def look(self, leases: Sequence[Lease]) -> None:
         """Look at these leases: answer challenges, end those that are lost. After what the engine raises the next look comes in time."""

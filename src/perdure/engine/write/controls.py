@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from perdure.backends.spi import Append, Appended, Backend, Durability, Head, Index, Query, Record, Refused
+from perdure.backends.spi import Append, Appended, Backend, Durability, Head, Index, Known, Query, Record, Refused
 from perdure.clock import Clock
 from perdure.codec.codec import Codec
 from perdure.codec.records import Base, Proposal
@@ -25,6 +25,7 @@ from perdure.engine.read.folding import configured
 from perdure.engine.read.reader import Reader
 from perdure.engine.views import Receipt
 from perdure.engine.write.committer import UNDECIDED_PAUSE, Committer
+from perdure.engine.write.once import KeyAppliedError, Keyed
 from perdure.engine.write.request import NOTHING, check_head
 from perdure.engine.write.resolve import RECREATED
 from perdure.engine.write.writer import Writer
@@ -117,12 +118,15 @@ class ControlCommits:
         base: Base | None = None,
         seen: Head | None = None,
         fence: Fence | None = None,
+        keyed: Keyed | None = None,
     ) -> Receipt:
         """Write a control commit after any live head, of the same life as `seen`; with `base`, as the first commit of a fork.
 
-        Raises `Fenced` for a configure commit in a session that somebody holds for himself, unless it is made under the lease of `fence`.
+        Raises `Fenced` for a configure commit in a session that somebody holds for himself, unless it is made under the lease of `fence`,
+        and `KeyAppliedError` where there is a commit with the key of `keyed`.
         """
-        proposal = self._propose(session, kind, event, actor)
+        proposal = self._propose(session, kind, event, actor, keyed)
+        key = None if keyed is None else keyed.key
         options = Options(expect=0 if base is not None else None, create=False)
         now, since = self._clock.now(), self._committer.now()
         step = self.grant_step() if kind is Kind.tombstone else 0
@@ -138,7 +142,7 @@ class ControlCommits:
                 epoch = epoch_after(session, head, fence)
             return (proposal.finish(head, now, status=status, base=base, epoch=epoch),)
 
-        outcome = await self._append(Append(session, finish, None, index, durability))
+        outcome = await self._append(Append(session, finish, key, index, durability))
         tries = 1
         while not isinstance(outcome, Appended):
             if tries >= self._settings.attempts:
@@ -147,7 +151,7 @@ class ControlCommits:
                 await Reply[None]().within(UNDECIDED_PAUSE)
             else:
                 seen = await self._require_same_life(session, seen, outcome.head)
-            outcome = await self._append(Append(session, finish, None, index, durability))
+            outcome = await self._append(Append(session, finish, key, index, durability))
             tries += 1
         self._remember(session, outcome, ((kind, event),), since)
         return Receipt(outcome.head.version, outcome.id, outcome.head.hash, outcome.head.at, outcome.durability)
@@ -170,13 +174,14 @@ class ControlCommits:
         create: bool = False,
         basis: Basis | None = None,
         fence: Fence | None = None,
+        keyed: Keyed | None = None,
     ) -> Appended | None:
         """Write what `decide` makes of how the session stands; `None` if it decides that nothing is to be written.
 
         `decide` is pure. It is called on the newest head, and again for each head that won a race. `basis` is what the caller read
         just now: the first try goes by it, and a refusal of the head is decided again. With `create` a session that does not exist stands
-        at version 0. A plan that begins with a configure commit is `Fenced` as in `write`. Raises `NotFound`, `Deleted`, `Moved`, `Busy`
-        after `attempts` lost races, and what `decide` raises.
+        at version 0. A plan that begins with a configure commit is `Fenced` as in `write`; its first commit has the key. Raises `NotFound`,
+        `Deleted`, `Moved`, `Busy` after `attempts` lost races, and what `decide` raises.
         """
         tries, since = 0, self._committer.now()
         async with self._committer.slot(session):
@@ -190,7 +195,9 @@ class ControlCommits:
                     plan = decide(basis)
                 if plan is None:
                     return None
-                outcome = await self.attempt(session, basis, plan, actor=actor, durability=durability, create=create, fence=fence)
+                outcome = await self.attempt(
+                    session, basis, plan, actor=actor, durability=durability, create=create, fence=fence, keyed=keyed
+                )
                 if outcome is not None:
                     return outcome
                 tries, basis = tries + 1, None
@@ -208,11 +215,12 @@ class ControlCommits:
         durability: Durability,
         create: bool = False,
         fence: Fence | None = None,
+        keyed: Keyed | None = None,
     ) -> Appended | None:
         """Write a change that was decided on this basis, once; `None` where the head has moved on. For callers that decide again, and for
         those who have the session's slot. Raises as `change`."""
         since = self._committer.now()
-        outcome = await self._append(self._append_of(session, basis, plan, actor, durability, fence, create=create))
+        outcome = await self._append(self._append_of(session, basis, plan, actor, durability, fence, keyed, create=create))
         if not isinstance(outcome, Appended):
             return None
         self._remember(session, outcome, [(commit.kind, commit.event) for commit in plan.commits], since)
@@ -246,16 +254,17 @@ class ControlCommits:
         actor: str | None,
         durability: Durability,
         fence: Fence | None,
+        keyed: Keyed | None,
         *,
         create: bool,
     ) -> Append:
         """The next try. Each commit of the plan follows the one before it."""
         seen, now, options = basis.head, self._clock.now(), Options(create=create)
         control = basis.control
-        proposals = []
+        proposals: list[tuple[ControlCommit, Proposal]] = []
         for commit in plan.commits:
             control = control.after(commit.kind, (commit.event,))
-            proposals.append((commit, self._propose(session, commit.kind, commit.event, actor)))
+            proposals.append((commit, self._propose(session, commit.kind, commit.event, actor, None if proposals else keyed)))
         cell = None if control == basis.control else control.encode()
         changes = cell is not None or plan.due_at is not None or plan.tags is not None
         index = Index(plan.tags, plan.due_at, cell) if changes else None
@@ -280,10 +289,12 @@ class ControlCommits:
                 head = found = records[-1].head
             return records
 
-        return Append(session, finish, None, index, durability)
+        return Append(session, finish, None if keyed is None else keyed.key, index, durability)
 
-    def _propose(self, session: SessionKey, kind: Kind, event: Event, actor: str | None) -> Proposal:
-        return self._codec.propose(session, (event,), id=self._committer.new_id(), kind=kind, actor=actor, trace=traceparent())
+    def _propose(self, session: SessionKey, kind: Kind, event: Event, actor: str | None, keyed: Keyed | None) -> Proposal:
+        key, request = (None, b"") if keyed is None else (keyed.key, keyed.request)
+        id = self._committer.new_id()
+        return self._codec.propose(session, (event,), id=id, kind=kind, actor=actor, key=key, request=request, trace=traceparent())
 
     async def _append(self, append: Append) -> Appended | Refused:
         """What was stored, or the head that was refused."""
@@ -294,6 +305,8 @@ class ControlCommits:
         except BaseException:
             self._reader.doubt(append.session)
             raise
+        if isinstance(outcome, Known):
+            raise KeyAppliedError
         if not isinstance(outcome, Appended):
             return Refused(outcome.head)
         self._watchers.notify(append.session, outcome.head.version)

@@ -48,7 +48,7 @@ class Keys:
     async def find_receipt(self, session: SessionKey, key: str, durability: Durability, *, include_deleted: bool = False) -> Receipt | None:
         """The receipt of the first call with this key, if there was one."""
         known = await self.find(session, key, include_deleted=include_deleted)
-        return None if known is None else await self._receipt(session, *known, durability)
+        return None if known is None else await self.receipt(session, *known, durability)
 
     async def applied(self, request: WriteRequest) -> Receipt | None:
         """The receipt of the first call with the request's key, if there was one: a retry must find it, though its operations may not fit
@@ -63,24 +63,28 @@ class Keys:
         known = None if key is None else await self.find(session, key)
         if known is None:
             return None
-        receipt = await self._receipt(session, *known, durability)
+        receipt = await self.receipt(session, *known, durability)
         if payload is not None:
             _require_same(session, options, known[0], payload)
         return receipt
 
     async def replayed(self, request: WriteRequest, known: Known, key: str) -> Receipt:
         """The receipt of the call that the request repeats. `key` is as it is stored. Raises `KeyReused` if it asked for something else."""
-        receipt = await self._receipt(request.session, known, key, request.durability)
+        receipt = await self.receipt(request.session, known, key, request.durability)
         if request.compare_request:
             _require_same(request.session, request.options, known, request.asked or request.events)
         return receipt
+
+    async def began_after(self, session: SessionKey, known: Known) -> int:
+        """The version of the tombstone that the present life began after, seen from where a key was found; 0 for a first life."""
+        return await self._reader.incarnation_start(session, known.head)
 
     async def later_incarnation(self, session: SessionKey, known: Known) -> Incarnation | None:
         """The session's present life, if the key was used before it only."""
         tombstone = await self._reader.incarnation_start(session, known.head)
         return None if known.version > tombstone else Incarnation(tombstone, raised(known.head.epoch, 0))
 
-    async def _receipt(self, session: SessionKey, known: Known, key: str, durability: Durability) -> Receipt:
+    async def receipt(self, session: SessionKey, known: Known, key: str, durability: Durability) -> Receipt:
         """The receipt of the commit that a key was applied by. Raises `Corrupt` if that commit does not have the key."""
         record = await self._reader.record(session, known.version)
         self._reader.saw(session, known.version)
@@ -97,8 +101,10 @@ class Keys:
 def _require_same(session: SessionKey, options: Options, known: Known, asked: Sequence[Event]) -> None:
     """Raise `KeyReused` unless the call that used the key first asked for the same."""
     if known.request != digest_of(options, asked):
-        raise KeyReused(
-            f"The idempotency key {options.key!r} was used in session {session.id!r} for something else, at version {known.version}.",
-            session=session.id,
-            version=known.version,
-        )
+        raise reused(session, str(options.key), known)
+
+
+def reused(session: SessionKey, key: str, known: Known) -> KeyReused:
+    """The error for a key that was used for something else."""
+    message = f"The idempotency key {key!r} was used in session {session.id!r} for something else, at version {known.version}."
+    return KeyReused(message, session=session.id, version=known.version)

@@ -13,8 +13,8 @@ from perdure.errors import Error, Invalid
 from perdure.service.answers import Answer, json_answer
 from perdure.service.call import Call
 from perdure.service.hooks import Scope
-from perdure.service.leases import confirmed, remember, unless_gone
-from perdure.service.routes.commits import TRACE
+from perdure.service.leases import confirmed, is_released, remember, unless_gone
+from perdure.service.routes.commits import KEY, TRACE
 from perdure.service.table import Header, Reply, Route
 from perdure.wire import HEADER_KEY, HEADER_LEASE
 
@@ -103,7 +103,7 @@ async def confirm(call: Call) -> Answer:
     """Say that the holder lives, and ask whether it still holds."""
     session = call.session
     await call.no_body()
-    lease = await _named(call, session)
+    lease = await confirmed(call, session, _name(call))
     await lease.confirm()
     return _answer(lease)
 
@@ -112,15 +112,17 @@ async def release(call: Call) -> Answer:
     """Let go."""
     session = call.session
     await call.no_body()
-    await (await _named(call, session)).release()
+    name, key = _name(call), call.key
+    if key is None or not await is_released(call, session, name, key):
+        await (await confirmed(call, session, name)).release(key=key)
     return Answer(204)
 
 
-async def _named(call: Call, session: str) -> Lease:
+def _name(call: Call) -> str:
     name = call.once("perdure-lease")
     if name is None:
         raise Invalid(f"Name the lease with {HEADER_LEASE}.", advice="")
-    return await confirmed(call, session, name)
+    return name
 
 
 async def claim(call: Call) -> Answer:
@@ -155,20 +157,21 @@ ROUTES = (
     Route(
         method="PUT", path="/v1/sessions/{id}/lease", scope=Scope.lease, handle=confirm, name="confirmLease", summary="Confirm a lease",
         about="Every request that bears the lease confirms it; this one also asks the engine: nobody takes the lease over within a ttl from"
-        " its start. 409 (`fenced`) where it no longer holds the session.",
+        " its start. 409 (`fenced`) where it no longer holds the session.", keyless="Sent again, it asks again.",
         headers=(_NAMED, TRACE), replies=(Reply(200, "It holds.", LeaseOut, headers=(HEADER_LEASE,)),),
         example="""-X PUT $URL/v1/sessions/trip-42/lease -H "Perdure-Lease: $LEASE\"""",
     ),
     Route(
         method="DELETE", path="/v1/sessions/{id}/lease", scope=Scope.lease, handle=release, name="releaseLease", summary="Release a lease",
         about="Others need not wait. The alarm of a session that was claimed is used up.",
-        headers=(_NAMED, TRACE), replies=(Reply(204, "It is free."),),
+        headers=(_NAMED, KEY, TRACE), replies=(Reply(204, "It is free."),),
         example="""-X DELETE $URL/v1/sessions/trip-42/lease -H "Perdure-Lease: $LEASE\"""",
     ),
     Route(
         method="POST", path="/v1/claims", scope=Scope.lease, handle=claim, name="claimSessions", summary="Claim sessions that are due",
         about="Sessions whose alarm for workers is due, each to one worker, under a lease. Release a lease when the work is done; without"
         " that its session stays due.",
+        keyless="Sent again, it hands out other sessions; those of a lost answer are due again after their ttl.",
         body=ClaimBody, headers=(TRACE,), replies=(Reply(200, "None, or some.", Claimed),),
         example=f"""$URL/v1/claims {_JSON} '{{"owner": "worker-7", "limit": 5}}'""",
     ),

@@ -27,7 +27,7 @@ class ForkBody(msgspec.Struct, forbid_unknown_fields=True):
     at: Annotated[int, Meta(ge=1)] | None = None
     """A version of the parent; without it, its newest."""
     id: str | None = None
-    """The fork's id; without it, a new UUID. Name it, so that a request which is sent again finds it: 409 `already_exists`."""
+    """The fork's id; without it, a new UUID."""
     actor: str | None = None
 
 
@@ -116,7 +116,7 @@ class Restored(msgspec.Struct):
 async def fork(call: Call) -> Answer:
     """A new session that goes on from this one."""
     session, body = call.session, await call.json_or_nothing(ForkBody)
-    made = await call.store.fork(session, at=body.at, id=body.id, actor=call.actor(body.actor))
+    made = await call.store.fork(session, at=body.at, id=body.id, key=call.key, actor=call.actor(body.actor))
     return json_answer(Forked(made), 201, [("location", call.session_url(made))])
 
 
@@ -139,7 +139,7 @@ async def configure(call: Call) -> Answer:
         said["wake_at"] = parse_time(body.wake_at, "wake_at")
     if isinstance(body.keep, Keep):
         said["keep"] = _keep(body.keep)
-    receipt = await call.store.configure(session, lease=await lease_of(call, session), **said)
+    receipt = await call.store.configure(session, key=call.key, lease=await lease_of(call, session), **said)
     return json_answer(receipt.to_dict(), headers=etag(receipt.version, receipt.hash))
 
 
@@ -164,7 +164,7 @@ async def delete(call: Call) -> Answer:
     """A tombstone closes the session."""
     session, query = call.session, call.query(ActorQuery)
     await call.no_body()
-    receipt = await call.store.delete(session, actor=call.actor(query.actor))
+    receipt = await call.store.delete(session, key=call.key, actor=call.actor(query.actor))
     return json_answer(receipt.to_dict(), headers=etag(receipt.version, receipt.hash))
 
 
@@ -194,12 +194,13 @@ def _post(name: str, scope: Scope, handle: Any, summary: str, **more: Any) -> Ro
     )
 
 
+_AGAIN = "Sent again, it finds that it was done."
 _JSON = "-H 'Content-Type: application/json' -d"
 ROUTES = (
     _post(
         "fork", Scope.append, fork, "Fork a session",
         about="A new session that goes on from this one at a version. The cost does not grow with history.",
-        body=ForkBody, optional_body=True, headers=(TRACE,), replies=(Reply(201, "The fork.", Forked, headers=("Location",)),),
+        body=ForkBody, optional_body=True, headers=(KEY, TRACE), replies=(Reply(201, "The fork.", Forked, headers=("Location",)),),
         example=f"""$URL/v1/sessions/trip-42/fork {_JSON} '{{"id": "trip-42-b"}}'""",
     ),
     _post(
@@ -212,33 +213,33 @@ ROUTES = (
     _post(
         "configure", Scope.admin, configure, "Set tags and policies",
         about="What is left out stays as it is; null removes it.",
-        body=ConfigureBody, headers=(LEASE, TRACE), replies=(Reply(200, "It is stored.", ReceiptBody, headers=("ETag",)),),
+        body=ConfigureBody, headers=(KEY, LEASE, TRACE), replies=(Reply(200, "It is stored.", ReceiptBody, headers=("ETag",)),),
         example=f"""$URL/v1/sessions/trip-42/configure {_JSON} '{{"tags": {{"team": "ops"}}, "expire_after": 2592000}}'""",
     ),
     _post(
         "verify", Scope.read, verify, "Prove a session",
-        about="Each commit's hash and place, and each snapshot against the fold. It reads everything.",
+        about="Each commit's hash and place, and each snapshot against the fold. It reads everything.", keyless="It writes nothing.",
         replies=(Reply(200, "It is sound.", VerifiedBody),), example="-X POST $URL/v1/sessions/trip-42/verify",
     ),
     _post(
         "archive", Scope.admin, archive, "Move a session to the archive",
         about="Reads go on as before, and the first write brings it back. The node needs an archive, else 501.",
-        body=ActorBody, optional_body=True, headers=(TRACE,), replies=(Reply(200, "It is archived.", ArchivedBody),),
+        body=ActorBody, optional_body=True, keyless=_AGAIN, headers=(TRACE,), replies=(Reply(200, "It is archived.", ArchivedBody),),
         example="-X POST $URL/v1/sessions/trip-42/archive",
     ),
     _post(
         "restore", Scope.admin, restore, "Bring a session back from the archive",
-        body=ActorBody, optional_body=True, headers=(TRACE,), replies=(Reply(200, "It is live.", Restored),),
+        body=ActorBody, optional_body=True, keyless=_AGAIN, headers=(TRACE,), replies=(Reply(200, "It is live.", Restored),),
         example="-X POST $URL/v1/sessions/trip-42/restore",
     ),
     Route(
         method="DELETE", path="/v1/sessions/{id}", scope=Scope.admin, handle=delete, name="deleteSession", summary="Delete a session",
-        about="A tombstone closes it: later requests are 410. Its commits stay until it is purged.", query=ActorQuery, headers=(TRACE,),
+        about="A tombstone closes it: later requests are 410. Its commits stay until it is purged.", query=ActorQuery, headers=(KEY, TRACE),
         replies=(Reply(200, "It is deleted.", ReceiptBody, headers=("ETag",)),), example="-X DELETE $URL/v1/sessions/trip-42-b",
     ),
     _post(
         "purge", Scope.admin, purge, "Remove all bytes of a deleted session",
-        about="A stub stays, which keeps the id dead. A session that is not deleted is 400.",
+        about="A stub stays, which keeps the id dead. A session that is not deleted is 400.", keyless=_AGAIN,
         replies=(Reply(204, "They are gone."),), example="-X POST $URL/v1/sessions/trip-42-b/purge",
     ),
 )  # fmt: skip
