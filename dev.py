@@ -10,6 +10,7 @@ docs            write again what is generated: the blocking API and pages of doc
 site            build the pages of docs/ as a site with search, in build/site
 bench NAME      one benchmark of bench/, against its rivals; without a name, the list
 fetch           download what tests need and no lock holds: servers that are no wheels, suites that frameworks ship as sources
+fetch --slow    also build the servers that take long, for the slow tests: a quarter of an hour of processor time (needs Go)
 lock            write requirements/*.lock again (needs uv)
 """
 
@@ -211,10 +212,10 @@ def bench(arguments: list[str]) -> None:
     run_tool("python", f"bench/{arguments[0]}.py", *arguments[1:])
 
 
-def fetch(_: list[str]) -> None:
+def fetch(arguments: list[str]) -> None:
     """What the tests skip where it is missing, saying so; what is there already is left alone."""
     set_up()
-    run_tool("python", "scripts/fetch_servers.py")
+    run_tool("python", "scripts/fetch_servers.py", *arguments)
     run_tool("python", "scripts/fetch_suites.py")
 
 

@@ -1,7 +1,7 @@
 """Fetch the servers that the tests need and that come neither as wheels nor on PATH: `python3 scripts/fetch_servers.py etcd`.
 
 They are unpacked, not installed, under PERDURE_TEST_SERVERS or ~/.cache/perdure-test-servers; one that is there is left as it is.
-Standard library only. Without a name: all.
+Standard library only. Without a name: all but those that take long to build; `--slow`: those too.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 COPIES = "3.8.1"
@@ -23,7 +23,7 @@ HOME = Path(os.environ.get("PERDURE_TEST_SERVERS") or Path.home() / ".cache" / "
 def main(names: list[str]) -> int:
     """Fetch what is named; the exit code is 1 when one could not be fetched."""
     failed = 0
-    for name in names or list(SERVERS):
+    for name in _wanted(names):
         if name not in SERVERS:
             print(f"fetch_servers: there is no {name!r}; there are {', '.join(SERVERS)}.", file=sys.stderr)
             return 2
@@ -43,6 +43,12 @@ def main(names: list[str]) -> int:
             print(f"fetch_servers: {name}: {error}", file=sys.stderr)
             failed = 1
     return failed
+
+
+def _wanted(words: list[str]) -> list[str]:
+    if words == ["--slow"]:
+        return list(SERVERS)
+    return words or [name for name in SERVERS if name not in SLOW]
 
 
 def _made(folder: Path) -> Path:
@@ -70,9 +76,12 @@ def debian(*packages: str, libraries: bool = False) -> Callable[[Path, Path], No
     return fetch
 
 
-def go(module: str, version: str, program: str) -> Callable[[Path, Path], None]:
-    """Build a program that is a Go module's root package, with the machine's own Go. `go install` refuses modules that replace others, as
-    servers' do; here a module that only requires it stands around it, and what it needs is checked against its own list of sums."""
+def go(
+    module: str, version: str, program: str, package: str = "", *, plugins: Sequence[str] = (), sums: Sequence[str] = ()
+) -> Callable[[Path, Path], None]:
+    """Build a program of a Go module, its root package or the one below it that `package` names, with the machine's own Go. `go install`
+    refuses modules that replace others, as servers' do; here a module that only requires it stands around it, and what it needs is checked
+    against its own list of sums, and `sums` for what that list lacks. With `plugins`, which are CoreDNS's, the program has those alone."""
 
     def fetch(work: Path, place: Path) -> None:
         settings = {"GOFLAGS": "-mod=mod -buildvcs=false", "GOTOOLCHAIN": "local", "GOWORK": "off", "CGO_ENABLED": "0"}
@@ -84,9 +93,13 @@ def go(module: str, version: str, program: str) -> Callable[[Path, Path], None]:
 
         run("mod", "init", "tests.invalid/server")
         found = Path(json.loads(run("mod", "download", "-json", f"{module}@{version}"))["Dir"])
-        (work / "go.sum").write_bytes((found / "go.sum").read_bytes())
+        (work / "go.sum").write_text((found / "go.sum").read_text() + "".join(f"{line}\n" for line in sums))
         run("mod", "edit", "-require", f"{module}@{version}")
-        run("build", "-trimpath", "-ldflags=-s -w", "-o", str(_made(place) / program), module)
+        if plugins:
+            imports = "\n".join([f'import _ "{module}/plugin/{name}"' for name in plugins])
+            (work / "main.go").write_text(f'package main\n{imports}\nimport "{module}/coremain"\nfunc main() {{ coremain.Run() }}\n')
+        built = "." if plugins else f"{module}/{package}".rstrip("/")
+        run("build", "-trimpath", "-ldflags=-s -w", "-o", str(_made(place) / program), built)
 
     return fetch
 
@@ -133,12 +146,21 @@ def npm(package: str) -> Callable[[Path, Path], None]:
     return fetch
 
 
+CONSUL_SUMS = [
+    "github.com/hashicorp/consul/envoyextensions v0.4.1 h1:7s3IXE+qmwjPbZPva+8BjHLrpkFrFkNE+z/6X/O6PQc=",
+    "github.com/hashicorp/consul/envoyextensions v0.4.1/go.mod h1:PkLAV99qviACPT7v8Pn7d/vacZixC8/4fuZpR7Rf7vA=",
+]
+"""Of a module that Consul's list leaves out, and the checksum database too."""
+
 SERVERS: dict[str, Callable[[Path, Path], None]] = {
     "azurite": npm("azurite@3.35.0"),
     "cassandra": maven("org.apache.cassandra:cassandra-all:5.0.6"),
+    "consul": go("github.com/hashicorp/consul", "v1.16.3", "consul", sums=CONSUL_SUMS),
+    "coredns": go("github.com/coredns/coredns", "v1.14.7", "coredns", plugins=["bind", "errors", "file", "kubernetes", "log", "ready"]),
     "etcd": debian("etcd-server"),
     "etcd-3.6": go("go.etcd.io/etcd/server/v3", "v3.6.16", "etcd"),
     "haproxy": debian("haproxy", "libopentracing1", libraries=True),
+    "jaeger": go("github.com/jaegertracing/jaeger", "v1.76.0", "jaeger", "cmd/jaeger"),
     "libfaketime": debian("libfaketime"),
     "memcached": debian("memcached", libraries=True),
     "ministack": python("ministack==1.5.33"),
@@ -149,7 +171,10 @@ SERVERS: dict[str, Callable[[Path, Path], None]] = {
 }
 """What can be fetched: a function of a folder to work in and the place to fill."""
 
-NEEDS = {"etcd-3.6": "go"}
+SLOW = {"consul": "go", "coredns": "go", "jaeger": "go"}
+"""Servers of the slow tests that take minutes to build, and the tool that builds them. `--slow` or their name asks for them."""
+
+NEEDS = {"etcd-3.6": "go", **SLOW}
 """A tool that not every machine has, for a version of a server beside the main one: without it the tests on that version are skipped."""
 
 if __name__ == "__main__":

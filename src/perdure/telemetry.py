@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
@@ -13,7 +13,8 @@ from opentelemetry import trace
 T = TypeVar("T")
 
 SPAN_PREFIX = "perdure."
-"""Spans are named perdure.append, perdure.edit, perdure.read …; attributes: perdure.session, perdure.tenant, perdure.version."""
+"""Spans are named perdure.append, perdure.edit, perdure.read …, and perdure.engine.append for the engine's part of appends; attributes:
+perdure.session, perdure.tenant, and perdure.group.size of the last one."""
 COMMITS = "perdure.commits"
 CONFLICTS = "perdure.conflicts"
 DURATION = "perdure.operation.duration"
@@ -83,7 +84,7 @@ class Telemetry:
             self._calls += 1
             if self._calls % LOOK_EVERY:
                 return _NOTHING
-        self._look()
+        self.look()
         if self._tracer is None and self._instruments is None:
             return _NOTHING
         return self._measured(operation, tenant, session)
@@ -93,7 +94,8 @@ class Telemetry:
         span = self.span(operation, *session)
         return work if span is _NOTHING else _inside(span, work)
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Find the SDK, if there is one now."""
         if self._tracer is None and not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
             self._tracer = trace.get_tracer("perdure")
         if self._instruments is None and _has_meter():
@@ -116,11 +118,12 @@ class Telemetry:
                 outcome = {"operation": operation, "error.type": error} if error else {"operation": operation}
                 self._instruments.duration.record(self._monotonic() - start, outcome)
 
-    def committed(self, operation: str, conflicts: int = 0) -> None:
-        """Count a commit, and how often it lost a race before."""
+    def committed(self, operation: str, conflicts: int = 0, *, commits: int = 1) -> None:
+        """Count commits, and how many races were lost before."""
         if self._instruments is None:
             return
-        self._instruments.commits.add(1, {"operation": operation})
+        if commits:
+            self._instruments.commits.add(commits, {"operation": operation})
         if conflicts:
             self._instruments.conflicts.add(conflicts, {"operation": operation})
 
@@ -129,15 +132,30 @@ class Telemetry:
         if self._instruments is not None:
             self._instruments.rebase_depth.record(commits)
 
+    @property
+    def is_on(self) -> bool:
+        """Whether an SDK collects metrics or spans."""
+        return self._instruments is not None or self._tracer is not None
+
+    def caller(self) -> trace.SpanContext:
+        """The span that the caller is in, for `grouped`; without an SDK none."""
+        return trace.INVALID_SPAN_CONTEXT if self._tracer is None else trace.get_current_span().get_span_context()
+
     @contextmanager
-    def grouped(self, appends: int) -> Iterator[None]:
-        """Around one call of the engine that appends: note how many went together, and for how long."""
+    def grouped(self, sessions: Sequence[tuple[str, str]], callers: Sequence[trace.SpanContext] = ()) -> Iterator[None]:
+        """Around one call of the engine that appends to these sessions: a span, linked to those of `callers` that it is not below, how many
+        went together, and for how long."""
         start = self._monotonic()
         try:
-            yield
+            with (
+                self._tracer.start_as_current_span(SPAN_PREFIX + "engine.append", attributes=_group(sessions), links=_others(callers))
+                if self._tracer
+                else _NOTHING
+            ):
+                yield
         finally:
             if self._instruments is not None:
-                self._instruments.group_size.record(appends)
+                self._instruments.group_size.record(len(sessions))
                 self._instruments.append_duration.record(self._monotonic() - start)
 
     def count(self, name: str, number: int = 1, **attributes: str) -> None:
@@ -147,13 +165,13 @@ class Telemetry:
 
     def swept(self, action: str) -> None:
         """Count what a sweeper did to one session."""
-        self._look()
+        self.look()
         if self._instruments is not None:
             self._instruments.swept.add(1, {"action": action})
 
     def sweep_round(self, due: int, overdue: float) -> None:
         """Note how many sessions a round found due, and for how many seconds the longest had been."""
-        self._look()
+        self.look()
         if self._instruments is not None:
             self._instruments.due.set(due)
             self._instruments.overdue.set(overdue)
@@ -193,7 +211,7 @@ class Telemetry:
 
     def archived(self, bytes: int, commits: int) -> None:
         """Count a segment that was stored and anchored."""
-        self._look()
+        self.look()
         if self._instruments is not None:
             self._instruments.archive_bytes.add(bytes)
             self._instruments.archive_commits.add(commits)
@@ -201,13 +219,13 @@ class Telemetry:
     def large_state(self) -> None:
         """Count a session whose state has grown large."""
         if self._instruments is None:
-            self._look()
+            self.look()
         if self._instruments is not None:
             self._instruments.large_states.add(1)
 
     def consumed(self, tenant: str, consumer: str, handled: int, lag: float, parked: int) -> None:
         """Count what a consumer has handled; how many seconds ago the newest of it was committed, and how many sessions are parked."""
-        self._look()
+        self.look()
         if self._instruments is None:
             return
         attributes = {"perdure.tenant": tenant, "perdure.consumer": consumer}
@@ -219,6 +237,17 @@ class Telemetry:
 async def _inside(span: AbstractContextManager[Any], work: Coroutine[Any, Any, T]) -> T:
     with span:
         return await work
+
+
+def _group(sessions: Sequence[tuple[str, str]]) -> dict[str, str | int]:
+    """The attributes of a span that appends to these sessions: only one of them can be named."""
+    alone = dict(zip(("perdure.tenant", "perdure.session"), sessions[0], strict=True)) if len(sessions) == 1 else {}
+    return {"perdure.group.size": len(sessions), **alone}
+
+
+def _others(callers: Sequence[trace.SpanContext]) -> list[trace.Link]:
+    parent = trace.get_current_span().get_span_context()
+    return [trace.Link(caller) for caller in callers if caller.is_valid and caller != parent]
 
 
 def _has_meter() -> bool:

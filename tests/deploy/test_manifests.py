@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import configparser
+import copy
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
+from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import pytest
 import yaml
 
@@ -50,11 +54,32 @@ def test_manifests_belong_together() -> None:
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     assert all(port["targetPort"] in ports for service in of("Service") for port in service["spec"]["ports"])
-    assert {container[probe]["httpGet"]["port"] for probe in ("readinessProbe", "livenessProbe", "startupProbe")} == {"http"}
+    assert {container[probe]["httpGet"]["port"] for probe in ("readinessProbe", "livenessProbe", "startupProbe")} == {"perdure"}
     (scaler,) = of("HorizontalPodAutoscaler")
     assert scaler["spec"]["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": deployment["metadata"]["name"]}
     assert "replicas" not in deployment["spec"] and scaler["spec"]["minReplicas"] >= 2
     assert [service["spec"].get("clusterIP") for service in of("Service")] == ["None", None]
+
+
+def test_the_manifests_are_what_kubernetes_takes() -> None:
+    """By the schemas of its newest version, which refuse a field that they do not know, and a value of another type."""
+    for manifest in MANIFESTS:
+        assert kubernetes_validate.validate(manifest, kubernetes_validate.latest_version(), strict=True)
+    (scaler,) = of("HorizontalPodAutoscaler")
+    for name, value in (("minReplica", 2), ("minReplicas", "two")):
+        wrong = copy.deepcopy(scaler)
+        wrong["spec"][name] = value
+        with pytest.raises(kubernetes_validate.ValidationError, match=str(name if name == "minReplica" else value)):
+            kubernetes_validate.validate(wrong, kubernetes_validate.latest_version(), strict=True)
+
+
+def test_the_record_of_the_nodes_is_that_of_the_docs() -> None:
+    """A headless service's record is named by its port and itself: the manifest and the page on clients say so."""
+    headless = of("Service")[0]
+    record = f"_{headless['spec']['ports'][0]['name']}._tcp.{headless['metadata']['name']}.NAMESPACE.svc.cluster.local"
+    assert record.startswith("_perdure._tcp.perdure.")
+    assert f"http+srv://{record}" in (DEPLOY / "kubernetes" / "perdure.yaml").read_text()
+    assert f"`{record}`" in (ROOT / "docs" / "clients.md").read_text()
 
 
 def test_a_pod_ends_within_its_grace_period() -> None:
@@ -111,6 +136,23 @@ def test_systemd_waits_for_the_drain(unit: str) -> None:
     found, defaults = service(unit), make_options({}, {})
     assert float(found["TimeoutStopSec"]) > defaults.drain_delay + defaults.drain_timeout
     assert found["KillSignal"] == "SIGTERM" and found["NoNewPrivileges"] == found["DynamicUser"] == "yes"
+
+
+@pytest.mark.parametrize("unit", ["perdure.service", "perdure@.service"])
+def test_systemd_knows_what_the_units_say(unit: str, tmp_path: Path) -> None:
+    """Its own check has nothing to say of them, and names a key that there is not."""
+    program = shutil.which("systemd-analyze")
+    if program is None:
+        pytest.skip("systemd-analyze, of systemd, is not on this machine")
+    text = (DEPLOY / "systemd" / unit).read_text().replace("/opt/perdure/bin/perdure", sys.executable)
+
+    def said(text: str) -> list[str]:
+        (tmp_path / unit).write_text(text)
+        checked = subprocess.run([program, "verify", "--man=no", str(tmp_path / unit)], capture_output=True, text=True, check=False)
+        return [line for line in checked.stderr.splitlines() if unit.partition(".")[0] in line]
+
+    assert said(text) == []
+    assert "KillSignl" in "".join(said(text.replace("KillSignal", "KillSignl")))
 
 
 def test_the_container_says_what_the_program_reads() -> None:

@@ -88,6 +88,20 @@ async def test_a_node_that_is_not_ready_is_critical(monkeypatch: pytest.MonkeyPa
     assert (UPDATE, {"Status": "critical", "Output": "The engine is away."}) in agent.sent
 
 
+async def test_a_token_that_may_not_register_is_named(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """The log says which variable to set."""
+    monkeypatch.setattr(registration, "BEAT", 0.01)
+    agent = Agent()
+    agent.fails = HTTPError("", 403, "Permission denied", Message(), None)
+    async with perdure.open("memory:") as store:
+        node = Node(store)
+        keeping = asyncio.ensure_future(Registration(URL, None, node.options, agent.put).keep(node, 8420))
+        await until(lambda: UPDATE in agent.paths)
+        node.draining.set()
+        await keeping
+    assert "403" in caplog.text and "CONSUL_HTTP_TOKEN" in caplog.text
+
+
 async def test_what_is_advertised_is_registered() -> None:
     """A host keeps the node's port, and may have one of its own."""
     for advertise, address, port in (("10.0.0.7", "10.0.0.7", 8420), ("node.test:99", "node.test", 99), ("[::1]:99", "::1", 99)):

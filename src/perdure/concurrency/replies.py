@@ -15,7 +15,7 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Coroutine, Generator, Iterable
-from contextvars import ContextVar, copy_context
+from contextvars import Context, ContextVar, copy_context
 from typing import Any, Generic, TypeVar
 
 from perdure.errors import Closed
@@ -31,6 +31,13 @@ _BLOCKING: ContextVar[bool] = ContextVar("perdure_blocking", default=False)
 def is_blocking() -> bool:
     """Whether the code runs inside `run_blocking`."""
     return _BLOCKING.get()
+
+
+def caller_context() -> Context:
+    """A copy of the caller's context, such as its trace, for what another thread's loop runs for it."""
+    context = copy_context()
+    context.run(_BLOCKING.set, False)
+    return context
 
 
 def run_blocking(coroutine: Coroutine[Any, Any, T]) -> T:

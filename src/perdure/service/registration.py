@@ -78,7 +78,8 @@ class Registration:
                 await asyncio.to_thread(self._put, f"/v1/agent/check/update/{quote(id, safe='')}", said)
             except HTTPError as error:
                 known = False  # Whatever it lost, registering again is the same as once.
-                _log.warning("Consul answers %d to the registration of this node; it is registered again.", error.code)
+                what = f"set {TOKEN} to a token that may write the service" if error.code in (401, 403) else "it is registered again"
+                _log.warning("Consul answers %d to the registration of this node: %s.", error.code, what)
             except (OSError, HTTPException) as error:
                 _log.warning("Consul cannot be reached to register this node: %s", error)
             try:

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from urllib.parse import urlsplit
 
 import msgspec
-from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
 import perdure
 from perdure.engine.store import Store
@@ -71,12 +71,15 @@ async def serve(
     """Serve until a signal ends it. The process's log, metrics and traces are set up for it. Raises `Invalid`, `Unsupported`."""
     registration = None if options.register is None else Registration(options.register, options.advertise, options)
     resource = Resource.create({"service.name": "perdure", "service.version": perdure.__version__})
-    tracing.install(resource)
+    resource = resource.merge(OTELResourceDetector().detect())  # What the environment says goes first.
+    end_of_traces = tracing.install(resource)
     exposition.install(resource)
+    store._core.telemetry.look()
     metrics, as_json = Metrics(), not sys.stderr.isatty()
     async with AsyncExitStack() as stack:
         write = stack.enter_context(log.LineWriter(sys.stderr, metrics.dropped))
         log.install(write, options.log_level, json=as_json)
+        stack.callback(end_of_traces)
         tenant_limits = TenantLimits(limits, store._core.clock.monotonic, metrics.refused)
         metrics.watch_turns(lambda: tenant_limits.queue.waiting, lambda: tenant_limits.queue.free)
         node = Node(

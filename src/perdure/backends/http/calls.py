@@ -14,8 +14,10 @@ from typing import Any
 import aiohttp
 import msgspec
 from aiohttp.abc import AbstractResolver
+from opentelemetry.trace import Span
 
 from perdure.backends.http.pool import Member, Pool
+from perdure.backends.http.tracing import requesting
 from perdure.errors import Error, Invalid, Unauthorized, Unavailable, Unknown, Unsupported
 from perdure.model.ids import SessionKey
 from perdure.wire import HEADER_DEADLINE, HEADER_STORE, HEADER_WIRE, JSON, MSGPACK, WIRE_VERSION
@@ -92,9 +94,9 @@ class Calls:
                 if (writes and isinstance(error, Unknown)) or last or not self._pool.may_retry():
                     raise error if writes else _reading(error) from error
 
-    async def send(self, method: str, path: str) -> None:
+    async def send(self, method: str, path: str, route: str) -> None:
         """A request to a resource route, once: it writes."""
-        await self._once(self._pool.choose(), path, None, self._timeout, writes=True, method=method, accept=JSON)
+        await self._once(self._pool.choose(), path, None, self._timeout, writes=True, method=method, accept=JSON, route=route)
 
     async def _once(
         self,
@@ -106,21 +108,30 @@ class Calls:
         writes: bool,
         method: str = "",
         accept: str = MSGPACK,
+        route: str = "",
     ) -> bytes:
+        """One request to one node. `route`: its path without what is of one session; "": the path has nothing of that kind."""
         sent = {**self._headers, HEADER_DEADLINE: f"{left:.3f}", "Accept": accept}
         if self.store_id:
             sent[HEADER_STORE] = self.store_id
         if body is not None:
             sent["Content-Type"] = MSGPACK
+        verb = method or ("GET" if body is None else "POST")
+        with requesting(f"{verb} {route or path}", verb, member.url + path, sent) as span:
+            return await self._exchange(member, verb, path, body, sent, left, span, writes=writes)
+
+    async def _exchange(
+        self, member: Member, verb: str, path: str, body: bytes | None, sent: dict[str, str], left: float, span: Span, *, writes: bool
+    ) -> bytes:
         self._pool.began(member)
         answered = False
         try:
-            verb = method or ("GET" if body is None else "POST")
             request = self._session.request(
                 verb, member.url + path, data=_sendable(body), headers=sent, allow_redirects=False, server_hostname=self._hostname
             )
             async with asyncio.timeout(left + _MORE), request as answer:
                 data = await answer.read()
+            span.set_attribute("http.response.status_code", answer.status)
             answered = self._is_ours(answer, member, writes=writes)
             if answer.status < 300:
                 return data

@@ -149,7 +149,7 @@ class HttpDriver:
         """See `spi.Backend.purge`: the node's resource route decides and does it."""
         if self.about.tenant is not None and session.tenant != self.about.tenant:
             raise Unauthorized(f"These credentials reach sessions of the tenant {self.about.tenant!r}, not of {session.tenant!r}.")
-        await self.calls.send("POST", f"/v1/sessions/{segment(session.id)}/purge")
+        await self.calls.send("POST", f"/v1/sessions/{segment(session.id)}/purge", "/v1/sessions/{id}/purge")
 
     async def require_writer(self, version: int) -> None:  # noqa: ARG002 - as above
         """See `spi.Versioned.require_writer`. Raises `Unsupported`."""

@@ -43,7 +43,7 @@ class GroupCommit:
         self._last_batch, self.last_latency = count, latency
 
     def pump(self) -> None:
-        """Start writes while there is a lane and something to send."""
+        """Start writes while there is a lane and something to send, each in the context of its first append."""
         while self._ready and len(self._writes) < self._lanes:
             if len(self._ready) < CROWD * self._last_batch:
                 if self._timer is None:
@@ -51,7 +51,7 @@ class GroupCommit:
                 return
             self._stop_waiting()
             batch = [self._ready.popleft() for _ in range(min(len(self._ready), self._batch_max))]
-            task = asyncio.get_running_loop().create_task(self._write(batch))
+            task = asyncio.get_running_loop().create_task(self._write(batch), context=batch[0].context.copy())
             self._writes.add(task)
             task.add_done_callback(self._written)
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from perdure.concurrency.critical_section import CriticalSection
 from perdure.concurrency.mailbox import Mailbox
-from perdure.concurrency.replies import FORKED, Reply
+from perdure.concurrency.replies import FORKED, Reply, caller_context
 from perdure.concurrency.workers import WorkerPool
 from perdure.errors import Closed
 
@@ -72,11 +72,13 @@ class IoLoop:
         self._pid = os.getpid()
 
     def call(self, coroutine: Coroutine[Any, Any, T]) -> Reply[T]:
-        """Start a coroutine on the loop. Its end does not depend on the caller: one that is cancelled leaves it running."""
+        """Start a coroutine on the loop, in the caller's context. Its end does not depend on the caller: one that is cancelled leaves it
+        running."""
         if self._closed or os.getpid() != self._pid:
             coroutine.close()
             raise Closed(FORKED) if os.getpid() != self._pid else Closed
         reply: Reply[T] = Reply()
+        context = caller_context()
 
         async def serve() -> None:
             try:
@@ -89,7 +91,7 @@ class IoLoop:
                 self._unanswered.discard(reply)
 
         def start() -> None:
-            task = asyncio.get_running_loop().create_task(serve())
+            task = asyncio.get_running_loop().create_task(serve(), context=context)
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 

@@ -14,6 +14,8 @@ import weakref
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
+from opentelemetry.trace import SpanContext
+
 from perdure.backends.spi import APPENDS_MAX, Append, Appended, Backend, Outcome
 from perdure.concurrency.critical_section import CriticalSection
 from perdure.concurrency.replies import is_blocking
@@ -31,10 +33,11 @@ Stored = Callable[[Sequence[tuple[SessionKey, int]]], None]
 class _Batch:
     """Appends that go together, each with the future of its caller."""
 
-    __slots__ = ("calls", "sender")
+    __slots__ = ("callers", "calls", "sender")
 
     def __init__(self) -> None:
         self.calls: list[tuple[Callable[[Any], Append], Any, asyncio.Future[Answer]]] = []
+        self.callers: list[SpanContext] = []
         self.sender: asyncio.Task[None] | None = None
         """The task that sends it."""
 
@@ -85,17 +88,18 @@ class Writer:
             waiting.append(_Batch())
         future: asyncio.Future[Answer] = loop.create_future()
         waiting[-1].calls.append((make, subject, future))
+        waiting[-1].callers.append(self._telemetry.caller())
         return future
 
     async def _alone(self, append: Append, queue: _Queue | None = None) -> Answer:
         """An append that waits for no other one."""
         appends = (append,)
         if queue is None:
-            outcomes = await self._sent(appends)
+            outcomes = await self.append_many(appends)
         else:
             queue.calls += 1
             try:
-                outcomes = await self._sent(appends)
+                outcomes = await self.append_many(appends)
             finally:
                 queue.calls -= 1
         self._note(appends, outcomes)
@@ -108,8 +112,9 @@ class Writer:
         if stored:
             self._stored(stored)
 
-    def _sent(self, appends: Sequence[Append]) -> Awaitable[Sequence[Answer]]:
-        return self._measured(appends) if self._telemetry.measures else self._backend.append(appends)
+    def append_many(self, appends: Sequence[Append], callers: Sequence[SpanContext] = ()) -> Awaitable[Sequence[Answer]]:
+        """Pass these on in one call, now. `callers`: the spans that they were submitted in, where it is not this one."""
+        return self._measured(appends, callers) if self._telemetry.is_on else self._backend.append(appends)
 
     def _queue(self, loop: asyncio.AbstractEventLoop) -> _Queue:
         with self._section:
@@ -148,7 +153,7 @@ class Writer:
             return
         queue.calls += 1
         try:
-            outcomes: Sequence[Answer] = await self._sent(appends)
+            outcomes: Sequence[Answer] = await self.append_many(appends, batch.callers)
         except Exception as error:  # noqa: BLE001 - every caller of the batch gets it
             outcomes = [error] * len(appends)
         finally:
@@ -158,9 +163,9 @@ class Writer:
             if not future.done():
                 future.set_result(outcome)
 
-    async def _measured(self, appends: Sequence[Append]) -> Sequence[Outcome | BaseException]:
-        """The engine's call, with its size and its duration noted."""
-        with self._telemetry.grouped(len(appends)):
+    async def _measured(self, appends: Sequence[Append], callers: Sequence[SpanContext]) -> Sequence[Outcome | BaseException]:
+        """The engine's call, in a span of its own, with its size and its duration noted."""
+        with self._telemetry.grouped([append.session for append in appends], callers):
             return await self._backend.append(appends)
 
     async def drain(self) -> None:

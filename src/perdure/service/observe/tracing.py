@@ -7,8 +7,10 @@ belongs to the trace that it came with.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from urllib.parse import urlsplit
 
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
@@ -23,22 +25,62 @@ from perdure.wire.paths import session_of
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 """Where traces go, in the environment: OpenTelemetry's own names."""
+PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+EXPORTER, SPOKEN = "OTEL_TRACES_EXPORTER", "http/protobuf"
+LAST_SECONDS = 2.0
+"""For how long a node that ends waits for the receiver to take the last spans."""
 PACKAGE = "opentelemetry-exporter-otlp-proto-http"
 _PROPAGATOR = TraceContextTextMapPropagator()
 _UNTRACED = NoObserver()
 
 
-def install(resource: Resource) -> None:
-    """Send spans where the environment says; none are made where it does not. Raises `Unsupported` without the exporter's package."""
-    if not any(os.environ.get(name) for name in ENDPOINTS):
-        return
+def install(resource: Resource) -> Callable[[], None]:
+    """Send spans where the environment says; none are made where it does not. The function that comes back sends those that wait, for
+    `LAST_SECONDS` at most. Raises `Invalid`, `Unsupported`."""
+    endpoint = _endpoint()
+    if endpoint is None:
+        return lambda: None
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ImportError:
-        raise Unsupported(f"{ENDPOINTS[1]} is set, and sending traces needs a package: pip install {PACKAGE}.", advice="") from None
-    provider = TracerProvider(resource=resource)
+        raise Unsupported(f"{endpoint} is set, and sending traces needs a package: pip install {PACKAGE}.", advice="") from None
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
+
+    def end() -> None:
+        ending = threading.Thread(target=provider.shutdown, name="perdure-traces", daemon=True)  # It may wait for the receiver.
+        ending.start()
+        ending.join(LAST_SECONDS)
+
+    return end
+
+
+def _endpoint() -> str | None:
+    """The variable that says where traces go; `None`: nowhere. Raises `Invalid`, `Unsupported` for what cannot be done."""
+    name = next((name for name in ENDPOINTS if os.environ.get(name)), None)
+    exporter = os.environ.get(EXPORTER) or "otlp"
+    if name is None or exporter == "none":
+        return None
+    if exporter != "otlp":
+        raise Unsupported(f"{EXPORTER} is {exporter!r}, and a node sends traces by otlp, or none.", advice="")
+    for variable in PROTOCOLS:
+        protocol = os.environ.get(variable) or SPOKEN
+        if protocol != SPOKEN:
+            raise Unsupported(
+                f"{variable} is {protocol!r}, and a node sends traces by {SPOKEN}: most receivers have port 4318 for it.", advice=""
+            )
+        if os.environ.get(variable):
+            break
+    place = os.environ[name]
+    try:
+        split = urlsplit(place)
+        is_url = split.scheme in ("http", "https") and bool(split.hostname) and split.port != 0
+    except ValueError:
+        is_url = False
+    if not is_url:
+        raise Invalid(f"{name} takes a URL such as http://collector:4318, not {place[:80]!r}.", advice="")
+    return name
 
 
 class Tracing:

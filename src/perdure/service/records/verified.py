@@ -113,7 +113,14 @@ class VerifiedFace(Face):
                 answers[number] = self._answer(plan, outcome, sent)
                 if plan.checked.origin is not None and isinstance(outcome, spi.Appended):
                     await forks.keep_snapshot(self._core, plan.checked.session, plan.checked.origin)
+        self._count(asked, answers)
         return wire.Appended(tuple([answer for answer in answers if answer is not None]))
+
+    def _count(self, asked: wire.Append, answers: Sequence[wire.Answer | None]) -> None:
+        pairs = zip(asked.attempts, answers, strict=True)
+        stored = sum(len(attempt.records) for attempt, answer in pairs if isinstance(answer, wire.Stored))
+        lost = sum(isinstance(answer, wire.Mismatch) for answer in answers)
+        self._core.telemetry.committed("records", lost, commits=stored)
 
     async def _checked(self, caller: Credential | None, asked: wire.Append) -> list[Checked | Error]:
         def check() -> list[Checked | Error]:
@@ -209,7 +216,7 @@ class VerifiedFace(Face):
         if len(plans) == 1:
             return [await submit(append_of, plans[0])]
         if self.backend.capabilities.batched:
-            return await self.backend.append([append_of(plan) for plan in plans])
+            return await self._core.writer.append_many([append_of(plan) for plan in plans])
         return await asyncio.gather(*[submit(append_of, plan) for plan in plans])
 
     def _answer(self, plan: Plan, outcome: spi.Outcome | BaseException, sent: float) -> wire.Answer:
