@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from perdure.errors import Error, Invalid, Unavailable
+from perdure.errors import Error, Invalid
 from perdure.service.answers import Answer, Stream
 from perdure.service.call import Call, ClientGoneError, Receive, read_headers
 from perdure.service.hooks import Admission, Anonymous, Credential, NoSpan, RequestHead, Scope, Span
@@ -23,7 +23,7 @@ from perdure.service.openapi import make_route
 from perdure.service.origin import check_origin
 from perdure.service.problems import answer_for
 from perdure.service.records import ROUTES as RECORDS
-from perdure.service.refusals import Forbidden
+from perdure.service.refusals import Forbidden, shutting_down
 from perdure.service.routes import ROUTES
 from perdure.service.table import NoQuery, Route, Table
 from perdure.wire import HEADER_STORE
@@ -108,7 +108,7 @@ class App:
         if route.scope is None:
             return None
         if node.closing.is_set():
-            raise Unavailable("This node is shutting down.")
+            raise shutting_down()
         return await node.authenticator.credential(head)
 
     async def _admit(self, route: Route, head: RequestHead, credential: Credential | None, stack: contextlib.AsyncExitStack) -> Admission:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import math
 
-from perdure.errors import Closed, Error, QuotaExceeded, Unauthorized, Unavailable
+from perdure.errors import Closed, Error, QuotaExceeded, Unauthorized
 from perdure.service.answers import Answer, Headers, encode
-from perdure.service.refusals import MethodNotAllowed, RequestTimeout
+from perdure.service.refusals import MethodNotAllowed, RequestTimeout, shutting_down
 from perdure.wire import PROBLEM
 from perdure.wire.problem import problem
 
@@ -23,7 +23,7 @@ def answer_for(error: BaseException, trace_id: str | None) -> tuple[Answer, str]
         LOG.error("A request failed: this is a defect of Perdure.", exc_info=error)
         error = Error("This node has a defect, and its log says more. Whether the request was carried out is not known.", advice="")
     if isinstance(error, Closed):
-        error = Unavailable("This node is shutting down.")
+        error = shutting_down()
     said = problem(error, trace_id)
     return Answer(said["status"], encode(said), PROBLEM, headers_for(error)), error.code
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from perdure.errors import Error
+from perdure.errors import Error, Unavailable
+
+
+def shutting_down() -> Unavailable:
+    """What a node says that takes no request any more. Its fact `absent` lets a client ask another node at once."""
+    return Unavailable("This node is shutting down.", absent=True)
 
 
 class NoRoute(Error):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 import perdure
 from perdure.backends.http import OPTIONS as URL_OPTIONS
 from perdure.backends.http import HttpDriver, members
 from perdure.backends.http.calls import Calls
-from perdure.backends.http.pool import Pool
+from perdure.backends.http.pool import Member, Pool
 from perdure.backends.remote import RemoteBackend, open_remote, parse_address
 from perdure.backends.spi import Backend, Index, Progress, Row, Snapshot
 from perdure.clock import SystemClock
@@ -126,6 +126,37 @@ def serving(url: str, **options: Any) -> Iterator[Serving]:
         node.stop()
 
 
+@contextmanager
+def serving_many(url: str, count: int, **options: Any) -> Iterator[list[Serving]]:
+    """Nodes on one store, each with an engine of its own."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(serving(url, **options)) for _ in range(count)]
+
+
+def url_of(nodes: Sequence[Serving]) -> str:
+    """The URL of several nodes, as `perdure.open` takes it."""
+    return "http://" + ",".join(node.url.removeprefix("http://") for node in nodes)
+
+
+class Rotating(Pool):
+    """Each request goes to the node after the one that took the last: no session is at home anywhere."""
+
+    _turn = -1
+
+    def home(self, key: bytes) -> Member | None:
+        return None
+
+    def choose(self, tried: Collection[Member] = ()) -> Member:
+        self._turn += 1
+        return self.members[self._turn % len(self.members)]
+
+
+def rotate(store: perdure.Store) -> None:
+    """Let every request of this client go to another node than the last."""
+    calls = store._core.backend.driver.calls  # type: ignore[attr-defined]
+    calls._pool = Rotating([member.url for member in calls._pool.members], SystemClock().monotonic, SystemClock().bits)
+
+
 class DirectDriver(HttpDriver):
     """As the driver; what the record face leaves to nodes goes to the engine that it serves, so that the conformance kit can ask for it."""
 
@@ -156,17 +187,18 @@ class DirectDriver(HttpDriver):
 
 
 @asynccontextmanager
-async def through(node: Serving) -> AsyncIterator[RemoteBackend]:
-    """The engine behind a relay, through its wire."""
-    address = parse_address(node.url, URL_OPTIONS)
+async def through(*nodes: Serving) -> AsyncIterator[RemoteBackend]:
+    """The engine that relays serve, through their wire: each request by the next one of them."""
+    address = parse_address(url_of(nodes), URL_OPTIONS)
 
     async def connect() -> HttpDriver:
-        pool = Pool(members(address), asyncio.get_running_loop().time, SystemClock().bits)
-        driver = DirectDriver(Calls(pool, None, True, timeout=10, connect_timeout=5, connections=16, place=node.url), lambda: node.backend)
+        pool = Rotating(members(address), asyncio.get_running_loop().time, SystemClock().bits)
+        calls = Calls(pool, None, True, timeout=10, connect_timeout=5, connections=16, place=address.place)
+        driver = DirectDriver(calls, lambda: nodes[0].backend)
         await driver.start()
         return driver
 
-    backend = await open_remote(connect, place=node.url, timeout=10)
+    backend = await open_remote(connect, place=address.place, timeout=10)
     try:
         yield backend
     finally:

@@ -26,6 +26,8 @@ from perdure.wire.problem import error_of
 
 TRIES_MAX = 3
 """Nodes that are asked one after another for what was certainly not done."""
+SHARE = 0.5
+"""Of the time that is left a read gives so much to a node that is not the last one it can ask: one that hangs does not take it all."""
 SILENCE = 50.0
 """Seconds without a sign of life after which a stream of notices is given up."""
 IDLE = 30.0
@@ -86,12 +88,15 @@ class Calls:
         while True:
             member = self._pool.choose(tried) if home is None or tried else home
             tried.append(member)
-            left = until - asyncio.get_running_loop().time()
+            left = max(until - asyncio.get_running_loop().time(), 0.001)
+            if not writes and len(tried) < min(TRIES_MAX, len(self._pool.members)):
+                left *= SHARE
             try:
-                return _decoded(kind, await self._once(member, path, body, max(left, 0.001), writes=writes), member)
+                return _decoded(kind, await self._once(member, path, body, left, writes=writes), member)
             except (Unavailable, Unknown) as error:
-                last = len(tried) >= TRIES_MAX or until <= asyncio.get_running_loop().time()
-                if (writes and isinstance(error, Unknown)) or last or not self._pool.may_retry():
+                over = len(tried) >= TRIES_MAX or until <= asyncio.get_running_loop().time()
+                over = over or (writes and isinstance(error, Unknown))
+                if over or not ("absent" in error.facts or self._pool.may_retry()):
                     raise error if writes else _reading(error) from error
 
     async def send(self, method: str, path: str, route: str) -> None:
@@ -140,10 +145,10 @@ class Calls:
             raise error
         except aiohttp.ClientConnectorError as error:
             self._unreached()
-            raise Unavailable(f"The node {member.url} cannot be reached: {_reason(error)}.") from error
+            raise Unavailable(f"The node {member.url} cannot be reached: {_reason(error)}.", absent=True) from error
         except (aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL) as error:
             self._unreached()
-            raise Unavailable(f"The node {member.url} cannot be reached: {type(error).__name__}.") from error
+            raise Unavailable(f"The node {member.url} cannot be reached: {type(error).__name__}.", absent=True) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             what = f"No answer came from the node {member.url}: {type(error).__name__} {error}".rstrip()
             raise Unknown(f"{what}.") from error

@@ -5,7 +5,8 @@ home      of a session: the same node for all clients that see the same nodes (r
           while that node is much fuller than another one, any
 ejection  a node that failed `FAILURES_MAX` times in a row gets no requests for a while, twice as long each time
 probe     after that it gets one request; what becomes of it decides
-budget    second tries are a share of all requests, so that clients do not bury nodes that are about to fail
+budget    second tries are a share of all requests, so that clients do not bury nodes that are about to fail; where a node was not there
+          to work on the first try, the second one is free
 """
 
 from __future__ import annotations
@@ -19,8 +20,9 @@ AWAY_FIRST, AWAY_MAX = 0.5, 30.0
 """Seconds for which it is, at first and at most."""
 FULLER, SLACK = 2, 8
 """A session's home is left while it has more than so many times the requests of the idlest node, and so many besides."""
-BUDGET_MAX, BUDGET_SHARE = 10.0, 0.2
-"""Second tries that may be made at once, and how many more each request allows."""
+BUDGET_MAX, BUDGET_SHARE = 64.0, 0.2
+"""Second tries that may be made at once, about as many as a node that dies has requests of one client; and how many more each request
+allows."""
 _CHOICE_BITS = 16
 
 

@@ -1,0 +1,66 @@
+"""One of several nodes is gone, shuts down or hangs, while many requests are on their way: nobody is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+import perdure
+from perdure import Event
+from tests.servers.process import HOST
+from tests.servers.proxy import Proxy
+from tests.support.service.nodes import Serving, serving_many, url_of
+
+SESSIONS = [f"s{number}" for number in range(200)]
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[list[Serving]]:
+    """Two nodes over a SQLite file."""
+    with serving_many(f"sqlite:///{tmp_path}/store.db", 2) as nodes:
+        yield nodes
+
+
+@asynccontextmanager
+async def started(url: str) -> AsyncIterator[perdure.Store]:
+    """A client and two hundred sessions, each with one commit."""
+    async with perdure.open(url) as store:
+        await asyncio.gather(*[store.append(session, Event("note")) for session in SESSIONS])
+        yield store
+
+
+async def read_and_write(store: perdure.Store) -> None:
+    """Many reads at once, then some writes: each is answered."""
+    views = await asyncio.gather(*[store.read(session) for session in SESSIONS])
+    assert {view.version for view in views} == {1}
+    receipts = await asyncio.gather(*[store.append(session, Event("note")) for session in SESSIONS[:10]])
+    assert {receipt.version for receipt in receipts} == {2}
+
+
+async def test_a_node_that_is_gone_is_not_noticed(nodes: list[Serving]) -> None:
+    """However many requests meet it at once, each is asked of the other one."""
+    async with started(url_of(nodes)) as store:
+        await asyncio.to_thread(nodes[0].stop)
+        await read_and_write(store)
+
+
+async def test_a_node_that_shuts_down_is_not_noticed(nodes: list[Serving]) -> None:
+    """It says so to each request, and does nothing."""
+    async with started(url_of(nodes)) as store:
+        nodes[0].loop.call_soon_threadsafe(nodes[0].node.close)
+        await read_and_write(store)
+
+
+async def test_a_node_that_hangs_takes_no_read_with_it(nodes: list[Serving]) -> None:
+    """A read leaves some of its time for another node."""
+    ports = [urlsplit(node.url).port or 0 for node in nodes]
+    async with Proxy(ports[0]) as proxy, started(f"http://{HOST}:{proxy.port},{HOST}:{ports[1]}?timeout=4") as store:
+        proxy.silent = True
+        for _ in range(5):
+            await asyncio.gather(*[store.read(session) for session in SESSIONS[:50]])
+        assert proxy.dropped
