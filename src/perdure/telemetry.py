@@ -129,16 +129,18 @@ class Telemetry:
         if self._instruments is not None:
             self._instruments.rebase_depth.record(commits)
 
-    @contextmanager
-    def grouped(self, appends: int) -> Iterator[None]:
+    def grouped(self, appends: int) -> AbstractContextManager[None]:
         """Around one call of the engine that appends: note how many went together, and for how long."""
+        return _NOTHING if self._instruments is None else self._timed(self._instruments, appends)
+
+    @contextmanager
+    def _timed(self, instruments: _Instruments, appends: int) -> Iterator[None]:
         start = self._monotonic()
         try:
             yield
         finally:
-            if self._instruments is not None:
-                self._instruments.group_size.record(appends)
-                self._instruments.append_duration.record(self._monotonic() - start)
+            instruments.group_size.record(appends)
+            instruments.append_duration.record(self._monotonic() - start)
 
     def count(self, name: str, number: int = 1, **attributes: str) -> None:
         """Add to one of the counters of the caches."""
