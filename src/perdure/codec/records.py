@@ -33,6 +33,7 @@ class Base(NamedTuple):
     epoch: int
 
 
+_DATA = Kind.data
 _BEFORE_FIRST = Head(0, GENESIS, 0, 0, int(Status.active), 0)
 
 
@@ -75,7 +76,7 @@ class Proposal(msgspec.Struct, frozen=True, gc=False):
         if not -AT_MAX <= at <= AT_MAX:
             raise Invalid(f"The clock says {now} ns since 1970, or a commit before did: a commit's time ends in the year 2262.")
         hash = commit_hash(head.hash, version, at, epoch, self.static, self.digest)
-        data = version if self.kind is Kind.data else head.data
+        data = version if self.kind is _DATA else head.data
         made = Head(version, hash, at, epoch, head.status if status is None else status, data)
         return Record(made, self.id, int(self.kind), self.key, self.request, head.hash + self.meta, self.body)
 

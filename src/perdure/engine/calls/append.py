@@ -14,7 +14,7 @@ from perdure.engine.leasing.lease import Lease
 from perdure.engine.options import Options, check_events, check_options
 from perdure.engine.views import Receipt
 from perdure.engine.write.drafts import base_at
-from perdure.engine.write.request import Mode, WriteRequest, has_ops
+from perdure.engine.write.request import EVENTS, Mode, WriteRequest, has_ops
 from perdure.errors import Invalid
 from perdure.model.events import Event
 from perdure.model.policy import OnConflict
@@ -59,7 +59,7 @@ def append(
         )
     level = context.durability(durability)
     checked = check_events(events)
-    mode = Mode.events
+    mode = EVENTS
     if has_ops(checked):
         mode = Mode.any_state if options.expect is None else Mode.rebase
     request = WriteRequest(

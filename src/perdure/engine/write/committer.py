@@ -27,7 +27,7 @@ from perdure.engine.write.keys import Keys, digest_of
 from perdure.engine.write.lookups import Lookups
 from perdure.engine.write.prefixes import PrefixPolicies
 from perdure.engine.write.quotas import Quotas
-from perdure.engine.write.request import NOTHING, Mode, WriteRequest, has_ops
+from perdure.engine.write.request import EVENTS, NOTHING, Mode, WriteRequest, has_ops
 from perdure.engine.write.resolve import (
     RECREATED,
     Finish,
@@ -101,7 +101,7 @@ class Committer:
 
         Raises `Conflict`, `Busy`, `Invalid`, `Deleted`, `AlreadyExists`, `NotFound`, `Unknown`, `Unavailable`, `TooLarge`.
         """
-        if request.mode is Mode.events and not self._queue.is_reserved(request.session):
+        if request.mode is EVENTS and not self._queue.is_reserved(request.session):
             return self._commit(request)
         return self._in_slot(request)
 
@@ -132,15 +132,15 @@ class Committer:
         return Busy(message, session=session.id, tries=tries, seconds=seconds)
 
     def _commit(self, request: WriteRequest) -> Coroutine[Any, Any, Receipt]:
-        return self._with_bodies(request) if self._bodies.stores else self._try(request, Tries(request, self.new_id()))
+        tries = Tries(request, self.new_id(), request.base, request.expected_version)
+        return self._with_bodies(tries) if self._bodies.stores else self._try(tries)
 
-    async def _with_bodies(self, request: WriteRequest) -> Receipt:
+    async def _with_bodies(self, tries: Tries) -> Receipt:
         """Store it, and remove the bodies out of line that were stored for tries which were refused."""
-        tries = Tries(request, self.new_id())
-        if (known := self._cache.get(request.session)) is not None:
+        if (known := self._cache.get(tries.request.session)) is not None:
             tries.life = raised(known.head.epoch, 0)
         try:
-            receipt = await self._try(request, tries)
+            receipt = await self._try(tries)
         except Error as error:
             if not tries.sent or isinstance(error, KeyReused):
                 await self._bodies.remove(tries.bodies)
@@ -151,12 +151,12 @@ class Committer:
             await self._bodies.remove(tries.bodies)
         return receipt
 
-    async def _try(self, request: WriteRequest, tries: Tries) -> Receipt:
-        session = request.session
+    async def _try(self, tries: Tries) -> Receipt:
+        request, session = tries.request, tries.request.session
         tries.trace = request.trace or traceparent()
         tries.digest = digest_of(request.options, request.asked or request.events)
         while True:
-            if request.mode is not Mode.events:
+            if request.mode is not EVENTS:
                 if (receipt := await self._resolve(request, tries)) is not None:
                     return receipt
                 if tries.start is None and starts(None if tries.seen is None else tries.seen.head, again=tries.starts_again):
@@ -203,7 +203,7 @@ class Committer:
                 tries.sent = False
                 if self.restore is not None and outcome.head is not None and outcome.head.status == Status.archived:
                     await self.restore(session)
-                elif request.mode is Mode.events and not tries.begun and starts(outcome.head, again=tries.starts_again):
+                elif request.mode is EVENTS and not tries.begun and starts(outcome.head, again=tries.starts_again):
                     tries.now = tries.at
                     await self._begin(tries)
                 else:
@@ -307,7 +307,7 @@ class Committer:
         proposal = self._proposed(tries) if body is None else body.proposal
         tries.at = now = self._clock.now() if tries.now is None else tries.now
         tries.now = None
-        begins = None if tries.begun or request.mode is not Mode.events else self._prefixes.may_apply
+        begins = None if tries.begun or request.mode is not EVENTS else self._prefixes.may_apply
         life = None if body is None else body.life
         exact = Finish(request, tries.seen, tries.expected, tries.incarnation, proposal, now, life, begins)
         finish = exact if request.options.expect_hash is None else following(request, tries.proven, exact)
@@ -348,7 +348,7 @@ class Committer:
         request = tries.request
         session = request.session
         tries.lost, tries.since, tries.head = tries.lost + 1, tries.since or tries.began or self.now(), head
-        if request.mode is not Mode.events:
+        if request.mode is not EVENTS:
             self._pacing.lost(session, self.now() - tries.began)
             self._queue.reserve(session)
         if head is not None and request.options.expect_hash is not None:
@@ -359,7 +359,7 @@ class Committer:
             await self._await_grant(tries, head)
         elif request.mode is Mode.exact or (request.options.on_conflict == "raise" and request.expected_version is not None):
             raise await self._lookups.explained(request, head, conflict(request, head))
-        elif request.mode is Mode.events and head is not None and tries.expected is not None:
+        elif request.mode is EVENTS and head is not None and tries.expected is not None:
             await self._lookups.require_same_incarnation(request, tries.expected, head)
             tries.expected = head.version
         if tries.lost >= self._settings.attempts:

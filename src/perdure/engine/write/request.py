@@ -36,6 +36,10 @@ class Mode(Enum):
     """It follows the very state that was seen, or nothing is written."""
 
 
+EVENTS = Mode.events
+"""Every append asks for this member several times, and Python 3.11 takes twenty times as long to find it by its type as by a name."""
+
+
 class WriteRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What a caller wants written. It never changes: what changes from try to try is the committer's."""
 

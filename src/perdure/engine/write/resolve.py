@@ -16,7 +16,7 @@ from perdure.backends.spi import Head, Record
 from perdure.codec.records import Proposal
 from perdure.engine.options import ask
 from perdure.engine.read.cache import CachedState
-from perdure.engine.write.request import NOTHING, Mode, WriteRequest, check_head
+from perdure.engine.write.request import EVENTS, NOTHING, Mode, WriteRequest, check_head
 from perdure.errors import Conflict, Error, Rewound
 from perdure.model.commit import Commit, Kind, Status
 from perdure.model.epoch import raised
@@ -205,7 +205,7 @@ class Finish(msgspec.Struct, frozen=True):
         if incarnation is not None and (head is None or raised(head.epoch, 0) != incarnation.grant):
             return None
         if head is None:
-            if self.seen is not None and request.mode is not Mode.events:
+            if self.seen is not None and request.mode is not EVENTS:
                 raise rewound(request, self.seen.head)
             if life:
                 raise OtherLife(life=0)
@@ -251,7 +251,7 @@ def lost_commit(request: WriteRequest) -> Rewound:
 
 def fits(request: WriteRequest, head: Head, seen: CachedState | None, expected: int | None) -> bool:
     """Whether a head has what the commit was made for: no later data commit, or the very state."""
-    if request.mode is Mode.events:
+    if request.mode is EVENTS:
         return expected is None or head.data <= expected
     return _has_state(head, seen)
 

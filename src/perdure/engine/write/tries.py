@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from perdure.backends.spi import Head
 from perdure.codec.codec import Payload
 from perdure.codec.records import Proposal
 from perdure.engine.read.bodies import StoredBody
+from perdure.engine.read.cache import CachedState
 from perdure.engine.write.request import WriteRequest
 from perdure.engine.write.resolve import Incarnation, Plan
 from perdure.engine.write.starting import Finish, Start
@@ -15,9 +18,13 @@ from perdure.model.ids import life_key
 from perdure.model.state import MISSING
 
 
-class Tries:
+class Tries(msgspec.Struct):
     """One request on its way: what changes from try to try."""
 
+    request: WriteRequest
+    id: bytes
+    seen: CachedState | None
+    expected: int | None
     state: Any = MISSING
     """The state that the commit makes, once it is resolved."""
     head: Head | None = None
@@ -31,34 +38,31 @@ class Tries:
     """What the session begins with, if this is to start it."""
     finish: Finish | None = None
     """What gives the commit without that."""
-    begun = False
+    begun: bool = False
     """Whether what the session begins with was looked up."""
-    at = 0
+    at: int = 0
     """The time of the last try."""
     now: int | None = None
     """The time of the next try, if it is to be that of the one before, which only asked what the session begins with."""
-    digest = b""
+    digest: bytes = b""
     """What is stored beside the key, of what was asked for."""
     trace: str | None = None
     """The W3C traceparent of the call."""
     body: StoredBody | None = None
     """What is sent in place of the proposal, whose body is stored out of line."""
-    sent = False
+    sent: bool = False
     """Whether a try may have been stored that was not answered."""
     proven: tuple[int, bytes] | None = None
     """The head on whose chain the expected commit is known to be, where its hash matters."""
-    counted = False
+    counted: bool = False
     """Whether it was counted against the tenant's quota."""
-    lost = 0
-    since = began = 0.0
-
-    def __init__(self, request: WriteRequest, id: bytes) -> None:
-        self.request, self.id = request, id
-        self.seen, self.expected = request.base, request.expected_version
-        self.life = 0
-        """The session's grant, as far as it is known."""
-        self.bodies: list[str] = []
-        """The names of all bodies that were stored out of line."""
+    lost: int = 0
+    since: float = 0.0
+    began: float = 0.0
+    life: int = 0
+    """The session's grant, as far as it is known."""
+    bodies: list[str] = []
+    """The names of all bodies that were stored out of line."""
 
     @property
     def key(self) -> str | None:

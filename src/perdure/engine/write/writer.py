@@ -61,6 +61,8 @@ class Writer:
         self._backend, self._telemetry, self._stored = backend, telemetry, stored
         self._queues: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Queue] = weakref.WeakKeyDictionary()
         self._last: tuple[Callable[[], object], _Queue] = (lambda: None, _Queue())
+        self._loopless = _Queue()
+        """That of all threads without a loop: nothing is collected in it, and nobody asks for its count."""
         self._section = CriticalSection()
 
     async def append(self, append: Append) -> Outcome:
@@ -74,7 +76,7 @@ class Writer:
         """As `append`, for what `make(subject)` makes where it is about to be passed on. What that raises is an outcome too, and so is what
         its `finish` raised, and what a whole batch met."""
         if is_blocking():
-            return self._alone(make(subject))
+            return self._alone(make(subject), self._loopless)
         loop = asyncio.get_running_loop()
         last, queue = self._last
         if last() is not loop:
@@ -91,26 +93,22 @@ class Writer:
         waiting[-1].callers.append(self._telemetry.caller())
         return future
 
-    async def _alone(self, append: Append, queue: _Queue | None = None) -> Answer:
+    async def _alone(self, append: Append, queue: _Queue) -> Answer:
         """An append that waits for no other one."""
-        appends = (append,)
-        if queue is None:
-            outcomes = await self.append_many(appends)
-        else:
-            queue.calls += 1
-            try:
-                outcomes = await self.append_many(appends)
-            finally:
-                queue.calls -= 1
-        self._note(appends, outcomes)
-        return outcomes[0]
+        return (await self._passed_on((append,), queue))[0]
 
-    def _note(self, appends: Sequence[Append], outcomes: Sequence[Answer]) -> None:
-        """Say what was stored."""
+    async def _passed_on(self, appends: Sequence[Append], queue: _Queue, callers: Sequence[SpanContext] = ()) -> Sequence[Answer]:
+        """The engine's call, counted; and what it has stored is said."""
+        queue.calls += 1
+        try:
+            outcomes = await self.append_many(appends, callers)
+        finally:
+            queue.calls -= 1
         pairs = zip(appends, outcomes, strict=True)
         stored = [(append.session, outcome.head.version) for append, outcome in pairs if type(outcome) is Appended]
         if stored:
             self._stored(stored)
+        return outcomes
 
     def append_many(self, appends: Sequence[Append], callers: Sequence[SpanContext] = ()) -> Awaitable[Sequence[Answer]]:
         """Pass these on in one call, now. `callers`: the spans that they were submitted in, where it is not this one."""
@@ -151,14 +149,10 @@ class Writer:
                 futures.append(future)
         if not appends:
             return
-        queue.calls += 1
         try:
-            outcomes: Sequence[Answer] = await self.append_many(appends, batch.callers)
+            outcomes: Sequence[Answer] = await self._passed_on(appends, queue, batch.callers)
         except Exception as error:  # noqa: BLE001 - every caller of the batch gets it
             outcomes = [error] * len(appends)
-        finally:
-            queue.calls -= 1
-        self._note(appends, outcomes)
         for future, outcome in zip(futures, outcomes, strict=True):
             if not future.done():
                 future.set_result(outcome)
