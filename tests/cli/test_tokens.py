@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from opentelemetry import metrics
 
 from perdure.cli.commands.serve_flags import Access, Limits
 from perdure.cli.exits import UsageError
@@ -54,13 +55,16 @@ def test_what_makes_no_sense_is_refused(run: Run, url: str, words: tuple[str, ..
 
 
 def test_another_address_without_credentials_is_refused(run: Run) -> None:
-    """Exit 2, before a store is made; the message names each way out. A provider and an open door do not go together."""
+    """Exit 2, before a store is made or metrics are collected; the message names each way out. A provider and an open door do not go
+    together."""
+    meters = metrics.get_meter_provider()
     refused = run("serve", "sqlite:///new.db", "--host", "0.0.0.0")
     assert refused.status == 2
     assert all(way in refused.err for way in ("--allow-anonymous TENANT", "perdure tokens", "--tokens", "--jwt-issuer"))
     assert run("ls", "--url", "sqlite:///new.db").status == 3
     both = run("serve", "sqlite:///new.db", "--host", "0.0.0.0", "--tokens", "--allow-anonymous", "acme")
     assert both.status != 0 and "does not go with" in both.err
+    assert metrics.get_meter_provider() is meters
 
 
 def test_options_come_from_the_environment_too() -> None:

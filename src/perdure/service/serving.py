@@ -69,6 +69,7 @@ async def serve(
     store: Store, options: ServeOptions, access: AccessOptions, limits: LimitOptions, started: Callable[[list[str]], None] | None = None
 ) -> None:
     """Serve until a signal ends it. The process's log, metrics and traces are set up for it. Raises `Invalid`, `Unsupported`."""
+    authenticator = await authenticator_for(store, options, access)
     registration = None if options.register is None else Registration(options.register, options.advertise, options)
     resource = Resource.create({"service.name": "perdure", "service.version": perdure.__version__})
     resource = resource.merge(OTELResourceDetector().detect())  # What the environment says goes first.
@@ -85,7 +86,7 @@ async def serve(
         node = Node(
             store,
             options,
-            authenticator=await authenticator_for(store, options, access),
+            authenticator=authenticator,
             limits=tenant_limits,
             observer=NodeObserver(metrics, Tracing(), log.access_logger(write, options.log_level, json=as_json)),
             exposition=exposition.exposed,
