@@ -5,29 +5,21 @@ from __future__ import annotations
 import copy
 import heapq
 import json
-import pickle
 import random
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
-import pydantic
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from perdure.errors import Invalid
 from perdure.model import ops as op
-from perdure.model.identity import Note
 from perdure.model.ops import Op, check_op
-from perdure.model.state import TestFailed, apply
-from perdure.model.tracked import TrackedDict, TrackedList, Tracker, tidy
-from perdure.model.values import FrozenDict, FrozenList, freeze, same, thaw
-
-KEYS = ["", "a", "b", "~", "a/b", "é"]
-ATOMS = st.none() | st.booleans() | st.integers(-2, 2) | st.sampled_from([0.0, -0.0, 1.0, 1e300, 2**70, "", "a", "~/é"])
-JSONS = st.recursive(ATOMS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4))
-DOCUMENTS = st.dictionaries(st.sampled_from(KEYS), JSONS, max_size=5)
+from perdure.model.state import apply
+from perdure.model.tracked import TrackedDict, TrackedList, Tracker
+from perdure.model.values import FrozenDict, freeze, same, thaw
+from tests.support.tracked import DOC, DOCUMENTS, JSONS, KEYS, add_in_place, assign, delete, edited
 
 Act = Callable[[Any, random.Random, Any], Any]
 
@@ -39,18 +31,6 @@ def position(node: list[Any], chance: random.Random) -> int:
 def cut(node: list[Any], chance: random.Random) -> slice:
     start, stop = (chance.choice([None, position(node, chance)]) for _ in range(2))
     return slice(start, stop, chance.choice([None, None, 1, 2, -1, -2]))
-
-
-def assign(node: Any, key: Any, value: Any) -> None:
-    node[key] = value
-
-
-def delete(node: Any, key: Any) -> None:
-    del node[key]
-
-
-def add_in_place(node: Any, key: Any, value: Any) -> None:
-    node[key] += value
 
 
 def shuffled(node: list[Any], chance: random.Random) -> None:
@@ -189,29 +169,6 @@ def test_a_state_behaves_as_dict_and_list_do_and_every_change_is_an_operation(do
     assert same(json.loads(json.dumps(tracker.root)), plain.root)
 
 
-def edited(document: Any, change: Callable[[Any], Any]) -> list[list[Any]]:
-    """The operations, as on the wire, of a change to a document; they are checked to lead where a plain document goes."""
-    base, plain = freeze(document), thaw(document)
-    tracker = Tracker(base)
-    change(tracker.root)
-    change(plain)
-    ops = tracker.ops()
-    assert same(apply(base, ops), plain)
-    assert same(base, document)
-    return [[one.kind, one.path, one.value] for one in ops]
-
-
-DOC: dict[str, Any] = {
-    "n": 1,
-    "deep": {"count": {"x": 1}},
-    "log": [{"i": 0}, {"i": 1}, {"i": 2}],
-    "l": [3, 1, 2],
-    "a/b": {"~": {"": [1]}},
-    "é": -0.0,
-    "big": 10**40,
-}
-
-
 @pytest.mark.parametrize(
     ("change", "ops"),
     [
@@ -253,7 +210,7 @@ def test_a_call_is_the_operation_it_means(change: Callable[[Any], Any], ops: lis
         assert same(made, ops)
 
 
-def test_changes_behind_the_calls_are_operations_too() -> None:
+def test_changes_past_the_calls_are_operations_too() -> None:
     """What heapq, written in C, does to a list is found by comparing."""
     document = {"queue": [5, 7, 9], "other": [1]}
     made = edited(document, lambda s: [heapq.heappush(s["queue"], 1), heapq.heappop(s["queue"]), heapq.heappush(s["queue"], 6)])
@@ -271,131 +228,6 @@ def test_only_containers_that_were_touched_are_copied() -> None:
     assert type(list.__getitem__(root["log"], 1)) is FrozenDict
     assert type(root["log"][0]) is TrackedDict
     assert type(root.setdefault("l", [])) is TrackedList
-
-
-def together(*children: Any) -> list[Any]:
-    return list(children)
-
-
-READS: list[Callable[[Any], list[Any]]] = [
-    lambda s: [s["d"], s["l"]],
-    lambda s: [s.get("d"), s.get("l", 5)],
-    lambda s: list(s.values()),
-    lambda s: [value for _, value in s.items()],
-    lambda s: [s.setdefault("d", {}), s.setdefault("l", [])],
-    lambda s: list(dict(s).values()),
-    lambda s: list({**s}.values()),
-    lambda s: list((s | {}).values()),
-    lambda s: list(({} | s).values()),
-    lambda s: list(s.copy().values()),
-    lambda s: list(copy.copy(s).values()),
-    lambda s: [s.pop("d"), s.pop("l")],
-    lambda s: [s.popitem()[1], s.popitem()[1]],
-    lambda s: [*s["l"]],
-    lambda s: list(s["l"]),
-    lambda s: list(reversed(s["l"])),
-    lambda s: s["l"][:],
-    lambda s: s["l"][::-1],
-    lambda s: s["l"].copy(),
-    lambda s: copy.copy(s["l"]),
-    lambda s: [] + s["l"],
-    lambda s: s["l"] + [],
-    lambda s: s["l"] * 2,
-    lambda s: 2 * s["l"],
-    lambda s: together(*s["l"]),
-    lambda s: [s["l"].pop(), s["l"].pop(0)],
-    lambda s: sorted(s["l"], key=len),
-    lambda s: sum([s["l"], s["l"]], []),  # noqa: RUF017
-    lambda s: [].__iadd__(s["l"]),
-    lambda s: heapq.nlargest(2, s["l"], key=len),
-]
-
-
-@pytest.mark.parametrize("read", READS)
-def test_every_way_to_reach_a_child_gives_one_that_can_be_changed(read: Callable[[Any], list[Any]]) -> None:
-    """However a container is reached in Python, changing it changes the state, as it does in a plain one."""
-
-    def change(state: Any) -> None:
-        for child in read(state):
-            if isinstance(child, dict):
-                child["new"] = 1
-            else:
-                child.append("new")
-
-    document = {"d": {"x": 1}, "l": [{"y": 1}, [2]]}
-    edited(document, change)
-    tracker = Tracker(freeze(document))
-    for child in read(tracker.root):
-        assert type(child) in (TrackedDict, TrackedList)
-
-
-def test_adding_to_a_plain_list_in_place_keeps_it_that_list() -> None:
-    """`plain += tracked` extends the plain list, for everyone who holds it."""
-    tracker = Tracker(freeze({"l": [{"x": 1}]}))
-    held = plain = [0]
-    plain += tracker.root["l"]
-    assert held is plain
-    assert held == [0, {"x": 1}]
-
-
-def test_copies_are_plain_and_independent() -> None:
-    """deepcopy, pickle and a call of the type give plain dicts and lists, with shared parts still shared, that change nothing."""
-    tracker = Tracker(freeze(DOC))
-    root = tracker.root
-    root["twice"] = [root["log"], root["log"]]
-    for made in (copy.deepcopy(root), pickle.loads(pickle.dumps(root))):
-        assert same(made, root)
-        assert type(made) is dict
-        assert type(made["log"]) is list
-        assert type(made["log"][0]) is dict
-        assert made["twice"][0] is made["log"]
-        made["log"].append(1)
-        made["deep"]["count"].clear()
-    assert type(type(root)(root)) is dict
-    assert type(type(root["log"])(root["log"])) is list
-    assert type(root.fromkeys("ab")) is dict
-    del root["twice"]
-    assert tracker.ops() == ()
-
-
-def test_encoders_see_what_is_there() -> None:
-    """The json module (in C and in Python), msgspec and pydantic read a state that was touched here and there as its plain equal."""
-
-    class Count(pydantic.BaseModel):
-        x: int
-
-    class Document(pydantic.BaseModel):
-        n: int
-        deep: dict[str, Count]
-        log: list[dict[str, int]]
-        rest: Any
-
-    tracker = Tracker(freeze({**DOC, "rest": {"k": [1, {"z": 2}]}}))
-    root, plain = tracker.root, thaw({**DOC, "rest": {"k": [1, {"z": 2}]}})
-    for state in (root, plain):
-        state["log"][1]["i"] = 5
-        state["deep"]["more"] = {"x": 3}
-    assert json.dumps(root) == json.dumps(plain)
-    assert json.dumps(root, indent=1, sort_keys=True) == json.dumps(plain, indent=1, sort_keys=True)
-    assert msgspec.json.encode(root) == msgspec.json.encode(plain)
-    assert msgspec.msgpack.encode(root["log"]) == msgspec.msgpack.encode(plain["log"])
-    assert Document.model_validate(root) == Document.model_validate(plain)
-    assert pydantic.TypeAdapter(dict[str, Any]).dump_json(root) == pydantic.TypeAdapter(dict[str, Any]).dump_json(plain)
-    assert repr(root) == repr(plain)
-    assert root == plain
-    assert plain == root
-
-
-def test_what_c_code_leaks_cannot_change_the_base() -> None:
-    """A child that left the list by C code is frozen: changing it says so, and nothing happens silently."""
-    tracker = Tracker(freeze({"q": [[1, {"t": 1}], [2, {"t": 2}]]}))
-    job = heapq.heappop(tracker.root["q"])
-    assert job == [1, {"t": 1}]
-    with pytest.raises(Invalid, match=r"draft\.state"):
-        job.append(1)
-    tracker.root["done"] = job
-    tracker.root["done"].append("now it can")
-    assert same(apply({"q": [[1, {"t": 1}], [2, {"t": 2}]]}, tracker.ops()), {"q": [[2, {"t": 2}]], "done": [1, {"t": 1}, "now it can"]})
 
 
 def test_values_are_seen_as_they_are_at_commit() -> None:
@@ -507,7 +339,7 @@ def test_a_change_below_the_reach_of_paths_is_told_from_above() -> None:
     assert same(json.dumps(apply(base, tracker.ops())), json.dumps(tracker.root))
 
 
-def test_a_mistaken_note_is_mended_by_comparing() -> None:
+def test_a_mistaken_note_is_corrected_by_comparing() -> None:
     """A call noted at an index that C code had moved leads to the right state all the same."""
 
     def change(state: Any) -> None:
@@ -519,158 +351,3 @@ def test_a_mistaken_note_is_mended_by_comparing() -> None:
         state["q"].append([])
 
     edited({"q": [[1], [2], [3]]}, change)
-
-
-def test_an_explicit_operation_is_done_and_kept() -> None:
-    """`do` changes what the user sees, in the objects that the user holds, and records the operation itself."""
-    base = freeze({**DOC, "tags": ["a"]})
-    tracker = Tracker(base)
-    root = tracker.root
-    log, count, tags = root["log"], root["deep"]["count"], root["tags"]
-    done = [
-        op.add("/n", 4),
-        op.append("/log", [{"i": 3}]),
-        op.splice("/log", 0, 1, []),
-        op.union("/tags", ["a", "b"]),
-        op.merge("/deep", {"count": {"x": None, "y": 1}, "flat": 2}),
-        op.set("/log/-", {"i": 4}),
-        op.set("/log/0/i", 7),
-        op.remove("/log/1"),
-        op.init("/n", 9),
-        op.init("/m", []),
-        op.test("/n", 5),
-        op.remove("/é"),
-    ]
-    for one in done:
-        tracker.do(one)
-    assert same(root, apply(thaw(base), done))
-    assert root["log"] is log
-    assert root["deep"]["count"] is count
-    assert root["tags"] is tags
-    assert tracker.ops() == tuple(done)
-    log.append(5)
-    count["z"] = 1
-    assert same(apply(base, tracker.ops()), root)
-    assert tracker.ops()[: len(done)] == tuple(done)
-
-
-def test_an_operation_that_does_not_fit_changes_nothing() -> None:
-    """A misfit is `Invalid`, a test that does not hold is `TestFailed`, and nothing is recorded."""
-    tracker = Tracker(freeze(DOC))
-    for wrong in (op.add("/log", 1), op.remove("/none"), op.set("/none/x", 1), op.splice("/l", 9, 0, [1]), op.set("/l/x", 1)):
-        with pytest.raises(Invalid, match="does not fit"):
-            tracker.do(wrong)
-    with pytest.raises(TestFailed):
-        tracker.do(op.test("/n", 1.0))
-    assert tracker.ops() == ()
-    assert same(tracker.root, DOC)
-
-
-def test_tests_alone_write_nothing_and_stay_with_what_is_written() -> None:
-    """A guard is kept when something else is to be written, also where the notes were of no use."""
-    tracker = Tracker(freeze(DOC))
-    tracker.do(op.test("/n", 1))
-    assert tracker.ops() == ()
-    tracker.root["n"] = 2
-    assert tracker.ops() == (op.test("/n", 1), op.set("/n", 2))
-    tracker.note(Note(op.remove("/never/was")))
-    assert tracker.ops() == (op.test("/n", 1), op.set("/n", 2))
-
-
-def test_values_in_operations_are_copies() -> None:
-    """An operation, done or given out, does not change with the value it was made of, nor with the state."""
-    items: list[Any] = [[1]]
-    tracker = Tracker(freeze({}))
-    tracker.do(Op("append", "/l", items))
-    first = tracker.ops()
-    items[0].append(2)
-    tracker.root["l"][0].append(3)
-    tracker.root["l"].append(4)
-    assert first == (Op("append", "/l", [[1]]),)
-    assert same(apply({}, tracker.ops()), {"l": [[1, 3], 4]})
-
-
-def tidied(ops: list[Op]) -> list[Op]:
-    return [note.op for note in tidy(map(Note, ops))]
-
-
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ([op.append("/l", [1]), op.append("/l", [2]), op.append("/m", [3])], [op.append("/l", [1, 2]), op.append("/m", [3])]),
-        ([op.set("/a", 1), op.set("/b", 1), op.set("/a", 2)], [op.set("/b", 1), op.set("/a", 2)]),
-        ([op.set("/a", 1), op.append("/l", [1]), op.set("/a", 2)], [op.append("/l", [1]), op.set("/a", 2)]),
-        ([op.set("/a", 1), op.add("/a", 1), op.set("/a", 2)], None),
-        ([op.set("/a", {}), op.set("/a/x", 1), op.set("/a", {})], None),
-        ([op.set("/l/0", 1), op.splice("/l", 0, 1, []), op.set("/l/0", 2)], None),
-        ([op.set("/l/0", 1), op.remove("/l/0"), op.set("/l/0", 2)], None),
-        ([op.set("/l/-", 1), op.set("/l/-", 2)], None),
-        ([op.set("/a/x", 1), op.test("/a", {"x": 1}), op.set("/a/x", 2)], None),
-        ([op.set("/a/x", 1), op.test("/a/x", 1), op.set("/a/x", 2)], None),
-    ],
-)
-def test_operations_are_told_in_fewer_words_only_where_it_is_the_same(before: list[Op], after: list[Op] | None) -> None:
-    """Appends in a row are joined and overwritten sets dropped, unless anything between rests on them."""
-    assert tidied(before) == (before if after is None else after)
-
-
-@given(st.data())
-def test_tidied_operations_lead_to_the_same_state(data: st.DataObject) -> None:
-    """For any sequence that fits: fewer operations, one result."""
-    paths = st.sampled_from(["/a", "/a/x", "/l", "/l/0", "/l/1", "/l/-", "/n"])
-    value = st.sampled_from([1, {"x": 1}, [1], [[2], 3]])
-    one = st.one_of(
-        st.builds(lambda path, put: Op("set", path, put), paths, value),
-        st.builds(lambda path: Op("remove", path), paths),
-        st.builds(lambda path: Op("append", path, [1]), paths),
-        st.builds(lambda path: Op("splice", path, [0, 1, []]), paths),
-        st.builds(lambda path: Op("add", path, 1), paths),
-    )
-    state: Any = {"a": {"x": 1}, "l": [[1], 2], "n": 0}
-    base, fitting = state, []
-    for op_ in data.draw(st.lists(one, max_size=12)):
-        try:
-            state = apply(state, [op_])
-        except Invalid:
-            continue
-        fitting.append(op_)
-    assert same(apply(base, tidied(fitting)), state)
-    assert len(tidied(fitting)) <= len(fitting)
-
-
-def test_a_base_is_frozen_lists_too() -> None:
-    """A tracker on a list hands out a list; the base given plain is copied."""
-    document: list[Any] = [[1], {"x": 2}]
-    tracker = Tracker(document)
-    assert type(tracker.root) is TrackedList
-    tracker.root[1]["x"] = 3
-    document[0].append("unseen")
-    assert tracker.ops() == (op.set("/1/x", 3),)
-    assert type(tracker._base) is FrozenList
-
-
-PLACES = st.sampled_from(["", "/a", "/a/b", "/a/b/c", "/l", "/l/0", "/l/1", "/l/-", "/l/0/x", "/n", "/b"])
-PUTS = st.sampled_from([0, 1, True, -0.0, None, "x", [], [1], {}, {"b": {"c": 1}}, {"a": None, "b": {"c": None}}, [0, 1, ["y"]]])
-
-
-@given(st.lists(st.tuples(st.builds(Op, st.sampled_from(op.KINDS), PLACES, PUTS), st.booleans()), max_size=12))
-def test_explicit_operations_mix_with_calls(steps: list[tuple[Op, bool]]) -> None:
-    """Any operations, done between calls that touch and change, leave what they make of a plain state, or the same refusal."""
-    base = freeze({"a": {"b": {}}, "l": [{"x": 1}, [2]], "n": 0})
-    tracker, plain = Tracker(base), thaw(base)
-    for one, also in steps:
-        try:
-            plain = apply(plain, [one])
-        except (Invalid, TestFailed) as error:
-            with pytest.raises(type(error)):
-                tracker.do(one)
-        else:
-            tracker.do(one)
-        for state in (plain, tracker.root) if also else ():
-            for child in state.values() if isinstance(state, dict) else state if isinstance(state, list) else ():
-                if isinstance(child, list):
-                    child.insert(0, "call")
-                elif isinstance(child, dict):
-                    child["call"] = child.get("call", 0) or 1
-        assert same(tracker.root, plain)
-    assert same(apply(base, tracker.ops()), plain)
