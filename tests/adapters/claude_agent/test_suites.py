@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.adapters.framework_suites import PLUGINS, fetched
+from tests.support.adapters.framework_suites import environment, fetched
 
 pytestmark = pytest.mark.fetched
 
-ROOT = Path(__file__).resolve().parents[3]
 INSIDE = "sets the times inside InMemorySessionStore"
 HELPER = "clear() belongs to InMemorySessionStore, not to the protocol: one call that empties a durable store is not offered"
 TURNS = "waits for a number of turns of the event loop, in which a dict has answered and a disk or a thread has not"
@@ -50,12 +49,6 @@ def test_the_sdks_own_tests_pass(engine: str, loop: str, passing: int, tmp_path:
     if loop == "trio":
         pytest.importorskip("trio", reason="trio is not installed: pip install trio")
     excluded = EXCLUDED if engine == "memory" else EXCLUDED | EXCLUDED_WHERE_IT_TAKES_TIME
-    environment = os.environ | {
-        "PERDURE_SUITE_ENGINE": engine,
-        "PERDURE_SUITE_PLACE": str(tmp_path),
-        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(PLUGINS)]),
-        "HOME": str(tmp_path),
-    }
     plugins = ["-p", "claude_store_plugin", "-p", "no:cacheprovider"]
     pytest_here = [sys.executable, "-m", "pytest", *plugins, "-c", os.devnull, "-q", "-W", "ignore"]
     chosen = ["-k", "trio" if loop == "trio" else "not trio"]
@@ -63,7 +56,7 @@ def test_the_sdks_own_tests_pass(engine: str, loop: str, passing: int, tmp_path:
         [*pytest_here, "--rootdir", ".", "tests", *chosen, *[f"--deselect=tests/{name}" for name in excluded]],
         check=False,
         cwd=folder,
-        env=environment,
+        env=environment(HOME=tmp_path, PERDURE_SUITE_ENGINE=engine, PERDURE_SUITE_PLACE=tmp_path),
         capture_output=True,
         text=True,
         timeout=300,

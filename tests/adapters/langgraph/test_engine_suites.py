@@ -13,12 +13,10 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.support.adapters.framework_suites import PLUGINS, fetched
+from tests.support.adapters.framework_suites import environment, fetched
 from tests.support.adapters.suite_outcomes_plugin import RESULTS
 
 pytestmark = pytest.mark.fetched
-
-ROOT = Path(__file__).resolve().parents[3]
 
 
 class Part(NamedTuple):
@@ -47,14 +45,6 @@ TIMED = {
 
 def ran(package: str, results: Path, tests: Sequence[str], strict: str, *plugins: str) -> tuple[list[str], list[str], str]:
     """Run tests of a suite: those that passed, those that failed, and the end of the output."""
-    environment = {
-        **os.environ,
-        RESULTS: str(results),
-        "NO_DOCKER": "true",
-        "LANGGRAPH_TEST_FAST": "false",
-        "LANGGRAPH_STRICT_MSGPACK": strict,
-        "PYTHONPATH": os.pathsep.join([str(PLUGINS), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]),
-    }
     options = ["-c", os.devnull, "--rootdir", ".", "-p", "no:cacheprovider", "-o", "anyio_mode=auto", "-q", "--tb=short", "-k", "sqlite"]
     for plugin in ("suite_outcomes_plugin", *plugins):
         options += ["-p", plugin]
@@ -62,7 +52,7 @@ def ran(package: str, results: Path, tests: Sequence[str], strict: str, *plugins
         [sys.executable, "-m", "pytest", *options, *tests],
         check=False,
         cwd=fetched(package),
-        env=environment,
+        env=environment(**{RESULTS: results}, NO_DOCKER="true", LANGGRAPH_TEST_FAST="false", LANGGRAPH_STRICT_MSGPACK=strict),
         capture_output=True,
         text=True,
         timeout=280,
@@ -79,8 +69,19 @@ def taking_savers(part: Part) -> list[str]:
     return [str(path.relative_to(folder)) for path in found if re.search("sync_checkpointer|sqlite", path.read_text())]
 
 
-@pytest.mark.parametrize("strict", ["false", "true"], ids=["any class", "strict msgpack"])
-@pytest.mark.parametrize("part", PARTS.values(), ids=PARTS)
+CLASSES, STRICT = "false", "true"
+"""Whether LangGraph's serializer makes any class again, as it does unless it is told otherwise, or those alone that were allowed."""
+OTHERWISE = pytest.mark.slow("the same tests as in the ordinary tier, by the serializer's other way")
+
+
+@pytest.mark.parametrize(
+    ("part", "strict"),
+    [
+        *[pytest.param(part, CLASSES, id=f"{name}-any class") for name, part in PARTS.items()],
+        *[pytest.param(PARTS[name], STRICT, id=f"{name}-strict msgpack") for name in ("prebuilt", "agents")],
+        *[pytest.param(part, STRICT, id=f"{name}-strict msgpack", marks=OTHERWISE) for name, part in PARTS.items() if "engine" in name],
+    ],
+)
 def test_what_passes_with_the_frameworks_saver_passes_with_ours(part: Part, strict: str, tmp_path: Path) -> None:
     """Each test that takes an SQLite saver passes with PerdureSaver in its place, or fails with the framework's own saver as well."""
     passed, failed, output = ran(part.package, tmp_path / "ours", taking_savers(part), strict, "langgraph_engine_plugin")

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from langgraph.checkpoint.conformance import capabilities
 
-from tests.support.adapters.framework_suites import PLUGINS, fetched
+from tests.support.adapters.framework_suites import environment, fetched
 
 pytestmark = pytest.mark.fetched
 
-ROOT = Path(__file__).resolve().parents[3]
 PACKAGE = "langgraph-checkpoint-sqlite"
 STORE = {
     "tests/test_store.py::test_vector_store_initialization": "looks for the tables of SQLite's vector extension",
@@ -34,16 +31,12 @@ FROM_THE_REPOSITORY = "delta_channel_history"
 
 def ran(swap: str, files: list[str], excluded: dict[str, str]) -> tuple[int, dict[str, int], str]:
     """Run files of the suite with a plugin that swaps what they test: exit code, counts, output."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(PLUGINS), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]),
-    }
     pytest_here = [sys.executable, "-m", "pytest", "-p", swap, "-p", "no:cacheprovider", "-o", "anyio_mode=auto", "-q", "--rootdir", "."]
     done = subprocess.run(
         [*pytest_here, *[f"--deselect={case}" for case in excluded], *files],
         check=False,
         cwd=fetched(PACKAGE),
-        env=environment,
+        env=environment(),
         capture_output=True,
         text=True,
         timeout=300,

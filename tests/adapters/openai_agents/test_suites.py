@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.adapters.framework_suites import PLUGINS, fetched
+from tests.support.adapters.framework_suites import environment, fetched
 
 pytestmark = pytest.mark.fetched
 
-ROOT = Path(__file__).resolve().parents[3]
 INSIDE = "looks inside SQLiteSession: its connections, locks, tables or transactions"
 POP = "asks for a pop inside SQLiteSession's transaction, which EncryptedSession does with that very class alone"
 EXCLUDED = {
@@ -71,14 +70,13 @@ def test_the_sdks_own_tests_pass(file: str, tmp_path: Path) -> None:
     """Every case passes on Perdure, but for those that are named here with their reason; none goes missing."""
     folder = fetched("openai-agents")
     excluded = [f"--deselect={file}::{name}" for name in EXCLUDED.get(file, ())]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(PLUGINS)]), "HOME": str(tmp_path)}
     plugins = ["-p", "openai_session_plugin", "-p", "no:cacheprovider", "-o", "anyio_mode=auto"]
     pytest_here = [sys.executable, "-m", "pytest", *plugins, "-c", os.devnull, "-q", "-W", "ignore", "--rootdir", "."]
     ran = subprocess.run(
         [*pytest_here, "-k", "not async-sqlite", file, *excluded],
         check=False,
         cwd=folder,
-        env=environment,
+        env=environment(HOME=tmp_path),
         capture_output=True,
         text=True,
         timeout=300,

@@ -10,11 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.adapters.framework_suites import PLUGINS, fetched
+from tests.support.adapters.framework_suites import environment, fetched
 
 pytestmark = pytest.mark.fetched
 
-ROOT = Path(__file__).resolve().parents[3]
 ONLY_IN_MEMORY = "clear() belongs to InMemoryStorage, not to the Storage protocol: one call that empties a durable store is not offered"
 EXCLUDED = {
     "TestInMemoryStorage::test_clear": ONLY_IN_MEMORY,
@@ -38,19 +37,12 @@ def folder() -> Path:
 def test_strands_own_tests_pass(folder: Path, file: str, engine: str, tmp_path: Path) -> None:
     """Every case of the file passes on Perdure, but for those that are named here with their reason; none goes missing."""
     excluded = [f"--deselect={file}::{name}" for name in EXCLUDED if "storage" in file]
-    environment = {
-        **os.environ,
-        "PERDURE_SUITE_ENGINE": engine,
-        "PERDURE_SUITE_PLACE": str(tmp_path),
-        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(folder), str(PLUGINS)]),
-        "HOME": str(tmp_path),
-    }
     plugins = ["-p", "strands_stores_plugin", "-p", "no:cacheprovider"]
     pytest_here = [sys.executable, "-m", "pytest", *plugins, "-c", os.devnull, "-q", "-W", "ignore"]
     done = subprocess.run(
         [*pytest_here, "--rootdir", str(folder), str(folder / file), *excluded],
         cwd=folder,
-        env=environment,
+        env=environment(folder, HOME=tmp_path, PERDURE_SUITE_ENGINE=engine, PERDURE_SUITE_PLACE=tmp_path),
         text=True,
         capture_output=True,
         check=False,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from importlib import metadata
 from pathlib import Path
 
 from scripts.fetch_suites import SUITES
 from tests.support.needs import missing
 
+ROOT = Path(__file__).resolve().parents[3]
 PLUGINS = Path(__file__).parent
 """Where the plugins lie that put Perdure's classes in the place of the frameworks': a pytest of its own loads them by name."""
 
@@ -24,3 +26,11 @@ def fetched(package: str) -> Path:
     if not all((suite.folder / name).exists() for name in suite.files):
         missing(f"the tests of {package} {suite.version} are not here: python3 dev.py fetch")
     return suite.folder
+
+
+def environment(*folders: Path, **more: object) -> dict[str, str]:
+    """What a suite is run with: this source and the plugins, then these folders, to import from. Coverage is not read there: it would make
+    thousands of tests slow, and our own tests of the adapter show it."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    places = [ROOT / "src", PLUGINS, *folders, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**kept, "PYTHONPATH": os.pathsep.join(map(str, places)), **{name: str(value) for name, value in more.items()}}
