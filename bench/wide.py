@@ -11,21 +11,27 @@ from typing import Any
 from _harness import folder, machine, small, table
 
 import perdure
+from perdure import op
 
 NARROW, WIDE = 20, 200 if small() else 10_000
 EDITS = 3 if small() else 40
 ROUNDS = 1 if small() else 5
 
-CHANGES: dict[str, Callable[[Any, int], object]] = {
-    "list: append": lambda state, number: state["list"].append({"id": number}),
-    "list: set": lambda state, number: state["list"].__setitem__(7, {"id": number}),
-    "list: insert": lambda state, number: state["list"].insert(7, {"id": number}),
-    "list: delete": lambda state, number: state["list"].__delitem__(NARROW - number % 2),
-    "list: a member's member": lambda state, number: state["list"][7].__setitem__("id", -number),
-    "dict: insert": lambda state, number: state["dict"].__setitem__(f"new {number}", {"id": number}),
-    "dict: set": lambda state, number: state["dict"].__setitem__("7", {"id": number}),
-    "dict: delete": lambda state, number: state["dict"].__delitem__(str(number + 8)),
-    "dict: a member's member": lambda state, number: state["dict"]["7"].__setitem__("id", -number),
+CHANGES: dict[str, Callable[[perdure.Draft, int], object]] = {
+    "list: append": lambda draft, number: draft.state["list"].append({"id": number}),
+    "list: set": lambda draft, number: draft.state["list"].__setitem__(7, {"id": number}),
+    "list: insert": lambda draft, number: draft.state["list"].insert(7, {"id": number}),
+    "list: delete": lambda draft, number: draft.state["list"].__delitem__(NARROW - number % 2),
+    "list: a member's member": lambda draft, number: draft.state["list"][7].__setitem__("id", -number),
+    "dict: insert": lambda draft, number: draft.state["dict"].__setitem__(f"new {number}", {"id": number}),
+    "dict: set": lambda draft, number: draft.state["dict"].__setitem__("7", {"id": number}),
+    "dict: delete": lambda draft, number: draft.state["dict"].__delitem__(str(number + 8)),
+    "dict: a member's member": lambda draft, number: draft.state["dict"]["7"].__setitem__("id", -number),
+    "list: append, by an operation": lambda draft, number: draft.do(op.append("/list", [{"id": number}])),
+    "dict: insert, by an operation": lambda draft, number: draft.do(op.set(f"/dict/new {number}", {"id": number})),
+    "dict: set, by an operation": lambda draft, number: draft.do(op.set("/dict/7", {"id": number})),
+    "dict: delete, by an operation": lambda draft, number: draft.do(op.remove(f"/dict/{number + 8}")),
+    "dict: a member's member, by an operation": lambda draft, number: draft.add("/dict/7/id", number + 1),
 }
 
 
@@ -35,14 +41,14 @@ def state_of(width: int) -> dict[str, Any]:
     return {"list": [{"id": number} for number in range(size)], "dict": {str(number): {"id": number} for number in range(size)}}
 
 
-async def edits(store: perdure.Store, session: str, width: int, change: Callable[[Any, int], object]) -> float:
+async def edits(store: perdure.Store, session: str, width: int, change: Callable[[perdure.Draft, int], object]) -> float:
     """Microseconds of processor time of an edit, in all threads; the first one, which makes the state, does not count."""
     async with store.edit(session) as draft:
         draft.state = state_of(width)
     start = time.process_time()
     for number in range(EDITS):
         async with store.edit(session) as draft:
-            change(draft.state, number)
+            change(draft, number)
     return (time.process_time() - start) / EDITS * 1e6
 
 

@@ -115,13 +115,20 @@ def _entry(name: str, thing: Any) -> Iterator[str]:
         if issubclass(thing, msgspec.Struct):
             docs = _attribute_docs(thing)
             yield "\n".join(_field(thing, field, docs) for field in msgspec.structs.fields(thing)) + "\n"
-        for attribute, member in vars(thing).items():
+        for attribute, member in _members(thing):
             if attribute.startswith("_"):
                 continue
             if inspect.isfunction(member):
                 yield f"#### `{name}.{attribute}`\n\n{_code(attribute, member, bound=True)}\n{_doc(member)}\n"
             elif isinstance(member, (property, cached_property)):
                 yield f"#### `{name}.{attribute}`\n\n{_doc(member)}\n"
+
+
+def _members(kind: type) -> Iterator[tuple[str, Any]]:
+    """What a class defines, then what the parts do that it is put together from: its bases in modules below its own."""
+    for part in kind.__mro__:
+        if part is kind or part.__module__.startswith(kind.__module__ + "."):
+            yield from vars(part).items()
 
 
 def _field(struct: Any, field: Any, docs: dict[str, str]) -> str:
@@ -195,7 +202,7 @@ def _is_error(thing: Any) -> bool:
 
 def _differences() -> str:
     """Which names the blocking API has more or fewer."""
-    here, there = ({name for name in vars(store) if not name.startswith("_")} for store in (perdure.Store, perdure.sync.Store))
+    here, there = ({name for name in dir(store) if not name.startswith("_")} for store in (perdure.Store, perdure.sync.Store))
     lines = ["The same names, parameters, answers and errors as above, without `await`; `with` for `async with`, `for` for `async for`.\n"]
     lines += [f"- `{name}` only here: {_flat(getattr(perdure.sync.Store, name))}" for name in sorted(there - here)]
     lines += [f"- `{name}` only in the asynchronous API." for name in sorted(here - there)]

@@ -1,20 +1,21 @@
-"""Writes src/perdure/sync.py from the signatures and docstrings of engine/store.py. `--check` fails when the file is stale."""
+"""Writes src/perdure/sync.py from the signatures and docstrings of engine/store. `--check` fails when the file is stale."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-STORE = ROOT / "src/perdure/engine/store.py"
+STORE = ROOT / "src/perdure/engine/store"
 OPENING = ROOT / "src/perdure/engine/opening.py"
 TARGET = ROOT / "src/perdure/sync.py"
 
 HEADER = '''"""The blocking API: `perdure.open` and `Store` without `await`, safe from many threads.
 
-Made by scripts/make_sync.py from engine/store.py: change that, then run it. Do not edit.
+Made by scripts/make_sync.py from engine/store: change that, then run it. Do not edit.
 """
 
 from __future__ import annotations
@@ -216,20 +217,28 @@ class Store:
 
 def main() -> int:
     """Write the file, or compare it."""
-    store = next(node for node in ast.parse(STORE.read_text()).body if isinstance(node, ast.ClassDef) and node.name == "Store")
     opener = next(node for node in ast.parse(OPENING.read_text()).body if isinstance(node, ast.FunctionDef) and node.name == "open")
     parts = [HEADER]
-    parts += [
-        indent(method(node)) for node in store.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name[0] != "_"
-    ]
+    parts += [indent(method(node)) for node in methods()]
     parts.append(opening(opener))
     text = formatted("\n".join(parts))
     if "--check" in sys.argv:
         stale = not TARGET.exists() or TARGET.read_text() != text
-        print("src/perdure/sync.py is stale: run scripts/make_sync.py" if stale else "src/perdure/sync.py is what engine/store.py gives")
+        print("src/perdure/sync.py is stale: run scripts/make_sync.py" if stale else "src/perdure/sync.py is what engine/store gives")
         return int(stale)
     TARGET.write_text(text)
     return 0
+
+
+def methods() -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """The store's public methods: its own, then those of the parts that it is put together from."""
+    nodes = [node for path in STORE.glob("*.py") for node in ast.parse(path.read_text()).body]
+    classes = {node.name: node for node in nodes if isinstance(node, ast.ClassDef)}
+    store = classes["Store"]
+    for part in (store, *(classes[ast.unparse(base)] for base in store.bases)):
+        for node in part.body:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name[0] != "_":
+                yield node
 
 
 def method(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:

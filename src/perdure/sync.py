@@ -1,6 +1,6 @@
 """The blocking API: `perdure.open` and `Store` without `await`, safe from many threads.
 
-Made by scripts/make_sync.py from engine/store.py: change that, then run it. Do not edit.
+Made by scripts/make_sync.py from engine/store: change that, then run it. Do not edit.
 """
 
 from __future__ import annotations
@@ -221,6 +221,17 @@ class Store:
         """A fresh session id: a UUIDv7."""
         return self._store.new_id()
 
+    def cache_info(self) -> CacheInfo:
+        """What is in memory, of all tenants, and how often that was enough; and what the shared cache did."""
+        return self._store.cache_info()
+
+    def close(self) -> Spooled | None:
+        """Finish what was handed over and let go of every file and thread. Calling it twice is calling it once.
+
+        Returns what is left in the spool, which is shipped when a store is opened with it again; `None` without a spool.
+        """
+        return run_blocking(self._store.close())
+
     def append(
         self,
         session: str,
@@ -360,6 +371,37 @@ class Store:
                 attempts=attempts,
                 payload=payload,
                 lease=_asynchronous(lease),
+            )
+        )
+
+    def fork(self, session: str, *, at: int | None = None, id: str | None = None, key: str | None = None, actor: str | None = None) -> str:
+        """A new session that goes on from this one at a version (default: the head); its id. The cost does not grow with history.
+
+        `key`: an idempotency key of this session; a second call with it gets the id of the first one's fork, and finishes it where that
+        was cut off. Raises `NotFound`, `Deleted`, `KeyReused`, `AlreadyExists` when `id` is taken.
+        """
+        return run_blocking(self._store.fork(session, at=at, id=id, key=key, actor=actor))
+
+    def merge(
+        self,
+        session: str,
+        *,
+        into: str,
+        on_conflict: OnConflict = "raise",
+        key: str | None = None,
+        actor: str | None = None,
+        durability: Durability | str | None = None,
+        lease: Lease | None = None,
+    ) -> Receipt | None:
+        """Carry what a fork did since it was made (or last merged) into its parent, as one commit; `None` if there is nothing.
+
+        What both changed in ways that do not combine raises `Conflict` (with "raise" and with "merge"), or is decided by a
+        callable. Histories stay apart: the merge commit names the fork's version and hash. `lease` is one of `into`. Raises `Invalid` if it
+        is no fork of `into`, and `Fenced`.
+        """
+        return run_blocking(
+            self._store.merge(
+                session, into=into, on_conflict=on_conflict, key=key, actor=actor, durability=durability, lease=_asynchronous(lease)
             )
         )
 
@@ -524,36 +566,18 @@ class Store:
             )
         )
 
-    def fork(self, session: str, *, at: int | None = None, id: str | None = None, key: str | None = None, actor: str | None = None) -> str:
-        """A new session that goes on from this one at a version (default: the head); its id. The cost does not grow with history.
+    def verify(self, session: str) -> Verified:
+        """Prove the session: each commit's hash and place, and each snapshot against the fold. Reads everything.
 
-        `key`: an idempotency key of this session; a second call with it gets the id of the first one's fork, and finishes it where that
-        was cut off. Raises `NotFound`, `Deleted`, `KeyReused`, `AlreadyExists` when `id` is taken.
+        Works on deleted sessions too. Raises `Corrupt` naming what is wrong, `NotFound`.
         """
-        return run_blocking(self._store.fork(session, at=at, id=id, key=key, actor=actor))
+        return run_blocking(self._store.verify(session))
 
-    def merge(
-        self,
-        session: str,
-        *,
-        into: str,
-        on_conflict: OnConflict = "raise",
-        key: str | None = None,
-        actor: str | None = None,
-        durability: Durability | str | None = None,
-        lease: Lease | None = None,
-    ) -> Receipt | None:
-        """Carry what a fork did since it was made (or last merged) into its parent, as one commit; `None` if there is nothing.
-
-        What both changed in ways that do not combine raises `Conflict` (with "raise" and with "merge"), or is decided by a
-        callable. Histories stay apart: the merge commit names the fork's version and hash. `lease` is one of `into`. Raises `Invalid` if it
-        is no fork of `into`, and `Fenced`.
+    def sizes(self, session: str, *, parts: int = 20, include_deleted: bool = False) -> Sizes:
+        """Where the session's bytes are: its state, with at most `parts` of its heaviest parts, its snapshot, its commits and its bodies
+        out of line. Reads all records, and no body that it does not have to fold. Raises `NotFound`, `Deleted`, `Invalid`.
         """
-        return run_blocking(
-            self._store.merge(
-                session, into=into, on_conflict=on_conflict, key=key, actor=actor, durability=durability, lease=_asynchronous(lease)
-            )
-        )
+        return run_blocking(self._store.sizes(session, parts=parts, include_deleted=include_deleted))
 
     def lease(
         self, session: str, *, owner: str, ttl: float = 30, wait: float = 60, exclusive: bool = False, max_hold: float | None = None
@@ -733,30 +757,6 @@ class Store:
         where there are some and the store was opened without `archive`.
         """
         run_blocking(self._store.purge(session))
-
-    def verify(self, session: str) -> Verified:
-        """Prove the session: each commit's hash and place, and each snapshot against the fold. Reads everything.
-
-        Works on deleted sessions too. Raises `Corrupt` naming what is wrong, `NotFound`.
-        """
-        return run_blocking(self._store.verify(session))
-
-    def sizes(self, session: str, *, parts: int = 20, include_deleted: bool = False) -> Sizes:
-        """Where the session's bytes are: its state, with at most `parts` of its heaviest parts, its snapshot, its commits and its bodies
-        out of line. Reads all records, and no body that it does not have to fold. Raises `NotFound`, `Deleted`, `Invalid`.
-        """
-        return run_blocking(self._store.sizes(session, parts=parts, include_deleted=include_deleted))
-
-    def cache_info(self) -> CacheInfo:
-        """What is in memory, of all tenants, and how often that was enough; and what the shared cache did."""
-        return self._store.cache_info()
-
-    def close(self) -> Spooled | None:
-        """Finish what was handed over and let go of every file and thread. Calling it twice is calling it once.
-
-        Returns what is left in the spool, which is shipped when a store is opened with it again; `None` without a spool.
-        """
-        return run_blocking(self._store.close())
 
 
 def open(

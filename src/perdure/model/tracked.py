@@ -23,14 +23,19 @@ __all__ = ["TrackedDict", "TrackedList", "Tracker"]
 
 
 class Tracker:
-    """Follows what happens to one state. In Python it costs what changes; a container that is touched is copied and compared in C."""
+    """Follows what happens to one state. In Python it costs what changes; a container that is touched is copied and compared in C.
+
+    Until somebody asks for the state, operations cost what they cost in a fold: one copy of each container on their paths.
+    """
 
     def __init__(self, base: Any) -> None:
         """`base` is frozen already, or it is copied whole. It never changes."""
         self.names = Names(origin)
         self.handed: dict[int, Any] = {}
         self._base = freeze(base)
-        self._root = track(self._base, self)
+        self._root: Any = None
+        self._unseen: NamedFold | None = NamedFold(self._base, self.names)
+        """What was done while nobody has seen the state: then no container is handed out, and there is nothing to compare."""
         self._doing = InPlace()
         self._noted: list[Note] = []
         self.after = self._base
@@ -39,11 +44,15 @@ class Tracker:
     @property
     def root(self) -> Any:
         """The state as the user sees and changes it."""
+        if self._unseen is not None:
+            self._unseen, self._root = None, track(self._base, self)
+            for note in self._noted:
+                self._root = self._doing.do(self._root, note.op)
         return self._root
 
     def replace(self, value: Any) -> None:
         """Make `value` the whole document: what differs is found at commit, so it may still be changed until then."""
-        self._root = value
+        self._unseen, self._root = None, value
 
     def note(self, note: Note) -> None:
         """Take down an operation that was done to what the user sees."""
@@ -55,7 +64,10 @@ class Tracker:
         Raises `Invalid` if it does not fit and `TestFailed` if it is a test that does not hold; then nothing changed.
         """
         op = remake(op, op.path, self.names.freeze(op.value))
-        self._root = self._doing.do(self._root, op)
+        if self._unseen is not None:
+            self._unseen.apply((op,))
+        else:
+            self._root = self._doing.do(self._root, op)
         self._noted.append(Note(op, explicit=True))
 
     def ops(self) -> tuple[Op, ...]:
@@ -86,15 +98,20 @@ class Tracker:
             container._up = None
         self.handed.clear()
         self._noted.clear()
-        self._root, self._doing, self.names = None, InPlace(), Names(origin)
+        self._root, self._unseen, self._doing, self.names = None, None, InPlace(), Names(origin)
 
     def _explain(self, noted: list[Note]) -> list[Note] | None:
         """What was noted and the rest, or None if what was noted does not lead here."""
+        if self._unseen is not None and len(noted) == len(self._noted):
+            self.after = self._unseen.state
+            return noted
         fold = NamedFold(self._base, self.names)
         if not _fits(fold, noted):
             return None
         pairs = Pairs()
         state = self.after = fold.state
+        if self._unseen is not None:
+            return noted
         # Paths may lead as deep as values may nest, and there a value may stand: below both nothing was stored before.
         pairs.check(state, self._root, what="the state", depth=PATH_TOKENS_MAX + DEPTH_MAX, trust=(FrozenDict, FrozenList))
         rest = compare(state, self._root, "", self.names, pairs)

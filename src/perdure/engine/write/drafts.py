@@ -74,7 +74,10 @@ class Draft:
         self._events.append(Event(event.type, event.data))
 
     def do(self, *operations: Op) -> None:
-        """Apply operations made with `perdure.op` to the state."""
+        """Apply operations made with `perdure.op` to the state.
+
+        In a draft whose `state` was not asked for, this is the cheapest way to change one member of many: see *Benchmarks*.
+        """
         self._check_open()
         check_ops(operations)
         for operation in operations:
