@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -18,7 +18,7 @@ from aiohttp.abc import AbstractResolver
 from perdure.backends.http.pool import Member, Pool
 from perdure.errors import Error, Invalid, Unauthorized, Unavailable, Unknown, Unsupported
 from perdure.model.ids import SessionKey
-from perdure.wire import HEADER_DEADLINE, HEADER_STORE, HEADER_WIRE, JSON, MSGPACK, WIRE_VERSION
+from perdure.wire import HEADER_DEADLINE, HEADER_KEY, HEADER_LEASE, HEADER_STORE, HEADER_WIRE, JSON, MSGPACK, WIRE_VERSION
 from perdure.wire import records as wire
 from perdure.wire.problem import error_of
 
@@ -32,6 +32,35 @@ PIECES_FROM = 1 << 20
 """Bodies with more bytes go in pieces."""
 _MORE = 0.25
 """Seconds beyond its deadline that an answer is waited for: a node settles well before."""
+
+
+RECORDS = {"Accept": MSGPACK, "Content-Type": MSGPACK}
+"""The media of the record face."""
+LONG = 600.0
+"""Seconds for the answer to what moves or removes many commits."""
+
+
+class Resource(msgspec.Struct, frozen=True):
+    """A request to a resource route; see `spi.Served.ask`."""
+
+    method: str
+    path: str
+    body: bytes | None = None
+    key: str | None = None
+    lease: str | None = None
+    seconds: float | None = None
+    repeatable: bool = False
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What it says besides."""
+        said = {"Accept": JSON, "Content-Type": JSON}
+        if self.key is not None:
+            quoted = self.key.replace("\\", "\\\\").replace('"', '\\"')
+            said[HEADER_KEY] = f'"{quoted}"'
+        if self.lease is not None:
+            said[HEADER_LEASE] = self.lease
+        return said
 
 
 class Calls:
@@ -92,9 +121,24 @@ class Calls:
                 if (writes and isinstance(error, Unknown)) or last or not self._pool.may_retry():
                     raise error if writes else _reading(error) from error
 
-    async def send(self, method: str, path: str) -> None:
-        """A request to a resource route, once: it writes."""
-        await self._once(self._pool.choose(), path, None, self._timeout, writes=True, method=method, accept=JSON)
+    async def resource(self, asked: Resource) -> bytes:
+        """The answer of a resource route, which may write. What was certainly not done is asked of other nodes; with a key, or where it is
+        repeatable, also what no answer came to."""
+        tried: list[Member] = []
+        repeatable = asked.repeatable or asked.key is not None
+        until = asyncio.get_running_loop().time() + (self._timeout if asked.seconds is None else asked.seconds)
+        while True:
+            member = self._pool.choose(tried)
+            tried.append(member)
+            left = until - asyncio.get_running_loop().time()
+            try:
+                return await self._once(
+                    member, asked.path, asked.body, max(left, 0.001), writes=True, method=asked.method, more=asked.headers
+                )
+            except (Unavailable, Unknown) as error:
+                last = len(tried) >= TRIES_MAX or until <= asyncio.get_running_loop().time()
+                if (isinstance(error, Unknown) and not repeatable) or last or not self._pool.may_retry():
+                    raise
 
     async def _once(
         self,
@@ -105,13 +149,13 @@ class Calls:
         *,
         writes: bool,
         method: str = "",
-        accept: str = MSGPACK,
+        more: Mapping[str, str] = RECORDS,
     ) -> bytes:
-        sent = {**self._headers, HEADER_DEADLINE: f"{left:.3f}", "Accept": accept}
+        sent = {**self._headers, HEADER_DEADLINE: f"{left:.3f}", **more}
         if self.store_id:
             sent[HEADER_STORE] = self.store_id
-        if body is not None:
-            sent["Content-Type"] = MSGPACK
+        if body is None:
+            sent.pop("Content-Type", None)
         self._pool.began(member)
         answered = False
         try:
