@@ -122,6 +122,13 @@ async def test_a_patch_with_a_member_twice_is_400(media: str) -> None:
     await refused(head.encode() + body, 400, "stands twice", usable=True)
 
 
+@pytest.mark.parametrize("base", ["0", "-1", "%D9%A3", "9" * 30, "1.0", "1-00", "", "x"])
+async def test_a_base_that_is_no_version_is_400(base: str) -> None:
+    """Of a patch, where it stands in the query."""
+    head = f"PATCH /v1/sessions/s?base={base} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/merge-patch+json\r\n"
+    await refused(f"{head}Content-Length: 2\r\n\r\n{{}}".encode(), 400, "base takes", usable=True)
+
+
 IDS = {
     "%": "percent-encoded", "%zz": "percent-encoded", "%FF": "UTF-8", "%ED%A0%80": "UTF-8", "%00": "control characters",
     "a%0d%0ab": "control characters", "=": "base64url", "=a": "base64url", "=YQ==": "base64url", "=7aCA": "base64url",
