@@ -7,7 +7,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from perdure.service.openapi import document, query_parameters
+from perdure.service.openapi import about_of, document, query_parameters
 from perdure.service.routes import ROUTES
 from perdure.service.table import Route
 
@@ -23,9 +23,9 @@ digits and `-._~:@` only. Any other id, and one that is `.` or `..` or begins wi
 padding.
 
 Errors are problem documents (RFC 9457): `code` is a stable name, `retryable` says whether the same request may succeed later, `facts` hold
-what the error is about. [Troubleshooting](troubleshooting.md) says what each means. `504` on a write means that nobody knows whether it was
-stored: send it again with the same `Idempotency-Key`. `503` means that it was not. A parameter, a member of a body or a condition that a
-route does not know is `400`: nothing is passed over.
+what the error is about, and `advice` says what to do where that is not what the title says. [Troubleshooting](troubleshooting.md) says what
+each means. `504` on a write means that nobody knows whether it was stored: send it again with the same `Idempotency-Key`. `503` means that
+it was not. A parameter, a member of a body or a condition that a route does not know is `400`: nothing is passed over.
 """
 
 
@@ -36,8 +36,8 @@ def page() -> str:
     parts += [f"| `{route.method} {route.path}` | {route.summary} | {scopes[route.name]} |" for route in ROUTES]
     for route in ROUTES:
         parts += ["", f"## {route.summary}", "", f"`{route.method} {route.path}`", ""]
-        if route.about:
-            parts += [route.about, ""]
+        if about := about_of(route):
+            parts += [about, ""]
         parts += _listed(route)
         if route.example:
             parts += ["```sh", f"curl -sS {route.example}", "```"]

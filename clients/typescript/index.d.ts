@@ -327,6 +327,7 @@ export class NotAcceptable extends PerdureError {}
 export class RequestTimeout extends PerdureError {}
 export class PreconditionFailed extends PerdureError {}
 export class UnsupportedMedia extends PerdureError {}
+export class ExpectationFailed extends PerdureError {}
 export class Misdirected extends PerdureError {}
 export class PreconditionRequired extends PerdureError {}
 export class Forbidden extends PerdureError {}

@@ -24,10 +24,18 @@ KEYED = {
     "forkSession": ("POST", f"{S}/fork", {"at": 1}, {"at": 2}),
     "mergeSession": ("POST", "/v1/sessions/f/merge", {"into": "s"}, None),
     "configureSession": ("POST", f"{S}/configure", {"tags": {"a": "1"}, "expire_after": 60}, {"tags": {"a": "1"}}),
+    "configurePrefix": (
+        "POST",
+        "/v1/configure",
+        {"prefix": "s", "keep": {"seconds": 60}, "drop": True},
+        {"prefix": "s", "expire_after": 60},
+    ),
     "deleteSession": ("DELETE", S, None, None),
     "patchState": ("PATCH", S, {"a": 2}, {"a": 3}),
 }
 """For each keyed route a request, and another one of its kind."""
+ELSEWHERE = {"takeLease", "releaseLease", "holdConsumer", "saveConsumer", "releaseConsumer"}
+"""Those whose retries are tested below, in `test_leases` and in `test_consumers`."""
 WRITING = [route for route in ROUTES if route.method != "GET"]
 
 
@@ -60,8 +68,9 @@ async def test_a_retry_finds_what_was_done(name: str, tmp_path: Path) -> None:
     method, target, body, other = KEYED[name]
     async with AsyncExitStack() as stack:
         one, two = await two_nodes(stack, tmp_path)
-        reused = await keyed(one, "start", method, target, body)
-        assert (reused.status, reused.json()["type"]) == (422, "urn:perdure:error:KeyReused"), reused
+        if name != "configurePrefix":  # Its keys are its own.
+            reused = await keyed(one, "start", method, target, body)
+            assert (reused.status, reused.json()["type"]) == (422, "urn:perdure:error:KeyReused"), reused
         first = await keyed(one, "k", method, target, body)
         assert first.status in (200, 201), first
         if name != "deleteSession":
@@ -91,6 +100,11 @@ async def test_a_release_that_is_sent_again_is_found(tmp_path: Path) -> None:
         assert (await one("PUT", f"{S}/lease", headers=[("perdure-lease", second)])).status == 200
 
 
+def test_no_keyed_route_is_left_out() -> None:
+    """Each has a test of its retry."""
+    assert {route.name for route in WRITING if takes_key(route)} == KEYED.keys() | ELSEWHERE
+
+
 @pytest.mark.parametrize("route", WRITING, ids=named)
 async def test_every_write_takes_a_key_or_says_why_not(serving: Any, route: Route) -> None:
     """The document says which; a key that would not be looked at is refused, and never ignored."""
@@ -103,6 +117,6 @@ async def test_every_write_takes_a_key_or_says_why_not(serving: Any, route: Rout
     async with serving() as ask:
         await ask.app.node.store.append("s", Event("start"))
         body = {} if route.body is not None else None
-        answer = await ask(route.method, route.path.replace("{id}", "s"), body, headers=[("idempotency-key", "k")])
+        answer = await ask(route.method, route.path.replace("{id}", "s").replace("{name}", "c"), body, headers=[("idempotency-key", "k")])
         assert answer.status == 400 and answer.json()["detail"].endswith(route.keyless), answer
         assert (await ask.app.node.store.read("s")).version == 1

@@ -90,6 +90,8 @@ export const RequestTimeout = kind("RequestTimeout", { code: "request_timeout", 
 export const PreconditionFailed = kind("PreconditionFailed", { code: "precondition_failed", status: 412 });
 /** The body is in a media type that the route does not take. */
 export const UnsupportedMedia = kind("UnsupportedMedia", { code: "unsupported_media", status: 415 });
+/** The request expects what the node does not do. */
+export const ExpectationFailed = kind("ExpectationFailed", { code: "expectation_failed", status: 417 });
 /** The node takes requests for its own machine only. */
 export const Misdirected = kind("Misdirected", { code: "misdirected", status: 421 });
 /** The patch needs `ifMatch` or `base`. */
@@ -101,7 +103,7 @@ export const Forbidden = kind("Forbidden", { code: "forbidden", status: 403 });
 const KINDS = {
   Conflict, Fenced, Held, NotFound, Deleted, AlreadyExists, Unknown, Unavailable, Busy, TooLarge, Invalid, KeyReused, Corrupt,
   Unsupported, Unauthorized, QuotaExceeded, Moved, Truncated, Rewound, Closed, NoRoute, MethodNotAllowed, NotAcceptable,
-  RequestTimeout, PreconditionFailed, UnsupportedMedia, Misdirected, PreconditionRequired, Forbidden,
+  RequestTimeout, PreconditionFailed, UnsupportedMedia, ExpectationFailed, Misdirected, PreconditionRequired, Forbidden,
 };
 const TYPE = "urn:perdure:error:";
 

@@ -5,5 +5,5 @@ export { Lease } from "./lease.js";
 export {
   PerdureError, Conflict, Fenced, Held, NotFound, Deleted, AlreadyExists, Unknown, Unavailable, Busy, TooLarge, Invalid, KeyReused, Corrupt,
   Unsupported, Unauthorized, QuotaExceeded, Moved, Truncated, Rewound, Closed, NoRoute, MethodNotAllowed, NotAcceptable,
-  RequestTimeout, PreconditionFailed, UnsupportedMedia, Misdirected, PreconditionRequired, Forbidden,
+  RequestTimeout, PreconditionFailed, UnsupportedMedia, ExpectationFailed, Misdirected, PreconditionRequired, Forbidden,
 } from "./errors.js";

@@ -12,17 +12,19 @@ from collections.abc import Mapping
 
 import msgspec
 
+from perdure.backends.spi import served
 from perdure.concurrency.replies import Reply
 from perdure.engine.leasing.lease import Lease
-from perdure.engine.live.consumers import Parked, Position, Registration, State, path_of, session_id, state_of
+from perdure.engine.live.consumers import Parked, Position, Progress, Registration, State, path_of_consumer, session_id, state_of
 from perdure.engine.store import Store, system_store
-from perdure.engine.views import Change
+from perdure.engine.views import Change, Receipt
 from perdure.errors import AlreadyExists, Busy, Conflict, Deleted, Error, Fenced, Invalid, NotFound, Unavailable, Unknown
 from perdure.model import ops as op
 from perdure.model.anchor import anchor_of
 from perdure.model.events import Event
-from perdure.model.ids import SessionKey
+from perdure.model.ids import SessionKey, system_tenant
 from perdure.model.lifecycle import SYSTEM_COMMITS_KEPT
+from perdure.ops.held import Holding
 
 ACTOR = "perdure consume"
 """The actor of the commits by which a checkpoint is cut."""
@@ -39,8 +41,10 @@ _log = logging.getLogger("perdure.ops")
 class Checkpoint:
     """One run's view of its consumer's checkpoint. `parked` is what this run knows; `save` stores it."""
 
-    def __init__(self, store: Store, id: str, run: str, version: int, state: State, lease: Lease | None) -> None:
-        self._store, self._id, self._run, self._version, self._stored, self._lease = store, id, run, version, state, lease
+    def __init__(self, store: Store, name: str, version: int, state: State, lease: Holding | None) -> None:
+        self._tenant_store, self._name, self._run = store, name, store.new_id()
+        self._store, self._id = system_store(store), session_id(name)
+        self._version, self._stored, self._lease = version, state, lease
         self._saves = 0
         self.cursor = state.cursor
         self.parked = _copied(state.parked)
@@ -52,6 +56,10 @@ class Checkpoint:
         Raises `Invalid` if a consumer of this name was registered with another registration.
         """
         id, system = session_id(name), system_store(store)
+        if (nodes := served(store._core.backend)) is not None:
+            asked = {**msgspec.to_builtins(registration), "after": after}
+            said = await nodes.ask("POST", path_of_consumer(name), tenant=store.tenant, body=asked, repeatable=True)
+            return str(said["registered"])
         new = State(name, registration, after, "", 0, 0, None, {}, store.new_id())
         while True:
             try:
@@ -67,18 +75,17 @@ class Checkpoint:
             return state.registered
 
     @classmethod
-    async def open(cls, store: Store, name: str, registration: Registration, mark: str, lease: Lease | None) -> Checkpoint:
+    async def open(cls, store: Store, name: str, registration: Registration, mark: str, lease: Holding | None) -> Checkpoint:
         """That of a consumer which `register` has found. Raises `Fenced` if it was forgotten since, `Invalid` as `register`."""
-        id, system = session_id(name), system_store(store)
         try:
-            view = await system.read(id)
+            view = await system_store(store).read(session_id(name))
         except (NotFound, Deleted):
             raise forgotten(name) from None
         state = state_of(view.state)
         if state.registered != mark:
             raise forgotten(name)
         _check_registration(name, state.registration, registration)
-        return cls(system, id, store.new_id(), view.version, state, lease)
+        return cls(store, name, view.version, state, lease)
 
     async def save(self, cursor: str | None, newest: Change | None, handled: int) -> None:
         """So many changes were handled, up to the newest: store that, the place to go on from, and what is parked.
@@ -88,14 +95,7 @@ class Checkpoint:
         self._saves += 1
         for attempt in range(WRITE_TRIES):
             try:
-                receipt = await self._store.append(
-                    self._id,
-                    Event("handled", None, tuple(self._changes(cursor, newest, handled))),
-                    expect=self._version,
-                    on_conflict="raise",
-                    key=f"{self._run}/{self._saves}/{self._version}",
-                    lease=self._lease,
-                )
+                version = await self._write(self._progress(cursor, newest, handled))
             except (Conflict, Deleted):
                 if await self.adopt() == self._saves:  # It was stored, and the answer was lost.
                     self.cursor = cursor
@@ -105,19 +105,27 @@ class Checkpoint:
                     raise
                 await Reply[None]().within(WRITE_AGAIN_AFTER)
             else:
-                self._version, self.cursor = receipt.version, cursor
+                self._version, self.cursor = version, cursor
                 self._stored.run, self._stored.saves, self._stored.parked = self._run, self._saves, _copied(self.parked)
                 return
         raise Busy("The consumer's checkpoint was changed by others again and again.")
 
-    def _changes(self, cursor: str | None, newest: Change | None, handled: int) -> list[op.Op]:
+    async def _write(self, progress: Progress) -> int:
+        """Store it after the version that this run knows. Raises `Conflict`, `Fenced`, `Deleted`."""
+        key, nodes = f"{self._run}/{self._saves}/{self._version}", served(self._store._core.backend)
+        if nodes is None:
+            return (await write(self._tenant_store, self._name, progress, self._version, key, _direct(self._lease))).version
+        path, grant = f"{path_of_consumer(self._name)}/checkpoint", None if self._lease is None else self._lease.grant
+        body = {**msgspec.to_builtins(progress), "expect": self._version}
+        said = await nodes.ask("POST", path, tenant=self._tenant_store.tenant, body=body, key=key, lease=grant)
+        return int(said["version"])
+
+    def _progress(self, cursor: str | None, newest: Change | None, handled: int) -> Progress:
         before, now = self._stored.parked, self.parked
-        ops = [op.set("/cursor", cursor), op.set("/run", self._run), op.set("/saves", self._saves)]
-        if newest is not None:
-            ops += [op.add("/handled", handled), op.set("/position", msgspec.to_builtins(Position.of(newest)))]
-        ops += [op.remove(path_of(session)) for session in before if session not in now]
-        ops += [op.set(path_of(session), msgspec.to_builtins(parked)) for session, parked in now.items() if before.get(session) != parked]
-        return ops
+        changed: dict[str, Parked | None] = {session: None for session in before if session not in now}
+        changed |= {session: parked for session, parked in now.items() if before.get(session) != parked}
+        position = None if newest is None else Position.of(newest)
+        return Progress(self._run, self._saves, cursor, handled if newest is not None else 0, position, changed)
 
     async def adopt(self) -> int:
         """Read what `retry` and `drop` have changed meanwhile; how often this run's checkpoint was stored. Raises `Fenced`, see `save`."""
@@ -142,16 +150,10 @@ class Checkpoint:
         return state.saves if mine else 0
 
     async def cut(self) -> None:
-        """Let the checkpoint's old commits go, if there are many. What stands in the way is logged, and the next call tries again."""
-        core, session = self._store._core, SessionKey(self._store.tenant, self._id)
-        try:
-            current = await core.reader.read_head(session)
-            anchor = None if current is None else anchor_of(current.control)
-            gone = 0 if anchor is None else anchor.version
-            if current is not None and current.head.version - gone >= SYSTEM_COMMITS_KEPT + CUT_EVERY:
-                await core.retention.compact(session, SYSTEM_COMMITS_KEPT, ACTOR, drop=True)
-        except Error as error:
-            _log.warning("The checkpoint of consumer %r could not be cut: %s", self._stored.name, error)
+        """Let the checkpoint's old commits go, if there are many. What stands in the way is logged, and the next call tries again. The
+        nodes of a service do it when a checkpoint is written."""
+        if served(self._store._core.backend) is None:
+            await cut(self._tenant_store, self._name)
 
     def _adopt_one(self, session: str, last: int, now: Parked | None) -> None:
         parked = self.parked.get(session)
@@ -163,6 +165,29 @@ class Checkpoint:
             self.parked[session] = Parked(last + 1, parked.last, parked.error, parked.since, retry=True)
         else:
             del self.parked[session]
+
+
+async def write(store: Store, name: str, progress: Progress, expect: int, key: str, lease: Lease | None) -> Receipt:
+    """Store the progress of a consumer, if nobody has written its checkpoint since the version `expect`. Raises as `Store.append`."""
+    event = Event("handled", None, tuple(progress.ops))
+    return await system_store(store).append(session_id(name), event, expect=expect, on_conflict="raise", key=key, create=False, lease=lease)
+
+
+async def cut(store: Store, name: str) -> None:
+    """Let the old commits of a consumer's checkpoint go, if there are many. What stands in the way is logged."""
+    core, session = store._core, SessionKey(system_tenant(store.tenant), session_id(name))
+    try:
+        current = await core.reader.read_head(session)
+        anchor = None if current is None else anchor_of(current.control)
+        gone = 0 if anchor is None else anchor.version
+        if current is not None and current.head.version - gone >= SYSTEM_COMMITS_KEPT + CUT_EVERY:
+            await core.retention.compact(session, SYSTEM_COMMITS_KEPT, ACTOR, drop=True)
+    except Error as error:
+        _log.warning("The checkpoint of consumer %r could not be cut: %s", name, error)
+
+
+def _direct(holding: Holding | None) -> Lease | None:
+    return holding if isinstance(holding, Lease) else None
 
 
 def forgotten(name: str) -> Fenced:

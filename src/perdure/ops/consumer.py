@@ -24,15 +24,15 @@ from perdure.clock import Clock
 from perdure.concurrency.replies import Reply, is_blocking
 from perdure.engine.calls.changes import make_follower, make_selection
 from perdure.engine.calls.lease import WAIT_MAX, make_claim, seconds
-from perdure.engine.leasing.lease import Lease
 from perdure.engine.live.changes import Follower, Selection
-from perdure.engine.live.consumers import Parked, Registration, session_id
-from perdure.engine.store import Store, system_store
+from perdure.engine.live.consumers import Parked, Registration
+from perdure.engine.store import Store
 from perdure.engine.views import Change
 from perdure.errors import Closed, Deleted, Error, Fenced, Held, Invalid, NotFound, TooLarge, Truncated, Unavailable
 from perdure.model.ids import check_name
 from perdure.ops.checkpoint import Checkpoint, forgotten
 from perdure.ops.either import Either
+from perdure.ops.held import Holding, hold
 from perdure.redaction import shown_value
 
 Handler = Callable[[list[Change]], Awaitable[None] | None]
@@ -106,7 +106,8 @@ async def consume(
 
     Raises `Fenced` when the consumer was forgotten while it was at work, `Held`, `Invalid` for a name that was registered for something
     else, `TooLarge` when more than 256 sessions would be parked, and what `Store.changes` raises. In a store of schema 1, which has no
-    leases, two runs may work at once: the one whose checkpoint was overtaken raises `Fenced`.
+    leases, two runs may work at once: the one whose checkpoint was overtaken raises `Fenced`. Through a service nodes write the checkpoint
+    and keep its lease: the credentials need the scopes `read` and `append`.
     """
     _check(batch, attempts, handler)
     selection = make_selection(types=types, prefix=prefix, tags=tags, control=control)
@@ -122,7 +123,7 @@ async def consume(
     registration = Registration.of(_name_of(handler) if code is None else check_name("code", code), selection)
     mark = await Checkpoint.register(store, name, registration, after)
 
-    async def work(lease: Lease | None, handled: int) -> Consumed:
+    async def work(lease: Holding | None, handled: int) -> Consumed:
         checkpoint = await Checkpoint.open(store, name, registration, mark, lease)
         await checkpoint.cut()
         run = _Run(store, name, handler, checkpoint, selection, batch, attempts, lease, handled)
@@ -148,13 +149,13 @@ class _LeaseLostError(Exception):
 
 
 async def _under_leases(
-    store: Store, name: str, ttl: float, wait: float | None, work: Callable[[Lease | None, int], Awaitable[Consumed]]
+    store: Store, name: str, ttl: float, wait: float | None, work: Callable[[Holding | None, int], Awaitable[Consumed]]
 ) -> Consumed:
     """Do the work under the lease of the consumer's checkpoint; where that is lost, wait for it again."""
     owner, handled = f"{name} in process {os.getpid()} on {_shown_host()}", 0
     while True:
         try:
-            async with system_store(store).lease(session_id(name), owner=owner, ttl=ttl, wait=WAIT_MAX if wait is None else wait) as lease:
+            async with hold(store, name, owner, ttl, WAIT_MAX if wait is None else wait) as lease:
                 return await work(lease, handled)
         except (Deleted, NotFound):
             raise forgotten(name) from None
@@ -178,7 +179,7 @@ class _Run:
         selection: Selection,
         batch: int,
         attempts: int,
-        lease: Lease | None,
+        lease: Holding | None,
         handled: int,
     ) -> None:
         self._store, self._name, self._handler, self._checkpoint, self._selection = store, name, handler, checkpoint, selection

@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
+from perdure.backends.spi import served
 from perdure.engine.calls.changes import make_follower
-from perdure.engine.live.consumers import PREFIX, Parked, State, session_id, state_of
+from perdure.engine.live.consumers import PREFIX, Parked, State, path_of_consumer, session_id, state_of
 from perdure.engine.store import Store, system_store
 from perdure.engine.views import View
 from perdure.engine.write.drafts import Draft
@@ -98,7 +99,7 @@ async def retry(store: Store, name: str, session: str | None = None) -> int:
     def ask(draft: Draft, chosen: str) -> None:
         draft.state["parked"][chosen]["retry"] = True
 
-    return await _change(store, name, session, ask)
+    return await _change(store, name, session, "retry", ask)
 
 
 @Either
@@ -111,20 +112,26 @@ async def drop(store: Store, name: str, session: str | None = None) -> int:
     def give_up(draft: Draft, chosen: str) -> None:
         del draft.state["parked"][chosen]
 
-    return await _change(store, name, session, give_up)
+    return await _change(store, name, session, "drop", give_up)
 
 
 @Either
 async def forget(store: Store, name: str) -> None:
     """Remove a consumer and its checkpoint. One that is at work stops; a new one of this name begins at the start. Raises `NotFound`."""
     await _read(store, name)
+    if (nodes := served(store._core.backend)) is not None:
+        await nodes.ask("DELETE", path_of_consumer(name), tenant=store.tenant)
+        return
     system, id = system_store(store), session_id(name)
     await system.delete(id)
     await system.purge(id)
 
 
-async def _change(store: Store, name: str, session: str | None, change: Callable[[Draft, str], None]) -> int:
+async def _change(store: Store, name: str, session: str | None, what: str, change: Callable[[Draft, str], None]) -> int:
     await _read(store, name)
+    if (nodes := served(store._core.backend)) is not None:
+        path = f"{path_of_consumer(name)}/{what}"
+        return int((await nodes.ask("POST", path, tenant=store.tenant, body={"session": session}))["sessions"])
 
     def all_of_them(draft: Draft) -> int:
         parked = list(draft.state["parked"]) if session is None else [session]

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from perdure.backends.spi import Query, Row, indexed
+from perdure.backends.spi import Query, Row, indexed, served
 from perdure.engine.core import Core
 from perdure.engine.options import check_count, check_time
 from perdure.engine.store import Store
@@ -21,6 +21,10 @@ from perdure.ops.prefix_steps import is_to_apply
 
 PAGE = 100
 """Rows that an engine is asked for at once."""
+
+
+TIME_END = 1 << 63
+"""The end of time as engines count it, in nanoseconds: the year 2262."""
 
 
 class DueSession(msgspec.Struct, frozen=True):
@@ -61,6 +65,8 @@ async def due(
         check_count("limit", limit)
     status = int(Status.deleted) if deleted else None
     query = Query(None if every_tenant else store.tenant, prefix, status=status, order="due", due_before=until(before))
+    if every_tenant and served(core.backend) is not None:
+        raise Unsupported("A service shows one tenant's sessions, that of the credentials: ask for every tenant's at the engine's URL.")
     left = limit
     if left == 0:
         return
@@ -73,7 +79,7 @@ async def due(
 
 def until(before: datetime | None) -> int | None:
     """`Query.due_before` for a time. Raises `Invalid`."""
-    return None if before is None else to_nanoseconds(check_time("before", before)) - 999
+    return None if before is None else min(max(to_nanoseconds(check_time("before", before)) - 999, 0), TIME_END - 1)
 
 
 async def due_rows(core: Core, query: Query, cursor: str | None = None) -> AsyncGenerator[Row, None]:

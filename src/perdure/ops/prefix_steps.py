@@ -105,8 +105,12 @@ def _lacks(control: Control, found: PrefixPolicy) -> bool:
     return policy.prefix is not None and has != found.policy
 
 
-async def prefix_policies(sweep: Sweep) -> AsyncGenerator[PrefixPolicy, None]:
-    """The prefix policies of all tenants."""
+async def prefix_policies(sweep: Sweep, tenant: str | None) -> AsyncGenerator[PrefixPolicy, None]:
+    """The prefix policies of this tenant, or of all."""
+    if tenant is not None:
+        async for policy in sweep.core.prefixes.read(tenant):
+            yield policy
+        return
     cursor = None
     while True:
         page = await sweep.core.backend.scan(Query(None, ID, order="due"), cursor=cursor, limit=BATCH)

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Sequence
+
+import msgspec
 
 import perdure.sync
-from perdure.backends.spi import Query, Row, indexed
+from perdure.backends.spi import served
+from perdure.engine.core import Core
 from perdure.engine.store import Store
-from perdure.errors import Busy, Error, Invalid, Unavailable, Unknown, Unsupported
-from perdure.model.commit import Status
-from perdure.model.ids import is_system
-from perdure.model.lifecycle import SECOND, YEAR
-from perdure.ops.prefix_steps import apply, apply_changed, is_to_apply, prefix_policies
-from perdure.ops.rows import Sweep, action
-from perdure.ops.session_steps import look_at, postpone, purge
+from perdure.errors import Busy, Invalid, Unavailable, Unknown
+from perdure.model.lifecycle import SECOND
+from perdure.ops.rounds import STATUSES, Given, Step, give_to_existing, look_at_page, require_able
+from perdure.ops.rows import Sweep
 from perdure.ops.swept import Action, Swept
 from perdure.redaction import shown_value
 
@@ -31,8 +31,8 @@ JITTER = 0.1
 """Each pause is longer or shorter by up to this part, so that sweepers do not meet again and again."""
 BACK_OFF_MAX = 600.0
 """Longest pause after rounds that failed, in seconds, or `every` where that is longer: each is twice as long as the one before."""
-BATCH = 64
-"""Sessions that are looked at together."""
+STEP_SECONDS = 600.0
+"""Seconds for a node's answer to one step: it may have to move a long session to the archive."""
 LOG = logging.getLogger("perdure.ops")
 
 Notify = Callable[[Action], None]
@@ -56,28 +56,27 @@ async def sweep(
 
     Each action is one conditional commit, or one conditional change of an index row: sweepers that meet do it once. What fails with one
     session is logged, counted, and tried again in five minutes. While the engine is away rounds come less often; with `once` that is
-    raised. Raises `Unsupported` where the engine or the store's schema has no place for policies, `Invalid`, `Closed`.
+    raised. Through a service its nodes do the rounds, of the store's tenant, and of what Perdure keeps for it: the credentials need the
+    scope `admin`. Raises `Unsupported` where the engine or the store's schema has no place for policies, `Invalid`, `Closed`.
     """
     if isinstance(every, bool) or not isinstance(every, int | float) or not EVERY_MIN <= every <= EVERY_MAX:
         raise Invalid(f"every takes {EVERY_MIN} to {EVERY_MAX:,.0f} seconds, not {shown_value(every)}.")
     if not isinstance(store, Store):
         raise Invalid("sweep takes an open store of the asynchronous API; sweep_blocking takes one of perdure.sync.")
     core = store._context.opened()
-    if indexed(core.backend) is None:
-        raise Unsupported(
-            "This store does not list what is due: its engine cannot, or it has schema 1. For that, stop what uses it and run"
-            " `perdure upgrade` on its URL.",
-            advice="",
-        )
+    require_able(core)
     swept, failures = Swept(), 0
     while True:
         this = Sweep(core, core.clock.now(), dry_run)
         try:
-            if existing:
-                await _give_to_existing(this, swept, notify)
-                existing = False
-            await _round(this, swept, notify)
-            failures = 0
+            if served(core.backend) is not None:
+                await _served_round(core, store.tenant, swept, notify, dry_run=dry_run, existing=existing)
+            else:
+                if existing:
+                    _give(swept, notify, await give_to_existing(this, None))
+                    existing = False
+                await _round(this, swept, notify)
+            existing, failures = False, 0
         except (Unavailable, Unknown, Busy) as error:
             if once or dry_run:
                 raise
@@ -113,48 +112,51 @@ def sweep_blocking(
 
 
 async def _round(sweep: Sweep, swept: Swept, notify: Notify | None) -> None:
-    """Look at all that is due now: live sessions, then deleted ones."""
+    """Look at all that is due now, of every tenant."""
     due, late = swept.due, 0
-    for status, step in ((None, _step), (int(Status.deleted), purge)):
-        query, cursor = Query(None, status=status, order="due", due_before=sweep.now + 1), None
+    for status in STATUSES:
+        cursor = None
         while True:
-            page = await sweep.core.backend.scan(query, cursor=cursor, limit=BATCH)
-            for row, done in zip(page.items, await asyncio.gather(*[_guarded(sweep, row, step) for row in page.items]), strict=True):
-                swept.add(done)
-                sweep.core.telemetry.swept(done.action)
-                if row.due_at is not None and row.due_at > YEAR and done.action != "waiting":
-                    late = max(late, sweep.now - row.due_at)
-                if notify is not None:
-                    notify(done)
-            cursor = page.cursor
+            looked = await look_at_page(sweep, None, status, cursor)
+            _note(swept, notify, looked.actions)
+            late, cursor = max(late, looked.late), looked.cursor
             if cursor is None:
                 break
+    _end(sweep.core, swept, due, late / SECOND)
+
+
+async def _served_round(core: Core, tenant: str, swept: Swept, notify: Notify | None, *, dry_run: bool, existing: bool) -> None:
+    """Have a node look at all that is due now of a tenant, a step a request."""
+    due, late, cursor = swept.due, 0.0, None
+    nodes = served(core.backend)
+    while nodes is not None:
+        asked = {"dry_run": dry_run, "existing": existing, "cursor": cursor}
+        said = await nodes.ask("POST", "/v1/sweep", tenant=tenant, body=asked, seconds=STEP_SECONDS, repeatable=True)
+        step = msgspec.convert(said, Step)
+        _give(swept, notify, step.given)
+        _note(swept, notify, step.actions)
+        late, cursor = max(late, step.overdue_seconds), step.cursor
+        if cursor is None:
+            break
+    _end(core, swept, due, late)
+
+
+def _note(swept: Swept, notify: Notify | None, actions: Sequence[Action]) -> None:
+    for done in actions:
+        swept.add(done)
+        if notify is not None:
+            notify(done)
+
+
+def _give(swept: Swept, notify: Notify | None, given: Sequence[Given]) -> None:
+    for each in given:
+        swept.applied += each.sessions
+        if notify is not None:
+            notify(each.action)
+
+
+def _end(core: Core, swept: Swept, due: int, late: float) -> None:
+    """A round is over; `late`: how many seconds the session had been due that waited longest."""
     swept.rounds += 1
-    swept.overdue_seconds = max(swept.overdue_seconds, late / SECOND)
-    sweep.core.telemetry.sweep_round(swept.due - due, late / SECOND)
-
-
-async def _step(sweep: Sweep, row: Row) -> Action:
-    return await (apply_changed if is_to_apply(row) else look_at)(sweep, row)
-
-
-async def _guarded(sweep: Sweep, row: Row, step: Callable[[Sweep, Row], Awaitable[Action]]) -> Action:
-    """Do a step. What is wrong with one session does not stop the others; an engine that is away stops the round."""
-    try:
-        return await step(sweep, row)
-    except Busy:
-        return action(row, "overtaken")
-    except (Unavailable, Unknown):
-        raise
-    except Error as error:
-        LOG.warning("The sweeper could not handle session %r of tenant %r: %s", row.session.id, row.session.tenant, error)
-        return await postpone(sweep, row, str(error))
-
-
-async def _give_to_existing(sweep: Sweep, swept: Swept, notify: Notify | None) -> None:
-    """Give each prefix policy to the sessions that were there before it."""
-    async for found in prefix_policies(sweep):
-        count = await apply(sweep, found, None)
-        swept.applied += count
-        if notify is not None and not is_system(found.tenant):
-            notify(Action(found.tenant, f"{found.prefix}*", "applied", f"to {count} sessions that were there before"))
+    swept.overdue_seconds = max(swept.overdue_seconds, late)
+    core.telemetry.sweep_round(swept.due - due, late)

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from perdure.errors import Error, Invalid
+from perdure.errors import Error, Invalid, Unavailable
 from perdure.service.answers import Answer, Stream
 from perdure.service.call import Call, ClientGoneError, Receive, read_headers
 from perdure.service.hooks import Admission, Anonymous, Credential, NoSpan, RequestHead, Scope, Span
@@ -23,7 +23,7 @@ from perdure.service.openapi import make_route
 from perdure.service.origin import check_origin
 from perdure.service.problems import answer_for
 from perdure.service.records import ROUTES as RECORDS
-from perdure.service.refusals import Forbidden, shutting_down
+from perdure.service.refusals import ExpectationFailed, Forbidden, shutting_down
 from perdure.service.routes import ROUTES
 from perdure.service.table import NoQuery, Route, Table
 from perdure.wire import HEADER_STORE
@@ -116,6 +116,8 @@ class App:
         if route.scope is None or credential is None:
             return _NO_ADMISSION
         _check_headers(route, head.headers)
+        if (meant := head.headers.get(HEADER_STORE.lower())) is not None and meant.encode("latin-1") != self._common[0][1]:
+            raise Unavailable("This node serves another store than the one that the client opened.")
         if route.scope not in credential.scopes:
             raise Forbidden(f"This route asks for the scope {route.scope.value!r}, which these credentials do not have.")
         admission = await stack.enter_async_context(self.node.limits.admit(head, credential))
@@ -171,7 +173,9 @@ _NO_SPAN: Span = NoSpan(None)
 
 
 def _check_headers(route: Route, headers: Mapping[str, str]) -> None:
-    """Raise `Invalid` for a condition that the client relies on and that this route does not look at."""
+    """Raise `Invalid` for a condition that the client relies on and that this route does not look at, `ExpectationFailed`."""
+    if headers.get("expect", "100-continue").lower() != "100-continue":
+        raise ExpectationFailed(f"Nobody here meets the expectation {headers['expect'][:40]!r}.")
     if route.method == "GET":
         return
     known = {header.name.lower() for header in route.headers}

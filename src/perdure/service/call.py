@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from codecs import BOM_UTF8
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, MutableMapping
 from functools import cache
 from types import NoneType, UnionType
@@ -28,6 +30,8 @@ READ_ONCE = frozenset((
     "perdure-deadline", "perdure-lease", "perdure-store", "perdure-wire", "traceparent",
 ))  # fmt: skip
 """Headers that are refused when they come twice: two parties would read two values."""
+APART_BYTES = 256 << 10
+"""Bodies with more bytes are read in a thread, so that others are served meanwhile."""
 QUERY_FIELDS_MAX = 1_000
 BODY_STEP = 64 << 10
 """Bytes that have to arrive in each `body_timeout`."""
@@ -172,14 +176,18 @@ class Call:
     async def json(self, kind: type[T]) -> T:
         """The body as this struct has it. Raises `Invalid`, `UnsupportedMedia`, `TooLarge`, `RequestTimeout`."""
         self.media(JSON)
-        return decode_json(await self.body(), kind)
+        return await self.decoded(await self.body(), kind)
+
+    async def decoded(self, body: bytes, kind: type[T]) -> T:
+        """JSON as this type has it; a large one is read in a thread. Raises `Invalid`."""
+        return decode_json(body, kind) if len(body) <= APART_BYTES else await asyncio.to_thread(decode_json, body, kind)
 
     async def json_or_nothing(self, kind: type[T]) -> T:
         """As `json`; a request without a body asks for all that is the default."""
         if "content-type" not in self.headers and not (body := await self.body()):
             return kind()
         self.media(JSON)
-        return decode_json(body if "content-type" not in self.headers else await self.body(), kind)
+        return await self.decoded(body if "content-type" not in self.headers else await self.body(), kind)
 
     async def no_body(self) -> None:
         """Raises `Invalid` where there is one: it asks for something, and nobody would do it."""
@@ -194,12 +202,36 @@ class Call:
 
 def decode_json(body: bytes, kind: type[T]) -> T:
     """JSON as this type has it. Raises `Invalid`."""
+    if not body.strip():
+        raise Invalid("The body is empty; this route takes JSON.", advice="")
+    if body.startswith(BOM_UTF8):
+        raise Invalid("The body begins with a byte order mark: send it without.", advice="")
     try:
-        return msgspec.json.decode(body, type=kind)
+        found = msgspec.json.decode(body, type=kind)
+        require_once_each(body)
+        return found
     except (msgspec.DecodeError, UnicodeError) as error:
         raise Invalid(f"The body is not as this route takes it: {str(error).rstrip('.')}.", advice="") from None
     except RecursionError:
         raise Invalid("The body is too deep.", advice="") from None
+
+
+def require_once_each(body: bytes) -> None:
+    """Raise `Invalid` for sound JSON in which an object has a member twice: two readers would read two values. What is written as the
+    encoder here writes it has none."""
+    if msgspec.json.encode(msgspec.json.decode(body)) != body:
+        _ONCE_EACH.decode(body.decode())
+
+
+def _once_each(pairs: list[tuple[str, Any]]) -> None:
+    if len({name for name, _ in pairs}) == len(pairs):
+        return
+    names = [name for name, _ in pairs]
+    twice = next(name for name in names if names.count(name) > 1)
+    raise Invalid(f"The member {twice[:60]!r} stands twice in one object of the body.", advice="")
+
+
+_ONCE_EACH = json.JSONDecoder(object_pairs_hook=_once_each, parse_int=len, parse_float=len)
 
 
 def read_query(query: bytes, kind: type[T]) -> T:

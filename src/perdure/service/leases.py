@@ -10,6 +10,8 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from perdure.engine.leasing.lease import Lease
+from perdure.engine.store import Store
+from perdure.errors import Invalid
 from perdure.service.call import Call, ClientGoneError
 from perdure.service.conditions import parse_version
 from perdure.wire import HEADER_LEASE
@@ -20,31 +22,39 @@ T = TypeVar("T")
 async def lease_of(call: Call, session: str) -> Lease | None:
     """The lease that a write is made under; `None`: none is named. Raises `Fenced`, `Invalid`."""
     name = call.once("perdure-lease")
-    return None if name is None else await confirmed(call, session, name)
+    return None if name is None else await confirmed(call, session, name, call.store)
 
 
-async def confirmed(call: Call, session: str, name: str) -> Lease:
-    """The lease of a grant, whose holder has just spoken. Raises `Fenced`, `Invalid`."""
-    key = call.store.tenant, session, str(parse_version(name, HEADER_LEASE))
+def named(call: Call) -> str:
+    """The grant that a request names. Raises `Invalid`."""
+    name = call.once("perdure-lease")
+    if name is None:
+        raise Invalid(f"Name the lease with {HEADER_LEASE}.", advice="")
+    return name
+
+
+async def confirmed(call: Call, session: str, name: str, store: Store) -> Lease:
+    """The lease of a grant, whose holder has just spoken. `store`: whose session it is. Raises `Fenced`, `Invalid`."""
+    key = store.tenant, session, str(parse_version(name, HEADER_LEASE))
     known = call.node.leases.get(key)
     if known is None or known._over:
-        known = await call.store.adopt(session, key[2])
+        known = await store.adopt(session, key[2])
         call.node.leases.put(key, known)
     else:
         known._leases.hear(known)
     return known
 
 
-async def is_released(call: Call, session: str, name: str, key: str) -> bool:
+async def is_released(session: str, name: str, key: str, store: Store) -> bool:
     """Whether the lease of a grant was released by a request with this key. Raises `KeyReused`, `Invalid`."""
     grant = str(parse_version(name, HEADER_LEASE))
-    return await call.store._context.opened().leases.released(call.store._context.key(session), grant, key) is None
+    return await store._context.opened().leases.released(store._context.key(session), grant, key) is None
 
 
-def remember(call: Call, lease: Lease) -> None:
+def remember(call: Call, lease: Lease, store: Store) -> None:
     """A lease that was taken here for a client."""
     lease._leases.hear(lease)
-    call.node.leases.put((call.store.tenant, lease.session, lease.grant), lease)
+    call.node.leases.put((store.tenant, lease.session, lease.grant), lease)
 
 
 async def unless_gone(call: Call, work: Coroutine[Any, Any, T]) -> T:

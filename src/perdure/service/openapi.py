@@ -70,9 +70,14 @@ def document(routes: Sequence[Route], version: str) -> dict[str, Any]:
     }
 
 
+def about_of(route: Route) -> str:
+    """What is said of a route besides its summary."""
+    return " ".join(filter(None, (route.about, route.keyless and f"It takes no `Idempotency-Key`. {route.keyless}")))
+
+
 def _operation(route: Route) -> dict[str, Any]:
     said: dict[str, Any] = {"operationId": route.name, "summary": route.summary}
-    if about := " ".join(filter(None, (route.about, route.keyless and f"It takes no `Idempotency-Key`. {route.keyless}"))):
+    if about := about_of(route):
         said["description"] = about
     parameters = [*_path_parameters(route), *query_parameters(route.query)]
     parameters += [
@@ -96,15 +101,16 @@ def _links(routes: Sequence[Route]) -> dict[str, Any]:
 
 
 def _path_parameters(route: Route) -> Iterable[dict[str, Any]]:
-    if "{id}" in route.path:
-        yield {
-            "name": "id",
-            "in": "path",
-            "required": True,
-            "description": "The session's id; one with other characters than letters, digits, `-._~:@`, or that is `.` or `..` or begins"
-            " with `=`, is written `=` and its UTF-8 in base64url.",
-            "schema": {"type": "string", "minLength": 1, "maxLength": 341},
-        }
+    for name, what in (("id", "The session's id"), ("name", "The consumer's name")):
+        if f"{{{name}}}" in route.path:
+            yield {
+                "name": name,
+                "in": "path",
+                "required": True,
+                "description": f"{what}; one with other characters than letters, digits, `-._~:@`, or that is `.` or `..` or begins"
+                " with `=`, is written `=` and its UTF-8 in base64url.",
+                "schema": {"type": "string", "minLength": 1, "maxLength": 341},
+            }
 
 
 def query_parameters(kind: type) -> Iterable[dict[str, Any]]:

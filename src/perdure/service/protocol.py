@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from perdure.errors import Error, Invalid, TooLarge, Unavailable
+from perdure.errors import Error, Invalid, TooLarge, Unavailable, Unsupported
 from perdure.service.options import ServeOptions
 from perdure.service.problems import answer_for
 from perdure.service.refusals import RequestTimeout
@@ -57,16 +57,38 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._timer is None:
             self._start_timer()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_head:  # Trailers are no headers: what a proxy in front has checked came before the body.
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._stop_timer()
+        if (error := self._wrong_head()) is not None:
+            self._refuse(error)
+            return
+        super().on_headers_complete()
+        if self.parser.should_upgrade():  # Bytes after it would be of another protocol: this is the connection's last request.
+            self.cycle.keep_alive = False
+
+    def _wrong_head(self) -> Error | None:
+        """Why a request whose head has come is not answered by the application."""
+        names = {name for name, _ in self.headers}
+        codings = [value.strip().lower() for name, value in self.headers if name == b"transfer-encoding"]
         size = len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
         if size > self.limits.max_headers:
-            self._refuse(HeadTooLarge(f"The head has more than {self.limits.max_headers:,} bytes.", limit=self.limits.max_headers))
-        elif len(self.pipeline) >= PIPELINE_MAX:
-            self._refuse(Invalid(f"At most {PIPELINE_MAX} requests may be sent ahead of the answers.", advice=""))
-        else:
-            super().on_headers_complete()
+            return HeadTooLarge(f"The head has more than {self.limits.max_headers:,} bytes.", limit=self.limits.max_headers)
+        if len(self.pipeline) >= PIPELINE_MAX:
+            return Invalid(f"At most {PIPELINE_MAX} requests may be sent ahead of the answers.", advice="")
+        if b"#" in self.url:
+            return Invalid("A request's target has no fragment: write a '#' of an id as %23.", advice="")
+        if b"host" not in names and self.parser.get_http_version() != "1.0":
+            return Invalid("A request of HTTP/1.1 names its Host.", advice="")
+        if codings not in ([], [b"chunked"]):
+            return Unsupported("The only transfer coding here is chunked: send the body as it is.", advice="")
+        if self.parser.should_upgrade() and names & {b"content-length", b"transfer-encoding"}:
+            return Invalid("A request with a body asks for no other protocol here: send it without Upgrade.", advice="")
+        return None
 
     def send_400_response(self, msg: str) -> None:
         if not self.transport.is_closing():

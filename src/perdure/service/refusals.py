@@ -46,6 +46,12 @@ class UnsupportedMedia(Error):
     code, http_status = "unsupported_media", 415
 
 
+class ExpectationFailed(Error):
+    """The request expects what this node does not do; nothing was done. Leave Expect out, or send 100-continue."""
+
+    code, http_status = "expectation_failed", 417
+
+
 class Misdirected(Error):
     """This node takes requests for this machine only. Call it by a loopback name, or give it credentials."""
 

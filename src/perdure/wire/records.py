@@ -10,9 +10,10 @@ What a message says of a head's status and data version, and of an index row, on
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from perdure.errors import Error, Invalid, Unavailable
 from perdure.model.ids import SessionKey
@@ -34,6 +35,9 @@ WATCHED_MAX = 100_000
 FRAME_BYTES_MAX = 4 << 20
 """Largest frame of notices."""
 _LENGTH_BYTES = 4
+
+Number = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+"""A version, or a time in nanoseconds since 1970: what every engine can hold."""
 
 M = TypeVar("M")
 
@@ -70,7 +74,7 @@ class Attempt(Message, frozen=True):
     """Store these records if the head is the expected one: its version and hash; `None`: there is no record."""
 
     session: SessionKey
-    expected: tuple[int, bytes] | None
+    expected: tuple[Number, bytes] | None
     records: tuple[Record, ...]
     key: str | None = None
     index: IndexCells | None = None
@@ -135,7 +139,7 @@ class Load(Message, frozen=True):
     """See `spi.Backend.load`."""
 
     session: SessionKey
-    at: int | None = None
+    at: Number | None = None
 
 
 class Row(Message, frozen=True):
@@ -162,8 +166,8 @@ class Read(Message, frozen=True):
     """See `spi.Backend.read`."""
 
     session: SessionKey
-    after: int = 0
-    before: int | None = None
+    after: Number = 0
+    before: Number | None = None
     limit: int = 256
     reverse: bool = False
 
@@ -193,9 +197,9 @@ class Scan(Message, frozen=True):
     tenant: str | None
     prefix: str = ""
     tags: Mapping[str, str] = {}
-    status: int | None = None
+    status: Number | None = None
     order: str = "id"
-    due_before: int | None = None
+    due_before: Number | None = None
     cursor: str | None = None
     limit: int = 100
 

@@ -1,127 +1,44 @@
-"""Every route × everything that is another tenant's: it is as if it were not there, in what is answered and in what the engine is asked."""
+"""Every resource route × everything that is another tenant's: it is as if it were not there, in what is answered and in what the engine is
+asked. `test_record_matrix` does the same for the record face."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import re
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from typing import Any
 
 import pytest
 
-import perdure
-from perdure import Event, op
-from perdure.model.ids import SessionKey
 from perdure.service.app import App
-from perdure.service.auth.credentials import Credentials
-from perdure.service.auth.records import create_token
-from perdure.service.auth.tokens import Tokens
 from perdure.service.hooks import Scope
-from perdure.service.node import Node
+from perdure.service.records import ROUTES as RECORDS
 from perdure.service.routes import ROUTES
 from perdure.service.table import Route
-from tests.support.service.asking import Asker, Response
+from tests.service.auth.test_record_matrix import MESSAGES
+from tests.support.service.asking import Asker
+from tests.support.service.foreign import NOWHERE, SECRET, THEIRS, label, plain, target, world
 
-THEIRS, NOWHERE, SECRET = "trip-theirs", "trip-nobody", "top secret plan"
 OPEN = {"/healthz", "/readyz", "/openapi.json"}
 """The only paths that ask for no credential."""
-BODIES: dict[tuple[str, str], Any] = {
-    ("POST", "/v1/sessions/{id}/commits"): {"ops": [{"op": "set", "path": "/a", "value": 1}], "base": 1},
-    ("POST", "/v1/sessions/{id}/fork"): {},
-    ("POST", "/v1/sessions/{id}/merge"): {"into": "mine"},
-    ("POST", "/v1/sessions/{id}/configure"): {"tags": {"a": "b"}},
-    ("PATCH", "/v1/sessions/{id}"): {"a": 1},
-    ("POST", "/v1/sessions/{id}/lease"): {"owner": "me"},
-    ("POST", "/v1/claims"): {"owner": "me", "prefix": "trip-"},
+WHOLE = {
+    "GET /v1/sessions",
+    "POST /v1/claims",
+    "GET /v1/changes",
+    "POST /v1/configure",
+    "POST /v1/sweep",
+    "GET /v1/consumers",
+    "GET /metrics",
 }
-MEDIA = {("PATCH", "/v1/sessions/{id}"): "application/merge-patch+json"}
-MUTABLE = re.compile(rb"[0-9a-f]{64}|[0-9a-f]{32}|[0-9a-f]{8}-[0-9a-f-]{27}|\d{4}-\d\d-\d\dT[0-9:.]+Z|(?<=token..)\d+")
-"""Hashes, ids, times and fencing tokens: a write that starts a session of one's own has new ones."""
+"""Routes about all of a tenant, or of the node: those that name nothing."""
 V1 = [route for route in ROUTES if route.path.startswith("/v1/")]
-ABOUT_ONE = [route for route in V1 if "{id}" in route.path]
+ABOUT_ONE = [route for route in V1 if "{" in route.path]
 
 
-def label(route: Route) -> str:
-    """A route as a test is called."""
-    return f"{route.method} {route.path}"
-
-
-class Calls:
-    """What an engine is asked."""
-
-    def __init__(self, backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.seen: list[str] = []
-        for name in ("append", "heads", "load", "read", "scan", "find_key", "purge", "truncate", "put_snapshot", "feed"):
-            if hasattr(backend, name):
-                monkeypatch.setattr(backend, name, self._noted(name, getattr(backend, name)))
-
-    def _noted(self, name: str, call: Any) -> Any:
-        async def noted(*arguments: Any, **more: Any) -> Any:
-            keys = [str(key) for key in _sessions([*arguments, *more.values()])]
-            self.seen.append(f"{name}({', '.join(keys)})")
-            return await call(*arguments, **more)
-
-        return noted
-
-    def taken(self) -> list[str]:
-        """Since the last time."""
-        seen, self.seen = self.seen, []
-        return seen
-
-
-def _sessions(values: Any) -> Iterator[SessionKey]:
-    for value in values:
-        if isinstance(value, SessionKey):
-            yield value
-        elif isinstance(value, list | tuple):
-            yield from _sessions(value)
-        elif isinstance(getattr(value, "session", None), SessionKey):
-            yield value.session
-
-
-class World:
-    """A node with credentials, and another tenant's session."""
-
-    def __init__(self, node: Node, calls: Calls, token: str, others: str) -> None:
-        self.node, self.calls = node, calls
-        self.ask = Asker(App(node), [("authorization", f"Bearer {token}")])
-        self.other = Asker(App(node), [("authorization", f"Bearer {others}")])
-
-    async def request(self, route: Route, session: str, headers: list[tuple[str, str]] | None = None) -> tuple[Response, list[str]]:
-        """Its answer, and what the engine was asked, with the session's name taken out."""
-        key = (route.method, route.path)
-        body = BODIES.get(key, {} if route.method in ("POST", "PUT", "PATCH") and route.body is not None else None)
-        self.calls.taken()
-        media = MEDIA.get(key) if body is not None else None
-        async with asyncio.timeout(60):
-            target = route.path.replace("{id}", session) + ("?live=long-poll&wait=0" if route.watches else "")
-            answer = await self.ask(route.method, target, body, headers=headers or [], media=media)
-        asked = [call.replace(session, "SESSION") for call in self.calls.taken()]
-        return answer, asked
-
-
-@asynccontextmanager
-async def world(monkeypatch: pytest.MonkeyPatch, scopes: tuple[str, ...] = ("read", "append", "lease", "admin")) -> AsyncIterator[World]:
-    """One store: the tenant `theirs` has a session with a key, tags and a fork; the caller is of the tenant `mine`."""
-    async with perdure.open("memory:", tenant="theirs") as store:
-        await store.append(THEIRS, Event("note", {"text": SECRET}, (op.set("/plan", SECRET),)), key="their-key", actor="them")
-        await store.configure(THEIRS, tags={"team": "secret"})
-        await store.fork(THEIRS, id="trip-fork")
-        await store.for_tenant("mine").append("mine", Event("note", None, (op.set("/x", 1),)))
-        mine = await create_token(store, tenant="mine", scopes=scopes)
-        others = await create_token(store, tenant="theirs", scopes=["read"])
-        node = Node(store, authenticator=Credentials(Tokens(store, store._core.clock)))
-        yield World(node, Calls(store._core.backend, monkeypatch), mine.token, others.token)
-
-
-def plain(answer: Response, session: str) -> tuple[int, dict[str, str], bytes]:
-    """An answer without what is new each time."""
-    headers = {name: MUTABLE.sub(b"#", value.replace(session, "SESSION").encode()).decode() for name, value in answer.headers.items()}
-    if answer.status < 300:  # What is new may be longer, too.
-        headers.pop("content-length", None)
-    return answer.status, headers, MUTABLE.sub(b"#", answer.body.replace(session.encode(), b"SESSION"))
+async def test_no_route_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each route of a node's table names nothing of a tenant's and is listed here, or is in one of the two matrices."""
+    async with world(monkeypatch) as here:
+        table = {label(route) for route in here.ask.app.table.routes}
+    ours = {label(route) for route in ABOUT_ONE} | WHOLE | {f"GET {path}" for path in OPEN}
+    assert table == ours | {label(route) for route in RECORDS}
+    assert {route.path for route in RECORDS} == set(MESSAGES)
 
 
 @pytest.mark.parametrize("route", ABOUT_ONE, ids=label)
@@ -154,7 +71,7 @@ async def test_without_a_credential_nothing_is_asked(route: Route, credential: s
         answers = []
         for session in (THEIRS, NOWHERE, "mine"):
             here.calls.taken()
-            answers.append(await ask(route.method, route.path.replace("{id}", session), b"{}" if route.body is not None else None))
+            answers.append(await ask(route.method, target(route, session), b"{}" if route.body is not None else None))
             assert all("token/" in call for call in here.calls.taken())
         assert {answer.status for answer in answers} == {401} and len({answer.body for answer in answers}) == 1
         assert answers[0].headers["www-authenticate"] == "Bearer"

@@ -18,7 +18,7 @@ from perdure.backends.cassandra import layout
 from perdure.backends.cassandra.announcer import SLOTS, WINDOW, Entry
 from perdure.backends.cassandra.buckets import Chain
 from perdure.backends.cassandra.layout import Row
-from perdure.backends.common.refusals import bad_cursor
+from perdure.backends.common.refusals import numbers_of
 from perdure.backends.spi import Change, Page
 from perdure.clock import Clock
 from perdure.errors import Corrupt, Unavailable, Unknown
@@ -123,10 +123,7 @@ class Feed:
 
 
 def _position(cursor: str | None) -> tuple[int, int, int]:
-    parts = (cursor or "0:0:0").split(":")
-    if len(parts) != 3 or not all(part.isascii() and part.isdecimal() and int(part) < 1 << 63 for part in parts):
-        raise bad_cursor(cursor)
-    at, writer, skip = map(int, parts)
+    at, writer, skip = numbers_of(cursor or "0:0:0", 3)
     return at, writer, skip
 
 

@@ -23,6 +23,21 @@ def newer_schema(found: int, known: int) -> Unsupported:
     return Unsupported(f"This store has schema version {found}; this version of Perdure knows {known}: upgrade perdure.", advice="")
 
 
+NUMBER_END = 1 << 63
+"""Numbers in cursors are below it, as an engine's counters are."""
+
+
+def numbers_of(cursor: str, count: int) -> tuple[int, ...]:
+    """The numbers of a feed's cursor, with colons between them. Raises `Invalid`."""
+    parts = cursor.split(":")
+    if len(parts) != count or not all(part.isascii() and part.isdecimal() and len(part) < 20 for part in parts):
+        raise bad_cursor(cursor[:80])
+    numbers = tuple(map(int, parts))
+    if max(numbers) >= NUMBER_END:
+        raise bad_cursor(cursor)
+    return numbers
+
+
 def bad_cursor(cursor: str | None) -> Invalid:
     """The error for a cursor that no page of this feed gave."""
     return Invalid(f"{cursor!r} is no cursor of this feed.")

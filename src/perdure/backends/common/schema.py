@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from perdure.backends.common.refusals import NUMBER_END
 from perdure.backends.common.store_header import StoreHeader
 from perdure.backends.spi import CONTROL_BYTES_MAX, NEVER, SCHEMA_VERSION, Finding, Index
 from perdure.errors import Invalid, TooLarge, Unsupported
@@ -119,5 +120,7 @@ def read_due_cursor(cursor: str) -> tuple[int, SessionKey]:
     try:
         due_at, tenant, id = msgspec.json.decode(cursor, type=tuple[int, str, str])
     except (msgspec.MsgspecError, UnicodeError):
-        raise Invalid(f"{cursor!r:.200} is no cursor of a listing in the order 'due'.") from None
+        due_at, tenant, id = -1, "", ""
+    if not 0 <= due_at < NUMBER_END:
+        raise Invalid(f"{cursor!r:.200} is no cursor of a listing in the order 'due'.")
     return due_at, SessionKey(tenant, id)

@@ -8,7 +8,7 @@ import msgspec
 
 from perdure.backends.common.checks import LOOKED_MAX, selects
 from perdure.backends.common.pages import RecordPage
-from perdure.backends.common.refusals import bad_cursor
+from perdure.backends.common.refusals import numbers_of
 from perdure.backends.etcd import layout
 from perdure.backends.etcd.due import scan_due
 from perdure.backends.etcd.gateway import Compacted, Gateway, Json, data, get, items, prefix_end
@@ -175,9 +175,7 @@ class Reader:
 
     async def feed(self, cursor: str | None, limit: int) -> Page[Change]:
         """In the order of etcd's revisions, a revision's records together. etcd looks through all records for it."""
-        if cursor is not None and not cursor.isdecimal():
-            raise bad_cursor(cursor)
-        last = int(cursor or 0)
+        (last,) = (0,) if cursor is None else numbers_of(cursor, 1)
         found = await self._since(last + 1, limit)
         if len(found) == limit:
             newest = int(found[-1]["mod_revision"])

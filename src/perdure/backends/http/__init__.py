@@ -19,6 +19,7 @@ from urllib.parse import unquote
 
 from aiohttp.abc import AbstractResolver
 
+from perdure.backends.http.asking import HttpBackend
 from perdure.backends.http.calls import Calls
 from perdure.backends.http.discovery import Discovery, Finder, Static
 from perdure.backends.http.driver import HttpDriver
@@ -84,7 +85,7 @@ async def open_found(
         )
         return HttpDriver(calls, discovery)
 
-    return await open_address(address, connect, lambda driver: driver.start())
+    return await open_address(address, connect, lambda driver: driver.start(), HttpBackend)
 
 
 def members(address: Address) -> list[str]:

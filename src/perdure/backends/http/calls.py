@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import io
-from collections.abc import AsyncGenerator, Callable
+import re
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any
 
 import aiohttp
@@ -20,7 +21,7 @@ from perdure.backends.http.pool import Member, Pool
 from perdure.backends.http.tracing import requesting
 from perdure.errors import Error, Invalid, Unauthorized, Unavailable, Unknown, Unsupported
 from perdure.model.ids import SessionKey
-from perdure.wire import HEADER_DEADLINE, HEADER_STORE, HEADER_WIRE, JSON, MSGPACK, WIRE_VERSION
+from perdure.wire import HEADER_DEADLINE, HEADER_KEY, HEADER_LEASE, HEADER_STORE, HEADER_WIRE, JSON, MSGPACK, WIRE_VERSION
 from perdure.wire import records as wire
 from perdure.wire.problem import error_of
 
@@ -34,8 +35,43 @@ IDLE = 30.0
 """Seconds after which a connection without requests is closed: the next one is made by the names as they are then."""
 PIECES_FROM = 1 << 20
 """Bodies with more bytes go in pieces."""
+_NAMED = re.compile(r"(/v1/(?:sessions|consumers)/)[^/]+")
 _MORE = 0.25
 """Seconds beyond its deadline that an answer is waited for: a node settles well before."""
+
+
+RECORDS = {"Accept": MSGPACK, "Content-Type": MSGPACK}
+"""The media of the record face."""
+LONG = 600.0
+"""Seconds for the answer to what moves or removes many commits."""
+
+
+class Resource(msgspec.Struct, frozen=True):
+    """A request to a resource route; see `spi.Served.ask`."""
+
+    method: str
+    path: str
+    body: bytes | None = None
+    key: str | None = None
+    lease: str | None = None
+    seconds: float | None = None
+    repeatable: bool = False
+
+    @property
+    def route(self) -> str:
+        """Its path with a place where the name of a session or of a consumer stands."""
+        return _NAMED.sub(lambda found: found[1] + ("{id}" if "sessions" in found[1] else "{name}"), self.path.partition("?")[0])
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """What it says besides."""
+        said = {"Accept": JSON, "Content-Type": JSON}
+        if self.key is not None:
+            quoted = self.key.replace("\\", "\\\\").replace('"', '\\"')
+            said[HEADER_KEY] = f'"{quoted}"'
+        if self.lease is not None:
+            said[HEADER_LEASE] = self.lease
+        return said
 
 
 class Calls:
@@ -99,9 +135,32 @@ class Calls:
                 if over or not ("absent" in error.facts or self._pool.may_retry()):
                     raise error if writes else _reading(error) from error
 
-    async def send(self, method: str, path: str, route: str) -> None:
-        """A request to a resource route, once: it writes."""
-        await self._once(self._pool.choose(), path, None, self._timeout, writes=True, method=method, accept=JSON, route=route)
+    async def resource(self, asked: Resource) -> bytes:
+        """The answer of a resource route, which may write. What was certainly not done is asked of other nodes; with a key, or where it is
+        repeatable, also what no answer came to."""
+        tried: list[Member] = []
+        repeatable = asked.repeatable or asked.key is not None
+        until = asyncio.get_running_loop().time() + (self._timeout if asked.seconds is None else asked.seconds)
+        while True:
+            member = self._pool.choose(tried)
+            tried.append(member)
+            left = until - asyncio.get_running_loop().time()
+            try:
+                return await self._once(
+                    member,
+                    asked.path,
+                    asked.body,
+                    max(left, 0.001),
+                    writes=True,
+                    method=asked.method,
+                    more=asked.headers,
+                    route=asked.route,
+                )
+            except (Unavailable, Unknown) as error:
+                over = len(tried) >= TRIES_MAX or until <= asyncio.get_running_loop().time()
+                over = over or (isinstance(error, Unknown) and not repeatable)
+                if over or not ("absent" in error.facts or self._pool.may_retry()):
+                    raise
 
     async def _once(
         self,
@@ -112,15 +171,15 @@ class Calls:
         *,
         writes: bool,
         method: str = "",
-        accept: str = MSGPACK,
+        more: Mapping[str, str] = RECORDS,
         route: str = "",
     ) -> bytes:
         """One request to one node. `route`: its path without what is of one session; "": the path has nothing of that kind."""
-        sent = {**self._headers, HEADER_DEADLINE: f"{left:.3f}", "Accept": accept}
+        sent = {**self._headers, HEADER_DEADLINE: f"{left:.3f}", **more}
         if self.store_id:
             sent[HEADER_STORE] = self.store_id
-        if body is not None:
-            sent["Content-Type"] = MSGPACK
+        if body is None:
+            sent.pop("Content-Type", None)
         verb = method or ("GET" if body is None else "POST")
         with requesting(f"{verb} {route or path}", verb, member.url + path, sent) as span:
             return await self._exchange(member, verb, path, body, sent, left, span, writes=writes)

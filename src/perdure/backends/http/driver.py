@@ -8,7 +8,7 @@ from itertools import chain
 import msgspec
 
 from perdure.backends import spi
-from perdure.backends.http.calls import Calls, known_error
+from perdure.backends.http.calls import LONG, Calls, Resource, known_error
 from perdure.backends.http.discovery import Discovery
 from perdure.backends.http.notices import Interest, notices
 from perdure.backends.http.pool import Member
@@ -22,7 +22,11 @@ from perdure.wire.paths import segment
 
 ATTEMPT_BYTES = 256
 """About what an attempt weighs besides its bodies."""
-_AT_THE_NODE = "An http:// store cannot do that: nodes do it. Run `perdure {}` on the URL of the engine that they serve, or ask a node."
+_AT_THE_NODE = "A client of a service does not {}: its nodes do it."
+_OFFLINE = (
+    "A store is upgraded while nothing uses it, and the nodes of this service do: stop the nodes, then run `perdure upgrade` on the URL of"
+    " the engine that they serve."
+)
 
 
 class HttpDriver:
@@ -138,26 +142,30 @@ class HttpDriver:
         """Nothing: nodes make the snapshots."""
 
     async def change_index(self, row: Row, index: Index) -> bool:  # noqa: ARG002 - what it takes is the protocol's
-        """See `spi.Indexed.change_index`. Raises `Unsupported`: sweepers run beside nodes."""
-        raise Unsupported(_AT_THE_NODE.format("sweep"), advice="")
+        """See `spi.Indexed.change_index`. Raises `Unsupported`: nodes do a sweeper's rounds."""
+        raise Unsupported(_AT_THE_NODE.format("change index rows"), advice="")
 
     async def truncate(self, session: SessionKey, below: int, anchor: tuple[int, bytes], *, snapshot: bool = False) -> None:  # noqa: ARG002
         """See `spi.Indexed.truncate`. Raises `Unsupported`."""
-        raise Unsupported(_AT_THE_NODE.format("compact"), advice="")
+        raise Unsupported(_AT_THE_NODE.format("remove records"), advice="")
 
     async def purge(self, session: SessionKey) -> None:
         """See `spi.Backend.purge`: the node's resource route decides and does it."""
-        if self.about.tenant is not None and session.tenant != self.about.tenant:
-            raise Unauthorized(f"These credentials reach sessions of the tenant {self.about.tenant!r}, not of {session.tenant!r}.")
-        await self.calls.send("POST", f"/v1/sessions/{segment(session.id)}/purge", "/v1/sessions/{id}/purge")
+        self.check_tenant(session.tenant)
+        await self.calls.resource(Resource("POST", f"/v1/sessions/{segment(session.id)}/purge", seconds=LONG, repeatable=True))
+
+    def check_tenant(self, tenant: str) -> None:
+        """Raise `Unauthorized` for another tenant than the one whose sessions the credentials reach: no resource route takes one."""
+        if self.about.tenant is not None and tenant != self.about.tenant:
+            raise Unauthorized(f"These credentials reach sessions of the tenant {self.about.tenant!r}, not of {tenant!r}.")
 
     async def require_writer(self, version: int) -> None:  # noqa: ARG002 - as above
         """See `spi.Versioned.require_writer`. Raises `Unsupported`."""
-        raise Unsupported(_AT_THE_NODE.format("upgrade"), advice="")
+        raise Unsupported(_OFFLINE, advice="")
 
     async def migrate(self, from_version: int, progress: Progress) -> None:  # noqa: ARG002 - as above
         """See `spi.Versioned.migrate`. Raises `Unsupported`."""
-        raise Unsupported(_AT_THE_NODE.format("upgrade"), advice="")
+        raise Unsupported(_OFFLINE, advice="")
 
     async def checkup(self) -> Checkup:
         """See `remote.Driver.checkup`: what the node says of itself."""

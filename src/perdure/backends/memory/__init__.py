@@ -9,7 +9,7 @@ from itertools import islice
 import msgspec
 
 from perdure.backends.common.checks import check_records, fits, matches
-from perdure.backends.common.refusals import no_store
+from perdure.backends.common.refusals import no_store, numbers_of
 from perdure.backends.common.schema import check_index, check_migration, check_writer, read_due_cursor, write_due_cursor
 from perdure.backends.memory.chain import Chain, check_keys
 from perdure.backends.spi import (
@@ -296,9 +296,7 @@ class MemoryBackend:
     async def feed(self, cursor: str | None = None, limit: int = 256) -> Page[Change]:
         """See `spi.Backend.feed`: each record exactly once, in the order of the appends."""
         self._check_open()
-        if cursor is not None and not cursor.isdecimal():
-            raise Invalid(f"{cursor!r} is no cursor of this feed.")
-        start = int(cursor or 0)
+        (start,) = (0,) if cursor is None else numbers_of(cursor, 1)
         with self._section:
             self._complete()
             page = list(islice(((position, change) for position, change in self._feed.items() if position > start), limit))

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from perdure.backends.common.packing import Reading
-from perdure.backends.common.refusals import head_differs, no_store
+from perdure.backends.common.refusals import head_differs, no_store, numbers_of
 from perdure.backends.common.schema import check_writer, write_due_cursor, writer_version
 from perdure.backends.common.store_header import StoreHeader, check_schema, new_store_id
 from perdure.backends.common.stored import make_cells, make_head, make_record
@@ -292,10 +292,8 @@ class PostgreSQLDriver:
             if (await self.connections.fetch(self._queries["ahead"]))[0][0]:
                 raise Unsupported(f"{ahead(self._ns)}: {renumber(self._ns)}.", advice="")
             self._unsure_of_numbers = False
-        if cursor is not None and not re.fullmatch(r"\d{1,20}:\d{1,19}:\d{1,19}", cursor):
-            raise Invalid(f"{cursor!r} is no cursor of this feed.")
-        xid, n, version = (cursor or "0:0:0").split(":")
-        rows = await self.connections.fetch(self._queries["feed"], {"xid": xid, "n": int(n), "version": int(version), "limit": limit})
+        xid, n, version = numbers_of(cursor or "0:0:0", 3)
+        rows = await self.connections.fetch(self._queries["feed"], {"xid": str(xid), "n": n, "version": version, "limit": limit})
         changes = [Change(session := SessionKey(tenant, id), _record(session, row)) for _, _, tenant, id, *row in rows]
         return Page(changes, ":".join(map(str, (*rows[-1][:2], rows[-1][4]))) if rows else cursor or "0:0:0")
 

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from perdure.backends.common.refusals import bad_cursor
+from perdure.backends.common.refusals import numbers_of
 from perdure.backends.spi import Change, Page, Record
 from perdure.model.ids import SessionKey
 
@@ -120,8 +120,5 @@ async def sweep(log: Log, place: int, dropped: int) -> None:
 
 
 def _parsed(cursor: str | None) -> tuple[int, int, int]:
-    parts = (cursor or "0:0:0").split(":")
-    if len(parts) != 3 or not all(part.isascii() and part.isdecimal() and len(part) < 20 for part in parts):
-        raise bad_cursor(cursor)
-    number, place, version = map(int, parts)
+    number, place, version = numbers_of(cursor or "0:0:0", 3)
     return number, place, version

@@ -45,10 +45,15 @@ D = TypeVar("D", bound=Driver)
 
 
 async def open_remote(
-    connect: Callable[[], Awaitable[Driver]], *, place: str, timeout: float, secrets: Secrets | None = None
+    connect: Callable[[], Awaitable[Driver]],
+    *,
+    place: str,
+    timeout: float,
+    secrets: Secrets | None = None,
+    kind: type[RemoteBackend] | None = None,
 ) -> RemoteBackend:
     """Connect a driver on a loop of its own. `place` is the URL without its `secrets`, which are kept out of every error; `timeout` in
-    seconds, see `Appender`."""
+    seconds, see `Appender`. `kind`: what is made, if not a plain `RemoteBackend`."""
     io = IoLoop(f"perdure-{place.partition(':')[0]}")
 
     async def start() -> tuple[Driver, Appender]:
@@ -60,10 +65,15 @@ async def open_remote(
     except BaseException:
         io.close()
         raise
-    return RemoteBackend(io, driver, appender, place, timeout, secrets or Secrets(place))
+    return (kind or RemoteBackend)(io, driver, appender, place, timeout, secrets or Secrets(place))
 
 
-async def open_address(address: Address, connect: Callable[[], Awaitable[D]], start: Callable[[D], Awaitable[object]]) -> RemoteBackend:
+async def open_address(
+    address: Address,
+    connect: Callable[[], Awaitable[D]],
+    start: Callable[[D], Awaitable[object]],
+    kind: type[RemoteBackend] | None = None,
+) -> RemoteBackend:
     """As `open_remote`, for a URL with the option `timeout`: `connect` makes a driver, `start` starts it. A driver that cannot be started
     is closed."""
 
@@ -76,7 +86,7 @@ async def open_address(address: Address, connect: Callable[[], Awaitable[D]], st
             raise
         return driver
 
-    return await open_remote(started, place=address.place, secrets=address.secrets, timeout=address.options["timeout"])
+    return await open_remote(started, place=address.place, secrets=address.secrets, timeout=address.options["timeout"], kind=kind)
 
 
 class RemoteBackend:

@@ -26,9 +26,11 @@ from perdure.backends.spi.backend import (
     Notifying,
     Progress,
     Proving,
+    Served,
     Settling,
     Versioned,
     indexed,
+    served,
 )
 from perdure.backends.spi.capabilities import Capabilities, Checkup, Finding
 from perdure.backends.spi.rows import (
@@ -80,8 +82,10 @@ __all__ = [
     "Record",
     "Refused",
     "Row",
+    "Served",
     "Settling",
     "Snapshot",
     "Versioned",
     "indexed",
+    "served",
 ]

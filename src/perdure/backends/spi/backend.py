@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from perdure.backends.spi.capabilities import Capabilities, Checkup
 from perdure.backends.spi.rows import Append, Change, Index, Known, Loaded, Outcome, Page, Query, Row
@@ -135,6 +135,50 @@ class Attentive(Protocol):
         """A session, or all sessions of a tenant by its name, is watched from now on, or no more. Until the first call everything is.
         Called from any thread, quick, never raises."""
         ...
+
+
+@runtime_checkable
+class Served(Protocol):
+    """A backend that is a service: what only the engine of its nodes may decide is asked of a node, at a resource route.
+
+    That is each write to Perdure's own sessions, and whatever moves or removes commits.
+    """
+
+    @property
+    def archives(self) -> bool:
+        """Whether the nodes have a place for archived commits."""
+        ...
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        tenant: str,
+        body: Any = None,
+        key: str | None = None,
+        lease: str | None = None,
+        seconds: float | None = None,
+        repeatable: bool = False,
+    ) -> Any:
+        """The JSON of a node's answer; `None` where it has none. `path` goes on from the address of a node, `body` is what JSON can say.
+
+        `key` is an idempotency key, `lease` a grant. `seconds`: how long the answer is waited for; `None`: as the URL says. With a key, or
+        `repeatable`, it is sent again where no answer came. Raises what the node says, `Unavailable` (nothing was done), `Unknown`.
+        """
+        ...
+
+    def confirm(self, path: str, *, tenant: str, lease: str, ttl: float, on_loss: Callable[[], None]) -> Callable[[], None]:
+        """Say that the holder of a lease is alive, thrice in each `ttl` (seconds), until the function is called that comes back.
+
+        `on_loss` is called, from another thread, once the lease is lost, or no node could be asked for a ttl. Never raises.
+        """
+        ...
+
+
+def served(backend: Backend) -> Served | None:
+    """The backend, where it is a service."""
+    return backend if isinstance(backend, Served) else None
 
 
 class Backend(Protocol):

@@ -16,7 +16,7 @@ from typing import TypeVar
 import apsw
 import msgspec
 
-from perdure.backends.common.refusals import no_store
+from perdure.backends.common.refusals import no_store, numbers_of
 from perdure.backends.common.schema import check_index
 from perdure.backends.spi import (
     APPENDS_MAX,
@@ -236,9 +236,8 @@ class SQLiteBackend:
 
     async def feed(self, cursor: str | None = None, limit: int = 256) -> Page[Change]:
         """See `spi.Backend.feed`: the order of the commits in the file, each exactly once."""
-        if cursor is not None and not cursor.isdecimal():
-            raise Invalid(f"{cursor!r} is no cursor of this feed.")
-        return await self._read(lambda connection: reader.feed(connection, cursor, limit))
+        (after,) = (0,) if cursor is None else numbers_of(cursor, 1)
+        return await self._read(lambda connection: reader.feed(connection, after, limit))
 
     async def _read(self, function: Callable[[apsw.Connection], T]) -> T:
         self._check_open()

@@ -204,11 +204,11 @@ def _count(connection: apsw.Connection, tenant: str, name: str, value: str) -> i
     return int(connection.execute(counted, (tenant, name, value, TAGGED_MANY)).get)
 
 
-def feed(connection: apsw.Connection, cursor: str | None, limit: int) -> Page[Change]:
-    """The log in the order of its rows."""
+def feed(connection: apsw.Connection, last: int, limit: int) -> Page[Change]:
+    """The log in the order of its rows, after the row with this number."""
     columns = ", ".join("log." + name for name in RECORD.split(", "))
     statement = f"SELECT pos, tenant, session.id, {columns} FROM log JOIN session USING (n) WHERE pos > ? ORDER BY pos LIMIT ?"
-    last, changes, size = int(cursor or 0), list[Change](), 0
+    changes, size = list[Change](), 0
     for position, tenant, id, *row in connection.execute(statement, (last, limit)):
         last = position
         changes.append(Change(SessionKey(tenant, id), make_record(row)))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from perdure.backends.spi import served
 from perdure.engine.archive.retention import check_keep
+from perdure.engine.calls import nodes
 from perdure.engine.context import Context
 from perdure.engine.options import Options, check_options
 from perdure.engine.views import Archived
@@ -15,6 +17,8 @@ async def archive(context: Context, session: str, actor: str | None) -> Archived
     core, target = context.opened(), context.key(session)
     check_options(Options(actor=actor))
     with core.telemetry.span("archive", *target):
+        if (service := served(core.backend)) is not None:
+            return await nodes.archive(service, target, actor)
         return await core.archiver.archive(target, actor)
 
 
@@ -32,4 +36,6 @@ async def compact(context: Context, session: str, keep: int | timedelta, actor: 
     check_options(Options(actor=actor))
     checked = check_keep(keep)
     with core.telemetry.span("compact", *target):
+        if (service := served(core.backend)) is not None:
+            return await nodes.compact(service, target, checked, actor, drop=drop)
         return await core.retention.compact(target, checked, actor, drop=drop)

@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from perdure.backends.spi import NEVER, Appended, Backend, Index, Versioned, indexed
+from perdure.backends.spi import NEVER, Appended, Backend, Index, Versioned, indexed, served
 from perdure.config import shown_url
 from perdure.engine.calls.listing import check_tags
+from perdure.engine.calls.nodes import configure_prefix
 from perdure.engine.calls.read import read_live
 from perdure.engine.context import Context
 from perdure.engine.core import Core
@@ -149,9 +150,11 @@ def changed(policy: lifecycle.Policy, asked: Wanted, now: int) -> lifecycle.Poli
 
 def require_archive(core: Core, made: lifecycle.Policy, asked: Wanted) -> None:
     """Raise `Unsupported` where what is asked for needs an archive, and the store was opened without one."""
-    if core.segments.has_place:
+    nodes = served(core.backend)
+    if core.segments.has_place or (nodes is not None and nodes.archives):
         return
-    advice = "open the store with archive=, such as archive='file:///folder'"
+    where = "open the store" if nodes is None else "start the nodes"
+    advice = f"{where} with archive=, such as archive='file:///folder'"
     if asked.archive_after not in (None, UNSET):
         raise Unsupported(f"archive_after moves sessions to an archive: {advice}.", advice="")
     if made.keeps and not made.drop and (asked.keep is not UNSET or asked.drop is not UNSET):
@@ -196,7 +199,10 @@ async def configure(
             )
         require_able(core)
         with core.telemetry.span("configure", context.tenant, target.id):
-            receipt = await _once(core, target, key, asked, UNSET, lambda keyed: _change_prefix(core, target, asked, actor, keyed))
+            if (nodes := served(core.backend)) is not None:
+                receipt = await configure_prefix(nodes, context.tenant, str(prefix), _said(asked), key, actor)
+            else:
+                receipt = await _once(core, target, key, asked, UNSET, lambda keyed: _change_prefix(core, target, asked, actor, keyed))
             core.prefixes.forget(context.tenant)
             return receipt
     target = context.key(session)
@@ -217,6 +223,10 @@ async def configure(
         return await core.in_order(target, _once(core, target, key, asked, UNSET if checked is None else checked, write))
 
 
+def _said(asked: Wanted) -> dict[str, Any]:
+    return {name: value for name, value in msgspec.structs.asdict(asked).items() if value is not UNSET}
+
+
 async def _once(
     core: Core,
     session: SessionKey,
@@ -225,7 +235,7 @@ async def _once(
     tags: Mapping[str, str] | UnsetType,
     write: Callable[[Keyed | None], Awaitable[Receipt]],
 ) -> Receipt:
-    said: dict[str, Any] = {name: value for name, value in msgspec.structs.asdict(asked).items() if value is not UNSET}
+    said = _said(asked)
     if tags is not UNSET:
         said["tags"] = tags
     return await once(core.keys, session, key, Event(CONFIGURED, said), core.durability, write)

@@ -10,8 +10,10 @@ import msgspec
 from perdure.engine.live.changes import Selection
 from perdure.engine.views import Change
 from perdure.errors import Invalid
+from perdure.model import ops as op
 from perdure.model.ids import check_name
 from perdure.model.pointer import join
+from perdure.wire.paths import segment
 
 PREFIX = "consumer/"
 """What the ids of these sessions of a system tenant begin with."""
@@ -64,6 +66,32 @@ class Parked(msgspec.Struct):
     """Whether the consumer is asked to try again."""
 
 
+class Progress(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a run of a consumer has done since its checkpoint was written last."""
+
+    run: str
+    """The run, and `saves` how often it has written, with this time."""
+    saves: int
+    cursor: str | None
+    """Where it goes on; `None`: at the start."""
+    handled: int = 0
+    """How many changes it has handled."""
+    position: Position | None = None
+    """The newest of them."""
+    parked: dict[str, Parked | None] = {}
+    """By session what is parked now; `None`: nothing any more."""
+
+    @property
+    def ops(self) -> list[op.Op]:
+        """How it changes the state."""
+        found = [op.set("/cursor", self.cursor), op.set("/run", self.run), op.set("/saves", self.saves)]
+        if self.position is not None:
+            found += [op.add("/handled", self.handled), op.set("/position", msgspec.to_builtins(self.position))]
+        found += [op.remove(path_of(session)) for session, parked in self.parked.items() if parked is None]
+        kept = [(session, parked) for session, parked in self.parked.items() if parked is not None]
+        return found + [op.set(path_of(session), msgspec.to_builtins(parked)) for session, parked in kept]
+
+
 class State(msgspec.Struct):
     """The state of the session."""
 
@@ -86,6 +114,11 @@ def session_id(name: object) -> str:
     if len(checked.encode()) > NAME_BYTES_MAX:
         raise Invalid(f"A consumer's name may have at most {NAME_BYTES_MAX} bytes; this one has {len(checked.encode())}.")
     return PREFIX + checked
+
+
+def path_of_consumer(name: object) -> str:
+    """The resource of a consumer at a node. Raises `Invalid`."""
+    return f"/v1/consumers/{segment(session_id(name).removeprefix(PREFIX))}"
 
 
 def state_of(state: Mapping[str, Any]) -> State:

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from math import isfinite
 
-from perdure.errors import Invalid, Unavailable, Unknown, Unsupported
+from perdure.errors import Invalid, Unknown, Unsupported
 from perdure.service.answers import Answer, Stream
 from perdure.service.call import Call
 from perdure.service.hooks import Credential, Scope
@@ -89,13 +89,10 @@ def _post(path: str, handle: Callable[[Call], object], scope: Scope, *, charges:
 
 
 def _face(call: Call, face_of: FaceOf) -> tuple[Face, Credential | None]:
-    """The face, once the client is known to speak to it, and to mean this store."""
+    """The face, once the client is known to speak to it."""
     face, caller = face_of(call)
     _check_wire(call)
     call.media(MSGPACK)
-    asked = call.once(HEADER_STORE.lower())
-    if asked is not None and asked != face.backend.store_id:
-        raise Unavailable("This node serves another store than the one that the client opened.")
     return face, caller
 
 

@@ -15,7 +15,7 @@ import msgspec
 from perdure.codec import envelope, out_of_line
 from perdure.codec.codec import Codec
 from perdure.codec.records import PREV_BYTES, Base, decode_meta, encode_meta
-from perdure.engine.options import check_events
+from perdure.engine.options import VERSION_MAX, check_events
 from perdure.engine.read.chains import FORKED
 from perdure.engine.write.request import has_ops
 from perdure.errors import Corrupt, Deleted, Invalid, Moved, TooLarge
@@ -129,7 +129,7 @@ def _check_columns(record: Record, now: int, bytes_max: int) -> None:
         raise Invalid(
             f"The time of this commit, {head.at} ns since 1970, lies more than a day ahead of the node's ({rfc3339(now)}): set the clock."
         )
-    if head.version < 1 or not 0 <= head.epoch < 1 << 63 or not head.at > -(1 << 63) or record.kind not in _KINDS:
+    if not 1 <= head.version <= VERSION_MAX or not 0 <= head.epoch < 1 << 63 or not head.at > -(1 << 63) or record.kind not in _KINDS:
         raise Invalid("A record has a number that no commit has.")
     if len(record.body) <= envelope.FORMAT or envelope.is_erased(record.body) or out_of_line.is_reference(record.body):
         raise Invalid("A commit is sent with its body. Nodes store large bodies elsewhere by themselves.")

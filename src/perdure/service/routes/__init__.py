@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from perdure.service.routes import commits, health, leases, lifecycle, metrics, patch, sessions, state, watching
+from perdure.service.routes import commits, consumers, health, leases, lifecycle, metrics, patch, sessions, state, sweeps, watching
 from perdure.service.table import Route
 
 ROUTES: tuple[Route, ...] = (
@@ -12,6 +12,8 @@ ROUTES: tuple[Route, ...] = (
     *sessions.ROUTES,
     *lifecycle.ROUTES,
     *leases.ROUTES,
+    *sweeps.ROUTES,
+    *consumers.ROUTES,
     *watching.ROUTES,
     *health.ROUTES,
     *metrics.ROUTES,

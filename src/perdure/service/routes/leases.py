@@ -9,11 +9,11 @@ import msgspec
 from msgspec import Meta
 
 from perdure.engine.leasing.lease import Lease
-from perdure.errors import Error, Invalid
+from perdure.errors import Error
 from perdure.service.answers import Answer, json_answer
 from perdure.service.call import Call
 from perdure.service.hooks import Scope
-from perdure.service.leases import confirmed, is_released, remember, unless_gone
+from perdure.service.leases import confirmed, is_released, named, remember, unless_gone
 from perdure.service.routes.commits import KEY, TRACE
 from perdure.service.table import Header, Reply, Route
 from perdure.wire import HEADER_KEY, HEADER_LEASE
@@ -82,7 +82,8 @@ def shown(lease: Lease) -> dict[str, Any]:
     }
 
 
-def _answer(lease: Lease, status: int = 200) -> Answer:
+def answer_of(lease: Lease, status: int = 200) -> Answer:
+    """The answer that shows a lease."""
     return json_answer(shown(lease), status, [(HEADER_LEASE.lower(), lease.grant), ("cache-control", "no-store")])
 
 
@@ -95,34 +96,27 @@ async def take(call: Call) -> Answer:
     if (key := call.key) is not None:
         asked.repeats(key)
     lease = await unless_gone(call, asked.__aenter__())
-    remember(call, lease)
-    return _answer(lease, 201)
+    remember(call, lease, call.store)
+    return answer_of(lease, 201)
 
 
 async def confirm(call: Call) -> Answer:
     """Say that the holder lives, and ask whether it still holds."""
     session = call.session
     await call.no_body()
-    lease = await confirmed(call, session, _name(call))
+    lease = await confirmed(call, session, named(call), call.store)
     await lease.confirm()
-    return _answer(lease)
+    return answer_of(lease)
 
 
 async def release(call: Call) -> Answer:
     """Let go."""
     session = call.session
     await call.no_body()
-    name, key = _name(call), call.key
-    if key is None or not await is_released(call, session, name, key):
-        await (await confirmed(call, session, name)).release(key=key)
+    name, key = named(call), call.key
+    if key is None or not await is_released(session, name, key, call.store):
+        await (await confirmed(call, session, name, call.store)).release(key=key)
     return Answer(204)
-
-
-def _name(call: Call) -> str:
-    name = call.once("perdure-lease")
-    if name is None:
-        raise Invalid(f"Name the lease with {HEADER_LEASE}.", advice="")
-    return name
 
 
 async def claim(call: Call) -> Answer:
@@ -135,7 +129,7 @@ async def claim(call: Call) -> Answer:
     try:
         async with aclosing(leases) as each:  # type: ignore[type-var]
             async for lease in each:
-                remember(call, lease)
+                remember(call, lease, call.store)
                 found.append(lease)
     except Error:
         if not found:

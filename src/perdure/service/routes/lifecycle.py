@@ -53,8 +53,8 @@ class Keep(msgspec.Struct, forbid_unknown_fields=True):
     commits: Annotated[int, Meta(ge=1)] | None = None
 
 
-class ConfigureBody(msgspec.Struct, forbid_unknown_fields=True):
-    """What is to become of a session. What is left out stays; null removes. Durations are in seconds."""
+class PolicyBody(msgspec.Struct, forbid_unknown_fields=True):
+    """What is to become of sessions. What is left out stays; null removes. Durations are in seconds."""
 
     expire_after: Seconds | UnsetType | None = UNSET
     """So long after its last data commit it is deleted."""
@@ -62,17 +62,46 @@ class ConfigureBody(msgspec.Struct, forbid_unknown_fields=True):
     """So long after that it is purged."""
     archive_after: Seconds | UnsetType | None = UNSET
     """So long after its last data commit it goes to the archive."""
-    wake_at: str | UnsetType | None = UNSET
-    """When it is woken: a time such as 2026-11-29T18:00:00Z."""
     wake_every: Seconds | UnsetType | None = UNSET
-    """How long after that again."""
+    """How long after the time before it is woken again."""
     wake: Literal["sweep", "claim"] | UnsetType | None = UNSET
     """Who wakes it: the sweeper, or a worker that claims it."""
     keep: Keep | UnsetType | None = UNSET
     drop: bool | UnsetType | None = UNSET
     """Whether older commits are removed; else they go to the archive."""
+    actor: str | None = None
+    """Who does it."""
+
+
+class ConfigureBody(PolicyBody):
+    """What is to become of a session. What is left out stays; null removes. Durations are in seconds."""
+
+    wake_at: str | UnsetType | None = UNSET
+    """When it is woken: a time such as 2026-11-29T18:00:00Z."""
     tags: dict[str, str] | UnsetType = UNSET
     """All tags, in place of those it had."""
+
+
+class PrefixBody(PolicyBody, kw_only=True):
+    """What sessions begin with whose ids begin so."""
+
+    prefix: str
+    """At most 248 bytes; "" is that of all."""
+
+
+class Kept(msgspec.Struct, forbid_unknown_fields=True):
+    """How old, or how many, the commits are that stay: one of both."""
+
+    seconds: Annotated[float, Meta(ge=0)] | None = None
+    commits: Annotated[int, Meta(ge=0)] | None = None
+
+
+class CompactBody(msgspec.Struct, forbid_unknown_fields=True):
+    """How much of a session stays in the engine."""
+
+    keep: Kept
+    drop: bool = False
+    """Whether older commits are removed; else they go to the archive."""
     actor: str | None = None
 
 
@@ -133,17 +162,29 @@ async def merge(call: Call) -> Answer:
 async def configure(call: Call) -> Answer:
     """Tags and policy, as one commit."""
     session, body = call.session, await call.json(ConfigureBody)
-    said: dict[str, Any] = {name: value for name in body.__struct_fields__ if (value := getattr(body, name)) is not UNSET}
-    said["actor"] = call.actor(body.actor)
+    said = _said(call, body)
     if isinstance(body.wake_at, str):
         said["wake_at"] = parse_time(body.wake_at, "wake_at")
-    if isinstance(body.keep, Keep):
-        said["keep"] = _keep(body.keep)
     receipt = await call.store.configure(session, key=call.key, lease=await lease_of(call, session), **said)
     return json_answer(receipt.to_dict(), headers=etag(receipt.version, receipt.hash))
 
 
-def _keep(keep: Keep) -> int | timedelta:
+async def configure_prefix(call: Call) -> Answer:
+    """What sessions begin with, as one commit of Perdure's own."""
+    receipt = await call.store.configure(key=call.key, **_said(call, await call.json(PrefixBody)))
+    return json_answer(receipt.to_dict(), headers=etag(receipt.version, receipt.hash))
+
+
+def _said(call: Call, body: PolicyBody) -> dict[str, Any]:
+    """The arguments of `Store.configure`."""
+    said: dict[str, Any] = {name: value for name in body.__struct_fields__ if (value := getattr(body, name)) is not UNSET}
+    said["actor"] = call.actor(body.actor)
+    if isinstance(body.keep, Keep):
+        said["keep"] = _keep(body.keep)
+    return said
+
+
+def _keep(keep: Keep | Kept) -> int | timedelta:
     if (keep.seconds is None) == (keep.commits is None):
         raise Invalid("keep takes one of `seconds` and `commits`.", advice="")
     try:
@@ -182,6 +223,13 @@ async def archive(call: Call) -> Answer:
     return json_answer((await call.store.archive(session, actor=call.actor(body.actor))).to_dict())
 
 
+async def compact(call: Call) -> Answer:
+    """All but the newest commits to the archive, or away."""
+    session, body = call.session, await call.json(CompactBody)
+    actor = call.actor(body.actor)
+    return json_answer((await call.store.compact(session, keep=_keep(body.keep), drop=body.drop, actor=actor)).to_dict())
+
+
 async def restore(call: Call) -> Answer:
     """Back from the archive."""
     session, body = call.session, await call.json_or_nothing(ActorBody)
@@ -216,6 +264,13 @@ ROUTES = (
         body=ConfigureBody, headers=(KEY, LEASE, TRACE), replies=(Reply(200, "It is stored.", ReceiptBody, headers=("ETag",)),),
         example=f"""$URL/v1/sessions/trip-42/configure {_JSON} '{{"tags": {{"team": "ops"}}, "expire_after": 2592000}}'""",
     ),
+    Route(
+        method="POST", path="/v1/configure", scope=Scope.admin, handle=configure_prefix, name="configurePrefix",
+        summary="Set what sessions of a prefix begin with",
+        about="Writers learn it within 30 seconds; a sweeper gives it to sessions that were started meanwhile. The longest prefix decides.",
+        body=PrefixBody, headers=(KEY, TRACE), replies=(Reply(200, "It is stored.", ReceiptBody, headers=("ETag",)),),
+        example=f"""$URL/v1/configure {_JSON} '{{"prefix": "trip-", "expire_after": 2592000}}'""",
+    ),
     _post(
         "verify", Scope.read, verify, "Prove a session",
         about="Each commit's hash and place, and each snapshot against the fold. It reads everything.", keyless="It writes nothing.",
@@ -226,6 +281,12 @@ ROUTES = (
         about="Reads go on as before, and the first write brings it back. The node needs an archive, else 501.",
         body=ActorBody, optional_body=True, keyless=_AGAIN, headers=(TRACE,), replies=(Reply(200, "It is archived.", ArchivedBody),),
         example="-X POST $URL/v1/sessions/trip-42/archive",
+    ),
+    _post(
+        "compact", Scope.admin, compact, "Move all but the newest commits to the archive",
+        about="With `drop` they are removed. The state stays, and so do idempotency keys. Without an archive it needs `drop`, else 501.",
+        body=CompactBody, keyless=_AGAIN, replies=(Reply(200, "What went.", ArchivedBody),), headers=(TRACE,),
+        example=f"""$URL/v1/sessions/trip-42/compact {_JSON} '{{"keep": {{"commits": 1000}}, "drop": true}}'""",
     ),
     _post(
         "restore", Scope.admin, restore, "Bring a session back from the archive",

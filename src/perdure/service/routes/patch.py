@@ -13,8 +13,8 @@ from perdure.errors import Conflict
 from perdure.model import ops as op
 from perdure.service.answers import Answer, json_answer
 from perdure.service.bodies import Level, ReceiptBody
-from perdure.service.call import Call, decode_json
-from perdure.service.conditions import Condition, condition_of, etag, version_of
+from perdure.service.call import Call
+from perdure.service.conditions import Condition, condition_of, etag, parse_number, version_of
 from perdure.service.hooks import Scope
 from perdure.service.leases import lease_of
 from perdure.service.patch.evaluate import Evaluated, evaluate
@@ -51,9 +51,9 @@ async def patch(call: Call) -> Answer:
     """Evaluate a patch on the session's state and write what it does, as one commit."""
     session, query = call.session, call.query(PatchQuery)
     media = call.media(JSON_PATCH, MERGE_PATCH)
-    document = decode_json(await call.body(), Any)
-    base = None if query.base is None else int(query.base) if query.base.isdecimal() and len(query.base) < 19 else query.base
-    condition = condition_of(call, session, base)
+    document: Any = await call.decoded(await call.body(), Any)
+    number = query.base is not None and query.base.isdecimal()
+    condition = condition_of(call, session, parse_number(query.base or "", "base") if number else query.base)
     limit = call.node.options.max_body
     if media == MERGE_PATCH:
         operation = op.merge("", document) if isinstance(document, dict) else op.set("", document)
