@@ -522,7 +522,8 @@ class Store:
     ) -> Iterator[Change]:
         """The commits of every session of this tenant, from the start or after a cursor, then those to come; each with a cursor to go on.
 
-        At least once: one session's commits come in the order of their versions, and some may come again after a cursor was taken up.
+        At least once: one session's commits come in the order of their versions, and some may come again after a cursor was taken up: also
+        all that the archive has of a session, where some of it may have gone there unread.
         Between sessions there is no promised order. Deleted sessions are among them up to their tombstone; of a purged one only the
         tombstone is left. With `follow=False` it ends when there are no more.
 
@@ -532,7 +533,7 @@ class Store:
 
         Waits out an engine that is away, for `watch_outage` seconds. Raises `Invalid` for a cursor of another store or tenant, `Rewound`
         when the store has lost commits that were seen, `Truncated` (with a `cursor` to go on without them) when commits were truncated
-        before they were read, `Corrupt`, `Unavailable`, `Closed`.
+        before they were read, or may have been, `Corrupt`, `Unavailable`, `Closed`.
         """
         return _iterate(self._store.changes(after=after, types=types, prefix=prefix, tags=tags, control=control, follow=follow))
 

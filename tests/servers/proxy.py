@@ -66,6 +66,12 @@ class Proxy(Listening):
         """Cut the next answers; the client is told `instead` of them."""
         self._cutting, self._instead = answers, instead
 
+    def lead_to(self, port: int) -> None:
+        """From now on clients come to another server; those that are connected are cut off."""
+        self._target = port
+        for client in list(self._clients):
+            client.cancel()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None

@@ -354,31 +354,31 @@ async def test_the_cost_is_in_proportion_to_what_is_new() -> None:
     """A follower at the end of ten thousand commits asks for one page when a commit comes, and gets one record."""
 
     class Counting(MemoryBackend):
-        read: list[int]
+        asked: list[int]
 
         async def feed(self, cursor: str | None = None, limit: int = 256) -> Page[FeedEntry]:
             page = await super().feed(cursor, limit)
-            self.read.append(len(page.items))
+            self.asked.append(len(page.items))
             return page
 
         async def heads(self, sessions: Sequence[SessionKey]) -> Any:
-            self.read.append(-len(sessions))
+            self.asked.append(-len(sessions))
             return await super().heads(sessions)
 
     backend = Counting(SystemClock())
-    backend.read = []
+    backend.asked = []
     async with on(backend) as store:
         await asyncio.gather(*(store.append(f"s{number}", Event("n")) for number in range(5_000)))
         cursor = (await changes(store))[-1].cursor
-        backend.read.clear()
+        backend.asked.clear()
         async with aclosing(store.changes(after=cursor)) as given:  # type: ignore[type-var]
             for _ in range(3):
                 waiting = asyncio.create_task(anext(given))
                 await until(lambda: bool(store._core.watchers._followers))
                 await store.append("s0", Event("n"))
                 await waiting
-        assert sum(count for count in backend.read if count > 0) == 3
-        assert backend.read.count(-1) <= 1 + 3  # The cursor is proven once; each append may ask for a head.
+        assert sum(count for count in backend.asked if count > 0) == 3
+        assert backend.asked.count(-1) <= 1 + 3  # The cursor is proven once; each append may ask for a head.
 
 
 async def test_bodies_that_lie_elsewhere_are_fetched(file_url: str, tmp_path: Path) -> None:

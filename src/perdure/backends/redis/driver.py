@@ -85,6 +85,10 @@ class RedisDriver:
             scan_orders=("id", "due") if self.schema >= 2 else ("id",),
         )
 
+    async def identify(self) -> str | None:
+        """See `spi.Identified`."""
+        return await self._header.id()
+
     def _function(self, name: str, shard: int, *more: str | bytes | int) -> tuple[str, Words]:
         return function(name, self._prefixes[shard], *more)
 

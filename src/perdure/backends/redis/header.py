@@ -14,7 +14,7 @@ from perdure.backends.redis.connections import Connections, Words
 from perdure.backends.redis.layout import LIBRARY
 from perdure.backends.spi import SCHEMA_VERSION
 from perdure.clock import Clock
-from perdure.errors import Corrupt, Error
+from perdure.errors import Corrupt, Error, NotFound
 
 _WRITES = {"put_snapshot", "truncate", "purge", "change_index", "require_writer", "swap_header"}
 
@@ -51,6 +51,13 @@ class RedisHeader:
     async def _stored(self) -> bytes | None:
         found: bytes | None = await self._connections.one(self._key, "GET", self._key)
         return found
+
+    async def id(self) -> str:
+        """The id of the store that is there now. Raises `NotFound`."""
+        found = await self._stored()
+        if found is None:
+            raise NotFound(f"There is no store in {self._connections.place}.", missing="store")
+        return _parsed(found).id
 
     async def _certain(self) -> bytes:
         found = await self._stored()

@@ -25,6 +25,7 @@ from perdure.backends.spi import (
     Checkup,
     Head,
     Hear,
+    Identified,
     Index,
     Known,
     Loaded,
@@ -272,6 +273,10 @@ class RemoteBackend:
     async def settled(self, session: SessionKey) -> None:
         """See `spi.Settling.settled`."""
         await self.run(self._appender.settled(session))
+
+    async def identify(self) -> str | None:
+        """See `spi.Identified`."""
+        return await self.run(self._driver.identify()) if isinstance(self._driver, Identified) else None
 
     async def checkup(self) -> Checkup:
         """See `spi.Examined`."""

@@ -34,6 +34,15 @@ class Proving(Protocol):
 
 
 @runtime_checkable
+class Identified(Protocol):
+    """A backend that may say which store is in its place now."""
+
+    async def identify(self) -> str | None:
+        """The id of that store, at the cost of a read; `None`: only who opens it again knows. Raises `NotFound` where there is none."""
+        ...
+
+
+@runtime_checkable
 class Settling(Protocol):
     """A backend whose appends go on when their caller is cancelled."""
 

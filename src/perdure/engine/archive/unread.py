@@ -3,8 +3,7 @@
 A consumer's checkpoint says how far it is in the feed. What it wants after that, and what it has parked, is unread. How far a scan of the
 feed has come is remembered, so that a sweeper which moves or drops commits of many sessions reads the feed once.
 
-A follower that begins after a cursor does not know what came before it of each session. So it cannot see that something was moved to a
-segment meanwhile: nothing goes before it was read.
+Nothing of what they want goes before it was read. So a consumer that begins again after its cursor misses nothing that was dropped.
 """
 
 from __future__ import annotations

@@ -1,8 +1,11 @@
 """Following all sessions of a tenant: the engine's feed page by page, checked, then a notification or a poll, and on.
 
 Each session's commits are checked against the one before as far as it is remembered: what the feed repeats is dropped, a gap is `Truncated`
-and a commit that follows another one than was seen is `Rewound`. Whether the store still has the newest commit that was passed is looked up
-when a cursor is taken up, after an outage, and at each page where a failover may drop commits (`capabilities.failover_loss`).
+and a commit that follows another one than was seen is `Rewound`. A session that is not remembered may have lost commits to the archive
+since the cursor: where the engine has nothing below the first record that comes, all that the archive has comes before that.
+
+Whether the store still has the newest commit that was passed is looked up when a cursor is taken up, after an outage, and at each page
+where a failover may drop commits (`capabilities.failover_loss`).
 """
 
 from __future__ import annotations
@@ -155,8 +158,10 @@ class Follower:
         try:
             for entry in page.items:
                 if entry.session.tenant == self._tenant:
-                    async for record in self._with_archived(entry.session, entry.record):
-                        commit = await self._next(entry.session, record)
+                    expected = await self._expected(entry.session, entry.record)
+                    async for record in self._with_archived(entry.session, entry.record, expected):
+                        commit = await self._next(entry.session, record, expected)
+                        expected = max(expected, record.head.version + 1)
                         if commit is not None:
                             found.append(Change(entry.session.id, commit, self._cursor()))
         except Error as error:
@@ -174,14 +179,14 @@ class Follower:
     def _cursor(self, more: bytes = b"") -> str:
         return self._cursors.write(Place(self._feed, self._proof, self._passed + more))
 
-    async def _next(self, session: SessionKey, record: Record) -> Commit | None:
-        """What the follower gets of a record; from now on it is passed."""
+    async def _next(self, session: SessionKey, record: Record, expected: int) -> Commit | None:
+        """What the follower gets of a record; from now on it is passed. `expected`: the version that is to come next."""
         head, hash = record.head, record.head.hash[:HASH_BYTES]
         wanted = session.id.startswith(self._selection.prefix)
         commit = None
         if wanted:
             mark = self._cursors.mark(session.id)
-            commit = self._open(session, record, mark)
+            commit = self._open(session, record, mark, expected)
             if commit is None:
                 return None
             if self._selection.tags and not await self._has_tags(session, commit):
@@ -193,10 +198,9 @@ class Follower:
         self._proof = Proof(session.id, head.version, hash)
         return None if commit is None else self._selection.of(self._codec.upcast(commit))
 
-    async def _with_archived(self, session: SessionKey, record: Record) -> AsyncGenerator[Record, None]:
-        """The record, and before it those of its session that the archive has and that were not passed yet."""
+    async def _with_archived(self, session: SessionKey, record: Record, first: int) -> AsyncGenerator[Record, None]:
+        """The record, and before it those of its session from the version `first` on that the archive has."""
         version = record.head.version
-        first = self._first_missing(session, record) if session.id.startswith(self._selection.prefix) else version
         while first < version and not record.is_stub:
             archived = await self._chains.read(session, after=first - 1, before=version, limit=self._limit_max)
             if not archived:
@@ -206,12 +210,23 @@ class Follower:
             first = archived[-1].head.version + 1
         yield record
 
-    def _first_missing(self, session: SessionKey, record: Record) -> int:
-        """The version of the first commit that should have come before this record, or its own."""
+    async def _expected(self, session: SessionKey, record: Record) -> int:
+        """The version of the first commit that should come before this record, or its own."""
+        version = record.head.version
+        if not session.id.startswith(self._selection.prefix):
+            return version
         known = self._seen.get(self._cursors.mark(session.id))
         if known is not None:
-            return min(known[0] + 1, record.head.version)
-        return 1 if self._is_whole() else record.head.version
+            return known[0] + 1
+        return 1 if self._is_whole() or await self._is_lowest(session, record) else version
+
+    async def _is_lowest(self, session: SessionKey, record: Record) -> bool:
+        """Whether the engine has let go of all that came before a record of a session that is not remembered. What went may have come after
+        the cursor. Where something is left below the record, the feed would have had it, if it had come after the cursor."""
+        if record.is_stub or self._chains.is_start(session, record):
+            return False
+        lowest = await self._backend.read(session, limit=1)
+        return not lowest or lowest[0].head.version >= record.head.version
 
     def _pass(self, mark: bytes, version: int, hash: bytes) -> None:
         """Note the newest commit of a session that was passed in this page, once."""
@@ -220,22 +235,21 @@ class Follower:
             self._passed = self._passed[: -len(entry)]
         self._passed += entry
 
-    def _open(self, session: SessionKey, record: Record, mark: bytes) -> Commit | None:
+    def _open(self, session: SessionKey, record: Record, mark: bytes, expected: int) -> Commit | None:
         """The commit, checked; `None` if it was passed before. Raises `Corrupt`, `Rewound`, `Truncated`."""
         version, known = record.head.version, self._seen.get(mark)
-        first = 1
         if known is not None:
-            first = known[0] + 1
-            if version < first:
+            if version <= known[0]:
                 if version == known[0] and record.head.hash[:HASH_BYTES] != known[1]:
                     raise self._rewound(session, version)
                 return None
-            if version == first and self._codec.prev(record)[:HASH_BYTES] != known[1]:
+            if version == known[0] + 1 and self._codec.prev(record)[:HASH_BYTES] != known[1]:
                 raise self._rewound(session, known[0])
         commit = self._codec.open_record(session, record, partial=True)
-        if version > first and not record.is_stub and (known is not None or self._is_whole()) and not _is_fork(commit):
+        if version > expected and not record.is_stub and not _is_fork(commit):
+            may = "were" if known is not None or self._from_start else "may have been"
             raise Truncated(
-                f"Versions {first} to {version - 1} of session {session.id!r} were truncated before they were read here.",
+                f"Versions {expected} to {version - 1} of session {session.id!r} {may} truncated before they were read here.",
                 session=session.id,
                 first=version,
                 cursor=self._cursor(passed(mark, version - 1, commit.prev[:HASH_BYTES])),

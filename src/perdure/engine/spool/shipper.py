@@ -19,6 +19,7 @@ from perdure.concurrency.replies import Reply
 from perdure.engine.spool import entries
 from perdure.engine.spool.entries import Entry, Shipped, shipped_id
 from perdure.engine.spool.file import ShipperLock, SpoolFile
+from perdure.engine.spool.identity import Identity
 from perdure.engine.spool.sender import Refusal, Sender
 from perdure.engine.spool.signals import Signals
 from perdure.engine.views import Receipt
@@ -73,6 +74,7 @@ class Shipper:
         self,
         file: SpoolFile,
         sender: Sender,
+        identity: Identity,
         signals: Signals,
         clock: Clock,
         *,
@@ -80,7 +82,8 @@ class Shipper:
         measure: Callable[[], Awaitable[None]],
     ) -> None:
         """`saw` is called with each version that was shipped, `measure` about once a second."""
-        self._file, self._sender, self._signals, self._clock, self._saw, self._measure = file, sender, signals, clock, saw, measure
+        self._file, self._sender, self._identity, self._signals = file, sender, identity, signals
+        self._clock, self._saw, self._measure = clock, saw, measure
         self._lock = ShipperLock(file.options.path)
         self._io = IoLoop("perdure-spool-shipper")
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -200,6 +203,7 @@ class Shipper:
         """Ship the next entries of a session, in order, until one has to wait or was refused."""
         try:
             shipped: list[tuple[Entry, Receipt]] = []
+            await self._identity.prove()
             try:
                 for entry in await self._file.read(lambda connection: entries.queued(connection, target, LANE_ENTRIES)):
                     if self._stopping:
@@ -243,11 +247,13 @@ class Shipper:
         if self._outage.failures:
             log.info("The store takes what the spool %s ships again.", self._file.place)
         self._outage.succeed()
+        self._identity.answered()
         self._delays.pop(target, None)
 
     def _fail(self, target: SessionKey, error: Error) -> None:
         """What the store does not take now is tried again later."""
         now = self._clock.monotonic()
+        self._identity.failed()
         self._delays.setdefault(target, Backoff()).fail(now, self._chance())
         if isinstance(error, (Busy, Fenced, QuotaExceeded)):  # It says nothing of other sessions.
             return

@@ -19,6 +19,7 @@ from perdure.engine.read.reader import Reader
 from perdure.engine.spool import entries
 from perdure.engine.spool.entries import Entry, Outcome, State
 from perdure.engine.spool.file import SpoolFile
+from perdure.engine.spool.identity import Identity
 from perdure.engine.spool.sender import Sender, rebuilt
 from perdure.engine.spool.shipper import Shipper
 from perdure.engine.spool.signals import Signals
@@ -68,7 +69,7 @@ class Spool:
         self._signals = Signals()
         self._seen = LruMap[SessionKey, int](SEEN_MAX)
         sender = Sender(file, backend, codec, reader, keys, committer, durability, Secrets(url))
-        self._shipper = Shipper(file, sender, self._signals, clock, saw=self.saw, measure=self._measure)
+        self._shipper = Shipper(file, sender, Identity(backend, url, clock), self._signals, clock, saw=self.saw, measure=self._measure)
 
     async def open(self, *, create: bool) -> None:
         """Check the file, or make it, and start to ship. Raises `Invalid`, `NotFound`, `Corrupt`, `Unavailable`, `Unsupported`."""
