@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 from urllib.request import urlopen
 
-from tests.servers.process import HOST, Server
+from tests.servers.process import HOST, READY_SECONDS, Server
 
 
 class Nodes(Server):
@@ -16,10 +17,11 @@ class Nodes(Server):
     name: ClassVar[str] = "nodes"
     install: ClassVar[str] = "pip install '.[service]'"
 
-    def __init__(self, folder: Path, store: str = "", *, count: int = 1, options: tuple[str, ...] = ()) -> None:
-        """`store` is its URL; without one, a SQLite file in the folder. `options` are given to each node."""
+    def __init__(self, folder: Path, store: str | Sequence[str] = "", *, count: int = 1, options: tuple[str, ...] = ()) -> None:
+        """`store` is its URL, or that of each node; without one, a SQLite file in the folder. `options` are given to each node."""
         super().__init__(folder)
-        self.store, self._count, self._options = store or f"sqlite:///{self.folder}/store.db", count, options
+        stores = [store or f"sqlite:///{self.folder}/store.db"] * count if isinstance(store, str) else store
+        self.stores, self._count, self._options = stores, len(stores), options
 
     @classmethod
     def program(cls) -> str:
@@ -32,9 +34,18 @@ class Nodes(Server):
 
     def start_node(self, node: str) -> None:
         """Start one, with the port that it had, and return when it is ready."""
-        serve = [self.program(), "-m", "perdure", "serve", self.store, "--port", str(self.port(node)), "--drain-delay", "0"]
-        self.spawn(node, [*serve, *self._options])
+        self.spawn(node, self.command(node))
         self.wait(f"{node} is ready", lambda: urlopen(f"{self.url_of(node)}/readyz", timeout=5).status == 200)
+
+    def wait_for_end(self, node: str) -> int:
+        """The exit code of a node that was told to end."""
+        return self._processes[node].wait(READY_SECONDS)
+
+    def command(self, node: str) -> list[str]:
+        """What runs it."""
+        store = self.stores[int(node.removeprefix("node"))]
+        soon = () if "--drain-delay" in self._options else ("--drain-delay", "0")
+        return [self.program(), "-m", "perdure", "serve", store, "--port", str(self.port(node)), *soon, *self._options]
 
     def url_of(self, node: str) -> str:
         """The base URL of a node."""

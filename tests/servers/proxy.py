@@ -48,7 +48,7 @@ class Proxy(Listening):
 
     def __init__(self, port: int) -> None:
         self._target = port
-        self._cutting = 0
+        self._cutting = self._keep = 0
         self._instead = b""
         self._clients: set[asyncio.Task[None]] = set()
         self.cuts = 0
@@ -62,9 +62,9 @@ class Proxy(Listening):
         self.dropped = 0
         """How many answers were dropped so."""
 
-    def cut(self, answers: int = 1, instead: bytes = b"") -> None:
-        """Cut the next answers; the client is told `instead` of them."""
-        self._cutting, self._instead = answers, instead
+    def cut(self, answers: int = 1, instead: bytes = b"", keep: int = 0) -> None:
+        """Cut the next answers, after `keep` bytes of each; the client is told `instead` of the rest."""
+        self._cutting, self._instead, self._keep = answers, instead, keep
 
     def lead_to(self, port: int) -> None:
         """From now on clients come to another server; those that are connected are cut off."""
@@ -95,7 +95,7 @@ class Proxy(Listening):
                 if self._cutting:
                     self._cutting -= 1
                     self.cuts += 1
-                    writer.write(self._instead)
+                    writer.write(data[: self._keep] + self._instead)
                     break
                 writer.write(data)
                 await writer.drain()

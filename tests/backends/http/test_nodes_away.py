@@ -1,4 +1,4 @@
-"""One of several nodes is gone, shuts down or hangs, while many requests are on their way: nobody is told."""
+"""One of several nodes is gone, shuts down, hangs, or has lost its engine, while many requests are on their way: nobody is told."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 
 import perdure
 from perdure import Event
+from perdure.service.records.verified import VerifiedFace
 from tests.servers.process import HOST
 from tests.servers.proxy import Proxy
 from tests.support.service.nodes import Serving, serving_many, url_of
@@ -64,3 +65,19 @@ async def test_a_node_that_hangs_takes_no_read_with_it(nodes: list[Serving]) -> 
         for _ in range(5):
             await asyncio.gather(*[store.read(session) for session in SESSIONS[:50]])
         assert proxy.dropped
+
+
+async def test_a_node_whose_engine_hangs_takes_no_write_with_it(nodes: list[Serving], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it does not know is asked of the other one, and after a few answers of that kind it is asked no more."""
+    asked = 0
+
+    async def hang(*_: object) -> None:
+        nonlocal asked
+        asked += 1
+        await asyncio.Event().wait()
+
+    async with perdure.open(f"{url_of(nodes)}?timeout=2") as store:
+        monkeypatch.setattr(nodes[0].node._parts[VerifiedFace], "append", hang)
+        for number in range(40):
+            assert (await store.append(f"s{number}", Event("note"), key="k")).version == 1
+        assert 0 < asked < 10

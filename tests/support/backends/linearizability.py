@@ -93,8 +93,10 @@ def linearizable(calls: Sequence[Call]) -> bool:
         if (done, state.head) in seen:
             continue
         seen.add((done, state.head))
-        for number in _next(calls, done):
-            after = calls[number].after(state)
+        following = [(number, calls[number].after(state)) for number in _next(calls, done)]
+        # A call that changes nothing, and fits, comes first in some order if there is any: none else has to be tried.
+        unchanged = next(((number, after) for number, after in following if after is state), None)
+        for number, after in following if unchanged is None else [unchanged]:
             if after is not None:
                 todo.append((done | 1 << number, after))
     return False

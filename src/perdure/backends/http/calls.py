@@ -114,15 +114,25 @@ class Calls:
         return self._pool.home("\0".join(session).encode())
 
     async def ask(
-        self, path: str, message: wire.Message | None, kind: type[wire.M], *, home: Member | None = None, writes: bool = False
+        self,
+        path: str,
+        message: wire.Message | None,
+        kind: type[wire.M],
+        *,
+        home: Member | None = None,
+        avoid: str | None = None,
+        writes: bool = False,
     ) -> wire.M:
-        """The answer to a message, of the node `home` first. What was certainly not done is asked of other nodes; a read also where no
-        answer came."""
+        """The answer to a message, of the node `home` first; or of any but the one with the URL `avoid`, if there is another. What was
+        certainly not done is asked of other nodes; a read also where no answer came. An `Unknown` has the fact `node`: the one's URL."""
         body = None if message is None else wire.encode(message)
         tried: list[Member] = []
         until = asyncio.get_running_loop().time() + self._timeout
         while True:
-            member = self._pool.choose(tried) if home is None or tried else home
+            if home is not None and not tried:
+                member = home
+            else:
+                member = self._pool.choose(tried or [each for each in self._pool.members if each.url == avoid])
             tried.append(member)
             left = max(until - asyncio.get_running_loop().time(), 0.001)
             if not writes and len(tried) < min(TRIES_MAX, len(self._pool.members)):
@@ -200,7 +210,8 @@ class Calls:
             if answer.status < 300:
                 return data
             error = _said(answer, data)
-            answered = not isinstance(error, Unavailable)
+            answered = not isinstance(error, Unavailable | Unknown)
+            error.facts.setdefault("node", member.url)
             raise error
         except aiohttp.ClientConnectorError as error:
             self._unreached()
@@ -210,7 +221,7 @@ class Calls:
             raise Unavailable(f"The node {member.url} cannot be reached: {type(error).__name__}.", absent=True) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             what = f"No answer came from the node {member.url}: {type(error).__name__} {error}".rstrip()
-            raise Unknown(f"{what}.") from error
+            raise Unknown(f"{what}.", node=member.url) from error
         finally:
             self._pool.done(member, answered=answered)
 

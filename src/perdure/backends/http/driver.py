@@ -15,6 +15,7 @@ from perdure.backends.http.pool import Member
 from perdure.backends.remote import Answer, Attempt, HeadMismatch, Notice, Stored, gather_all
 from perdure.backends.spi import Capabilities, Checkup, Durability, Head, Index, Known, Progress, Query, Record, Row, Snapshot
 from perdure.errors import Error, Unauthorized, Unavailable, Unknown, Unsupported
+from perdure.lru import LruMap
 from perdure.model.ids import SessionKey
 from perdure.wire import BATCH_ATTEMPTS_MAX, BATCH_BYTES_MAX
 from perdure.wire import records as wire
@@ -22,6 +23,10 @@ from perdure.wire.paths import segment
 
 ATTEMPT_BYTES = 256
 """About what an attempt weighs besides its bodies."""
+LOST_MAX = 4_096
+"""Sessions of which it is remembered which node lost an attempt."""
+_Way = tuple[Member | None, str | None]
+"""The node that is asked first, and the URL of one that is passed by."""
 _AT_THE_NODE = "A client of a service does not {}: its nodes do it."
 _OFFLINE = (
     "A store is upgraded while nothing uses it, and the nodes of this service do: stop the nodes, then run `perdure upgrade` on the URL of"
@@ -39,6 +44,8 @@ class HttpDriver:
         """`discovery`: what keeps the nodes of `calls` as they are listed; `None`: they stay as they are."""
         self.calls, self._discovery = calls, discovery
         self._interest = Interest()
+        self._lost = LruMap[SessionKey, str](LOST_MAX)
+        """The node that lost the last attempt of a session."""
         self.store_id = ""
         self.schema = 0
 
@@ -57,18 +64,22 @@ class HttpDriver:
         self.durability_read = self.capabilities.durability if proves is None else proves
 
     async def write(self, attempts: Sequence[Attempt]) -> Sequence[Answer]:
-        """See `remote.Driver.write`. Each session's attempt goes to the node where it is at home: one request for each of these nodes, and
-        for each `BATCH_BYTES_MAX`."""
-        groups: dict[Member | None, list[int]] = {}
+        """See `remote.Driver.write`. Each session's attempt goes to the node where it is at home, or past the one that lost the last: one
+        request for each of these nodes, and for each `BATCH_BYTES_MAX`."""
+        groups: dict[_Way, list[int]] = {}
         for number, attempt in enumerate(attempts):
-            groups.setdefault(self.calls.home(attempt.session), []).append(number)
+            groups.setdefault(self._way(attempt.session), []).append(number)
         if len(groups) == 1:
             return await self._write(attempts, next(iter(groups)))
-        parts = await gather_all(*[self._write([attempts[number] for number in numbers], home) for home, numbers in groups.items()])
+        parts = await gather_all(*[self._write([attempts[number] for number in numbers], way) for way, numbers in groups.items()])
         answers = dict(zip(chain.from_iterable(groups.values()), chain.from_iterable(parts), strict=True))
         return [answers[number] for number in range(len(attempts))]
 
-    async def _write(self, attempts: Sequence[Attempt], home: Member | None) -> list[Answer]:
+    def _way(self, session: SessionKey) -> _Way:
+        lost = self._lost.get(session)
+        return (self.calls.home(session), None) if lost is None else (None, lost)
+
+    async def _write(self, attempts: Sequence[Attempt], way: _Way) -> list[Answer]:
         answers: list[Answer] = []
         while len(answers) < len(attempts):
             batch: list[wire.Attempt] = []
@@ -80,13 +91,26 @@ class HttpDriver:
                 batch.append(_message(attempt))
                 size += weight
             try:
-                answers += await self._send(batch, home)
+                found = await self._send(batch, way)
             except Error as error:
-                answers += [error] * len(batch)
+                found = [error] * len(batch)
+            for sent, answer in zip(batch, found, strict=True):
+                self._note(sent.session, answer, way)
+            answers += found
         return answers
 
-    async def _send(self, batch: Sequence[wire.Attempt], home: Member | None) -> Sequence[Answer]:
-        answered = await self.calls.ask(wire.APPEND, wire.Append(tuple(batch)), wire.Appended, home=home, writes=True)
+    def _note(self, session: SessionKey, answer: Answer, way: _Way) -> None:
+        """Remember which node lost an attempt, until the session has an answer."""
+        if isinstance(answer, Unknown):
+            node = answer.facts.get("node") or (way[0] and way[0].url)
+            if node is not None:
+                self._lost.put(session, str(node))
+        elif session in self._lost:
+            self._lost.pop(session)
+
+    async def _send(self, batch: Sequence[wire.Attempt], way: _Way) -> list[Answer]:
+        home, avoid = way
+        answered = await self.calls.ask(wire.APPEND, wire.Append(tuple(batch)), wire.Appended, home=home, avoid=avoid, writes=True)
         if len(answered.answers) != len(batch):
             raise Unknown(f"A node gave {len(answered.answers)} answers to {len(batch)} attempts.")
         return [_answer(entry) for entry in answered.answers]

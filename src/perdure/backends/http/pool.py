@@ -106,7 +106,7 @@ class Pool:
         member.probing = member.failures >= FAILURES_MAX
 
     def done(self, member: Member, *, answered: bool) -> None:
-        """It has ended. `answered`: the node itself answered, whatever it said."""
+        """It has ended. `answered`: the node itself answered, and not that it or its engine is away, or that it does not know."""
         member.in_flight -= 1
         member.probing = False
         if answered:
