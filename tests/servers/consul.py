@@ -14,7 +14,7 @@ class Consul(Server):
     """One agent in development mode; killed and started again it knows nothing, and its index begins at the beginning."""
 
     name: ClassVar[str] = "consul"
-    install: ClassVar[str] = "python3 scripts/fetch_servers.py consul (with Go; about ten minutes of processor time)"
+    install: ClassVar[str] = "python3 scripts/fetch_servers.py consul (with Go; about six minutes of processor time)"
     obtainable: ClassVar[bool] = False
 
     @classmethod

@@ -18,7 +18,7 @@ class CoreDns(Server):
     """One, which reads its zone again within a second when it has changed."""
 
     name: ClassVar[str] = "coredns"
-    install: ClassVar[str] = "python3 scripts/fetch_servers.py coredns (with Go; about five minutes of processor time)"
+    install: ClassVar[str] = "python3 scripts/fetch_servers.py coredns (with Go; half a minute of processor time)"
     obtainable: ClassVar[bool] = False
     _serial = 0
 

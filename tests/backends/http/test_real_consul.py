@@ -98,7 +98,7 @@ async def test_a_node_is_listed_while_it_is_ready(consul: Consul, group: Group) 
     await until(lambda: not consul.ask("agent/services"), 200)
 
 
-async def test_clients_follow_what_consul_lists(consul: Consul, group: Group) -> None:
+async def test_clients_follow_what_consul_lists(consul: Consul, group: Group, caplog: pytest.LogCaptureFixture) -> None:
     """Agents write while nodes join, drain and are killed, while Consul is away, and when it has come back with nothing and an index that
     begins again: no call fails, and all that was written is there."""
     one, two = await asyncio.to_thread(group.start, "a"), await asyncio.to_thread(group.start, "b")
@@ -115,7 +115,8 @@ async def test_clients_follow_what_consul_lists(consul: Consul, group: Group) ->
 
         before = consul.index()
         consul.kill()
-        await writers.progress()
+        await until(lambda: "could not be looked up" in caplog.text, PATIENCE)
+        await writers.listed(three)
         await asyncio.to_thread(consul.start)
         assert consul.index() < before, "it begins again"
         four = await asyncio.to_thread(group.start, "d")

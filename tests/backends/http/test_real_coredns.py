@@ -15,7 +15,8 @@ import perdure
 from tests.servers.coredns import CoreDns
 from tests.servers.fixture import Servers
 from tests.servers.node import Nodes
-from tests.support.service.writers import writing
+from tests.support.backends.scenarios import until
+from tests.support.service.writers import PATIENCE, writing
 
 pytestmark = pytest.mark.slow("CoreDNS is built from its source")
 
@@ -26,7 +27,9 @@ def token(store: str) -> str:
     return str(json.loads(subprocess.check_output(command))["token"])
 
 
-async def test_clients_follow_the_records(server_of_my_own: Servers[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_clients_follow_the_records(
+    server_of_my_own: Servers[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """Agents write while records come and go, while there is none, and while CoreDNS is away: no call fails, and all that was written is
     there."""
     names: CoreDns = server_of_my_own(CoreDns)
@@ -44,11 +47,13 @@ async def test_clients_follow_the_records(server_of_my_own: Servers[Any], tmp_pa
             await writers.listed(two, three)
             await asyncio.to_thread(nodes["a"].stop)
             await writers.progress()
-            await asyncio.to_thread(names.publish, [])  # No record: those that are known stay.
+            await asyncio.to_thread(names.publish, [])
+            await until(lambda: "No node is listed" in caplog.text, PATIENCE)
             await writers.listed(two, three)
             names.kill()
             nodes["b"].kill()
-            await writers.progress()
+            await until(lambda: "could not be looked up" in caplog.text, PATIENCE)
+            await writers.listed(two, three)
             await asyncio.to_thread(names.start)
             await asyncio.to_thread(names.publish, [three])
             await writers.listed(three)
