@@ -156,7 +156,7 @@ SERVERS: dict[str, Callable[[Path, Path], None]] = {
     "azurite": npm("azurite@3.35.0"),
     "cassandra": maven("org.apache.cassandra:cassandra-all:5.0.6"),
     "consul": go("github.com/hashicorp/consul", "v1.16.3", "consul", sums=CONSUL_SUMS),
-    "coredns": go("github.com/coredns/coredns", "v1.14.7", "coredns", plugins=["bind", "errors", "file", "kubernetes", "log", "ready"]),
+    "coredns": go("github.com/coredns/coredns", "v1.14.7", "coredns", plugins=["bind", "errors", "file"]),
     "etcd": debian("etcd-server"),
     "etcd-3.6": go("go.etcd.io/etcd/server/v3", "v3.6.16", "etcd"),
     "haproxy": debian("haproxy", "libopentracing1", libraries=True),

@@ -17,6 +17,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from perdure import telemetry
 from perdure.cli.commands.serve import make_options
 from perdure.cli.commands.serve_flags import Access, Limits
 from tests.support.docs.pages import ROOT
@@ -57,6 +58,8 @@ def test_manifests_belong_together() -> None:
     assert {container[probe]["httpGet"]["port"] for probe in ("readinessProbe", "livenessProbe", "startupProbe")} == {"perdure"}
     (scaler,) = of("HorizontalPodAutoscaler")
     assert scaler["spec"]["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "Deployment", "name": deployment["metadata"]["name"]}
+    (requests, _) = scaler["spec"]["metrics"]
+    assert requests["pods"]["metric"]["name"] == telemetry.REQUESTS_OPEN.replace(".", "_")
     assert "replicas" not in deployment["spec"] and scaler["spec"]["minReplicas"] >= 2
     assert [service["spec"].get("clusterIP") for service in of("Service")] == ["None", None]
 

@@ -23,7 +23,7 @@ class Jaeger(Server):
     """One, with nothing on disk."""
 
     name: ClassVar[str] = "jaeger"
-    install: ClassVar[str] = "python3 scripts/fetch_servers.py jaeger (with Go; about ten minutes of processor time)"
+    install: ClassVar[str] = "python3 scripts/fetch_servers.py jaeger (with Go; about six minutes of processor time)"
     obtainable: ClassVar[bool] = False
 
     @classmethod

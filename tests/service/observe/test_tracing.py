@@ -6,8 +6,10 @@ import subprocess
 import sys
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
 
 import perdure
+from perdure.service.hooks import RequestHead
 from perdure.service.observe import tracing
 
 TRACED = """
@@ -75,6 +77,16 @@ def test_a_trace_goes_through_the_node_into_the_engine() -> None:
     at the node, and the problem names it. No span has the token."""
     ran = subprocess.run([sys.executable, "-c", TRACED], capture_output=True, text=True, check=False)
     assert ran.stdout.endswith("ok\n"), ran.stderr
+
+
+def test_an_sdk_that_is_switched_off_gives_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OTEL_SDK_DISABLED: a request has the trace that it brings, or none, and never one of zeros."""
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    spans = tracing.Tracing(TracerProvider())
+    for headers, trace_id in (({}, None), ({"traceparent": f"00-{'a' * 32}-{'b' * 16}-01"}, "a" * 32)):
+        head = RequestHead("GET", "/v1/sessions", headers, "127.0.0.1", trace_id)
+        with spans.span(head) as span:
+            assert span.trace_id == trace_id
 
 
 def test_sending_traces_names_the_package_that_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:

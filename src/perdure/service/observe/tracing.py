@@ -114,8 +114,8 @@ class Tracing:
 
 class _ServerSpan:
     def __init__(self, span: trace.Span) -> None:
-        self._span = span
-        self.trace_id: str | None = f"{span.get_span_context().trace_id:032x}"
+        self._span, context = span, span.get_span_context()
+        self.trace_id = f"{context.trace_id:032x}" if context.is_valid else None  # The SDK may be switched off.
 
     def admitted(self, credential: Credential, session: str | None) -> None:
         self._span.set_attribute("perdure.tenant", credential.tenant)
