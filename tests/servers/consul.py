@@ -6,7 +6,7 @@ import json
 from typing import Any, ClassVar
 from urllib.request import Request, urlopen
 
-from tests.servers.jaeger import built
+from tests.servers.etcd import cached
 from tests.servers.process import HOST, Server
 
 
@@ -19,7 +19,7 @@ class Consul(Server):
 
     @classmethod
     def program(cls) -> str:
-        return built(cls, "consul")
+        return cached(cls, "consul/consul")
 
     @property
     def place(self) -> str:

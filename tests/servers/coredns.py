@@ -8,7 +8,7 @@ from typing import ClassVar
 import dns.message
 import dns.query
 
-from tests.servers.jaeger import built
+from tests.servers.etcd import cached
 from tests.servers.process import HOST, Server
 
 ZONE = "nodes.test"
@@ -24,7 +24,7 @@ class CoreDns(Server):
 
     @classmethod
     def program(cls) -> str:
-        return built(cls, "coredns")
+        return cached(cls, "coredns/coredns")
 
     @property
     def place(self) -> str:

@@ -9,10 +9,18 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from tests.servers.process import Server
+from tests.servers.process import Missing, Server
 
 CACHE = Path(os.environ.get("PERDURE_TEST_SERVERS") or Path.home() / ".cache" / "perdure-test-servers")
 """Where servers lie that come neither as a wheel nor on PATH."""
+
+
+def cached(kind: type[Server], path: str) -> str:
+    """The program at a path in the cache, or at a full one. Raises `Missing`."""
+    program = CACHE / path
+    if not program.exists():
+        raise Missing(f"{kind.name} is not installed: {kind.install}")
+    return str(program)
 
 
 class Etcd(Server):

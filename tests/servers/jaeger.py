@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any, ClassVar
 from urllib.request import Request, urlopen
 
-from tests.servers.etcd import CACHE
-from tests.servers.process import HOST, Missing, Server
-
-
-def built(kind: type[Server], program: str) -> str:
-    """The path of a program that was built in the cache. Raises `Missing`."""
-    path: Path = CACHE / kind.name / program
-    if not path.exists():
-        raise Missing(f"{kind.name} is not built: {kind.install}")
-    return str(path)
+from tests.servers.etcd import cached
+from tests.servers.process import HOST, Server
 
 
 class Jaeger(Server):
@@ -28,7 +19,7 @@ class Jaeger(Server):
 
     @classmethod
     def program(cls) -> str:
-        return built(cls, "jaeger")
+        return cached(cls, "jaeger/jaeger")
 
     @property
     def url(self) -> str:

@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from tests.servers.etcd import CACHE, Etcd
+from tests.servers.etcd import CACHE, Etcd, cached
 from tests.servers.postgresql import PostgreSQL
-from tests.servers.process import Missing
 from tests.servers.valkey import Valkey
 
 
@@ -23,7 +21,7 @@ class PostgreSQL15(PostgreSQL):
 
     @classmethod
     def program(cls) -> str:
-        return _there(cls, Path("/usr/lib/postgresql/15/bin/postgres"))
+        return cached(cls, "/usr/lib/postgresql/15/bin/postgres")
 
 
 class Redis7(Valkey):
@@ -34,7 +32,7 @@ class Redis7(Valkey):
 
     @classmethod
     def program(cls) -> str:
-        return _there(cls, CACHE / "redis" / "usr" / "bin" / "redis-server")
+        return cached(cls, "redis/usr/bin/redis-server")
 
     def spawn(self, node: str, command: Sequence[str], **popen: Any) -> None:
         folders = [str(folder) for place in ("lib", "usr/lib") for folder in (CACHE / "redis" / place).glob("*-linux-*")]
@@ -50,10 +48,4 @@ class Etcd36(Etcd):
 
     @classmethod
     def program(cls) -> str:
-        return _there(cls, CACHE / "etcd-3.6" / "etcd")
-
-
-def _there(kind: type[Any], path: Path) -> str:
-    if not path.exists():
-        raise Missing(f"{kind.name} is not installed: {kind.install}")
-    return str(path)
+        return cached(cls, "etcd-3.6/etcd")
