@@ -46,9 +46,9 @@ def test_a_token_of_the_command_line_opens_a_node(tmp_path: Path) -> None:
     """Made before the node starts, and while it runs; its log has no token, and without one it is 401."""
     nodes = Nodes(tmp_path)
     try:
-        tokens = [made(nodes.store, "admin")]
+        tokens = [made(nodes.stores[0], "admin")]
         nodes.start()
-        tokens.append(made(nodes.store, "read"))
+        tokens.append(made(nodes.stores[0], "read"))
         url = nodes.url_of("node0")
         assert status(f"{url}/v1/sessions") == 401
         assert status(f"{url}/v1/sessions", tokens[1]) == 200
