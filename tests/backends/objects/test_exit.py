@@ -16,8 +16,8 @@ from tests.support.backends.engines import Engine
 
 CLOUDS = [Engine("s3", SeaweedFS), Engine("gs", FakeGCS), Engine("az", Azurite)]
 PROGRAM = """
-import asyncio, sys, threading, time, types
-import perdure
+import asyncio, atexit, sys, threading, time, types
+import perdure.sync
 from perdure import Event
 
 answer = asyncio.SelectorEventLoop.call_soon_threadsafe
@@ -61,6 +61,16 @@ async def cut_short():
         task.cancel()
 
 
+async def at_exit():
+    store = perdure.sync.open(sys.argv[2])
+
+    def end():
+        store.append("s", Event("x"))
+        store.close()
+
+    atexit.register(end)
+
+
 async def place():
     store = await perdure.open("memory:", blobs=sys.argv[2]).__aenter__()
     await store.append("s", Event("x", "y" * 100_000))
@@ -72,11 +82,11 @@ asyncio.run(globals()[sys.argv[1]]())
 
 @pytest.mark.parametrize(
     ("cloud", "end"),
-    [(cloud, end) for cloud in CLOUDS for end in ("closed", "left_open")] + [(CLOUDS[0], "cut_short"), (CLOUDS[0], "place")],
+    [(cloud, end) for cloud in CLOUDS for end in ("closed", "left_open")] + [(CLOUDS[0], end) for end in ("cut_short", "at_exit", "place")],
     ids=str,
 )
 def test_no_thread_of_the_client_is_in_python_when_the_interpreter_ends(servers: Servers[Server], cloud: Engine, end: str) -> None:
-    """Such a thread would abort the process. Closed, left open or cut short: the exit code is 0, and nothing is said."""
+    """Such a thread would abort the process. Closed, also by `atexit`, left open or cut short: the exit code is 0, and nothing is said."""
     server = servers(cloud.server)
     url = server.url if end == "place" else cloud.url(server)
     ended = subprocess.run([sys.executable, "-c", PROGRAM, end, url], check=False, capture_output=True, text=True, timeout=120)
