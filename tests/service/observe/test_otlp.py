@@ -144,7 +144,7 @@ def test_a_receiver_that_is_not_there_fails_no_request(tmp_path: Path, monkeypat
             post = Request(f"{nodes.url_of('node0')}/v1/sessions/s/commits", data=b'{"events": [{"type": "note"}]}', method="POST")
             post.add_header("content-type", "application/json")
             assert urlopen(post).status == 201
-        nodes.wait("the log says so", lambda: "exporting span batch" in nodes.log("node0"))
+        nodes.wait("the log says so", lambda: "exporting span" in nodes.log("node0").lower())
         nodes.stop()
         assert nodes._processes["node0"].returncode == 0
     finally:

@@ -55,7 +55,7 @@ WAY = [
 
 def run_traced(program: str, *arguments: str) -> str:
     """What a program prints."""
-    command = [sys.executable, "-W", "error", "-c", program, *arguments]
+    command = [sys.executable, "-c", program, *arguments]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout

@@ -89,8 +89,8 @@ class Tracing:
     def __init__(self, provider: trace.TracerProvider | None = None) -> None:
         """Without a provider: the process's, as it is now."""
         found = provider or trace.get_tracer_provider()
-        is_there = not isinstance(found, trace.ProxyTracerProvider | trace.NoOpTracerProvider)
-        self._tracer = found.get_tracer("perdure.service") if is_there else None
+        tracer = None if isinstance(found, trace.ProxyTracerProvider) else found.get_tracer("perdure.service")
+        self._tracer = None if isinstance(tracer, trace.NoOpTracer) else tracer  # An SDK may be switched off.
 
     def span(self, head: RequestHead) -> AbstractContextManager[Span]:
         """See `perdure.service.hooks.Observer`."""
@@ -114,8 +114,8 @@ class Tracing:
 
 class _ServerSpan:
     def __init__(self, span: trace.Span) -> None:
-        self._span, context = span, span.get_span_context()
-        self.trace_id = f"{context.trace_id:032x}" if context.is_valid else None  # The SDK may be switched off.
+        self._span = span
+        self.trace_id: str | None = f"{span.get_span_context().trace_id:032x}"
 
     def admitted(self, credential: Credential, session: str | None) -> None:
         self._span.set_attribute("perdure.tenant", credential.tenant)
