@@ -1,9 +1,10 @@
-"""Durable appends a second through a node of the session service, SQLite after it: the client is one process, the node another.
+"""Durable appends a second through nodes of the session service: the client is one process, each node another.
 
-batched    64 sessions at once through `perdure.open("http://…")`: what is ready goes in one request
-unbatched  one append a request, over 64 raw connections that send prepared bytes, beside a bare Starlette route that parses the same
-           requests and answers the same bytes, and stores nothing
-A turn is one append of two messages of 400 bytes. Processor time is that of all threads of a process.
+batched    64 sessions at once through `perdure.open("http://…")`: what is ready goes in one request; to a node on SQLite, and to one, two
+           and three nodes on one PostgreSQL
+unbatched  one append a request, over 64 raw connections that send prepared bytes, to a node on SQLite; to the same node without metrics,
+           access log and limits; and to a bare Starlette route that parses the same requests and answers the same bytes, and stores nothing
+A turn is one append of two messages of 400 bytes. Processor time is that of all threads of a process, and of all nodes.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from uuid import uuid4
 
-from _harness import alternate, machine, run, small, table, turn
+from _harness import alternate, folder, machine, run, small, table, turn
 
 import perdure
 from perdure import Event
@@ -27,12 +29,13 @@ from perdure.model.ids import SessionKey
 from perdure.wire import HEADER_WIRE, MSGPACK
 from perdure.wire import records as wire
 from tests.servers.node import Nodes
+from tests.servers.postgresql import PostgreSQL
 from tests.servers.process import HOST, free_port
 
 SESSIONS = 64
 TURNS = 4 if small() else 100
 ROUNDS = 1 if small() else 3
-LEAST_A_SECOND, LEAST_RATIO = 5_000, 0.35
+LEAST_A_SECOND, LEAST_RATIO, MOST_OF_ONE = 5_000, 0.35, 1.15
 
 BARE = """
 import sys, uvicorn
@@ -46,6 +49,18 @@ async def append(request):
     return Response(wire.encode(answer), media_type="application/msgpack", headers={"Perdure-Store": "x" * 32, "Perdure-Wire": "1"})
 app = Starlette(routes=[Route("/v1/records/append", append, methods=["POST"])])
 uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="error", access_log=False, http="httptools")
+"""
+
+PLAIN = """
+import asyncio, sys, perdure
+from perdure.cli.commands.serve import _run
+from perdure.service import server
+from perdure.service.node import Node
+from perdure.service.options import ServeOptions
+async def main():
+    async with perdure.open("sqlite:///store.db") as store:
+        await server.run(Node(store, ServeOptions(port=int(sys.argv[1]), drain_delay=0)))
+_run(main())
 """
 
 spent: dict[str, list[float]] = {}
@@ -68,9 +83,9 @@ def measured(name: str, count: int, *processes: int) -> Iterator[None]:
 
 
 @contextmanager
-def node(place: Path, count: int = 1) -> Iterator[Nodes]:
-    """Nodes over a SQLite file in this folder."""
-    server = Nodes(place, count=count)
+def node(place: Path, count: int = 1, store: str = "") -> Iterator[Nodes]:
+    """Nodes over a store, or a SQLite file in this folder."""
+    server = Nodes(place, store, count=count)
     try:
         server.start()
         yield server
@@ -79,10 +94,10 @@ def node(place: Path, count: int = 1) -> Iterator[Nodes]:
 
 
 @contextmanager
-def bare(place: Path) -> Iterator[tuple[int, int]]:
-    """The bare route: its port and its process."""
+def listening(place: Path, program: str) -> Iterator[tuple[int, int]]:
+    """A program that listens on the port that it is given: its port and its process."""
     port = free_port()
-    with subprocess.Popen([sys.executable, "-c", BARE, str(port)], cwd=place, env={**os.environ, "PYTHONPATH": "src"}) as process:
+    with subprocess.Popen([sys.executable, "-c", program, str(port)], cwd=place) as process:
         try:
             asyncio.run(_listening(port))
             yield port, process.pid
@@ -91,6 +106,7 @@ def bare(place: Path) -> Iterator[tuple[int, int]]:
 
 
 async def _listening(port: int) -> None:
+    """Return when it listens."""
     while True:
         try:
             _, writer = await asyncio.open_connection(HOST, port)
@@ -101,8 +117,8 @@ async def _listening(port: int) -> None:
             return
 
 
-def batched(place: Path, name: str = "batched", count: int = 1) -> float:
-    """Appends a second of one client with 64 sessions, through so many nodes."""
+def batched(place: Path, name: str, count: int = 1, server: PostgreSQL | None = None) -> float:
+    """Appends a second of one client with 64 sessions, through so many nodes on SQLite, or on this server."""
 
     async def session(store: perdure.Store, number: int, turns: int) -> None:
         for turned in range(turns):
@@ -113,14 +129,14 @@ def batched(place: Path, name: str = "batched", count: int = 1) -> float:
         await asyncio.gather(*[session(store, number, turns) for number in range(SESSIONS)])
         return SESSIONS * turns / (time.perf_counter() - start)
 
-    async def measure(server: Nodes) -> float:
-        async with perdure.open(server.url) as store:
+    async def measure(nodes: Nodes) -> float:
+        async with perdure.open(nodes.url) as store:
             await all_sessions(store, 2)
-            with measured(name, SESSIONS * TURNS, *[server.pid(each) for each in server.nodes]):
+            with measured(name, SESSIONS * TURNS, *[nodes.pid(each) for each in nodes.nodes]):
                 return await all_sessions(store, TURNS)
 
-    with node(place, count) as server:
-        return asyncio.run(measure(server))
+    with node(place, count, "" if server is None else f"{server.url}?namespace=n{uuid4().hex[:12]}") as nodes:
+        return asyncio.run(measure(nodes))
 
 
 def requests_of(session: str) -> list[bytes]:
@@ -155,41 +171,69 @@ async def unbatched(port: int, requests: list[list[bytes]]) -> float:
     return SESSIONS * TURNS / (time.perf_counter() - start)
 
 
-def through_a_node(place: Path) -> float:
+def prepared() -> list[list[bytes]]:
+    """The requests of all sessions."""
+    return [requests_of(f"s{number}") for number in range(SESSIONS)]
+
+
+def through_a_node(place: Path, name: str) -> float:
     """Unbatched appends a second."""
-    requests = [requests_of(f"s{number}") for number in range(SESSIONS)]
-    with node(place) as server, measured("unbatched", SESSIONS * TURNS, server.pid("node0")):
+    requests = prepared()
+    with node(place) as server, measured(name, SESSIONS * TURNS, server.pid("node0")):
         return asyncio.run(unbatched(server.port("node0"), requests))
 
 
-def through_bare_starlette(place: Path) -> float:
-    """The same requests to the bare route."""
-    requests = [requests_of(f"s{number}") for number in range(SESSIONS)]
-    with bare(place) as (port, process), measured("bare Starlette", SESSIONS * TURNS, process):
+def through_a_program(place: Path, name: str, program: str) -> float:
+    """The same requests to what this program serves."""
+    requests = prepared()
+    with listening(place, program) as (port, process), measured(name, SESSIONS * TURNS, process):
         return asyncio.run(unbatched(port, requests))
 
 
 def main() -> None:
     """All of it."""
     machine()
-    systems: dict[str, Callable[[Path], Any]] = {
-        "batched": batched,
-        "batched, two nodes": lambda place: batched(place, "batched, two nodes", 2),
-        "unbatched": through_a_node,
-        "bare Starlette": through_bare_starlette,
+    systems: dict[str, Callable[..., float]] = {
+        "batched, SQLite": batched,
+        "unbatched, SQLite": through_a_node,
+        "the same without metrics, log and limits": partial(through_a_program, program=PLAIN),
+        "bare Starlette": partial(through_a_program, program=BARE),
     }
-    figures = alternate(systems, ROUNDS)
-    ratio = figures["unbatched"] / figures["bare Starlette"]
-    reaches = (f"≥ {LEAST_A_SECOND:,}", "server ≤ 1.15 x one node's", f"≥ {LEAST_RATIO} x bare", "")
+    with folder() as place:
+        server = PostgreSQL(place)
+        try:
+            server.start()
+            for count, words in ((1, "a node"), (2, "two nodes"), (3, "three nodes")):
+                systems[f"batched, PostgreSQL, {words}"] = partial(batched, count=count, server=server)
+            figures = alternate({name: partial(measure, name=name) for name, measure in systems.items()}, ROUNDS)
+        finally:
+            server.stop()
+    show(figures)
+
+
+def show(figures: dict[str, float]) -> None:
+    """Print the table."""
+    sides = {side: {name: sorted(spent[f"{name}, {side}"])[ROUNDS // 2] for name in figures} for side in ("client", "server")}
     rows = [
-        ("durable appends a second, SQLite after a node", "", "µs of processor time: client", "server", "reach"),
-        *[
-            (name, f"{figure:,.0f}", *[f"{sorted(spent[f'{name}, {side}'])[ROUNDS // 2]:,.0f}" for side in ("client", "server")], reach)
-            for (name, figure), reach in zip(figures.items(), reaches, strict=True)
-        ],
-        ("unbatched / bare Starlette", f"{ratio:.2f} x", "", "", f"≥ {LEAST_RATIO}"),
+        ("durable appends a second", "", "µs of processor time an append: client", "nodes"),
+        *[(name, f"{figure:,.0f}", *[f"{sides[side][name]:,.0f}" for side in sides]) for name, figure in figures.items()],
     ]
     table("The session service", rows)
+    nodes = sides["server"]
+    one = nodes["batched, PostgreSQL, a node"]
+    ratios = [
+        ("", "", "reach"),
+        ("batched, SQLite, appends a second", f"{figures['batched, SQLite']:,.0f}", f"≥ {LEAST_A_SECOND:,}"),
+        ("unbatched / bare Starlette", f"{figures['unbatched, SQLite'] / figures['bare Starlette']:.2f} x", f"≥ {LEAST_RATIO}"),
+        ("processor time: two nodes / one, PostgreSQL", f"{nodes['batched, PostgreSQL, two nodes'] / one:.2f} x", f"≤ {MOST_OF_ONE}"),
+        ("processor time: three nodes / one, PostgreSQL", f"{nodes['batched, PostgreSQL, three nodes'] / one:.2f} x", ""),
+        (
+            "processor time: metrics, log and limits on / off",
+            f"{nodes['unbatched, SQLite'] / nodes['the same without metrics, log and limits']:.2f} x",
+            "",
+        ),
+    ]
+    table("In proportion", ratios)
 
 
 if __name__ == "__main__":

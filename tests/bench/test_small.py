@@ -12,16 +12,16 @@ import pytest
 from tests.support.needs import missing
 
 MISSING = 3
-WHEELS = ("engines_mongodb.py", "engines_objects.py", "engines_postgresql.py", "engines_redis.py")
+WHEELS = ("engines_mongodb.py", "engines_objects.py", "engines_postgresql.py", "engines_redis.py", "service.py")
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = sorted(path.name for path in (ROOT / "bench").glob("[!_]*.py"))
 
 
 def _needs(name: str) -> list[pytest.MarkDecorator]:
     """A benchmark of an engine asks for its server; all but those that are wheels are fetched."""
-    if not name.startswith("engines_"):
-        return []
-    return [pytest.mark.server] if name in WHEELS else [pytest.mark.server, pytest.mark.fetched]
+    if name in WHEELS:
+        return [pytest.mark.server]
+    return [pytest.mark.server, pytest.mark.fetched] if name.startswith("engines_") else []
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=_needs(name)) for name in BENCHMARKS])
