@@ -164,7 +164,7 @@ def test_a_state_behaves_as_dict_and_list_do_and_every_change_is_an_operation(do
     assert (ops == ()) == same(document, plain.root)
     for one in ops:
         check_op(one)
-    assert tracker.ops() == ops
+    assert same(apply(base, tracker.ops()), plain.root), "asked again, they may be other ones that lead there too"
     assert same(copy.deepcopy(tracker.root), plain.root)
     assert same(json.loads(json.dumps(tracker.root)), plain.root)
 
