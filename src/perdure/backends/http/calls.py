@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import io
 import re
-from collections.abc import AsyncGenerator, Callable, Mapping
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from typing import Any, TypeVar
 
 import aiohttp
 import msgspec
@@ -25,6 +25,7 @@ from perdure.wire import HEADER_DEADLINE, HEADER_KEY, HEADER_LEASE, HEADER_STORE
 from perdure.wire import records as wire
 from perdure.wire.problem import error_of
 
+T = TypeVar("T")
 TRIES_MAX = 3
 """Nodes that are asked one after another for what was certainly not done."""
 SHARE = 0.5
@@ -126,49 +127,51 @@ class Calls:
         """The answer to a message, of the node `home` first; or of any but the one with the URL `avoid`, if there is another. What was
         certainly not done is asked of other nodes; a read also where no answer came. An `Unknown` has the fact `node`: the one's URL."""
         body = None if message is None else wire.encode(message)
-        tried: list[Member] = []
-        until = asyncio.get_running_loop().time() + self._timeout
-        while True:
-            if home is not None and not tried:
-                member = home
-            else:
-                member = self._pool.choose(tried or [each for each in self._pool.members if each.url == avoid])
-            tried.append(member)
-            left = max(until - asyncio.get_running_loop().time(), 0.001)
-            if not writes and len(tried) < min(TRIES_MAX, len(self._pool.members)):
-                left *= SHARE
-            try:
-                return _decoded(kind, await self._once(member, path, body, left, writes=writes), member)
-            except (Unavailable, Unknown) as error:
-                over = len(tried) >= TRIES_MAX or until <= asyncio.get_running_loop().time()
-                over = over or (writes and isinstance(error, Unknown))
-                if over or not ("absent" in error.facts or self._pool.may_retry()):
-                    raise error if writes else _reading(error) from error
+
+        async def once(member: Member, left: float) -> wire.M:
+            return _decoded(kind, await self._once(member, path, body, left, writes=writes), member)
+
+        try:
+            return await self._tried(once, self._timeout, first=home, avoid=avoid, repeatable=not writes, share=1.0 if writes else SHARE)
+        except (Unavailable, Unknown) as error:
+            raise error if writes else _reading(error) from error
 
     async def resource(self, asked: Resource) -> bytes:
         """The answer of a resource route, which may write. What was certainly not done is asked of other nodes; with a key, or where it is
         repeatable, also what no answer came to."""
-        tried: list[Member] = []
-        repeatable = asked.repeatable or asked.key is not None
-        until = asyncio.get_running_loop().time() + (self._timeout if asked.seconds is None else asked.seconds)
+
+        async def once(member: Member, left: float) -> bytes:
+            ways: dict[str, Any] = {"method": asked.method, "more": asked.headers, "route": asked.route}
+            return await self._once(member, asked.path, asked.body, left, writes=True, **ways)
+
+        seconds = self._timeout if asked.seconds is None else asked.seconds
+        return await self._tried(once, seconds, repeatable=asked.repeatable or asked.key is not None)
+
+    async def _tried(
+        self,
+        once: Callable[[Member, float], Awaitable[T]],
+        seconds: float,
+        *,
+        repeatable: bool,
+        first: Member | None = None,
+        avoid: str | None = None,
+        share: float = 1.0,
+    ) -> T:
+        """What a node answers to `once`, which gets it and the seconds that are left for it: one node after another, until one has done it,
+        or may have done what is not `repeatable`. `share`: of the time that is left, what a node gets that is not the last one to ask."""
+        loop, tried = asyncio.get_running_loop(), list[Member]()
+        until = loop.time() + seconds
         while True:
-            member = self._pool.choose(tried)
+            passed_by = tried or [each for each in self._pool.members if each.url == avoid]
+            member = first if first is not None and not tried else self._pool.choose(passed_by)
             tried.append(member)
-            left = until - asyncio.get_running_loop().time()
+            left = max(until - loop.time(), 0.001)
+            if len(tried) < min(TRIES_MAX, len(self._pool.members)):
+                left *= share
             try:
-                return await self._once(
-                    member,
-                    asked.path,
-                    asked.body,
-                    max(left, 0.001),
-                    writes=True,
-                    method=asked.method,
-                    more=asked.headers,
-                    route=asked.route,
-                )
+                return await once(member, left)
             except (Unavailable, Unknown) as error:
-                over = len(tried) >= TRIES_MAX or until <= asyncio.get_running_loop().time()
-                over = over or (isinstance(error, Unknown) and not repeatable)
+                over = len(tried) >= TRIES_MAX or until <= loop.time() or (isinstance(error, Unknown) and not repeatable)
                 if over or not ("absent" in error.facts or self._pool.may_retry()):
                     raise
 
