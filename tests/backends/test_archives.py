@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -81,4 +82,4 @@ async def test_an_archive_in_a_bucket(cloud: Engine, servers: Servers[Server], t
     """The same with segments in a bucket of each kind of cloud."""
     address, _, options = cloud.url(servers(cloud.server)).partition("?")
     kept = "&".join(option for option in options.split("&") if not option.startswith(("namespace=", "shards=")))
-    await lives(f"sqlite:///{tmp_path}/store.db", f"{address.rstrip('/')}/{tmp_path.name}?{kept}")
+    await lives(f"sqlite:///{tmp_path}/store.db", f"{address.rstrip('/')}/{uuid4().hex}?{kept}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -37,7 +38,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Url:
         servers: Servers[Server] = request.getfixturevalue("servers")
         address, _, options = kind.url(servers(kind.server)).partition("?")
         kept = "&".join(option for option in options.split("&") if not option.startswith(("namespace=", "shards=")))
-        return f"{address.rstrip('/')}/{tmp_path.name}?{kept}"
+        return f"{address.rstrip('/')}/{uuid4().hex}?{kept}"
 
     return made
 
