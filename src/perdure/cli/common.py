@@ -15,6 +15,7 @@ import msgspec
 from cyclopts import Group, Parameter
 
 import perdure.sync
+from perdure.backends.registry import is_served
 from perdure.backends.sqlite.schema import parse_url
 from perdure.cli.exits import UsageError
 from perdure.cli.output.terminal import Terminal, write_error
@@ -72,11 +73,12 @@ class Common:
             raise not_there(error) from None
 
     def open_archive(self, *, write: bool) -> perdure.sync.Store:
-        """The store, which has to be there, and its archive, which is made where it is not there and `write` is true.
+        """The store, which has to be there, and its archive, which is made where it is not there and `write` is true. A service has one of
+        its own.
 
         Raises `NotFound`, `Unsupported`.
         """
-        if not write:
+        if not write or is_served(self.address):
             return self.open()
         if self.archive_place is None:
             raise Unsupported(f"There is no archive: name a folder or a bucket with --archive or {ENVIRONMENT_ARCHIVE}.")

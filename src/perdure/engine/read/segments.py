@@ -80,8 +80,8 @@ class Segments:
     def place(self, session: SessionKey, why: str = "are in an archive") -> Place:
         """The place. Raises `Unsupported` naming the option."""
         if self._place is None:
-            message = f"Commits of session {session.id!r} {why}: open the store with archive=, such as archive='file:///folder'."
-            raise Unsupported(message, session=session.id)
+            how = "open the store with archive=, such as archive='file:///folder', or a service's nodes with --archive"
+            raise Unsupported(f"Commits of session {session.id!r} {why}: {how}.", session=session.id)
         return self._place
 
     @staticmethod

@@ -14,10 +14,11 @@ from typing import Any
 
 import msgspec
 
+from perdure.backends.spi import served
 from perdure.clock import secret_bytes
 from perdure.engine.store import Store, global_store
 from perdure.engine.write.drafts import Draft
-from perdure.errors import Deleted, Invalid, NotFound
+from perdure.errors import Deleted, Invalid, NotFound, Unsupported
 from perdure.model import ops as op
 from perdure.model.events import Event
 from perdure.model.ids import check_name, check_tenant
@@ -114,14 +115,14 @@ async def create_token(
     id = secret_bytes(ID_BYTES).hex()
     token = f"{MARK}{id}_{urlsafe_b64encode(secret_bytes(SECRET_BYTES)).decode().rstrip('=')}"
     record = Record(digest(token).hex(), tenant, wanted, name or id, actor, now, None if expires is None else to_nanoseconds(expires))
-    await global_store(store).append(PREFIX + id, Event("created", None, (op.set("", msgspec.to_builtins(record)),)), expect=0)
+    await _tokens(store).append(PREFIX + id, Event("created", None, (op.set("", msgspec.to_builtins(record)),)), expect=0)
     return NewToken(token, TokenInfo.of(id, record))
 
 
 @Either
 async def list_tokens(store: Store, tenant: str | None = None) -> list[TokenInfo]:
     """The tokens of a tenant, or of all; those that ended or were revoked too."""
-    system, found = global_store(store), []
+    system, found = _tokens(store), []
     async with aclosing(system.list(prefix=PREFIX)) as infos:  # type: ignore[type-var]
         async for info in infos:
             id = info.session.removeprefix(PREFIX)
@@ -140,7 +141,7 @@ async def revoke_token(store: Store, id: str) -> TokenInfo:
             draft.state["revoked"] = store._core.clock.now()
 
     try:
-        await global_store(store).update(PREFIX + id, revoke, create=False)
+        await _tokens(store).update(PREFIX + id, revoke, create=False)
     except (NotFound, Deleted, Invalid):
         raise NotFound(f"There is no token {id[:60]!r}.", advice="`perdure tokens list` shows the ids.") from None
     record = await read_record(store, id)
@@ -152,7 +153,7 @@ async def revoke_token(store: Store, id: str) -> TokenInfo:
 async def read_record(store: Store, id: str) -> Record | None:
     """A token's record; `None`: there is none."""
     try:
-        view = await global_store(store).read(PREFIX + id)
+        view = await _tokens(store).read(PREFIX + id)
     except (NotFound, Deleted):
         return None
     return msgspec.convert(view.state, Record)
@@ -160,10 +161,17 @@ async def read_record(store: Store, id: str) -> Record | None:
 
 async def has_tokens(store: Store) -> bool:
     """Whether a token was ever made in this store, also one that has ended since."""
-    async with aclosing(global_store(store).list(prefix=PREFIX, limit=1)) as infos:  # type: ignore[type-var]
+    async with aclosing(_tokens(store).list(prefix=PREFIX, limit=1)) as infos:  # type: ignore[type-var]
         async for _ in infos:
             return True
     return False
+
+
+def _tokens(store: Store) -> Store:
+    """Where the tokens of a store are. Raises `Unsupported` for a client of a service."""
+    if served(store._core.backend) is not None:
+        raise Unsupported("Tokens are made, listed and revoked at the URL of the engine that the nodes serve.", advice="")
+    return global_store(store)
 
 
 def _are_scopes(scopes: list[str]) -> bool:
