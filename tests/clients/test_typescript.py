@@ -286,7 +286,7 @@ def test_the_other_calls_work(programs: Programs, nodes: Nodes) -> None:
 
 def test_a_token_goes_along(programs: Programs, nodes: Nodes) -> None:
     """As a text, from a function, or from the environment; without one it is `Unauthorized`, without the scope `Forbidden`."""
-    tokens = [made(nodes.store, scope) for scope in ("read,append", "read")]
+    tokens = [made(nodes.stores[0], scope) for scope in ("read,append", "read")]
     nodes.kill()
     nodes.start()
     source = f"""

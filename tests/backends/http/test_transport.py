@@ -222,13 +222,19 @@ async def test_the_token_goes_in_a_header_and_nowhere_else(monkeypatch: pytest.M
     """`PERDURE_TOKEN` is sent as a bearer token; it stands in no URL, error or repr."""
     heard: list[bytes] = []
     monkeypatch.setenv("PERDURE_TOKEN", "sesame-1234")
-    async with Proxy(1) as proxy:
-        said = json.dumps({"type": "urn:perdure:error:Unauthorized", "detail": "No."}).encode()
-        head = b"HTTP/1.1 401 Unauthorized\r\nPerdure-Store: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(said)
-        proxy.reply = lambda data: heard.append(data) or head + said  # type: ignore[func-returns-value]
-        proxy._target = proxy.port
+    said = json.dumps({"type": "urn:perdure:error:Unauthorized", "detail": "No."}).encode()
+    head = b"HTTP/1.1 401 Unauthorized\r\nPerdure-Store: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(said)
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.append(await reader.read(1 << 16))
+        writer.write(head + said)
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_server(refuse, HOST, 0) as server:
+        port = server.sockets[0].getsockname()[1]
         with pytest.raises(perdure.Unauthorized) as caught:
-            await perdure.open(f"http://{HOST}:{proxy.port}?timeout=1")
+            await perdure.open(f"http://{HOST}:{port}?timeout=1")
     assert b"Authorization: Bearer sesame-1234" in heard[0]
     assert b"sesame" not in heard[0].partition(b"\r\n")[0]
     assert "sesame" not in repr(caught.value)
