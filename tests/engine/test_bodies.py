@@ -363,7 +363,7 @@ async def test_a_receipt_names_what_the_place_survives(file_url: str, tmp_path: 
 
 async def test_large_bodies_in_an_object_store(servers: Servers[SeaweedFS], file_url: str, tmp_path: Path) -> None:
     """On a real object store the same holds: written, read by another process's store, verified, forked, purged; a lost right is said."""
-    where = servers(SeaweedFS).url.replace("/test/?", f"/test/{uuid4().hex}?")
+    where = servers(SeaweedFS).url.replace("/?", f"/{uuid4().hex}?")
     async with perdure.open(file_url, blobs=where, blob_bytes=LEAST) as store:
         await fill(store)
         expected = await seen(store)

@@ -38,6 +38,7 @@ PARTS = {
 }
 
 TIMED = {
+    "test_stream_buffering_single_node": "asserts at which tenth of a second each chunk comes",
     "test_imp_nested": "asserts the order in which two tasks stream, of which one sleeps for 10 ms: on a busy machine the other is slower",
 }
 """Tests of the engine's that depend on time, and why. One that fails runs once more, with nothing beside it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from uuid import uuid4
 
 import pytest
 
@@ -88,6 +89,6 @@ asyncio.run(globals()[sys.argv[1]]())
 def test_no_thread_of_the_client_is_in_python_when_the_interpreter_ends(servers: Servers[Server], cloud: Engine, end: str) -> None:
     """Such a thread would abort the process. Closed, also by `atexit`, left open or cut short: the exit code is 0, and nothing is said."""
     server = servers(cloud.server)
-    url = server.url if end == "place" else cloud.url(server)
+    url = server.url.replace("/?", f"/{uuid4().hex}?") if end == "place" else cloud.url(server)
     ended = subprocess.run([sys.executable, "-c", PROGRAM, end, url], check=False, capture_output=True, text=True, timeout=120)
     assert (ended.returncode, ended.stderr) == (0, "")
