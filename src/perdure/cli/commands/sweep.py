@@ -52,6 +52,7 @@ def sweep(
     """Do what the policies of sessions ask for, in all tenants: expire, archive, wake, drop old commits. Any number may run at once.
 
     It runs until Ctrl-C or SIGTERM. It goes by this machine's clock, so keep that right. `perdure due` shows what is to come.
+
     Through a service its nodes do it, for one tenant and by their clock.
 
     Parameters
