@@ -141,14 +141,21 @@ class PerdureHistoryProvider(HistoryProvider):
 
         The framework's rule compares what comes in with the end of what is there. One more than comes in shows it that there is more.
         """
-        version, tail = 0, []
+        version, tail = await self._newest(session, count)
+        if not version and (view := await read_or_none(self._store, session)) is not None:
+            # A lease has started it, or all messages were dropped; or another one has stored some since they were looked for.
+            version, tail = await self._newest(session, count)
+            return version or view.version, tail
+        return version, tail
+
+    async def _newest(self, session: str, count: int) -> tuple[int, list[Message]]:
+        """As `_tail`; version 0 where there are no messages."""
+        version, tail = 0, list[Message]()
         async for commit, message in self._messages(session, newest_first=True):
             version = version or commit.version
             tail.append(message)
             if len(tail) == count:
                 break
-        if not version and (view := await read_or_none(self._store, session)) is not None:
-            version = view.version  # A lease has started it, or all messages were dropped.
         return version, tail[::-1]
 
     async def _messages(self, session: str, *, newest_first: bool = False) -> AsyncIterator[tuple[Commit, Message]]:
