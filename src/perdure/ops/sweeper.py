@@ -22,6 +22,7 @@ from perdure.ops.rounds import STATUSES, Given, Step, give_to_existing, look_at_
 from perdure.ops.rows import Sweep
 from perdure.ops.swept import Action, Swept
 from perdure.redaction import shown_value
+from perdure.wire import LONG_SECONDS
 
 EVERY = 30.0
 """Seconds between two rounds, where the caller does not say."""
@@ -31,8 +32,6 @@ JITTER = 0.1
 """Each pause is longer or shorter by up to this part, so that sweepers do not meet again and again."""
 BACK_OFF_MAX = 600.0
 """Longest pause after rounds that failed, in seconds, or `every` where that is longer: each is twice as long as the one before."""
-STEP_SECONDS = 600.0
-"""Seconds for a node's answer to one step: it may have to move a long session to the archive."""
 LOG = logging.getLogger("perdure.ops")
 
 Notify = Callable[[Action], None]
@@ -131,7 +130,7 @@ async def _served_round(core: Core, tenant: str, swept: Swept, notify: Notify | 
     nodes = served(core.backend)
     while nodes is not None:
         asked = {"dry_run": dry_run, "existing": existing, "cursor": cursor}
-        said = await nodes.ask("POST", "/v1/sweep", tenant=tenant, body=asked, seconds=STEP_SECONDS, repeatable=True)
+        said = await nodes.ask("POST", "/v1/sweep", tenant=tenant, body=asked, seconds=LONG_SECONDS, repeatable=True)
         step = msgspec.convert(said, Step)
         _give(swept, notify, step.given)
         _note(swept, notify, step.actions)

@@ -27,6 +27,8 @@ JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 MSGPACK = "application/msgpack"
 
+LONG_SECONDS = 600.0
+"""How long a client waits for the answer to what moves or removes many commits. Sent again it goes on with what was done."""
 BODY_BYTES_MAX = 16 << 20
 """Largest body of a request, in bytes, where a node is not set up for another."""
 BATCH_ATTEMPTS_MAX = 256

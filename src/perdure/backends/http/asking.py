@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -22,8 +22,7 @@ class HttpBackend(RemoteBackend):
 
     @property
     def _http(self) -> HttpDriver:
-        driver: Any = self.driver
-        return driver  # type: ignore[no-any-return]
+        return cast(HttpDriver, self.driver)
 
     @property
     def archives(self) -> bool:

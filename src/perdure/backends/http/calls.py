@@ -43,8 +43,6 @@ _MORE = 0.25
 
 RECORDS = {"Accept": MSGPACK, "Content-Type": MSGPACK}
 """The media of the record face."""
-LONG = 600.0
-"""Seconds for the answer to what moves or removes many commits."""
 
 
 class Resource(msgspec.Struct, frozen=True):

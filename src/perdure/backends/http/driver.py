@@ -8,7 +8,7 @@ from itertools import chain
 import msgspec
 
 from perdure.backends import spi
-from perdure.backends.http.calls import LONG, Calls, Resource, known_error
+from perdure.backends.http.calls import Calls, Resource, known_error
 from perdure.backends.http.discovery import Discovery
 from perdure.backends.http.notices import Interest, notices
 from perdure.backends.http.pool import Member
@@ -17,7 +17,7 @@ from perdure.backends.spi import Capabilities, Checkup, Durability, Head, Index,
 from perdure.errors import Error, Unauthorized, Unavailable, Unknown, Unsupported
 from perdure.lru import LruMap
 from perdure.model.ids import SessionKey
-from perdure.wire import BATCH_ATTEMPTS_MAX, BATCH_BYTES_MAX
+from perdure.wire import BATCH_ATTEMPTS_MAX, BATCH_BYTES_MAX, LONG_SECONDS
 from perdure.wire import records as wire
 from perdure.wire.paths import segment
 
@@ -176,7 +176,7 @@ class HttpDriver:
     async def purge(self, session: SessionKey) -> None:
         """See `spi.Backend.purge`: the node's resource route decides and does it."""
         self.check_tenant(session.tenant)
-        await self.calls.resource(Resource("POST", f"/v1/sessions/{segment(session.id)}/purge", seconds=LONG, repeatable=True))
+        await self.calls.resource(Resource("POST", f"/v1/sessions/{segment(session.id)}/purge", seconds=LONG_SECONDS, repeatable=True))
 
     def check_tenant(self, tenant: str) -> None:
         """Raise `Unauthorized` for another tenant than the one whose sessions the credentials reach: no resource route takes one."""

@@ -13,7 +13,7 @@ import time
 import weakref
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from perdure.concurrency.at_exit import ends_at_exit
 from perdure.errors import Closed
@@ -45,11 +45,11 @@ class Flights:
         if self._closed:
             raise Closed
         self._loop = asyncio.get_running_loop()
-        future: Any = ask()
-        self._futures.append(weakref.ref(future))
+        future = ask()
+        self._futures.append(weakref.ref(cast("asyncio.Future[Any]", future)))
         if len(self._futures) > KNOWN_MAX:
             self._futures = [each for each in self._futures if each() is not None]
-        return future  # type: ignore[no-any-return]
+        return future
 
     def _cancel(self) -> None:
         self._closed = True

@@ -19,6 +19,7 @@ from perdure.engine.context import Context
 from perdure.engine.core import Core
 from perdure.engine.leasing.lease import Lease
 from perdure.engine.options import Options, check_options, check_time
+from perdure.engine.read.segments import HOW_TO_HAVE_ONE
 from perdure.engine.views import Policy, Receipt
 from perdure.engine.write.controls import Basis, ControlChange, ControlCommit
 from perdure.engine.write.once import Keyed, once
@@ -153,12 +154,10 @@ def require_archive(core: Core, made: lifecycle.Policy, asked: Wanted) -> None:
     nodes = served(core.backend)
     if core.segments.has_place or (nodes is not None and nodes.archives):
         return
-    where = "open the store" if nodes is None else "start the nodes"
-    advice = f"{where} with archive=, such as archive='file:///folder'"
     if asked.archive_after not in (None, UNSET):
-        raise Unsupported(f"archive_after moves sessions to an archive: {advice}.", advice="")
+        raise Unsupported(f"archive_after moves sessions to an archive: {HOW_TO_HAVE_ONE}.", advice="")
     if made.keeps and not made.drop and (asked.keep is not UNSET or asked.drop is not UNSET):
-        raise Unsupported(f"keep without drop=True moves old commits to an archive: {advice}, or pass drop=True.", advice="")
+        raise Unsupported(f"keep without drop=True moves old commits to an archive: {HOW_TO_HAVE_ONE}, or pass drop=True.", advice="")
 
 
 def _set_alarm(made: dict[str, Any], policy: lifecycle.Policy, asked: Wanted, now: int) -> None:

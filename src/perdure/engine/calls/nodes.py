@@ -12,10 +12,9 @@ from perdure.engine.views import Archived, Receipt
 from perdure.model.ids import SessionKey
 from perdure.model.lifecycle import SECOND
 from perdure.model.timestamps import to_nanoseconds
+from perdure.wire import LONG_SECONDS
 from perdure.wire.paths import segment
 
-LONG = 600.0
-"""Seconds for the answer to what moves or removes many commits. Sent again it goes on with what was done."""
 _FRACTION_DIGITS = 9
 
 
@@ -51,7 +50,7 @@ async def compact(nodes: Served, session: SessionKey, keep: int | timedelta, act
 
 async def _archived(nodes: Served, session: SessionKey, what: str, body: dict[str, Any]) -> Archived:
     path = f"/v1/sessions/{segment(session.id)}/{what}"
-    return msgspec.convert(await nodes.ask("POST", path, tenant=session.tenant, body=body, seconds=LONG, repeatable=True), Archived)
+    return msgspec.convert(await nodes.ask("POST", path, tenant=session.tenant, body=body, seconds=LONG_SECONDS, repeatable=True), Archived)
 
 
 def _receipt(said: dict[str, Any]) -> Receipt:

@@ -28,6 +28,8 @@ from perdure.places.names import object_name
 if TYPE_CHECKING:
     from perdure.places.place import Place
 
+HOW_TO_HAVE_ONE = "open the store with archive=, such as archive='file:///folder', or a service's nodes with --archive"
+"""What to do where something needs an archive."""
 FOLDER = "segments"
 """Where segments lie in a place. Other things that lie beside a store have other folders."""
 TAIL_BYTES = 32 << 10
@@ -80,8 +82,7 @@ class Segments:
     def place(self, session: SessionKey, why: str = "are in an archive") -> Place:
         """The place. Raises `Unsupported` naming the option."""
         if self._place is None:
-            how = "open the store with archive=, such as archive='file:///folder', or a service's nodes with --archive"
-            raise Unsupported(f"Commits of session {session.id!r} {why}: {how}.", session=session.id)
+            raise Unsupported(f"Commits of session {session.id!r} {why}: {HOW_TO_HAVE_ONE}.", session=session.id)
         return self._place
 
     @staticmethod
