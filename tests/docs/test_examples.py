@@ -23,7 +23,10 @@ import perdure.sync
 from perdure.cli.output.describe import describe
 from perdure.cli.output.rows import CommitRow
 from tests.support.docs.pages import PAGES, ROOT, Block, blocks, name
+from tests.support.service.nodes import serving
 
+FILE = "sqlite:///agents.db"
+"""The store of the pages."""
 SHOWN = [page for page in PAGES if any(block.language == "python" for block in blocks(page))]
 
 
@@ -60,13 +63,9 @@ def assert_told(folder: Path) -> None:
                         assert not re.match(r"(merge|set) \(all\)", line.text), (info.session, line)
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("page", SHOWN, ids=name)
-def test_a_page_runs_from_top_to_bottom(
-    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Python blocks and `perdure` commands run in order, in one namespace and an empty folder; a text block behind is their output."""
-    monkeypatch.chdir(tmp_path)
+def walk(page: Path, url: str, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Run Python blocks and `perdure` commands in order, in one namespace, with the store at `url`; text after one is its output."""
+    monkeypatch.chdir(folder)
     monkeypatch.delenv("PERDURE_URL", raising=False)
     program = ModuleType("__main__")  # what the blocks would be if they were saved as a file: its classes are found by their names
     monkeypatch.setitem(sys.modules, "__main__", program)
@@ -74,7 +73,7 @@ def test_a_page_runs_from_top_to_bottom(
     printed = None
     with asyncio.Runner() as runner:
         try:
-            for block in blocks(page):
+            for block in (block._replace(text=block.text.replace(FILE, url)) for block in blocks(page)):
                 if block.language == "python":
                     run(block, page, namespace, runner)
                     printed = capsys.readouterr().out
@@ -85,12 +84,31 @@ def test_a_page_runs_from_top_to_bottom(
                 if block.language == "text" and printed is not None and not block.between.strip():
                     assert_shown(block.text, printed, f"{name(page)}:{block.line}")
                 printed = None
-            assert_told(tmp_path)
         except BaseException:
             for store in namespace.values():  # The page did not come to its end, where it closes what it opened.
                 if isinstance(store, perdure.Store):
                     runner.run(store.close())
             raise
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("page", SHOWN, ids=name)
+def test_a_page_runs_from_top_to_bottom(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As it stands, in an empty folder."""
+    walk(page, FILE, tmp_path, monkeypatch, capsys)
+    assert_told(tmp_path)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("page", [page for page in SHOWN if page.parent.name == "frameworks"], ids=name)
+def test_a_frameworks_page_runs_on_a_service(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With the URL of a node in place of the file's, and nothing else changed, it does and prints the same."""
+    with serving(f"sqlite:///{tmp_path}/store.db") as node:
+        walk(page, node.url, tmp_path, monkeypatch, capsys)
 
 
 def test_the_first_program_works_when_pasted(tmp_path: Path) -> None:

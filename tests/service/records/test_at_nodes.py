@@ -81,6 +81,24 @@ async def test_prefix_policies_are_set_through_a_node(tmp_path: Path) -> None:
             assert blocking.policy(prefix="").keep == 3
 
 
+async def test_a_lease_starts_a_session_with_the_policy_of_its_prefix(tmp_path: Path) -> None:
+    """Nothing but the scope of leases is needed for it, and nothing but the prefix's policy can be said so."""
+    url = f"sqlite:///{tmp_path}/s.db"
+    with serving(url, **scoped(*Scope)) as node:
+        async with perdure.open(node.url) as store:
+            await store.configure(prefix="trip-", expire_after=60)
+            async with store.lease("trip-1", owner="one", ttl=30) as lease:
+                await store.append("trip-1", Event("note"), lease=lease)
+            kinds = [commit.kind.name async for commit in store.history("trip-1", control=True)]
+            assert kinds == ["configure", "lease", "data", "lease"]
+    with serving(url, **scoped(Scope.read, Scope.lease)) as node:
+        async with perdure.open(node.url) as store:
+            async with store.lease("trip-2", owner="one", ttl=30):
+                assert (await store.policy("trip-2")).expire_after == timedelta(minutes=1)
+            with pytest.raises(perdure.Error, match="scope"):
+                await store.configure("trip-2", expire_after=5)
+
+
 async def test_a_session_goes_to_the_nodes_archive(tmp_path: Path) -> None:
     """Old commits, and all of it; reads go on; without an archive, or without the scope, nothing happens."""
     with serving(f"sqlite:///{tmp_path}/s.db", archive=f"file://{tmp_path}/archive") as node:

@@ -47,7 +47,7 @@ async def check_scopes(credential: Credential, checked: Checked, before: Control
             elif checked.attempt.expected is None and event.type != CONFIGURED and checked.origin is not None:
                 scope = Scope.append if await _begins_so(checked.session, after, begins) else scope
             elif checked.attempt.expected is None and commit.version == 1 and await _begins_so(checked.session, after, begins):
-                scope = Scope.append
+                scope = Scope.lease if leasing else Scope.append
         if scope not in credential.scopes:
             raise _out_of_scope(commit.kind, scope)
 

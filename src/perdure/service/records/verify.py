@@ -151,7 +151,8 @@ def _check_start(attempt: Attempt, commits: Sequence[Commit]) -> Origin | None:
         return origin
     if first.version != 1 or first.prev != GENESIS:
         raise Invalid(f"The first commit of session {session.id!r} has version 1, unless it is a fork.")
-    if first.kind not in (Kind.data, Kind.lease) and not (first.kind is Kind.configure and commits[-1].kind is Kind.data):
+    starts = commits[-1] if first.kind is Kind.configure else first  # What a session begins with comes before the commit that starts it.
+    if starts.kind not in (Kind.data, Kind.lease):
         raise Invalid(f"A session begins with a data commit or a lease, not with a {first.kind.name} commit.")
     return None
 
