@@ -76,6 +76,25 @@ def test_a_node_that_fails_again_and_again_is_left_alone_for_longer_each_time() 
     assert world.chosen()["a"] > 60
 
 
+def test_reads_and_writes_count_apart() -> None:
+    """A node that answers every read and stores nothing is left alone by writes, and by them only; a read brings it back for reads only."""
+    world = World("a", "b")
+    a, _ = world.pool.members
+    for _ in range(FAILURES_MAX):
+        for writes in (True, False):
+            world.pool.began(a, writes=writes)
+            world.pool.done(a, answered=not writes, writes=writes)
+    assert world.chosen()["a"] > 60
+    assert {world.pool.choose(writes=True).url for _ in range(50)} == {"b"}
+    assert {home.url for number in range(50) if (home := world.pool.home(b"%d" % number, writes=True))} == {"b"}
+    assert {home.url for number in range(50) if (home := world.pool.home(b"%d" % number))} == {"a", "b"}
+    world.now += AWAY_FIRST
+    assert world.pool.choose(writes=True) is a
+    world.pool.began(a, writes=True)
+    world.pool.done(a, answered=True, writes=True)
+    assert {world.pool.choose(writes=True).url for _ in range(50)} == {"a", "b"}
+
+
 def test_the_pause_has_an_end() -> None:
     """However often a node has failed, it is asked again within half a minute."""
     world = World("a", "b")

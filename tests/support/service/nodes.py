@@ -143,10 +143,10 @@ class Rotating(Pool):
 
     _turn = -1
 
-    def home(self, key: bytes) -> Member | None:
+    def home(self, key: bytes, *, writes: bool = False) -> Member | None:
         return None
 
-    def choose(self, tried: Collection[Member] = ()) -> Member:
+    def choose(self, tried: Collection[Member] = (), *, writes: bool = False) -> Member:
         self._turn += 1
         return self.members[self._turn % len(self.members)]
 

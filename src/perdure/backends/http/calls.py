@@ -108,9 +108,9 @@ class Calls:
             trust_env=False,
         )
 
-    def home(self, session: SessionKey) -> Member | None:
-        """The node where a session is at home; `None`: any."""
-        return self._pool.home("\0".join(session).encode())
+    def home(self, session: SessionKey, *, writes: bool = False) -> Member | None:
+        """The node where a session is at home, for reads or for writes; `None`: any."""
+        return self._pool.home("\0".join(session).encode(), writes=writes)
 
     async def ask(
         self,
@@ -129,27 +129,34 @@ class Calls:
         async def once(member: Member, left: float) -> wire.M:
             return _decoded(kind, await self._once(member, path, body, left, writes=writes), member)
 
+        share = 1.0 if writes else SHARE
         try:
-            return await self._tried(once, self._timeout, first=home, avoid=avoid, repeatable=not writes, share=1.0 if writes else SHARE)
+            return await self._tried(once, self._timeout, writes=writes, first=home, avoid=avoid, repeatable=not writes, share=share)
         except (Unavailable, Unknown) as error:
             raise error if writes else _reading(error) from error
 
     async def resource(self, asked: Resource) -> bytes:
-        """The answer of a resource route, which may write. What was certainly not done is asked of other nodes; with a key, or where it is
-        repeatable, also what no answer came to."""
+        """The answer of a resource route; each but a GET may write. What was certainly not done is asked of other nodes; with a key, or
+        where it is repeatable, also what no answer came to."""
+        writes = asked.method != "GET"
 
         async def once(member: Member, left: float) -> bytes:
             ways: dict[str, Any] = {"method": asked.method, "more": asked.headers, "route": asked.route}
-            return await self._once(member, asked.path, asked.body, left, writes=True, **ways)
+            return await self._once(member, asked.path, asked.body, left, writes=writes, **ways)
 
         seconds = self._timeout if asked.seconds is None else asked.seconds
-        return await self._tried(once, seconds, repeatable=asked.repeatable or asked.key is not None)
+        repeatable = not writes or asked.repeatable or asked.key is not None
+        try:
+            return await self._tried(once, seconds, writes=writes, repeatable=repeatable)
+        except Unknown as error:
+            raise error if writes else _reading(error) from error
 
     async def _tried(
         self,
         once: Callable[[Member, float], Awaitable[T]],
         seconds: float,
         *,
+        writes: bool,
         repeatable: bool,
         first: Member | None = None,
         avoid: str | None = None,
@@ -161,7 +168,7 @@ class Calls:
         until = loop.time() + seconds
         while True:
             passed_by = tried or [each for each in self._pool.members if each.url == avoid]
-            member = first if first is not None and not tried else self._pool.choose(passed_by)
+            member = first if first is not None and not tried else self._pool.choose(passed_by, writes=writes)
             tried.append(member)
             left = max(until - loop.time(), 0.001)
             if len(tried) < min(TRIES_MAX, len(self._pool.members)):
@@ -198,7 +205,7 @@ class Calls:
     async def _exchange(
         self, member: Member, verb: str, path: str, body: bytes | None, sent: dict[str, str], left: float, span: Span, *, writes: bool
     ) -> bytes:
-        self._pool.began(member)
+        self._pool.began(member, writes=writes)
         answered = False
         try:
             request = self._session.request(
@@ -224,7 +231,7 @@ class Calls:
             what = f"No answer came from the node {member.url}: {type(error).__name__} {error}".rstrip()
             raise Unknown(f"{what}.", node=member.url) from error
         finally:
-            self._pool.done(member, answered=answered)
+            self._pool.done(member, answered=answered, writes=writes)
 
     def _is_ours(self, answer: aiohttp.ClientResponse, member: Member, *, writes: bool) -> bool:
         """True. Raises `Unknown` for what no node of this store said."""

@@ -77,7 +77,7 @@ class HttpDriver:
 
     def _way(self, session: SessionKey) -> _Way:
         lost = self._lost.get(session)
-        return (self.calls.home(session), None) if lost is None else (None, lost)
+        return (self.calls.home(session, writes=True), None) if lost is None else (None, lost)
 
     async def _write(self, attempts: Sequence[Attempt], way: _Way) -> list[Answer]:
         answers: list[Answer] = []
