@@ -132,6 +132,14 @@ def test_the_tour_passes(run: Run, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_tour_through_a_service(run: Run, tmp_path: Path) -> None:
+    """The same steps with the URL of a node in place of the file's, whatever a user's environment says of nodes; nothing is left behind."""
+    ran = run("tour", str(tmp_path), "--service", PERDURE_SSL_CERTFILE="/missing.pem", PORT="1")
+    assert ran.status == 0 and ran.err == ""
+    assert "A node serves the file at http://127.0.0.1:" in ran.out and "lost: 0" in ran.out and "Every claim held" in ran.out
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_tour_for_machines(run: Run, tmp_path: Path) -> None:
     """With --json each step is an object with code and claims; with --keep the files stay: a sound store and a tampered copy."""
     ran = run("tour", str(tmp_path), "--keep", "--json")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-SERVED = os.environ.get("PERDURE_TEST_SERVED") == "1"
-"""Whether the stores are those of nodes in this process: `tests/service/records/test_engine_suite.py` runs the tests so."""
+from tests.support.engine.archived import SERVED, place
 
 
 @pytest.fixture(params=["served"] if SERVED else ["memory", "sqlite"])
@@ -33,5 +31,5 @@ def file_url(tmp_path: Path) -> Iterator[str]:
 def _served(tmp_path: Path) -> Iterator[str]:
     from tests.support.service.nodes import serving  # it needs the extras of a service
 
-    with serving(f"sqlite:///{tmp_path}/store.db", tenants=True) as node:
+    with serving(f"sqlite:///{tmp_path}/store.db", archive=place(tmp_path), tenants=True) as node:
         yield node.url

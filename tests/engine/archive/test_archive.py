@@ -11,20 +11,20 @@ import pytest
 import perdure
 from perdure import Event, op
 from perdure.model.ids import SessionKey
-from tests.support.engine.archived import S, held, history, place, segments, turns
+from tests.support.engine.archived import S, archive, held, history, loaded, place, segments, turns
 
 
 async def test_an_archived_session_reads_as_before(url: str, tmp_path: Path) -> None:
     """All of it goes but one commit; its state, every version of it, its history from both ends and its keys are those that it had."""
-    async with perdure.open(url, archive=place(tmp_path), snapshot_bytes_min=600) as store:
+    async with perdure.open(url, archive=archive(tmp_path), snapshot_bytes_min=600) as store:
         await turns(store, 30)
         await store.configure(S, tags={"team": "ops"})
         before, moment = await history(store), (await history(store))[9].time
         done = await store.archive(S, actor="janitor")
         assert (done.session, done.version, done.commits) == (S, 33, 32)
         assert done.segment_bytes == segments(tmp_path)[0].stat().st_size
-        assert await held(store) == [33]
-        assert (await store._core.backend.load(SessionKey("default", S))).snapshot is None  # type: ignore[union-attr]
+        assert await held(store, tmp_path) == [33]
+        assert (await loaded(store, tmp_path)).snapshot is None
         view = await store.read(S)
         assert (view.version, view.status, view.tags) == (33, perdure.Status.archived, {"team": "ops"})
         assert view.state == {"turns": list(range(30))}
@@ -54,7 +54,7 @@ async def test_an_archived_session_reads_as_before(url: str, tmp_path: Path) -> 
 
 async def test_the_first_write_restores(url: str, tmp_path: Path) -> None:
     """An append, an edit, an update and a merge make an archived session live; a key that was applied is not applied again."""
-    async with perdure.open(url, archive=place(tmp_path)) as store:
+    async with perdure.open(url, archive=archive(tmp_path)) as store:
         for number, write in enumerate(("append", "append with ops", "edit", "update", "exact")):
             name = f"s{number}"
             await turns(store, 5, name)
@@ -88,16 +88,14 @@ async def test_the_first_write_restores(url: str, tmp_path: Path) -> None:
 
 async def test_restoring_by_hand(url: str, tmp_path: Path) -> None:
     """`restore` says whether there was something to restore; then the engine alone has the head, after many rounds too."""
-    async with perdure.open(url, archive=place(tmp_path)) as store:
+    async with perdure.open(url, archive=archive(tmp_path)) as store:
         await turns(store, 5)
         assert await store.restore(S) is False
         for number in range(4):
             await store.archive(S)
             assert await store.restore(S) is True
             assert await store.restore(S) is False
-            loaded = await store._core.backend.load(SessionKey("default", S))
-            assert loaded is not None
-            assert loaded.snapshot is not None
+            assert (await loaded(store, tmp_path)).snapshot is not None
             await turns(store, 1, start=5 + number)
         assert (await store.read(S)).state == {"turns": list(range(9))}
         assert [commit.version for commit in await history(store)] == list(range(1, 22))
@@ -107,7 +105,7 @@ async def test_restoring_by_hand(url: str, tmp_path: Path) -> None:
 
 async def test_forks_of_what_is_archived(url: str, tmp_path: Path) -> None:
     """A fork of an archived session, and one whose parent was archived since, read through; both merge; each may be archived itself."""
-    async with perdure.open(url, archive=place(tmp_path)) as store:
+    async with perdure.open(url, archive=archive(tmp_path)) as store:
         await turns(store, 8)
         old = await store.fork(S, at=3)
         await store.archive(S)
@@ -132,7 +130,7 @@ async def test_forks_of_what_is_archived(url: str, tmp_path: Path) -> None:
 
 async def test_watchers_and_readers_go_on_across_a_truncation(url: str, tmp_path: Path) -> None:
     """A watcher and a reader that are in the middle when the commits go get every one of them, once and in order."""
-    async with perdure.open(url, archive=place(tmp_path)) as store:
+    async with perdure.open(url, archive=archive(tmp_path)) as store:
         await turns(store, 600)
         forwards, backwards = store.history(S), store.history(S, newest_first=True)
         bounded = store.history(S, before=550)
@@ -151,7 +149,7 @@ async def test_watchers_and_readers_go_on_across_a_truncation(url: str, tmp_path
 
 async def test_deleted_and_born_again(url: str, tmp_path: Path) -> None:
     """An archived session can be deleted; audits read its past from the archive; a new life is archived after it; purge removes all."""
-    async with perdure.open(url, archive=place(tmp_path)) as store:
+    async with perdure.open(url, archive=archive(tmp_path)) as store:
         await turns(store, 6)
         await store.compact(S, keep=2)
         await store.archive(S)
@@ -179,17 +177,17 @@ async def test_deleted_and_born_again(url: str, tmp_path: Path) -> None:
 
 async def test_what_is_kept(url: str, tmp_path: Path) -> None:
     """`compact` keeps the newest commits in the engine, by number or time; the rest reads as before; a second time nothing happens."""
-    async with perdure.open(url, archive=place(tmp_path)) as store:
+    async with perdure.open(url, archive=archive(tmp_path)) as store:
         await turns(store, 40)
         before = await history(store)
         assert (await store.compact(S, keep=50)).commits == 0
         assert (await store.compact(S, keep=timedelta(days=1))).commits == 0
         done = await store.compact(S, keep=10)
         assert (done.commits, done.version) == (30, 42)
-        assert await held(store) == list(range(31, 43))
+        assert await held(store, tmp_path) == list(range(31, 43))
         assert (await history(store))[:40] == before
         assert (await store.compact(S, keep=timedelta(0))).commits == 12
-        assert await held(store) == [43, 44]
+        assert await held(store, tmp_path) == [43, 44]
         for version in (1, 15, 30, 31, 40):
             assert (await store.read(S, at=version)).state == {"turns": list(range(version))}
         assert (await store.read(S)).status == perdure.Status.active
@@ -198,7 +196,7 @@ async def test_what_is_kept(url: str, tmp_path: Path) -> None:
 
 async def test_what_is_dropped_is_gone(url: str, tmp_path: Path) -> None:
     """With `drop` older commits are `Truncated`, and so are segments; the head, its keys and what is kept stay."""
-    async with perdure.open(url, archive=place(tmp_path)) as store:
+    async with perdure.open(url, archive=archive(tmp_path)) as store:
         await turns(store, 20)
         await store.compact(S, keep=15)
         assert len(segments(tmp_path)) == 1
@@ -226,7 +224,7 @@ async def test_what_is_dropped_is_gone(url: str, tmp_path: Path) -> None:
 
 async def test_forks_and_dropping(url: str, tmp_path: Path) -> None:
     """Nothing that a fork reads is dropped; once the fork is purged, it is. A fork of what was dropped has a snapshot of its own."""
-    async with perdure.open(url, archive=place(tmp_path)) as store:
+    async with perdure.open(url, archive=archive(tmp_path)) as store:
         await turns(store, 10)
         fork = await store.fork(S, at=4)
         with pytest.raises(perdure.Invalid, match=fork):
@@ -239,9 +237,7 @@ async def test_forks_and_dropping(url: str, tmp_path: Path) -> None:
         with pytest.raises(perdure.Truncated):
             await store.fork(S, at=4)
         late = await store.fork(S)
-        loaded = await store._core.backend.load(SessionKey("default", late))
-        assert loaded is not None
-        assert loaded.snapshot is not None
+        assert (await loaded(store, tmp_path, late)).snapshot is not None
         await turns(store, 3, start=10)
         await store.compact(S, keep=0, drop=True)
         assert (await store.read(late)).state == {"turns": list(range(10))}
@@ -254,7 +250,7 @@ async def test_large_sessions_take_several_segments(url: str, tmp_path: Path, mo
     monkeypatch.setattr("perdure.engine.archive.making.SEGMENT_BYTES_MAX", 1_000)
     monkeypatch.setattr("perdure.engine.archive.making.PAGE", 16)
     monkeypatch.setattr("perdure.codec.pack.FRAME_BYTES", 1_000)
-    async with perdure.open(url, archive=place(tmp_path)) as store:
+    async with perdure.open(url, archive=archive(tmp_path)) as store:
         await turns(store, 100)
         before = await history(store)
         await store.archive(S)
@@ -268,7 +264,7 @@ async def test_large_sessions_take_several_segments(url: str, tmp_path: Path, mo
 
 async def test_many_restorers(file_url: str, tmp_path: Path) -> None:
     """Writers in several stores that find one session archived all write; it is restored once, and nothing is lost."""
-    async with perdure.open(file_url, archive=place(tmp_path)) as one, perdure.open(file_url, archive=place(tmp_path)) as two:
+    async with perdure.open(file_url, archive=archive(tmp_path)) as one, perdure.open(file_url, archive=archive(tmp_path)) as two:
         await turns(one, 5)
         await one.archive(S)
         await asyncio.gather(*[store.append(S, Event("x", None, (op.add("/n", 1),))) for store in (one, two) for _ in range(8)])
@@ -280,7 +276,7 @@ async def test_many_restorers(file_url: str, tmp_path: Path) -> None:
 
 async def test_tenants_stay_apart(url: str, tmp_path: Path) -> None:
     """Two tenants' sessions of one name have segments of their own; purging one leaves the other."""
-    async with perdure.open(url, archive=place(tmp_path)) as store:
+    async with perdure.open(url, archive=archive(tmp_path)) as store:
         other = store.for_tenant("acme")
         for each, count in ((store, 3), (other, 4)):
             await turns(each, count)

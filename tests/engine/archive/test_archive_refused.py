@@ -11,12 +11,12 @@ import pytest
 import perdure
 from perdure import Event, Store
 from perdure.model.ids import SessionKey
-from tests.support.engine.archived import S, history, place, segments, turns
+from tests.support.engine.archived import S, archive, history, segments, turns
 
 
 async def test_a_damaged_segment_is_named_and_nothing_else_breaks(url: str, tmp_path: Path) -> None:
     """A segment that is missing, cut off or changed is `Corrupt` naming it; once it is back, everything reads."""
-    async with perdure.open(url, archive=place(tmp_path), cache_bytes=0) as store:
+    async with perdure.open(url, archive=archive(tmp_path), cache_bytes=0) as store:
         await turns(store, 20)
         await store.archive(S)
         (file,) = segments(tmp_path)
@@ -24,7 +24,7 @@ async def test_a_damaged_segment_is_named_and_nothing_else_breaks(url: str, tmp_
         file.chmod(0o644)
         for bad in (None, good[:-1], good[: len(good) // 2], b"", good[:100] + b"x" + good[101:], good[:-50] + b"x" + good[-49:]):
             file.unlink() if bad is None else file.write_bytes(bad)
-            async with perdure.open(url, archive=place(tmp_path)) if url != "memory:" else Same(store) as reader:
+            async with perdure.open(url, archive=archive(tmp_path)) if url != "memory:" else Same(store) as reader:
                 if url == "memory:":
                     _forget(reader)
                 with pytest.raises(perdure.Corrupt, match=file.name):
@@ -67,7 +67,7 @@ async def test_without_an_archive(file_url: str, tmp_path: Path) -> None:
         assert (await store.read(S)).version == 5
         assert await store.restore(S) is False
         assert (await store.compact("other", keep=2, drop=True)).commits == 3
-    async with perdure.open(file_url, archive=place(tmp_path)) as store:
+    async with perdure.open(file_url, archive=archive(tmp_path)) as store:
         await store.archive(S)
     async with perdure.open(file_url) as store:
         for call in (store.read(S), history(store), store.append(S, Event("x")), store.verify(S), store.restore(S), store.fork(S)):
@@ -77,7 +77,7 @@ async def test_without_an_archive(file_url: str, tmp_path: Path) -> None:
         await store.delete(S)
         with pytest.raises(perdure.Unsupported, match="archive="):
             await store.purge(S)
-    async with perdure.open(file_url, archive=place(tmp_path)) as store:
+    async with perdure.open(file_url, archive=archive(tmp_path)) as store:
         await store.purge(S)
         assert segments(tmp_path) == []
 
@@ -88,23 +88,23 @@ async def test_places_are_proven_when_a_store_is_opened(file_url: str, tmp_path:
     for bad in ("nowhere", "http://x/y", "file:///", f"file://{tmp_path}/file/below", 5):
         with pytest.raises(perdure.Error):
             await perdure.open(file_url, archive=bad)  # type: ignore[arg-type]
-    async with perdure.open(file_url, archive=place(tmp_path)) as store:
+    async with perdure.open(file_url, archive=archive(tmp_path)) as store:
         await turns(store, 3)
         await store.archive(S)
     with pytest.raises(perdure.Invalid, match="another store"):
-        await perdure.open(f"sqlite:///{tmp_path}/second.db", archive=place(tmp_path))
+        await perdure.open(f"sqlite:///{tmp_path}/second.db", archive=archive(tmp_path))
     with pytest.raises(perdure.NotFound):
         await perdure.open(file_url, archive=f"file://{tmp_path}/missing", create=False)
     assert not (tmp_path / "missing").exists()
     before = sorted((tmp_path / "archive").rglob("*"))
-    async with perdure.open(file_url, archive=place(tmp_path), create=False) as store:
+    async with perdure.open(file_url, archive=archive(tmp_path), create=False) as store:
         assert (await store.read(S)).state == {"turns": [0, 1, 2]}
     assert sorted((tmp_path / "archive").rglob("*")) == before
 
 
 async def test_bad_calls(url: str, tmp_path: Path) -> None:
     """What cannot be archived or kept is a clear error, and nothing is written."""
-    async with perdure.open(url, archive=place(tmp_path)) as store:
+    async with perdure.open(url, archive=archive(tmp_path)) as store:
         await turns(store, 3)
         for keep in (-1, -timedelta(1), timedelta(days=40_000), 1.5, "3", None, True, 1 << 63):
             with pytest.raises(perdure.Invalid, match="keep"):
@@ -124,7 +124,7 @@ async def test_a_held_lease_refuses(url: str, tmp_path: Path) -> None:
     from perdure.model.commit import Kind
     from perdure.model.epoch import granted
 
-    async with perdure.open(url, archive=place(tmp_path)) as store:
+    async with perdure.open(url, archive=archive(tmp_path)) as store:
         await turns(store, 3)
         core, key = store._core, SessionKey("default", S)
 
@@ -143,7 +143,7 @@ async def test_a_held_lease_refuses(url: str, tmp_path: Path) -> None:
 async def test_a_programming_error_is_not_taken_for_a_race(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is no `perdure.Error` comes out of `archive` and `compact` as it is: nobody looks whether others were faster, nothing is voided,
     and the next call goes on with what was begun."""
-    async with perdure.open("memory:", archive=place(tmp_path)) as store:
+    async with perdure.open("memory:", archive=archive(tmp_path)) as store:
         await turns(store, 12)
         before = await history(store)
 

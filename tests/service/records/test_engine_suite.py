@@ -11,7 +11,10 @@ import pytest
 from tests.support.docs.pages import ROOT
 
 NOT_FOR_CLIENTS = {
-    "an archive is opened by nodes": ["archive/test_archive.py"],
+    "it archives sessions of a tenant that the client does not reach": ["archive/test_archive.py::test_tenants_stay_apart[served]"],
+    "it damages what the node has in its memory": [
+        "archive/test_archive_refused.py::test_a_damaged_segment_is_named_and_nothing_else_breaks[served]",
+    ],
     "bodies out of line are stored by nodes": [
         f"test_bodies.py::{name}[served]"
         for name in (
@@ -24,6 +27,7 @@ NOT_FOR_CLIENTS = {
         "live/test_changes.py::test_a_notification_wakes_a_follower_for_its_tenant_alone[served]",
     ],
     "it appends control commits of its own making, which a node refuses": [
+        "archive/test_archive_refused.py::test_a_held_lease_refuses[served]",
         "live/test_changes.py::test_what_is_truncated_is_said[served]",
         "live/test_changes.py::test_types_prefix_and_control_choose[served]",
     ],

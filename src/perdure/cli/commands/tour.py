@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import inspect
+import os
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import msgspec
 from rich.syntax import Syntax
 from rich.text import Text
 
 from perdure.cli.commands import tour_steps as steps
+from perdure.cli.commands.serve import ListeningRow
 from perdure.cli.common import COMMON, Common
 from perdure.cli.exits import OK, OTHER, UsageError
 from perdure.cli.output.speech import compact
 from perdure.cli.output.terminal import Terminal
 from perdure.cli.output.text import clean
-from perdure.errors import Conflict, Corrupt
+from perdure.errors import Conflict, Corrupt, Unsupported
 
 Claims = Iterator[tuple[bool, str]]
 """Claims: whether each held, and what it says."""
@@ -50,7 +56,18 @@ class StepRow(msgspec.Struct, frozen=True):
     """What happened."""
 
 
-def tour(folder: Path | None = None, /, *, keep: bool = False, pause: float = 0.0, common: Common = COMMON) -> int:
+class Places(msgspec.Struct, frozen=True):
+    """Where the steps of a tour work."""
+
+    file: str
+    """The URL of the file."""
+    url: str
+    """What the steps open: the file, or the service that stands before it."""
+    archive: str | None
+    """What they open it with; a service has its own."""
+
+
+def tour(folder: Path | None = None, /, *, service: bool = False, keep: bool = False, pause: float = 0.0, common: Common = COMMON) -> int:
     """Watch a session survive: a crash, a retry, two writers, a paused worker, time travel, a fork, tampering, the archive.
 
     Each step shows the code that it runs and what happened. Leaves with 0 only if every claim held. Text, unless --json is given.
@@ -59,6 +76,8 @@ def tour(folder: Path | None = None, /, *, keep: bool = False, pause: float = 0.
     ----------
     folder
         Where to make the tour's own folder; without it, where temporary files go.
+    service
+        Start a node of `perdure serve` before the file, and do the same through its URL.
     keep
         Leave the files there, to look at them with the other commands.
     pause
@@ -68,24 +87,45 @@ def tour(folder: Path | None = None, /, *, keep: bool = False, pause: float = 0.
         raise UsageError(f"The folder {str(folder)!r} does not exist.")
     terminal = Terminal(json=bool(common.json), quiet=common.quiet)
     place = Path(tempfile.mkdtemp(prefix="perdure-tour-", dir=folder)).absolute()
-    url = f"sqlite:///{place / 'agents.db'}"
+    file, archive = f"sqlite:///{place / 'agents.db'}", (place / "archive").as_uri()
     held = True
     memory: dict[str, Any] = {}
     try:
-        for number, (step, check) in enumerate(STEPS, 1):
-            if number > 1:
-                time.sleep(max(pause, 0))
-            held &= _take(terminal, number, step, check, url, memory)
+        with _serving(file, archive) if service else nullcontext(Places(file, file, archive)) as places:
+            if service and not terminal.json:
+                terminal.print(f"A node serves the file at {places.url}")
+            for number, (step, check) in enumerate(STEPS, 1):
+                if number > 1:
+                    time.sleep(max(pause, 0))
+                held &= _take(terminal, number, step, check, places, memory)
     finally:
         if not keep:
             shutil.rmtree(place)
     if not terminal.json:
-        _end(terminal, url, held=held, keep=keep)
+        _end(terminal, file, held=held, keep=keep)
     return OK if held else OTHER
 
 
+@contextmanager
+def _serving(file: str, archive: str) -> Iterator[Places]:
+    """A node before the file, on a free port of this machine. Raises `Unsupported` where it cannot be started."""
+    settings = {name: value for name, value in os.environ.items() if not name.startswith("PERDURE_") and name != "PORT"}
+    command = [sys.executable, "-m", "perdure", "serve", file, "--archive", archive, "--port", "0", "--drain-delay", "0", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=settings) as node:
+        said, log = cast(IO[bytes], node.stdout), cast(IO[bytes], node.stderr)
+        try:
+            first = said.readline()
+            if not first:
+                raise Unsupported(clean(log.read().decode(errors="replace")).strip(), advice="")
+            threading.Thread(target=log.read, daemon=True).start()
+            (url,) = msgspec.json.decode(first, type=ListeningRow).listening
+            yield Places(file, url, None)
+        finally:
+            node.terminate()
+
+
 def _take(
-    terminal: Terminal, number: int, step: Callable[[str], Any], check: Callable[..., Claims], url: str, memory: dict[str, Any]
+    terminal: Terminal, number: int, step: Callable[..., Any], check: Callable[..., Claims], places: Places, memory: dict[str, Any]
 ) -> bool:
     """One step: its code, then what happened."""
     title, code = inspect.getdoc(step) or "", _code(step)
@@ -94,7 +134,7 @@ def _take(
         syntax = Syntax(textwrap.indent(code, "   "), "python", theme="ansi_dark", background_color="default")
         # Code is for reading and copying: where no terminal sets a width it is never folded.
         terminal.print(syntax) if terminal.console.is_terminal else print(textwrap.indent(code, "   "))
-    answer = step(url)
+    answer = step(*[getattr(places, name) for name in WHERE.get(step, ("url",))])
     claims = [ClaimRow(clean(text), bool(held)) for held, text in check(answer, memory)]
     if terminal.json:
         terminal.object(StepRow(number, title, code, claims))
@@ -220,7 +260,7 @@ def _found(answer: Any, _: dict[str, Any]) -> Claims:
     yield isinstance(answer, Corrupt), f"{answer.code}: {answer.detail}" if isinstance(answer, Corrupt) else "the changed byte was found"
 
 
-STEPS: tuple[tuple[Callable[[str], Any], Callable[..., Claims]], ...] = (
+STEPS: tuple[tuple[Callable[..., Any], Callable[..., Claims]], ...] = (
     (steps.an_agents_session, _session),
     (steps.killed_in_mid_write, _killed),
     (steps.resumed, _resumed),
@@ -235,3 +275,6 @@ STEPS: tuple[tuple[Callable[[str], Any], Callable[..., Claims]], ...] = (
     (steps.asleep, _asleep),
 )
 """What is run and shown, and what is claimed of its answer."""
+
+WHERE = {steps.tampered: ("file",), steps.asleep: ("url", "archive")}
+"""Which of the `Places` a step gets, where it is more than the URL."""

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import apsw
@@ -135,7 +133,8 @@ def proved(url: str) -> Any:
 def tampered(url: str) -> Any:
     """Somebody changes one byte in a copy of the file, with the database's own tools."""
     path = url.removeprefix("sqlite:///")
-    copy = shutil.copy(path, path + ".copy")
+    copy = path + ".copy"
+    apsw.Connection(path).execute("VACUUM INTO ?", (copy,))
     with apsw.Connection(copy) as database:
         pos, body = next(database.execute("SELECT pos, body FROM log WHERE version = 2"))
         database.execute("UPDATE log SET body = ? WHERE pos = ?", (body[:-9] + bytes([body[-9] ^ 1]) + body[-8:], pos))
@@ -147,9 +146,8 @@ def tampered(url: str) -> Any:
             return corrupt
 
 
-def asleep(url: str) -> Any:
+def asleep(url: str, archive: str | None) -> Any:
     """A session sleeps in the archive: it is read there, and wakes when it is written to."""
-    archive = Path(url.removeprefix("sqlite:///")).with_name("archive").as_uri()
     with perdure.sync.open(url, archive=archive) as store:
         for number in range(20):
             store.append("trip-7", Event("message", {"role": "user", "content": f"wish {number}"}))

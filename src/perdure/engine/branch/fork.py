@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from perdure.backends.spi import Head, Index, indexed
+from perdure.backends.spi import Head, Index, indexed, served
 from perdure.codec.records import Base
 from perdure.engine.calls.read import read_live
 from perdure.engine.context import Context
@@ -182,6 +182,10 @@ async def purge(context: Context, session: str) -> None:
 
 async def purge_deleted(core: Core, session: SessionKey) -> None:
     """Remove a deleted session's bytes. See `Store.purge`."""
+    if served(core.backend) is not None:  # A node does all of it: only nodes reach segments and bodies out of line.
+        await core.backend.purge(session)
+        core.cache.drop(session)
+        return
     head = await _check_purge(core, session)
     if core.segments.has_place and (segments := await core.segments.list(session)):
         await _begin_purge(core, session, head)

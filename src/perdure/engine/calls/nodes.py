@@ -48,6 +48,12 @@ async def compact(nodes: Served, session: SessionKey, keep: int | timedelta, act
     return await _archived(nodes, session, "compact", {"keep": keep_of(keep), "drop": drop, "actor": actor})
 
 
+async def prove(nodes: Served, session: SessionKey) -> None:
+    """Have a node prove what only nodes can: segments, and what anchors say of them. Raises `Corrupt`, `NotFound`, `Unsupported`."""
+    path = f"/v1/sessions/{segment(session.id)}/verify"
+    await nodes.ask("POST", path, tenant=session.tenant, seconds=LONG_SECONDS, repeatable=True)
+
+
 async def _archived(nodes: Served, session: SessionKey, what: str, body: dict[str, Any]) -> Archived:
     path = f"/v1/sessions/{segment(session.id)}/{what}"
     return msgspec.convert(await nodes.ask("POST", path, tenant=session.tenant, body=body, seconds=LONG_SECONDS, repeatable=True), Archived)

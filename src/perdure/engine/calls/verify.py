@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from perdure.backends.spi import Head, Proving, Row, Snapshot
+from perdure.backends.spi import Head, Proving, Row, Snapshot, served
 from perdure.codec.codec import Codec
 from perdure.codec.records import state_digest
+from perdure.engine.calls import nodes
 from perdure.engine.context import Context
 from perdure.engine.core import Core
 from perdure.engine.read.chains import FORKED, Chains
@@ -136,7 +137,15 @@ async def _snapshots(chains: Chains, session: SessionKey, snapshot: Snapshot | N
 
 
 async def _check_archive(core: Core, session: SessionKey, row: Row) -> Mapping[int, str]:
-    """Compare each segment with its SHA-256; the digests of states that anchors name, by version. Raises `Corrupt`, `Unsupported`."""
+    """Compare each segment with its SHA-256; the digests of states that anchors name, by version. Raises `Corrupt`, `Unsupported`.
+
+    A client of a service has no segments, so a node proves the session too.
+    """
+    service = served(core.backend)
+    if service is not None:
+        if service.archives:
+            await nodes.prove(service, session)
+        return {}
     anchors = await core.chains.anchors(session, anchor_of(decode_control(row.control)))
     for anchor in anchors:
         if not anchor.dropped:
