@@ -307,7 +307,8 @@ async def test_other_tenants_than_the_credentials_are_refused(tmp_path: Path) ->
         async with perdure.open(node.url, tenant="other") as store:
             for call in (
                 lambda: store.configure(prefix="a", keep=1, drop=True), lambda: store.archive("s"), lambda: store.compact("s", keep=1),
-                lambda: store.purge("s"), lambda: ops.sweep(store, once=True), lambda: ops.consume(store, "c", Seen(), code="c", follow=False),
+                lambda: store.purge("s"), lambda: ops.sweep(store, once=True),
+                lambda: ops.consume(store, "c", Seen(), code="c", follow=False),
             ):  # fmt: skip
                 with pytest.raises(perdure.Unauthorized, match="acme"):
                     await call()
