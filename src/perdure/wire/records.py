@@ -170,6 +170,8 @@ class Read(Message, frozen=True):
     before: Number | None = None
     limit: int = 256
     reverse: bool = False
+    held: bool = False
+    """Of what the engine itself holds alone: nothing from the archive."""
 
 
 class RecordsFound(Message, frozen=True):

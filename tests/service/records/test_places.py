@@ -97,6 +97,29 @@ async def test_an_archived_session_is_read_and_woken_by_clients(tmp_path: Path) 
         assert (await asyncio.to_thread(at_the_node, node, node.node.store.verify("s"))).version == view.version
 
 
+async def test_who_follows_with_a_cursor_alone_misses_nothing_that_was_archived(tmp_path: Path) -> None:
+    """Sessions go to the archive before a follower comes to them: it gets all their commits, each session's in order and without a gap."""
+    with serving(f"sqlite:///{tmp_path}/store.db", archive=f"file://{tmp_path}/archive") as node:
+        async with perdure.open(node.url) as store:
+            for name, count in (("s", 9), ("t", 3), ("u", 5)):
+                for number in range(count):
+                    await store.append(name, Event("note", number, (op.add("/n", 1),)))
+            cursor, got = None, dict[str, list[int]]()
+            async for change in store.changes(follow=False):
+                got.setdefault(change.session, []).append(change.commit.version)
+                if got == {"s": [1, 2, 3, 4]}:
+                    cursor = change.cursor
+                    break
+            for name in ("s", "t", "u"):
+                await store.archive(name)
+            await store.append("t", Event("woken"))
+            await store.compact("u", keep=timedelta(0))
+        async with perdure.open(node.url) as store:
+            async for change in store.changes(after=cursor, follow=False):
+                got.setdefault(change.session, []).append(change.commit.version)
+            assert got == {name: list(range(1, (await store.read(name)).version + 1)) for name in ("s", "t", "u")}
+
+
 class Scoped:
     """Credentials with these scopes, for everyone."""
 

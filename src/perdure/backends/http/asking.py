@@ -12,6 +12,7 @@ from perdure.backends.http.calls import Calls, Resource
 from perdure.backends.http.driver import HttpDriver
 from perdure.backends.remote import RemoteBackend
 from perdure.errors import Deleted, Error, Fenced, NotFound, Unknown
+from perdure.model.ids import SessionKey
 
 CONFIRMS = 3
 """How often in its ttl the holder of a lease is said to be alive."""
@@ -28,6 +29,10 @@ class HttpBackend(RemoteBackend):
     def archives(self) -> bool:
         """See `spi.Served.archives`."""
         return self._http.about.archive
+
+    async def first_held(self, session: SessionKey) -> int | None:
+        """See `spi.Served.first_held`."""
+        return await self.run(self._http.first_held(session))
 
     async def ask(
         self,

@@ -135,6 +135,11 @@ class HttpDriver:
         """See `spi.Backend.read`."""
         return (await self.calls.ask(wire.READ, wire.Read(session, after, before, limit, reverse), wire.RecordsFound)).records
 
+    async def first_held(self, session: SessionKey) -> int | None:
+        """See `spi.Served.first_held`."""
+        records = (await self.calls.ask(wire.READ, wire.Read(session, limit=1, held=True), wire.RecordsFound)).records
+        return records[0].head.version if records else None
+
     async def find_key(self, session: SessionKey, key: str) -> Known | None:
         """See `spi.Backend.find_key`."""
         known = (await self.calls.ask(wire.FIND_KEY, wire.FindKey(session, key), wire.KeyFound)).known

@@ -158,6 +158,10 @@ class Served(Protocol):
         """Whether the nodes have a place for archived commits."""
         ...
 
+    async def first_held(self, session: SessionKey) -> int | None:
+        """The version of the first record that the nodes' engine itself holds, without archived ones; `None`: it holds none."""
+        ...
+
     async def ask(
         self,
         method: str,

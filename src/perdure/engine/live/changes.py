@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 
 import msgspec
 
-from perdure.backends.spi import Backend, Page, Query
+from perdure.backends.spi import Backend, Page, Query, served
 from perdure.backends.spi import Change as FeedEntry
 from perdure.clock import Clock
 from perdure.codec.codec import Codec
@@ -225,8 +225,15 @@ class Follower:
         the cursor. Where something is left below the record, the feed would have had it, if it had come after the cursor."""
         if record.is_stub or self._chains.is_start(session, record):
             return False
-        lowest = await self._backend.read(session, limit=1)
-        return not lowest or lowest[0].head.version >= record.head.version
+        lowest = await self._first_held(session)
+        return lowest is None or lowest >= record.head.version
+
+    async def _first_held(self, session: SessionKey) -> int | None:
+        """The version of the first record that the engine holds."""
+        if (nodes := served(self._backend)) is not None:
+            return await nodes.first_held(session)
+        records = await self._backend.read(session, limit=1)
+        return records[0].head.version if records else None
 
     def _pass(self, mark: bytes, version: int, hash: bytes) -> None:
         """Note the newest commit of a session that was passed in this page, once."""

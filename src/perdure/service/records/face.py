@@ -93,7 +93,8 @@ class Face(ABC):
         """See `spi.Backend.read`."""
         self.check_read(caller, asked.session)
         limit = _limit(asked.limit)
-        records = await self._read(asked.session, asked.after, asked.before, limit, reverse=asked.reverse)
+        read = self._held if asked.held else self._read
+        records = await read(asked.session, asked.after, asked.before, limit, reverse=asked.reverse)
         return wire.RecordsFound(tuple(await self._whole(asked.session, _fitting(records))))
 
     async def find_key(self, caller: Credential | None, asked: wire.FindKey) -> wire.KeyFound:
@@ -151,6 +152,10 @@ class Face(ABC):
 
     async def _load(self, session: SessionKey, at: int | None) -> spi.Loaded | None:
         return await self.backend.load(session, at)
+
+    async def _held(self, session: SessionKey, after: int, before: int | None, limit: int, *, reverse: bool) -> Sequence[spi.Record]:
+        """What the engine itself holds."""
+        return await self.backend.read(session, after=after, before=before, limit=limit, reverse=reverse)
 
     async def _read(self, session: SessionKey, after: int, before: int | None, limit: int, *, reverse: bool) -> Sequence[spi.Record]:
         return await self.backend.read(session, after=after, before=before, limit=limit, reverse=reverse)
