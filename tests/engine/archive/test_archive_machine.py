@@ -43,11 +43,17 @@ class ArchivedBesidePlain(RuleBasedStateMachine):
         self.names: list[str] = []
         self.forks = self.writes = 0
         self.parents: dict[str, str] = {}
+        self.cursor: str | None = None
+        self.followed: set[tuple[str, int]] = set()
+
+    def place(self) -> dict[str, Any]:
+        """Where the store that archives is, as it is opened."""
+        url = self.scheme if self.scheme == "memory:" else f"sqlite:///{self.folder}/archived.db"
+        return {"url": url, "archive": f"file://{self.folder}/archive"}
 
     @initialize()
     def opens(self) -> None:
-        url = self.scheme if self.scheme == "memory:" else f"sqlite:///{self.folder}/archived.db"
-        self.archived = self.wait(self.opened(url, archive=f"file://{self.folder}/archive"))
+        self.archived = self.wait(self.opened(**self.place()))
         self.plain = self.wait(self.opened("memory:"))
         for name in NAMES:
             self.both(lambda store, name=name: store.append(name, Event("start", None, (op.set("/n", 0),))))  # type: ignore[misc]
@@ -152,6 +158,18 @@ class ArchivedBesidePlain(RuleBasedStateMachine):
     def restore(self, part: float) -> None:
         self.outcome(self.archived.restore(self.name(part)))
 
+    @rule(count=st.integers(1, 8))
+    def follow(self, count: int) -> None:
+        """A follower that has its cursor alone reads some of what there is."""
+        self.wait(self._follow(count))
+
+    async def _follow(self, count: int) -> None:
+        async for change in self.archived.changes(after=self.cursor, control=True, follow=False):
+            self.cursor = change.cursor
+            self.followed.add((change.session, change.commit.version))
+            if (count := count - 1) == 0:
+                break
+
     async def told(self, store: Store, name: str, **options: Any) -> list[Commit]:
         """The commits, but those that archive."""
         return [commit async for commit in store.history(name, **options) if commit.kind is not Kind.anchor]
@@ -163,10 +181,15 @@ class ArchivedBesidePlain(RuleBasedStateMachine):
             assert (one, type) == (two, type) if isinstance(one, type) else (one.state, one.tags) == (two.state, two.tags)
 
     def same_everywhere(self) -> None:
-        """Histories from both ends, every version, every key and every proof."""
+        """Histories from both ends, every version, every key and every proof; and followers got every commit."""
 
         async def compare() -> None:
+            await self._follow(-1)
             for name in self.names:
+                own = [commit async for commit in self.archived.history(name, include_deleted=True, newest_first=True)]
+                start = next((commit.version for commit in own if commit.events[0].type == "forked"), 1)
+                missed = {(name, commit.version) for commit in own if commit.version >= start} - self.followed
+                assert not missed
                 one, two = [await self.told(store, name, include_deleted=True) for store in (self.archived, self.plain)]
                 assert [said(commit) for commit in one] == [said(commit) for commit in two]
                 assert [(commit.kind, commit.key) for commit in one] == [(commit.kind, commit.key) for commit in two]
