@@ -79,6 +79,30 @@ async def test_pages_of_large_bodies_are_short(tmp_path: Path) -> None:
             assert (await store.read("s")).state == {"n": 1}
 
 
+async def test_where_the_bytes_are(tmp_path: Path) -> None:
+    """A client is told where they are in the engine of the node: bodies out of line, and nothing of what lies in the archive."""
+    url, places = f"sqlite:///{tmp_path}/store.db", {"blobs": f"file://{tmp_path}/blobs", "archive": f"file://{tmp_path}/archive"}
+    with serving(url, blob_bytes=4096, **places) as node:
+        async with perdure.open(node.url) as store, perdure.open(url, blob_bytes=4096, **places) as direct:
+            await store.append("s", Event("large", LARGE, (op.set("/text", LARGE),)))
+            for session in ("s", "t"):
+                for number in range(9):
+                    await store.append(session, Event("note", number, (op.add("/n", 1),)))
+            await store.archive("t")
+            await store.delete("t")
+            for session in ("s", "t"):
+                assert await store.sizes(session, parts=3, include_deleted=True) == await direct.sizes(
+                    session, parts=3, include_deleted=True
+                )
+            found = await store.sizes("s")
+            assert found.blob_commits == 1 and found.parts[1].path == "/text"
+            for wrong in (-1, 2_000_000):
+                with pytest.raises(perdure.Invalid, match="parts"):
+                    await store.sizes("s", parts=wrong)
+            with pytest.raises(perdure.Deleted):
+                await store.sizes("t")
+
+
 async def test_an_archived_session_is_read_and_woken_by_clients(tmp_path: Path) -> None:
     """A session that the node has archived reads as before, and the first write of a client makes it live again."""
     with serving(f"sqlite:///{tmp_path}/store.db", archive=f"file://{tmp_path}/archive") as node:

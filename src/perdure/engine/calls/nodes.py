@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from perdure.backends.spi import Durability, Served
-from perdure.engine.views import Archived, Receipt
+from perdure.engine.views import Archived, Receipt, Sizes
 from perdure.model.ids import SessionKey
 from perdure.model.lifecycle import SECOND
 from perdure.model.timestamps import to_nanoseconds
@@ -57,6 +57,12 @@ async def prove(nodes: Served, session: SessionKey) -> None:
 async def _archived(nodes: Served, session: SessionKey, what: str, body: dict[str, Any]) -> Archived:
     path = f"/v1/sessions/{segment(session.id)}/{what}"
     return msgspec.convert(await nodes.ask("POST", path, tenant=session.tenant, body=body, seconds=LONG_SECONDS, repeatable=True), Archived)
+
+
+async def sizes(nodes: Served, session: SessionKey, parts: int, *, include_deleted: bool) -> Sizes:
+    """See `Store.sizes`: the engine's, which a client does not see."""
+    path = f"/v1/sessions/{segment(session.id)}/sizes?parts={parts}" + "&include_deleted=true" * include_deleted
+    return msgspec.convert(await nodes.ask("GET", path, tenant=session.tenant, seconds=LONG_SECONDS, repeatable=True), Sizes)
 
 
 def _receipt(said: dict[str, Any]) -> Receipt:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from perdure.backends.spi import served
 from perdure.codec.out_of_line import is_reference, unwrap_reference
+from perdure.engine.calls import nodes
 from perdure.engine.calls.read import require_live
 from perdure.engine.context import Context
 from perdure.engine.options import check_count
@@ -18,6 +20,8 @@ async def sizes(context: Context, session: str, parts: int, *, include_deleted: 
     core, target = context.opened(), context.key(session)
     check_count("parts", parts)
     with core.telemetry.span("sizes", *target):
+        if (service := served(core.backend)) is not None:
+            return await nodes.sizes(service, target, parts, include_deleted=include_deleted)
         now = require_live(target, await core.reader.read_head(target), include_deleted=include_deleted)
         loaded = await core.backend.load(target, now.head.version)
         snapshot = None if loaded is None else loaded.snapshot

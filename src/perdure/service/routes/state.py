@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from perdure.engine.views import View
+from perdure.engine.views import Sizes, View
 from perdure.errors import Invalid, Rewound
 from perdure.model.timestamps import moment, rfc3339
 from perdure.service.answers import Answer, Headers, json_answer
@@ -19,6 +19,8 @@ from perdure.service.leases import lease_of
 from perdure.service.routes.commits import PRIVATE, VARY
 from perdure.service.table import Header, Reply, Route
 
+PARTS_MAX = 1_000
+"""Most parts of a state that one answer names."""
 IMMUTABLE = ("cache-control", "private, max-age=31536000, immutable")
 """For what a version and its hash name. Never public: a state may be erased."""
 
@@ -34,6 +36,15 @@ class StateQuery(msgspec.Struct, frozen=True):
     """With `eventual`: seconds for which the node may not have looked."""
     at_least: str | None = None
     """The `token` of an earlier answer, or its version with its hash: an older state is not an answer."""
+    include_deleted: bool = False
+    """A deleted session too, for audit."""
+
+
+class SizesQuery(msgspec.Struct, frozen=True):
+    """What is measured."""
+
+    parts: Annotated[int, Meta(ge=0, le=PARTS_MAX)] = 10
+    """How many of the heaviest parts of the state are named."""
     include_deleted: bool = False
     """A deleted session too, for audit."""
 
@@ -86,6 +97,12 @@ def shown(view: View, *, today: bool) -> dict[str, Any]:
     return said
 
 
+async def sizes(call: Call) -> Answer:
+    """Where the session's bytes are in the engine of the node."""
+    session, query = call.session, call.query(SizesQuery)
+    return json_answer(await call.store.sizes(session, parts=query.parts, include_deleted=query.include_deleted))
+
+
 def _at_least(call: Call, session: str, text: str | None) -> str | None:
     if text is None or not text[:1].isdigit():
         return text
@@ -106,5 +123,17 @@ ROUTES = (
         headers=(Header("If-None-Match", "The ETag of the state that the client has."),),
         replies=(Reply(200, "The state.", StateBody, headers=("ETag", "Cache-Control", "Vary")), Reply(304, "The client has it.")),
         example="$URL/v1/sessions/trip-42",
+    ),
+    Route(
+        method="GET",
+        path="/v1/sessions/{id}/sizes",
+        scope=Scope.read,
+        handle=sizes,
+        name="readSizes",
+        summary="Show where a session's bytes are",
+        about="In the engine: what lies in the archive is not counted. It reads all commits that the engine has.",
+        query=SizesQuery,
+        replies=(Reply(200, "The bytes.", Sizes),),
+        example="$URL/v1/sessions/trip-42/sizes",
     ),
 )
