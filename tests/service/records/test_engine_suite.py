@@ -11,7 +11,10 @@ import pytest
 from tests.support.docs.pages import ROOT
 
 NOT_FOR_CLIENTS = {
-    "it archives sessions of a tenant that the client does not reach": ["archive/test_archive.py::test_tenants_stay_apart[served]"],
+    "it asks resource routes about a tenant that the client does not reach": [
+        "archive/test_archive.py::test_tenants_stay_apart[served]", "read/test_reading.py::test_tenants_are_strangers[served]",
+    ],
+    "what is archived is metered where it is done": ["test_telemetry.py::test_what_goes_to_the_archive_is_metered[served]"],
     "it damages what the node has in its memory": [
         "archive/test_archive_refused.py::test_a_damaged_segment_is_named_and_nothing_else_breaks[served]",
     ],
