@@ -73,7 +73,8 @@ def test_pods_are_evicted_one_at_a_time_and_end_in_time(cluster: Cluster, tmp_pa
 @inside
 def test_requests_in_progress_bring_pods_and_take_them_away(cluster: Cluster, tmp_path: Path) -> None:
     """By the metric that the manifest names, as each pod's own /metrics has it, and its target: three times the target brings a third pod,
-    five times a fifth; without requests there are as many as the manifest wants at least. A minute of the manifest is a second here."""
+    five times a fifth; without requests there are as many as the manifest wants at least, but none is taken away while processor time is
+    unknown. A minute of the manifest is a second here."""
     scaler = copy.deepcopy(manifest("HorizontalPodAutoscaler"))
     down = scaler["spec"]["behavior"]["scaleDown"]
     down["stabilizationWindowSeconds"] //= 60
@@ -94,7 +95,10 @@ def test_requests_in_progress_bring_pods_and_take_them_away(cluster: Cluster, tm
                 with held(first, place.token, 2 * target):
                     cluster.wait("a fifth pod", lambda: len(place.ready()) == 5)
                     cluster.wait("the average is the target", lambda: place.average() == target)
-                    assert place.get(DEPLOYMENT, "perdure")["spec"]["replicas"] == 5
+                    metrics.cpu = ""
+            cluster.wait("no requests, and nobody knows the processor time", lambda: place.average() == 0 and not place.knows_all_metrics())
+            assert place.get(DEPLOYMENT, "perdure")["spec"]["replicas"] == 5
+            metrics.cpu = "1m"
             cluster.wait("the least number again", lambda: len(place.list("Pod")) == least)
     finally:
         metrics.close()

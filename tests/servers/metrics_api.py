@@ -26,7 +26,7 @@ class MetricsApi:
 
     def __init__(self, api: Api, authority: Authority) -> None:
         self._api, self.cpu = api, "1m"
-        """`cpu`: what each pod uses, as Kubernetes writes it."""
+        """`cpu`: what each pod uses, as Kubernetes writes it; empty: nobody knows."""
         self._port = free_port()
         self._server = ThreadingHTTPServer((HOST, self._port), self._handler())
         self._server.socket = authority.certificate("localhost").wrap_socket(self._server.socket, server_side=True)
@@ -63,7 +63,8 @@ class MetricsApi:
             return {"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": which, "resources": [resource]}
         pods = self._api.ask("GET", f"/api/v1/namespaces/{path[4]}/pods", labelSelector=selector)["items"]
         make = self._resources if which == RESOURCES else self._custom
-        items = [make(pod, path[-1]) for pod in pods if is_ready(pod) and "deletionTimestamp" not in pod["metadata"]]
+        known = [pod for pod in pods if is_ready(pod) and "deletionTimestamp" not in pod["metadata"]]
+        items = [make(pod, path[-1]) for pod in known if self.cpu or which == CUSTOM]
         return {"kind": KINDS[which], "apiVersion": which, "metadata": {}, "items": items}
 
     def _resources(self, pod: Any, _: str) -> Any:

@@ -6,6 +6,7 @@ import ctypes
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -57,6 +58,7 @@ class Host:
         while Path(f"/proc/{pid}/ns/net").readlink() == ours:
             if self.process.poll() is not None:
                 raise RuntimeError(f"unshare ended with {self.process.returncode}.")
+            time.sleep(0.005)
         _ip("link", "add", self._cable, "type", "veth", "peer", "name", "eth0", "netns", str(pid))
         _ip("link", "set", self._cable, "master", BRIDGE, "up")
         for words in (("link", "set", "lo", "up"), ("addr", "add", f"{self.address}/16", "dev", "eth0"), ("link", "set", "eth0", "up")):

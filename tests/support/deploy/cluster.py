@@ -57,6 +57,11 @@ class Deployed(Namespaced):
         seen = next((each["pods"]["current"]["averageValue"] for each in metrics if each["type"] == "Pods"), None)
         return None if seen is None else int(seen.removesuffix("m")) / (1000 if seen.endswith("m") else 1)
 
+    def knows_all_metrics(self) -> bool:
+        """Whether the autoscaler got each of its metrics when it asked last."""
+        conditions = {each["type"]: each["status"] for each in self.get(HPA, "perdure")["status"]["conditions"]}
+        return conditions["ScalingActive"] == "True"
+
     def scale(self, count: int) -> None:
         """So many pods are wanted from now on."""
         self.change(DEPLOYMENT, "perdure", {"spec": {"replicas": count}}, "scale")
