@@ -112,9 +112,12 @@ async def test_clients_follow_the_pods(cluster: Cluster, tmp_path: Path, monkeyp
     with cluster.deployed("served", tmp_path, without=[HPA]) as place:
         monkeypatch.setenv("PERDURE_TOKEN", place.token)
 
+        def is_whole(count: int) -> bool:
+            return len(place.ready()) == len(place.list("Pod")) == count
+
         async def scaled(count: int) -> None:
             place.scale(count)
-            await asyncio.to_thread(cluster.wait, f"{count} pods", lambda: len(place.ready()) == len(place.list("Pod")) == count)
+            await asyncio.to_thread(cluster.wait, f"{count} pods", lambda: is_whole(count))
 
         await scaled(3)
         await asyncio.to_thread(cluster.wait, "records", lambda: cluster.records(place) == place.names())
@@ -125,7 +128,7 @@ async def test_clients_follow_the_pods(cluster: Cluster, tmp_path: Path, monkeyp
             before = place.names()
             template = {"metadata": {"annotations": {"rolled": "yes"}}}
             place.change(DEPLOYMENT, "perdure", {"spec": {"template": template}})
-            await asyncio.to_thread(cluster.wait, "two others", lambda: len(place.list("Pod")) == 2 and not before & place.names())
+            await asyncio.to_thread(cluster.wait, "two others", lambda: not before & place.names() and is_whole(2))
             await writers.listed_hosts(place.names())
             await writers.check()
         async with perdure.open(place.store) as store:

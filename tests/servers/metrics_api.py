@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import threading
+from contextlib import suppress
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -13,11 +14,12 @@ from urllib.request import urlopen
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.servers.kube_api import Api, is_ready
+from tests.servers.kube_api import Api, Refused, is_ready
 from tests.servers.process import HOST, free_port
 from tests.servers.tls import Authority
 
 CUSTOM, RESOURCES = "custom.metrics.k8s.io/v1beta2", "metrics.k8s.io/v1beta1"
+REGISTRY, SERVICES = "/apis/apiregistration.k8s.io/v1/apiservices", "/api/v1/namespaces/kube-system/services"
 KINDS = {CUSTOM: "MetricValueList", RESOURCES: "PodMetricsList"}
 
 
@@ -36,19 +38,25 @@ class MetricsApi:
         """Have the API server ask here."""
         port = {"port": self._port}
         service = {"metadata": {"name": "metrics"}, "spec": {"type": "ExternalName", "externalName": "localhost", "ports": [port]}}
-        self._api.ask("POST", "/api/v1/namespaces/kube-system/services", service)
+        self._api.ask("POST", SERVICES, service)
         for which in KINDS:
             group, _, version = which.partition("/")
             spec = {"group": group, "version": version, "groupPriorityMinimum": 100, "versionPriority": 100, "insecureSkipTLSVerify": True}
             spec["service"] = {"namespace": "kube-system", "name": "metrics", **port}
-            self._api.ask("POST", "/apis/apiregistration.k8s.io/v1/apiservices", {"metadata": {"name": f"{version}.{group}"}, "spec": spec})
+            self._api.ask("POST", REGISTRY, {"metadata": {"name": f"{version}.{group}"}, "spec": spec})
 
     def served(self) -> bool:
         """Whether the API server has found both."""
         return all(self._api.ask("GET", f"/apis/{which}")["resources"] for which in KINDS)
 
     def close(self) -> None:
-        """End it."""
+        """End it; the API server asks here no longer."""
+        for which in KINDS:
+            group, _, version = which.partition("/")
+            with suppress(Refused):
+                self._api.ask("DELETE", f"{REGISTRY}/{version}.{group}")
+        with suppress(Refused):
+            self._api.ask("DELETE", f"{SERVICES}/metrics")
         self._server.shutdown()
         self._server.server_close()
 
