@@ -10,7 +10,7 @@ docs            write again what is generated: the blocking API and pages of doc
 site            build the pages of docs/ as a site with search, in build/site
 bench NAME      one benchmark of bench/, against its rivals; without a name, the list
 fetch           download what tests need and no lock holds: servers that are no wheels, suites that frameworks ship as sources
-fetch --slow    also build the servers that take long, for the slow tests: a quarter of an hour of processor time (needs Go)
+fetch --slow    also build Jaeger, Consul, CoreDNS and Kubernetes, for the slow tests: half an hour of processor time (needs Go)
 lock            write requirements/*.lock again (needs uv)
 """
 

@@ -84,22 +84,48 @@ def go(
     against its own list of sums, and `sums` for what that list lacks. With `plugins`, which are CoreDNS's, the program has those alone."""
 
     def fetch(work: Path, place: Path) -> None:
-        settings = {"GOFLAGS": "-mod=mod -buildvcs=false", "GOTOOLCHAIN": "local", "GOWORK": "off", "CGO_ENABLED": "0"}
-
-        def run(*words: str) -> str:
-            return subprocess.run(
-                ["go", *words], cwd=_made(work), env=os.environ | settings, check=True, stdout=subprocess.PIPE, text=True
-            ).stdout
-
-        run("mod", "init", "tests.invalid/server")
-        found = Path(json.loads(run("mod", "download", "-json", f"{module}@{version}"))["Dir"])
-        (work / "go.sum").write_text((found / "go.sum").read_text() + "".join(f"{line}\n" for line in sums))
-        run("mod", "edit", "-require", f"{module}@{version}")
+        run, _ = go_module(work, f"{module}@{version}", sums=sums)
         if plugins:
             imports = "\n".join([f'import _ "{module}/plugin/{name}"' for name in plugins])
             (work / "main.go").write_text(f'package main\n{imports}\nimport "{module}/coremain"\nfunc main() {{ coremain.Run() }}\n')
         built = "." if plugins else f"{module}/{package}".rstrip("/")
         run("build", "-trimpath", "-ldflags=-s -w", "-o", str(_made(place) / program), built)
+
+    return fetch
+
+
+def go_module(work: Path, *modules: str, sums: Sequence[str] = ()) -> tuple[Callable[..., str], list[Path]]:
+    """A module in the folder `work` that requires these, each `name@version`, and their lists of sums with it; `go` in that folder, and the
+    folders of the modules' sources."""
+    settings = {"GOFLAGS": "-mod=mod -buildvcs=false", "GOTOOLCHAIN": "local", "GOWORK": "off", "CGO_ENABLED": "0"}
+
+    def run(*words: str) -> str:
+        return subprocess.run(
+            ["go", *words], cwd=_made(work), env=os.environ | settings, check=True, stdout=subprocess.PIPE, text=True
+        ).stdout
+
+    run("mod", "init", "tests.invalid/server")
+    folders = [Path(json.loads(run("mod", "download", "-json", module))["Dir"]) for module in modules]
+    known = [(folder / "go.sum").read_text() for folder in folders]
+    (work / "go.sum").write_text("".join([*known, *[f"{line}\n" for line in sums]]))
+    run("mod", "edit", *[f"-require={module}" for module in modules])
+    return run, folders
+
+
+def kubernetes(version: str, coredns: str) -> Callable[[Path, Path], None]:
+    """Build Kubernetes' control plane and CoreDNS with the plugin that reads it, as one program: its first word says which part it is. They
+    share most of their code, so one is linked sooner than four and takes a third of the space."""
+
+    def fetch(work: Path, place: Path) -> None:
+        run, (source, _) = go_module(work, f"k8s.io/kubernetes@v{version}", f"github.com/coredns/coredns@v{coredns}")
+        replaced = json.loads(run("mod", "edit", "-json", str(source / "go.mod")))["Replace"]
+        parts = [each["Old"]["Path"] for each in replaced if each["New"]["Path"].startswith("./staging/")]
+        run("mod", "edit", *[f"-replace={part}={part}@v0.{version.partition('.')[2]}" for part in parts])
+        (work / "main.go").write_text(CONTROL_PLANE)
+        major, minor, _ = version.split(".")
+        said = {"gitVersion": f"v{version}", "gitMajor": major, "gitMinor": minor}
+        flags = " ".join(["-s -w", *[f"-X k8s.io/component-base/version.{name}={value}" for name, value in said.items()]])
+        run("build", "-trimpath", f"-ldflags={flags}", "-o", str(_made(place) / "kubernetes"), ".")
 
     return fetch
 
@@ -152,6 +178,47 @@ CONSUL_SUMS = [
 ]
 """Of a module that Consul's list leaves out, and the checksum database too."""
 
+CONTROL_PLANE = """package main
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/coredns/coredns/coremain"
+	_ "github.com/coredns/coredns/plugin/bind"
+	_ "github.com/coredns/coredns/plugin/errors"
+	_ "github.com/coredns/coredns/plugin/kubernetes"
+	_ "github.com/coredns/coredns/plugin/ready"
+	"github.com/spf13/cobra"
+	"k8s.io/component-base/cli"
+	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
+	manager "k8s.io/kubernetes/cmd/kube-controller-manager/app"
+	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
+)
+
+var parts = map[string]func() *cobra.Command{
+	"kube-apiserver":          apiserver.NewAPIServerCommand,
+	"kube-controller-manager": manager.NewControllerManagerCommand,
+	"kube-scheduler":          func() *cobra.Command { return scheduler.NewSchedulerCommand() },
+}
+
+func main() {
+	part := ""
+	if len(os.Args) > 1 {
+		part, os.Args = os.Args[1], os.Args[1:]
+	}
+	if part == "coredns" {
+		coremain.Run()
+	} else if command := parts[part]; command != nil {
+		os.Exit(cli.Run(command()))
+	} else {
+		fmt.Fprintf(os.Stderr, "There is no part %q.\\n", part)
+		os.Exit(2)
+	}
+}
+"""
+"""The program that `kubernetes` builds."""
+
 SERVERS: dict[str, Callable[[Path, Path], None]] = {
     "azurite": npm("azurite@3.35.0"),
     "cassandra": maven("org.apache.cassandra:cassandra-all:5.0.6"),
@@ -161,6 +228,7 @@ SERVERS: dict[str, Callable[[Path, Path], None]] = {
     "etcd-3.6": go("go.etcd.io/etcd/server/v3", "v3.6.16", "etcd"),
     "haproxy": debian("haproxy", "libopentracing1", libraries=True),
     "jaeger": go("github.com/jaegertracing/jaeger", "v1.76.0", "jaeger", "cmd/jaeger"),
+    "kubernetes": kubernetes("1.37.2", coredns="1.14.7"),
     "libfaketime": debian("libfaketime"),
     "memcached": debian("memcached", libraries=True),
     "ministack": python("ministack==1.5.33"),
@@ -171,7 +239,7 @@ SERVERS: dict[str, Callable[[Path, Path], None]] = {
 }
 """What can be fetched: a function of a folder to work in and the place to fill."""
 
-SLOW = {"consul": "go", "coredns": "go", "jaeger": "go"}
+SLOW = {"consul": "go", "coredns": "go", "jaeger": "go", "kubernetes": "go"}
 """Servers of the slow tests that take minutes to build, and the tool that builds them. `--slow` or their name asks for them."""
 
 NEEDS = {"etcd-3.6": "go", **SLOW}

@@ -85,6 +85,18 @@ def test_the_record_of_the_nodes_is_that_of_the_docs() -> None:
     assert f"`{record}`" in (ROOT / "docs" / "clients.md").read_text()
 
 
+def test_the_rule_for_the_adapter_is_for_the_metric_of_the_autoscaler() -> None:
+    """The page on deploying has prometheus-adapter's rule: it is about that metric, a sum for each pod."""
+    (block,) = re.findall(r"```yaml\n(rules:.*?)```", (ROOT / "docs" / "deploy.md").read_text(), re.DOTALL)
+    (rule,) = yaml.safe_load(block)["rules"]
+    (requests, _) = of("HorizontalPodAutoscaler")[0]["spec"]["metrics"]
+    series, _, labels = rule["seriesQuery"].partition("{")
+    assert series == requests["pods"]["metric"]["name"]
+    assert set(re.findall(r"(\w+)!=", labels)) == set(rule["resources"]["overrides"]) == {"namespace", "pod"}
+    assert [each["resource"] for each in rule["resources"]["overrides"].values()] == ["namespace", "pod"]
+    assert rule["metricsQuery"] == "sum(<<.Series>>{<<.LabelMatchers>>}) by (<<.GroupBy>>)"
+
+
 def test_a_pod_ends_within_its_grace_period() -> None:
     """`preStop`, the node's delay and its time-out together are shorter; a roll-out takes none away before another one is there."""
     (deployment,) = of("Deployment")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from collections.abc import Set as AbstractSet
 from contextlib import asynccontextmanager
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from perdure import Event, Store
 from tests.support.backends.scenarios import until
@@ -36,10 +37,18 @@ class Writers:
         await until(lambda: all(now >= count for now, count in zip(self.written, least, strict=True)), PATIENCE)
 
     async def listed(self, *ports: int) -> None:
-        """Wait until the client knows these nodes and no others, and its agents write on."""
-        pool = self._store._core.backend.driver.calls._pool  # type: ignore[attr-defined]
-        await until(lambda: {urlsplit(member.url).port for member in pool.members} == {*ports}, PATIENCE)
+        """Wait until the client knows the nodes on these ports and no others, and its agents write on."""
+        await until(lambda: {url.port for url in self._known()} == {*ports}, PATIENCE)
         await self.progress()
+
+    async def listed_hosts(self, hosts: AbstractSet[str]) -> None:
+        """Wait until the client knows the nodes on these hosts and no others, and its agents write on."""
+        await until(lambda: {url.hostname for url in self._known()} == hosts, PATIENCE)
+        await self.progress()
+
+    def _known(self) -> list[SplitResult]:
+        pool = self._store._core.backend.driver.calls._pool  # type: ignore[attr-defined]
+        return [urlsplit(member.url) for member in pool.members]
 
     async def check(self) -> None:
         """Stop them; what they wrote is there, once each and in order."""
