@@ -125,7 +125,7 @@ class Invalid(Error):
 class KeyReused(Invalid):
     """Nothing was written. Use an idempotency key again only to send the same write again, and a new key for every other write.
 
-    Facts: `session`, `version` (where the key was used first).
+    Facts: `session`, `version` (where the key was used first; a lease that was taken with it has none).
     """
 
     http_status = 422
