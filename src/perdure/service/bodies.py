@@ -150,5 +150,5 @@ class ProblemBody(msgspec.Struct):
     """Whether the same request, sent again unchanged, may succeed."""
     facts: dict[str, Any]
     advice: str | UnsetType = UNSET
-    """What to do in this case, where that is not what the title says."""
+    """What to do in this case; left out where the detail says all."""
     trace_id: str | UnsetType = UNSET
