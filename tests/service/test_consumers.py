@@ -123,6 +123,46 @@ async def test_a_round_goes_on_where_it_was(serving: Any) -> None:
         assert (await store.read("s0")).version == 2
 
 
+@pytest.mark.parametrize("slice", [0.0, 60.0])
+async def test_prefix_policies_are_given_in_bounded_steps(serving: Any, monkeypatch: pytest.MonkeyPatch, slice: float) -> None:
+    """When the time of a step is over it ends after the page that was begun, and the next one goes on there: each session gets the policy
+    of its longest prefix once. A round that was given up and begins again goes past what it has given."""
+    monkeypatch.setattr("perdure.ops.rounds.SLICE_SECONDS", slice)
+    async with serving() as ask:
+        store = ask.app.node.store
+        for prefix, count in (("a-", 130), ("a-long-", 3), ("b-", 70), ("other-", 9)):
+            for number in range(count):
+                await store.append(f"{prefix}{number:03}", Event("start"))
+        for prefix in ("a-", "a-long-", "b-", "nobody-"):
+            await store.configure(prefix=prefix, expire_after=3600)
+
+        async def steps(count: int = 1000) -> list[Any]:
+            """The steps that give, and the first one after them."""
+            found: list[Any] = []
+            while len(found) < count and (not found or (found[-1]["given"] and found[-1]["cursor"])):
+                said = {"existing": True} if not found else {"cursor": found[-1]["cursor"]}
+                found.append((await ask("POST", "/v1/sweep", said)).json())
+            return found
+
+        begun = await steps(2)
+        rest = await steps()
+        given = [(one["prefix"], one["sessions"]) for step in begun + rest for one in step["given"]]
+        assert all(sum(one["sessions"] for one in step["given"]) <= 64 for step in begun + rest) == (slice == 0)
+        assert {name: sum(count for prefix, count in given if prefix == name) for name, _ in given} == {
+            "a-": 130, "a-long-": 3, "b-": 70, "nobody-": 0
+        }  # fmt: skip
+        assert len(begun) == 2 and len(rest) == (8 if slice == 0 else 2)
+        for name in ("a-000", "a-129", "a-long-002", "b-069"):
+            assert (await store.policy(name)).prefix == ("a-long-" if "long" in name else name[:2])
+            assert (await store.read(name)).version == 2
+        assert (await store.policy("other-000")).prefix is None
+        cursor = rest[-1]["cursor"]
+        while cursor is not None:  # The round itself goes on as ever.
+            step = (await ask("POST", "/v1/sweep", {"cursor": cursor})).json()
+            assert step["given"] == []
+            cursor = step["cursor"]
+
+
 def _cursor(now: int, part: int) -> str:
     """As a node writes it."""
     return urlsafe_b64encode(msgspec.msgpack.encode((now, part, None))).rstrip(b"=").decode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Sequence
 
 import msgspec
 
@@ -57,20 +57,26 @@ async def _applied(sweep: Sweep, row: Row, found: PrefixPolicy, policy: Policy |
     return await core.controls.change(row.session, decide, actor=ACTOR, durability=core.durability, basis=basis) is not None
 
 
-async def apply(sweep: Sweep, found: PrefixPolicy, since: int | None, progress: Callable[[int], None] = lambda _: None) -> int:
+async def apply(sweep: Sweep, found: PrefixPolicy, since: int | None) -> int:
     """Give a prefix policy to the sessions that are to have it and do not; to how many. `since`: only to those that were started since
     then, in nanoseconds by their first commit. A policy that was set for a session stays, and so does that of a longer prefix."""
     policies = [other async for other in sweep.core.prefixes.read(found.tenant)]
-    cursor, count = None, 0
+    cursor, total = None, 0
     while True:
-        page = await sweep.core.backend.scan(Query(found.tenant, found.prefix), cursor=cursor, limit=BATCH)
-        young = [row for row in page.items if since is None or row.created_at >= since]
-        own = [row for row in young if (longest(policies, row.session.id) or found).prefix == found.prefix]
-        count += sum(await asyncio.gather(*[_give(sweep, row, found) for row in own]))
-        progress(len(page.items))
-        cursor = page.cursor
+        count, cursor = await apply_page(sweep, found, policies, since, cursor)
+        total += count
         if cursor is None:
-            return count
+            return total
+
+
+async def apply_page(
+    sweep: Sweep, found: PrefixPolicy, policies: Sequence[PrefixPolicy], since: int | None, cursor: str | None
+) -> tuple[int, str | None]:
+    """A page of `apply`: to how many sessions, and the cursor of the next one. `policies`: all of the tenant."""
+    page = await sweep.core.backend.scan(Query(found.tenant, found.prefix), cursor=cursor, limit=BATCH)
+    young = [row for row in page.items if since is None or row.created_at >= since]
+    own = [row for row in young if (longest(policies, row.session.id) or found).prefix == found.prefix]
+    return sum(await asyncio.gather(*[_give(sweep, row, found) for row in own])), page.cursor
 
 
 async def _give(sweep: Sweep, row: Row, found: PrefixPolicy) -> bool:

@@ -19,7 +19,7 @@ from perdure.errors import Busy, Error, Invalid, Unavailable, Unknown, Unsupport
 from perdure.model.commit import Status
 from perdure.model.ids import is_system, system_tenant
 from perdure.model.lifecycle import SECOND, YEAR
-from perdure.ops.prefix_steps import apply, apply_changed, is_to_apply, prefix_policies
+from perdure.ops.prefix_steps import apply, apply_changed, apply_page, is_to_apply, prefix_policies
 from perdure.ops.rows import Sweep, action
 from perdure.ops.session_steps import look_at, postpone, purge
 from perdure.ops.swept import Action
@@ -28,8 +28,12 @@ BATCH = 64
 """Sessions that are looked at together."""
 STATUSES = (None, int(Status.deleted))
 """Live sessions are looked at first, then deleted ones."""
+SLICE_SECONDS = 1.0
+"""For how long a step gives prefix policies to sessions; a page of them that was begun is finished."""
 LOG = logging.getLogger("perdure.ops")
 _CURSOR_CHARACTERS_MAX = 4_096
+_NEXT = "\0"
+"""A prefix followed by this is the least text after it; no prefix has one."""
 
 
 class Looked(msgspec.Struct, frozen=True):
@@ -48,7 +52,7 @@ class Given(msgspec.Struct, frozen=True):
     tenant: str
     prefix: str
     sessions: int
-    """To how many."""
+    """To how many, in this step."""
 
     @property
     def action(self) -> Action:
@@ -73,6 +77,9 @@ class _Place(msgspec.Struct, frozen=True, array_like=True):
     now: int
     part: int
     cursor: str | None
+    prefix: str | None = None
+    """Prefix policies are given to sessions that were there before, and the next one is that of this prefix, or the first one after it.
+    Then `cursor` is that of its sessions. `None`: all are given."""
 
 
 def require_able(core: Core) -> None:
@@ -128,19 +135,45 @@ async def give_to_existing(sweep: Sweep, tenant: str | None) -> list[Given]:
 async def step(store: Store, *, dry_run: bool, existing: bool, cursor: str | None) -> Step:
     """One step of a round of this store's tenant, and of what Perdure keeps for it; `cursor` is that of the step before.
 
-    Each step looks at 64 sessions at most; the first one with `existing` gives prefix policies to all that they are for.
+    Each step looks at 64 sessions at most. With `existing` a round begins with steps that give prefix policies to the sessions that they
+    are for, each for about a second. What is given stays given, so that a round that begins again passes over it.
     Raises `Invalid` for what is no cursor, `Unsupported`, `Unavailable`, `Unknown`: then the step may be done again.
     """
     core, tenant = store._context.opened(), store.tenant
     require_able(core)
     parts = [(each, status) for each in (tenant, system_tenant(tenant)) for status in STATUSES]
-    place = _Place(core.clock.now(), 0, None) if cursor is None else _place_of(cursor, len(parts))
+    begins = _Place(core.clock.now(), 0, None, "" if existing else None)
+    place = begins if cursor is None else _place_of(cursor, len(parts))
     sweep = Sweep(core, min(place.now, core.clock.now()), dry_run)  # Who asks does not say what time it is.
-    given = await give_to_existing(sweep, tenant) if existing and cursor is None else []
+    if place.prefix is not None:
+        given, place = await _give_slice(sweep, tenant, place, place.prefix)
+        return Step([], given, 0.0, _text_of(place))
     looked = await look_at_page(sweep, *parts[place.part], place.cursor)
     part = place.part if looked.cursor is not None else place.part + 1
     following = None if part == len(parts) else _text_of(_Place(place.now, part, looked.cursor))
-    return Step(looked.actions, given, looked.late / SECOND, following)
+    return Step(looked.actions, [], looked.late / SECOND, following)
+
+
+async def _give_slice(sweep: Sweep, tenant: str, place: _Place, prefix: str) -> tuple[list[Given], _Place]:
+    """Give prefix policies to sessions that were there before for a while, from a place on; what was given, and the next place."""
+    until = sweep.core.clock.monotonic() + SLICE_SECONDS
+    policies = sorted([found async for found in prefix_policies(sweep, tenant)], key=lambda found: found.prefix)
+    given = []
+    for found in policies:
+        if found.prefix < prefix:
+            continue
+        cursor, count = place.cursor if found.prefix == prefix else None, 0
+        while True:
+            page, cursor = await apply_page(sweep, found, policies, None, cursor)
+            count += page
+            over = sweep.core.clock.monotonic() >= until
+            if over or cursor is None:
+                break
+        given.append(Given(found.tenant, found.prefix, count))
+        if over:
+            following = found.prefix + _NEXT if cursor is None else found.prefix
+            return given, _Place(place.now, 0, cursor, following)
+    return given, _Place(place.now, 0, None)
 
 
 def _text_of(place: _Place) -> str:
