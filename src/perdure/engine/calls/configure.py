@@ -95,7 +95,7 @@ def _duration(name: str, value: object) -> int | UnsetType | None:
     if not DURATION_MIN <= found <= DURATION_MAX:
         years = DURATION_MAX // lifecycle.YEAR
         seconds = f"{value.total_seconds():g}" if isinstance(value, timedelta) else shown_value(value)
-        raise Invalid(f"{name} takes 1 second to {years} years of 365 days, not {seconds} seconds.")
+        raise Invalid(f"{name} takes from 1 second to {years} years of 365 days, not {seconds} seconds.")
     return round(found)
 
 
