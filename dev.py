@@ -9,7 +9,7 @@ oldest [ARGS]   the tests of adapters on the oldest versions that pyproject.toml
 docs            write again what is generated: the blocking API and pages of docs/
 site            build the pages of docs/ as a site with search, in build/site
 bench NAME      one benchmark of bench/, against its rivals; without a name, the list
-fetch           download what tests need and no lock holds: servers that are no wheels, suites that frameworks ship as sources
+fetch           download what tests need and no lock holds: servers that are no wheels, test suites of others
 fetch --slow    also build Jaeger, Consul, CoreDNS and Kubernetes, for the slow tests: half an hour of processor time (needs Go)
 lock            write requirements/*.lock again (needs uv)
 """

@@ -1,7 +1,12 @@
-"""Fetch the tests that frameworks ship in source distributions only, into .cache/suites/: tests/adapters runs them unchanged."""
+"""Fetch test suites that others publish, into .cache/suites/, and nowhere else: our tests run them unchanged.
+
+Most are tests that frameworks ship in source distributions only; one is a public suite on npm, fetched with npm.
+"""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -15,11 +20,13 @@ CACHE = ROOT / ".cache" / "suites"
 
 
 class Suite(NamedTuple):
-    """Tests in a source distribution: the package, its version, and the files wanted of it; a name that ends in / is a whole folder."""
+    """Tests in a source distribution of PyPI: the package, its version, and the files wanted of it; a name that ends in / is a whole
+    folder. With `integrity`, as npm writes it, the package is one of npm, and its archive has this hash."""
 
     package: str
     version: str
     files: tuple[str, ...]
+    integrity: str = ""
 
     @property
     def folder(self) -> Path:
@@ -40,6 +47,12 @@ SUITES = (
             "tests/test_session_summary.py",
             "tests/test_transcript_mirror.py",
         ),
+    ),
+    Suite(
+        "json-patch-test-suite",
+        "1.1.0",
+        ("spec_tests.json", "tests.json"),
+        "sha512-+TRsrZxFjmC35L84kMm5NY+FkJi3NKdimyGP5OwRy1BpKQ0yIo2ikge/oS3wZJ5RpKgkh3SAJmr0mz4q3hxgdg==",
     ),
     Suite("langchain", "1.5.2", ("tests/__init__.py", "tests/unit_tests/__init__.py", "tests/unit_tests/agents/")),
     Suite("langgraph", "1.2.22", ("tests/",)),
@@ -110,16 +123,28 @@ def pip() -> list[str]:
     sys.exit("fetch_suites: there is no pip here.")
 
 
-def fetch(suite: Suite) -> None:
-    """Download one source distribution with pip, by the registry that pip is set up for, and keep the files wanted."""
-    with tempfile.TemporaryDirectory() as place:
-        wanted = f"{suite.package}=={suite.version}"
+def download(suite: Suite, place: str) -> Path:
+    """Its archive, downloaded into a folder by the registry that pip or npm is set up for."""
+    if suite.integrity:
+        subprocess.run(["npm", "pack", "--silent", f"{suite.package}@{suite.version}"], cwd=place, check=True, stdout=subprocess.DEVNULL)
+    else:
         options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-binary", ":all:", "--dest", place]
-        subprocess.run([*pip(), "download", *options, wanted], check=True)
-        (archive,) = Path(place).iterdir()
+        subprocess.run([*pip(), "download", *options, f"{suite.package}=={suite.version}"], check=True)
+    (archive,) = Path(place).iterdir()
+    if suite.integrity:
+        found = f"sha512-{base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()}"
+        if found != suite.integrity:
+            sys.exit(f"fetch_suites: {archive.name} has the hash {found}, and not {suite.integrity}: it was not taken.")
+    return archive
+
+
+def fetch(suite: Suite) -> None:
+    """Download one archive, and keep the files wanted."""
+    with tempfile.TemporaryDirectory() as place:
+        archive = download(suite, place)
         made = Path(tempfile.mkdtemp(dir=CACHE))  # It gets its name when it is whole.
         with tarfile.open(archive) as opened:
-            top = f"{archive.name.removesuffix('.tar.gz')}/"
+            top = "package/" if suite.integrity else f"{archive.name.removesuffix('.tar.gz')}/"
             names = [member.name.removeprefix(top) for member in opened if member.isfile()]
             for file in suite.files:
                 found = [name for name in names if name == file or (file.endswith("/") and name.startswith(file))]

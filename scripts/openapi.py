@@ -23,7 +23,7 @@ digits and `-._~:@` only. Any other id, and one that is `.` or `..` or begins wi
 padding.
 
 Errors are problem documents (RFC 9457): `code` is a stable name, `retryable` says whether the same request may succeed later, `facts` hold
-what the error is about, and `advice` says what to do where that is not what the title says. [Troubleshooting](troubleshooting.md) says what
+what the error is about, and `advice` says what to do where the detail does not say it. [Troubleshooting](troubleshooting.md) says what
 each means. `504` on a write means that nobody knows whether it was stored: send it again with the same `Idempotency-Key`. `503` means that
 it was not. A parameter, a member of a body or a condition that a route does not know is `400`: nothing is passed over.
 """

@@ -290,14 +290,14 @@ export class PerdureError extends Error {
   constructor(
     detail: string,
     more?: {
-      code?: string; retryable?: boolean; status?: number; title?: string; facts?: Record<string, any>; traceId?: string; cause?: unknown;
+      code?: string; retryable?: boolean; status?: number; advice?: string; facts?: Record<string, any>; traceId?: string; cause?: unknown;
     },
   );
   readonly code: string;
   readonly retryable: boolean;
   readonly status: number;
   readonly detail: string;
-  readonly title: string;
+  readonly advice: string;
   readonly facts: Record<string, any>;
   readonly traceId: string | undefined;
 }

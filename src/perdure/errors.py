@@ -80,13 +80,15 @@ class NotFound(Error):
 
 
 class Deleted(Error):
-    """This session was deleted. Pass `recreate=True` to go on from the tombstone's version, or use a new id."""
+    """This session was deleted. Pass `recreate`, as true, to go on from the tombstone's version, or use a
+    new id."""
 
     code, retryable, http_status = "deleted", False, 410
 
 
 class AlreadyExists(Error):
-    """The session exists already and nothing was written. Leave `expect` out to write to it, or choose another id."""
+    """The session exists already and nothing was written. Write without that condition to go on with it, or choose
+    another id."""
 
     code, retryable, http_status = "already_exists", False, 409
 
@@ -125,7 +127,7 @@ class Invalid(Error):
 class KeyReused(Invalid):
     """Nothing was written. Use an idempotency key again only to send the same write again, and a new key for every other write.
 
-    Facts: `session`, `version` (where the key was used first).
+    Facts: `session`, `version` (where the key was used first; a lease that was taken with it has none).
     """
 
     http_status = 422

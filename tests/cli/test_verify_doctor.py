@@ -76,7 +76,7 @@ def test_doctor_while_a_writer_is_at_work(run: Run, url: str) -> None:
 
 @pytest.mark.parametrize("kind", ["text", "database", "wal", "newer", "truncated", "flipped"])
 def test_doctor_finds_what_is_wrong(run: Run, url: str, tmp_path: Path, kind: str) -> None:
-    """What is no store, newer, or damaged is named with a way to mend it; a file that is not ours is left byte for byte."""
+    """What is no store, newer, or damaged is named with what to do about it; a file that is not ours is left byte for byte."""
     path = tmp_path / "perdure.db"
     if kind in ("text", "database", "wal"):
         path.unlink()
@@ -103,7 +103,7 @@ def test_doctor_finds_what_is_wrong(run: Run, url: str, tmp_path: Path, kind: st
     expected = {"text": (7, "corrupt"), "database": (6, "invalid"), "wal": (6, "invalid"), "newer": (9, "unsupported")}
     facts = ran.rows[0]
     assert (ran.status, facts["findings"][0]["code"]) == expected.get(kind, (7, "corrupt"))
-    assert not facts["healthy"] and facts["findings"][0]["mend"]
+    assert not facts["healthy"] and facts["findings"][0].keys() == {"level", "code", "what", "fix"} and facts["findings"][0]["fix"]
     assert "fix: " in run("doctor", "--no-json", "--deep").out
     assert {name: print for name, print in prints(tmp_path).items() if name in before} == before
     if kind in ("text", "database", "wal"):

@@ -1,11 +1,4 @@
-// Runs a scenario with the TypeScript client: `node scenario.mjs CLIENT URL FILE`. It prints a line of JSON for each step.
-
-import { readFileSync } from "node:fs";
-
-const [client, url, file] = process.argv.slice(2);
-const { Store, PerdureError } = await import(client);
-const store = new Store(url);
-const leases = new Map();
+// A scenario of calls with the TypeScript client, in Node and in browsers.
 
 const commit = ({ version, kind, actor, events }) => ({ version, kind, actor, types: [...new Set(events.map(({ type }) => type))] });
 
@@ -18,7 +11,7 @@ async function some(found, count) {
   return list;
 }
 
-async function run({ do: verb, session, ...given }) {
+async function run(store, leases, { do: verb, session, ...given }) {
   switch (verb) {
     case "append": {
       const { events, ops, actor, key, base, on_conflict: onConflict, recreate, leased } = given;
@@ -70,13 +63,18 @@ async function run({ do: verb, session, ...given }) {
   }
 }
 
-for (const step of JSON.parse(readFileSync(file, "utf8"))) {
-  let result;
-  try {
-    result = await run(step);
-  } catch (error) {
-    if (!(error instanceof PerdureError)) throw error;
-    result = { error: error.name, code: error.code, retryable: error.retryable };
+/** The result of each step, at the service with this URL. `client` is the client's module. */
+export async function* results({ Store, PerdureError }, url, steps) {
+  const store = new Store(url);
+  const leases = new Map();
+  for (const step of steps) {
+    let result;
+    try {
+      result = await run(store, leases, step);
+    } catch (error) {
+      if (!(error instanceof PerdureError)) throw error;
+      result = { error: error.name, code: error.code, retryable: error.retryable };
+    }
+    yield result;
   }
-  console.log(JSON.stringify(result));
 }

@@ -17,7 +17,7 @@ STEPS = json.loads((FOLDER / "scenario.json").read_text())
 
 async def test_a_scenario_has_the_same_results_in_both_languages(programs: Programs, nodes: Nodes, tmp_path: Path) -> None:
     """Versions, states, pages, streams, leases and errors, with ids of any characters; and each session can be read by the other one."""
-    command = [programs.node, str(FOLDER / "scenario.mjs"), str(ENTRY), nodes.url, str(FOLDER / "scenario.json")]
+    command = [programs.node, str(FOLDER / "scenario_in_node.mjs"), str(ENTRY), nodes.url, str(FOLDER / "scenario.json")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     theirs = [json.loads(line) for line in done.stdout.splitlines()]

@@ -198,6 +198,39 @@ async def test_a_state_that_has_not_changed_is_not_sent_again(programs: Programs
     assert json.loads(programs.run(source, nodes.url)) == [1, 2, [200, 304, 200]]
 
 
+async def test_a_key_takes_one_lease(programs: Programs, nodes: Nodes) -> None:
+    """The same call with the key gets the lease again; another owner or ttl with it is `KeyReused`, and the lease stays held."""
+    source = """
+    const store = new perdure.Store(args[0]);
+    const failed = (promise) => promise.then(() => "done", (error) => `${error.name} ${error instanceof perdure.KeyReused}`);
+    const first = await store.lease("s", { owner: "me", key: "k" });
+    const again = await store.lease("s", { owner: "me", key: "k" });
+    const owner = await failed(store.lease("s", { owner: "you", key: "k" }));
+    const ttl = await failed(store.lease("s", { owner: "me", ttl: 60, key: "k" }));
+    await first.confirm();
+    console.log(JSON.stringify([first.token === again.token, owner, ttl]));
+    """
+    assert json.loads(programs.run(source, nodes.url)) == [True, "KeyReused true", "KeyReused true"]
+
+
+async def test_an_error_says_what_the_node_said(programs: Programs, nodes: Nodes) -> None:
+    """The detail, and the advice where there is some."""
+    source = """
+    const store = new perdure.Store(args[0]);
+    const malformed = await store.read("s", { at: "x" }).catch((error) => error);
+    const missing = await store.read("s").catch((error) => error);
+    const whole = missing.message === `${missing.detail} ${missing.advice}`;
+    console.log(JSON.stringify([malformed.message === malformed.detail, malformed.advice, whole]));
+    console.log(missing.message);
+    """
+    first, second = programs.run(source, nodes.url).splitlines()
+    assert json.loads(first) == [True, "", True]
+    async with perdure.open(nodes.url) as store:
+        with pytest.raises(perdure.NotFound) as raised:
+            await store.read("s")
+    assert second == str(raised.value)
+
+
 async def test_conditions_hold(programs: Programs, nodes: Nodes) -> None:
     """`ifMatch` takes a state, `ifNoneMatch` a session that is not there; a patch by index asks for a version."""
     source = f"""

@@ -71,6 +71,14 @@ def test_every_id_comes_through(front: Front, id: str) -> None:
     assert status == 200 and json.loads(body)["state"]["id"] == id
 
 
+def test_a_page_of_the_proxys_own_origin_may_write(front: Front) -> None:
+    """A browser says its page's origin with each write: the proxy passes on the host and port that the browser asked for. One of another
+    origin is refused by nodes without credentials."""
+    path, note = "/v1/sessions/page/commits", {"events": [{"type": "note"}]}
+    assert front.ask("POST", path, note, Origin=front.proxy.url)[0] == 201
+    assert front.ask("POST", path, note, Origin="http://evil.example")[0] == 403
+
+
 def test_conditions_survive_compression(front: Front) -> None:
     """A gzipped answer's ETag, weak as a proxy may have made it, still finds 304, and still guards a write."""
     path = "/v1/sessions/large"

@@ -55,7 +55,6 @@ MODULES = {
 
 ALLOWED = [
     ("mend", "src/perdure/backends/spi/capabilities.py", "a field of the engines' interface: other people's engines fill it in"),
-    ("mend", "src/perdure/cli/commands/doctor.py", "a field of what `doctor --json` prints: other people's programs read it"),
     ("mend", "src/perdure/backends/*/checkup.py", "the argument that becomes the interface's field"),
     ("Known", "src/perdure/backends/spi/rows.py", "a public outcome of the engines' interface: other people's engines return it"),
     ("Lost", "src/perdure/adapters/langgraph/lost.py", "an object whose class is lost, which is no lost race"),

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64encode
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 import perdure
@@ -100,29 +98,3 @@ async def test_a_name_that_is_none_is_400(serving: Any, name: str) -> None:
         for method, rest, body in [*asked, ("DELETE", "", None)]:
             answer = await ask(method, f"/v1/consumers/{name}{rest}", body)
             assert (answer.status, answer.json()["code"]) == (400, "invalid"), answer
-
-
-async def test_a_round_goes_on_where_it_was(serving: Any) -> None:
-    """By the cursor of the step before; what is none is 400, and none makes a session due before it is."""
-    async with serving() as ask:
-        store = ask.app.node.store
-        for number in range(130):
-            await store.append(f"s{number}", Event("start"))
-            await store.configure(f"s{number}", expire_after=3600)
-        due, cursors, cursor = 0, set(), None
-        while True:
-            step = (await ask("POST", "/v1/sweep", {"cursor": cursor})).json()
-            due, cursor = due + len(step["actions"]), step["cursor"]
-            if cursor is None:
-                break
-            cursors.add(cursor)
-        assert due == 130 and len(cursors) == 5  # Three pages, and the other three lists.
-        for wrong in ("", "x", "AAAA", "é", "A" * 9_000, 5, _cursor(1, 9), _cursor(-1, 0)):
-            assert (await ask("POST", "/v1/sweep", {"cursor": wrong})).status == 400, wrong
-        await ask("POST", "/v1/sweep", {"cursor": _cursor((1 << 63) - 1, 0)})
-        assert (await store.read("s0")).version == 2
-
-
-def _cursor(now: int, part: int) -> str:
-    """As a node writes it."""
-    return urlsafe_b64encode(msgspec.msgpack.encode((now, part, None))).rstrip(b"=").decode()

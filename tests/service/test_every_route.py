@@ -114,7 +114,7 @@ async def test_every_answer_names_the_store(route: Route) -> None:
     """What lacks it was not said by a node; problems have it too, and a type of their own."""
     answer, _ = await ask(route, headers=[("host", "evil.example")])
     assert answer.status == 421 and answer.headers["perdure-store"]
-    assert set(answer.json()) == {"type", "title", "status", "detail", "code", "retryable", "facts"}
+    assert set(answer.json()) == {"type", "title", "status", "detail", "code", "retryable", "facts", "advice"}
 
 
 def test_the_table_refuses_what_is_there_twice() -> None:

@@ -77,6 +77,24 @@ async def test_a_take_that_is_sent_again_finds_its_lease(tmp_path: Path) -> None
         assert (await take(two, key="other")).status == 423
 
 
+@pytest.mark.parametrize("other", [{"owner": "you"}, {"ttl": 31}, {"exclusive": True}], ids=str)
+async def test_another_take_with_the_key_is_refused(tmp_path: Path, other: dict[str, Any]) -> None:
+    """422 on any node, also for one that would wait; the lease stays the first one's. `wait` is no part of what is asked for. Once the
+    lease is released the key is free."""
+    async with AsyncExitStack() as stack:
+        one, two = await two_nodes(stack, tmp_path)
+        first = (await take(one, key="k")).json()
+        for ask in (one, two):
+            refused = await take(ask, key="k", **{"owner": "me", "wait": 5, **other})
+            assert (refused.status, refused.json()["type"]) == (422, "urn:perdure:error:KeyReused"), refused
+        again = await take(two, key="k", wait=1)
+        assert (again.status, again.json()["token"]) == (201, first["token"])
+        for ask in (one, two):
+            assert (await under(ask, first["lease"], "PUT", LEASE)).json() == first
+        assert (await under(two, first["lease"], "DELETE", LEASE)).status == 204
+        assert (await take(one, key="k", **{"owner": "me", **other})).status == 201
+
+
 async def test_a_node_answers_for_a_holder_for_half_a_ttl(serving: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """After that it forgets it, without releasing it: a holder that died is found out. A request that bears the lease begins it again."""
     async with serving() as ask:

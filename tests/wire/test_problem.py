@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 import perdure
+from perdure.service.refusals import PreconditionRequired
 from perdure.wire.problem import KINDS, error_of, problem
 
 
@@ -34,15 +35,26 @@ def test_facts_that_json_cannot_say_are_left_out() -> None:
     assert said["facts"] == {"hash": "01", "at": "2026-01-01T00:00:00.000000Z", "inner": {}}
 
 
-def test_advice_is_said_once() -> None:
-    """What goes on after the detail is no fact. One that fits better than the title stands beside it; an empty one, and the title again, do
-    not; and an error that says nothing but its title says it once when it comes back."""
-    better, none = perdure.Busy("It moved.", advice="Ask the planner."), perdure.Busy("It moved.", advice="")
-    assert (problem(better)["advice"], problem(better)["facts"]) == ("Ask the planner.", {})
-    assert str(error_of(problem(better))) == "It moved. Ask the planner."
-    assert "advice" not in problem(none) and problem(none)["facts"] == {}
-    assert "advice" not in problem(perdure.Busy("It moved.", advice=problem(none)["title"]))
-    assert str(error_of(problem(perdure.Closed()))) == str(perdure.Closed())
+ERRORS = [
+    perdure.Busy("It moved.", advice="Ask the planner."),
+    perdure.Busy("It moved.", advice=""),
+    perdure.Busy("It moved."),
+    perdure.Busy(),
+    PreconditionRequired("Say which version."),
+    PreconditionRequired("Say which version.", advice=""),
+    PreconditionRequired(),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=repr)
+def test_an_error_comes_back_with_what_it_said(error: perdure.Error) -> None:
+    """Detail and advice, also where there is none, and a kind that clients do not know. Advice is no fact, and never empty."""
+    document = msgspec.json.decode(msgspec.json.encode(problem(error)))
+    assert str(error_of(document)) == str(error)
+    assert document["facts"] == {} and document.get("advice") != ""
+    assert document["detail"] + (f" {document['advice']}" if "advice" in document else "") == str(error)
+    if type(error) is perdure.Busy:
+        assert error_of(document).facts == error.facts  # type: ignore[union-attr]
 
 
 FOREIGN = [None, [], "x", {}, {"type": "about:blank", "detail": "x"}, {"type": "urn:perdure:error:Conflict"}, {"type": 3}]

@@ -8,16 +8,16 @@ export class PerdureError extends Error {
 
   /**
    * @param {string} detail What happened.
-   * @param {{code?: string, retryable?: boolean, status?: number, title?: string, facts?: Record<string, any>, traceId?: string,
+   * @param {{code?: string, retryable?: boolean, status?: number, advice?: string, facts?: Record<string, any>, traceId?: string,
    *   cause?: unknown}} [more] Without them, those of the class.
    */
   constructor(detail, more = {}) {
-    const title = more.title ?? "";
-    super(`${detail} ${title}`.trim(), more.cause === undefined ? undefined : { cause: more.cause });
+    const advice = more.advice ?? "";
+    super(`${detail} ${advice}`.trim(), more.cause === undefined ? undefined : { cause: more.cause });
     const kind = /** @type {typeof PerdureError} */ (new.target);
     this.name = kind.name;
     this.detail = detail;
-    this.title = title;
+    this.advice = advice;
     this.code = more.code ?? kind.code;
     this.retryable = more.retryable ?? kind.retryable;
     this.status = more.status ?? kind.status;
@@ -113,10 +113,9 @@ const TYPE = "urn:perdure:error:";
  * @returns {PerdureError | null} `null` if the document is none of ours.
  */
 export function errorOf(document) {
-  const { type, detail, title: what, advice, code, retryable, status, facts, trace_id: traceId } = document ?? {};
+  const { type, detail, advice, code, retryable, status, facts, trace_id: traceId } = document ?? {};
   if (typeof type !== "string" || !type.startsWith(TYPE) || typeof detail !== "string" || typeof code !== "string") return null;
   const name = type.slice(TYPE.length);
   const Kind = Object.hasOwn(KINDS, name) ? KINDS[name] : PerdureError;
-  const title = advice ?? (what === detail ? "" : what);
-  return new Kind(detail, { code, retryable: retryable === true, status, title, facts: facts ?? {}, traceId });
+  return new Kind(detail, { code, retryable: retryable === true, status, advice, facts: facts ?? {}, traceId });
 }

@@ -70,11 +70,11 @@ def check_staleness(consistency: object, max_staleness: object) -> None:
     if max_staleness is None:
         return
     if consistency == "strong":
-        raise Invalid("A strong read is never stale: leave max_staleness out, or pass consistency='eventual'.")
+        raise Invalid("A strong read is never stale: leave max_staleness out, or read with the consistency 'eventual'.")
     if type(max_staleness) not in (int, float) or not 0 < max_staleness <= SECONDS_MAX:  # type: ignore[operator]
         raise Invalid(
             f"max_staleness must be more than 0 and at most {SECONDS_MAX:,} seconds, not {shown_value(max_staleness)}; "
-            "for the newest state pass consistency='strong'."
+            "for the newest state read with the consistency 'strong'."
         )
 
 

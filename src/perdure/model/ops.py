@@ -15,7 +15,7 @@ import msgspec
 
 from perdure.errors import Invalid
 from perdure.model.pointer import parse
-from perdure.model.values import check
+from perdure.model.values import check, spoken
 
 KINDS = ("set", "remove", "init", "append", "splice", "add", "union", "merge", "test")
 """Every kind of operation. The names are stored: never change one."""
@@ -148,7 +148,7 @@ def _made(kind: str, path: str, value: Any, take: bool = False) -> Op:
 def _listed(kind: str, items: Any) -> Any:
     """A list of the items, so that a generator or tuple will do; a string or a mapping is a mistake, not a sequence."""
     if isinstance(items, (str, bytes, bytearray, Mapping)) or not isinstance(items, Iterable):
-        raise Invalid(f"{kind} takes a list of items, not {type(items).__name__}. For one item write [item].")
+        raise Invalid(f"{kind} takes a list of items, not {spoken(items)}. For one item write [item].")
     return list(items)
 
 
@@ -163,17 +163,17 @@ def _nothing(kind: str, value: Any) -> None:
 
 def _list(kind: str, value: Any) -> None:
     if not isinstance(value, list):
-        raise Invalid(f"{kind} takes a list of items, not {type(value).__name__}. For one item write [item].")
+        raise Invalid(f"{kind} takes a list of items, not {spoken(value)}. For one item write [item].")
 
 
 def _number(kind: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise Invalid(f"{kind} takes a number, not {type(value).__name__}.")
+        raise Invalid(f"{kind} takes a number, not {spoken(value)}.")
 
 
 def _object(kind: str, value: Any) -> None:
     if not isinstance(value, dict):
-        raise Invalid(f"{kind} takes an object, not {type(value).__name__}; to replace the whole value use set.")
+        raise Invalid(f"{kind} takes an object, not {spoken(value)}; to replace the whole value use set.")
 
 
 def _splice(kind: str, value: Any) -> None:

@@ -49,7 +49,7 @@ def read_token(text: object) -> Token:
         else:
             if found[:_CHECK_BYTES] == _check(payload):
                 return token
-    raise Invalid("This is no token, or a part of one: pass what view.token gave, unchanged.")
+    raise Invalid("This is no token, or a part of one: pass on what a view has as its `token`, unchanged.")
 
 
 def _check(payload: bytes) -> bytes:

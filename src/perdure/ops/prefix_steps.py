@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Sequence
 
 import msgspec
 
@@ -14,7 +14,7 @@ from perdure.errors import Deleted, Fenced, Moved, NotFound
 from perdure.model.commit import Kind
 from perdure.model.control import CONFIGURED, CONTROL, Control, decode_control
 from perdure.model.events import Event
-from perdure.model.lifecycle import LOOK, SECOND, Look, Policy, first_due, look_of, looked, next_due, policy_of, policy_sections
+from perdure.model.lifecycle import LOOK, SECOND, first_due, look_of, looked, next_due, policy_of, policy_sections
 from perdure.ops.rows import ACTOR, Sweep, action, basis_of, move_on
 from perdure.ops.swept import Action
 
@@ -29,48 +29,65 @@ def is_to_apply(row: Row) -> bool:
     return is_prefix_session(row.session) and PrefixPolicy.of(row.session, decode_control(row.control)).apply is not None
 
 
+def is_ready(row: Row, now: int) -> bool:
+    """Whether this row is that of a changed prefix policy that all writers know by now."""
+    if row.due_at is None or row.due_at > now or not is_to_apply(row):
+        return False
+    last = look_of(decode_control(row.control))
+    return last is not None and last.at <= now
+
+
 async def apply_changed(sweep: Sweep, row: Row) -> Action:
     """Apply a changed prefix policy, once all writers know it, to the sessions that were started since the change."""
+    if not is_ready(row, sweep.now):
+        control = decode_control(row.control)
+        look = looked(look_of(control), row.head, sweep.now)
+        return await move_on(sweep, row, sweep.now + APPLY_AFTER, look=look, control=control)
+    found = PrefixPolicy.of(row.session, decode_control(row.control))
+    return await note_applied(sweep, row, await apply(sweep, found, None if found.apply is None else found.apply.since))
+
+
+async def note_applied(sweep: Sweep, row: Row, count: int) -> Action:
+    """Note that the change of a prefix policy was applied, to so many sessions, if it is still the newest one. The row is ready."""
     control = decode_control(row.control)
     found, policy, last = PrefixPolicy.of(row.session, control), policy_of(control), look_of(control)
     look = looked(last, row.head, sweep.now)
-    if last is None or last.at > sweep.now:
-        return await move_on(sweep, row, sweep.now + APPLY_AFTER, look=look, control=control)
-    count = await apply(sweep, found, None if found.apply is None else found.apply.since)
-    if not sweep.dry_run and not await _applied(sweep, row, found, policy, last, look):
-        return action(row, "overtaken")
-    return action(row, "applied", f"to {count} sessions")
-
-
-async def _applied(sweep: Sweep, row: Row, found: PrefixPolicy, policy: Policy | None, last: Look, look: Look) -> bool:
-    """Note that the change was applied, if it is still the newest one."""
 
     def decide(basis: Basis) -> ControlChange | None:
         if PrefixPolicy.of(row.session, basis.control) != found:
             return None
-        due_at = None if policy is None else next_due(policy, last, look)
+        due_at = None if policy is None or last is None else next_due(policy, last, look)
         event = Event("applied", {CONTROL: {APPLY: None, LOOK: msgspec.to_builtins(look)}})
         return ControlChange((ControlCommit(kind=Kind.configure, event=event),), NEVER if due_at is None else due_at)
 
     core = sweep.core
-    basis = basis_of(row)
-    return await core.controls.change(row.session, decide, actor=ACTOR, durability=core.durability, basis=basis) is not None
+    if not sweep.dry_run:
+        made = await core.controls.change(row.session, decide, actor=ACTOR, durability=core.durability, basis=basis_of(row))
+        if made is None:
+            return action(row, "overtaken")
+    return action(row, "applied", f"to {count} sessions")
 
 
-async def apply(sweep: Sweep, found: PrefixPolicy, since: int | None, progress: Callable[[int], None] = lambda _: None) -> int:
+async def apply(sweep: Sweep, found: PrefixPolicy, since: int | None) -> int:
     """Give a prefix policy to the sessions that are to have it and do not; to how many. `since`: only to those that were started since
     then, in nanoseconds by their first commit. A policy that was set for a session stays, and so does that of a longer prefix."""
     policies = [other async for other in sweep.core.prefixes.read(found.tenant)]
-    cursor, count = None, 0
+    cursor, total = None, 0
     while True:
-        page = await sweep.core.backend.scan(Query(found.tenant, found.prefix), cursor=cursor, limit=BATCH)
-        young = [row for row in page.items if since is None or row.created_at >= since]
-        own = [row for row in young if (longest(policies, row.session.id) or found).prefix == found.prefix]
-        count += sum(await asyncio.gather(*[_give(sweep, row, found) for row in own]))
-        progress(len(page.items))
-        cursor = page.cursor
+        count, cursor = await apply_page(sweep, found, policies, since, cursor)
+        total += count
         if cursor is None:
-            return count
+            return total
+
+
+async def apply_page(
+    sweep: Sweep, found: PrefixPolicy, policies: Sequence[PrefixPolicy], since: int | None, cursor: str | None
+) -> tuple[int, str | None]:
+    """A page of `apply`: to how many sessions, and the cursor of the next one. `policies`: all of the tenant."""
+    page = await sweep.core.backend.scan(Query(found.tenant, found.prefix), cursor=cursor, limit=BATCH)
+    young = [row for row in page.items if since is None or row.created_at >= since]
+    own = [row for row in young if (longest(policies, row.session.id) or found).prefix == found.prefix]
+    return sum(await asyncio.gather(*[_give(sweep, row, found) for row in own])), page.cursor
 
 
 async def _give(sweep: Sweep, row: Row, found: PrefixPolicy) -> bool:

@@ -9,17 +9,21 @@ import asyncio
 import logging
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import TypeVar
 
 import msgspec
 
 from perdure.backends.spi import Query, Row, indexed
 from perdure.engine.core import Core
 from perdure.engine.store import Store
+from perdure.engine.write.prefixes import PrefixPolicy
 from perdure.errors import Busy, Error, Invalid, Unavailable, Unknown, Unsupported
 from perdure.model.commit import Status
+from perdure.model.control import decode_control
 from perdure.model.ids import is_system, system_tenant
 from perdure.model.lifecycle import SECOND, YEAR
-from perdure.ops.prefix_steps import apply, apply_changed, is_to_apply, prefix_policies
+from perdure.ops.prefix_steps import apply, apply_changed, apply_page, is_ready, is_to_apply, note_applied, prefix_policies
 from perdure.ops.rows import Sweep, action
 from perdure.ops.session_steps import look_at, postpone, purge
 from perdure.ops.swept import Action
@@ -28,8 +32,15 @@ BATCH = 64
 """Sessions that are looked at together."""
 STATUSES = (None, int(Status.deleted))
 """Live sessions are looked at first, then deleted ones."""
+SLICE_SECONDS = 1.0
+"""For how long a step gives prefix policies to sessions; a page of them that was begun is finished."""
 LOG = logging.getLogger("perdure.ops")
 _CURSOR_CHARACTERS_MAX = 4_096
+_NEXT = "\0"
+"""A prefix followed by this is the least text after it; no prefix has one."""
+
+
+Done = TypeVar("Done")
 
 
 class Looked(msgspec.Struct, frozen=True):
@@ -48,7 +59,7 @@ class Given(msgspec.Struct, frozen=True):
     tenant: str
     prefix: str
     sessions: int
-    """To how many."""
+    """To how many, in this step."""
 
     @property
     def action(self) -> Action:
@@ -73,6 +84,13 @@ class _Place(msgspec.Struct, frozen=True, array_like=True):
     now: int
     part: int
     cursor: str | None
+    prefix: str | None = None
+    """Prefix policies are given to sessions, and the next one is that of this prefix, or the first one after it. Then `cursor` is that of
+    its sessions. `None`: all are given."""
+    existing: bool = False
+    """Whether all prefix policies are given, to all of their sessions, and not only those that were changed to those since."""
+    count: int = 0
+    """To how many sessions the policy of `prefix` was given in earlier steps."""
 
 
 def require_able(core: Core) -> None:
@@ -85,24 +103,28 @@ def require_able(core: Core) -> None:
         )
 
 
-async def look_at_page(sweep: Sweep, tenant: str | None, status: int | None, cursor: str | None) -> Looked:
-    """Look at a page of what is due; `tenant` of `None`: of all tenants."""
+async def look_at_page(
+    sweep: Sweep, tenant: str | None, status: int | None, cursor: str | None, *, leave: Callable[[Row], bool] | None = None
+) -> Looked:
+    """Look at a page of what is due; `tenant` of `None`: of all tenants. Rows of which `leave` is true are left alone."""
     query = Query(tenant, status=status, order="due", due_before=sweep.now + 1)
     page = await sweep.core.backend.scan(query, cursor=cursor, limit=BATCH)
-    actions = await asyncio.gather(*[_guarded(sweep, row, _step if status is None else purge) for row in page.items])
-    late = 0
-    for row, done in zip(page.items, actions, strict=True):
-        sweep.core.telemetry.swept(done.action)
-        if row.due_at is not None and row.due_at > YEAR and done.action != "waiting":
-            late = max(late, sweep.now - row.due_at)
-    return Looked(actions, late, page.cursor)
+    rows = [row for row in page.items if leave is None or not leave(row)]
+    actions = await asyncio.gather(*[_guarded(sweep, row, _step if status is None else purge) for row in rows])
+    return Looked(actions, max([0, *map(partial(_noted, sweep), rows, actions)]), page.cursor)
+
+
+def _noted(sweep: Sweep, row: Row, done: Action) -> int:
+    """Count an action; for how long its session had been due, in nanoseconds."""
+    sweep.core.telemetry.swept(done.action)
+    return sweep.now - row.due_at if row.due_at is not None and row.due_at > YEAR and done.action != "waiting" else 0
 
 
 async def _step(sweep: Sweep, row: Row) -> Action:
     return await (apply_changed if is_to_apply(row) else look_at)(sweep, row)
 
 
-async def _guarded(sweep: Sweep, row: Row, step: Callable[[Sweep, Row], Awaitable[Action]]) -> Action:
+async def _guarded(sweep: Sweep, row: Row, step: Callable[[Sweep, Row], Awaitable[Done]]) -> Done | Action:
     """Do a step. What is wrong with one session does not stop the others; an engine that is away stops the round."""
     try:
         return await step(sweep, row)
@@ -128,19 +150,83 @@ async def give_to_existing(sweep: Sweep, tenant: str | None) -> list[Given]:
 async def step(store: Store, *, dry_run: bool, existing: bool, cursor: str | None) -> Step:
     """One step of a round of this store's tenant, and of what Perdure keeps for it; `cursor` is that of the step before.
 
-    Each step looks at 64 sessions at most; the first one with `existing` gives prefix policies to all that they are for.
+    Each step looks at 64 sessions at most. A round begins with steps that give prefix policies to sessions, each for about a second: those
+    that were changed to the sessions that were started since, and with `existing` all of them to all that they are for. What is given
+    stays given, so that a round that begins again passes over it.
     Raises `Invalid` for what is no cursor, `Unsupported`, `Unavailable`, `Unknown`: then the step may be done again.
     """
     core, tenant = store._context.opened(), store.tenant
     require_able(core)
     parts = [(each, status) for each in (tenant, system_tenant(tenant)) for status in STATUSES]
-    place = _Place(core.clock.now(), 0, None) if cursor is None else _place_of(cursor, len(parts))
+    begins = _Place(core.clock.now(), 0, None, "", existing)
+    place = begins if cursor is None else _place_of(cursor, len(parts))
     sweep = Sweep(core, min(place.now, core.clock.now()), dry_run)  # Who asks does not say what time it is.
-    given = await give_to_existing(sweep, tenant) if existing and cursor is None else []
-    looked = await look_at_page(sweep, *parts[place.part], place.cursor)
+    giving = _Giving(sweep, place)
+    if place.prefix is not None and not await giving.run(tenant, place.prefix):
+        return Step(giving.actions, giving.given, giving.late / SECOND, _text_of(giving.place))
+    place = giving.place
+    looked = await look_at_page(sweep, *parts[place.part], place.cursor, leave=partial(is_ready, now=sweep.now))
     part = place.part if looked.cursor is not None else place.part + 1
     following = None if part == len(parts) else _text_of(_Place(place.now, part, looked.cursor))
-    return Step(looked.actions, given, looked.late / SECOND, following)
+    return Step([*giving.actions, *looked.actions], giving.given, max(giving.late, looked.late) / SECOND, following)
+
+
+class _Giving:
+    """Prefix policies are given to sessions for a while, from a place on."""
+
+    def __init__(self, sweep: Sweep, place: _Place) -> None:
+        self._sweep = sweep
+        self.place = place
+        """Where to go on."""
+        self.given: list[Given] = []
+        self.actions: list[Action] = []
+        self.late = 0
+
+    async def run(self, tenant: str, prefix: str) -> bool:
+        """Whether all are given. `prefix` is that of the place."""
+        sweep, place = self._sweep, self.place
+        until = sweep.core.clock.monotonic() + SLICE_SECONDS
+        rows = [row async for row in sweep.core.prefixes.rows(tenant)]
+        policies = [PrefixPolicy.of(row.session, decode_control(row.control)) for row in rows]
+        for found, row in sorted(zip(policies, rows, strict=True), key=lambda each: each[0].prefix):
+            if found.prefix < prefix or not (place.existing or is_ready(row, sweep.now)):
+                continue
+            mine = place if found.prefix == prefix else msgspec.structs.replace(place, cursor=None, prefix=found.prefix, count=0)
+            if place.existing:
+                self.place = await self._give(mine, found, policies, until)
+                self.given.append(Given(tenant, found.prefix, self.place.count - mine.count))
+                if self.place.cursor is None and is_ready(row, sweep.now):
+                    self._done(row, await _guarded(sweep, row, partial(note_applied, count=0)))
+            else:
+                self.place = msgspec.structs.replace(mine, cursor=None)  # As it is where this one fails.
+                self._done(row, await _guarded(sweep, row, partial(self._apply, mine, found, policies, until)))
+            if self.place.cursor is None:
+                self.place = msgspec.structs.replace(place, cursor=None, prefix=found.prefix + _NEXT, count=0)
+            if sweep.core.clock.monotonic() >= until:
+                return False
+        self.place = _Place(place.now, 0, None)
+        return True
+
+    async def _give(self, place: _Place, found: PrefixPolicy, policies: Sequence[PrefixPolicy], until: float) -> _Place:
+        """Give a policy, page by page until the time is over; the place after that, without a cursor where it is given."""
+        since = None if place.existing or found.apply is None else found.apply.since
+        while True:
+            page, cursor = await apply_page(self._sweep, found, policies, since, place.cursor)
+            place = msgspec.structs.replace(place, cursor=cursor, count=place.count + page)
+            if cursor is None or self._sweep.core.clock.monotonic() >= until:
+                return place
+
+    async def _apply(
+        self, place: _Place, found: PrefixPolicy, policies: Sequence[PrefixPolicy], until: float, sweep: Sweep, row: Row
+    ) -> Action | None:
+        """Give a policy that was changed; `None`: there are more sessions."""
+        self.place = await self._give(place, found, policies, until)
+        return await note_applied(sweep, row, self.place.count) if self.place.cursor is None else None
+
+    def _done(self, row: Row, done: Action | None) -> None:
+        if done is not None:
+            self.actions.append(done)
+            self.late = max(self.late, _noted(self._sweep, row, done))
 
 
 def _text_of(place: _Place) -> str:

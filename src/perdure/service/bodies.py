@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from perdure.errors import Invalid
 from perdure.model.events import Event
-from perdure.model.ops import Op, TakingOp
+from perdure.model.ops import TAKING, Op, TakingOp
 
 Level = Literal["memory", "buffered", "local", "quorum"]
 Base = Annotated[int, Meta(ge=1)] | str
@@ -26,7 +27,9 @@ class OperationBody(msgspec.Struct, forbid_unknown_fields=True):
     """For set, remove and splice: what is taken out is kept by you, and has to be there still when others wrote first."""
 
     def made(self) -> Op:
-        """As the library has it. It is checked where it is written."""
+        """As the library has it. It is checked where it is written, but for what has another name there. Raises `Invalid`."""
+        if self.taken and self.op not in TAKING:
+            raise Invalid(f"`taken` is for {', '.join(TAKING)}, and not for {self.op}.", advice="")
         return TakingOp(self.op, self.path, self.value) if self.taken else Op(self.op, self.path, self.value)
 
 
@@ -150,5 +153,5 @@ class ProblemBody(msgspec.Struct):
     """Whether the same request, sent again unchanged, may succeed."""
     facts: dict[str, Any]
     advice: str | UnsetType = UNSET
-    """What to do in this case, where that is not what the title says."""
+    """What to do in this case; left out where the detail says all."""
     trace_id: str | UnsetType = UNSET

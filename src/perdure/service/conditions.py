@@ -110,6 +110,8 @@ class Condition(msgspec.Struct, frozen=True):
     """Whether nothing may have followed."""
     exists: bool = False
     """Whether there has to be a session."""
+    said: str = ""
+    """The header or the parameter that says it; "": none."""
 
     @property
     def names_version(self) -> bool:
@@ -118,18 +120,32 @@ class Condition(msgspec.Struct, frozen=True):
 
     @contextmanager
     def checked(self) -> Iterator[None]:
-        """Inside, what the library raises where the condition does not hold becomes `PreconditionFailed`."""
+        """Inside, what the library raises where the condition does not hold becomes `PreconditionFailed`; what it says of a version that
+        there is not names what the client has sent."""
         try:
-            yield
+            with naming(self.said, only="expected"):
+                yield
         except (Conflict, Rewound, AlreadyExists, NotFound) as error:
             if not self.strict or "test" in error.facts or "operation" in error.facts:
                 raise
-            raise failed(error) from error
+            raise failed(error, self.said) from error
 
 
-def failed(error: Error) -> PreconditionFailed:
-    """The answer to a condition that does not hold, with what the library knows of it."""
-    return PreconditionFailed(error.detail, **error.facts)
+def failed(error: Error, said: str) -> PreconditionFailed:
+    """The answer to a condition that does not hold, with the header that says it, and what the library knows of it."""
+    return PreconditionFailed(f"{said} does not hold. {error.detail}", **error.facts)
+
+
+@contextmanager
+def naming(said: str, *, only: str | None = None) -> Iterator[None]:
+    """Inside, an `Invalid` of the library's begins with the name of the header or parameter that it is about; with `only`, one that has
+    this fact."""
+    try:
+        yield
+    except Invalid as error:
+        if type(error) is not Invalid or not said or (only is not None and only not in error.facts):
+            raise
+        raise Invalid(f"{said}: {error.detail}", **error.facts) from error
 
 
 def condition_of(call: Call, session: str, base: int | str | None) -> Condition:
@@ -140,19 +156,19 @@ def condition_of(call: Call, session: str, base: int | str | None) -> Condition:
     if none is not None:
         if none != "*":
             raise Invalid("If-None-Match takes * on a write: the session must not exist.", advice="")
-        return Condition(0, strict=True)
+        return Condition(0, strict=True, said="If-None-Match")
     if base is not None:
-        return Condition(base if isinstance(base, int) else parse_version(base, "base").token(call.store, session))
+        return Condition(base if isinstance(base, int) else parse_version(base, "base").token(call.store, session), said="base")
     if match is None:
         return Condition()
     if match == "*":
-        return Condition(strict=True, exists=True)
+        return Condition(strict=True, exists=True, said="If-Match")
     versions = tags_of(match, "If-Match")
     if len(versions) != 1:
         raise Invalid("If-Match takes one entity tag.", advice="")
     if versions[0] is None:
         raise PreconditionFailed(f"If-Match {match[:80]!r} is no ETag of a session.")
-    return Condition(versions[0].token(call.store, session), strict=True)
+    return Condition(versions[0].token(call.store, session), strict=True, said="If-Match")
 
 
 def none_match(call: Call, version: Version) -> bool:

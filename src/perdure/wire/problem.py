@@ -3,7 +3,7 @@
 {"type": "urn:perdure:error:Conflict", "title": what the kind means and what to do, "status": 409, "detail": what happened,
  "code": "conflict", "retryable": false, "facts": {"session": …, "expected": 3, …}, "trace_id": "4bf9…"}
 
-`advice` is there where another one than the title fits better: what to do in this case.
+`advice` is what to do in this case, as it follows the detail; it is left out where the detail says all.
 """
 
 from __future__ import annotations
@@ -27,7 +27,8 @@ KINDS: dict[str, type[Error]] = {
 
 def problem(error: Error, trace_id: str | None = None) -> dict[str, Any]:
     """The document for an error. Facts that JSON cannot say are left out."""
-    title, advice = advice_of(type(error)), error.facts.get("advice")
+    title = advice_of(type(error))
+    advice = error.facts.get("advice", title) if error.detail else ""
     said: dict[str, Any] = {
         "type": TYPE + type(error).__name__,
         "title": title,
@@ -37,7 +38,7 @@ def problem(error: Error, trace_id: str | None = None) -> dict[str, Any]:
         "retryable": error.retryable,
         "facts": {name: plain for name, fact in error.facts.items() if name != "advice" and (plain := _plain(fact)) is not _NOTHING},
     }
-    if advice and advice != title:
+    if advice:
         said["advice"] = advice
     if trace_id is not None:
         said["trace_id"] = trace_id
@@ -52,11 +53,15 @@ def error_of(document: Any) -> Error | None:
     if not isinstance(type_, str) or not type_.startswith(TYPE) or not isinstance(detail, str):
         return None
     named = {name: fact for name, fact in facts.items() if isinstance(name, str)} if isinstance(facts, Mapping) else {}
-    for name in ("trace_id", "advice"):
-        if isinstance(document.get(name), str):
-            named.setdefault(name, document[name])
+    if isinstance(document.get("trace_id"), str):
+        named.setdefault("trace_id", document["trace_id"])
     kind = KINDS.get(type_.removeprefix(TYPE), Error)
-    return kind("" if detail == advice_of(kind) else detail, **named)
+    own, advice = advice_of(kind), document.get("advice", "")
+    if detail == own:
+        return kind("", **named)
+    if advice != own:
+        named["advice"] = advice if isinstance(advice, str) else ""
+    return kind(detail, **named)
 
 
 def advice_of(kind: type[Error]) -> str:

@@ -318,7 +318,7 @@ async def test_a_staleness_that_makes_no_sense_is_invalid(file_url: str, seconds
 async def test_a_strong_read_takes_no_staleness(file_url: str) -> None:
     """`max_staleness` without `consistency="eventual"` says what to do, and so does a consistency that there is not."""
     async with perdure.open(file_url) as store:
-        with pytest.raises(Invalid, match="consistency='eventual'"):
+        with pytest.raises(Invalid, match="consistency 'eventual'"):
             await store.read("s", max_staleness=5)
         with pytest.raises(Invalid, match="'strong' or 'eventual'"):
             await store.read("s", consistency="weak")  # type: ignore[arg-type]

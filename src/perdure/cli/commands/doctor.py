@@ -37,7 +37,7 @@ class FindingRow(msgspec.Struct, frozen=True):
     """The code of the error that it is or would become."""
     what: str
     """What is wrong."""
-    mend: str
+    fix: str
     """What to do about it."""
 
 
@@ -206,7 +206,7 @@ def _print(terminal: Terminal, diagnosis: Diagnosis) -> None:
         terminal.print(table)
     for finding in diagnosis.findings:
         terminal.print(Text(f"{finding.level}: ", style="bold red" if finding.level == "bad" else "bold yellow") + f"{clean(finding.what)}")
-        terminal.print(Text(f"  fix: {clean(finding.mend)}"))
+        terminal.print(Text(f"  fix: {clean(finding.fix)}"))
     if diagnosis.healthy and not terminal.quiet:
         terminal.print(Text("healthy", style="bold green"))
 

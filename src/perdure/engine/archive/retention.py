@@ -46,12 +46,15 @@ class _Seen(NamedTuple):
 
 def check_keep(keep: object) -> int | timedelta:
     """What `compact` keeps. Raises `Invalid` for anything but a number of commits and a time."""
-    if isinstance(keep, timedelta) and timedelta(0) <= keep <= KEEP_MAX:
-        return keep
-    if type(keep) is int and 0 <= keep <= VERSION_MAX:
-        return keep
-    most = f"{KEEP_MAX.days:,} days"
-    raise Invalid(f"keep must be a number of commits, 0 or more, or a timedelta from zero to {most}, not {shown_value(keep)}.")
+    if isinstance(keep, timedelta):
+        if timedelta(0) <= keep <= KEEP_MAX:
+            return keep
+        raise Invalid(f"keep must be from zero to {KEEP_MAX.days:,} days, not {keep.total_seconds():g} seconds.")
+    if type(keep) is not int:
+        raise Invalid(f"keep must be a number of commits or a timedelta, not {shown_value(keep)}.")
+    if not 0 <= keep <= VERSION_MAX:
+        raise Invalid(f"keep must be 0 or more commits, not {shown_value(keep)}.")
+    return keep
 
 
 class Retention:

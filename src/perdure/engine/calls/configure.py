@@ -91,10 +91,11 @@ def _duration(name: str, value: object) -> int | UnsetType | None:
     elif type(value) is int or (type(value) is float and isfinite(value)):
         found = value * lifecycle.SECOND
     else:
-        found = -1
+        raise Invalid(f"{name} takes a timedelta or seconds, not {shown_value(value)}.")
     if not DURATION_MIN <= found <= DURATION_MAX:
         years = DURATION_MAX // lifecycle.YEAR
-        raise Invalid(f"{name} takes a timedelta or seconds, from 1 second to {years} years of 365 days, not {shown_value(value)}.")
+        seconds = f"{value.total_seconds():g}" if isinstance(value, timedelta) else shown_value(value)
+        raise Invalid(f"{name} takes from 1 second to {years} years of 365 days, not {seconds} seconds.")
     return round(found)
 
 
@@ -103,7 +104,7 @@ def _time(name: str, value: object) -> int | UnsetType | None:
         return value
     moment = to_nanoseconds(check_time(name, value)) - 999
     if not 0 <= moment < _TIME_END:
-        raise Invalid(f"{name} takes a time from 1970 to 2262, not {value!r}.")
+        raise Invalid(f"{name} takes a time from 1970 to 2262, not {check_time(name, value).isoformat()}.")
     return moment
 
 
@@ -113,9 +114,10 @@ def _keep(value: object) -> int | timedelta | UnsetType | None:
     if isinstance(value, timedelta):
         _duration("keep", value)
         return value
-    if type(value) is not int or not 1 <= value <= COMMITS_KEPT_MAX:
-        most = f"{COMMITS_KEPT_MAX:,}"
-        raise Invalid(f"keep takes a timedelta, from 1 second, or a number of commits from 1 to {most}, not {shown_value(value)}.")
+    if type(value) is not int:
+        raise Invalid(f"keep takes a timedelta, or a number of commits, not {shown_value(value)}.")
+    if not 1 <= value <= COMMITS_KEPT_MAX:
+        raise Invalid(f"keep takes 1 to {COMMITS_KEPT_MAX:,} commits, not {shown_value(value)}.")
     return value
 
 
@@ -140,7 +142,7 @@ def changed(policy: lifecycle.Policy, asked: Wanted, now: int) -> lifecycle.Poli
     if asked.wake not in (None, UNSET) and found.wake_at is None:
         raise Invalid("wake says who wakes the session: it needs wake_at or wake_every.")
     if asked.drop and not found.keeps:
-        raise Invalid("drop=True says that what is not kept goes: it needs keep.")
+        raise Invalid("drop says that what is not kept goes: it needs keep.")
     return msgspec.structs.replace(
         found,
         drop=found.drop and found.keeps,
@@ -157,7 +159,7 @@ def require_archive(core: Core, made: lifecycle.Policy, asked: Wanted) -> None:
     if asked.archive_after not in (None, UNSET):
         raise Unsupported(f"archive_after moves sessions to an archive: {HOW_TO_HAVE_ONE}.", advice="")
     if made.keeps and not made.drop and (asked.keep is not UNSET or asked.drop is not UNSET):
-        raise Unsupported(f"keep without drop=True moves old commits to an archive: {HOW_TO_HAVE_ONE}, or pass drop=True.", advice="")
+        raise Unsupported(f"keep without drop moves old commits to an archive: {HOW_TO_HAVE_ONE}, or set drop too.", advice="")
 
 
 def _set_alarm(made: dict[str, Any], policy: lifecycle.Policy, asked: Wanted, now: int) -> None:
@@ -188,7 +190,8 @@ async def configure(
     if (session is None) == (prefix is None):
         raise _no_target("configure", session)
     if asked.is_empty and tags is UNSET:
-        raise Invalid("There is nothing to configure: pass tags, expire_after, archive_after, wake_at, wake_every or keep.")
+        own = "" if session is None else "tags, wake_at, "
+        raise Invalid(f"There is nothing to configure: pass {own}expire_after, archive_after, wake_every or keep.")
     if session is None:
         target = _prefix_key(context, prefix)
         if tags is not UNSET or asked.wake_at is not UNSET or lease is not None:

@@ -17,7 +17,7 @@ from perdure.engine.leasing.rules import Claim
 from perdure.engine.live.watch import Watch
 from perdure.engine.unentered import Asynchronous
 from perdure.engine.write.controls import Basis, ControlChange
-from perdure.errors import Busy, Deleted, Error, Fenced, Held, Invalid, NotFound, Unavailable, Unknown
+from perdure.errors import Busy, Deleted, Error, Fenced, Held, Invalid, KeyReused, NotFound, Unavailable, Unknown
 from perdure.model.epoch import is_challenged
 from perdure.model.fence import Fence
 from perdure.model.ids import SessionKey
@@ -34,6 +34,8 @@ LOOKS = 3
 """A holder looks at its leases so often in a ttl."""
 AGAIN_AFTER = 0.25
 """Seconds until an engine that was away is asked again by one who waits."""
+BY_KEY = "key "
+"""What the id of a claim by an idempotency key begins with."""
 
 
 class Lease:
@@ -190,8 +192,9 @@ class Leasing(Asynchronous):
         self._entered = False
 
     def repeats(self, key: str) -> None:
-        """A second request with this key that wants the lease gets the one that the first has taken, while that holds."""
-        self._claim = msgspec.structs.replace(self._claim, id=f"key {key}")
+        """A second request with this key that wants the lease gets the one that the first has taken, while that holds. Then one that wants
+        it with another owner, ttl or `exclusive` is `KeyReused`."""
+        self._claim = msgspec.structs.replace(self._claim, id=BY_KEY + key)
 
     async def __aenter__(self) -> Lease:
         if self._entered:
@@ -199,7 +202,7 @@ class Leasing(Asynchronous):
         self._entered = True
         try:
             self._lease = await self._take()
-        except (Held, Deleted, NotFound):
+        except (Held, Deleted, NotFound, KeyReused):  # The lease of a key that was reused is that of the first request.
             raise
         except BaseException:  # A take may be on its way; if it lands, nobody wants it.
             self._leases.abandon(self._session, self._claim)
@@ -278,3 +281,10 @@ def held(session: SessionKey, holder: LeaseSection) -> Held:
         since=since,
         ttl=holder.ttl,
     )
+
+
+def reused_for_lease(session: SessionKey, claim: Claim) -> KeyReused:
+    """The error for a key whose first request has taken the lease for another owner, or with another ttl or `exclusive`."""
+    key = claim.id.removeprefix(BY_KEY)
+    what = f"The idempotency key {key!r} has taken the lease of session {session.id!r} for another owner, ttl or `exclusive`."
+    return KeyReused(what, session=session.id)

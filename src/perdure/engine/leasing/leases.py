@@ -18,7 +18,7 @@ from perdure.concurrency.critical_section import CriticalSection
 from perdure.concurrency.replies import FORKED, Reply
 from perdure.engine.leasing import rules
 from perdure.engine.leasing.keeper import Keeper
-from perdure.engine.leasing.lease import AGAIN_AFTER, LOOKS, Lease
+from perdure.engine.leasing.lease import AGAIN_AFTER, LOOKS, Lease, reused_for_lease
 from perdure.engine.leasing.rules import Claim, Seen
 from perdure.engine.live.watch import HEADS_MAX, Watch, Watchers
 from perdure.engine.read.cache import Cache
@@ -105,7 +105,8 @@ class Leases:
         """Look once, and take the lease if that is allowed; else challenge its holder, with `ask`, if that is due. Nothing is waited for.
 
         `extend` adds to the append that takes it; what it raises stops the attempt.
-        Raises `Deleted`, `Moved`, `Busy`, `Unavailable`, `Unknown`: then the next attempt with the same claim knows whether it has taken.
+        Raises `Deleted`, `Moved`, `Busy`, `Unavailable`, `Unknown`: then the next attempt with the same claim knows whether it has taken;
+        `KeyReused` where a claim by the same key has taken it for something else.
         """
         looked: list[tuple[Basis, bool]] = []
         step, at = self._controls.grant_step(), self._clock.now()
@@ -125,6 +126,8 @@ class Leases:
         made = await self._controls.change(session, decide, actor=claim.owner, durability=strongest, create=True)
         basis, taking = looked[-1]
         head = basis.head if made is None else made.head
+        if not taking and rules.is_own(basis, claim) and not rules.is_as_claimed(basis, claim):
+            raise reused_for_lease(session, claim)
         if taking or rules.is_own(basis, claim):
             with self._section:
                 self._seen.pop(session)

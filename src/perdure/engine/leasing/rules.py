@@ -11,7 +11,18 @@ import msgspec
 
 from perdure.engine.write.controls import Basis, ControlChange, ControlCommit
 from perdure.model.commit import Kind
-from perdure.model.epoch import SEQUENCE_MAX, answered, challenged, grant_of, granted, is_challenged, is_held, raised, sequence_of
+from perdure.model.epoch import (
+    SEQUENCE_MAX,
+    answered,
+    challenged,
+    grant_of,
+    granted,
+    is_challenged,
+    is_exclusive,
+    is_held,
+    raised,
+    sequence_of,
+)
 from perdure.model.events import Event
 from perdure.model.lease import BROKEN, CHALLENGED, RELEASED, RENEWED, LeaseSection, leased, released
 
@@ -48,6 +59,12 @@ def see(before: Seen | None, epoch: int, now: float) -> Seen:
 def is_own(basis: Basis, claim: Claim) -> bool:
     """Whether an earlier try of this claim, whose answer was lost, has taken the lease."""
     return basis.holder is not None and basis.holder.id == claim.id
+
+
+def is_as_claimed(basis: Basis, claim: Claim) -> bool:
+    """Whether the lease that is held is the one that this claim asks for: a claim by a key may be of another request than the first one."""
+    found = basis.holder
+    return found is not None and (found.owner, found.ttl, is_exclusive(basis.head.epoch)) == (claim.owner, claim.ttl, claim.exclusive)
 
 
 def may_take(basis: Basis, seen: Seen | None, now: float) -> bool:

@@ -7,7 +7,7 @@ apply   the section that says since when it stands like this: a sweeper gives it
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 import msgspec
@@ -72,7 +72,7 @@ def started(policy: Policy, now: int) -> Policy:
     return policy if policy.wake_every is None else msgspec.structs.replace(policy, wake_at=now + policy.wake_every)
 
 
-def longest(policies: list[PrefixPolicy], id: str) -> PrefixPolicy | None:
+def longest(policies: Sequence[PrefixPolicy], id: str) -> PrefixPolicy | None:
     """Of the policies of one tenant the one for this session: the longest prefix decides."""
     fitting = [found for found in policies if found.policy is not None and id.startswith(found.prefix)]
     return max(fitting, key=lambda found: len(found.prefix), default=None)

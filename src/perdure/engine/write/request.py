@@ -105,8 +105,9 @@ def check_head(session: SessionKey, head: Head | None, options: Options, *, star
 
 def beyond(session: SessionKey, options: Options, version: int) -> Error:
     """The error for one who decided on a version above the head: none that the session ever had, or one that the store has lost."""
-    text = f"expect={options.expect}, but session {session.id!r} is at version {version}: read it first."
-    return Invalid(text) if options.expect_hash is None else Rewound(text, session=session.id)
+    text = f"There is no version {options.expect} of session {session.id!r}, which is at version {version}: read it first."
+    kind = Invalid if options.expect_hash is None else Rewound
+    return kind(text, session=session.id, expected=options.expect, actual=version)
 
 
 def check_incarnation(session: SessionKey, tombstone: int, version: int) -> None:

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from perdure.engine.write.drafts import EDITED
+from perdure.errors import Invalid
 from perdure.model.commit import Commit
 from perdure.model.events import Event
 from perdure.service.answers import Answer, Stream, encode, json_answer
@@ -56,6 +57,8 @@ async def append(call: Call) -> Answer:
     events = [event.made() for event in body.events]
     if body.ops:
         events.append(Event(EDITED, None, tuple([op.made() for op in body.ops])))
+    if not events:
+        raise Invalid("There is nothing to append: neither `events` nor `ops` has anything.", advice="")
     lease = await lease_of(call, session)
     with condition.checked():
         receipt = await call.store.append(

@@ -19,7 +19,7 @@ from perdure.ops.consumer import ERROR_CHARACTERS_MAX, PARKED_MAX
 from perdure.service.answers import Answer, json_answer
 from perdure.service.bodies import ReceiptBody
 from perdure.service.call import Call
-from perdure.service.conditions import etag
+from perdure.service.conditions import etag, naming
 from perdure.service.hooks import Scope
 from perdure.service.leases import confirmed, is_released, named, remember, unless_gone
 from perdure.service.routes.commits import KEY, TRACE
@@ -200,7 +200,8 @@ async def save(call: Call) -> Answer:
     _check(call, body)
     session, system = await _existing(call)
     lease = await confirmed(call, session, named(call), system)
-    receipt = await write(call.store, name, body, body.expect, key, lease)
+    with naming("expect", only="expected"):
+        receipt = await write(call.store, name, body, body.expect, key, lease)
     await cut(call.store, name)
     return json_answer(receipt.to_dict(), headers=etag(receipt.version, receipt.hash))
 

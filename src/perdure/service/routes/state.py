@@ -13,7 +13,7 @@ from perdure.model.timestamps import moment, rfc3339
 from perdure.service.answers import Answer, Headers, json_answer
 from perdure.service.bodies import StateBody
 from perdure.service.call import Call
-from perdure.service.conditions import Version, etag, none_match, parse_at, parse_version, version_of
+from perdure.service.conditions import Version, etag, naming, none_match, parse_at, parse_version, version_of
 from perdure.service.hooks import Scope
 from perdure.service.leases import lease_of
 from perdure.service.routes.commits import PRIVATE, VARY
@@ -104,9 +104,12 @@ async def sizes(call: Call) -> Answer:
 
 
 def _at_least(call: Call, session: str, text: str | None) -> str | None:
-    if text is None or not text[:1].isdigit():
-        return text
-    return parse_version(text, "at_least").token(call.store, session)
+    if text is not None and text[:1].isdigit():
+        return parse_version(text, "at_least").token(call.store, session)
+    if text is not None:
+        with naming("at_least"):
+            call.store._context.expected(text, call.store._context.key(session))
+    return text
 
 
 ROUTES = (

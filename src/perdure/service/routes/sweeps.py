@@ -19,7 +19,7 @@ class SweepBody(msgspec.Struct, forbid_unknown_fields=True):
     dry_run: bool = False
     """Change nothing, and say what would be done."""
     existing: bool = False
-    """In the first step: give each prefix policy to the sessions that were there before it."""
+    """Where a round begins: its first steps give each prefix policy to the sessions that were there before it, about a second each."""
     cursor: str | None = None
     """The `cursor` of the step before; without it, a round begins."""
 
@@ -34,7 +34,7 @@ class ActionOut(msgspec.Struct):
 
 
 class GivenOut(msgspec.Struct):
-    """A prefix policy that was given to so many sessions that were there before it."""
+    """A prefix policy that this step has given to so many sessions that were there before it."""
 
     tenant: str
     prefix: str

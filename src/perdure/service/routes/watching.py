@@ -15,7 +15,7 @@ from perdure.errors import Error
 from perdure.service.answers import Answer, Stream, encode, json_answer
 from perdure.service.bodies import CommitOut
 from perdure.service.call import Call
-from perdure.service.conditions import parse_number, parse_version
+from perdure.service.conditions import naming, parse_number, parse_version
 from perdure.service.hooks import Scope
 from perdure.service.routes.sessions import parse_tags
 from perdure.service.stream.entries import Choice, Entry
@@ -93,13 +93,14 @@ class Changes(msgspec.Struct):
 async def watch(call: Call) -> Answer | Stream:
     """The commits of one session."""
     session, query = call.session, call.query(WatchQuery)
-    asked = call.once("last-event-id") or query.after
+    resumed = call.once("last-event-id")
+    asked, name = (resumed, RESUME.name) if resumed else (query.after, "after")
     after, hash = 0, None
     if asked is not None and "-" in asked:
-        version = parse_version(asked, "after")
+        version = parse_version(asked, name)
         after, hash = version.number, version.hash
     elif asked not in (None, "", "0"):
-        after = parse_number(str(asked), "after")
+        after = parse_number(str(asked), name)
     following = SessionFollowing(call.node.hub, call.store, call.node.options.heartbeat, session, after, hash)
     choice = Choice(frozenset(query.types) if query.types else None, "", query.control)
     call.accepts(JSON if query.live == "long-poll" else EVENT_STREAM)
@@ -114,8 +115,9 @@ async def changes(call: Call) -> Answer | Stream:
     """The commits of all sessions of the tenant."""
     query = call.query(ChangesQuery)
     choice = Choice(frozenset(query.types) if query.types else None, query.prefix, query.control)
-    cursor = call.once("last-event-id") or query.after
-    following = ChangesFollowing(call.node.hub, call.store, call.node.options.heartbeat, cursor, choice, parse_tags(query.tag))
+    resumed, tags = call.once("last-event-id"), parse_tags(query.tag)
+    with naming(RESUME.name if resumed else "after"):
+        following = ChangesFollowing(call.node.hub, call.store, call.node.options.heartbeat, resumed or query.after, choice, tags)
     if query.live == "long-poll":
         call.accepts(JSON)
         found = await _poll(call, following, choice, (), query.wait)
