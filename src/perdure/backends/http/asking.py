@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, cast
 
 import msgspec
@@ -12,6 +12,7 @@ from perdure.backends.http.calls import Calls, Resource
 from perdure.backends.http.driver import HttpDriver
 from perdure.backends.remote import RemoteBackend
 from perdure.errors import Deleted, Error, Fenced, NotFound, Unknown
+from perdure.model.ids import SessionKey
 
 CONFIRMS = 3
 """How often in its ttl the holder of a lease is said to be alive."""
@@ -28,6 +29,10 @@ class HttpBackend(RemoteBackend):
     def archives(self) -> bool:
         """See `spi.Served.archives`."""
         return self._http.about.archive
+
+    def server_of(self, session: SessionKey) -> Hashable:
+        """See `spi.Spread.server_of`."""
+        return self._http.server_of(session)
 
     async def ask(
         self,
