@@ -3,49 +3,74 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from perdure.backends.remote import IoLoop
+from perdure.backends.remote import open_remote
 from perdure.backends.remote.loop import LOOP_FACTORY
 from perdure.cli.commands import serve
+from perdure.clock import SystemClock
+from tests.servers.fixture import Servers
+from tests.servers.postgresql import PostgreSQL
+from tests.support.backends.memory_driver import MemoryDriver, memory
 
 
-async def kind_of_loop() -> type[asyncio.AbstractEventLoop]:
+class Loop(asyncio.SelectorEventLoop):
+    """A loop of another make."""
+
+
+async def _kind() -> type[asyncio.AbstractEventLoop]:
+    return type(asyncio.get_running_loop())
+
+
+async def kind_of_loop(*, any_loop: bool) -> type[asyncio.AbstractEventLoop]:
     """What a client that is opened here runs on."""
 
-    async def kind() -> type[asyncio.AbstractEventLoop]:
-        return type(asyncio.get_running_loop())
+    async def connect() -> MemoryDriver:
+        return MemoryDriver(memory())
 
-    io = IoLoop("perdure-test")
+    backend = await open_remote(connect, place="test://nowhere", timeout=10, any_loop=any_loop)
     try:
-        return await io.call(kind())
+        return await backend.run(_kind())
     finally:
-        io.close()
+        await backend.close()
 
 
-async def test_what_is_opened_in_a_context_runs_on_the_loops_of_its_factory() -> None:
-    """And what is opened outside of it on those of asyncio."""
+async def test_a_client_that_works_on_any_loop_runs_on_one_of_the_context() -> None:
+    """Every other one on asyncio's own, and so does each that is opened outside of it."""
+    token = LOOP_FACTORY.set(Loop)
+    try:
+        assert [await kind_of_loop(any_loop=True), await kind_of_loop(any_loop=False)] == [Loop, type(asyncio.get_running_loop())]
+    finally:
+        LOOP_FACTORY.reset(token)
+    assert await kind_of_loop(any_loop=True) is type(asyncio.get_running_loop())
 
-    class Loop(asyncio.SelectorEventLoop):
-        pass
+
+@pytest.mark.server
+async def test_that_of_postgresql_is_one(servers: Servers[PostgreSQL]) -> None:
+    """A node on PostgreSQL gains by it."""
+    from perdure.backends import postgresql
 
     token = LOOP_FACTORY.set(Loop)
     try:
-        assert await kind_of_loop() is Loop
+        backend: Any = await postgresql.open(servers(PostgreSQL).url, clock=SystemClock())
     finally:
         LOOP_FACTORY.reset(token)
-    assert await kind_of_loop() is type(asyncio.get_running_loop())
+    try:
+        assert await backend.run(_kind()) is Loop
+    finally:
+        await backend.close()
 
 
-def test_the_client_of_a_node_runs_on_uvloop() -> None:
-    """As the node itself does, and nothing else of the process."""
+def test_a_node_makes_them_uvloops() -> None:
+    """As its own loop is, and nothing else of the process."""
     uvloop = pytest.importorskip("uvloop")
     kinds = []
 
     async def main() -> None:
-        kinds.extend([type(asyncio.get_running_loop()), await kind_of_loop()])
+        kinds.extend([await _kind(), await kind_of_loop(any_loop=True)])
 
     serve._run(main())
     assert kinds == [uvloop.Loop, uvloop.Loop]
-    assert asyncio.run(kind_of_loop()) is not uvloop.Loop
+    assert asyncio.run(kind_of_loop(any_loop=True)) is not uvloop.Loop

@@ -18,7 +18,7 @@ from perdure.errors import Closed
 
 T = TypeVar("T")
 LOOP_FACTORY: ContextVar[Callable[[], asyncio.AbstractEventLoop]] = ContextVar("perdure_loop_factory", default=asyncio.new_event_loop)
-"""What makes the loops of what is opened in this context. A program whose own loop is uvloop's may want that here too: `perdure serve`."""
+"""What makes the loops of those clients that are opened in this context and work on any loop. `perdure serve` makes them uvloop's."""
 CANCEL_AGAIN = 0.5
 """Seconds until a task that has not ended is cancelled once more."""
 
@@ -63,8 +63,9 @@ class IoLoop:
     Every call is answered: with `Closed`, when the loop ended first.
     """
 
-    def __init__(self, name: str) -> None:
-        self._name, self._new_loop = name, LOOP_FACTORY.get()
+    def __init__(self, name: str, new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop) -> None:
+        """`new_loop` makes the loop."""
+        self._name, self._new_loop = name, new_loop
         self._section = CriticalSection()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None

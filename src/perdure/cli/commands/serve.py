@@ -170,7 +170,7 @@ def _show(terminal: Terminal, row: ListeningRow) -> None:
 
 
 def _run(work: Any) -> None:
-    """Run it on uvloop, where that is, and the engine's client too."""
+    """Run it on uvloop, where that is, and the engine's client too, where that works on any loop."""
     try:
         from uvloop import new_event_loop
     except ImportError:
