@@ -157,17 +157,20 @@ class NoSpan:
         pass
 
 
+_UNTRACED: AbstractContextManager[Span] = nullcontext(NoSpan(None))
+
+
 class NoObserver:
     """Nothing is noted. What a request writes belongs to the trace that it came with."""
 
     def began(self, head: RequestHead) -> None:
         pass
 
+    def span(self, head: RequestHead) -> AbstractContextManager[Span]:
+        return _UNTRACED if head.trace_id is None else self._in_trace(head)
+
     @contextmanager
-    def span(self, head: RequestHead) -> Iterator[Span]:
-        if head.trace_id is None:
-            yield NoSpan(None)
-            return
+    def _in_trace(self, head: RequestHead) -> Iterator[Span]:
         token = otel_context.attach(_PROPAGATOR.extract(head.headers))
         try:
             yield NoSpan(head.trace_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from functools import lru_cache
 
 import msgspec
 
@@ -69,6 +70,7 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
         return self.uds is not None or is_loopback(self.host)
 
 
+@lru_cache(1_024)
 def is_loopback(host: str) -> bool:
     """Whether a host is this machine, by name or address."""
     if host.lower().rstrip(".") == "localhost" or host.lower().endswith(".localhost"):

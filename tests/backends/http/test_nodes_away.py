@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 import perdure
 from perdure import Event
 from perdure.backends.http.pool import FAILURES_MAX
+from perdure.model.ids import SessionKey
 from perdure.service.records.verified import VerifiedFace
 from tests.servers.process import HOST
 from tests.servers.proxy import Proxy
@@ -83,3 +85,34 @@ async def test_a_node_whose_engine_hangs_takes_no_write_with_it(nodes: list[Serv
             assert (await store.append(f"s{number}", Event("note"), key="k")).version == 1
             await store.read(f"s{number}")
         assert FAILURES_MAX <= asked < FAILURES_MAX + 9  # Nine probes take more than two minutes.
+
+
+async def test_a_node_whose_engine_hangs_holds_up_no_session_of_another_one(nodes: list[Serving], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Appends of sessions at home on the other node are answered meanwhile, also where they were passed on together, and however many
+    requests the node keeps. Its own sessions are answered once it goes on."""
+    gate, held = asyncio.Event(), asyncio.Semaphore(0)
+    face, loop = nodes[0].node._parts[VerifiedFace], asyncio.get_running_loop()
+    answer = face.append
+
+    async def hang(*asked: Any) -> Any:
+        loop.call_soon_threadsafe(held.release)
+        await gate.wait()
+        return await answer(*asked)
+
+    async with started(f"{url_of(nodes)}?timeout=240") as store:
+        driver = store._core.backend.driver  # type: ignore[attr-defined]
+        slow = [session for session in SESSIONS if driver.calls.home(SessionKey("default", session)).url == nodes[0].url]
+        quick = [session for session in SESSIONS if session not in slow]
+        monkeypatch.setattr(face, "append", hang)
+        held_up = [asyncio.create_task(store.append(session, Event("note"))) for session in slow[:40]]
+        try:
+            for version in range(2, 12):
+                async with asyncio.timeout(60):
+                    receipts = await asyncio.gather(*[store.append(session, Event("note")) for session in quick])
+                    await held.acquire() if version == 2 else None
+                assert {receipt.version for receipt in receipts} == {version}
+                held_up.append(asyncio.create_task(store.append(slow[38 + version], Event("note"))))
+            assert not any(each.done() for each in held_up)
+        finally:
+            nodes[0].loop.call_soon_threadsafe(gate.set)
+        assert {receipt.version for receipt in await asyncio.gather(*held_up)} == {2}

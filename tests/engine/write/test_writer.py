@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import ClassVar
 
 import msgspec
 import pytest
@@ -56,6 +57,30 @@ async def test_appends_of_an_engine_that_writes_each_by_itself_do_not_wait_for_o
     assert [task.done() for task in tasks] == [False, *[not batched] * 5]
     backend.gate.set()
     assert all(isinstance(outcome, Appended) for outcome in await asyncio.gather(lone, *tasks))
+
+
+async def test_appends_of_different_servers_do_not_wait_for_one_another() -> None:
+    """Where an engine spreads sessions over servers, those of each server are passed on together, and a slow one holds up no other."""
+
+    class Two(Uneven):
+        given: ClassVar[list[list[str]]] = []
+
+        def server_of(self, session: SessionKey) -> Hashable:
+            return session == SLOW or int(session.id[1:]) % 2
+
+        async def append(self, appends: Sequence[Append]) -> Sequence[Outcome | BaseException]:
+            self.given.append([append.session.id for append in appends])
+            return await super().append(appends)
+
+    backend = Two()
+    writer = Writer(backend, Telemetry(lambda: 0.0))
+    lone = await held_up(writer)
+    tasks = {id: asyncio.create_task(writer.append(behind(SessionKey("acme", id)))) for id in ("s0", "slow", "s1", "s2")}
+    await asyncio.wait([tasks["s0"], tasks["s2"]], timeout=30)
+    assert backend.given == [["first"], ["s0", "s2"], ["slow", "s1"]]
+    assert {id: task.done() for id, task in tasks.items()} == {"s0": True, "slow": False, "s1": False, "s2": True}
+    backend.gate.set()
+    assert all(isinstance(outcome, Appended) for outcome in await asyncio.gather(lone, *tasks.values()))
 
 
 async def test_those_who_were_answered_together_go_together_again() -> None:

@@ -202,3 +202,17 @@ def test_limits_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(perdure.Invalid):
         LimitOptions(**wrong)
     TenantLimits(LimitOptions(requests=0, commits=0, bytes=0), lambda: 0.0).take("a", requests=1e9, commits=1e9, bytes=1e12)
+
+
+def test_a_quota_that_refuses_leaves_the_others_as_they_were() -> None:
+    """All units are taken, or none: nine requests whose bytes are refused cost no request."""
+    limits = TenantLimits(LimitOptions(requests=2, bytes=100), lambda: 50.0)
+    limits.take("a", requests=1, bytes=100)
+    for _ in range(9):
+        with pytest.raises(perdure.QuotaExceeded) as refused:
+            limits.take("a", requests=1, bytes=1)
+        assert refused.value.facts["quota"] == "bytes"
+    limits.take("a", requests=1)
+    with pytest.raises(perdure.QuotaExceeded) as refused:
+        limits.take("a", requests=1)
+    assert refused.value.facts["quota"] == "requests"

@@ -110,6 +110,24 @@ def test_a_reader_that_hangs_stops_nobody() -> None:
     assert stuck.getvalue().startswith("line 0\nline 1\n")
 
 
+def test_lines_that_come_together_are_written_together() -> None:
+    """The thread is not woken for each of them. None is lost when the writer ends, and each is there once."""
+
+    class Counted(io.StringIO):
+        writes = 0
+
+        def write(self, text: str) -> int:
+            self.writes += 1
+            return super().write(text)
+
+    stream, lines = Counted(), [f"line {number}" for number in range(1_000)]
+    with LineWriter(stream) as write:
+        for line in lines:
+            write(line)
+    assert stream.getvalue().splitlines() == lines
+    assert stream.writes <= 100
+
+
 def test_a_reader_that_went_away_stops_nobody() -> None:
     """A closed stream: lines are dropped, and the writer lives."""
     closed, dropped = io.StringIO(), threading.Event()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, cast
 
 import msgspec
@@ -33,6 +33,10 @@ class HttpBackend(RemoteBackend):
     async def first_held(self, session: SessionKey) -> int | None:
         """See `spi.Served.first_held`."""
         return await self.run(self._http.first_held(session))
+
+    def server_of(self, session: SessionKey) -> Hashable:
+        """See `spi.Spread.server_of`."""
+        return self._http.server_of(session)
 
     async def ask(
         self,

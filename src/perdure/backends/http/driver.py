@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Hashable, Sequence
 from itertools import chain
 
 import msgspec
@@ -65,7 +65,7 @@ class HttpDriver:
 
     async def write(self, attempts: Sequence[Attempt]) -> Sequence[Answer]:
         """See `remote.Driver.write`. Each session's attempt goes to the node where it is at home, or past the one that lost the last: one
-        request for each of these nodes, and for each `BATCH_BYTES_MAX`."""
+        request for each of these nodes, and for each `BATCH_BYTES_MAX`. Several nodes are the exception: `server_of` has changed."""
         groups: dict[_Way, list[int]] = {}
         for number, attempt in enumerate(attempts):
             groups.setdefault(self._way(attempt.session), []).append(number)
@@ -74,6 +74,10 @@ class HttpDriver:
         parts = await gather_all(*[self._write([attempts[number] for number in numbers], way) for way, numbers in groups.items()])
         answers = dict(zip(chain.from_iterable(groups.values()), chain.from_iterable(parts), strict=True))
         return [answers[number] for number in range(len(attempts))]
+
+    def server_of(self, session: SessionKey) -> Hashable:
+        """See `spi.Spread.server_of`."""
+        return self._way(session)
 
     def _way(self, session: SessionKey) -> _Way:
         lost = self._lost.get(session)

@@ -63,4 +63,5 @@ async def open(url: str, *, clock: Clock, create: bool = True) -> RemoteBackend:
             raise
         return driver
 
-    return await open_remote(connect, place=address.place, secrets=address.secrets, timeout=options["timeout"])
+    # libpq reads and writes its sockets itself: of a loop psycopg asks only to be called when one is ready.
+    return await open_remote(connect, place=address.place, secrets=address.secrets, timeout=options["timeout"], any_loop=True)

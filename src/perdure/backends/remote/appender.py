@@ -19,12 +19,12 @@ from perdure.backends.common.checks import check_records
 from perdure.backends.common.pacing import Pacing
 from perdure.backends.common.schema import check_index
 from perdure.backends.remote.driver import Answer, Attempt, Driver, FinalAnswer, HeadMismatch, RetryLater, SchemaDriver, Stored
-from perdure.backends.remote.group_commit import GroupCommit
+from perdure.backends.remote.group_commit import GroupCommit, GroupCommits
 from perdure.backends.remote.lost_answers import settle
 from perdure.backends.remote.pending import Pending
 from perdure.backends.remote.proof import HeadProof
 from perdure.backends.remote.verification import prove_heads, verify_heads
-from perdure.backends.spi import Append, Appended, Head, Known, Outcome, Refused
+from perdure.backends.spi import Append, Appended, Head, Known, Outcome, Refused, Spread
 from perdure.clock import SystemClock
 from perdure.errors import Corrupt, Error, Invalid, TooLarge, Unavailable, Unknown
 from perdure.lru import LruMap
@@ -66,7 +66,8 @@ class Appender:
         self._schema = driver.schema if isinstance(driver, SchemaDriver) else 0
         self._heads = LruMap[SessionKey, Head](heads_max)
         self._busy: dict[SessionKey, deque[Pending | asyncio.Future[None]]] = {}
-        self._group = GroupCommit(self._write, lanes=driver.lanes, batch_max=driver.batch_max)
+        server_of = driver.server_of if isinstance(driver, Spread) else lambda _: None
+        self._groups = GroupCommits(self._write, server_of, lanes=driver.lanes, batch_max=driver.batch_max)
         self._settling: set[asyncio.Task[None]] = set()
         self._pacing = Pacing(tick, bits)
         self._progress: dict[SessionKey, float] = {}
@@ -96,7 +97,7 @@ class Appender:
             else:
                 pending.queued = True
                 queue.append(pending)
-        self._group.pump()
+        self._groups.pump()
         if not self._sweeping:
             self._sweeping = True
             loop.call_later(self._timeout * SWEEP, self._sweep)
@@ -144,12 +145,12 @@ class Appender:
 
     async def drain(self) -> None:
         """Wait until nothing is on its way."""
-        self._group.flush()
+        self._groups.flush()
         while self._under_way:
-            tasks = self._group.tasks | self._settling
+            tasks = self._groups.tasks | self._settling
             await (asyncio.wait(tasks) if tasks else asyncio.sleep(DRAIN_LOOKS))
-            self._group.flush()
-        if tasks := self._group.tasks | self._settling:
+            self._groups.flush()
+        if tasks := self._groups.tasks | self._settling:
             await asyncio.wait(tasks)
 
     def _make_ready(self, pending: Pending) -> None:
@@ -158,11 +159,11 @@ class Appender:
         if seconds:
             asyncio.get_running_loop().call_later(seconds, self._send_again, pending)
         else:
-            self._group.add(pending)
+            self._groups.add(pending)
 
     def _send_again(self, pending: Pending) -> None:
-        self._group.add(pending)
-        self._group.pump()
+        self._groups.add(pending)
+        self._groups.pump()
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         """Run what does not hold up a lane."""
@@ -172,9 +173,9 @@ class Appender:
 
     def _started_ended(self, task: asyncio.Task[None]) -> None:
         self._settling.discard(task)
-        self._group.pump()
+        self._groups.pump()
 
-    async def _write(self, batch: Sequence[Pending]) -> None:
+    async def _write(self, group: GroupCommit, batch: Sequence[Pending]) -> None:
         try:
             strange: list[Pending] = []
             refused: list[Pending] = []
@@ -186,7 +187,7 @@ class Appender:
                 await verify_heads(self._driver, self.proof, refused, self._answer)
                 attempts += [made for pending in refused if (made := self._prepare(pending, strange, refused)) is not None]
             if attempts:
-                await self._send(attempts)
+                await self._send(group, attempts)
         except BaseException as error:  # noqa: BLE001 - the callers get it: none of them may wait for ever
             for pending in batch:
                 self._answer(pending, error)
@@ -220,7 +221,7 @@ class Appender:
             refused.append(pending)
         return None
 
-    async def _send(self, attempts: Sequence[tuple[Pending, Attempt]]) -> None:
+    async def _send(self, group: GroupCommit, attempts: Sequence[tuple[Pending, Attempt]]) -> None:
         """Send what was not answered while it waited for the others of its batch: its caller has heard that it was not sent."""
         attempts = [(pending, attempt) for pending, attempt in attempts if not pending.answered]
         if not attempts:
@@ -233,7 +234,10 @@ class Appender:
             answers = await self._driver.write([attempt for _, attempt in attempts])
         except Error as error:
             answers = [error] * len(attempts)
-        self._group.sent(len(attempts), self._tick() - start)
+        took = self._tick() - start
+        group.sent(len(attempts), took)
+        for pending, _ in attempts:
+            pending.took = took
         spoiled = _sharing_an_error(answers)
         for number, ((pending, attempt), answer) in enumerate(zip(attempts, answers, strict=True)):
             if number in spoiled:
@@ -247,7 +251,7 @@ class Appender:
         half = (len(spoiled) + 1) // 2
         for part in (spoiled[:half], spoiled[half:]):
             if part:
-                await self._send([attempts[number] for number in part])
+                await self._send(group, [attempts[number] for number in part])
 
     async def _try_later(self, pending: Pending, error: Error) -> None:
         """Nothing was done: wait outside the lanes, and try again while there is time. One of several appends of a call does not wait: it
@@ -258,7 +262,7 @@ class Appender:
             return
         pending.reason, pending.sent = error, False
         await asyncio.sleep(RETRY_AFTER)
-        self._group.add(pending)
+        self._groups.add(pending)
 
     async def _settle(self, pending: Pending, attempt: Attempt, lost: Unknown) -> None:
         """Find out what became of an attempt whose answer was lost."""
@@ -292,7 +296,7 @@ class Appender:
                 else:
                     self._heads.put(attempt.session, answer.head)
                 if pending.races > 1:  # The first one may be refused by its own `finish`, and is paced by those who made it.
-                    self._pacing.lost(attempt.session, self._group.last_latency)
+                    self._pacing.lost(attempt.session, pending.took)
                 if pending.races < RACES_MAX:
                     pending.since, pending.sent = self._tick(), False
                     self._make_ready(pending)

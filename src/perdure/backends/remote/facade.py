@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from perdure.backends.common.schema import check_index, check_migration
 from perdure.backends.remote.appender import Appender
 from perdure.backends.remote.driver import Driver, SchemaDriver
 from perdure.backends.remote.listening import Listener, NotificationSource
-from perdure.backends.remote.loop import IoLoop
+from perdure.backends.remote.loop import LOOP_FACTORY, IoLoop
 from perdure.backends.remote.proof import Check
 from perdure.backends.remote.urls import Address
 from perdure.backends.spi import (
@@ -52,10 +53,12 @@ async def open_remote(
     timeout: float,
     secrets: Secrets | None = None,
     kind: type[RemoteBackend] | None = None,
+    any_loop: bool = False,
 ) -> RemoteBackend:
     """Connect a driver on a loop of its own. `place` is the URL without its `secrets`, which are kept out of every error; `timeout` in
-    seconds, see `Appender`. `kind`: what is made, if not a plain `RemoteBackend`."""
-    io = IoLoop(f"perdure-{place.partition(':')[0]}")
+    seconds, see `Appender`. `kind`: what is made, if not a plain `RemoteBackend`. `any_loop`: whether the driver's client uses of a loop
+    only what all loops do alike, also where connections break: then the loop is one of `LOOP_FACTORY`."""
+    io = IoLoop(f"perdure-{place.partition(':')[0]}", LOOP_FACTORY.get() if any_loop else asyncio.new_event_loop)
 
     async def start() -> tuple[Driver, Appender]:
         driver = await connect()

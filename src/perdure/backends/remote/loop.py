@@ -7,6 +7,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 from perdure.concurrency.critical_section import CriticalSection
@@ -16,6 +17,8 @@ from perdure.concurrency.workers import WorkerPool
 from perdure.errors import Closed
 
 T = TypeVar("T")
+LOOP_FACTORY: ContextVar[Callable[[], asyncio.AbstractEventLoop]] = ContextVar("perdure_loop_factory", default=asyncio.new_event_loop)
+"""What makes the loops of those clients that are opened in this context and work on any loop. `perdure serve` makes them uvloop's."""
 CANCEL_AGAIN = 0.5
 """Seconds until a task that has not ended is cancelled once more."""
 
@@ -60,8 +63,9 @@ class IoLoop:
     Every call is answered: with `Closed`, when the loop ended first.
     """
 
-    def __init__(self, name: str) -> None:
-        self._name = name
+    def __init__(self, name: str, new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop) -> None:
+        """`new_loop` makes the loop."""
+        self._name, self._new_loop = name, new_loop
         self._section = CriticalSection()
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -109,7 +113,7 @@ class IoLoop:
     def _start(self) -> Mailbox:
         with self._section:
             if self._mailbox is None:
-                loop = asyncio.new_event_loop()
+                loop = self._new_loop()
                 thread = threading.Thread(target=self._run, args=(loop,), name=self._name, daemon=True)
                 thread.start()
                 self._loop, self._thread, self._mailbox = loop, thread, Mailbox(loop)

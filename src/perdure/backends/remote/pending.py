@@ -15,8 +15,8 @@ class Pending:
     the records up to that head. `alone`: it came as the only one of its call. `context`: its caller's."""
 
     __slots__ = (
-        "alone", "append", "context", "future", "head", "new", "proven", "queued", "races", "reason", "sent", "since", "trusted",
-        "verified",
+        "alone", "append", "context", "future", "head", "new", "proven", "queued", "races", "reason", "sent", "since", "took",
+        "trusted", "verified",
     )  # fmt: skip
 
     def __init__(self, append: Append, future: asyncio.Future[Outcome | BaseException], since: float, *, alone: bool) -> None:
@@ -27,6 +27,8 @@ class Pending:
         self.trusted = True
         self.new = append.key is None
         self.races = 0
+        self.took = 0.0
+        """Seconds of the last write that it went in."""
         self.queued = self.sent = False
         """Whether it waits for another append of its session, and whether its record may be stored: it was sent and not answered."""
         self.reason: Error | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from perdure.backends.spi.capabilities import Capabilities, Checkup
@@ -48,6 +48,16 @@ class Settling(Protocol):
 
     async def settled(self, session: SessionKey) -> None:
         """Wait until no append of this session that was handed over before is on its way. Raises `Unknown` after the engine's time-out."""
+        ...
+
+
+@runtime_checkable
+class Spread(Protocol):
+    """A backend whose appends go to several servers, of which one may be slow, or hang, while the others answer."""
+
+    def server_of(self, session: SessionKey) -> Hashable:
+        """Which server takes the next append of this session, as far as it is known now. A call with appends of one server waits for that
+        one alone. Called from any thread, quick, never raises."""
         ...
 
 

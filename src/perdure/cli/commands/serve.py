@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from contextvars import copy_context
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -169,11 +170,15 @@ def _show(terminal: Terminal, row: ListeningRow) -> None:
 
 
 def _run(work: Any) -> None:
-    """Run it on uvloop, where that is."""
+    """Run it on uvloop, where that is, and the engine's client too, where that works on any loop."""
     try:
         from uvloop import new_event_loop
     except ImportError:
         asyncio.run(work)
         return
+    from perdure.backends.remote.loop import LOOP_FACTORY
+
+    context = copy_context()
+    context.run(LOOP_FACTORY.set, new_event_loop)
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
-        runner.run(work)
+        runner.run(work, context=context)

@@ -1,7 +1,8 @@
 """Group commit: appends that are ready in one iteration of an event loop are passed to the engine together.
 
 A lone append is passed on at once. While one is in progress, others wait for the end of the iteration. So does the first append after a
-batch: callers that were answered together are about to append again. This holds only for engines that make one write of a batch.
+batch: callers that were answered together are about to append again. This holds only for engines that make one write of a batch. Where
+appends go to several servers, those of each server are a call of their own: nobody waits for another server than his own.
 
 What waits is a function that makes the append: compressing and hashing run for one commit after another, which finds the code and its
 tables in the processor's cache.
@@ -11,12 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import weakref
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Any, TypeVar
 
 from opentelemetry.trace import SpanContext
 
-from perdure.backends.spi import APPENDS_MAX, Append, Appended, Backend, Outcome
+from perdure.backends.spi import APPENDS_MAX, Append, Appended, Backend, Outcome, Spread
 from perdure.concurrency.critical_section import CriticalSection
 from perdure.concurrency.replies import is_blocking
 from perdure.errors import Unknown
@@ -26,6 +27,8 @@ from perdure.telemetry import Telemetry
 T = TypeVar("T")
 
 Answer = Outcome | BaseException
+_Made = tuple[Append, asyncio.Future[Answer], SpanContext]
+"""An append, the future of its caller, and the span that it was submitted in."""
 Stored = Callable[[Sequence[tuple[SessionKey, int]]], None]
 """Called with the sessions and versions that the engine has just stored, before any caller is answered."""
 
@@ -59,6 +62,7 @@ class Writer:
 
     def __init__(self, backend: Backend, telemetry: Telemetry, stored: Stored = lambda _: None) -> None:
         self._backend, self._telemetry, self._stored = backend, telemetry, stored
+        self._spread = backend if isinstance(backend, Spread) else None
         self._queues: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Queue] = weakref.WeakKeyDictionary()
         self._last: tuple[Callable[[], object], _Queue] = (lambda: None, _Queue())
         self._loopless = _Queue()
@@ -137,23 +141,36 @@ class Writer:
         if batch.sender is not None:
             return
         batch.sender = asyncio.current_task()
-        appends, futures = [], []
-        for make, subject, future in batch.calls:
+        made: list[_Made] = []
+        for (make, subject, future), caller in zip(batch.calls, batch.callers, strict=True):
             if future.done():  # Its caller was cancelled.
                 continue
             try:
-                appends.append(make(subject))
+                made.append((make(subject), future, caller))
             except Exception as error:  # noqa: BLE001 - the caller gets it
                 future.set_result(error)
-            else:
-                futures.append(future)
-        if not appends:
-            return
+        parts = self._by_server(made)
+        if len(parts) > 1:
+            await asyncio.gather(*[self._send_part(queue, part) for part in parts])
+        elif made:
+            await self._send_part(queue, made)
+
+    def _by_server(self, made: list[_Made]) -> Sequence[list[_Made]]:
+        """These appends, those of each server together."""
+        if self._spread is None:
+            return (made,)
+        parts: dict[Hashable, list[_Made]] = {}
+        for each in made:
+            parts.setdefault(self._spread.server_of(each[0].session), []).append(each)
+        return list(parts.values())
+
+    async def _send_part(self, queue: _Queue, part: Sequence[_Made]) -> None:
+        """One call of the engine, and the answers to its callers."""
         try:
-            outcomes: Sequence[Answer] = await self._passed_on(appends, queue, batch.callers)
-        except Exception as error:  # noqa: BLE001 - every caller of the batch gets it
-            outcomes = [error] * len(appends)
-        for future, outcome in zip(futures, outcomes, strict=True):
+            outcomes = await self._passed_on([append for append, _, _ in part], queue, [caller for _, _, caller in part])
+        except Exception as error:  # noqa: BLE001 - every caller of the call gets it
+            outcomes = [error] * len(part)
+        for (_, future, _), outcome in zip(part, outcomes, strict=True):
             if not future.done():
                 future.set_result(outcome)
 

@@ -21,10 +21,16 @@ class FairQueue:
         """How many wait."""
         return sum(map(len, self._waiting.values()))
 
-    async def acquire(self, tenant: str) -> None:
-        """Wait for a turn. Who is cancelled has none."""
+    def acquire_now(self) -> bool:
+        """Take a turn, if one is free."""
         if self.free > 0 and not self._waiting:
             self.free -= 1
+            return True
+        return False
+
+    async def acquire(self, tenant: str) -> None:
+        """Wait for a turn. Who is cancelled has none."""
+        if self.acquire_now():
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(tenant, deque()).append(turn)

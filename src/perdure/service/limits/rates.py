@@ -27,13 +27,31 @@ class Rate(Generic[K]):
 
     def wait(self, key: K, units: float, now: float) -> float:
         """Seconds until so many units could be taken; 0: now. More than a burst can be taken by who has taken nothing for a while."""
-        paid = max(self._paid_at.get(key) or 0.0, now)
-        seconds = paid - now - (self.burst - min(units, self.burst)) / self.per_second
-        return seconds if seconds > ROUNDING else 0.0
+        return self._wait(self._paid(key, now), units, now)
 
     def take(self, key: K, units: float, now: float) -> None:
         """Take them, also where they have to be waited for: what comes next waits longer."""
-        self._paid_at.put(key, max(self._paid_at.get(key) or 0.0, now) + units / self.per_second)
+        self._paid_at.put(key, self._paid(key, now) + units / self.per_second)
+
+    def take_or_wait(self, key: K, units: float, now: float) -> float:
+        """Take them if nothing has to be waited for; the seconds of `wait`."""
+        paid = self._paid(key, now)
+        seconds = self._wait(paid, units, now)
+        if not seconds:
+            self._paid_at.put(key, paid + units / self.per_second)
+        return seconds
+
+    def give_back(self, key: K, units: float) -> None:
+        """What was just taken is not taken after all."""
+        self._paid_at.put(key, (self._paid_at.get(key) or 0.0) - units / self.per_second)
+
+    def _paid(self, key: K, now: float) -> float:
+        paid = self._paid_at.get(key)
+        return now if paid is None or paid < now else paid
+
+    def _wait(self, paid: float, units: float, now: float) -> float:
+        seconds = paid - now - (self.burst - min(units, self.burst)) / self.per_second
+        return seconds if seconds > ROUNDING else 0.0
 
     def left(self, key: K, now: float) -> int:
         """Whole units that could be taken now."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
 
 from perdure.errors import QuotaExceeded, Unavailable
 from perdure.service.hooks import Admission, Credential, RequestHead
@@ -29,33 +30,41 @@ class TenantLimits:
         self._open = {"watchers": Counter[str](), "open": Counter[str]()}
         self.queue = FairQueue(options.turns)
 
-    @asynccontextmanager
-    async def admit(self, head: RequestHead, credential: Credential) -> AsyncIterator[Admission]:
+    def admit(self, head: RequestHead, credential: Credential) -> _Admission:
         """See `perdure.service.hooks.Limits`."""
-        tenant, kind = credential.tenant, "watchers" if head.watches else "open"
+        return _Admission(self, head, credential.tenant)
+
+    def enter(self, head: RequestHead, tenant: str) -> None:
+        """A request begins. Raises `QuotaExceeded`."""
         said = head.headers.get("content-length", "")
         self.take(tenant, requests=1, bytes=int(said) if said.isdecimal() else 0)
+        kind = _kind(head)
         now_open, most = self._open[kind], getattr(self.options, kind)
         if 0 < most <= now_open[tenant]:
             raise self._refused(tenant, kind, OPEN_RETRY_SECONDS, limit=most, window=None)
         now_open[tenant] += 1
-        admission = _Admission(self, tenant, queues=not head.watches)
-        try:
-            yield admission
-        finally:
-            admission.done()
-            now_open[tenant] -= 1
-            if not now_open[tenant]:
-                del now_open[tenant]
+
+    def leave(self, head: RequestHead, tenant: str) -> None:
+        """It has ended."""
+        now_open = self._open[_kind(head)]
+        now_open[tenant] -= 1
+        if not now_open[tenant]:
+            del now_open[tenant]
 
     def take(self, tenant: str, **units: float) -> None:
         """Take so many units of each quota, all or none. Raises `QuotaExceeded`."""
         now = self._monotonic()
+        taken: list[tuple[Rate[str], float]] = []
         for name, count in units.items():
             rate = self._rates.get(name)
-            if rate is not None and count and (wait := rate.wait(tenant, count, now)) > 0:
+            if rate is None or not count:
+                continue
+            wait = rate.take_or_wait(tenant, count, now)
+            if wait:
+                for other, less in taken:
+                    other.give_back(tenant, less)
                 raise self._refused(tenant, name, wait, limit=int(rate.burst), window=rate.burst / rate.per_second)
-        self.owe(tenant, **units)
+            taken.append((rate, count))
 
     def owe(self, tenant: str, **units: float) -> None:
         """Take so many units that cannot be refused any more."""
@@ -75,22 +84,36 @@ class TenantLimits:
         )  # fmt: skip
 
 
-class _Admission(Admission):
-    """One request's."""
+def _kind(head: RequestHead) -> str:
+    """Which of the quotas of what is open a request counts for."""
+    return "watchers" if head.watches else "open"
 
-    def __init__(self, limits: TenantLimits, tenant: str, *, queues: bool) -> None:
-        self._limits, self._tenant = limits, tenant
-        self._queues, self._has_turn = queues, False
+
+class _Admission(Admission):
+    """One request's, and the context that it is admitted in."""
+
+    def __init__(self, limits: TenantLimits, head: RequestHead, tenant: str) -> None:
+        self._limits, self._head, self._tenant = limits, head, tenant
+        self._queues, self._has_turn = not head.watches, False
+
+    async def __aenter__(self) -> Self:
+        self._limits.enter(self._head, self._tenant)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.done()
+        self._limits.leave(self._head, self._tenant)
 
     async def start(self) -> None:
         if not self._queues or self._has_turn:
             return
         limits = self._limits
-        try:
-            async with asyncio.timeout(limits.options.turn_seconds):
-                await limits.queue.acquire(self._tenant)
-        except TimeoutError:
-            raise Unavailable("This node has more to do than it can, and nothing was done.") from None
+        if not limits.queue.acquire_now():
+            try:
+                async with asyncio.timeout(limits.options.turn_seconds):
+                    await limits.queue.acquire(self._tenant)
+            except TimeoutError:
+                raise Unavailable("This node has more to do than it can, and nothing was done.") from None
         self._has_turn = True
 
     def done(self) -> None:

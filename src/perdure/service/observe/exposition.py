@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from opentelemetry import metrics
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
-from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics import AlwaysOffExemplarFilter, MeterProvider
 from opentelemetry.sdk.metrics.view import ExplicitBucketHistogramAggregation, View
 from opentelemetry.sdk.resources import Resource
 from prometheus_client import REGISTRY
@@ -25,7 +25,8 @@ def install(resource: Resource) -> None:
     """Collect the metrics of this process. Once: an SDK that is set already stays, and its metrics go where it sends them."""
     views = [View(instrument_name=name, aggregation=ExplicitBucketHistogramAggregation(bounds)) for name, bounds in BUCKETS.items()]
     reader = PrometheusMetricReader(disable_target_info=False)
-    metrics.set_meter_provider(MeterProvider([reader], resource=resource, views=views))
+    no_exemplars = AlwaysOffExemplarFilter()  # The reader shows none.
+    metrics.set_meter_provider(MeterProvider([reader], resource=resource, exemplar_filter=no_exemplars, views=views))
 
 
 def exposed(accept: str) -> tuple[bytes, str]:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import logging
-import queue
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, MutableMapping
 from types import TracebackType
 from typing import Any, Self, TextIO
 
+import msgspec
 import structlog
 
 LINES_MAX = 10_000
 """Lines that wait for the stream; what comes then is dropped and counted."""
+LINGER = 0.02
+"""Seconds that the first of these lines waits for others: to wake the thread for each of them costs more than to write it."""
+WRITTEN_MAX = 256
+"""Most lines that go in one write."""
 ACCESS = "perdure.access"
 """The logger of the lines of requests."""
 QUIET = frozenset(("/healthz", "/readyz", "/metrics"))
@@ -26,7 +32,9 @@ class LineWriter:
     def __init__(self, stream: TextIO, on_drop: Callable[[int], None] = lambda _: None) -> None:
         """`on_drop` is called with how many lines were dropped."""
         self._stream, self.on_drop = stream, on_drop
-        self._lines: queue.Queue[str | None] = queue.Queue(LINES_MAX)
+        self._lines: deque[str] = deque()
+        """Those that wait, and those that are being written."""
+        self._more, self._ending = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._write, name="perdure-log", daemon=True)
 
     def __enter__(self) -> Self:
@@ -35,27 +43,36 @@ class LineWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         """Write what waits, for a second at most: nobody may be reading."""
-        try:
-            self._lines.put(None, timeout=1)
-        except queue.Full:
-            return
+        self._ending.set()
+        self._more.set()
         self._thread.join(1)
 
     def __call__(self, line: str) -> None:
         """Write a line, soon."""
-        try:
-            self._lines.put_nowait(line)
-        except queue.Full:
+        if len(self._lines) >= LINES_MAX:
             self.on_drop(1)
+            return
+        self._lines.append(line)
+        if not self._more.is_set():
+            self._more.set()
 
     def _write(self) -> None:
-        while (line := self._lines.get()) is not None:
-            try:
-                self._stream.write(line + "\n")
-                if self._lines.empty():
-                    self._stream.flush()
-            except (OSError, ValueError):  # The reader went away.
-                self.on_drop(1)
+        while self._lines or not self._ending.is_set():
+            self._more.wait()
+            self._ending.wait(LINGER)
+            self._more.clear()  # Before the lines are looked for: one that comes now is found, or sets it again.
+            while self._lines:
+                self._write_some()
+
+    def _write_some(self) -> None:
+        lines = [self._lines[number] for number in range(min(len(self._lines), WRITTEN_MAX))]
+        try:
+            self._stream.write("\n".join(lines) + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):  # The reader went away.
+            self.on_drop(len(lines))
+        for _ in lines:
+            self._lines.popleft()
 
 
 def renderer(*, json: bool) -> Callable[[Any, str, MutableMapping[str, Any]], Any]:
@@ -100,10 +117,20 @@ def access_logger(write: Callable[[str], None], level: str, *, json: bool) -> An
     """The logger of the lines of requests: straight to the writer, past what the log of libraries needs."""
     return structlog.wrap_logger(
         _Lines(write),
-        processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso", utc=True), renderer(json=json)],
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(_json_line) if json else renderer(json=False),
+        ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
         cache_logger_on_first_use=True,
     ).bind(logger=ACCESS)
+
+
+def _json_line(said: Any, **_: Any) -> str:
+    """In ASCII, as the lines of libraries are: nobody knows what the stream's reader takes."""
+    line = msgspec.json.encode(said).decode()
+    return line if line.isascii() else json.dumps(said)
 
 
 class _Lines:

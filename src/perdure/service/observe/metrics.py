@@ -24,9 +24,15 @@ class Metrics:
         self._duration = self._meter.create_histogram(
             telemetry.REQUEST_DURATION, unit="s", description="How long requests took; of event streams, how long they were open."
         )
-        self._open = self._meter.create_up_down_counter(telemetry.REQUESTS_OPEN, unit="{request}", description="Requests in progress.")
-        self._watchers = self._meter.create_up_down_counter(
-            telemetry.WATCHERS_OPEN, unit="{request}", description="Event streams and long polls in progress."
+        self._open = self._watchers = 0
+        self._meter.create_observable_up_down_counter(
+            telemetry.REQUESTS_OPEN, [_reading(lambda: self._open)], unit="{request}", description="Requests in progress."
+        )
+        self._meter.create_observable_up_down_counter(
+            telemetry.WATCHERS_OPEN,
+            [_reading(lambda: self._watchers)],
+            unit="{request}",
+            description="Event streams and long polls in progress.",
         )
         self._refused = self._meter.create_counter(
             telemetry.LIMIT_REFUSED, unit="{request}", description="Requests over a limit of their tenant, by quota."
@@ -34,18 +40,23 @@ class Metrics:
         self._dropped = self._meter.create_counter(
             telemetry.LOG_DROPPED, unit="{line}", description="Lines of the log that were dropped because nobody read them."
         )
-        for counter in (self._open, self._watchers, self._dropped):  # What is shown from the start has a rate at its first change.
-            counter.add(0)
+        self._dropped.add(0)  # What is shown from the start has a rate at its first change.
         for quota in QUOTAS:
             self._refused.add(0, {"quota": quota})
 
     def began(self, *, watches: bool) -> None:
         """A request came."""
-        (self._watchers if watches else self._open).add(1)
+        if watches:
+            self._watchers += 1
+        else:
+            self._open += 1
 
     def finished(self, *, watches: bool) -> None:
         """A request that came is over."""
-        (self._watchers if watches else self._open).add(-1)
+        if watches:
+            self._watchers -= 1
+        else:
+            self._open -= 1
 
     def answered(self, method: str, route: str, status: int, code: str, seconds: float) -> None:
         """A request was answered."""
