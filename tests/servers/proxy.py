@@ -58,7 +58,8 @@ class Proxy(Listening):
         self.reply: Reply | None = None
         """Answers in the server's place; then the connection is closed."""
         self.silent = False
-        """While it is set, answers are dropped and connections stay: the server works, and its clients hear nothing until they give up."""
+        """While it is set, answers are dropped and connections stay: the server works, and its clients hear nothing until they give up. A
+        connection on which something was dropped gives nothing more later: it closes."""
         self.dropped = 0
         """How many answers were dropped so."""
 
@@ -86,12 +87,14 @@ class Proxy(Listening):
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection(HOST, self._target)
-        requests = asyncio.create_task(self._pass(reader, back, writer))
+        requests, whole = asyncio.create_task(self._pass(reader, back, writer)), True
         try:
             while data := await there.read(1 << 16):
                 if self.silent:
-                    self.dropped += 1
+                    self.dropped, whole = self.dropped + 1, False
                     continue
+                if not whole:
+                    break
                 if self._cutting:
                     self._cutting -= 1
                     self.cuts += 1

@@ -12,6 +12,7 @@ import pytest
 import perdure
 from perdure import Event
 from perdure.service.app import App
+from perdure.service.call import ClientGoneError
 from perdure.service.node import Node
 from tests.support.service.asking import Asker, Response
 
@@ -93,6 +94,64 @@ async def test_another_take_with_the_key_is_refused(tmp_path: Path, other: dict[
             assert (await under(ask, first["lease"], "PUT", LEASE)).json() == first
         assert (await under(two, first["lease"], "DELETE", LEASE)).status == 204
         assert (await take(one, key="k", **{"owner": "me", **other})).status == 201
+
+
+@pytest.mark.parametrize("gone", [False, True])
+async def test_a_take_whose_answer_is_lost_is_not_undone_after_it_was_sent_again(tmp_path: Path, gone: bool) -> None:
+    """The first node's take lands, and its answer is lost, or the client goes away meanwhile. The second node finds it by its key, and the
+    first one leaves it alone."""
+    async with AsyncExitStack() as stack:
+        one, two = await two_nodes(stack, tmp_path)
+        backend = one.app.node.store._core.backend
+        append = backend.append
+
+        async def loses(appends: Any) -> Any:
+            await append(appends)
+            backend.append = append
+            if gone:
+                raise ClientGoneError
+            raise perdure.Unknown("The answer was lost.")
+
+        backend.append = loses
+        leases = one.app.node.store._core.leases
+        lost = await take(one, key="k")
+        assert lost.status in (0, 201, 504)
+        again = await take(two, key="k")
+        assert again.status == 201
+        for lease in leases.keeper.held():
+            await leases.look([lease])
+        assert (await under(two, again.json()["lease"])).status == 201
+
+
+MERGE_PATCH = "application/merge-patch+json"
+
+
+@pytest.mark.parametrize("same", [True, False])
+async def test_a_write_that_is_sent_again_after_its_lease_finds_its_receipt(tmp_path: Path, same: bool) -> None:
+    """Its answer was lost, and the lease meanwhile too: on either node the key has the first receipt, 422 for another payload. What was not
+    done is 409."""
+    async with AsyncExitStack() as stack:
+        one, two = await two_nodes(stack, tmp_path)
+        await one("POST", COMMITS, NOTE)
+        name = (await take(one)).json()["lease"]
+        writes = [("POST", COMMITS, NOTE, None), ("PATCH", "/v1/sessions/s", {"a": 1}, MERGE_PATCH)]
+        writes += [("POST", "/v1/sessions/s/configure", {"tags": {"a": "1"}}, None)]
+
+        async def send(ask: Asker, key: str, write: Any, other: Any = None) -> Response:
+            method, target, body, media = write
+            headers = [("perdure-lease", name), ("idempotency-key", key)]
+            return await ask(method, target, body if other is None else other, headers=headers, media=media)
+
+        first = [(await send(one, f"k{number}", write)).json() for number, write in enumerate(writes)]
+        assert (await under(two, name, "DELETE", LEASE)).status == 204
+        await take(two, "other")
+        ask = one if same else two
+        for number, write in enumerate(writes):
+            again = (await send(ask, f"k{number}", write)).json()
+            assert (again["version"], again["duplicate"]) == (first[number]["version"], True)
+            assert (await send(ask, f"new{number}", write)).json()["code"] == "fenced"
+        other = await send(ask, "k0", writes[0], {"events": [{"type": "another"}]})
+        assert (other.status, other.json()["type"]) == (422, "urn:perdure:error:KeyReused")
 
 
 async def test_a_node_answers_for_a_holder_for_half_a_ttl(serving: Any, monkeypatch: pytest.MonkeyPatch) -> None:

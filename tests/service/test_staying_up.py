@@ -13,6 +13,8 @@ import pytest
 
 from perdure import Event
 from perdure.service.protocol import PIPELINE_MAX
+from perdure.wire import MSGPACK
+from perdure.wire import records as wire
 from tests.servers.node import Nodes
 from tests.support.service.listening import Listening, listening, request, until
 
@@ -150,6 +152,20 @@ async def test_a_watcher_that_goes_away_is_forgotten() -> None:
         await until(lambda: len(server.node.hub))
         writer.close()
         await until(lambda: not (server.node.hub.followers or len(server.node.hub) or server.node.open_requests))
+
+
+async def test_a_client_of_records_that_goes_away_is_forgotten() -> None:
+    """The stream by which it heard of news ends at once, though the node has nothing to say for an hour."""
+    async with listening(heartbeat=3600.0, stream_seconds=3600.0) as server:
+        asked = wire.encode(wire.Notices())
+        head = f"POST {wire.NOTICES} HTTP/1.1\r\nHost: localhost\r\nPerdure-Wire: 1\r\nContent-Type: {MSGPACK}\r\n"
+        reader, writer = await server.connect()
+        writer.write(f"{head}Content-Length: {len(asked)}\r\n\r\n".encode() + asked)
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        await reader.readuntil(b"lost")  # The node has begun to hear, and has no more to say.
+        writer.close()
+        async with asyncio.timeout(60):
+            await until(lambda: not server.node.open_requests)
 
 
 async def test_streams_end_and_requests_finish_when_the_node_stops(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from perdure.engine.leasing.lease import Lease
 from perdure.engine.store import Store
-from perdure.errors import Invalid
+from perdure.errors import Fenced, Invalid
 from perdure.service.call import Call, ClientGoneError
 from perdure.service.conditions import parse_version
 from perdure.wire import HEADER_LEASE
@@ -20,9 +20,19 @@ T = TypeVar("T")
 
 
 async def lease_of(call: Call, session: str) -> Lease | None:
-    """The lease that a write is made under; `None`: none is named. Raises `Fenced`, `Invalid`."""
+    """The lease that a write is made under; `None`: none is named. Raises `Fenced`, `Invalid`.
+
+    A write that was done while the lease held may be sent again when it is lost: then it finds its key.
+    """
     name = call.once("perdure-lease")
-    return None if name is None else await confirmed(call, session, name, call.store)
+    if name is None:
+        return None
+    try:
+        return await confirmed(call, session, name, call.store)
+    except Fenced:
+        if (key := call.key) is None or await call.store.find(session, key) is None:
+            raise
+        return call.store._context.opened().leases.lost(call.store._context.key(session))
 
 
 def named(call: Call) -> str:
@@ -39,7 +49,7 @@ async def confirmed(call: Call, session: str, name: str, store: Store) -> Lease:
     known = call.node.leases.get(key)
     if known is None or known._over:
         known = await store.adopt(session, key[2])
-        call.node.leases.put(key, known)
+        call.node.leases[key] = known
     else:
         known._leases.hear(known)
     return known
@@ -54,7 +64,7 @@ async def is_released(session: str, name: str, key: str, store: Store) -> bool:
 def remember(call: Call, lease: Lease, store: Store) -> None:
     """A lease that was taken here for a client."""
     lease._leases.hear(lease)
-    call.node.leases.put((store.tenant, lease.session, lease.grant), lease)
+    call.node.leases[store.tenant, lease.session, lease.grant] = lease
 
 
 async def unless_gone(call: Call, work: Coroutine[Any, Any, T]) -> T:

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 from perdure.engine.leasing.lease import Lease
 from perdure.engine.store import Store
 from perdure.errors import Error
-from perdure.lru import LruMap
 from perdure.model.ids import SessionKey, system_tenant
 from perdure.service.hooks import Anonymous, Authenticator, Limits, NoLimits, NoObserver, Observer
 from perdure.service.options import ServeOptions
@@ -21,8 +21,6 @@ READY_SECONDS = 2.0
 """Seconds in which the engine has to answer for the node to be ready."""
 _PROBE = SessionKey(system_tenant(), "ready")
 """A session that is asked for to see whether the engine answers; there is none."""
-LEASES_MAX = 65_536
-"""Leases of clients that are remembered; another one is looked up again."""
 TENANTS_MAX = 4_096
 """Stores of tenants that are kept; each is small, and made again when it is asked for."""
 
@@ -54,8 +52,9 @@ class Node:
         self.open_requests = 0
         self.hub = Hub()
         """Who follows commits."""
-        self.leases = LruMap[tuple[str, str, str], Lease](LEASES_MAX)
-        """Leases of clients that were heard here, by tenant, session and grant."""
+        self.leases = WeakValueDictionary[tuple[str, str, str], Lease]()
+        """Leases of clients that were heard here, by tenant, session and grant, while challenges of them are answered here. Another one is
+        looked up again."""
         self.for_tenant: Callable[[str], Store] = lru_cache(TENANTS_MAX)(store.for_tenant)
         self._parts: dict[type, Any] = {}
 

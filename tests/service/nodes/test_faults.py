@@ -3,9 +3,7 @@ one order explains what clients saw of each session."""
 
 from __future__ import annotations
 
-import asyncio
-import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -15,35 +13,11 @@ import perdure
 from tests.servers.fixture import Servers
 from tests.servers.node import Nodes
 from tests.servers.postgresql import PostgreSQL
-from tests.servers.process import HOST, Server
-from tests.servers.proxy import Proxy
-from tests.support.backends.engines import Engine
+from tests.servers.process import Server
+from tests.support.service.node_faults import TIMEOUTS, cut_off, kill_and_pause, on_lines, restart_in_turn
 from tests.support.service.visitors import Visitors
 
-ENGINE = Engine("postgresql", PostgreSQL)
 COUNT = 3
-TIMEOUTS = "timeout=4&connect_timeout=2"
-PAUSE = 6.0
-"""Seconds: longer than the time-outs."""
-CUTS = 6
-"""Answers that are cut, one after another."""
-
-
-@pytest.fixture
-def store_url(servers: Servers[Server]) -> str:
-    """A store that no other test sees."""
-    return ENGINE.url(servers(PostgreSQL))
-
-
-@pytest.fixture
-def nodes(store_url: str, tmp_path: Path) -> Iterator[Nodes]:
-    """Three nodes on it."""
-    nodes = Nodes(tmp_path / "nodes", store_url, count=COUNT)
-    try:
-        nodes.start()
-        yield nodes
-    finally:
-        nodes.stop()
 
 
 @asynccontextmanager
@@ -61,20 +35,11 @@ async def at_work(url: str, **how_many: int) -> AsyncIterator[Visitors]:
 
 
 @pytest.mark.slow("nodes are killed, and stand still past every time-out")
-async def test_nodes_that_are_killed_and_stand_still(nodes: Nodes) -> None:
+async def test_nodes_that_are_killed_and_stand_still(three_nodes: Nodes) -> None:
     """Each is killed with -9 and comes back, then is stopped for longer than clients wait and wakes with their old requests. Others go on
     meanwhile. What nobody answered is settled by its key."""
-    async with at_work(f"{nodes.url}?{TIMEOUTS}") as visitors:
-        for node in nodes.nodes:
-            nodes.kill(node)
-            await visitors.more(30)
-            await asyncio.to_thread(nodes.start_node, node)
-            await visitors.more(30)
-            nodes.pause(node)
-            await asyncio.sleep(PAUSE)
-            await visitors.more(30)
-            nodes.resume(node)
-            await visitors.more(30)
+    async with at_work(f"{three_nodes.url}?{TIMEOUTS}") as visitors:
+        await kill_and_pause(three_nodes, visitors.more)
 
 
 @pytest.mark.slow("every node restarts under load")
@@ -86,12 +51,7 @@ async def test_a_rolling_restart_is_not_seen(store_url: str, tmp_path: Path, del
     try:
         nodes.start()
         async with at_work(nodes.url, readers=40) as visitors:
-            for node in nodes.nodes:
-                nodes.send(signal.SIGTERM, node)
-                assert await asyncio.to_thread(nodes.wait_for_end, node) == 0
-                await visitors.more(30)
-                await asyncio.to_thread(nodes.start_node, node)
-                await visitors.more(30)
+            await restart_in_turn(nodes, visitors.more)
         assert not visitors.errors, visitors.errors
     finally:
         nodes.stop()
@@ -101,27 +61,8 @@ async def test_a_rolling_restart_is_not_seen(store_url: str, tmp_path: Path, del
 async def test_nodes_that_are_cut_off(store_url: str, servers: Servers[Server], tmp_path: Path) -> None:
     """Clients hear nothing of one node, which works on; another node hears nothing of PostgreSQL, which works on; answers of a node and
     answers to a node end in the middle. Others go on meanwhile."""
-    engine_port = servers(PostgreSQL).port("primary")
-    async with AsyncExitStack() as stack:
-        inner = [await stack.enter_async_context(Proxy(engine_port)) for _ in range(COUNT)]
-        stores = [f"{store_url.replace(f':{engine_port}', f':{proxy.port}')}&{TIMEOUTS}" for proxy in inner]
-        nodes = Nodes(tmp_path / "nodes", stores)
-        try:
-            await asyncio.to_thread(nodes.start)
-            outer = [await stack.enter_async_context(Proxy(nodes.port(node))) for node in nodes.nodes]
-            url = "http://" + ",".join(f"{HOST}:{proxy.port}" for proxy in outer)
-            async with at_work(f"{url}?{TIMEOUTS}") as visitors:
-                for silent in (outer[0], inner[1], outer[2], inner[0]):
-                    silent.silent = True
-                    await asyncio.sleep(PAUSE)
-                    await visitors.more(30)
-                    silent.silent = False
-                    await visitors.more(30)
-                    assert silent.dropped
-                for cut in (*outer, *inner):
-                    for number in range(CUTS):
-                        cut.cut(keep=number * 70)
-                        while cut.cuts <= number:  # A node that was left alone is asked again within half a minute.
-                            await visitors.more(1)
-        finally:
-            await asyncio.to_thread(nodes.stop)
+    async with (
+        on_lines(store_url, servers(PostgreSQL).port("primary"), tmp_path / "nodes", COUNT) as lines,
+        at_work(f"{lines.url}?{TIMEOUTS}") as visitors,
+    ):
+        await cut_off(lines, visitors.more)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -37,6 +38,8 @@ class Use(NamedTuple):
     files: int
     sockets: int
     tasks: int
+    running: dict[str, int]
+    """What the tasks run, and how many of each there are."""
 
 
 class CountedNodes(Nodes):
@@ -52,7 +55,8 @@ class CountedNodes(Nodes):
         counted.unlink(missing_ok=True)
         self.send(signal.SIGUSR1, node)
         self.wait("a count", counted.exists)
-        return Use(memory_bytes(self.pid(node)), *files_open(self.pid(node)), int(counted.read_text()))
+        running: dict[str, int] = json.loads(counted.read_text())
+        return Use(memory_bytes(self.pid(node)), *files_open(self.pid(node)), sum(running.values()), running)
 
     def at_rest(self) -> dict[str, Use]:
         """What each has once it does nothing: as little as it comes to, and twice the same in a row."""
@@ -94,4 +98,4 @@ async def test_nothing_grows(nodes: CountedNodes) -> None:
         assert use.memory <= before[node].memory + MORE_BYTES, node
         assert use.files <= before[node].files + MORE_FILES, node
         assert use.sockets <= before[node].sockets + MORE_FILES, node
-        assert use.tasks <= before[node].tasks + MORE_TASKS, node
+        assert use.tasks <= before[node].tasks + MORE_TASKS, (node, before[node].running, use.running)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import signal
 import sys
+from collections import Counter
 from pathlib import Path
 
 import perdure.cli
 
 
 def count(place: Path) -> None:
-    """Write how many tasks of all event loops have not ended."""
+    """Write what the tasks of all event loops run that have not ended, and how many of each there are."""
     gc.collect()
-    tasks = sum(isinstance(each, asyncio.Task) and not each.done() for each in gc.get_objects())
+    tasks = [each for each in gc.get_objects() if isinstance(each, asyncio.Task) and not each.done()]
     part = place.with_suffix(".part")
-    part.write_text(str(tasks))
+    part.write_text(json.dumps(Counter(getattr(task.get_coro(), "__qualname__", "?") for task in tasks)))
     part.rename(place)
 
 

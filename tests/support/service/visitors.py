@@ -134,11 +134,11 @@ class Visitors:
 
     async def _write(self, chance: random.Random) -> None:
         """One write, with one key, sent until it is answered."""
-        session, key = chance.choice(SESSIONS), f"k{next(self._numbers)}"
+        session, key, edits = chance.choice(SESSIONS), f"k{next(self._numbers)}", chance.random() < 0.5
         while True:
             start = time.monotonic()
             try:
-                receipt = await self._send(chance.choice(self._stores), session, key, edits=chance.random() < 0.5)
+                receipt = await self._send(chance.choice(self._stores), session, key, edits=edits)
             except RETRIED as error:
                 self.errors.append(error)
                 if isinstance(error, perdure.Unknown):

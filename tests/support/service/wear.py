@@ -55,6 +55,33 @@ async def leases(store: perdure.Store, chance: random.Random) -> None:
             await store.append(lease.session, Event("note"), lease=lease)
 
 
+async def holders(url: str, chance: random.Random) -> None:
+    """A lease is taken at a node, used, and released or left alone."""
+    session = f"h{chance.randrange(SESSIONS)}"
+    head, _ = await asked(url, request("POST", f"/v1/sessions/{session}/lease", b'{"owner": "w", "ttl": 5}', close=True))
+    if " 201 " in head:
+        named = next(line for line in head.splitlines() if line.lower().startswith("perdure-lease:"))
+        body = b'{"events": [{"type": "note"}]}'
+        await asked(url, request("POST", f"/v1/sessions/{session}/commits", body, named, close=True))
+        if chance.random() < 0.7:
+            await asked(url, request("DELETE", f"/v1/sessions/{session}/lease", None, named, close=True))
+    else:  # It was left alone: whoever asks for it gets it in the end.
+        assert " 423 " in head, head
+        await asked(url, request("POST", f"/v1/sessions/{session}/lease", b'{"owner": "w", "ttl": 5, "wait": 0.1}', close=True))
+
+
+async def asked(url: str, data: bytes) -> tuple[str, bytes]:
+    """The head and the body of an answer, on a connection of its own."""
+    place = urlsplit(url)
+    reader, writer = await asyncio.open_connection(place.hostname, place.port, family=socket.AF_INET)
+    writer.write(data)
+    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    with suppress(OSError):
+        await writer.wait_closed()
+    return head.decode(), body
+
+
 async def watches(store: perdure.Store, chance: random.Random) -> None:
     """A watcher waits for a commit or two."""
     session = f"s{chance.randrange(SESSIONS)}"
@@ -108,4 +135,5 @@ async def wear(url: str, urls: list[str], seconds: float, seed: int) -> Counter[
         for number, each in enumerate(urls):
             chance = random.Random(f"{seed}/{number}")
             group.create_task(again("strangers", lambda chance, each=each: strangers(each, chance), chance))  # type: ignore[misc]
+            group.create_task(again("holders", lambda chance, each=each: holders(each, chance), chance))  # type: ignore[misc]
     return made

@@ -189,12 +189,13 @@ class Leasing(Asynchronous):
         self._leases, self._session, self._claim, self._wait, self._max_hold = leases, session, claim, wait, max_hold
         self._begins, self._policy = begins, Policy()
         self._lease: Lease | None = None
-        self._entered = False
+        self._entered = self._repeated = False
 
     def repeats(self, key: str) -> None:
         """A second request with this key that wants the lease gets the one that the first has taken, while that holds. Then one that wants
-        it with another owner, ttl or `exclusive` is `KeyReused`."""
-        self._claim = msgspec.structs.replace(self._claim, id=BY_KEY + key)
+        it with another owner, ttl or `exclusive` is `KeyReused`. What was taken for a lost answer is not released here: the second request
+        may have come to another process, and its client holds it."""
+        self._claim, self._repeated = msgspec.structs.replace(self._claim, id=BY_KEY + key), True
 
     async def __aenter__(self) -> Lease:
         if self._entered:
@@ -202,12 +203,17 @@ class Leasing(Asynchronous):
         self._entered = True
         try:
             self._lease = await self._take()
-        except (Held, Deleted, NotFound, KeyReused):  # The lease of a key that was reused is that of the first request.
+        except (Held, Deleted, NotFound):
             raise
-        except BaseException:  # A take may be on its way; if it lands, nobody wants it.
-            self._leases.abandon(self._session, self._claim)
+        except BaseException:
+            self._abandon()
             raise
         return self._lease
+
+    def _abandon(self) -> None:
+        """A take may be on its way; if it lands, nobody wants it."""
+        if not self._repeated:
+            self._leases.abandon(self._session, self._claim)
 
     async def _take(self) -> Lease:
         leases, session = self._leases, self._session
@@ -229,7 +235,7 @@ class Leasing(Asynchronous):
                 left = until - leases.monotonic()
                 if left <= 0:
                     if isinstance(unsure, Unknown):
-                        leases.abandon(session, self._claim)
+                        self._abandon()
                     raise held(session, attempt.holder)
                 await leases.moved(watch, attempt.head, min(left, attempt.again_in))
                 rest = leases.jitter(LOOK_PAUSE) - (leases.monotonic() - looked)

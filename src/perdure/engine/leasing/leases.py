@@ -47,6 +47,7 @@ HEARD = 0.5
 ASK_PAUSE = 0.5
 """A holder that has answered is asked again after so much of its ttl."""
 _JITTER_BITS = 16
+_NOBODY = Claim("", "", 0.0)
 
 
 Extend = Callable[[Basis, ControlChange], ControlChange]
@@ -191,10 +192,14 @@ class Leases:
         self._telemetry.leases_held(1)
         return lease
 
+    def lost(self, session: SessionKey, claim: Claim = _NOBODY) -> Lease:
+        """A lease that holds nothing: what is written under it finds its key, or is `Fenced`."""
+        return Lease(self, Fence(session, -1), claim, self._clock.now(), None)
+
     def abandon(self, session: SessionKey, claim: Claim) -> None:
         """Nobody wants the lease of this claim, which may have been taken, or is about to be: the keeper releases it, if it can."""
         self.check_process()
-        lease = Lease(self, Fence(session, -1), claim, self._clock.now(), None)
+        lease = self.lost(session, claim)
         lease._abandoned = True
         with suppress(Unavailable):
             self.keeper.add(lease)

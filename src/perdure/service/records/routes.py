@@ -63,9 +63,9 @@ def routes(face_of: FaceOf) -> Sequence[Route]:
         if not face.backend.capabilities.notification:
             raise Unsupported("The engine of this node does not notify of new records: look at the heads.", advice="")
         options = call.node.options
-        found = face.notices(caller, asked, options.heartbeat)
-        seconds = options.stream_seconds
-        return Stream(_frames(found, call, seconds), MSGPACK, [*_HEADERS, ("x-accel-buffering", "no")])
+        found, gone = face.notices(caller, asked, options.heartbeat), asyncio.Event()
+        frames = _frames(found, (call.node.draining, gone), options.stream_seconds)
+        return Stream(frames, MSGPACK, [*_HEADERS, ("x-accel-buffering", "no")], stop=gone.set)
 
     read = [_post(path, answer, Scope.read) for path in MESSAGES if path != wire.APPEND]
     return (
@@ -121,23 +121,25 @@ def _answer(message: wire.Message) -> Answer:
     return Answer(200, wire.encode(message), MSGPACK, list(_HEADERS))
 
 
-async def _frames(found: AsyncGenerator[wire.Moved, None], call: Call, seconds: float) -> AsyncGenerator[bytes, None]:
-    """Moved as frames, until the stream has been open for long enough or the node drains."""
+async def _frames(found: AsyncGenerator[wire.Moved, None], ends: Sequence[asyncio.Event], seconds: float) -> AsyncGenerator[bytes, None]:
+    """Moved as frames, until the stream has been open for long enough or one of `ends` is set."""
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
-    draining = asyncio.ensure_future(call.node.draining.wait())
+    ending = [asyncio.ensure_future(event.wait()) for event in ends]
     try:
         async with aclosing(found):
             while loop.time() < until:
                 following = asyncio.ensure_future(anext(found))
                 try:
-                    await asyncio.wait((following, draining), timeout=max(0.0, until - loop.time()), return_when=asyncio.FIRST_COMPLETED)
+                    left = max(0.0, until - loop.time())
+                    await asyncio.wait((following, *ending), timeout=left, return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     if not following.done():
                         following.cancel()
                         await asyncio.wait((following,))
-                if draining.done() or following.cancelled():
+                if following.cancelled() or any(end.done() for end in ending):
                     return
                 yield wire.frame(following.result())
     finally:
-        draining.cancel()
+        for end in ending:
+            end.cancel()

@@ -147,7 +147,10 @@ CONDITIONS = (
     Header("If-None-Match", "`*`: the session must not exist, else 412."),
 )
 KEY = Header(HEADER_KEY, "A name for this request, of 1 to 255 bytes: sent again with it, it is applied once. With another payload: 422.")
-LEASE = Header(HEADER_LEASE, "The grant that it is written under: 409 (`fenced`) where that no longer holds the session.")
+LEASE = Header(
+    HEADER_LEASE,
+    "The grant that it is written under: 409 (`fenced`) where that no longer holds the session, unless its key was applied before.",
+)
 TRACE = Header("traceparent", "The caller's trace (W3C), which the commit keeps.")
 ROUTES = (
     Route(

@@ -138,10 +138,10 @@ async def claim(call: Call) -> Answer:
 
 
 _NAMED = Header(HEADER_LEASE, "The grant.")
-_TAKING = Header(
+_TAKE_KEY = Header(
     HEADER_KEY,
     "Sent again with it, the request finds the lease that it has taken, while that is held; one with another owner, ttl or `exclusive` is"
-    " 422.",
+    " 422. What is not sent again holds the session for a ttl.",
 )
 _JSON = "-H 'Content-Type: application/json' -d"
 ROUTES = (
@@ -149,7 +149,7 @@ ROUTES = (
         method="POST", path="/v1/sessions/{id}/lease", scope=Scope.lease, handle=take, name="takeLease", summary="Take a session's lease",
         about="One holder at a time. A session that is not there is started. Any node answers for a holder that it has heard within half a"
         " ttl; a holder that is silent loses the lease when somebody asks for it. 423 where another one holds it.",
-        body=LeaseBody, headers=(_TAKING, TRACE),
+        body=LeaseBody, headers=(_TAKE_KEY, TRACE),
         replies=(Reply(201, "It is held.", LeaseOut, headers=(HEADER_LEASE,)),),
         example=f"""$URL/v1/sessions/trip-42/lease {_JSON} '{{"owner": "worker-7", "ttl": 30}}'""",
     ),
