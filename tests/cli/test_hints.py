@@ -45,10 +45,10 @@ def test_a_mistake_is_answered_with_what_would_be_right(run: Run, url: str, argu
     [
         (["show", "trip-42", "--path", "/no"], "tenant"),
         (["show", "trip-42", "--at", "99"], "tenant"),
-        (["fork", "trip-42", "--id", "hello"], "expect"),
+        (["fork", "trip-42", "--id", "hello"], "condition"),
         (["append", "trip-42", "x", "--op", '["add", "/status", 1]'], "call again"),
         (["ls", "--url", "sqlite:///nowhere.db"], "the id"),
-        (["show", "gone"], "recreate=True"),
+        (["show", "gone"], "as true"),
     ],
 )
 def test_advice_stands_only_where_it_fits(run: Run, url: str, arguments: list[str], unfit: str) -> None:

@@ -46,7 +46,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "too early": ({"wake_at": datetime(1960, 1, 1, tzinfo=UTC)}, "1970 to 2262"),
     "nobody wakes": ({"wake": "claim"}, "needs wake_at or wake_every"),
     "who wakes": ({"wake_every": 60, "wake": "cron"}, "'sweep'"),
-    "keep nothing": ({"keep": 0, "drop": True}, "number of commits"),
+    "keep nothing": ({"keep": 0, "drop": True}, "keep takes 1 to"),
     "keep a part": ({"keep": 1.5, "drop": True}, "number of commits"),
     "keep no time": ({"keep": timedelta(0), "drop": True}, "keep takes"),
     "keep true": ({"keep": True, "drop": True}, "number of commits"),
