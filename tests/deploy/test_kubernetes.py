@@ -24,6 +24,7 @@ pytestmark = [
     pytest.mark.server,
     pytest.mark.slow("Kubernetes is built from its source, and pods take their time to end"),
     pytest.mark.xdist_group("kubernetes"),
+    pytest.mark.timeout(600),
 ]
 
 

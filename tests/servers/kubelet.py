@@ -8,6 +8,7 @@ not done    images themselves, volumes, rights, limits, liveness; a process that
 from __future__ import annotations
 
 import base64
+import math
 import os
 import subprocess
 import threading
@@ -15,6 +16,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -73,7 +75,7 @@ class Kubelet:
     def _follow(self) -> None:
         which = {"fieldSelector": "spec.nodeName!="}
         while not self.over.is_set():
-            with suppress(OSError, Refused):
+            with suppress(OSError, HTTPException, ValueError, Refused):  # Where an answer is cut off, it is asked again.
                 listed = self.api.ask("GET", "/api/v1/pods", **which)
                 for pod in listed["items"]:
                     self._see(pod)
@@ -104,7 +106,7 @@ class Pod(threading.Thread):
         (self._container,) = found["spec"]["containers"]
         self.asked = threading.Event()
         """Whether it is to end."""
-        self.wrong, self.ready, self.code = "", False, None
+        self.wrong, self.ready = "", False
         self._began = _now()
 
     @property
@@ -134,18 +136,17 @@ class Pod(threading.Thread):
         try:
             self._host.begin()
             self._report()
-            probes = iter(("startupProbe", "readinessProbe"))
-            probe = self._container[next(probes)]
-            while not self._pause(probe["periodSeconds"] if self.ready else 0.1):
+            started = False
+            while not self._pause(self._container["readinessProbe"]["periodSeconds"] if self.ready else 0.1):
                 if self._host.process.poll() is not None:
                     self.wrong = f"it ended unasked, with {self._host.process.returncode}"
                     self.ready = False
                     self._report()
-                    self.asked.wait()
+                    self._pause(math.inf)
                     return
-                passes = self._passes(probe)
-                if probe is self._container["startupProbe"]:
-                    probe = self._container[next(probes)] if passes else probe
+                passes = self._passes(self._container["readinessProbe" if started else "startupProbe"])
+                if not started:
+                    started = passes
                 elif passes != self.ready:
                     self.ready = passes
                     self._report()
@@ -153,7 +154,7 @@ class Pod(threading.Thread):
         finally:
             if self._host.process.poll() is None:
                 self._host.process.kill()
-            self.code = self._host.process.wait()
+            self._host.process.wait()
 
     def _pause(self, seconds: float) -> bool:
         """Whether it is to end, now or within these seconds."""
@@ -200,7 +201,7 @@ class Pod(threading.Thread):
         except subprocess.TimeoutExpired:
             self.wrong = f"it was killed, for its grace period of {self.grace} s was over"
         else:
-            self.wrong = f"it ended with {code}" if code else ""
+            self.wrong = f"it ended with {code}" if code and self.ready else ""  # One that still starts may not know the signal yet.
 
 
 def _now() -> str:
