@@ -24,6 +24,7 @@ from tests.support.service.node_faults import TIMEOUTS, cut_off, kill_and_pause,
 from tests.support.service.programs import Programs
 from tests.support.service.told import Tellers, module
 
+pytestmark = pytest.mark.timeout(600)
 LANGUAGES = pytest.mark.parametrize("language", ["python", "typescript"])
 TYPESCRIPT = ROOT / "tests" / "support" / "service" / "lease_agents.js"
 

@@ -20,6 +20,7 @@ from tests.support.service.pool_workers import PREFIX, RESULT
 from tests.support.service.programs import Programs
 from tests.support.service.told import Tellers, module
 
+pytestmark = pytest.mark.timeout(600)
 JOBS = 150
 """At least; there are more where the faults take longer."""
 PROCESSES = 3

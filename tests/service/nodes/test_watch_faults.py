@@ -22,6 +22,7 @@ from tests.support.service.programs import Programs
 from tests.support.service.told import Tellers
 from tests.support.service.visitors import SESSIONS, Visitors
 
+pytestmark = pytest.mark.timeout(600)
 WATCHED = SESSIONS[:4]
 TYPESCRIPT = ROOT / "tests" / "support" / "service" / "followers.js"
 
