@@ -61,7 +61,7 @@ def test_a_prefix_is_configured(run: Run, url: str) -> None:
         (("configure", "s", "--prefix", "p"), 2, "Name a session"),
         (("configure", "hello", "--expire-after", "soon"), 2, "30d, 12h"),
         (("configure", "hello", "--keep", "many", "--drop"), 2, "30d, 12h"),
-        (("configure", "hello", "--keep", "5"), 9, "drop=True"),
+        (("configure", "hello", "--keep", "5"), 9, "or pass --drop"),
         (("configure", "hello", "--expire-after", "0"), 6, "1 second"),
         (("configure", "none", "--expire-after", "1d"), 3, "no session"),
         (("configure", "hello", "--wake-at", "tomorrow"), 6, "no time"),

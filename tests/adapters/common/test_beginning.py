@@ -167,7 +167,7 @@ async def test_a_lease_that_starts_a_session_begins_with_the_prefix_policy() -> 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"keep": 0, "drop": True}, "number of commits"),
+        ({"keep": 0, "drop": True}, "keep takes 1 to"),
         ({"keep": True, "drop": True}, "number of commits"),
         ({"keep": "30d", "drop": True}, "keep takes"),
         ({"keep": timedelta(0), "drop": True}, "keep takes"),

@@ -17,7 +17,9 @@ def advised(error: Error) -> str:
         return str(error)
     match error:
         case Unsupported() if _PLACE in detail:
-            return f"{detail.partition(_PLACE)[0]}: name it with --archive or PERDURE_ARCHIVE, for a service where its nodes are started."
+            what, _, how = detail.partition(_PLACE)
+            dropped = ", or pass --drop" if "drop" in how else ""
+            return f"{what}: name it with --archive or PERDURE_ARCHIVE, for a service where its nodes are started{dropped}."
         case Invalid() | Unsupported():
             return detail  # it names what is wrong, and what would be right
         case NotFound():
