@@ -26,4 +26,4 @@ def test_doctor_tells_what_the_server_is(engine: Engine, servers: Servers[Server
     assert told["healthy"], told
     assert told["status"] == 0
     assert any(character.isdigit() for character in told["server"]["server"])
-    assert all(finding["what"].endswith(".") and finding["mend"] for finding in told["findings"])
+    assert all(finding["what"].endswith(".") and finding["fix"] for finding in told["findings"])

@@ -170,7 +170,7 @@ async def test_what_is_not_synced_is_not_called_local(server_of_my_own: Servers[
         assert (await store.append("s", Event("a"))).durability == Durability.buffered
     told = diagnosis(server.url)
     assert told["server"]["commitlog_sync"] == "periodic"
-    assert any("commitlog_sync: batch" in finding["mend"] for finding in told["findings"])
+    assert any("commitlog_sync: batch" in finding["fix"] for finding in told["findings"])
 
 
 async def test_doctor_names_what_weakens_a_keyspace(servers: Servers[Cassandra]) -> None:
@@ -181,7 +181,7 @@ async def test_doctor_names_what_weakens_a_keyspace(servers: Servers[Cassandra])
     server.query("ALTER TABLE weak.log WITH default_time_to_live = 86400")
     server.query("ALTER KEYSPACE weak WITH durable_writes = false")
     told = diagnosis(weak)
-    said = " ".join(finding["what"] + finding["mend"] for finding in told["findings"])
+    said = " ".join(finding["what"] + finding["fix"] for finding in told["findings"])
     for words in ("replication factor 1", "weak.log vanish after 86,400 s", "default_time_to_live = 0", "durable_writes = true"):
         assert words in said, told
     assert told["server"]["durability"] == "memory"

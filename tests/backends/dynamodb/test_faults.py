@@ -381,7 +381,7 @@ async def test_doctor_finds_a_time_to_live_and_more(servers: Servers[MiniStack])
         "Point-in-time recovery is off: what a person deletes is gone.",
         "Deletion protection is off: one command deletes the table.",
     } < {*found}
-    assert all(finding["mend"].startswith("aws dynamodb") for finding in told["findings"] if finding["level"] == "bad")
+    assert all(finding["fix"].startswith("aws dynamodb") for finding in told["findings"] if finding["level"] == "bad")
     assert told["server"]["billing"] == "pay_per_request"
 
 

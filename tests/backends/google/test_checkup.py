@@ -44,9 +44,9 @@ def test_times_to_live_and_what_protects_a_database(servers: Servers[Server], se
     assert told["healthy"]
     assert told["server"]["times to live"] == "record.expireAt"
     assert (told["server"]["point-in-time recovery"], told["server"]["delete protection"]) == ("off", "off")
-    mends = " ".join(finding["mend"] for finding in told["findings"])
+    fixes = " ".join(finding["fix"] for finding in told["findings"])
     for part in ("ttls update expireAt --collection-group=record --disable-ttl", "--enable-pitr", "--delete-protection"):
-        assert part in mends
+        assert part in fixes
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.PERMISSION_DENIED, None], ids=["no right", "an emulator"])

@@ -264,7 +264,7 @@ def test_doctor_tells_of_members(servers: Servers[Any]) -> None:
     """With one node the only disk is named; three nodes are healthy without a warning."""
     alone = diagnosis(ENGINE.url(servers(MongoDB)))
     assert (alone["healthy"], alone["server"]["members with data"]) == (True, "1")
-    assert any("rs.add" in finding["mend"] for finding in alone["findings"])
+    assert any("rs.add" in finding["fix"] for finding in alone["findings"])
     three = diagnosis(ENGINE.url(servers(MongoDBSet)))
     assert (three["healthy"], three["findings"], three["server"]["majority is journaled"]) == (True, [], "yes")
 

@@ -371,4 +371,4 @@ def test_doctor_finds_a_server_that_does_not_sync(server_of_my_own: Servers[Post
     told = diagnosis(server.url)
     assert (told["healthy"], told["status"] != 0, told["durability"]) == (False, True, "buffered")
     assert told["server"]["fsync"] == "off"
-    assert any("fsync = on" in finding["mend"] for finding in told["findings"])
+    assert any("fsync = on" in finding["fix"] for finding in told["findings"])
