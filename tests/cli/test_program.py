@@ -140,6 +140,18 @@ def test_the_tour_through_a_service(run: Run, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_why_a_service_does_not_start(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tour says what the node said, as a sentence; nothing is left behind."""
+    (tmp_path / "path" / "uvicorn").mkdir(parents=True)
+    (tmp_path / "path" / "uvicorn" / "__init__.py").write_text("raise ImportError")
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}/path{os.pathsep}{SOURCE}")
+    (tmp_path / "tour").mkdir()
+    ran = run("tour", str(tmp_path / "tour"), "--service")
+    assert (ran.status, ran.out) == (9, "")
+    assert ran.err.startswith("perdure: unsupported: perdure serve needs packages") and "{" not in ran.err
+    assert list((tmp_path / "tour").iterdir()) == []
+
+
 def test_the_tour_for_machines(run: Run, tmp_path: Path) -> None:
     """With --json each step is an object with code and claims; with --keep the files stay: a sound store and a tampered copy."""
     ran = run("tour", str(tmp_path), "--keep", "--json")

@@ -17,7 +17,7 @@ from tests.servers.process import Missing
 from tests.servers.proxies import Nginx
 from tests.support.needs import missing
 from tests.support.service.programs import CLIENT
-from tests.support.service.scenario import run_scenario
+from tests.support.service.scenario import as_in_python
 
 pytestmark = pytest.mark.slow("a browser is 300 MB, which CI does not install")
 FOLDER = Path(__file__).parent
@@ -91,19 +91,7 @@ async def test_a_scenario_has_the_same_results_in_a_browser(nodes: Nodes, site: 
           for await (const result of results(client, location.origin, {json.dumps(STEPS)})) found.push(result);
           return found;
         }})()""")
-    others = Nodes(tmp_path / "others")
-    try:
-        others.start()
-        async with perdure.open(others.url) as store:
-            ours = await run_scenario(store, STEPS)
-            states = {info.session: (await store.read(info.session)).state async for info in store.list()}
-    finally:
-        others.stop()
-    assert len(theirs) == len(STEPS)
-    for step, one, other in zip(STEPS, ours, theirs, strict=True):
-        assert one == other, step
-    async with perdure.open(nodes.url) as store:
-        assert {info.session: (await store.read(info.session)).state async for info in store.list()} == states
+    await as_in_python(theirs, STEPS, nodes, tmp_path)
 
 
 async def test_a_page_of_another_origin_reaches_nothing(nodes: Nodes, site: Site, browser: Browser) -> None:

@@ -6,10 +6,9 @@ import json
 import subprocess
 from pathlib import Path
 
-import perdure
 from tests.servers.node import Nodes
 from tests.support.service.programs import ENTRY, Programs
-from tests.support.service.scenario import run_scenario
+from tests.support.service.scenario import as_in_python
 
 FOLDER = Path(__file__).parent
 STEPS = json.loads((FOLDER / "scenario.json").read_text())
@@ -21,19 +20,7 @@ async def test_a_scenario_has_the_same_results_in_both_languages(programs: Progr
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     theirs = [json.loads(line) for line in done.stdout.splitlines()]
-    others = Nodes(tmp_path / "others")
-    try:
-        others.start()
-        async with perdure.open(others.url) as store:
-            ours = await run_scenario(store, STEPS)
-            states = {info.session: (await store.read(info.session)).state async for info in store.list()}
-    finally:
-        others.stop()
-    assert len(theirs) == len(STEPS)
-    for step, one, other in zip(STEPS, ours, theirs, strict=True):
-        assert one == other, step
+    ours = await as_in_python(theirs, STEPS, nodes, tmp_path)
     assert {result["error"] for result in ours if isinstance(result, dict) and "error" in result} >= {
         "Conflict", "KeyReused", "NotFound", "AlreadyExists", "Held", "Fenced", "Deleted", "Invalid",
     }  # fmt: skip
-    async with perdure.open(nodes.url) as store:
-        assert {info.session: (await store.read(info.session)).state async for info in store.list()} == states

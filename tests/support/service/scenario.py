@@ -4,16 +4,36 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from pathlib import Path
 from typing import Any
 
 import perdure
 from perdure import Event
+from tests.servers.node import Nodes
 
 
 async def run_scenario(store: perdure.Store, steps: list[dict[str, Any]]) -> list[Any]:
     """The result of each step."""
     leases: dict[str, Any] = {}
     return [await _result(store, leases, step) for step in steps]
+
+
+async def as_in_python(theirs: list[Any], steps: list[dict[str, Any]], nodes: Nodes, folder: Path) -> list[Any]:
+    """Python's results, on a node of its own: those of another client are the same, and so are the sessions that it left at `nodes`."""
+    others = Nodes(folder / "others")
+    try:
+        others.start()
+        async with perdure.open(others.url) as store:
+            ours = await run_scenario(store, steps)
+            states = {info.session: (await store.read(info.session)).state async for info in store.list()}
+    finally:
+        others.stop()
+    assert len(theirs) == len(steps)
+    for step, one, other in zip(steps, ours, theirs, strict=True):
+        assert one == other, step
+    async with perdure.open(nodes.url) as store:
+        assert {info.session: (await store.read(info.session)).state async for info in store.list()} == states
+    return ours
 
 
 async def _result(store: perdure.Store, leases: dict[str, Any], step: dict[str, Any]) -> Any:

@@ -56,6 +56,12 @@ class StepRow(msgspec.Struct, frozen=True):
     """What happened."""
 
 
+class Refused(msgspec.Struct):
+    """What `perdure serve --json` prints when it does not start."""
+
+    message: str
+
+
 class Places(msgspec.Struct, frozen=True):
     """Where the steps of a tour work."""
 
@@ -116,12 +122,20 @@ def _serving(file: str, archive: str) -> Iterator[Places]:
         try:
             first = said.readline()
             if not first:
-                raise Unsupported(clean(log.read().decode(errors="replace")).strip(), advice="")
+                raise Unsupported(_why(log.read()), advice="")
             threading.Thread(target=log.read, daemon=True).start()
             (url,) = msgspec.json.decode(first, type=ListeningRow).listening
             yield Places(file, url, None)
         finally:
             node.terminate()
+
+
+def _why(log: bytes) -> str:
+    """The reason why a node did not start: the message of the error that it printed last, or all that it printed."""
+    try:
+        return clean(msgspec.json.decode(log.splitlines()[-1], type=Refused).message)
+    except (msgspec.MsgspecError, IndexError):
+        return clean(log.decode(errors="replace")).strip() or "The node did not start."
 
 
 def _take(
